@@ -1,0 +1,29 @@
+"""Which array library runs, and all that differs between the two.
+
+``xp`` is NumPy or CuPy under one name; :func:`use` chooses. Nothing here touches a GPU, or imports CuPy,
+until the first array is made.
+"""
+
+from backend import profiling, random, threads, workspace
+from backend.active import current_device, use, xp
+from backend.arrays import array_module, asarray, asnumpy, copy_to_host, synchronize
+from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
+
+__all__ = [
+    "CudaReport",
+    "Device",
+    "DeviceError",
+    "array_module",
+    "asarray",
+    "asnumpy",
+    "copy_to_host",
+    "current_device",
+    "inspect_cuda",
+    "profiling",
+    "random",
+    "synchronize",
+    "threads",
+    "use",
+    "workspace",
+    "xp",
+]

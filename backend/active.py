@@ -1,0 +1,114 @@
+"""The active array library: ``xp`` forwards to it, ``use`` switches it.
+
+One library is active in the process, not one per thread: a network's layers, its loader's thread and its
+optimizer have to agree. The first use of ``xp`` starts the device that ``XPNET_DEVICE`` names (default auto).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from backend.devices import CudaReport, Device, DeviceError, inspect_cuda, parse
+
+_log = logging.getLogger("xpnet")
+_device: Device | None = None
+_fallback_said = False
+
+
+class _Namespace(ModuleType):
+    """The module proxy behind ``xp``. An attribute is looked up once, then kept until the next switch."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(_module(current_device()), name)
+        self.__dict__[name] = value
+        return value
+
+    def __repr__(self) -> str:
+        return f"<xp: {'numpy' if current_device().kind == 'cpu' else 'cupy'} on {current_device()}>"
+
+    def __dir__(self) -> list[str]:
+        return dir(_module(current_device()))
+
+
+xp: Any = _Namespace("xp", "NumPy or CuPy, whichever is active.")
+_OWN_NAMES = frozenset(vars(xp))
+
+
+def current_device() -> Device:
+    """The active device; starts the one that ``XPNET_DEVICE`` names (default ``auto``) if none is yet."""
+    if _device is None:
+        use(os.environ.get("XPNET_DEVICE") or "auto")
+    assert _device is not None
+    return _device
+
+
+class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
+    """Makes a device the active one: ``use("cuda")``, or ``with use("cpu"): …`` to go back at the end.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:<index>"`` or a :class:`Device`. Auto takes the
+            first GPU that works and otherwise falls back to the CPU, logging why once per process.
+
+    Raises:
+        DeviceError: a CUDA device was named and cannot be used; the message has the reason and the remedy.
+        ValueError: the name is none of the above.
+    The active device is unchanged after an error.
+
+    """
+
+    def __init__(self, device: str | Device = "auto") -> None:
+        self._previous = _device
+        _activate(_resolve(device))
+
+    def __enter__(self) -> Device:
+        return current_device()
+
+    def __exit__(self, *exc_info: object) -> None:
+        _activate(self._previous)
+
+
+def _resolve(device: str | Device) -> Device:
+    global _fallback_said
+    if device == "auto":
+        report = inspect_cuda()
+        if report.usable:
+            return Device("cuda")
+        if not _fallback_said:
+            _fallback_said = True
+            _log.warning("xpnet runs on the CPU: %s (XPNET_DEVICE=cpu silences this)", report)
+        return Device("cpu")
+    wanted = device if isinstance(device, Device) else parse(device)
+    if wanted.kind == "cuda" and wanted != _device:
+        _require(wanted, inspect_cuda())
+    return wanted
+
+
+def _require(wanted: Device, report: CudaReport) -> None:
+    if not report.usable:
+        raise DeviceError(f"{wanted} cannot be used: {report}")
+    if wanted.index >= len(report.gpus):
+        found = ", ".join(f"cuda:{gpu.index} ({gpu.model})" for gpu in report.gpus)
+        raise DeviceError(f"{wanted} does not exist; found {found}")
+
+
+def _activate(device: Device | None) -> None:
+    global _device
+    if device is not None and device.kind == "cuda":
+        _module(device).cuda.Device(device.index).use()
+    _device = device
+    kept = vars(xp)
+    for name in [name for name in kept if name not in _OWN_NAMES]:
+        del kept[name]
+
+
+def _module(device: Device) -> Any:
+    if device.kind == "cpu":
+        return numpy
+    import cupy
+
+    return cupy

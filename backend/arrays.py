@@ -1,0 +1,91 @@
+"""Arrays between host and device, and whose they are.
+
+A library is recognised by the modules already loaded, never by importing one: an array cannot be CuPy's in a
+process that has not imported CuPy.
+"""
+
+import sys
+from typing import Any
+
+import numpy
+
+from backend.active import current_device, xp
+
+
+def array_module(*arrays: Any) -> Any:
+    """The library of all the given arrays: ``numpy`` or ``cupy``. Scalars and lists count as neither.
+
+    Returns the active library where no argument is an array.
+
+    Raises:
+        TypeError: host and device arrays are mixed; the message shows one of each.
+
+    """
+    cupy = sys.modules.get("cupy")
+    on_device = [] if cupy is None else [array for array in arrays if isinstance(array, cupy.ndarray)]
+    on_host = [array for array in arrays if isinstance(array, numpy.ndarray)]
+    if on_device and on_host:
+        raise TypeError(
+            f"host and device arrays are mixed: numpy.ndarray {_describe(on_host[0])} and cupy.ndarray "
+            f"{_describe(on_device[0])}; move one with backend.asarray (to the active device) or "
+            "backend.asnumpy (to the host)"
+        )
+    if on_device:
+        return cupy
+    return numpy if on_host or current_device().kind == "cpu" else cupy
+
+
+def asarray(array: Any, dtype: Any = None) -> Any:
+    """``array`` as an array of the active device, copied only where it must be; dtype kept unless given."""
+    if current_device().kind == "cpu":
+        return numpy.asarray(asnumpy(array), dtype=dtype)
+    return xp.asarray(array, dtype=dtype)
+
+
+def asnumpy(array: Any) -> numpy.ndarray:
+    """``array`` as a NumPy array, copied from the device where it lies there (this waits for the device)."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy.asnumpy(array)
+    return numpy.asarray(array)
+
+
+def synchronize() -> None:
+    """Waits until the active device has done all that it was given. A CPU has, always."""
+    if current_device().kind == "cuda":
+        xp.cuda.Device().synchronize()
+
+
+class HostCopy:
+    """A copy to the host that may still be under way. Made by :func:`copy_to_host`."""
+
+    def __init__(self, host: numpy.ndarray, event: Any = None) -> None:
+        self._host = host
+        self._event = event
+
+    @property
+    def done(self) -> bool:
+        """Whether the copy has arrived; never waits."""
+        return self._event is None or self._event.done
+
+    def get(self) -> numpy.ndarray:
+        """The copy; waits for it if it is still under way."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
+
+
+def copy_to_host(array: Any) -> HostCopy:
+    """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU."""
+    if array_module(array) is numpy:
+        return HostCopy(numpy.array(array))
+    pinned = xp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    host = numpy.frombuffer(pinned, array.dtype, array.size).reshape(array.shape)
+    array.get(out=host, blocking=False)
+    event = xp.cuda.Event(disable_timing=True)
+    event.record()
+    return HostCopy(host, event)
+
+
+def _describe(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}"

@@ -1,0 +1,123 @@
+"""What this machine can compute on, and for what it cannot: why, and the command that mends it.
+
+That CuPy imports does not mean that a GPU is usable: CuPy 14 imports without a driver and fails at the first
+array. So the device itself is asked, step by step, and the first step that fails is the reason kept.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says what is missing and the remedy."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that computes: ``kind`` is ``"cpu"`` or ``"cuda"``, ``index`` counts the GPUs from 0."""
+
+    kind: str
+    index: int = 0
+
+    @property
+    def name(self) -> str:
+        """``"cpu"``, ``"cuda:0"``, ``"cuda:1"``, …: what :func:`backend.use` takes."""
+        return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One CUDA device as the driver describes it. ``memory`` is its size in bytes."""
+
+    index: int
+    model: str
+    compute_capability: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class CudaReport:
+    """What :func:`inspect_cuda` found. ``problem`` is empty where a GPU is usable; else ``remedy`` mends it."""
+
+    gpus: tuple[Gpu, ...] = field(default=())
+    cupy_version: str = ""
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether arrays can be made and kernels built on the first GPU."""
+        return not self.problem
+
+    def __str__(self) -> str:
+        return f"{self.problem}; remedy: {self.remedy}" if self.problem else f"{len(self.gpus)} CUDA device(s)"
+
+
+_INSTALL = "pip install 'xpnet[cuda12]' (for a CUDA 13 driver: 'xpnet[cuda13]')"
+_DRIVER = "install NVIDIA's driver (on Ubuntu: sudo ubuntu-drivers install) until nvidia-smi lists the GPU"
+_VISIBLE = "check that `nvidia-smi -L` lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it"
+_COMPILER = "pip install 'cupy-cuda12x[ctk]' (or 'cupy-cuda13x[ctk]'), which brings the compiler and headers"
+
+
+def parse(name: str) -> Device:
+    """The device that ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"`` names.
+
+    Raises:
+        ValueError: for any other name.
+
+    """
+    kind, _, index = str(name).partition(":")
+    if name == "cpu":
+        return Device("cpu")
+    if kind == "cuda" and (name == "cuda" or (index.isascii() and index.isdigit())):
+        return Device("cuda", int(index or 0))
+    raise ValueError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:<index>', not {name!r}")
+
+
+def inspect_cuda() -> CudaReport:
+    """Asks for CUDA devices: CuPy, then driver, devices and compiler, up to the first that fails.
+
+    The answer is not remembered: a driver that was mended is seen by the next call. The compiler's test is
+    one small kernel on the current GPU (about 0.1 s the first time on a machine; CuPy keeps the result).
+    """
+    if importlib.util.find_spec("cupy") is None:
+        return CudaReport(problem="CuPy is not installed", remedy=_INSTALL)
+    try:
+        cupy = importlib.import_module("cupy")
+    except Exception as error:  # a broken installation fails in many ways: each is a reason, none is ours
+        return CudaReport(problem=f"CuPy does not import ({_first_line(error)})", remedy=_INSTALL)
+    version = cupy.__version__
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except Exception as error:
+        code = getattr(error, "status", None)
+        if code == runtime.errorNoDevice:
+            return CudaReport(cupy_version=version, problem="no CUDA device is visible", remedy=_VISIBLE)
+        problem = f"no usable NVIDIA driver ({_first_line(error)})"
+        return CudaReport(cupy_version=version, problem=problem, remedy=_DRIVER)
+    if count == 0:
+        return CudaReport(cupy_version=version, problem="no CUDA device is visible", remedy=_VISIBLE)
+    try:
+        gpus = tuple(_describe(runtime, index) for index in range(count))
+        cupy.arange(2).sum().item()
+    except Exception as error:
+        problem = f"kernels cannot be built or run ({_first_line(error)})"
+        return CudaReport(cupy_version=version, problem=problem, remedy=_COMPILER)
+    return CudaReport(gpus=gpus, cupy_version=version)
+
+
+def _describe(runtime: Any, index: int) -> Gpu:
+    properties = runtime.getDeviceProperties(index)
+    capability = f"{properties['major']}.{properties['minor']}"
+    return Gpu(index, properties["name"].decode(), capability, properties["totalGlobalMem"])
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,126 @@
+"""Random numbers with the same bits on NumPy and CuPy: dropout masks, first weights and shuffles agree.
+
+The state of a generator is three integers, so it fits in a checkpoint. The module's functions draw from one
+generator for the process, which starts at seed 0: a program that never seeds is still reproducible.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+
+from backend.active import xp
+from backend.arrays import asarray
+from backend.philox import words
+
+Shape = int | tuple[int, ...]
+
+# dtype → (32-bit words an element takes, bits of the fraction)
+_UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
+
+
+class Generator:
+    """A stream of random numbers from Philox4x32-10.
+
+    Args:
+        seed: 0 ≤ seed < 2⁶⁴, the key.
+        stream: 0 ≤ stream < 2⁶⁴; streams of one seed are independent of each other.
+
+    Raises:
+        ValueError: seed or stream is out of its range.
+
+    """
+
+    def __init__(self, seed: int = 0, stream: int = 0) -> None:
+        self.state = {"seed": seed, "stream": stream, "position": 0}
+
+    @property
+    def state(self) -> dict[str, int]:
+        """``seed``, ``stream`` and ``position`` (blocks of four words drawn so far); set it to go back."""
+        return {"seed": self._seed, "stream": self._stream, "position": self._position}
+
+    @state.setter
+    def state(self, state: dict[str, int]) -> None:
+        for name in ("seed", "stream", "position"):
+            value = state[name]
+            if not 0 <= value < 1 << 64:
+                raise ValueError(f"{name} is a whole number from 0 to 2**64 - 1, not {value!r}")
+        self._seed = int(state["seed"])
+        self._stream = int(state["stream"])
+        self._position = int(state["position"])
+
+    def bits(self, count: int) -> Any:
+        """``count`` random 32-bit words: uint32 (count,), on the active device."""
+        return self._words(count, xp)
+
+    def uniform(self, shape: Shape = (), dtype: Any = "float32") -> Any:
+        """Uniform in [0, 1), each a multiple of 2⁻¹¹, 2⁻²⁴ or 2⁻⁵³ (float16, 32, 64), on the active device."""
+        dtype = numpy.dtype(dtype)
+        per_element, fraction = _format(dtype)
+        drawn = self.bits(math.prod(_tuple(shape)) * per_element)
+        if per_element == 1:
+            values = (drawn >> (32 - fraction)).astype(dtype)
+        else:
+            values = (drawn[0::2] >> 5).astype(dtype) * 2.0**26 + (drawn[1::2] >> 6)
+        values *= 2.0**-fraction
+        return values.reshape(_tuple(shape))
+
+    def normal(self, shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
+        """Normal with mean 0 and standard deviation ``scale`` (Box and Muller, 1958), on the active device.
+
+        Computed on the host in float64 and rounded once, since logarithms differ between libraries in the
+        last bit: first weights come out the same everywhere.
+        """
+        dtype = numpy.dtype(dtype)
+        _format(dtype)
+        shape = _tuple(shape)
+        count = math.prod(shape)
+        pairs = self._words(count + count % 2, numpy).reshape(-1, 2)
+        radius = numpy.sqrt(-2.0 * numpy.log((pairs[:, 0] + 1.0) * 2.0**-32))  # of (0, 1]: never log(0)
+        angle = pairs[:, 1] * (2.0 * math.pi * 2.0**-32)
+        values = numpy.stack((radius * numpy.cos(angle), radius * numpy.sin(angle)), axis=1)
+        values *= scale
+        return asarray(values.reshape(-1)[:count].reshape(shape).astype(dtype))
+
+    def permutation(self, count: int) -> numpy.ndarray:
+        """The numbers 0 … count - 1 in random order: int64 (count,), always on the host.
+
+        Sorts 64-bit random keys; equal keys, one chance in 2⁶⁴ a pair, keep their order.
+        """
+        keys = self._words(2 * count, numpy).view(numpy.uint64)
+        return numpy.argsort(keys, kind="stable")
+
+    def _words(self, count: int, library: Any) -> Any:
+        blocks = -(-count // 4)
+        drawn = words((self._seed & 0xFFFFFFFF, self._seed >> 32), self._stream, self._position, blocks, library)
+        self._position += blocks
+        return drawn.reshape(-1)[:count]
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self._seed}, stream={self._stream}, position={self._position})"
+
+
+def _format(dtype: numpy.dtype) -> tuple[int, int]:
+    if dtype.name not in _UNIFORM:
+        raise TypeError(f"random numbers come in {', '.join(_UNIFORM)}, not {dtype.name}")
+    return _UNIFORM[dtype.name]
+
+
+def _tuple(shape: Shape) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+default = Generator(0)
+
+
+def seed(value: int) -> None:
+    """Starts the process's generator anew at ``value``."""
+    default.state = {"seed": value, "stream": 0, "position": 0}
+
+
+bits = default.bits
+uniform = default.uniform
+normal = default.normal
+permutation = default.permutation
