@@ -1,0 +1,130 @@
+"""Elementwise activations and their gradients. 4-D arrays are computed in their channels-last memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from backend import array_module, workspace
+from kernels.gemm import accumulator
+from kernels.layout import elementwise
+
+
+@elementwise
+def relu(x: Any) -> tuple[Any, Any]:
+    """max(x, 0), and where x > 0 (bool). NaN passes."""
+    library = array_module(x)
+    y = library.maximum(x, 0, out=workspace.empty(x.shape, x.dtype))
+    return y, library.greater(x, 0)
+
+
+@elementwise
+def multiply(dy: Any, factor: Any) -> Any:
+    """dy · factor in the dtype of ``dy``; a bool factor keeps or drops. (A product, since masked copies are slow:
+    an infinite ``dy`` where the factor is 0 becomes NaN.)
+    """
+    return array_module(dy).multiply(dy, factor, out=workspace.empty(dy.shape, dy.dtype), dtype=dy.dtype)
+
+
+@elementwise
+def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
+    """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool)."""
+    library = array_module(x)
+    y = library.multiply(x, slope, out=workspace.empty(x.shape, x.dtype))
+    return library.maximum(x, y, out=y), library.greater(x, 0)
+
+
+@elementwise
+def leaky_relu_backward(dy: Any, positive: Any, slope: float) -> Any:
+    """dy where ``positive``, else slope·dy."""
+    factor = positive.astype(dy.dtype)
+    factor *= 1 - slope
+    factor += slope
+    factor *= dy
+    return factor
+
+
+@elementwise
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
+    library = array_module(x)
+    wide = x.astype(accumulator(x.dtype), copy=False)
+    y = library.exp(library.minimum(wide, 0))
+    y /= 1 + library.exp(-library.abs(wide))
+    return y.astype(x.dtype, copy=False)
+
+
+@elementwise
+def sigmoid_backward(dy: Any, y: Any) -> Any:
+    """dy·y·(1 - y)."""
+    dx = 1 - y
+    dx *= y
+    dx *= dy
+    return dx
+
+
+@elementwise
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent."""
+    return array_module(x).tanh(x)
+
+
+@elementwise
+def tanh_backward(dy: Any, y: Any) -> Any:
+    """dy·(1 - y²)."""
+    dx = y * y
+    array_module(y).subtract(1, dx, out=dx)
+    dx *= dy
+    return dx
+
+
+_SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+_CUBIC = 0.044715
+
+
+@elementwise
+def gelu(x: Any) -> Any:
+    """x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))): Hendrycks and Gimpel, "Gaussian error linear units" (2016), §2."""
+    wide = x.astype(accumulator(x.dtype), copy=False)
+    y = _gelu_tanh(wide)
+    y += 1
+    y *= wide
+    y *= 0.5
+    return y.astype(x.dtype, copy=False)
+
+
+@elementwise
+def gelu_backward(dy: Any, x: Any) -> Any:
+    """dy·g'(x) with g = :func:`gelu`; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
+    wide = x.astype(accumulator(x.dtype), copy=False)
+    t = _gelu_tanh(wide)
+    # x²·(1 - t²) is 0 far out, where x² itself would overflow in float32 beyond 1e19: clip before squaring
+    near = array_module(x).clip(wide, -30, 30)
+    slope = near * near
+    slope *= 3 * _CUBIC
+    slope += 1
+    slope *= near
+    slope *= _SQRT_2_OVER_PI
+    slope *= 1 - t * t
+    slope += 1
+    slope += t
+    slope *= 0.5
+    slope *= dy
+    return slope.astype(dy.dtype, copy=False)
+
+
+def _gelu_tanh(x: Any) -> Any:
+    library = array_module(x)
+    near = library.clip(x, -30, 30)  # tanh is ±1 from 9 on; x³ must not overflow
+    inner = near * near
+    inner *= _CUBIC
+    inner += 1
+    inner *= near
+    inner *= _SQRT_2_OVER_PI
+    return library.tanh(inner, out=inner)
+
+
+@elementwise
+def add(a: Any, b: Any) -> Any:
+    """a + b."""
+    return array_module(a, b).add(a, b)

@@ -1,0 +1,230 @@
+"""Convolution (cross-correlation, as the field calls it) as im2col and matrix products over channels-last memory.
+
+With pixels as rows, the product ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)`` is the output itself. The columns
+exist for one part of the batch at a time and are made again in backward: copying from cache costs less than keeping
+them. Groups split the channels; one channel a group (depthwise) has its own file, since it is no matrix product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module, workspace
+from kernels import depthwise
+from kernels.col2im import scatter
+from kernels.gemm import accumulator, matmul
+from kernels.im2col import check_images, windows
+from kernels.layout import images, storage
+from kernels.parts import Part, cut, lanes, run
+from kernels.window import Window
+
+
+def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1) -> Any:
+    """y[n, f] = Σ_c x[n, c] ⋆ weight[f, c] + bias[f].
+
+    Args:
+        x: (N, C, H, W).
+        weight: (FN, C / groups, FH, FW); filter f sees the channels of group f // (FN / groups).
+        bias: (FN,) or None.
+        window: its kernel is (FH, FW).
+        groups: divides C and FN.
+
+    Returns:
+        (N, FN, OH, OW), channels-last memory, dtype of ``x``.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit; the message has them.
+
+    """
+    check_images("convolution", x)
+    _check(x.shape, weight, window, groups, x.dtype)
+    library = array_module(x, weight, *([] if bias is None else [bias]))
+    n, c, *image = x.shape
+    fn, (oh, ow) = len(weight), window.output_size(image)
+    source, y = storage(x), workspace.empty((n, oh, ow, fn), x.dtype)
+    if depthwise.applies(weight, groups):
+        depthwise.forward(source, weight, y, window)
+    else:
+        matrices = _matrices(weight, groups)
+        k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
+
+        def multiply(part: Part) -> None:
+            out = y[part.images, part.rows].reshape(-1, fn)
+            for group, matrix in enumerate(matrices):
+                columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
+                matmul(columns, matrix, out=out[:, _span(group, f_group)])
+            if bias is not None:
+                out += bias
+
+        run(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
+        return images(y)
+    if bias is not None:
+        y += bias
+    return images(y)
+
+
+def convolution_backward_input(
+    dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
+) -> Any:
+    """The gradient of :func:`convolution` with respect to ``x``.
+
+    At stride 1 it is itself a convolution, of ``dy`` with the flipped filters, which sums in a product what the
+    general way (a product, then col2im) adds tap by tap.
+
+    Args:
+        dy: (N, FN, OH, OW).
+        weight: (FN, C / groups, FH, FW).
+        input_shape: (N, C, H, W) of ``x``.
+
+    Returns:
+        (N, C, H, W), channels-last memory, dtype of ``dy``.
+
+    Raises:
+        ValueError: the shape of ``dy`` is not that of the output.
+
+    """
+    _check(input_shape, weight, window, groups, dy.dtype)
+    _check_gradient(dy, input_shape, len(weight), window)
+    if depthwise.applies(weight, groups):
+        result = workspace.empty((*_nhw(input_shape), input_shape[1]), dy.dtype)
+        depthwise.backward_input(storage(dy), weight, result, window)
+        return images(result)
+    top, bottom, left, right = window.covering_pads(input_shape[2:])
+    eh, ew = window.extent
+    flipped_pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
+    if window.stride == (1, 1) and min(flipped_pads) >= 0:
+        mirrored = Window(window.kernel, 1, flipped_pads, window.dilation)
+        return convolution(dy, _flipped(weight, groups), None, mirrored, groups)
+    return _by_col2im(dy, weight, input_shape, window, groups)
+
+
+def convolution_backward_weight(
+    x: Any, dy: Any, weight_shape: tuple[int, int, int, int], window: Window, groups: int = 1, out: Any = None
+) -> Any:
+    """The gradient of :func:`convolution` with respect to ``weight``.
+
+    Args:
+        x: (N, C, H, W).
+        dy: (N, FN, OH, OW).
+        weight_shape: (FN, C / groups, FH, FW).
+        out: array of that shape to write to, or None for a new one.
+
+    Returns:
+        (FN, C / groups, FH, FW), dtype of ``x``.
+
+    Raises:
+        ValueError: the shape of ``dy`` is not that of the output.
+
+    """
+    check_images("convolution", x)
+    fn, c_group, fh, fw = weight_shape
+    _check_gradient(dy, x.shape, fn, window)
+    library = array_module(x, dy)
+    source, gradient = storage(x), storage(dy)
+    if out is None:
+        out = library.empty(weight_shape, x.dtype)
+    if depthwise.applies(out, groups):
+        depthwise.backward_weight(source, gradient, out, window)
+        return out
+    f_group, k = fn // groups, fh * fw * c_group
+    dtype = accumulator(x.dtype)
+    oh, ow = gradient.shape[1:3]
+    groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * dtype.itemsize)
+    totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), dtype)
+
+    def multiply(lane: int) -> None:
+        for part in groups_of_parts[lane]:
+            rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
+            for group in range(groups):
+                columns = _columns(source, window, part, _span(group, c_group), dtype)
+                totals[lane, group] += matmul(columns.T, rows[:, _span(group, f_group)])
+
+    run(multiply, list(range(len(groups_of_parts))), x)
+    total = totals[0]
+    for lane in range(1, len(totals)):
+        total += totals[lane]
+    by_filter = total.reshape(groups, fh, fw, c_group, f_group).transpose(0, 4, 3, 1, 2)
+    out[...] = by_filter.reshape(weight_shape)
+    return out
+
+
+def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups: int) -> Any:
+    n, c, *image = input_shape
+    (fh, fw), fn = window.kernel, len(weight)
+    gradient = storage(dy)
+    oh, ow = gradient.shape[1:3]
+    c_group, f_group = c // groups, fn // groups
+    matrices = [matrix.T for matrix in _matrices(weight, groups)]
+    dtype = matrices[0].dtype
+    result = workspace.empty((n, *image, c), dy.dtype)
+
+    def add(part: Part) -> None:
+        rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
+        for group, matrix in enumerate(matrices):
+            columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
+            matmul(rows[:, _span(group, f_group)], matrix, out=columns)
+            taps = columns.reshape(-1, oh, ow, fh, fw, c_group)
+            scatter(taps, result[part.images, :, :, _span(group, c_group)], window)
+
+    run(add, cut(n, 1, oh * ow * fh * fw * c_group * dtype.itemsize, array_module(dy)), dy)
+    return images(result)
+
+
+def _columns(source: Any, window: Window, part: Part, channels: slice, dtype: Any) -> Any:
+    """One part's columns of some channels: (pixels, FH·FW·channels), a view where the memory is that already."""
+    patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, window, part)
+    n, rows, ow, fh, fw, c = patches.shape
+    shape = (n * rows * ow, fh * fw * c)
+    if fh * fw == 1 and patches.dtype == dtype and patches.flags.c_contiguous:
+        return patches.reshape(shape)
+    if c < 4 and ow > fw * c:
+        # Few channels make short runs: copy along the output's rows instead, and use the columns transposed.
+        columns = workspace.empty((fh, fw, c, n, rows, ow), dtype)
+        columns[...] = patches.transpose(3, 4, 5, 0, 1, 2)
+        return columns.reshape(shape[::-1]).T
+    columns = workspace.empty(patches.shape, dtype)
+    columns[...] = patches
+    return columns.reshape(shape)
+
+
+def _matrices(weight: Any, groups: int) -> list[Any]:
+    """Each group's filters as (FH·FW·C/groups, FN/groups), C-contiguous, in the dtype of the sums."""
+    fn, c_group, fh, fw = weight.shape
+    by_group = weight.reshape(groups, fn // groups, c_group, fh, fw).transpose(0, 3, 4, 2, 1)
+    stacked = by_group.reshape(groups, fh * fw * c_group, fn // groups)
+    return list(array_module(weight).ascontiguousarray(stacked, dtype=accumulator(weight.dtype)))
+
+
+def _flipped(weight: Any, groups: int) -> Any:
+    """The filters of the transposed map: (C, FN / groups, FH, FW), rows and columns reversed."""
+    fn, c_group, fh, fw = weight.shape
+    by_group = weight[:, :, ::-1, ::-1].reshape(groups, fn // groups, c_group, fh, fw)
+    return by_group.transpose(0, 2, 1, 3, 4).reshape(groups * c_group, fn // groups, fh, fw)
+
+
+def _span(group: int, size: int) -> slice:
+    return slice(group * size, (group + 1) * size)
+
+
+def _nhw(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    return shape[0], shape[2], shape[3]
+
+
+def _check(input_shape: tuple, weight: Any, window: Window, groups: int, dtype: Any) -> None:
+    if weight.ndim != 4 or weight.shape[2:] != window.kernel:
+        raise ValueError(f"weight of shape {weight.shape} does not belong to {window}: need (FN, C, FH, FW)")
+    if groups < 1 or input_shape[1] % groups or len(weight) % groups:
+        raise ValueError(f"{groups} groups do not divide {input_shape[1]} channels and {len(weight)} filters")
+    if weight.shape[1] * groups != input_shape[1]:
+        raise ValueError(
+            f"images {tuple(input_shape)} have {input_shape[1]} channels; weight {weight.shape} with {groups} "
+            f"group(s) needs {weight.shape[1] * groups}"
+        )
+    if weight.dtype != dtype:
+        raise ValueError(f"images are {dtype}, weight is {weight.dtype}: both must have one dtype")
+
+
+def _check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:
+    expected = (input_shape[0], filters, *window.output_size(input_shape[2:]))
+    if dy.shape != expected:
+        raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

@@ -1,0 +1,78 @@
+"""Depthwise convolution: each filter sees one channel, so it is a weighted sum of shifted images, no product of
+matrices. Sifre, "Rigid-motion scattering for image classification" (2014), section 6.2.
+
+All arrays are channels-last storage. FN = C·M filters: channel c has the filters c·M … c·M + M - 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module, workspace
+from kernels.col2im import window_taps
+from kernels.gemm import accumulator, column_sums
+from kernels.parts import Part, cut, run
+from kernels.window import Window
+
+
+def applies(weight: Any, groups: int) -> bool:
+    """Whether a convolution with this weight (FN, C / groups, FH, FW) is depthwise."""
+    return groups > 1 and weight.shape[1] == 1
+
+
+def forward(source: Any, weight: Any, y: Any, window: Window) -> None:
+    """Writes y (N, OH, OW, FN) for source (N, H, W, C) and weight (FN, 1, FH, FW)."""
+    dtype = accumulator(source.dtype)
+    filters = _by_tap(weight, source.shape[3], dtype)
+
+    def add(part: Part) -> None:
+        # (n, H, W, C, 1) · (C, M) → (n, OH, OW, C, M)
+        pixels = source[part.images][..., None]
+        total = workspace.zeros((*y[part.images].shape[:3], *filters.shape[2:]), dtype)
+        for tap in window_taps(window, source.shape[1:3]):
+            product = pixels[:, tap.in_rows, tap.in_columns] * filters[tap.row, tap.column]
+            total[:, tap.out_rows, tap.out_columns] += product
+        y[part.images] = total.reshape(y[part.images].shape)
+
+    run(add, _parts(y), source)
+
+
+def backward_input(dy: Any, weight: Any, dx: Any, window: Window) -> None:
+    """Writes dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
+    dtype = accumulator(dy.dtype)
+    c = dx.shape[3]
+    filters = _by_tap(weight, c, dtype)
+
+    def add(part: Part) -> None:
+        gradient = dy[part.images].reshape(*dy[part.images].shape[:3], c, -1)
+        total = workspace.zeros(dx[part.images].shape, dtype)
+        for tap in window_taps(window, dx.shape[1:3]):
+            product = gradient[:, tap.out_rows, tap.out_columns] * filters[tap.row, tap.column]
+            total[:, tap.in_rows, tap.in_columns] += product.sum(axis=4)
+        dx[part.images] = total
+
+    run(add, _parts(dy), dy)
+
+
+def backward_weight(source: Any, dy: Any, dweight: Any, window: Window) -> None:
+    """Writes dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
+    dtype = accumulator(source.dtype)
+    c, fn = source.shape[3], dy.shape[3]
+    pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, -1)
+    dweight[...] = 0  # taps that only meet padding
+    for tap in window_taps(window, source.shape[1:3]):
+        product = pixels[:, tap.in_rows, tap.in_columns].astype(dtype, copy=False)
+        product = product * gradient[:, tap.out_rows, tap.out_columns]
+        dweight[:, 0, tap.row, tap.column] = column_sums(product.reshape(-1, fn))
+
+
+def _by_tap(weight: Any, channels: int, dtype: Any) -> Any:
+    """(FN, 1, FH, FW) → (FH, FW, C, M), contiguous."""
+    fn, _, fh, fw = weight.shape
+    filters = weight.reshape(channels, fn // channels, fh, fw).transpose(2, 3, 0, 1)
+    return array_module(weight).ascontiguousarray(filters, dtype=dtype)
+
+
+def _parts(y: Any) -> list[Part]:
+    n, oh, ow, fn = y.shape
+    return cut(n, 1, oh * ow * fn * y.dtype.itemsize, array_module(y))

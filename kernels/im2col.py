@@ -1,0 +1,109 @@
+"""im2col: every window of an image as a row of a matrix, so that a convolution is one matrix product.
+
+Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing" (2006).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module, workspace
+from kernels.layout import storage
+from kernels.parts import Part, cut, run
+from kernels.window import Window
+
+ORDERS = ("CHW", "HWC")
+
+
+def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
+    """The windows of ``x`` as rows.
+
+    Args:
+        x: (N, C, H, W), any dtype, any memory order.
+        window: kernel (FH, FW), stride, padding (zeros), dilation.
+        order: what runs along a row: ``"CHW"`` (channel, row, column of the window; the book's order) or
+            ``"HWC"`` (row, column, channel; runs of neighbouring memory, what the layers use).
+
+    Returns:
+        (N·OH·OW, C·FH·FW), C-contiguous, dtype of ``x``; rows in the order n, oh, ow.
+
+    Raises:
+        ValueError: ``x`` is not 4-D, the order has another name, or no window fits.
+
+    """
+    check_order(order)
+    check_images("im2col", x)
+    library = array_module(x)
+    n, c, *image = x.shape
+    (oh, ow), (fh, fw) = window.output_size(image), window.kernel
+    source = storage(x)
+    columns = workspace.empty((n, oh, ow, *((c, fh, fw) if order == "CHW" else (fh, fw, c))), x.dtype)
+
+    def fill(part: Part) -> None:
+        patches = windows(source, window, part)
+        if order == "CHW":
+            patches = patches.transpose(0, 1, 2, 5, 3, 4)
+        columns[part.images, part.rows] = patches
+
+    run(fill, cut(n, oh, ow * fh * fw * c * x.dtype.itemsize, library), x)
+    return columns.reshape(n * oh * ow, c * fh * fw)
+
+
+def windows(source: Any, window: Window, part: Part) -> Any:
+    """The windows of one part as a view: (n, rows, OW, FH, FW, C).
+
+    Args:
+        source: (N, H, W, C), C-contiguous. Where the part's windows reach into the padding, the view is of a
+            padded copy of the rows it needs; the copy is scratch memory, so ``source`` itself never changes.
+
+    """
+    library = array_module(source)
+    _, height, width, c = source.shape
+    (fh, fw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
+    top, _, left, _ = window.pads((height, width))
+    _, ow = window.output_size((height, width))
+    rows = part.last_row - part.first_row
+    band = _padded(
+        source[part.images],
+        part.first_row * sh - top,
+        (rows - 1) * sh + window.extent[0],
+        -left,
+        (ow - 1) * sw + window.extent[1],
+    )
+    n_stride, h_stride, w_stride, c_stride = band.strides
+    return library.lib.stride_tricks.as_strided(
+        band,
+        (len(band), rows, ow, fh, fw, c),
+        (n_stride, h_stride * sh, w_stride * sw, h_stride * dh, w_stride * dw, c_stride),
+    )
+
+
+def _padded(source: Any, first_row: int, rows: int, first_column: int, columns: int) -> Any:
+    """Rows and columns of ``source`` (n, H, W, C) from a corner that may lie outside, with zeros there."""
+    n, height, width, c = source.shape
+    r0, r1 = max(first_row, 0), max(min(first_row + rows, height), 0)
+    c0, c1 = max(first_column, 0), max(min(first_column + columns, width), 0)
+    inside = source[:, r0:r1, c0:c1]
+    if inside.shape == (n, rows, columns, c):
+        return inside
+    band = workspace.empty((n, rows, columns, c), source.dtype)
+    above, before = r0 - first_row, c0 - first_column
+    below, after = above + inside.shape[1], before + inside.shape[2]
+    band[:, :above] = 0
+    band[:, below:] = 0
+    band[:, above:below, :before] = 0
+    band[:, above:below, after:] = 0
+    band[:, above:below, before:after] = inside
+    return band
+
+
+def check_order(order: str) -> None:
+    """Raises a ValueError unless ``order`` names a column order."""
+    if order not in ORDERS:
+        raise ValueError(f"column order is 'CHW' or 'HWC', not {order!r}")
+
+
+def check_images(operation: str, x: Any) -> None:
+    """Raises a ValueError unless ``x`` is a batch of images."""
+    if x.ndim != 4:
+        raise ValueError(f"{operation} needs images (N, C, H, W), got shape {x.shape}")

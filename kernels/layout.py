@@ -1,0 +1,64 @@
+"""Channels-last memory behind NCHW shapes.
+
+An activation is (N, C, H, W) to look at and (N, H, W, C) in memory: ``storage(x)`` is that memory, and
+``images(storage)`` its NCHW view. Over it every 4-D operation is one on a matrix (N·H·W, C), pixels by channels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from backend import array_module, workspace
+
+
+def storage(x: Any) -> Any:
+    """The (N, H, W, C) array behind ``x`` (N, C, H, W), C-contiguous: a view of ``x`` where its memory is
+    channels-last, a copy otherwise.
+    """
+    nhwc = x.transpose(0, 2, 3, 1)
+    if nhwc.flags.c_contiguous:
+        return nhwc
+    copy = workspace.empty(nhwc.shape, nhwc.dtype)
+    copy[...] = nhwc
+    return copy
+
+
+def images(nhwc: Any) -> Any:
+    """The (N, C, H, W) view of an (N, H, W, C) array."""
+    return nhwc.transpose(0, 3, 1, 2)
+
+
+def channels_last(x: Any) -> Any:
+    """``x`` (N, C, H, W) with channels-last memory: itself where it is so already, a copy otherwise."""
+    return images(storage(x))
+
+
+def is_channels_last(x: Any) -> bool:
+    """Whether the memory behind ``x`` (N, C, H, W) is contiguous in the order (N, H, W, C)."""
+    return bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function of same-shaped arrays work on the memory of 4-D ones and return NCHW views of it.
+
+    A ufunc of CuPy would return NCHW-contiguous memory for a channels-last view; and mixed layouts are slow on
+    either library. All array arguments must have one shape and come from one library; keyword arguments pass.
+    """
+
+    @functools.wraps(function)
+    def on_storage(*arrays: Any, **options: Any) -> Any:
+        array_module(*arrays)  # refuses a mix of host and device arrays
+        first = arrays[0]
+        for other in arrays[1:]:
+            if other.shape != first.shape:
+                raise ValueError(f"{function.__name__} needs one shape, got {first.shape} and {other.shape}")
+        if first.ndim != 4:
+            return function(*arrays, **options)
+        result = function(*(storage(array) for array in arrays), **options)
+        if isinstance(result, tuple):
+            return tuple(images(part) for part in result)
+        return images(result)
+
+    return on_storage

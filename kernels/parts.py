@@ -1,0 +1,80 @@
+"""A batch cut into parts, so that the columns of one part stay in cache and the CPU's cores share the parts.
+
+How a batch is cut depends on shapes alone, never on the number of threads: results are the same bits for any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy
+
+from backend import array_module, threads
+
+COLUMN_BYTES = {"numpy": 1 << 20, "cupy": 1 << 28}
+"""The most a column buffer may hold. 1 MiB stays in a core's L2 cache; a GPU wants few, large launches."""
+
+_WORTH_CUTTING = 1 << 17  # bytes of columns that pay for handing a part to another thread
+_ENOUGH_PARTS = 16  # for the cores of a large machine to be busy
+
+
+class Part(NamedTuple):
+    """Images ``first_image`` … ``last_image - 1``, and of their output the rows ``first_row`` … ``last_row - 1``."""
+
+    first_image: int
+    last_image: int
+    first_row: int
+    last_row: int
+
+    @property
+    def images(self) -> slice:
+        """The part's images in the batch."""
+        return slice(self.first_image, self.last_image)
+
+    @property
+    def rows(self) -> slice:
+        """The part's rows in the output."""
+        return slice(self.first_row, self.last_row)
+
+
+def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
+    """Cuts (images, output rows) into parts whose columns fit :data:`COLUMN_BYTES`.
+
+    A part is some whole images or, where one image is too much, a band of its rows; a band has at least one row.
+
+    Args:
+        row_bytes: bytes of columns that one output row of one image takes.
+
+    """
+    cap = COLUMN_BYTES[library.__name__]
+    image_bytes = rows * row_bytes
+    if image_bytes > cap:
+        bands = _ranges(rows, -(-rows // max(cap // row_bytes, 1)))
+        return [Part(n, n + 1, *band) for n in range(images) for band in bands]
+    if library is numpy:
+        cap = min(cap, max(images * image_bytes // _ENOUGH_PARTS, _WORTH_CUTTING))
+    per_part = max(cap // max(image_bytes, 1), 1)
+    return [Part(*piece, 0, rows) for piece in _ranges(images, -(-images // per_part))]
+
+
+def lanes(parts: list[Part], result_bytes: int) -> list[list[Part]]:
+    """Parts in groups that each sum up a result of their own (the sum's order is then fixed for any number of
+    threads): up to 16 groups, fewer where their results would take more than 16 MiB.
+    """
+    count = min(len(parts), max(min((16 << 20) // max(result_bytes, 1), 16), 2))
+    return [parts[begin:end] for begin, end in _ranges(len(parts), count)]
+
+
+def run(function: Callable[[Any], Any], items: list, *arrays: Any) -> None:
+    """Calls ``function(item)`` for each item: on the CPU's cores for host arrays, in turn for device ones."""
+    if array_module(*arrays) is numpy:
+        threads.run(lambda index: function(items[index]), len(items))
+    else:
+        for item in items:
+            function(item)
+
+
+def _ranges(total: int, count: int) -> list[tuple[int, int]]:
+    """``total`` things in ``count`` ranges of near equal length."""
+    return [(total * i // count, total * (i + 1) // count) for i in range(count)]

@@ -1,0 +1,119 @@
+"""Softmax, and softmax with cross-entropy, computed through log-sum-exp: no overflow, no logarithm of zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from backend import array_module
+from kernels.gemm import accumulator
+
+
+def softmax(x: Any) -> Any:
+    """exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
+    library = array_module(x)
+    wide = x.astype(accumulator(x.dtype), copy=False)
+    y = wide - wide.max(axis=-1, keepdims=True) if x.size else wide.copy()
+    library.exp(y, out=y)
+    y /= y.sum(axis=-1, keepdims=True)
+    return y.astype(x.dtype, copy=False)
+
+
+def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
+    """The mean cross-entropy of softmax(x) against labels, and the probabilities.
+
+    Args:
+        x: scores (N, classes).
+        t: labels as class indices (N,), any integer dtype, or as a distribution (one-hot) (N, classes).
+
+    Returns:
+        loss: 0-d, the dtype of ``x`` (float32 for float16), on the device: reading it is up to the caller.
+            On a GPU an index that is no class makes it NaN, since raising would wait for the device.
+        y: softmax(x), (N, classes).
+
+    Raises:
+        ValueError: shapes do not fit; or, on the CPU, an index is no class (the first such is named).
+
+    """
+    library = array_module(x, t)
+    _check(x, t)
+    dtype = accumulator(x.dtype)
+    if not len(x):
+        return library.zeros((), dtype), x.copy()
+    shifted = x - x.max(axis=1, keepdims=True)
+    shifted = shifted.astype(dtype, copy=False)
+    y = library.exp(shifted)
+    total = y.sum(axis=1, keepdims=True)
+    y /= total
+    log_total = library.log(total)[:, 0]
+    if t.ndim == 1:
+        picked = _pick(shifted, t, library)
+        loss = (log_total - picked).sum() / len(x)
+    else:
+        loss = ((log_total[:, None] - shifted) * t).sum(dtype=dtype) / len(x)
+    return loss, y.astype(x.dtype, copy=False)
+
+
+def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
+    """The gradient with respect to the scores: (y - t)·scale / N, dtype of ``y``.
+
+    Args:
+        y: probabilities from :func:`softmax_cross_entropy`.
+        t: the same labels.
+        scale: the gradient of what follows the loss: a number or a 0-d array.
+
+    """
+    library = array_module(y, t)
+    if t.ndim == 1:
+        dx = y.copy()
+        dx[library.arange(len(y)), t] -= 1
+    elif y.size:
+        # a distribution that sums to s has the gradient s·y - t
+        dx = (y * t.sum(axis=1, keepdims=True, dtype=y.dtype) - t).astype(y.dtype, copy=False)
+    else:
+        dx = y.copy()
+    dx *= (scale / max(len(y), 1)) if isinstance(scale, (int, float)) else scale.astype(y.dtype) / max(len(y), 1)
+    return dx
+
+
+def cross_entropy(y: Any, t: Any) -> Any:
+    """The mean of -log y[label] for probabilities ``y`` (N, classes) or one sample (classes,).
+
+    Args:
+        t: labels as class indices or as one-hot rows.
+
+    Returns:
+        0-d. A probability of 0 counts as the smallest normal number of the dtype, so that the loss is finite.
+
+    """
+    library = array_module(y, t) if hasattr(t, "ndim") else array_module(y)
+    t = library.asarray(t)
+    if y.ndim == 1:
+        y, t = y[None], t[None]
+    _check(y, t)
+    dtype = accumulator(y.dtype)
+    logarithm = library.log(library.maximum(y.astype(dtype, copy=False), float(numpy.finfo(dtype).tiny)))
+    picked = _pick(logarithm, t, library) if t.ndim == 1 else logarithm * t
+    return -picked.sum(dtype=dtype) / max(len(y), 1)
+
+
+def _pick(rows: Any, t: Any, library: Any) -> Any:
+    """rows[i, t[i]], or NaN where t[i] is no class (device arrays only: on the CPU that was refused)."""
+    picked = rows[library.arange(len(rows)), t]
+    if library is numpy:
+        return picked
+    return library.where((t >= 0) & (t < rows.shape[1]), picked, library.nan)
+
+
+def _check(x: Any, t: Any) -> None:
+    if x.ndim != 2:
+        raise ValueError(f"scores are (N, classes), got shape {x.shape}")
+    if t.shape not in ((len(x),), x.shape):
+        raise ValueError(f"labels for scores of {x.shape} are {(len(x),)} or {x.shape}, got {t.shape}")
+    if t.ndim == 1 and t.dtype.kind not in "iu":
+        raise ValueError(f"class indices are integers, got {t.dtype}")
+    if t.ndim == 1 and isinstance(t, numpy.ndarray) and len(t):
+        bad = numpy.flatnonzero((t < 0) | (t >= x.shape[1]))
+        if len(bad):
+            raise ValueError(f"label {t[bad[0]]} of sample {bad[0]} is no class: there are {x.shape[1]}, from 0")

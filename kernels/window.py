@@ -1,0 +1,178 @@
+"""The geometry of everything that slides a window over an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Pair = tuple[int, int]
+Padding = int | Pair | tuple[int, int, int, int] | Literal["same", "valid"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window and how it moves: kernel size, stride, padding, dilation, each for height and width.
+
+    Args:
+        kernel: (FH, FW), or one number for both.
+        stride: step between windows; (rows, columns), or one number for both.
+        padding: border added to the image: one number for all sides, (rows, columns), (top, bottom, left,
+            right), ``"valid"`` for none, or ``"same"`` for an output of ⌈input / stride⌉, where an odd row or
+            column goes to the bottom or right.
+        dilation: step between the taps inside a window; (rows, columns), or one number for both.
+        rounding: ``"floor"`` drops a last window that does not fit whole; ``"ceil"`` keeps it, as long as it
+            starts inside the image or its top or left padding, and what lies beyond the padding counts as
+            padding too.
+
+    Raises:
+        ValueError: a number is out of its range or of the wrong kind; the message names it.
+
+    """
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: tuple[int, int, int, int] | Literal["same"] = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    rounding: Literal["floor", "ceil"] = "floor"
+
+    def __init__(
+        self,
+        kernel: int | Pair,
+        stride: int | Pair = 1,
+        padding: Padding = 0,
+        dilation: int | Pair = 1,
+        rounding: Literal["floor", "ceil"] = "floor",
+    ) -> None:
+        if rounding not in ("floor", "ceil"):
+            raise ValueError(f"rounding is 'floor' or 'ceil', not {rounding!r}")
+        object.__setattr__(self, "kernel", _pair("kernel", kernel))
+        object.__setattr__(self, "stride", _pair("stride", stride))
+        object.__setattr__(self, "padding", _four(padding))
+        object.__setattr__(self, "dilation", _pair("dilation", dilation))
+        object.__setattr__(self, "rounding", rounding)
+
+    @property
+    def extent(self) -> Pair:
+        """Pixels from the first tap to the last, dilation included: (rows, columns)."""
+        (fh, fw), (dh, dw) = self.kernel, self.dilation
+        return (fh - 1) * dh + 1, (fw - 1) * dw + 1
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether two windows can share a pixel. Dilated windows interleave: they count as overlapping."""
+        return any(e > s for e, s in zip(self.extent, self.stride, strict=True))
+
+    def pads(self, image: Pair) -> tuple[int, int, int, int]:
+        """(top, bottom, left, right) for an image of (H, W): the padding given, or what "same" comes to."""
+        if self.padding != "same":
+            return self.padding
+        pads = []
+        for size, extent, stride in zip(image, self.extent, self.stride, strict=True):
+            total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+            pads += [total // 2, total - total // 2]
+        return tuple(pads)  # type: ignore[return-value]
+
+    def output_size(self, image: Pair) -> Pair:
+        """(OH, OW) for an image of (H, W).
+
+        Raises:
+            ValueError: not even one window fits; the message has all the numbers.
+
+        """
+        top, bottom, left, right = self.pads(image)
+        return self._outputs(image, 0, top, bottom), self._outputs(image, 1, left, right)
+
+    def _outputs(self, image: Pair, axis: int, before: int, after: int) -> int:
+        size, extent, stride = image[axis], self.extent[axis], self.stride[axis]
+        room = size + before + after - extent
+        if room < 0:
+            name = ("height", "width")[axis]
+            raise ValueError(
+                f"a window of {extent} does not fit the image's {name}: {size} + padding {before} + {after} "
+                f"= {size + before + after} ({self}, image {image[0]}x{image[1]})"
+            )
+        count = room // stride + 1
+        if self.rounding == "ceil" and room % stride and count * stride < size + before:
+            count += 1
+        return count
+
+    def covering_pads(self, image: Pair) -> tuple[int, int, int, int]:
+        """As :meth:`pads`, with bottom and right as far as the last window reaches: less than the padding
+        where the stride skips the end, more where ``rounding="ceil"`` keeps a window that hangs over.
+        A negative number is a border that no window touches.
+        """
+        top, _, left, _ = self.pads(image)
+        oh, ow = self.output_size(image)
+        bottom = (oh - 1) * self.stride[0] + self.extent[0] - image[0] - top
+        right = (ow - 1) * self.stride[1] + self.extent[1] - image[1] - left
+        return top, bottom, left, right
+
+    def transposed_size(self, output: Pair) -> Pair:
+        """(H, W) of the smallest image whose :meth:`output_size` is (OH, OW): the size a transposed
+        convolution makes.
+
+        Raises:
+            ValueError: padding is "same", which fixes no size, or leaves nothing of the image.
+
+        """
+        if self.padding == "same":
+            raise ValueError("a transposed window needs padding in numbers: 'same' does not fix the image's size")
+        top, bottom, left, right = self.padding
+        size = (
+            (output[0] - 1) * self.stride[0] + self.extent[0] - top - bottom,
+            (output[1] - 1) * self.stride[1] + self.extent[1] - left - right,
+        )
+        if min(size) < 1:
+            raise ValueError(f"{self} leaves no image for an output of {output[0]}x{output[1]}: {size}")
+        return size
+
+    def __str__(self) -> str:
+        text = f"kernel {self.kernel[0]}x{self.kernel[1]}"
+        if self.stride != (1, 1):
+            text += f", stride {_short(self.stride)}"
+        if self.padding != (0, 0, 0, 0):
+            text += f", padding {self.padding if self.padding == 'same' else _short(self.padding)}"
+        if self.dilation != (1, 1):
+            text += f", dilation {_short(self.dilation)}"
+        return text + (", rounding ceil" if self.rounding == "ceil" else "")
+
+
+def _short(numbers: tuple[int, ...]) -> str:
+    return str(numbers[0]) if len(set(numbers)) == 1 else str(numbers)
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    try:
+        number = value.__index__()  # type: ignore[attr-defined]
+    except AttributeError:
+        raise ValueError(f"{name} takes whole numbers, not {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} is at least {least}, not {number}")
+    return number
+
+
+def _pair(name: str, value: int | Pair) -> Pair:
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{name} is one number or a pair (rows, columns), not {value!r}")
+        return _whole(name, value[0], 1), _whole(name, value[1], 1)
+    number = _whole(name, value, 1)
+    return number, number
+
+
+def _four(value: Padding) -> tuple[int, int, int, int] | Literal["same"]:
+    if isinstance(value, str):
+        if value == "same":
+            return "same"
+        if value == "valid":
+            return (0, 0, 0, 0)
+        raise ValueError(f"padding by name is 'same' or 'valid', not {value!r}")
+    if isinstance(value, (tuple, list)):
+        numbers = tuple(_whole("padding", number, 0) for number in value)
+        if len(numbers) == 2:
+            return numbers[0], numbers[0], numbers[1], numbers[1]
+        if len(numbers) == 4:
+            return numbers[0], numbers[1], numbers[2], numbers[3]
+        raise ValueError(f"padding is one number, a pair, four numbers, 'same' or 'valid', not {value!r}")
+    number = _whole("padding", value, 0)
+    return number, number, number, number
