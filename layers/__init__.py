@@ -1,0 +1,55 @@
+"""The layers of a network, on NumPy or CuPy alike."""
+
+from layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
+from layers.affine import Affine
+from layers.arithmetic import AddLayer, MulLayer
+from layers.base import Layer, parameter
+from layers.convolution import Convolution, ConvolutionTranspose
+from layers.dropout import Dropout
+from layers.functions import (
+    col2im,
+    cross_entropy_error,
+    im2col,
+    numerical_gradient,
+    relu,
+    sigmoid,
+    softmax,
+)
+from layers.normalization import BatchNormalization, LayerNormalization
+from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
+from layers.sequential import Residual, Sequential
+from layers.shape import Flatten
+from layers.softmax import Softmax, SoftmaxWithLoss
+
+__all__ = [
+    "AddLayer",
+    "Affine",
+    "AveragePooling",
+    "BatchNormalization",
+    "Convolution",
+    "ConvolutionTranspose",
+    "Dropout",
+    "Flatten",
+    "Gelu",
+    "GlobalAveragePooling",
+    "Layer",
+    "LayerNormalization",
+    "LeakyRelu",
+    "MulLayer",
+    "Pooling",
+    "Relu",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxWithLoss",
+    "Tanh",
+    "col2im",
+    "cross_entropy_error",
+    "im2col",
+    "numerical_gradient",
+    "parameter",
+    "relu",
+    "sigmoid",
+    "softmax",
+]

@@ -1,0 +1,98 @@
+"""The elementwise layers. Each keeps the least that its gradient needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernels import activations
+from layers import checks
+from layers.base import Layer
+
+
+class Relu(Layer):
+    """y = max(x, 0). Its gradient at 0 is 0."""
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("Relu", x=x)
+        y, positive = activations.relu(x)
+        self._keep(positive)
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        (positive,) = self._recall()
+        checks.same_shape("Relu", dout, positive.shape)
+        return activations.multiply(dout, positive)
+
+
+class LeakyRelu(Layer):
+    """y = x where x > 0, else slope·x (Maas, Hannun and Ng, 2013).
+
+    Args:
+        slope: from 0 to 1.
+
+    Raises:
+        ValueError: the slope is out of its range.
+    """
+
+    def __init__(self, slope: float = 0.01) -> None:
+        if not 0 <= slope <= 1:
+            raise ValueError(f"LeakyRelu's slope is from 0 to 1, not {slope}")
+        self.slope = float(slope)
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("LeakyRelu", x=x)
+        y, positive = activations.leaky_relu(x, slope=self.slope)
+        self._keep(positive)
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        (positive,) = self._recall()
+        checks.same_shape("LeakyRelu", dout, positive.shape)
+        return activations.leaky_relu_backward(dout, positive, slope=self.slope)
+
+    def describe(self) -> str:
+        return f"slope {self.slope:g}"
+
+
+class Sigmoid(Layer):
+    """y = 1 / (1 + exp(-x))."""
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("Sigmoid", x=x)
+        y = activations.sigmoid(x)
+        self._keep(y)
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        (y,) = self._recall()
+        checks.same_shape("Sigmoid", dout, y.shape)
+        return activations.sigmoid_backward(dout, y)
+
+
+class Tanh(Layer):
+    """y = tanh(x)."""
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("Tanh", x=x)
+        y = activations.tanh(x)
+        self._keep(y)
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        (y,) = self._recall()
+        checks.same_shape("Tanh", dout, y.shape)
+        return activations.tanh_backward(dout, y)
+
+
+class Gelu(Layer):
+    """y = x·Φ(x), Φ the normal distribution, in its tanh approximation (Hendrycks and Gimpel, 2016, section 2)."""
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("Gelu", x=x)
+        self._keep(x)
+        return activations.gelu(x)
+
+    def backward(self, dout: Any) -> Any:
+        (x,) = self._recall()
+        checks.same_shape("Gelu", dout, x.shape)
+        return activations.gelu_backward(dout, x)

@@ -1,0 +1,72 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from backend import xp
+from kernels.gemm import column_sums, matmul
+from kernels.layout import channels_last
+from layers import checks
+from layers.base import Layer, Shape, parameter
+from layers.initializers import Init, weights
+
+
+class Affine(Layer):
+    """y = x·W + b.
+
+    Args:
+        W: (inputs, outputs).
+        b: (outputs,).
+
+    ``forward`` takes (N, inputs), or any (N, …) with that many numbers a sample, read in their logical order
+    (C, H, W); ``backward`` returns the gradient in the input's shape.
+
+    Raises:
+        TypeError: W and b are not floating arrays of one dtype and library.
+        ValueError: their shapes do not belong together.
+    """
+
+    W, dW = parameter()
+    b, db = parameter()
+
+    def __init__(self, W: Any, b: Any) -> None:
+        checks.floating("Affine", W=W, b=b)
+        if W.ndim != 2 or b.shape != W.shape[1:]:
+            raise ValueError(f"Affine needs W (inputs, outputs) and b (outputs,), got {W.shape} and {b.shape}")
+        self.W = W
+        self.b = b
+
+    @classmethod
+    def of(cls, inputs: int, outputs: int, init: Init = "he", dtype: Any = "float32") -> Affine:
+        """A layer of that size with fresh weights and zero bias."""
+        return cls(weights((inputs, outputs), inputs, init, dtype), xp.zeros(outputs, dtype))
+
+    def forward(self, x: Any) -> Any:
+        if x.ndim < 2 or math.prod(x.shape[1:]) != len(self.W):
+            raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
+        checks.floating("Affine", x=x, W=self.W)
+        rows = x.reshape(len(x), -1)
+        self._keep(rows, x.shape)
+        y = matmul(rows, self.W)
+        y += self.b
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        rows, shape = self._recall()
+        checks.same_shape("Affine", dout, (len(rows), self.W.shape[1]))
+        self.dW = matmul(rows.T, dout, out=self.gradient_buffer("W"))
+        self.db = column_sums(dout, out=self.gradient_buffer("b"))
+        if not self.input_gradient:
+            return None
+        dx = matmul(dout, self.W.T).reshape(shape)
+        return channels_last(dx) if dx.ndim == 4 else dx
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if math.prod(shape) != len(self.W):
+            raise ValueError(f"takes {len(self.W)} numbers a sample, got {shape}, {math.prod(shape)} numbers")
+        return (self.W.shape[1],)
+
+    def describe(self) -> str:
+        return f"{self.W.shape[0]} → {self.W.shape[1]}"

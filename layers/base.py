@@ -1,0 +1,198 @@
+"""What every layer is: a forward, a backward, named parameters and gradients, and the shape it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backend import asarray, use
+
+Shape = tuple[int, ...]
+
+
+class Parameter:
+    """A learned array of a layer as an attribute, kept in ``layer.params`` under the attribute's name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else layer._params.get(self.name)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        _assign(layer, layer._params, self.name, value)
+
+
+class Gradient:
+    """The gradient of a parameter as an attribute (``dW`` of ``W``), kept in ``layer.grads`` under ``"W"``.
+
+    None before the first backward.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name[1:]
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else layer._grads.get(self.name)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        _assign(layer, layer._grads, self.name, value)
+
+
+def parameter() -> tuple[Any, Any]:
+    """A parameter and its gradient, for a layer's class body: ``W, dW = parameter()``."""
+    return Parameter(), Gradient()
+
+
+def _assign(layer: Layer, arrays: dict[str, Any], name: str, value: Any) -> None:
+    if not layer._bound:
+        arrays[name] = value
+        return
+    kept = arrays[name]
+    if value is kept:
+        return
+    if value.shape != kept.shape:
+        raise ValueError(f"{type(layer).__name__}.{name} has shape {kept.shape}, cannot take {value.shape}")
+    kept[...] = value  # a model's flat buffer: its address is what the optimizer knows
+
+
+class Layer:
+    """The base of all layers.
+
+    A layer of one's own derives from this, declares what it learns (``W, dW = parameter()``) and what else it must
+    remember between runs (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape,
+    ``output_shape``. ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took and
+    returned as they were.
+    """
+
+    takes_train_flg = False
+    """Whether ``forward`` takes ``train_flg``: it differs between training and evaluation."""
+
+    state_names: tuple[str, ...] = ()
+    """Attributes that are saved with the parameters but not learned, such as running means."""
+
+    training = True
+    """What ``train_flg`` is where ``forward`` is not told; :meth:`train` and :meth:`eval` set it."""
+
+    input_gradient = True
+    """Whether ``backward`` owes the gradient of its input; a network's first layer need not make it."""
+
+    _bound = False
+    _kept: Any = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        layer = super().__new__(cls)
+        layer._params = {}
+        layer._grads = {}
+        return layer
+
+    _params: dict[str, Any]
+    _grads: dict[str, Any]
+
+    def forward(self, x: Any) -> Any:
+        """The layer's output for ``x``."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def backward(self, dout: Any) -> Any:
+        """The gradient of the latest input, given that of its output; sets the parameters' gradients."""
+        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def __call__(self, *args: Any) -> Any:
+        return self.forward(*args)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The output's shape for an input of ``shape``, both without the batch axis.
+
+        Raises:
+            ValueError: the layer cannot take such an input.
+        """
+        return shape
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The learned arrays by name."""
+        return self._params
+
+    @property
+    def grads(self) -> dict[str, Any]:
+        """Their gradients by the same names, as of the latest backward."""
+        return self._grads
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The arrays that are saved but not learned, by name."""
+        return {name: getattr(self, name) for name in self.state_names}
+
+    def sublayers(self) -> list[tuple[str, Layer]]:
+        """The layers this one is made of, with their names in it; none for a plain layer."""
+        return []
+
+    def train(self, mode: bool = True) -> Layer:
+        """Behaves as in training from now on (or, with False, as in evaluation). Returns the layer."""
+        self.training = mode
+        for _, layer in self.sublayers():
+            layer.train(mode)
+        return self
+
+    def eval(self) -> Layer:
+        """Behaves as in evaluation from now on. Returns the layer."""
+        return self.train(False)
+
+    def astype(self, dtype: Any) -> Layer:
+        """Converts parameters and state to a floating dtype, in place of the old. Returns the layer."""
+        return self._replace_arrays(lambda array: array.astype(dtype))
+
+    def to(self, device: Any) -> Layer:
+        """Moves parameters and state to a device (as :func:`backend.use` takes it). Returns the layer."""
+        with use(device):
+            return self._replace_arrays(asarray)
+
+    def bind(self, name: str, value: Any, gradient: Any) -> None:
+        """Makes the parameter live in ``value`` and its gradient in ``gradient``: views of a model's flat buffers.
+
+        ``value`` takes over what the parameter holds. From now on assignments copy into these arrays.
+        """
+        value[...] = self._params[name]
+        self._params[name], self._grads[name] = value, gradient
+        self._bound = set(self._params) == set(self._grads)
+
+    def gradient_buffer(self, name: str) -> Any:
+        """The array that the gradient of a bound parameter is written to; None where a new one will do."""
+        return self._grads[name] if self._bound else None
+
+    def _replace_arrays(self, function: Callable[[Any], Any]) -> Layer:
+        self._bound, self._kept = False, None
+        self._grads.clear()
+        for name, array in self._params.items():
+            self._params[name] = function(array)
+        for name in self.state_names:
+            setattr(self, name, function(getattr(self, name)))
+        for _, layer in self.sublayers():
+            layer._replace_arrays(function)
+        return self
+
+    def _keep(self, *values: Any) -> None:
+        """Keeps what backward needs."""
+        self._kept = values
+
+    def _recall(self) -> Any:
+        """What :meth:`_keep` kept.
+
+        Raises:
+            RuntimeError: there was no forward.
+        """
+        if self._kept is None:
+            raise RuntimeError(f"{type(self).__name__}.backward needs a forward before it")
+        return self._kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or a pickle has arrays of its own and nothing of a forward that it did not see.
+        own = {name: value for name, value in self.__dict__.items() if name != "_kept"}
+        return own | {"_bound": False, "_params": dict(self._params), "_grads": {}}
+
+    def describe(self) -> str:
+        """What :func:`repr` shows between the parentheses: sizes in the field's order."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()})"

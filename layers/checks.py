@@ -1,0 +1,29 @@
+"""Errors that layers share: what was given, what is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module
+
+
+def floating(owner: str, **arrays: Any) -> None:
+    """Raises unless all arrays are of one floating dtype and one library.
+
+    Raises:
+        TypeError: an argument is no array or not floating, dtypes differ, or host and device arrays are mixed.
+    """
+    for name, array in arrays.items():
+        if not hasattr(array, "dtype") or array.dtype.kind != "f":
+            given = array.dtype if hasattr(array, "dtype") else type(array).__name__
+            raise TypeError(f"{owner} needs {name} as a floating-point array, got {given}")
+    array_module(*arrays.values())
+    if len({array.dtype for array in arrays.values()}) > 1:
+        given = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"{owner} needs one dtype, got {given}")
+
+
+def same_shape(owner: str, dout: Any, expected: tuple[int, ...]) -> None:
+    """Raises a ValueError unless the gradient ``dout`` has the shape of the output."""
+    if dout.shape != expected:
+        raise ValueError(f"{owner}.backward needs the gradient of an output {expected}, got {dout.shape}")

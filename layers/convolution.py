@@ -1,0 +1,183 @@
+"""Convolution and transposed convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import xp
+from kernels import convolution as kernel
+from kernels.gemm import column_sums
+from kernels.layout import storage
+from kernels.window import Padding, Pair, Window
+from layers import checks
+from layers.base import Layer, Shape, parameter
+from layers.initializers import Init, weights
+
+
+class Convolution(Layer):
+    """y[n, f] = Σ_c x[n, c] ⋆ W[f, c] + b[f]: cross-correlation, as the field calls convolution.
+
+    Args:
+        W: filters (FN, C / groups, FH, FW).
+        b: (FN,).
+        stride: one number or (rows, columns).
+        pad: zeros around the image: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
+        dilation: step between taps, one number or (rows, columns).
+        groups: the channels are cut into so many groups, each with FN / groups filters of its own.
+
+    ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW).
+
+    Raises:
+        TypeError: W and b are not floating arrays of one dtype and library.
+        ValueError: shapes or geometry do not fit.
+    """
+
+    W, dW = parameter()
+    b, db = parameter()
+
+    def __init__(
+        self,
+        W: Any,
+        b: Any,
+        stride: int | Pair = 1,
+        pad: Padding = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+    ) -> None:
+        checks.floating("Convolution", W=W, b=b)
+        if W.ndim != 4 or b.shape != W.shape[:1]:
+            raise ValueError(f"Convolution needs W (FN, C, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
+        if groups < 1 or len(W) % groups:
+            raise ValueError(f"Convolution: {groups} groups do not divide {len(W)} filters")
+        self.W = W
+        self.b = b
+        self.stride = stride
+        self.pad = pad
+        self.groups = groups
+        self.window = Window(W.shape[2:], stride, pad, dilation)
+
+    @classmethod
+    def of(
+        cls,
+        channels: int,
+        filters: int,
+        size: int | Pair,
+        stride: int | Pair = 1,
+        pad: Padding = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        init: Init = "he",
+        dtype: Any = "float32",
+    ) -> Convolution:
+        """A layer of that size with fresh filters and zero bias."""
+        if groups < 1 or channels % groups:
+            raise ValueError(f"Convolution: {groups} groups do not divide {channels} channels")
+        fh, fw = Window(size).kernel
+        shape = (filters, channels // groups, fh, fw)
+        fan_in = channels // groups * fh * fw
+        return cls(weights(shape, fan_in, init, dtype), xp.zeros(filters, dtype), stride, pad, dilation, groups)
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("Convolution", x=x, W=self.W)
+        self._keep(x)
+        return kernel.convolution(x, self.W, self.b, self.window, self.groups)
+
+    def backward(self, dout: Any) -> Any:
+        (x,) = self._recall()
+        out = self.gradient_buffer("W")
+        self.dW = kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, out)
+        self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
+        if not self.input_gradient:
+            return None
+        return kernel.convolution_backward_input(dout, self.W, x.shape, self.window, self.groups)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels = self.W.shape[1] * self.groups
+        if len(shape) != 3 or shape[0] != channels:
+            raise ValueError(f"takes (C, H, W) with {channels} channels, got {shape}")
+        return (len(self.W), *self.window.output_size((shape[1], shape[2])))
+
+    def describe(self) -> str:
+        grouped = f", {self.groups} groups" if self.groups > 1 else ""
+        return f"{self.W.shape[1] * self.groups} → {len(self.W)}, {self.window}{grouped}"
+
+
+class ConvolutionTranspose(Layer):
+    """The transpose of a convolution, which enlarges: its forward is a product and col2im.
+
+    Zeiler et al., "Deconvolutional networks" (CVPR 2010). A :class:`Convolution` of this kernel, stride, padding and
+    dilation maps its output's shape back to its input's.
+
+    Args:
+        W: (C, FN, FH, FW), C input and FN output channels.
+        b: (FN,).
+        stride: one number or (rows, columns): how much it enlarges.
+        pad: rows and columns cut off the result; numbers only.
+        dilation: step between taps.
+
+    ``forward`` takes (N, C, H, W) and returns (N, FN, (H - 1)·stride + FH - 2·pad, …).
+
+    Raises:
+        TypeError: W and b are not floating arrays of one dtype and library.
+        ValueError: shapes or geometry do not fit.
+    """
+
+    W, dW = parameter()
+    b, db = parameter()
+
+    def __init__(self, W: Any, b: Any, stride: int | Pair = 1, pad: Padding = 0, dilation: int | Pair = 1) -> None:
+        checks.floating("ConvolutionTranspose", W=W, b=b)
+        if W.ndim != 4 or b.shape != W.shape[1:2]:
+            raise ValueError(f"ConvolutionTranspose needs W (C, FN, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
+        self.W = W
+        self.b = b
+        self.stride = stride
+        self.pad = pad
+        self.window = Window(W.shape[2:], stride, pad, dilation)
+        self.window.transposed_size((1 << 20, 1 << 20))  # refuses padding that names no size
+
+    @classmethod
+    def of(
+        cls,
+        channels: int,
+        filters: int,
+        size: int | Pair,
+        stride: int | Pair = 1,
+        pad: Padding = 0,
+        dilation: int | Pair = 1,
+        init: Init = "he",
+        dtype: Any = "float32",
+    ) -> ConvolutionTranspose:
+        """A layer of that size with fresh filters and zero bias."""
+        fh, fw = Window(size).kernel
+        W = weights((channels, filters, fh, fw), channels * fh * fw, init, dtype)
+        return cls(W, xp.zeros(filters, dtype), stride, pad, dilation)
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("ConvolutionTranspose", x=x, W=self.W)
+        if x.ndim != 4 or x.shape[1] != len(self.W):
+            raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
+        self._keep(x)
+        fn, oh, ow = self.output_shape(x.shape[1:])
+        y = kernel.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
+        nhwc = storage(y)
+        nhwc += self.b
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        (x,) = self._recall()
+        checks.same_shape("ConvolutionTranspose", dout, (len(x), *self.output_shape(x.shape[1:])))
+        out = self.gradient_buffer("W")
+        self.dW = kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=out)
+        self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
+        if not self.input_gradient:
+            return None
+        return kernel.convolution(dout, self.W, None, self.window)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3 or shape[0] != len(self.W):
+            raise ValueError(f"takes (C, H, W) with {len(self.W)} channels, got {shape}")
+        return (self.W.shape[1], *self.window.transposed_size((shape[1], shape[2])))
+
+    def describe(self) -> str:
+        return f"{self.W.shape[0]} → {self.W.shape[1]}, {self.window}"

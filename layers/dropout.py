@@ -1,0 +1,56 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernels.activations import multiply
+from kernels.dropout import dropout_mask
+from kernels.layout import elementwise
+from layers import checks
+from layers.base import Layer
+
+
+class Dropout(Layer):
+    """Drops elements at random in training, scales by what would have stayed in evaluation.
+
+    Srivastava et al. (JMLR 2014), as in the book: y = x·mask in training, y = x·(1 - ratio) in evaluation. Masks come
+    from :mod:`backend.random` and are the same on every device.
+
+    Args:
+        dropout_ratio: the share that is dropped, from 0 up to but not including 1.
+
+    Raises:
+        ValueError: the ratio is out of its range.
+    """
+
+    takes_train_flg = True
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        if not 0 <= dropout_ratio < 1:
+            raise ValueError(f"dropout_ratio is at least 0 and below 1, not {dropout_ratio}")
+        self.dropout_ratio = float(dropout_ratio)
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        checks.floating("Dropout", x=x)
+        if self.training if train_flg is None else train_flg:
+            mask = dropout_mask(x.shape, self.dropout_ratio)
+            self._keep(mask, x.shape)
+            return multiply(x, mask)
+        self._keep(None, x.shape)
+        return _scale(x, factor=1 - self.dropout_ratio)
+
+    def backward(self, dout: Any) -> Any:
+        mask, shape = self._recall()
+        checks.same_shape("Dropout", dout, shape)
+        if mask is None:
+            return _scale(dout, factor=1 - self.dropout_ratio)
+        return multiply(dout, mask)
+
+    def describe(self) -> str:
+        return f"{self.dropout_ratio:g}"
+
+
+@elementwise
+def _scale(x: Any, factor: float) -> Any:
+    return x * factor

@@ -1,0 +1,37 @@
+"""First weights, drawn from the process's generator (:mod:`backend.random`): seeded once, the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from backend import random
+
+Init = str | float
+
+
+def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any = "float32") -> Any:
+    """Normally distributed weights.
+
+    Args:
+        fan_in: inputs that each output sums over.
+        init: the standard deviation: ``"he"`` for √(2 / fan_in) (He et al., 2015, for ReLU), ``"xavier"`` for
+            √(1 / fan_in) (Glorot and Bengio, 2010, as the book has it, for sigmoid and tanh), or a number.
+
+    Raises:
+        ValueError: ``init`` is another name or a negative number.
+    """
+    return random.normal(shape, standard_deviation(fan_in, init), dtype)
+
+
+def standard_deviation(fan_in: int, init: Init) -> float:
+    """The number that ``init`` stands for; see :func:`weights`."""
+    if isinstance(init, str):
+        if init.lower() in ("he", "relu"):
+            return math.sqrt(2 / fan_in)
+        if init.lower() in ("xavier", "sigmoid"):
+            return math.sqrt(1 / fan_in)
+        raise ValueError(f"weights are initialised by 'he' ('relu'), 'xavier' ('sigmoid') or a number, not {init!r}")
+    if not init >= 0:
+        raise ValueError(f"a standard deviation is at least 0, not {init}")
+    return float(init)

@@ -1,0 +1,208 @@
+"""Batch and layer normalisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from backend import array_module, xp
+from kernels import batch_norm as kernel
+from kernels.gemm import accumulator
+from kernels.layout import channels_last, images, storage
+from layers import checks
+from layers.base import Layer, Shape, parameter
+
+
+class BatchNormalization(Layer):
+    """y = γ·(x - μ) / √(σ² + ε) + β over the batch (Ioffe and Szegedy, 2015).
+
+    In training μ and σ² are those of the batch and move the running ones: running = momentum·running +
+    (1 - momentum)·batch, with the biased variance, as in the book. In evaluation they are the running ones.
+
+    Args:
+        gamma, beta: (D,) for (N, D) or for the channels of (N, D, H, W); for images also (C·H·W,), one a pixel.
+        momentum: how much of the running statistics stays in a step.
+        running_mean, running_var: (D,); 0 and 1 where not given. Kept in float32 for float16.
+        eps: ε.
+
+    Raises:
+        TypeError: gamma and beta are not floating arrays of one dtype and library.
+        ValueError: their shapes are not one (D,).
+    """
+
+    takes_train_flg = True
+    state_names = ("running_mean", "running_var")
+    gamma, dgamma = parameter()
+    beta, dbeta = parameter()
+
+    def __init__(
+        self,
+        gamma: Any,
+        beta: Any,
+        momentum: float = 0.9,
+        running_mean: Any = None,
+        running_var: Any = None,
+        eps: float = 1e-5,
+    ) -> None:
+        checks.floating("BatchNormalization", gamma=gamma, beta=beta)
+        if gamma.ndim != 1 or gamma.shape != beta.shape:
+            raise ValueError(f"BatchNormalization needs gamma and beta (D,), got {gamma.shape} and {beta.shape}")
+        library, dtype = array_module(gamma), accumulator(gamma.dtype)
+        self.gamma = gamma
+        self.beta = beta
+        self.momentum = momentum
+        self.eps = eps
+        self.running_mean = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean.copy()
+        self.running_var = library.ones(gamma.shape, dtype) if running_var is None else running_var.copy()
+        for name, array in self.state.items():
+            if array.shape != gamma.shape:
+                raise ValueError(f"BatchNormalization needs {name} {gamma.shape}, got {array.shape}")
+
+    @classmethod
+    def of(cls, channels: int, momentum: float = 0.9, dtype: Any = "float32") -> BatchNormalization:
+        """A layer for so many channels (or features), γ = 1 and β = 0."""
+        return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        checks.floating("BatchNormalization", x=x, gamma=self.gamma)
+        training = self.training if train_flg is None else train_flg
+        rows = self._rows(x)
+        from_batch = training and len(rows) > 0  # an empty batch has no statistics
+        if from_batch:
+            mean, variance = kernel.batch_statistics(rows)
+            self._move(mean, variance)
+        else:
+            mean, variance = self.running_mean, self.running_var
+        y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps)
+        self._keep(rows, x.shape, mean.copy() if not from_batch else mean, inverse, from_batch)
+        return self._shaped(y, x.shape)
+
+    def backward(self, dout: Any) -> Any:
+        rows, shape, mean, inverse, from_batch = self._recall()
+        checks.same_shape("BatchNormalization", dout, shape)
+        backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
+        dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
+        self.dgamma = dgamma.astype(self.gamma.dtype, copy=False)
+        self.dbeta = dbeta.astype(self.gamma.dtype, copy=False)
+        return self._shaped(dx, shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) not in (1, 3) or len(self.gamma) not in (shape[0], math.prod(shape)):
+            raise ValueError(f"takes ({len(self.gamma)},) or ({len(self.gamma)}, H, W), got {shape}")
+        return shape
+
+    def _move(self, mean: Any, variance: Any) -> None:
+        for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
+            running *= self.momentum
+            running += (1 - self.momentum) * batch.astype(running.dtype, copy=False)
+
+    def _rows(self, x: Any) -> Any:
+        """``x`` as the matrix whose columns are normalised."""
+        self.output_shape(x.shape[1:])
+        if x.ndim == 4 and x.shape[1] == len(self.gamma):
+            return storage(x).reshape(-1, x.shape[1])
+        return x.reshape(len(x), -1)
+
+    def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
+        if len(shape) != 4:
+            return rows
+        n, c, h, w = shape
+        if c == len(self.gamma):
+            return images(rows.reshape(n, h, w, c))
+        return channels_last(rows.reshape(shape))
+
+    def describe(self) -> str:
+        return f"{len(self.gamma)}, momentum {self.momentum:g}"
+
+
+class LayerNormalization(Layer):
+    """y = γ·(x - μ) / √(σ² + ε) + β over the features of each sample (Ba, Kiros and Hinton, 2016).
+
+    Args:
+        gamma, beta: (D,) for the last axis of (N, …, D), and for images for the channels of each pixel; or
+            (C, H, W) for all of an image.
+        eps: ε.
+
+    Raises:
+        TypeError: gamma and beta are not floating arrays of one dtype and library.
+        ValueError: their shapes differ, or are neither of the above.
+    """
+
+    gamma, dgamma = parameter()
+    beta, dbeta = parameter()
+
+    def __init__(self, gamma: Any, beta: Any, eps: float = 1e-5) -> None:
+        checks.floating("LayerNormalization", gamma=gamma, beta=beta)
+        if gamma.ndim not in (1, 3) or gamma.shape != beta.shape:
+            raise ValueError(
+                f"LayerNormalization needs gamma and beta (D,) or (C, H, W), got {gamma.shape} and {beta.shape}"
+            )
+        self.gamma = gamma
+        self.beta = beta
+        self.eps = eps
+
+    @classmethod
+    def of(cls, features: int | tuple[int, int, int], dtype: Any = "float32") -> LayerNormalization:
+        """A layer for so many features, or for whole images of (C, H, W); γ = 1 and β = 0."""
+        return cls(xp.ones(features, dtype), xp.zeros(features, dtype))
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("LayerNormalization", x=x, gamma=self.gamma)
+        self.output_shape(x.shape[1:])
+        library, dtype = array_module(x), accumulator(x.dtype)
+        rows = self._rows(x).astype(dtype, copy=False)
+        normalized = rows - rows.mean(axis=1, keepdims=True)
+        variance = (normalized * normalized).mean(axis=1, keepdims=True)
+        inverse = 1 / library.sqrt(variance + self.eps)
+        normalized *= inverse
+        self._keep(normalized, inverse, x.shape)
+        y = normalized * self._flat(self.gamma)
+        y += self._flat(self.beta)
+        return self._shaped(y.astype(x.dtype, copy=False), x.shape)
+
+    def backward(self, dout: Any) -> Any:
+        normalized, inverse, shape = self._recall()
+        checks.same_shape("LayerNormalization", dout, shape)
+        rows = self._rows(dout).astype(normalized.dtype, copy=False)
+        self.dgamma = self._unflat((rows * normalized).sum(axis=0))
+        self.dbeta = self._unflat(rows.sum(axis=0))
+        scaled = rows * self._flat(self.gamma)
+        along = (scaled * normalized).mean(axis=1, keepdims=True)
+        dx = scaled - scaled.mean(axis=1, keepdims=True) - normalized * along
+        dx *= inverse
+        return self._shaped(dx.astype(dout.dtype, copy=False), shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        features = self.gamma.shape
+        fits = shape == features if len(features) == 3 else len(shape) > 0 and features[0] == _features(shape)
+        if not fits:
+            raise ValueError(f"normalises {features}, got {shape}")
+        return shape
+
+    def _rows(self, x: Any) -> Any:
+        """(rows, features): what is normalised together is a row. For images features run in memory order."""
+        matrix = storage(x) if x.ndim == 4 else x
+        return matrix.reshape(-1, self.gamma.size)
+
+    def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
+        if len(shape) != 4:
+            return rows.reshape(shape)
+        n, c, h, w = shape
+        return images(rows.reshape(n, h, w, c))
+
+    def _flat(self, parameter: Any) -> Any:
+        return parameter.transpose(1, 2, 0).reshape(-1) if parameter.ndim == 3 else parameter
+
+    def _unflat(self, gradient: Any) -> Any:
+        gradient = gradient.astype(self.gamma.dtype, copy=False)
+        if self.gamma.ndim == 1:
+            return gradient
+        c, h, w = self.gamma.shape
+        return array_module(gradient).ascontiguousarray(gradient.reshape(h, w, c).transpose(2, 0, 1))
+
+    def describe(self) -> str:
+        return " x ".join(map(str, self.gamma.shape))
+
+
+def _features(shape: Shape) -> int:
+    return shape[0] if len(shape) == 3 else shape[-1]

@@ -1,0 +1,117 @@
+"""Pooling layers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from backend import array_module
+from kernels import pooling as kernel
+from kernels.gemm import accumulator
+from kernels.layout import images, storage
+from kernels.window import Padding, Pair, Window
+from layers import checks
+from layers.base import Layer, Shape
+
+
+class _Pooling(Layer):
+    def __init__(
+        self,
+        pool_h: int,
+        pool_w: int,
+        stride: int | Pair = 1,
+        pad: Padding = 0,
+        dilation: int | Pair = 1,
+        rounding: Literal["floor", "ceil"] = "floor",
+    ) -> None:
+        self.pool_h = pool_h
+        self.pool_w = pool_w
+        self.stride = stride
+        self.pad = pad
+        self.window = Window((pool_h, pool_w), stride, pad, dilation, rounding)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise ValueError(f"takes images (C, H, W), got {shape}")
+        return (shape[0], *self.window.output_size((shape[1], shape[2])))
+
+    def describe(self) -> str:
+        return str(self.window)
+
+
+class Pooling(_Pooling):
+    """Max pooling: the largest pixel of every window. The first of equals wins, NaN wins over all, padding never.
+
+    Args:
+        pool_h, pool_w: the window.
+        stride: one number or (rows, columns); the book's default is 1.
+        pad: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
+        dilation: step between the window's pixels.
+        rounding: what happens to a last window that does not fit whole: "floor" drops it, "ceil" keeps it.
+
+    ``forward`` takes (N, C, H, W) and returns (N, C, OH, OW).
+    """
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("Pooling", x=x)
+        y, argmax = kernel.max_pool(x, self.window)
+        self._keep(argmax, x.shape)
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        argmax, shape = self._recall()
+        return kernel.max_pool_backward(dout, argmax, shape, self.window)
+
+
+class AveragePooling(_Pooling):
+    """Average pooling: the mean of every window.
+
+    Args:
+        pool_h, pool_w, stride, pad, dilation, rounding: as for :class:`Pooling`.
+        count_padding: whether padding counts as zeros in the mean, or only the pixels that exist do.
+    """
+
+    def __init__(
+        self,
+        pool_h: int,
+        pool_w: int,
+        stride: int | Pair = 1,
+        pad: Padding = 0,
+        dilation: int | Pair = 1,
+        rounding: Literal["floor", "ceil"] = "floor",
+        count_padding: bool = False,
+    ) -> None:
+        super().__init__(pool_h, pool_w, stride, pad, dilation, rounding)
+        self.count_padding = count_padding
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("AveragePooling", x=x)
+        self._keep(x.shape)
+        return kernel.average_pool(x, self.window, self.count_padding)
+
+    def backward(self, dout: Any) -> Any:
+        (shape,) = self._recall()
+        return kernel.average_pool_backward(dout, shape, self.window, self.count_padding)
+
+
+class GlobalAveragePooling(Layer):
+    """The mean of each channel's plane: (N, C, H, W) → (N, C) (Lin, Chen and Yan, "Network in network", 2014)."""
+
+    def forward(self, x: Any) -> Any:
+        checks.floating("GlobalAveragePooling", x=x)
+        self.output_shape(x.shape[1:])
+        self._keep(x.shape)
+        n, c, h, w = x.shape
+        return storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+
+    def backward(self, dout: Any) -> Any:
+        (shape,) = self._recall()
+        n, c, h, w = shape
+        checks.same_shape("GlobalAveragePooling", dout, (n, c))
+        library = array_module(dout)
+        each = dout / (h * w)
+        return images(library.ascontiguousarray(library.broadcast_to(each[:, None, None], (n, h, w, c))))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3 or 0 in shape[1:]:
+            raise ValueError(f"takes images (C, H, W) of at least one pixel, got {shape}")
+        return (shape[0],)

@@ -1,0 +1,153 @@
+"""Layers made of layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from backend import profiling
+from kernels.activations import add
+from layers.base import Layer, Shape
+
+
+class _Composite(Layer):
+    """A layer whose parameters are those of its sublayers, named ``sublayer.parameter``."""
+
+    takes_train_flg = True
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {f"{name}.{key}": array for name, layer in self.sublayers() for key, array in layer.params.items()}
+
+    @property
+    def grads(self) -> dict[str, Any]:
+        return {f"{name}.{key}": array for name, layer in self.sublayers() for key, array in layer.grads.items()}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {f"{name}.{key}": array for name, layer in self.sublayers() for key, array in layer.state.items()}
+
+
+class Sequential(_Composite):
+    """Layers in a row: each takes what the one before it made.
+
+    Args:
+        layers: the layers, named by class and place ("Convolution1", "Relu1", "Convolution2", …); or one dict of
+            names to layers, in order.
+
+    Raises:
+        TypeError: an argument has no ``forward`` and ``backward``.
+        ValueError: the same layer object stands in two places: it would forget the first of its two inputs.
+    """
+
+    def __init__(self, *layers: Any) -> None:
+        if len(layers) == 1 and isinstance(layers[0], dict):
+            named = dict(layers[0])
+        else:
+            named = _named(layers)
+        for name, layer in named.items():
+            if not (callable(getattr(layer, "forward", None)) and callable(getattr(layer, "backward", None))):
+                raise TypeError(f"Sequential takes layers with forward and backward; {name!r} is {layer!r}")
+        if len({id(layer) for layer in named.values()}) < len(named):
+            raise ValueError("Sequential needs a layer object of its own for each place; one stands in two")
+        self.layers: dict[str, Any] = named
+        self._forward_ranges = {name: profiling.Range(name, "forward") for name in named}
+        self._backward_ranges = {name: profiling.Range(name, "backward") for name in named}
+
+    def sublayers(self) -> list[tuple[str, Layer]]:
+        return [(name, layer) for name, layer in self.layers.items() if isinstance(layer, Layer)]
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        for name, layer in self.layers.items():
+            with self._forward_ranges[name]:
+                x = layer.forward(x, train_flg) if getattr(layer, "takes_train_flg", False) else layer.forward(x)
+        return x
+
+    def backward(self, dout: Any) -> Any:
+        for name in reversed(self.layers):
+            with self._backward_ranges[name]:
+                dout = self.layers[name].backward(dout)
+        return dout
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for name, layer in self.layers.items():
+            try:
+                shape = layer.output_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"layer {name!r}, {layer!r}: {error}") from error
+        return shape
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, key: str | int) -> Any:
+        return self.layers[key] if isinstance(key, str) else list(self.layers.values())[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in ("_forward_ranges", "_backward_ranges")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forward_ranges = {name: profiling.Range(name, "forward") for name in self.layers}
+        self._backward_ranges = {name: profiling.Range(name, "backward") for name in self.layers}
+
+    def __repr__(self) -> str:
+        lines = "".join(f"  {name}: {_indented(layer)}\n" for name, layer in self.layers.items())
+        return f"{type(self).__name__}(\n{lines})"
+
+
+class Residual(_Composite):
+    """y = body(x) + shortcut(x) (He et al., "Deep residual learning for image recognition", CVPR 2016).
+
+    Args:
+        body: a layer.
+        shortcut: a layer, such as a 1×1 convolution where the body changes the shape; None passes x on.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body = body
+        self.shortcut = shortcut
+
+    def sublayers(self) -> list[tuple[str, Layer]]:
+        return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        y, aside = (_run(layer, x, train_flg) for layer in (self.body, self.shortcut))
+        if y.shape != aside.shape:
+            raise ValueError(f"Residual cannot add body {y.shape} and shortcut {aside.shape}")
+        return add(y, aside)
+
+    def backward(self, dout: Any) -> Any:
+        aside = dout if self.shortcut is None else self.shortcut.backward(dout)
+        return add(self.body.backward(dout), aside)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        body = self.body.output_shape(shape)
+        aside = shape if self.shortcut is None else self.shortcut.output_shape(shape)
+        if body != aside:
+            raise ValueError(f"body makes {body} of {shape}, shortcut {aside}: they cannot be added")
+        return body
+
+    def describe(self) -> str:
+        aside = "" if self.shortcut is None else f", {self.shortcut!r}"
+        return f"{_indented(self.body)}{aside}"
+
+
+def _run(layer: Layer | None, x: Any, train_flg: bool | None) -> Any:
+    if layer is None:
+        return x
+    return layer.forward(x, train_flg) if layer.takes_train_flg else layer.forward(x)  # type: ignore[call-arg]
+
+
+def _named(layers: tuple[Any, ...]) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    named = {}
+    for layer in layers:
+        kind = type(layer).__name__
+        counts[kind] += 1
+        named[f"{kind}{counts[kind]}"] = layer
+    return named
+
+
+def _indented(layer: Any) -> str:
+    return repr(layer).replace("\n", "\n  ")
