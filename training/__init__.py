@@ -1,0 +1,1 @@
+"""Models, data, optimizers, the loop around them, and the ``xpnet`` command."""

@@ -1,0 +1,77 @@
+"""Clipping gradients by their global norm (Pascanu, Mikolov & Bengio 2013, section 3.2)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+
+from backend import array_module
+from training.pieces import compute_dtype, pieces
+
+
+def gradient_norm(grads: Mapping[str, Any]) -> Any:
+    """The L2 norm over all elements of all arrays, as one vector.
+
+    Squares are summed in float64 whatever the dtype: a float32 square overflows from 1.8e19 on, and exploding
+    gradients are what clipping is for. The order of the sum follows from the layout alone, so the same
+    gradients give the same bits; a flat buffer and separate arrays may differ in the last few.
+
+    Args:
+        grads: floating-point arrays by name. Of a ``ParameterDict`` the ``.flat`` buffer is read.
+
+    Returns:
+        A 0-d float64 array on the device of the gradients; nothing waits for the device. 0 where there is no
+        element, NaN where any is NaN, otherwise inf where any is infinite.
+
+    Raises:
+        TypeError: a value is not a floating-point array, or host and device arrays are mixed.
+    """
+    arrays = _arrays(grads)
+    xp = array_module(*arrays)
+    norm = xp.zeros((), numpy.float64)
+    for array in arrays:
+        for (part,), (squares,) in pieces((array,), numpy.float64, scratch=1):
+            xp.copyto(squares, part)
+            xp.multiply(squares, squares, out=squares)
+            xp.add(norm, squares.sum(), out=norm)
+    return xp.sqrt(norm, out=norm)
+
+
+def clip_gradients(grads: Mapping[str, Any], max_norm: float) -> Any:
+    """Scales all gradients by max_norm / norm, in place, where their global L2 norm exceeds ``max_norm``.
+
+    The comparison is made on the device, so nothing waits. Gradients within the norm keep their bits: they
+    are multiplied by exactly 1. A norm that is not finite is not hidden: a NaN makes every gradient NaN, and
+    with an infinity the infinite elements become NaN and the finite ones 0.
+
+    Args:
+        grads: as for :func:`gradient_norm`; its arrays are changed.
+        max_norm: the greatest norm to let through; positive and finite.
+
+    Returns:
+        The norm before clipping, a 0-d float64 array on the device of the gradients.
+
+    Raises:
+        ValueError: ``max_norm`` is not positive and finite.
+        TypeError: as for :func:`gradient_norm`.
+    """
+    if not (math.isfinite(max_norm) and max_norm > 0):
+        raise ValueError(f"max_norm must be positive and finite, got {max_norm!r}")
+    max_norm = float(max_norm)
+    norm = gradient_norm(grads)
+    arrays = _arrays(grads)
+    xp = array_module(norm)
+    factor = max_norm / xp.maximum(norm, max_norm)
+    for array in arrays:
+        xp.multiply(array, factor.astype(compute_dtype(array.dtype)), out=array)
+    return norm
+
+
+def _arrays(grads: Mapping[str, Any]) -> list[Any]:
+    for name, array in grads.items():
+        if getattr(getattr(array, "dtype", None), "kind", None) != "f":
+            what = f"of dtype {array.dtype}" if hasattr(array, "dtype") else type(array).__name__
+            raise TypeError(f"grads[{name!r}] is {what}; clipping needs floating-point arrays")
+    flat = getattr(grads, "flat", None)
+    return list(grads.values()) if flat is None else [flat]

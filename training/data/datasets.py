@@ -1,0 +1,216 @@
+"""Data sets by name: one that is part of this package, and real ones from disk or from the network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backend import asarray
+from training.data.download import cache_dir, fetch
+from training.data.idx import DataError, read_labelled_images
+from training.data.sources import EMBEDDED, FILES, SOURCES, Source
+
+if TYPE_CHECKING:
+    from training.data.idx import AnyPath
+
+NAMES = tuple(SOURCES)
+"""The names that :func:`load` knows."""
+
+_SPELLINGS = ("{stem}-{idx}", "{stem}.{idx}", "{stem}-{idx}.gz", "{stem}.{idx}.gz")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images to train and to test on, on the host.
+
+    Attributes:
+        name: as given to :func:`load`.
+        classes: the name of each label.
+        train_images: (N, C, H, W), uint8 in 0 … 255 or floating.
+        train_labels: (N,), whole numbers in 0 … len(classes) - 1.
+        test_images: (M, C, H, W).
+        test_labels: (M,).
+
+    Raises:
+        DataError: shapes, dtypes or labels are not as above.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: np.ndarray = field(repr=False)
+    train_labels: np.ndarray = field(repr=False)
+    test_images: np.ndarray = field(repr=False)
+    test_labels: np.ndarray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            self._check(part, getattr(self, f"{part}_images"), getattr(self, f"{part}_labels"))
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise DataError(
+                f"{self.name}: training images are {self.train_images.shape[1:]}, "
+                f"test images {self.test_images.shape[1:]} (C, H, W); they must be of one shape"
+            )
+
+    @property
+    def input_dim(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{self.name}: {part} images {images.shape} with labels {labels.shape}; "
+                "needed are (N, C, H, W) and (N,)"
+            )
+        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+            raise DataError(f"{self.name}: {part} images of {images.dtype}; needed is uint8 or floating point")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(f"{self.name}: {part} labels of {labels.dtype}; needed are whole numbers")
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise DataError(
+                f"{self.name}: {part} labels run from {labels.min()} to {labels.max()}; "
+                f"{len(self.classes)} classes have 0 to {len(self.classes) - 1}"
+            )
+
+
+def load(
+    name: str = EMBEDDED,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Loads a data set by name, and checks its files against published SHA-256 sums.
+
+    ``"mnist10k"``, the default, is part of this package: the first 10,000 training and first 2,000 test
+    images of MNIST. ``"mnist"`` and ``"fashion-mnist"`` (60,000 and 10,000) are four IDX files, plain or
+    gzipped, ``train-images-idx3-ubyte`` and so on. They are looked for in ``data_dir`` alone if it is given,
+    else in the folder that ``XPNET_DATA_DIR`` names, then in the user's cache folder; in each first in a
+    subfolder with the set's name, then directly.
+
+    Args:
+        name: one of :data:`NAMES`.
+        data_dir: folder with the files, or with a subfolder that has them.
+        download: fetch files that are found nowhere into the cache folder (never into ``data_dir``).
+        progress: show a progress bar while downloading.
+
+    Returns:
+        A :class:`Dataset` of uint8 images (N, 1, 28, 28) and uint8 labels (N,), read-only arrays.
+
+    Raises:
+        DataError: unknown name; files not found, damaged or not those of the set; download failed. The
+            message says how to supply them. A failed download leaves nothing behind.
+        OSError: a file cannot be read.
+    """
+    if name not in SOURCES:
+        raise DataError(f"there is no data set {name!r}; there are {', '.join(NAMES)}")
+    source = SOURCES[name]
+    paths: list[AnyPath]
+    if name == EMBEDDED:
+        folder = importlib.resources.files("training.data") / "embedded"
+        paths = [folder / f"{stem}.gz" for stem, _ in FILES]
+    else:
+        paths = _find_or_fetch(name, source, data_dir, download, progress)
+    classes = len(source.classes)
+    train = read_labelled_images(paths[0], paths[1], classes, sha256=source.sha256[:2])
+    test = read_labelled_images(paths[2], paths[3], classes, sha256=source.sha256[2:])
+    return Dataset(name, source.classes, *train, *test)
+
+
+def load_mnist(
+    normalize: bool = True,
+    flatten: bool = True,
+    one_hot_label: bool = False,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    dataset: str = "mnist",
+    download: bool = True,
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """MNIST as the book *Deep Learning from Scratch* hands it to its programs, on the active device.
+
+    Args:
+        normalize: pixels as float32 in 0 … 1, else uint8 in 0 … 255.
+        flatten: images as (N, 784), else (N, 1, 28, 28).
+        one_hot_label: labels as float32 rows (N, 10) with a single 1, else uint8 (N,).
+        data_dir: as for :func:`load`.
+        dataset: another name of :data:`NAMES`; ``"mnist10k"`` needs no files and no network.
+        download: fetch files that are found nowhere.
+
+    Returns:
+        ``(x_train, t_train), (x_test, t_test)``.
+
+    Raises:
+        DataError, OSError: as :func:`load`.
+    """
+    data = load(dataset, data_dir, download=download)
+
+    def prepare(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+        # A fresh array in each case: those of a Dataset are read-only.
+        x = images.astype(np.float32) if normalize else images.copy()
+        if normalize:
+            x /= 255
+        if flatten:
+            x = x.reshape(len(x), -1)
+        t = np.eye(len(data.classes), dtype=np.float32)[labels] if one_hot_label else labels.copy()
+        return asarray(x), asarray(t)
+
+    return prepare(data.train_images, data.train_labels), prepare(data.test_images, data.test_labels)
+
+
+def _find_or_fetch(
+    name: str, source: Source, data_dir: str | os.PathLike[str] | None, download: bool, progress: bool
+) -> list[AnyPath]:
+    from_environment = os.environ.get("XPNET_DATA_DIR")
+    if data_dir is not None:
+        folders = [Path(data_dir).expanduser()]
+    elif from_environment:
+        folders = [Path(from_environment).expanduser(), cache_dir()]
+    else:
+        folders = [cache_dir()]
+    missed = []
+    for folder in folders:
+        paths, missing = _search(folder, name)
+        if not missing:
+            return paths
+        missed.append(f"\n  {folder}: {missing}")
+    searched = f"{source.title} was not found:{''.join(missed)}"
+    if download and data_dir is None:
+        try:
+            fetch(source, cache_dir() / name, progress=progress)
+        except (DataError, OSError) as error:
+            raise DataError(f"{searched}\n{error}\n{_remedy()}") from error
+        return _search(cache_dir(), name)[0]
+    raise DataError(f"{searched}\n{_remedy()}")
+
+
+def _search(folder: Path, name: str) -> tuple[list[AnyPath], str]:
+    """The four files in ``folder/name`` or ``folder`` and what is missing, in words ("" if nothing is)."""
+    if not folder.is_dir():
+        return [], "there is no such folder"
+    found: list[list[Path]] = []
+    for place in (folder / name, folder):
+        found = [[path for path in _spellings(place, file) if path.is_file()] for file, _ in FILES]
+        if any(found):
+            break
+    missing = [file for (file, _), paths in zip(FILES, found, strict=True) if not paths]
+    return [paths[0] for paths in found if paths], f"lacks {', '.join(missing)}" if missing else ""
+
+
+def _spellings(folder: Path, file: str) -> list[Path]:
+    stem, idx = file.rsplit("-idx", 1)
+    return [folder / spelling.format(stem=stem, idx=f"idx{idx}") for spelling in _SPELLINGS]
+
+
+def _remedy() -> str:
+    return (
+        f"To supply the four files {', '.join(file for file, _ in FILES)} (plain or .gz), put them into one "
+        "folder and name it by --data-dir (data_dir=...) or the environment variable XPNET_DATA_DIR; "
+        f"or let them be downloaded (download=True, without a data_dir); or use the data set {EMBEDDED!r}, "
+        f"which is part of the package (--dataset {EMBEDDED}, dataset={EMBEDDED!r})."
+    )

@@ -1,0 +1,172 @@
+"""Shuffled mini-batches, gathered on a background thread while the consumer computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from backend import asarray, asnumpy, profiling, random
+
+SHUFFLE_STREAM = 1 << 62
+"""Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
+
+BLOCK_BYTES = 2 << 20
+"""Batches are gathered in blocks of about this size: the cost of a block's calls is shared by its batches."""
+
+Batch = tuple[Any, Any]
+
+
+class Loader:
+    """Batches of labelled images: every epoch has every sample exactly once, in an order of its own.
+
+    The order is a function of (seed, epoch) alone, so a run can resume at any epoch, and a batch can be
+    looked at again.
+
+    Args:
+        images: (N, ...), uint8 or floating point; as a rule (N, C, H, W).
+        labels: (N,), whole numbers.
+        batch_size: samples in a batch; the last one of an epoch has what is left.
+        shuffle: False gives the samples in their own order.
+        seed: of the shuffling, 0 ≤ seed < 2⁶⁴.
+        drop_last: leave out a last batch that would be smaller than the others.
+        dtype: of the batches: ``float16``, ``float32`` or ``float64``.
+        prefetch: blocks (about 2 MB each) that are gathered ahead; 0 gathers in the consumer's thread.
+
+    Attributes:
+        samples: samples in an epoch: N, or less with ``drop_last``.
+
+    Raises:
+        TypeError: dtype of images, labels or batches is none of the above.
+        ValueError: shapes do not match, there are no samples, or not one full batch with ``drop_last``.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        labels: Any,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        dtype: Any = "float32",
+        prefetch: int = 2,
+    ) -> None:
+        images, labels = asnumpy(images), asnumpy(labels)
+        self.dtype = np.dtype(dtype)
+        _check(images, labels, self.dtype)
+        if batch_size < 1 or prefetch < 0:
+            raise ValueError(f"batch_size is at least 1 and prefetch at least 0, not {batch_size} and {prefetch}")
+        count = len(images)
+        if drop_last and count < batch_size:
+            raise ValueError(f"{count} samples make no full batch of {batch_size}, and drop_last leaves out others")
+        random.Generator(seed, SHUFFLE_STREAM)  # a seed out of range is refused here, not in the first epoch
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.prefetch = prefetch
+        self.samples = count - count % batch_size if drop_last else count
+        self._shape = images.shape
+        self._is_image = images.ndim == 4
+        # Channels-last once, so that every batch is: for one channel this is no copy.
+        self._rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if self._is_image else images)
+        self._labels = labels.astype(np.int32)
+        batch_bytes = batch_size * max(1, self._rows[0].size) * self.dtype.itemsize
+        self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.samples // self.batch_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"Loader({self._rows.dtype}{list(self._shape)} → {self.dtype}, "
+            f"batch_size={self.batch_size}, batches={len(self)}, shuffle={self.shuffle}, seed={self.seed})"
+        )
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The samples' indices in the order that epoch 0, 1, … visits them: int64 (samples,), on the host.
+
+        Raises:
+            ValueError: epoch is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epochs count from 0; there is no epoch {epoch}")
+        count = len(self._rows)
+        if not self.shuffle:
+            return np.arange(self.samples)
+        return random.Generator(self.seed, SHUFFLE_STREAM + epoch).permutation(count)[: self.samples]
+
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+        """The batches of epoch 0, 1, …, on the active device.
+
+        Yields:
+            ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
+            channels-last memory; ``t`` int32 (n,). Both may be kept: they are never written to again.
+
+        Raises:
+            ValueError: epoch is negative. An exception of the background thread is raised here as well.
+        """
+        return self._batches(self.order(epoch))
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """The batch that ``epoch(epoch)`` yields at ``index``, made again.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"an epoch has the batches 0 to {len(self) - 1}; there is no batch {index}")
+        first = index * self.batch_size
+        return self._to_device(*self._gather(self.order(epoch)[first : first + self.batch_size]))
+
+    def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
+        blocks = (order[first : first + self._block] for first in range(0, len(order), self._block))
+        if self.prefetch == 0:
+            for block in blocks:
+                yield from self._split(*self._gather(block))
+            return
+        pool = ThreadPoolExecutor(1, thread_name_prefix="xpnet-loader")
+        try:
+            ahead: deque[Future] = deque(pool.submit(self._gather, block) for block in islice(blocks, self.prefetch))
+            while ahead:
+                x, t = ahead.popleft().result()
+                ahead.extend(pool.submit(self._gather, block) for block in islice(blocks, 1))
+                yield from self._split(x, t)
+        finally:  # also where the consumer leaves early: the generator is closed at its yield
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _split(self, x: np.ndarray, t: np.ndarray) -> Iterator[Batch]:
+        x, t = self._to_device(x, t)  # one copy for the block
+        for first in range(0, len(t), self.batch_size):
+            yield x[first : first + self.batch_size], t[first : first + self.batch_size]
+
+    def _to_device(self, x: np.ndarray, t: np.ndarray) -> Batch:
+        x = asarray(x)
+        return x.transpose(0, 3, 1, 2) if self._is_image else x, asarray(t)
+
+    def _gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with profiling.range("load", category="data"):
+            x, t = self._rows.take(indices, axis=0), self._labels.take(indices)
+            if x.dtype == np.uint8:
+                # Not times 1/255, which differs in the last bit for some of the 256 values.
+                return np.divide(x, 255, dtype=self.dtype), t
+            return x.astype(self.dtype, copy=False), t
+
+
+def _check(images: np.ndarray, labels: np.ndarray, dtype: np.dtype) -> None:
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise TypeError(f"images are uint8 or floating point, not {images.dtype}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"labels are whole numbers, not {labels.dtype}")
+    if dtype.name not in ("float16", "float32", "float64"):
+        raise TypeError(f"batches are float16, float32 or float64, not {dtype}")
+    if images.ndim < 2 or labels.shape != images.shape[:1]:
+        raise ValueError(f"images {images.shape} with labels {labels.shape}; needed are (N, ...) and (N,)")
+    if not len(images):
+        raise ValueError("there are no samples to load")

@@ -1,0 +1,119 @@
+"""Is a backward right? The gradient along random directions, against the difference of two forwards, in float64."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from backend import asarray, random
+from layers import Layer
+from training.network import Network
+
+
+@dataclass(frozen=True)
+class GradientError:
+    """How far one gradient lies from the difference quotient along a random direction."""
+
+    name: str
+    backward: float
+    numerical: float
+
+    @property
+    def relative(self) -> float:
+        """|backward - numerical| / max(1, |backward|, |numerical|)."""
+        return abs(self.backward - self.numerical) / max(1.0, abs(self.backward), abs(self.numerical))
+
+
+def gradient_check(
+    model: Layer | Network,
+    x: Any,
+    t: Any = None,
+    *,
+    tolerance: float = 1e-6,
+    step: float = 1e-5,
+    seed: int = 0,
+) -> list[GradientError]:
+    """Checks the backward of a layer or network against central differences along random directions.
+
+    A copy of the model is checked, converted to float64; the model itself and the random state stay as they are. For
+    a layer the function is Σ forward(x)·r with a random r; for a network, its loss. With a direction d of unit
+    length, the input and each parameter p must satisfy ∇f·d = (f(p + step·d) - f(p - step·d)) / (2·step). Layers
+    with a kink, such as ReLU, may fail where an input lies within ``step`` of it: check at another x then.
+
+    Args:
+        model: a layer with ``params``, ``forward`` and ``backward``, or a network.
+        x: the input; floating.
+        t: the labels, for a network.
+        tolerance: largest relative error allowed; errors below 1 count absolutely.
+        step: of the difference quotient.
+        seed: of the random directions.
+
+    Returns:
+        One :class:`GradientError` for the input (layers only) and one for each parameter.
+
+    Raises:
+        AssertionError: a gradient is off; the message lists all that are.
+        ValueError: a network needs ``t``, a layer does not take it.
+    """
+    if isinstance(model, Network) == (t is None):
+        raise ValueError("gradient_check takes labels t for a network, and none for a layer")
+    kept = random.default.state
+    try:
+        errors = _check(model, asarray(x, "float64").copy(), t, step, random.Generator(seed, stream=1))
+    finally:
+        random.default.state = kept
+    wrong = [e for e in errors if not e.relative <= tolerance]
+    if wrong:
+        lines = [f"  {e.name}: backward {e.backward:.9g}, numerical {e.numerical:.9g}" for e in wrong]
+        name = type(model).__name__
+        raise AssertionError(f"gradients of {name} off by more than {tolerance:g} (relative):\n" + "\n".join(lines))
+    return errors
+
+
+def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator) -> list[GradientError]:
+    network = isinstance(model, Network)
+    layers = copy.deepcopy(model.layers if network else model).astype("float64")
+    own: Any = Network(layers, model.input_dim) if network else layers
+    start, state = random.default.state, {name: array.copy() for name, array in own.state.items()}
+
+    def restart() -> None:
+        random.default.state = start  # dropout must drop the same elements every time
+        for name, array in own.state.items():
+            array[...] = state[name]
+
+    if network:
+
+        def function() -> Any:
+            restart()
+            return own.loss(x, t, train_flg=True)
+
+        restart()
+        gradients = dict(own.gradient(x, t))
+        targets = dict(own.params)
+    else:
+        restart()
+        weights = generator.normal(own.forward(x).shape, dtype="float64")
+
+        def function() -> Any:
+            restart()
+            return (own.forward(x) * weights).sum()
+
+        function()
+        gradients = {"input": own.backward(weights), **own.grads}
+        targets = {"input": x, **own.params}
+
+    errors = []
+    for name, target in targets.items():
+        direction = generator.normal(target.shape, dtype="float64")
+        direction /= max(float((direction * direction).sum()) ** 0.5, numpy.finfo("float64").tiny)
+        original = target.copy()
+        target[...] = original + step * direction
+        above = float(function())
+        target[...] = original - step * direction
+        below = float(function())
+        target[...] = original
+        errors.append(GradientError(name, float((gradients[name] * direction).sum()), (above - below) / (2 * step)))
+    return errors

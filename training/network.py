@@ -1,0 +1,231 @@
+"""A classifier: layers in a row, a softmax loss at the end, and all parameters in one buffer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backend import array_module, asarray, asnumpy, profiling, random
+from layers import Layer, Sequential, SoftmaxWithLoss, numerical_gradient
+from training import saving
+from training.parameters import ParameterDict
+
+
+class Network:
+    """A classifier with the book's methods, over any :class:`layers.Sequential` that ends in scores.
+
+    Args:
+        layers: the layers. They are taken over: their parameters move into the network's flat buffers.
+        input_dim: shape of one sample, such as (784,) or (1, 28, 28).
+        config: what :func:`training.models.build` needs to make this network again; saved with the parameters.
+
+    Attributes:
+        layers: the :class:`~layers.Sequential`.
+        last_layer: the :class:`~layers.SoftmaxWithLoss`.
+        params: a :class:`~training.parameters.ParameterDict`: W1, b1, W2, …; gamma1, beta1, … of normalisations.
+        grads: the gradients of the latest step, of the same names; the next step overwrites them.
+        state: arrays that are saved but not learned, by name, such as running_mean1.
+
+    Raises:
+        ValueError: a layer does not fit the one before it (it is named), or the last makes no row of scores.
+        TypeError: parameters have different dtypes, or a layer is no :class:`layers.Layer`.
+    """
+
+    def __init__(self, layers: Sequential, input_dim: tuple[int, ...], config: dict[str, Any] | None = None) -> None:
+        self.layers = layers
+        self.input_dim = tuple(input_dim)
+        self.config = config
+        self.last_layer = SoftmaxWithLoss()
+        scores = layers.output_shape(self.input_dim)
+        if len(scores) != 1:
+            raise ValueError(f"a classifier ends in (classes,) scores; {layers!r} makes {scores} of {self.input_dim}")
+        self.classes = scores[0]
+        self._bind()
+        first = layers[0]
+        first.input_gradient = False  # nobody asks for the gradient of the data
+
+    def predict(self, x: Any, train_flg: bool = False) -> Any:
+        """The scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax."""
+        self._check(x)
+        return self.layers.forward(x, train_flg)
+
+    def loss(self, x: Any, t: Any, train_flg: bool = True) -> Any:
+        """The mean cross-entropy, 0-d, of samples against labels (indices or one-hot); as in a training step
+        (dropout drops, batches are normalised by their own statistics) unless told otherwise.
+        """
+        return self.last_layer.forward(self.predict(x, train_flg), t)
+
+    def accuracy(self, x: Any, t: Any, batch_size: int = 1000) -> float:
+        """The share of samples whose highest score is their label's; every sample counts."""
+        if not len(x):
+            raise ValueError("accuracy needs at least one sample")
+        correct: Any = 0
+        for start in range(0, len(x), batch_size):
+            part = slice(start, start + batch_size)
+            correct = correct + correct_count(self.predict(x[part]), t[part])
+        return float(asnumpy(correct)) / len(x)
+
+    def gradient(self, x: Any, t: Any) -> ParameterDict:
+        """The gradient of the loss with respect to every parameter, by backpropagation, in arrays of its own."""
+        self.step_gradients(x, t)
+        return self.grads.copy()
+
+    def step_gradients(self, x: Any, t: Any) -> Any:
+        """Forward and backward of a training step: fills ``grads``, returns the loss, 0-d and on the device."""
+        with profiling.range("forward", "forward"):
+            loss = self.loss(x, t, train_flg=True)
+        with profiling.range("backward", "backward"):
+            self.layers.backward(self.last_layer.backward())
+        return loss
+
+    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
+        """The same gradient by central differences: one parameter at a time, so for small networks only.
+
+        Dropout draws one and the same mask for every evaluation: that of the :meth:`gradient` called next.
+        """
+        start = random.default.state
+
+        def loss(_: Any) -> Any:
+            random.default.state = start
+            return self.loss(x, t, train_flg=True)
+
+        with self._undisturbed():
+            return {name: numerical_gradient(loss, array) for name, array in self.params.items()}
+
+    def save_params(self, file: str | Path = "params.npz") -> None:
+        """Writes parameters and state to ``.npz`` or ``.safetensors`` (with ``config``), by name, atomically.
+
+        Raises:
+            ValueError: the file's name ends otherwise.
+            OSError: it cannot be written; a file that was there before is still whole.
+        """
+        arrays = {name: asnumpy(array) for name, array in self._saved().items()}
+        saving.save_arrays(file, arrays, self.config)
+
+    def load_params(self, file: str | Path = "params.npz") -> None:
+        """Takes over parameters and state from a file of :meth:`save_params` or any ``.npz`` with these names.
+
+        Values are converted to the network's dtype. Running statistics may be missing from the file.
+
+        Raises:
+            ValueError: a name or a shape is wrong, or the file is damaged; nothing was changed.
+            OSError: it cannot be read.
+        """
+        own = self._saved()
+        arrays = saving.load_arrays(file)
+        saving.check_fit(file, arrays, {name: array.shape for name, array in own.items()}, optional=set(self.state))
+        for name, array in arrays.items():
+            own[name][...] = asarray(array, own[name].dtype)
+
+    def astype(self, dtype: Any) -> Network:
+        """Converts parameters and state to a floating dtype. Returns the network."""
+        self.layers.astype(dtype)
+        self._bind()
+        return self
+
+    def to(self, device: Any) -> Network:
+        """Moves parameters and state to a device, as :func:`backend.use` takes it. Returns the network."""
+        self.layers.to(device)
+        self._bind()
+        return self
+
+    def find_non_finite(self, x: Any, t: Any) -> str | None:
+        """Where the first number that is not finite arises for a batch: words that name the layer, or None.
+
+        Reads every array involved, so it waits for the device; the random state and running statistics are kept.
+        """
+        for layer, name, array in self._named():
+            if not _finite(array):
+                return f"parameter {name} of layer {layer}"
+        if not _finite(x):
+            return "the input"
+        with self._undisturbed():
+            for layer_name, layer in self.layers.layers.items():
+                x = layer.forward(x, True) if layer.takes_train_flg else layer.forward(x)
+                if not _finite(x):
+                    return f"the output of layer {layer_name}, {layer!r}"
+        if t.ndim == 1 and (int(t.min()) < 0 or int(t.max()) >= self.classes):
+            return f"the labels: {int(t.min())} … {int(t.max())} for {self.classes} classes"
+        return None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Arrays that are saved but not learned, by name."""
+        return {f"{key}{number}": array for number, leaf in self._leaves() for key, array in leaf.state.items()}
+
+    def _saved(self) -> dict[str, Any]:
+        return {**self.params, **self.state}
+
+    def _leaves(self) -> Iterator[tuple[int, Layer]]:
+        """Layers with parameters of their own, in order, numbered among those with the same kind of parameters:
+        the second with a W has W2 and b2, the first with a gamma gamma1 and beta1.
+        """
+        counts: Counter[str] = Counter()
+        for _, layer in _walk("", self.layers):
+            if layer.params:
+                first = next(iter(layer.params))
+                counts[first] += 1
+                yield counts[first], layer
+
+    def _bind(self) -> None:
+        leaves = list(self._leaves())
+        arrays = {f"{key}{number}": array for number, leaf in leaves for key, array in leaf.params.items()}
+        dtypes = sorted({str(array.dtype) for array in arrays.values()}) or ["float32"]
+        if len(dtypes) > 1:
+            raise TypeError(f"a network's parameters need one dtype, got {', '.join(dtypes)}")
+        shapes = {name: array.shape for name, array in arrays.items()}
+        library = array_module(*arrays.values())
+        self.params = ParameterDict(shapes, dtypes[0], library)
+        self.grads = ParameterDict(shapes, dtypes[0], library)
+        for number, leaf in leaves:
+            for key in list(leaf.params):
+                leaf.bind(key, self.params[f"{key}{number}"], self.grads[f"{key}{number}"])
+
+    def _named(self) -> Iterator[tuple[str, str, Any]]:
+        """(layer's name, parameter's name, array) of every parameter and state array."""
+        places = {id(layer): name for name, layer in _walk("", self.layers)}
+        for number, leaf in self._leaves():
+            for key, array in {**leaf.params, **leaf.state}.items():
+                yield places[id(leaf)], f"{key}{number}", array
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Puts the random state and the running statistics back at the end."""
+        start = random.default.state
+        before = {name: array.copy() for name, array in self.state.items()}
+        try:
+            yield
+        finally:
+            random.default.state = start
+            for name, array in self.state.items():
+                array[...] = before[name]
+
+    def _check(self, x: Any) -> None:
+        if x.shape[1:] != self.input_dim and self.layers.output_shape(x.shape[1:]) != (self.classes,):
+            raise ValueError(f"samples are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
+
+    def __repr__(self) -> str:
+        size = sum(array.size for array in self.params.values())
+        return f"{type(self).__name__}({self.input_dim} → {self.classes}, {size:,} parameters)\n{self.layers!r}"
+
+
+def correct_count(scores: Any, t: Any) -> Any:
+    """How many samples have their highest score at their label: 0-d, on the device."""
+    labels = t if t.ndim == 1 else t.argmax(axis=1)
+    return (scores.argmax(axis=1) == labels).sum()
+
+
+def _walk(prefix: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
+    """All layers that are made of no others, with their names."""
+    inside = layer.sublayers()
+    if not inside:
+        yield prefix, layer
+    for name, sublayer in inside:
+        yield from _walk(f"{prefix}.{name}" if prefix else name, sublayer)
+
+
+def _finite(array: Any) -> bool:
+    return bool(array_module(array).isfinite(array).all())

@@ -1,0 +1,135 @@
+"""Parameters as files: ``.npz`` (NumPy's) and ``.safetensors`` (arrays by name with a header, no code in it)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+_CONFIG = "xpnet"  # the key of the config in a safetensors header
+
+
+def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: Any = None) -> None:
+    """Writes arrays by name, atomically: the file is the old one or the new one, never a part.
+
+    Args:
+        file: ``*.npz`` or ``*.safetensors``.
+        config: anything JSON can hold; kept in the header of a ``.safetensors``, left out of an ``.npz``.
+
+    Raises:
+        ValueError: the name ends otherwise.
+        OSError: it cannot be written.
+    """
+    file = Path(file)
+    if _kind(file) == ".npz":
+        write_atomically(file, lambda path: _write_npz(path, arrays))
+        return
+    from safetensors.numpy import save_file
+
+    contiguous = {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
+    metadata = None if config is None else {_CONFIG: json.dumps(config)}
+    write_atomically(file, lambda path: save_file(contiguous, path, metadata))
+
+
+def load_arrays(file: str | Path) -> dict[str, numpy.ndarray]:
+    """The arrays of a file, by name.
+
+    Raises:
+        ValueError: the name ends otherwise than ``.npz`` or ``.safetensors``, or the file is damaged.
+        OSError: it cannot be read.
+    """
+    file = Path(file)
+    kind = _kind(file)
+    _must_be_file(file)
+    try:
+        if kind == ".npz":
+            with numpy.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        from safetensors.numpy import load_file
+
+        return load_file(file)
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is no {kind} file of arrays: {error}") from error
+    except Exception as error:  # safetensors has an exception class of its own, named only by its module
+        if type(error).__module__.startswith("safetensors"):
+            raise ValueError(f"{file} is no .safetensors file: {error}") from error
+        raise
+
+
+def load_config(file: str | Path) -> Any:
+    """The config that :func:`save_arrays` kept in a ``.safetensors``; None where there is none.
+
+    Raises:
+        ValueError: it is no such file.
+        OSError: it cannot be read.
+    """
+    file = Path(file)
+    if _kind(file) == ".npz":
+        return None
+    _must_be_file(file)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is no .safetensors file: {error}") from error
+    return json.loads(metadata[_CONFIG]) if _CONFIG in metadata else None
+
+
+def check_fit(
+    file: str | Path,
+    arrays: Mapping[str, numpy.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    optional: set[str] = frozenset(),  # type: ignore[assignment]
+) -> None:
+    """Raises a ValueError unless ``arrays`` have the names and shapes that a network needs."""
+    missing = [name for name in shapes if name not in arrays and name not in optional]
+    unknown = [name for name in arrays if name not in shapes]
+    if missing or unknown:
+        raise ValueError(
+            f"{file} does not fit the network: it lacks {missing or 'nothing'} and has {unknown or 'nothing'} beside"
+        )
+    for name, array in arrays.items():
+        if array.shape != shapes[name]:
+            raise ValueError(f"{file} does not fit the network: {name} is {array.shape}, need {shapes[name]}")
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"{file} does not fit the network: {name} holds {array.dtype}, no numbers")
+
+
+def write_atomically(file: Path, write: Callable[[Path], Any]) -> None:
+    """Lets ``write`` fill a temporary file beside ``file``, then puts it in its place in one step."""
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a saved model is a file like any other
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_npz(path: Path, arrays: Mapping[str, numpy.ndarray]) -> None:
+    with path.open("wb") as stream:
+        numpy.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _kind(file: Path) -> str:
+    if file.suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"parameters are saved as .npz or .safetensors, not {file.name!r}")
+    return file.suffix
+
+
+def _must_be_file(file: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")

@@ -1,0 +1,248 @@
+"""The training loop: epochs of shuffled mini-batches, evaluation, the best model kept, and a clear stop on NaN.
+
+A step waits for nothing: loss and accuracy add up on the device and are read at the end of the epoch. What the loop
+must see earlier (is the loss finite?) comes as an asynchronous copy, looked at when it has arrived.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from backend import array_module, asnumpy, copy_to_host, profiling, synchronize
+from backend.arrays import HostCopy
+from training.clipping import clip_gradients
+from training.data import Loader
+from training.network import Network, correct_count
+
+STEP, DATA, UPDATE, EVALUATE = (
+    profiling.Range("step", "step"),
+    profiling.Range("data", "data"),
+    profiling.Range("update", "update"),
+    profiling.Range("evaluate", "evaluate"),
+)
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss became infinite or NaN; the message says at which step and in which layer."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch came to. Losses are means over samples, accuracies shares from 0 to 1.
+
+    ``loss`` and ``accuracy`` are those of the training batches as they were trained on, so they lag behind the
+    model at the epoch's end. ``seconds`` is the whole epoch, evaluation included.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    test_loss: float
+    test_accuracy: float
+    lr: float
+    seconds: float
+    images_per_second: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class Callback:
+    """What is told of a training run. Override what is of interest; ``trainer`` has all the rest."""
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        """Before the first step of epoch 1, 2, …"""
+
+    def on_step_end(self, trainer: Trainer, step: int) -> None:
+        """After step 1, 2, … of the whole run. To read a device array here would make every step wait."""
+
+    def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
+        """After the evaluation of an epoch."""
+
+
+class Trainer:
+    """Trains a network.
+
+    Args:
+        network: trained in place.
+        train: loader of the training batches; its order of an epoch depends on its seed alone.
+        test: loader for the evaluation after each epoch, unshuffled, its batches as large as memory likes.
+        optimizer: with ``update(params, grads)`` and ``lr``.
+        epochs: at least 1.
+        schedule: learning rate by step (0, 1, …); None leaves the optimizer's.
+        clip_norm: gradients are scaled down to at most this global norm; None leaves them.
+        patience: stops after so many epochs without a better test accuracy; None never.
+        callbacks: see :class:`Callback`.
+
+    Attributes:
+        history: one :class:`EpochResult` an epoch.
+        best: the result of the epoch with the highest test accuracy (the first of equals); None before one ended.
+        step: steps taken.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        train: Loader,
+        test: Loader,
+        optimizer: Any,
+        *,
+        epochs: int = 20,
+        schedule: Callable[[int], float] | None = None,
+        clip_norm: float | None = None,
+        patience: int | None = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        if epochs < 1:
+            raise ValueError(f"epochs is at least 1, not {epochs}")
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience is at least 1 epoch, not {patience}")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm is above 0, not {clip_norm}")
+        self.network = network
+        self.train_loader = train
+        self.test_loader = test
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.callbacks = list(callbacks)
+        self.history: list[EpochResult] = []
+        self.best: EpochResult | None = None
+        self.step = 0
+        self.samples = 0
+        self._stop = False
+        self._best_arrays: dict[str, Any] = {}
+        self._losses: deque[tuple[int, HostCopy]] = deque()
+
+    def train(self) -> list[EpochResult]:
+        """Runs all epochs, or until :meth:`stop` or the end of patience. Returns the history.
+
+        Raises:
+            NonFiniteError: the loss is infinite or NaN. The parameters are those before the step where the loss
+                could be read at once (on the CPU); on a GPU a few steps may have followed.
+        """
+        for epoch in range(len(self.history) + 1, self.epochs + 1):
+            for callback in self.callbacks:
+                callback.on_epoch_begin(self, epoch)
+            result = self._epoch(epoch)
+            self.history.append(result)
+            if self.best is None or result.test_accuracy > self.best.test_accuracy:
+                self._keep_best(result)
+            for callback in self.callbacks:
+                callback.on_epoch_end(self, result)
+            if self._stop or self._out_of_patience(epoch):
+                break
+        return self.history
+
+    def stop(self) -> None:
+        """Ends the training after the epoch under way; for callbacks."""
+        self._stop = True
+
+    def restore_best(self) -> None:
+        """Puts the parameters and state of the best epoch back into the network.
+
+        Raises:
+            RuntimeError: no epoch has ended.
+        """
+        if self.best is None:
+            raise RuntimeError("no epoch has ended yet: there is no best model")
+        self.network.params.flat[...] = self._best_arrays["params"]
+        for name, array in self.network.state.items():
+            array[...] = self._best_arrays[name]
+
+    def running_totals(self) -> HostCopy:
+        """Starts to copy (sum of losses, correct, samples) of the epoch so far to the host; does not wait."""
+        return copy_to_host(self._totals)
+
+    def evaluate(self, loader: Loader) -> tuple[float, float]:
+        """Mean loss and accuracy over all samples of a loader, in evaluation mode."""
+        network = self.network
+        totals = array_module(network.params.flat).zeros(2, "float64")
+        with EVALUATE, closing(loader.epoch(0)) as batches:
+            for x, t in batches:
+                scores = network.predict(x)
+                totals[0] += network.last_layer.forward(scores, t) * len(t)
+                totals[1] += correct_count(scores, t)
+        loss, correct = asnumpy(totals) / loader.samples
+        return float(loss), float(correct)
+
+    def _epoch(self, epoch: int) -> EpochResult:
+        start = time.perf_counter()
+        self._totals = array_module(self.network.params.flat).zeros(3, "float64")
+        with closing(self.train_loader.epoch(epoch - 1)) as batches:
+            while True:
+                with DATA:
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                with STEP:
+                    self._train_step(*batch)
+                for callback in self.callbacks:
+                    callback.on_step_end(self, self.step)
+        synchronize()
+        self._check_losses(wait=True)
+        trained = time.perf_counter()
+        loss_sum, correct, samples = asnumpy(self._totals)
+        test_loss, test_accuracy = self.evaluate(self.test_loader)
+        return EpochResult(
+            epoch,
+            float(loss_sum / samples),
+            float(correct / samples),
+            test_loss,
+            test_accuracy,
+            float(self.optimizer.lr),
+            time.perf_counter() - start,
+            float(samples / (trained - start)),
+        )
+
+    def _train_step(self, x: Any, t: Any) -> None:
+        network = self.network
+        if self.schedule is not None:
+            self.optimizer.lr = self.schedule(self.step)
+        loss = network.step_gradients(x, t)
+        self._losses.append((self.step, copy_to_host(loss)))
+        self._check_losses(wait=False)
+        with UPDATE:
+            if self.clip_norm is not None:
+                clip_gradients(network.grads, self.clip_norm)
+            self.optimizer.update(network.params, network.grads)
+        self._totals[0] += loss * len(t)
+        self._totals[1] += correct_count(network.last_layer.y, t)
+        self._totals[2] += len(t)
+        self.samples += len(t)
+        self.step += 1
+
+    def _check_losses(self, wait: bool) -> None:
+        """Looks at the losses that have arrived (all of them, with ``wait``)."""
+        while self._losses and (wait or self._losses[0][1].done):
+            step, copy = self._losses.popleft()
+            loss = float(copy.get())
+            if not math.isfinite(loss):
+                epoch, index = divmod(step, len(self.train_loader))
+                batch = self.train_loader.batch(epoch, index)
+                place = self.network.find_non_finite(*batch) or "the softmax loss itself"
+                raise NonFiniteError(
+                    f"the loss is {loss} at step {step + 1} (epoch {epoch + 1}, batch {index + 1} of "
+                    f"{len(self.train_loader)}); the first number that is not finite is in {place}; a smaller "
+                    "learning rate or clipped gradients may help"
+                )
+
+    def _keep_best(self, result: EpochResult) -> None:
+        self.best = result
+        arrays = {"params": self.network.params.flat, **self.network.state}
+        self._best_arrays = {name: array.copy() for name, array in arrays.items()}
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        return self.patience is not None and self.best is not None and epoch - self.best.epoch >= self.patience
