@@ -58,6 +58,7 @@ class CudaReport:
         return f"{self.problem}; remedy: {self.remedy}" if self.problem else f"{len(self.gpus)} CUDA device(s)"
 
 
+_NO_DEVICE = 100  # cudaErrorNoDevice; CuPy has no name for it
 _INSTALL = "pip install 'xpnet[cuda12]' (for a CUDA 13 driver: 'xpnet[cuda13]')"
 _DRIVER = "install NVIDIA's driver (on Ubuntu: sudo ubuntu-drivers install) until nvidia-smi lists the GPU"
 _VISIBLE = "check that `nvidia-smi -L` lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it"
@@ -97,7 +98,7 @@ def inspect_cuda() -> CudaReport:
         count = runtime.getDeviceCount()
     except Exception as error:
         code = getattr(error, "status", None)
-        if code == runtime.errorNoDevice:
+        if code == _NO_DEVICE:
             return CudaReport(cupy_version=version, problem="no CUDA device is visible", remedy=_VISIBLE)
         problem = f"no usable NVIDIA driver ({_first_line(error)})"
         return CudaReport(cupy_version=version, problem=problem, remedy=_DRIVER)

@@ -45,7 +45,7 @@ class Generator:
     def state(self, state: dict[str, int]) -> None:
         for name in ("seed", "stream", "position"):
             value = state[name]
-            if not 0 <= value < 1 << 64:
+            if not isinstance(value, (int, numpy.integer)) or not 0 <= value < 1 << 64:
                 raise ValueError(f"{name} is a whole number from 0 to 2**64 - 1, not {value!r}")
         self._seed = int(state["seed"])
         self._stream = int(state["stream"])

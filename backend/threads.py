@@ -11,14 +11,15 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
+from queue import SimpleQueue
 from typing import Any
 
 _limit: int | None = None
-_executor: ThreadPoolExecutor | None = None
-_executor_pid = 0
+_queue: SimpleQueue[_Job | None] | None = None
+_helpers = 0
+_pid = 0
+_start_lock = threading.Lock()
 _inside = threading.local()
 
 
@@ -45,13 +46,15 @@ def set_limit(count: int) -> None:
         ValueError: ``count`` is less than 1.
 
     """
-    global _limit, _executor
+    global _limit, _queue
     if count < 1:
         raise ValueError(f"at least 1 thread is needed, not {count}")
     _limit = count
-    if _executor is not None:
-        _executor.shutdown(wait=False)
-        _executor = None
+    with _start_lock:
+        if _queue is not None and _pid == os.getpid():
+            for _ in range(_helpers):
+                _queue.put(None)
+        _queue = None
 
 
 def run(function: Callable[[int], Any], count: int) -> None:
@@ -60,34 +63,65 @@ def run(function: Callable[[int], Any], count: int) -> None:
     The calls must be independent: they run in any order. A call from inside another runs its own in turn.
     The first exception stops the handing out of further calls and is raised here.
     """
-    workers = min(limit(), count)
-    if workers <= 1 or getattr(_inside, "active", False):
+    if count <= 1 or getattr(_inside, "active", False):
         for index in range(count):
             function(index)
         return
-    indices = itertools.count()  # next() of it is atomic: each index goes to one worker
+    helpers = min(limit(), count) - 1
+    job = _Job(function, count, helpers)
+    with single_threaded_blas():  # also without helpers: BLAS with several threads sums in another order
+        inbox = _inbox(helpers)
+        for _ in range(helpers):
+            inbox.put(job)
+        job.work()
+        job.wait()
+    if job.error is not None:
+        raise job.error
 
-    def work() -> None:
-        nonlocal indices
+
+class _Job:
+    """Calls that several threads share. ``next`` of a count and ``pop`` of a list are atomic: no lock is needed."""
+
+    def __init__(self, function: Callable[[int], Any], count: int, helpers: int) -> None:
+        self.function = function
+        self.count = count
+        self.indices = itertools.count()
+        self.invitations = [None] * helpers
+        self.helpers = helpers
+        self.finished: SimpleQueue[None] = SimpleQueue()
+        self.error: BaseException | None = None
+
+    def work(self) -> None:
+        """Takes calls until none is left; an exception is kept and leaves none."""
         _inside.active = True
         try:
-            while (index := next(indices)) < count:
-                function(index)
-        except BaseException:
-            indices = itertools.count(count)
-            raise
+            while (index := next(self.indices)) < self.count:
+                self.function(index)
+        except BaseException as error:
+            self.indices = itertools.count(self.count)
+            self.error = self.error or error
         finally:
             _inside.active = False
 
-    with single_threaded_blas():
-        helpers = [_pool().submit(work) for _ in range(workers - 1)]
+    def help(self) -> None:
+        """A helper's part, unless the job was over before it came."""
+        if self._take_invitation():
+            self.work()
+            self.finished.put(None)
+
+    def wait(self) -> None:
+        """Waits for the helpers that began; those that have not are not waited for."""
+        while self._take_invitation():
+            self.helpers -= 1
+        for _ in range(self.helpers):
+            self.finished.get()
+
+    def _take_invitation(self) -> bool:
         try:
-            work()
-        finally:
-            for helper in helpers:
-                helper.exception()  # waits; buffers must not be touched after this returns
-        for helper in helpers:
-            helper.result()
+            self.invitations.pop()
+        except IndexError:
+            return False
+        return True
 
 
 _blas_lock = threading.Lock()
@@ -95,22 +129,38 @@ _blas_depth = 0
 _blas_before: Any = None
 
 
-@contextmanager
-def single_threaded_blas():
-    """Holds BLAS to one thread. The setting is the whole process's, so the last to leave puts it back."""
-    global _blas_depth, _blas_before
-    with _blas_lock:
-        if _blas_depth == 0:
-            _blas_before = _blas().limit(limits=1, user_api="blas")
-        _blas_depth += 1
-    try:
-        yield
-    finally:
+class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_threaded_blas():`)
+    """Holds BLAS to one thread. The setting is the whole process's, so the last to leave puts it back.
+
+    Inside another it costs next to nothing: a loop of many small products holds it around the loop.
+    """
+
+    def __enter__(self) -> None:
+        global _blas_depth, _blas_before
+        with _blas_lock:
+            if _blas_depth == 0:
+                _let_any_thread_set_blas()
+                _blas_before = _blas().limit(limits=1, user_api="blas")
+            _blas_depth += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _blas_depth, _blas_before
         with _blas_lock:
             _blas_depth -= 1
             if _blas_depth == 0:
+                _let_any_thread_set_blas()
                 _blas_before.restore_original_limits()
+                _let_any_thread_set_blas()
                 _blas_before = None
+
+
+def _let_any_thread_set_blas() -> None:
+    """threadpoolctl 3.8 lets the first thread that sets OpenBLAS keep the say; the last to leave may be another."""
+    import threadpoolctl
+
+    let_go = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if let_go is not None:
+        let_go(force=True)
 
 
 @lru_cache(maxsize=1)
@@ -121,12 +171,22 @@ def _blas() -> Any:
     return threadpoolctl.ThreadpoolController()
 
 
-def _pool() -> ThreadPoolExecutor:
-    global _executor, _executor_pid
-    if _executor is None or _executor_pid != os.getpid():  # threads do not survive a fork
-        _executor = ThreadPoolExecutor(max(limit() - 1, 1), thread_name_prefix="xpnet")
-        _executor_pid = os.getpid()
-    return _executor
+def _inbox(helpers: int) -> SimpleQueue[_Job | None]:
+    """The queue that the helper threads serve, after seeing to it that there are so many."""
+    global _queue, _helpers, _pid
+    with _start_lock:
+        if _queue is None or _pid != os.getpid():  # threads do not survive a fork
+            _queue, _helpers, _pid = SimpleQueue(), 0, os.getpid()
+        while _helpers < helpers:
+            threading.Thread(target=_serve, args=(_queue,), name="xpnet", daemon=True).start()
+            _helpers += 1
+        return _queue
+
+
+def _serve(queue: SimpleQueue[_Job | None]) -> None:
+    while (job := queue.get()) is not None:
+        job.help()
+        del job  # or it would keep the arrays of the last call alive while this thread waits
 
 
 def _available_cores() -> int:

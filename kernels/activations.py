@@ -8,22 +8,27 @@ from typing import Any
 from backend import array_module, workspace
 from kernels.gemm import accumulator
 from kernels.layout import elementwise
+from kernels.parts import pieces_of, run
 
 
 @elementwise
 def relu(x: Any) -> tuple[Any, Any]:
     """max(x, 0), and where x > 0 (bool). NaN passes."""
     library = array_module(x)
-    y = library.maximum(x, 0, out=workspace.empty(x.shape, x.dtype))
-    return y, library.greater(x, 0)
+    y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
+
+    def apply(cut: slice) -> None:
+        library.maximum(x[cut], 0, out=y[cut])
+        library.greater(y[cut], 0, out=positive[cut])
+
+    run(apply, pieces_of(x), x)
+    return y, positive
 
 
 @elementwise
-def multiply(dy: Any, factor: Any) -> Any:
-    """dy · factor in the dtype of ``dy``; a bool factor keeps or drops. (A product, since masked copies are slow:
-    an infinite ``dy`` where the factor is 0 becomes NaN.)
-    """
-    return array_module(dy).multiply(dy, factor, out=workspace.empty(dy.shape, dy.dtype), dtype=dy.dtype)
+def multiply(a: Any, b: Any) -> Any:
+    """a · b."""
+    return array_module(a, b).multiply(a, b)
 
 
 @elementwise
@@ -88,8 +93,8 @@ def gelu(x: Any) -> Any:
     wide = x.astype(accumulator(x.dtype), copy=False)
     y = _gelu_tanh(wide)
     y += 1
+    y *= 0.5  # before x: twice the largest number is none
     y *= wide
-    y *= 0.5
     return y.astype(x.dtype, copy=False)
 
 

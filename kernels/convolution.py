@@ -12,7 +12,7 @@ from typing import Any
 from backend import array_module, workspace
 from kernels import depthwise
 from kernels.col2im import scatter
-from kernels.gemm import accumulator, matmul
+from kernels.gemm import accumulator, matmul_part
 from kernels.im2col import check_images, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
@@ -37,7 +37,10 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
 
     """
     check_images("convolution", x)
-    _check(x.shape, weight, window, groups, x.dtype)
+    _check(x.shape, weight.shape, window, groups)
+    _one_dtype(x=x, weight=weight)
+    if bias is not None and (bias.shape != (len(weight),) or bias.dtype != x.dtype):
+        raise ValueError(f"bias is {(len(weight),)} of {x.dtype}, got {bias.shape} of {bias.dtype}")
     library = array_module(x, weight, *([] if bias is None else [bias]))
     n, c, *image = x.shape
     fn, (oh, ow) = len(weight), window.output_size(image)
@@ -47,14 +50,21 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
     else:
         matrices = _matrices(weight, groups)
         k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
+        # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
+        row_bias = None if bias is None else library.tile(bias, ow)
 
         def multiply(part: Part) -> None:
             out = y[part.images, part.rows].reshape(-1, fn)
+            if out.dtype != matrices[0].dtype:
+                out = workspace.empty(out.shape, matrices[0].dtype)
             for group, matrix in enumerate(matrices):
                 columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
-                matmul(columns, matrix, out=out[:, _span(group, f_group)])
+                matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
             if bias is not None:
-                out += bias
+                rows = out.reshape(-1, ow * fn)
+                rows += row_bias
+            if out.dtype != y.dtype:  # sums of another dtype are rounded once, after the bias
+                y[part.images, part.rows].reshape(-1, fn)[...] = out
 
         run(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
         return images(y)
@@ -83,7 +93,8 @@ def convolution_backward_input(
         ValueError: the shape of ``dy`` is not that of the output.
 
     """
-    _check(input_shape, weight, window, groups, dy.dtype)
+    _check(input_shape, weight.shape, window, groups)
+    _one_dtype(dy=dy, weight=weight)
     _check_gradient(dy, input_shape, len(weight), window)
     if depthwise.applies(weight, groups):
         result = workspace.empty((*_nhw(input_shape), input_shape[1]), dy.dtype)
@@ -118,7 +129,11 @@ def convolution_backward_weight(
     """
     check_images("convolution", x)
     fn, c_group, fh, fw = weight_shape
+    _check(x.shape, weight_shape, window, groups)
+    _one_dtype(x=x, dy=dy)
     _check_gradient(dy, x.shape, fn, window)
+    if out is not None and out.shape != tuple(weight_shape):
+        raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
     library = array_module(x, dy)
     source, gradient = storage(x), storage(dy)
     if out is None:
@@ -137,7 +152,7 @@ def convolution_backward_weight(
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
                 columns = _columns(source, window, part, _span(group, c_group), dtype)
-                totals[lane, group] += matmul(columns.T, rows[:, _span(group, f_group)])
+                totals[lane, group] += matmul_part(columns.T, rows[:, _span(group, f_group)])
 
     run(multiply, list(range(len(groups_of_parts))), x)
     total = totals[0]
@@ -162,7 +177,7 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
         rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
         for group, matrix in enumerate(matrices):
             columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
-            matmul(rows[:, _span(group, f_group)], matrix, out=columns)
+            matmul_part(rows[:, _span(group, f_group)], matrix, out=columns)
             taps = columns.reshape(-1, oh, ow, fh, fw, c_group)
             scatter(taps, result[part.images, :, :, _span(group, c_group)], window)
 
@@ -210,18 +225,22 @@ def _nhw(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
     return shape[0], shape[2], shape[3]
 
 
-def _check(input_shape: tuple, weight: Any, window: Window, groups: int, dtype: Any) -> None:
-    if weight.ndim != 4 or weight.shape[2:] != window.kernel:
-        raise ValueError(f"weight of shape {weight.shape} does not belong to {window}: need (FN, C, FH, FW)")
-    if groups < 1 or input_shape[1] % groups or len(weight) % groups:
-        raise ValueError(f"{groups} groups do not divide {input_shape[1]} channels and {len(weight)} filters")
-    if weight.shape[1] * groups != input_shape[1]:
+def _check(input_shape: tuple, weight_shape: tuple, window: Window, groups: int) -> None:
+    if len(weight_shape) != 4 or tuple(weight_shape[2:]) != window.kernel:
+        raise ValueError(f"weight of shape {tuple(weight_shape)} does not belong to {window}: need (FN, C, FH, FW)")
+    if groups < 1 or input_shape[1] % groups or weight_shape[0] % groups:
+        raise ValueError(f"{groups} groups do not divide {input_shape[1]} channels and {weight_shape[0]} filters")
+    if weight_shape[1] * groups != input_shape[1]:
         raise ValueError(
-            f"images {tuple(input_shape)} have {input_shape[1]} channels; weight {weight.shape} with {groups} "
-            f"group(s) needs {weight.shape[1] * groups}"
+            f"images {tuple(input_shape)} have {input_shape[1]} channels; weight {tuple(weight_shape)} with {groups} "
+            f"group(s) needs {weight_shape[1] * groups}"
         )
-    if weight.dtype != dtype:
-        raise ValueError(f"images are {dtype}, weight is {weight.dtype}: both must have one dtype")
+
+
+def _one_dtype(**arrays: Any) -> None:
+    if len({array.dtype for array in arrays.values()}) > 1:
+        given = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
+        raise ValueError(f"a convolution needs one dtype: {given}")
 
 
 def _check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:

@@ -40,11 +40,11 @@ def forward(source: Any, weight: Any, y: Any, window: Window) -> None:
 def backward_input(dy: Any, weight: Any, dx: Any, window: Window) -> None:
     """Writes dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
     dtype = accumulator(dy.dtype)
-    c = dx.shape[3]
+    c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
     filters = _by_tap(weight, c, dtype)
 
     def add(part: Part) -> None:
-        gradient = dy[part.images].reshape(*dy[part.images].shape[:3], c, -1)
+        gradient = dy[part.images].reshape(-1, *dy.shape[1:3], c, multiplier)
         total = workspace.zeros(dx[part.images].shape, dtype)
         for tap in window_taps(window, dx.shape[1:3]):
             product = gradient[:, tap.out_rows, tap.out_columns] * filters[tap.row, tap.column]
@@ -58,7 +58,7 @@ def backward_weight(source: Any, dy: Any, dweight: Any, window: Window) -> None:
     """Writes dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
     dtype = accumulator(source.dtype)
     c, fn = source.shape[3], dy.shape[3]
-    pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, -1)
+    pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, fn // c)
     dweight[...] = 0  # taps that only meet padding
     for tap in window_taps(window, source.shape[1:3]):
         product = pixels[:, tap.in_rows, tap.in_columns].astype(dtype, copy=False)
@@ -75,4 +75,4 @@ def _by_tap(weight: Any, channels: int, dtype: Any) -> Any:
 
 def _parts(y: Any) -> list[Part]:
     n, oh, ow, fn = y.shape
-    return cut(n, 1, oh * ow * fn * y.dtype.itemsize, array_module(y))
+    return cut(n, 1, oh * ow * fn * accumulator(y.dtype).itemsize, array_module(y))

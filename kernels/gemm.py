@@ -1,4 +1,8 @@
-"""Matrix products and column sums with the library's rules: out in place, float16 summed in float32."""
+"""Matrix products and column sums with the library's rules: out in place, float16 summed in float32.
+
+On the CPU BLAS is held to one thread and larger work is cut by us, by shapes alone: a sum then has one order, and the
+result the same bits, for every number of threads.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,97 @@ from typing import Any
 
 import numpy
 
-from backend import array_module
+from backend import array_module, threads, workspace
+from kernels.layout import folded
+from kernels.parts import pieces, ranges, run
+
+_PIECE_FLOPS = 8 << 20
+"""Multiplications and additions that pay for handing a piece of a product to another thread: about 0.1 ms."""
 
 
 def accumulator(dtype: Any) -> numpy.dtype:
     """The dtype in which numbers of ``dtype`` are summed: float32 for float16, otherwise their own."""
-    return numpy.dtype("float32") if dtype == numpy.float16 else numpy.dtype(dtype)
+    dtype = numpy.dtype(dtype)
+    return numpy.dtype("float32") if dtype == numpy.float16 else dtype
 
 
-def matmul(a: Any, b: Any, out: Any = None) -> Any:
-    """``a`` (M, K) @ ``b`` (K, N) → (M, N), into ``out`` if given.
+def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
+    """``a`` (M, K) @ ``b`` (K, N) (+ ``bias`` (N,)) → (M, N), into ``out`` if given; a large product is shared by
+    the CPU's cores.
 
-    On the CPU, float16 is multiplied in float32 (there is no half-precision BLAS) and rounded once.
+    On the CPU, float16 is multiplied in float32 (there is no half-precision BLAS) and rounded once, after the bias.
     """
     library = array_module(a, b)
+    if library is not numpy:
+        product = library.matmul(a, b, out=out)
+        if bias is not None:
+            product += bias
+        return product
+    dtype = numpy.result_type(a, b)
+    if dtype == numpy.float16:
+        a, b = a.astype(numpy.float32), b.astype(numpy.float32)
+    (m, k), n = a.shape, b.shape[1]
+    product = out if out is not None and dtype != numpy.float16 else workspace.empty((m, n), a.dtype)
+    by_row = m >= n
+    cuts = ranges(max(m, n), max(min(2 * m * n * k // _PIECE_FLOPS, 16, max(m, n)), 1))
+
+    def multiply(index: int) -> None:
+        cut = slice(*cuts[index])
+        if by_row:
+            numpy.matmul(a[cut], b, out=product[cut])
+        else:
+            numpy.matmul(a, b[:, cut], out=product[:, cut])
+
+    if len(cuts) > 1:
+        threads.run(multiply, len(cuts))
+    else:
+        with threads.single_threaded_blas():
+            numpy.matmul(a, b, out=product)
+    if bias is not None:
+        product += bias
+    if product is out or dtype != numpy.float16:
+        return product
+    if out is None:
+        return product.astype(numpy.float16)
+    out[...] = product
+    return out
+
+
+def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
+    """As :func:`matmul`, of a part that :func:`kernels.parts.run` handed to this thread: not cut again."""
+    library = array_module(a, b)
     if library is numpy and a.dtype == numpy.float16:
-        product = numpy.matmul(a.astype(numpy.float32), b.astype(numpy.float32))
-        if out is None:
-            return product.astype(numpy.float16)
-        out[...] = product
-        return out
+        raise TypeError("parts of float16 are multiplied in their accumulator's dtype")
     return library.matmul(a, b, out=out)
 
 
 def column_sums(matrix: Any, out: Any = None) -> Any:
-    """The sum of each column of (M, N): (N,), as the product of a row of ones with the matrix.
+    """The sum of each column of (M, N): (N,), as products of rows of ones with pieces of the matrix.
 
     BLAS reads a tall matrix at more than twice the speed of ``sum(axis=0)``. float16 is summed in float32.
     """
-    library = array_module(matrix)
-    wide = matrix.astype(accumulator(matrix.dtype), copy=False)
-    sums = library.matmul(library.ones(len(wide), wide.dtype), wide)
+    library, dtype = array_module(matrix), accumulator(matrix.dtype)
+    rows, fold = folded(matrix)
+    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, library)
+    sums = library.empty((len(cuts), matrix.shape[1]), dtype)
+
+    def collect(index: int) -> None:
+        sums[index] = piece_sums(rows[cuts[index]].astype(dtype, copy=False), fold)
+
+    with threads.single_threaded_blas():
+        run(collect, list(range(len(cuts))), matrix)
+    total = sums[0] if len(cuts) == 1 else sums.sum(axis=0)
     if out is None:
-        return sums.astype(matrix.dtype, copy=False)
-    out[...] = sums
+        return total.astype(matrix.dtype, copy=False)
+    out[...] = total
     return out
+
+
+def piece_sums(rows: Any, fold: int) -> Any:
+    """The column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
+    sums = array_module(rows).matmul(_ones(len(rows), rows), rows)
+    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
+
+
+def _ones(count: int, like: Any) -> Any:
+    return array_module(like).ones(count, like.dtype)

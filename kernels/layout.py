@@ -35,9 +35,29 @@ def channels_last(x: Any) -> Any:
     return images(storage(x))
 
 
+def as_channels_last(x: Any) -> Any:
+    """A copy of ``x`` (N, C, H, W) with channels-last memory."""
+    return images(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
+
+
 def is_channels_last(x: Any) -> bool:
     """Whether the memory behind ``x`` (N, C, H, W) is contiguous in the order (N, H, W, C)."""
     return bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def folded(matrix: Any) -> tuple[Any, int]:
+    """``matrix`` (M, N) as (M / fold, fold·N), and the fold: rows of up to 2048 numbers.
+
+    An operation with one row of only a few channels would spend its time between the rows.
+    """
+    fold = _fold(*matrix.shape)
+    return matrix.reshape(len(matrix) // fold, fold * matrix.shape[1]), fold
+
+
+@functools.lru_cache(maxsize=1024)
+def _fold(rows: int, columns: int) -> int:
+    most = max(min(rows, 2048 // max(columns, 1)), 1)
+    return next(fold for fold in range(most, 0, -1) if rows % fold == 0)
 
 
 def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:

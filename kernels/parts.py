@@ -15,6 +15,9 @@ from backend import array_module, threads
 COLUMN_BYTES = {"numpy": 1 << 20, "cupy": 1 << 28}
 """The most a column buffer may hold. 1 MiB stays in a core's L2 cache; a GPU wants few, large launches."""
 
+PIECE_BYTES = 1 << 18
+"""Elementwise work goes in pieces of so many bytes on the CPU: a few arrays' pieces stay in a core's L2 cache."""
+
 _WORTH_CUTTING = 1 << 17  # bytes of columns that pay for handing a part to another thread
 _ENOUGH_PARTS = 16  # for the cores of a large machine to be busy
 
@@ -50,12 +53,23 @@ def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
     cap = COLUMN_BYTES[library.__name__]
     image_bytes = rows * row_bytes
     if image_bytes > cap:
-        bands = _ranges(rows, -(-rows // max(cap // row_bytes, 1)))
+        bands = ranges(rows, -(-rows // max(cap // row_bytes, 1)))
         return [Part(n, n + 1, *band) for n in range(images) for band in bands]
     if library is numpy:
         cap = min(cap, max(images * image_bytes // _ENOUGH_PARTS, _WORTH_CUTTING))
     per_part = max(cap // max(image_bytes, 1), 1)
-    return [Part(*piece, 0, rows) for piece in _ranges(images, -(-images // per_part))]
+    return [Part(*piece, 0, rows) for piece in ranges(images, -(-images // per_part))]
+
+
+def pieces_of(x: Any) -> list[Any]:
+    """Indices that cut an array of any shape along its first axis, as :func:`pieces` does."""
+    return pieces(len(x), x[:1].nbytes, array_module(x)) if x.ndim else [...]
+
+
+def pieces(length: int, item_bytes: int, library: Any) -> list[slice]:
+    """Cuts ``length`` items of an axis into pieces of about :data:`PIECE_BYTES`; on a GPU it is one piece."""
+    count = -(-length * item_bytes // PIECE_BYTES) if library is numpy else 1
+    return [slice(*piece) for piece in ranges(length, max(min(count, length), 1))]
 
 
 def lanes(parts: list[Part], result_bytes: int) -> list[list[Part]]:
@@ -63,7 +77,7 @@ def lanes(parts: list[Part], result_bytes: int) -> list[list[Part]]:
     threads): up to 16 groups, fewer where their results would take more than 16 MiB.
     """
     count = min(len(parts), max(min((16 << 20) // max(result_bytes, 1), 16), 2))
-    return [parts[begin:end] for begin, end in _ranges(len(parts), count)]
+    return [parts[begin:end] for begin, end in ranges(len(parts), count)]
 
 
 def run(function: Callable[[Any], Any], items: list, *arrays: Any) -> None:
@@ -75,6 +89,6 @@ def run(function: Callable[[Any], Any], items: list, *arrays: Any) -> None:
             function(item)
 
 
-def _ranges(total: int, count: int) -> list[tuple[int, int]]:
-    """``total`` things in ``count`` ranges of near equal length."""
+def ranges(total: int, count: int) -> list[tuple[int, int]]:
+    """``total`` things in ``count`` ranges of near equal length: (begin, end) of each."""
     return [(total * i // count, total * (i + 1) // count) for i in range(count)]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from backend import array_module, workspace
 from kernels.col2im import Tap, window_taps
 from kernels.gemm import accumulator
 from kernels.im2col import check_images
 from kernels.layout import images, storage
+from kernels.masking import keep
 from kernels.parts import Part, cut, run
 from kernels.window import Window
 
@@ -40,25 +43,26 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     oh, ow = window.output_size((h, w))
     y = workspace.empty((n, oh, ow, c), x.dtype)
     argmax = workspace.empty((n, oh, ow, c), "int32")
-    index = library.arange(h * w, dtype="int32").reshape(h, w, 1)
+    origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
+    steps = library.asarray(offsets, "int32")
 
     def pool(part: Part) -> None:
-        pixels, best, where = source[part.images], y[part.images], argmax[part.images]
-        best.fill(-library.inf)
-        for tap in taps:
-            out = best[:, tap.out_rows, tap.out_columns]
-            library.maximum(out, pixels[:, tap.in_rows, tap.in_columns], out=out)  # NaN passes on
-        where.fill(0)
-        open_ = library.ones(best.shape, bool)
-        for tap in taps:
-            pixel, out = pixels[:, tap.in_rows, tap.in_columns], best[:, tap.out_rows, tap.out_columns]
-            still = open_[:, tap.out_rows, tap.out_columns]
-            # Equal to the maximum, or NaN: then the maximum is NaN too. Only the first such tap counts.
-            wins = ((pixel == out) | (pixel != pixel)) & still
-            where[:, tap.out_rows, tap.out_columns] += wins * index[tap.in_rows, tap.in_columns]
-            still ^= wins
+        pixels, best = source[part.images], y[part.images]
+        _maximum(pixels, best, taps, library)
+        winner = library.zeros(best.shape, "uint8" if len(taps) < 255 else "uint16")
+        found = library.zeros(best.shape, bool)
+        for number, tap in enumerate(taps):
+            hit = _equals(pixels, best, tap, library)
+            first = library.greater(hit, found[:, tap.out_rows, tap.out_columns])
+            if number:
+                winner[:, tap.out_rows, tap.out_columns] += first * winner.dtype.type(number)
+            found[:, tap.out_rows, tap.out_columns] |= hit
+        _settle_nan(pixels, winner, found, taps, library)
+        where = argmax[part.images]
+        library.take(steps, winner, out=where)
+        where += origin
 
-    run(pool, cut(n, 1, oh * ow * c * x.dtype.itemsize, library), x)
+    run(pool, cut(n, 1, oh * ow * c * x.dtype.itemsize * 4, library), x)
     return images(y), images(argmax)
 
 
@@ -79,18 +83,28 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
     """
     taps = _taps(input_shape, window)
     _check_gradient(dy, input_shape, window)
+    if argmax.shape != dy.shape:
+        raise ValueError(f"argmax has shape {argmax.shape}, the gradient {dy.shape}: both are the output's")
     library = array_module(dy, argmax)
     n, c, h, w = input_shape
     gradient, winners = storage(dy), storage(argmax)
     dx = workspace.empty((n, h, w, c), dy.dtype)
-    index = library.arange(h * w, dtype="int32").reshape(h, w, 1)
+    origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
 
     def spread(part: Part) -> None:
-        out, total = gradient[part.images], dx[part.images]
+        upstream, total = gradient[part.images], dx[part.images]
         total.fill(0)
-        for tap in taps:
-            won = winners[part.images, tap.out_rows, tap.out_columns] == index[tap.in_rows, tap.in_columns]
-            total[:, tap.in_rows, tap.in_columns] += out[:, tap.out_rows, tap.out_columns] * won
+        step = winners[part.images] - origin
+        for tap, offset in zip(taps, offsets, strict=True):
+            won = step[:, tap.out_rows, tap.out_columns] == offset
+            share = upstream[:, tap.out_rows, tap.out_columns]
+            target = total[:, tap.in_rows, tap.in_columns]
+            if window.overlaps:
+                kept = workspace.empty(share.shape, share.dtype)
+                keep(share, won, kept)
+                target += kept
+            else:  # every pixel is in one window at most
+                keep(share, won, target)
 
     run(spread, cut(n, 1, h * w * c * dy.dtype.itemsize, library), dy)
     return images(dx)
@@ -181,6 +195,51 @@ def _taps(shape: tuple, window: Window) -> list[Tap]:
                 f"{empty[0]} hold nothing but padding"
             )
     return taps
+
+
+def _maximum(pixels: Any, best: Any, taps: list[Tap], library: Any) -> None:
+    """Writes the maximum of every window to ``best`` (n, OH, OW, C). NaN passes on."""
+    first = pixels[:, taps[0].in_rows, taps[0].in_columns]
+    if first.shape == best.shape:
+        best[...] = first
+    else:
+        best.fill(-library.inf)
+    for tap in taps:
+        out = best[:, tap.out_rows, tap.out_columns]
+        library.maximum(out, pixels[:, tap.in_rows, tap.in_columns], out=out)
+
+
+def _equals(pixels: Any, best: Any, tap: Tap, library: Any) -> Any:
+    return library.equal(pixels[:, tap.in_rows, tap.in_columns], best[:, tap.out_rows, tap.out_columns])
+
+
+def _settle_nan(pixels: Any, winner: Any, found: Any, taps: list[Tap], library: Any) -> None:
+    """Gives the windows whose maximum is NaN, which equals nothing, their first NaN."""
+    if library is numpy and found.all():
+        return
+    for number, tap in enumerate(taps):
+        hit = library.isnan(pixels[:, tap.in_rows, tap.in_columns])
+        first = library.greater(hit, found[:, tap.out_rows, tap.out_columns])
+        winner[:, tap.out_rows, tap.out_columns] += first * winner.dtype.type(number)
+        found[:, tap.out_rows, tap.out_columns] |= hit
+
+
+def _origins(image: tuple[int, int], window: Window, channels: int, library: Any) -> Any:
+    """The in-plane index of each window's first tap, (OH, OW, C) int32; of one in the padding, a negative number or
+    one of another row, which the first tap that lies inside makes right.
+    """
+    top, _, left, _ = window.pads(image)
+    oh, ow = window.output_size(image)
+    rows = library.arange(oh, dtype="int32") * window.stride[0] - top
+    columns = library.arange(ow, dtype="int32") * window.stride[1] - left
+    index = rows[:, None, None] * image[1] + columns[:, None]
+    # Repeated for every channel: an operation with a broadcast last axis would run in steps of a few channels.
+    return library.ascontiguousarray(library.broadcast_to(index, (oh, ow, channels)))
+
+
+def _offsets(taps: list[Tap], window: Window, width: int) -> list[int]:
+    """How far each tap lies behind its window's first in the plane."""
+    return [tap.row * window.dilation[0] * width + tap.column * window.dilation[1] for tap in taps]
 
 
 def _shares(image: tuple[int, int], window: Window, count_padding: bool, dtype: Any, library: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy
 
 from backend import array_module
 from kernels.gemm import accumulator
+from kernels.masking import keep
 
 
 def softmax(x: Any) -> Any:
@@ -41,8 +42,8 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
     dtype = accumulator(x.dtype)
     if not len(x):
         return library.zeros((), dtype), x.copy()
-    shifted = x - x.max(axis=1, keepdims=True)
-    shifted = shifted.astype(dtype, copy=False)
+    wide = x.astype(dtype, copy=False)
+    shifted = wide - wide.max(axis=1, keepdims=True)
     y = library.exp(shifted)
     total = y.sum(axis=1, keepdims=True)
     y /= total
@@ -51,7 +52,9 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         picked = _pick(shifted, t, library)
         loss = (log_total - picked).sum() / len(x)
     else:
-        loss = ((log_total[:, None] - shifted) * t).sum(dtype=dtype) / len(x)
+        cost = log_total[:, None] - shifted
+        keep(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
+        loss = (cost * t).sum(dtype=dtype) / len(x)
     return loss, y.astype(x.dtype, copy=False)
 
 

@@ -15,11 +15,11 @@ from layers.functions import (
     sigmoid,
     softmax,
 )
+from layers.loss import Softmax, SoftmaxWithLoss
 from layers.normalization import BatchNormalization, LayerNormalization
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
 from layers.sequential import Residual, Sequential
 from layers.shape import Flatten
-from layers.softmax import Softmax, SoftmaxWithLoss
 
 __all__ = [
     "AddLayer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels import activations
+from kernels.masking import masked
 from layers import checks
 from layers.base import Layer
 
@@ -15,13 +16,11 @@ class Relu(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Relu", x=x)
         y, positive = activations.relu(x)
-        self._keep(positive)
-        return y
+        return self.keep(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self._recall()
-        checks.same_shape("Relu", dout, positive.shape)
-        return activations.multiply(dout, positive)
+        (positive,) = self.recall(dout)
+        return masked(dout, positive)
 
 
 class LeakyRelu(Layer):
@@ -42,12 +41,10 @@ class LeakyRelu(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("LeakyRelu", x=x)
         y, positive = activations.leaky_relu(x, slope=self.slope)
-        self._keep(positive)
-        return y
+        return self.keep(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self._recall()
-        checks.same_shape("LeakyRelu", dout, positive.shape)
+        (positive,) = self.recall(dout)
         return activations.leaky_relu_backward(dout, positive, slope=self.slope)
 
     def describe(self) -> str:
@@ -60,12 +57,10 @@ class Sigmoid(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Sigmoid", x=x)
         y = activations.sigmoid(x)
-        self._keep(y)
-        return y
+        return self.keep(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self._recall()
-        checks.same_shape("Sigmoid", dout, y.shape)
+        (y,) = self.recall(dout)
         return activations.sigmoid_backward(dout, y)
 
 
@@ -75,12 +70,10 @@ class Tanh(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Tanh", x=x)
         y = activations.tanh(x)
-        self._keep(y)
-        return y
+        return self.keep(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self._recall()
-        checks.same_shape("Tanh", dout, y.shape)
+        (y,) = self.recall(dout)
         return activations.tanh_backward(dout, y)
 
 
@@ -89,10 +82,8 @@ class Gelu(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Gelu", x=x)
-        self._keep(x)
-        return activations.gelu(x)
+        return self.keep(activations.gelu(x), x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self._recall()
-        checks.same_shape("Gelu", dout, x.shape)
+        (x,) = self.recall(dout)
         return activations.gelu_backward(dout, x)

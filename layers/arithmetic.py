@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels import activations
+from kernels.layout import as_channels_last
 from layers.base import Layer
 
 
@@ -12,11 +13,11 @@ class MulLayer(Layer):
     """out = x·y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
-        self._keep(x, y)
-        return _multiply(x, y)
+        _check_shapes("MulLayer", x, y)
+        return self.keep(_multiply(x, y), x, y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
-        x, y = self._recall()
+        x, y = self.recall(dout)
         return _multiply(dout, y), _multiply(dout, x)
 
 
@@ -24,15 +25,28 @@ class AddLayer(Layer):
     """out = x + y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
-        return activations.add(x, y) if _is_batch_of_images(x) else x + y
+        _check_shapes("AddLayer", x, y)
+        return self.keep(activations.add(x, y) if _shape(x) else x + y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
-        return _multiply(dout, 1), _multiply(dout, 1)
+        self.recall(dout)
+        return _copy(dout), _copy(dout)
 
 
 def _multiply(x: Any, y: Any) -> Any:
-    return activations.multiply(x, y) if _is_batch_of_images(x) and _is_batch_of_images(y) else x * y
+    return activations.multiply(x, y) if _shape(x) else x * y
 
 
-def _is_batch_of_images(x: Any) -> bool:
-    return getattr(x, "ndim", 0) == 4
+def _copy(x: Any) -> Any:
+    if not _shape(x):
+        return x * 1
+    return as_channels_last(x) if x.ndim == 4 else x.copy()
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return getattr(x, "shape", ())
+
+
+def _check_shapes(owner: str, x: Any, y: Any) -> None:
+    if _shape(x) != _shape(y):
+        raise ValueError(f"{owner} needs two inputs of one shape, got {_shape(x)} and {_shape(y)}")

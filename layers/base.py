@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
 from backend import asarray, use
 
 Shape = tuple[int, ...]
@@ -61,8 +63,9 @@ class Layer:
 
     A layer of one's own derives from this, declares what it learns (``W, dW = parameter()``) and what else it must
     remember between runs (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape,
-    ``output_shape``. ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took and
-    returned as they were.
+    ``output_shape``. :meth:`keep` and :meth:`recall` carry what backward needs, and check the gradient it is given.
+    ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took and returned as they
+    were.
     """
 
     takes_train_flg = False
@@ -78,7 +81,8 @@ class Layer:
     """Whether ``backward`` owes the gradient of its input; a network's first layer need not make it."""
 
     _bound = False
-    _kept: Any = None
+    _kept: tuple[Any, ...] | None = None
+    _output: tuple[Any, Any, type] = ((), None, object)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)
@@ -140,6 +144,8 @@ class Layer:
 
     def astype(self, dtype: Any) -> Layer:
         """Converts parameters and state to a floating dtype, in place of the old. Returns the layer."""
+        if numpy.dtype(dtype).kind != "f":
+            raise TypeError(f"parameters are of a floating dtype, not {numpy.dtype(dtype)}")
         return self._replace_arrays(lambda array: array.astype(dtype))
 
     def to(self, device: Any) -> Layer:
@@ -151,7 +157,14 @@ class Layer:
         """Makes the parameter live in ``value`` and its gradient in ``gradient``: views of a model's flat buffers.
 
         ``value`` takes over what the parameter holds. From now on assignments copy into these arrays.
+
+        Raises:
+            ValueError: an array has not the parameter's shape; nothing was changed.
         """
+        shape = self._params[name].shape
+        if value.shape != shape or gradient.shape != shape:
+            given = value.shape if value.shape != shape else gradient.shape
+            raise ValueError(f"{type(self).__name__}.{name} of {shape} cannot live in an array of {given}")
         value[...] = self._params[name]
         self._params[name], self._grads[name] = value, gradient
         self._bound = set(self._params) == set(self._grads)
@@ -171,18 +184,35 @@ class Layer:
             layer._replace_arrays(function)
         return self
 
-    def _keep(self, *values: Any) -> None:
-        """Keeps what backward needs."""
+    def keep(self, output: Any, *values: Any) -> Any:
+        """Keeps what backward needs, and what a gradient of ``output`` must be like. Returns the output."""
         self._kept = values
+        self._output = getattr(output, "shape", ()), getattr(output, "dtype", None), type(output)
+        return output
 
-    def _recall(self) -> Any:
-        """What :meth:`_keep` kept.
+    def recall(self, dout: Any = None) -> Any:
+        """What :meth:`keep` kept, after a look at the gradient that backward was given (if it is an array).
 
         Raises:
             RuntimeError: there was no forward.
+            ValueError: ``dout`` has not the shape of the output.
+            TypeError: ``dout`` has not its dtype, or lies on another device.
         """
+        name = type(self).__name__
         if self._kept is None:
-            raise RuntimeError(f"{type(self).__name__}.backward needs a forward before it")
+            raise RuntimeError(f"{name}.backward needs a forward before it")
+        if not hasattr(dout, "dtype"):
+            return self._kept
+        shape, dtype, kind = self._output
+        if dout.shape != shape:
+            raise ValueError(f"{name}.backward needs the gradient of an output {shape}, got {dout.shape}")
+        if dtype is not None and dout.dtype != dtype:
+            raise TypeError(f"{name}.backward needs a gradient of the output's {dtype}, got {dout.dtype}")
+        if type(dout).__module__.partition(".")[0] != kind.__module__.partition(".")[0]:
+            raise TypeError(
+                f"{name}.backward: host and device arrays are mixed: the output was a {kind.__module__} array, the "
+                f"gradient is a {type(dout).__module__} array"
+            )
         return self._kept
 
     def __getstate__(self) -> dict[str, Any]:

@@ -21,9 +21,3 @@ def floating(owner: str, **arrays: Any) -> None:
     if len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{owner} needs one dtype, got {given}")
-
-
-def same_shape(owner: str, dout: Any, expected: tuple[int, ...]) -> None:
-    """Raises a ValueError unless the gradient ``dout`` has the shape of the output."""
-    if dout.shape != expected:
-        raise ValueError(f"{owner}.backward needs the gradient of an output {expected}, got {dout.shape}")

@@ -79,11 +79,10 @@ class Convolution(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Convolution", x=x, W=self.W)
-        self._keep(x)
-        return kernel.convolution(x, self.W, self.b, self.window, self.groups)
+        return self.keep(kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self._recall()
+        (x,) = self.recall(dout)
         out = self.gradient_buffer("W")
         self.dW = kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, out)
         self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
@@ -157,16 +156,14 @@ class ConvolutionTranspose(Layer):
         checks.floating("ConvolutionTranspose", x=x, W=self.W)
         if x.ndim != 4 or x.shape[1] != len(self.W):
             raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
-        self._keep(x)
         fn, oh, ow = self.output_shape(x.shape[1:])
         y = kernel.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
         nhwc = storage(y)
         nhwc += self.b
-        return y
+        return self.keep(y, x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self._recall()
-        checks.same_shape("ConvolutionTranspose", dout, (len(x), *self.output_shape(x.shape[1:])))
+        (x,) = self.recall(dout)
         out = self.gradient_buffer("W")
         self.dW = kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=out)
         self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))

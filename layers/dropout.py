@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.activations import multiply
 from kernels.dropout import dropout_mask
 from kernels.layout import elementwise
+from kernels.masking import masked
 from layers import checks
 from layers.base import Layer
 
@@ -35,17 +35,14 @@ class Dropout(Layer):
         checks.floating("Dropout", x=x)
         if self.training if train_flg is None else train_flg:
             mask = dropout_mask(x.shape, self.dropout_ratio)
-            self._keep(mask, x.shape)
-            return multiply(x, mask)
-        self._keep(None, x.shape)
-        return _scale(x, factor=1 - self.dropout_ratio)
+            return self.keep(masked(x, mask), mask)
+        return self.keep(_scale(x, factor=1 - self.dropout_ratio), None)
 
     def backward(self, dout: Any) -> Any:
-        mask, shape = self._recall()
-        checks.same_shape("Dropout", dout, shape)
+        (mask,) = self.recall(dout)
         if mask is None:
             return _scale(dout, factor=1 - self.dropout_ratio)
-        return multiply(dout, mask)
+        return masked(dout, mask)
 
     def describe(self) -> str:
         return f"{self.dropout_ratio:g}"

@@ -8,7 +8,7 @@ from typing import Any
 from backend import array_module, xp
 from kernels import batch_norm as kernel
 from kernels.gemm import accumulator
-from kernels.layout import channels_last, images, storage
+from kernels.layout import as_channels_last, images, storage
 from layers import checks
 from layers.base import Layer, Shape, parameter
 
@@ -52,8 +52,8 @@ class BatchNormalization(Layer):
         self.beta = beta
         self.momentum = momentum
         self.eps = eps
-        self.running_mean = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean.copy()
-        self.running_var = library.ones(gamma.shape, dtype) if running_var is None else running_var.copy()
+        self.running_mean = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean.astype(dtype)
+        self.running_var = library.ones(gamma.shape, dtype) if running_var is None else running_var.astype(dtype)
         for name, array in self.state.items():
             if array.shape != gamma.shape:
                 raise ValueError(f"BatchNormalization needs {name} {gamma.shape}, got {array.shape}")
@@ -74,12 +74,11 @@ class BatchNormalization(Layer):
         else:
             mean, variance = self.running_mean, self.running_var
         y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps)
-        self._keep(rows, x.shape, mean.copy() if not from_batch else mean, inverse, from_batch)
-        return self._shaped(y, x.shape)
+        mean = mean if from_batch else mean.copy()  # the running one moves on
+        return self.keep(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
 
     def backward(self, dout: Any) -> Any:
-        rows, shape, mean, inverse, from_batch = self._recall()
-        checks.same_shape("BatchNormalization", dout, shape)
+        rows, shape, mean, inverse, from_batch = self.recall(dout)
         backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
         dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
         self.dgamma = dgamma.astype(self.gamma.dtype, copy=False)
@@ -91,6 +90,12 @@ class BatchNormalization(Layer):
             raise ValueError(f"takes ({len(self.gamma)},) or ({len(self.gamma)}, H, W), got {shape}")
         return shape
 
+    def astype(self, dtype: Any) -> Layer:
+        super().astype(dtype)
+        for name, array in self.state.items():
+            setattr(self, name, array.astype(accumulator(dtype)))
+        return self
+
     def _move(self, mean: Any, variance: Any) -> None:
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
             running *= self.momentum
@@ -101,7 +106,7 @@ class BatchNormalization(Layer):
         self.output_shape(x.shape[1:])
         if x.ndim == 4 and x.shape[1] == len(self.gamma):
             return storage(x).reshape(-1, x.shape[1])
-        return x.reshape(len(x), -1)
+        return x.reshape(len(x), len(self.gamma))
 
     def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
         if len(shape) != 4:
@@ -109,7 +114,7 @@ class BatchNormalization(Layer):
         n, c, h, w = shape
         if c == len(self.gamma):
             return images(rows.reshape(n, h, w, c))
-        return channels_last(rows.reshape(shape))
+        return as_channels_last(rows.reshape(shape))
 
     def describe(self) -> str:
         return f"{len(self.gamma)}, momentum {self.momentum:g}"
@@ -155,14 +160,13 @@ class LayerNormalization(Layer):
         variance = (normalized * normalized).mean(axis=1, keepdims=True)
         inverse = 1 / library.sqrt(variance + self.eps)
         normalized *= inverse
-        self._keep(normalized, inverse, x.shape)
         y = normalized * self._flat(self.gamma)
         y += self._flat(self.beta)
-        return self._shaped(y.astype(x.dtype, copy=False), x.shape)
+        y = self._shaped(y.astype(x.dtype, copy=False), x.shape)
+        return self.keep(y, normalized, inverse, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        normalized, inverse, shape = self._recall()
-        checks.same_shape("LayerNormalization", dout, shape)
+        normalized, inverse, shape = self.recall(dout)
         rows = self._rows(dout).astype(normalized.dtype, copy=False)
         self.dgamma = self._unflat((rows * normalized).sum(axis=0))
         self.dbeta = self._unflat(rows.sum(axis=0))

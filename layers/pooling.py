@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from backend import array_module
+from backend import workspace
 from kernels import pooling as kernel
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
@@ -54,11 +54,10 @@ class Pooling(_Pooling):
     def forward(self, x: Any) -> Any:
         checks.floating("Pooling", x=x)
         y, argmax = kernel.max_pool(x, self.window)
-        self._keep(argmax, x.shape)
-        return y
+        return self.keep(y, argmax, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        argmax, shape = self._recall()
+        argmax, shape = self.recall(dout)
         return kernel.max_pool_backward(dout, argmax, shape, self.window)
 
 
@@ -85,11 +84,10 @@ class AveragePooling(_Pooling):
 
     def forward(self, x: Any) -> Any:
         checks.floating("AveragePooling", x=x)
-        self._keep(x.shape)
-        return kernel.average_pool(x, self.window, self.count_padding)
+        return self.keep(kernel.average_pool(x, self.window, self.count_padding), x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self._recall()
+        (shape,) = self.recall(dout)
         return kernel.average_pool_backward(dout, shape, self.window, self.count_padding)
 
 
@@ -99,17 +97,16 @@ class GlobalAveragePooling(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("GlobalAveragePooling", x=x)
         self.output_shape(x.shape[1:])
-        self._keep(x.shape)
         n, c, h, w = x.shape
-        return storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+        y = storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+        return self.keep(y, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self._recall()
+        (shape,) = self.recall(dout)
         n, c, h, w = shape
-        checks.same_shape("GlobalAveragePooling", dout, (n, c))
-        library = array_module(dout)
-        each = dout / (h * w)
-        return images(library.ascontiguousarray(library.broadcast_to(each[:, None, None], (n, h, w, c))))
+        dx = workspace.empty((n, h, w, c), dout.dtype)
+        dx[...] = (dout / (h * w))[:, None, None]
+        return images(dx)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or 0 in shape[1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from backend import profiling
+from backend import profiling, threads
 from kernels.activations import add
 from layers.base import Layer, Shape
 
@@ -58,15 +58,21 @@ class Sequential(_Composite):
         return [(name, layer) for name, layer in self.layers.items() if isinstance(layer, Layer)]
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        for name, layer in self.layers.items():
-            with self._forward_ranges[name]:
-                x = layer.forward(x, train_flg) if getattr(layer, "takes_train_flg", False) else layer.forward(x)
+        if not self.layers:
+            return x.copy()  # an output is never its input
+        with threads.single_threaded_blas():  # once here, not at every product
+            for name, layer in self.layers.items():
+                with self._forward_ranges[name]:
+                    x = layer.forward(x, train_flg) if getattr(layer, "takes_train_flg", False) else layer.forward(x)
         return x
 
     def backward(self, dout: Any) -> Any:
-        for name in reversed(self.layers):
-            with self._backward_ranges[name]:
-                dout = self.layers[name].backward(dout)
+        if not self.layers:
+            return dout.copy()
+        with threads.single_threaded_blas():
+            for name in reversed(self.layers):
+                with self._backward_ranges[name]:
+                    dout = self.layers[name].backward(dout)
         return dout
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from backend import array_module
-from kernels.layout import channels_last
+from kernels.layout import as_channels_last
 from layers import checks
 from layers.base import Layer, Shape
 
@@ -16,15 +16,14 @@ class Flatten(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Flatten", x=x)
-        self._keep(x.shape)
-        # order "C" and a copy always: an output that shares its input's memory could be changed through it
-        return array_module(x).array(x.reshape(len(x), math.prod(x.shape[1:])), order="C")
+        # A copy always: an output that shares its input's memory could be changed through it.
+        y = array_module(x).array(x.reshape(len(x), math.prod(x.shape[1:])), order="C")
+        return self.keep(y, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self._recall()
-        checks.same_shape("Flatten", dout, (shape[0], math.prod(shape[1:])))
+        (shape,) = self.recall(dout)
         dx = dout.reshape(shape)
-        return channels_last(dx) if dx.ndim == 4 and 1 not in shape[1:] else dx.copy()
+        return as_channels_last(dx) if dx.ndim == 4 else dx.copy()
 
     def output_shape(self, shape: Shape) -> Shape:
         return (math.prod(shape),)

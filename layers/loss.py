@@ -1,4 +1,4 @@
-"""Softmax, alone and with the loss."""
+"""Softmax, and the loss of a classifier."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ class Softmax(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Softmax", x=x)
         y = kernel.softmax(storage(x) if x.ndim == 4 else x)
-        self._keep(y)
-        return images(y) if x.ndim == 4 else y
+        return self.keep(images(y) if x.ndim == 4 else y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self._recall()
-        checks.same_shape("Softmax", dout, images(y).shape if y.ndim == 4 else y.shape)
+        (y,) = self.recall(dout)
         dx = (storage(dout) if y.ndim == 4 else dout) * y
         dx -= y * dx.sum(axis=-1, keepdims=True)
         return images(dx) if y.ndim == 4 else dx
@@ -43,9 +41,8 @@ class SoftmaxWithLoss(Layer):
         checks.floating("SoftmaxWithLoss", x=x)
         self.loss, self.y = kernel.softmax_cross_entropy(x, t)
         self.t = t
-        self._keep(self.y, t)
-        return self.loss
+        return self.keep(self.loss, self.y, t)
 
     def backward(self, dout: Any = 1.0) -> Any:
-        y, t = self._recall()
+        y, t = self.recall()  # any number or 0-d array scales: nothing to check
         return kernel.softmax_cross_entropy_backward(y, t, dout)

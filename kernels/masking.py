@@ -1,0 +1,34 @@
+"""Keeping some numbers and dropping others, exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module, workspace
+from kernels.layout import elementwise
+from kernels.parts import pieces_of, run
+
+
+def keep(values: Any, mask: Any, out: Any) -> None:
+    """Writes ``values`` where ``mask`` is True and +0 elsewhere, for arrays of one shape.
+
+    The bits of a number are and-ed with all ones or none. That costs what the product with the mask costs, a tenth of
+    a masked copy, and unlike the product it drops infinities and NaN too and makes no negative zeros.
+    """
+    library = array_module(values, mask, out)
+    bits = f"int{8 * values.dtype.itemsize}"
+    # -1 is all ones in two's complement, and stays so when the bytes are widened to the numbers' size.
+    ones = library.negative(mask.view("int8"))
+    library.bitwise_and(values.view(bits), ones, out=out.view(bits))
+
+
+@elementwise
+def masked(values: Any, mask: Any) -> Any:
+    """``values`` where ``mask`` (bool) is True, +0 elsewhere: shape and dtype of ``values``."""
+    out = workspace.empty(values.shape, values.dtype)
+
+    def apply(cut: slice) -> None:
+        keep(values[cut], mask[cut], out[cut])
+
+    run(apply, pieces_of(values), values)
+    return out
