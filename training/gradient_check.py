@@ -20,6 +20,7 @@ class GradientError:
     name: str
     backward: float
     numerical: float
+    flaw: str = ""  # why the two cannot be compared, such as a gradient of another shape
 
     @property
     def relative(self) -> float:
@@ -67,15 +68,22 @@ def gradient_check(
         random.default.state = kept
     wrong = [e for e in errors if not e.relative <= tolerance]
     if wrong:
-        lines = [f"  {e.name}: backward {e.backward:.9g}, numerical {e.numerical:.9g}" for e in wrong]
+        lines = [f"  {e.name}: {e.flaw or f'backward {e.backward:.9g}, numerical {e.numerical:.9g}'}" for e in wrong]
         name = type(model).__name__
         raise AssertionError(f"gradients of {name} off by more than {tolerance:g} (relative):\n" + "\n".join(lines))
     return errors
 
 
+def _owe_input_gradients(layer: Layer) -> None:
+    layer.input_gradient = True
+    for _, sublayer in layer.sublayers():
+        _owe_input_gradients(sublayer)
+
+
 def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator) -> list[GradientError]:
     network = isinstance(model, Network)
     layers = copy.deepcopy(model.layers if network else model).astype("float64")
+    _owe_input_gradients(layers)
     own: Any = Network(layers, model.input_dim) if network else layers
     start, state = random.default.state, {name: array.copy() for name, array in own.state.items()}
 
@@ -91,7 +99,7 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
             return own.loss(x, t, train_flg=True)
 
         restart()
-        gradients = dict(own.gradient(x, t))
+        gradients: dict[str, Any] = dict(own.gradient(x, t))
         targets = dict(own.params)
     else:
         restart()
@@ -107,6 +115,10 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
 
     errors = []
     for name, target in targets.items():
+        gradient = gradients.get(name)
+        if getattr(gradient, "shape", None) != target.shape:
+            errors.append(GradientError(name, numpy.nan, numpy.nan, f"{_shown(gradient)}, need {target.shape}"))
+            continue
         direction = generator.normal(target.shape, dtype="float64")
         direction /= max(float((direction * direction).sum()) ** 0.5, numpy.finfo("float64").tiny)
         original = target.copy()
@@ -115,5 +127,9 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
         target[...] = original - step * direction
         below = float(function())
         target[...] = original
-        errors.append(GradientError(name, float((gradients[name] * direction).sum()), (above - below) / (2 * step)))
+        errors.append(GradientError(name, float((gradient * direction).sum()), (above - below) / (2 * step)))
     return errors
+
+
+def _shown(gradient: Any) -> str:
+    return "no gradient" if gradient is None else f"a gradient of shape {getattr(gradient, 'shape', None)}"

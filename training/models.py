@@ -1,4 +1,7 @@
-"""The book's networks, with its constructors. More are made from :class:`training.network.Network` in one line."""
+"""The book's networks, with its constructors, and one of today's.
+
+Any other is a :class:`training.network.Network` over a :class:`layers.Sequential`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layers import Affine, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
+from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import Init
 from training.network import Network
 
@@ -162,8 +165,49 @@ class DeepConvNet(Network):
         super().__init__(layers, tuple(input_dim), {"model": "DeepConvNet", "arguments": arguments})
 
 
+class ConvNet(Network):
+    """What one would build today: three convolutions, each with batch normalisation and relu, the first two with a
+    pooling; dropout; one affine layer. Smaller and quicker to train than :class:`DeepConvNet`, and as accurate.
+
+    Args:
+        input_dim: (C, H, W).
+        filters: filters of the 5×5, the 3×3 and the last 3×3 convolution, which is not padded.
+        dropout_ratio: before the affine layer.
+        output_size: number of classes.
+    """
+
+    def __init__(
+        self,
+        input_dim: tuple[int, int, int] = (1, 28, 28),
+        filters: tuple[int, int, int] = (16, 32, 64),
+        dropout_ratio: float = 0.5,
+        output_size: int = 10,
+        dtype: Any = "float32",
+    ) -> None:
+        arguments = {
+            "input_dim": list(input_dim),
+            "filters": list(filters),
+            "dropout_ratio": dropout_ratio,
+            "output_size": output_size,
+        }
+        features: list[Any] = []
+        channels = input_dim[0]
+        for count, size, pad, pooled in zip(filters, (5, 3, 3), (2, 1, 0), (True, True, False), strict=True):
+            features += [Convolution.of(channels, count, size, pad=pad, dtype=dtype)]
+            features += [BatchNormalization.of(count, dtype=dtype), Relu()]
+            features += [Pooling(2, 2, stride=2)] if pooled else []
+            channels = count
+        channels, height, width = Sequential(*features).output_shape(tuple(input_dim))
+        layers = Sequential(
+            *features,
+            Dropout(dropout_ratio),
+            Affine.of(channels * height * width, output_size, "xavier", dtype),
+        )
+        super().__init__(layers, tuple(input_dim), {"model": "ConvNet", "arguments": arguments})
+
+
 MODELS: dict[str, type[Network]] = {
-    model.__name__: model for model in (TwoLayerNet, MultiLayerNet, SimpleConvNet, DeepConvNet)
+    model.__name__: model for model in (TwoLayerNet, MultiLayerNet, SimpleConvNet, DeepConvNet, ConvNet)
 }
 
 
@@ -180,7 +224,7 @@ def build(config: Mapping[str, Any]) -> Network:
         arguments["input_dim"] = tuple(arguments["input_dim"])
     try:
         return MODELS[name](**arguments)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{name} cannot be built from {arguments}: {error}") from error
 
 

@@ -39,6 +39,11 @@ class Network:
         self.input_dim = tuple(input_dim)
         self.config = config
         self.last_layer = SoftmaxWithLoss()
+        if not len(layers):
+            raise ValueError("a network needs at least one layer")
+        for name, layer in layers.layers.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"a network takes layers derived from layers.Layer; {name!r} is {layer!r}")
         scores = layers.output_shape(self.input_dim)
         if len(scores) != 1:
             raise ValueError(f"a classifier ends in (classes,) scores; {layers!r} makes {scores} of {self.input_dim}")
@@ -62,6 +67,8 @@ class Network:
         """The share of samples whose highest score is their label's; every sample counts."""
         if not len(x):
             raise ValueError("accuracy needs at least one sample")
+        if t.shape not in ((len(x),), (len(x), self.classes)):
+            raise ValueError(f"labels of {len(x)} samples are {(len(x),)} or {(len(x), self.classes)}, got {t.shape}")
         correct: Any = 0
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)
@@ -121,7 +128,11 @@ class Network:
             own[name][...] = asarray(array, own[name].dtype)
 
     def astype(self, dtype: Any) -> Network:
-        """Converts parameters and state to a floating dtype. Returns the network."""
+        """Converts parameters and state to a floating dtype. Returns the network.
+
+        Raises:
+            TypeError: the dtype is not floating.
+        """
         self.layers.astype(dtype)
         self._bind()
         return self
@@ -137,11 +148,11 @@ class Network:
 
         Reads every array involved, so it waits for the device; the random state and running statistics are kept.
         """
+        if not _finite(x):
+            return "the input"
         for layer, name, array in self._named():
             if not _finite(array):
                 return f"parameter {name} of layer {layer}"
-        if not _finite(x):
-            return "the input"
         with self._undisturbed():
             for layer_name, layer in self.layers.layers.items():
                 x = layer.forward(x, True) if layer.takes_train_flg else layer.forward(x)
@@ -160,15 +171,17 @@ class Network:
         return {**self.params, **self.state}
 
     def _leaves(self) -> Iterator[tuple[int, Layer]]:
-        """Layers with parameters of their own, in order, numbered among those with the same kind of parameters:
-        the second with a W has W2 and b2, the first with a gamma gamma1 and beta1.
+        """Layers with parameters of their own, in order, numbered among those that share a name with them: the
+        second with a W or a b has W2 and b2, the first with a gamma gamma1 and beta1.
         """
         counts: Counter[str] = Counter()
         for _, layer in _walk("", self.layers):
-            if layer.params:
-                first = next(iter(layer.params))
-                counts[first] += 1
-                yield counts[first], layer
+            names = [*layer.params, *layer.state]
+            if names:
+                number = 1 + max(counts[name] for name in names)
+                for name in names:
+                    counts[name] = number
+                yield number, layer
 
     def _bind(self) -> None:
         leaves = list(self._leaves())

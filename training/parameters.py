@@ -31,18 +31,17 @@ class ParameterDict(dict):
             start = stop
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self:
-            raise KeyError(f"no parameter {name!r}; there are {', '.join(self)}")
+        self._check(name, value)
         view = self[name]
-        if value is view:
-            return
-        if getattr(value, "shape", None) != view.shape:
-            raise ValueError(f"{name} has shape {view.shape}, cannot take {getattr(value, 'shape', type(value))}")
-        view[...] = value
+        if value is not view:
+            view[...] = value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Copies each of the given arrays into the view of its name."""
-        for name, value in dict(*args, **kwargs).items():
+        given = dict(*args, **kwargs)
+        for name, value in given.items():
+            self._check(name, value)
+        for name, value in given.items():
             self[name] = value
 
     def copy(self) -> ParameterDict:
@@ -54,6 +53,13 @@ class ParameterDict(dict):
             dict.__setitem__(clone, name, clone.flat[start : start + view.size].reshape(view.shape))
             start += view.size
         return clone
+
+    def _check(self, name: str, value: Any) -> None:
+        if name not in self:
+            raise KeyError(f"no parameter {name!r}; there are {', '.join(self)}")
+        shape = self[name].shape
+        if getattr(value, "shape", None) != shape:
+            raise ValueError(f"{name} has shape {shape}, cannot take {getattr(value, 'shape', type(value))}")
 
     def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("the parameters' names are fixed: they are views of one buffer")

@@ -6,6 +6,7 @@ must see earlier (is the loss finite?) comes as an asynchronous copy, looked at 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backend import array_module, asnumpy, copy_to_host, profiling, synchronize
+from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
 from backend.arrays import HostCopy
 from training.clipping import clip_gradients
 from training.data import Loader
@@ -107,8 +108,8 @@ class Trainer:
             raise ValueError(f"epochs is at least 1, not {epochs}")
         if patience is not None and patience < 1:
             raise ValueError(f"patience is at least 1 epoch, not {patience}")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm is above 0, not {clip_norm}")
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise ValueError(f"clip_norm is above 0 and finite, not {clip_norm}")
         self.network = network
         self.train_loader = train
         self.test_loader = test
@@ -123,8 +124,9 @@ class Trainer:
         self.step = 0
         self.samples = 0
         self._stop = False
+        self._place = (0, 0)
         self._best_arrays: dict[str, Any] = {}
-        self._losses: deque[tuple[int, HostCopy]] = deque()
+        self._losses: deque[tuple[int, int, int, HostCopy]] = deque()
 
     def train(self) -> list[EpochResult]:
         """Runs all epochs, or until :meth:`stop` or the end of patience. Returns the history.
@@ -133,10 +135,12 @@ class Trainer:
             NonFiniteError: the loss is infinite or NaN. The parameters are those before the step where the loss
                 could be read at once (on the CPU); on a GPU a few steps may have followed.
         """
+        self._stop = False
         for epoch in range(len(self.history) + 1, self.epochs + 1):
             for callback in self.callbacks:
                 callback.on_epoch_begin(self, epoch)
-            result = self._epoch(epoch)
+            with threads.single_threaded_blas():
+                result = self._epoch(epoch)
             self.history.append(result)
             if self.best is None or result.test_accuracy > self.best.test_accuracy:
                 self._keep_best(result)
@@ -170,7 +174,7 @@ class Trainer:
         """Mean loss and accuracy over all samples of a loader, in evaluation mode."""
         network = self.network
         totals = array_module(network.params.flat).zeros(2, "float64")
-        with EVALUATE, closing(loader.epoch(0)) as batches:
+        with threads.single_threaded_blas(), EVALUATE, closing(loader.epoch(0)) as batches:
             for x, t in batches:
                 scores = network.predict(x)
                 totals[0] += network.last_layer.forward(scores, t) * len(t)
@@ -180,9 +184,11 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> EpochResult:
         start = time.perf_counter()
+        self._losses.clear()
         self._totals = array_module(self.network.params.flat).zeros(3, "float64")
         with closing(self.train_loader.epoch(epoch - 1)) as batches:
-            while True:
+            for index in itertools.count():
+                self._place = (epoch - 1, index)  # where the loader would make this batch again
                 with DATA:
                     batch = next(batches, None)
                 if batch is None:
@@ -196,6 +202,12 @@ class Trainer:
         trained = time.perf_counter()
         loss_sum, correct, samples = asnumpy(self._totals)
         test_loss, test_accuracy = self.evaluate(self.test_loader)
+        if not math.isfinite(test_loss):
+            place = self.network.find_non_finite(*self.test_loader.batch(0, 0)) or "the softmax loss itself"
+            raise NonFiniteError(
+                f"the test loss is {test_loss} after step {self.step} (epoch {epoch}); the first number that is not "
+                f"finite is in {place}; a smaller learning rate or clipped gradients may help"
+            )
         return EpochResult(
             epoch,
             float(loss_sum / samples),
@@ -212,7 +224,7 @@ class Trainer:
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.step)
         loss = network.step_gradients(x, t)
-        self._losses.append((self.step, copy_to_host(loss)))
+        self._losses.append((self.step, *self._place, copy_to_host(loss)))
         self._check_losses(wait=False)
         with UPDATE:
             if self.clip_norm is not None:
@@ -226,11 +238,10 @@ class Trainer:
 
     def _check_losses(self, wait: bool) -> None:
         """Looks at the losses that have arrived (all of them, with ``wait``)."""
-        while self._losses and (wait or self._losses[0][1].done):
-            step, copy = self._losses.popleft()
+        while self._losses and (wait or self._losses[0][-1].done):
+            step, epoch, index, copy = self._losses.popleft()
             loss = float(copy.get())
             if not math.isfinite(loss):
-                epoch, index = divmod(step, len(self.train_loader))
                 batch = self.train_loader.batch(epoch, index)
                 place = self.network.find_non_finite(*batch) or "the softmax loss itself"
                 raise NonFiniteError(
@@ -240,9 +251,9 @@ class Trainer:
                 )
 
     def _keep_best(self, result: EpochResult) -> None:
-        self.best = result
         arrays = {"params": self.network.params.flat, **self.network.state}
         self._best_arrays = {name: array.copy() for name, array in arrays.items()}
+        self.best = result  # last: an interrupt between the two must not leave a best without its arrays
 
     def _out_of_patience(self, epoch: int) -> bool:
         return self.patience is not None and self.best is not None and epoch - self.best.epoch >= self.patience

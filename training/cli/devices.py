@@ -1,0 +1,70 @@
+"""``xpnet devices``: what this machine can compute on, and what it lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.cli.common import json_option, mistakes
+
+
+@click.command("devices")
+@json_option
+def command(as_json: bool) -> None:
+    """Show the CPU, its BLAS, the GPUs, and what is missing with the remedy."""
+    found = inspect()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    cpu, cuda = found["cpu"], found["cuda"]
+    click.echo(f"cpu     {cpu['model']}, {cpu['cores']} cores, {cpu['threads']} threads used")
+    for blas in cpu["blas"]:
+        click.echo(f"        {blas['name']} {blas['version']} ({blas['architecture']}), {blas['threads']} threads")
+    for gpu in cuda["gpus"]:
+        size = f"{gpu['memory'] / 2**30:.1f} GiB"
+        click.echo(f"cuda:{gpu['index']}  {gpu['model']}, compute capability {gpu['compute_capability']}, {size}")
+    if cuda["gpus"]:
+        click.echo(f"        CuPy {cuda['cupy_version']}")
+    if cuda["problem"]:
+        click.echo(f"cuda    not usable: {cuda['problem']}")
+        click.echo(f"        remedy: {cuda['remedy']}")
+
+
+def inspect() -> dict[str, Any]:
+    """What was found, ready for JSON."""
+    import backend
+
+    with mistakes():
+        threads = backend.threads.limit()
+    cpu = {"model": _cpu_model(), "cores": os.cpu_count(), "threads": threads, "blas": blas()}
+    return {"cpu": cpu, "cuda": asdict(backend.inspect_cuda())}
+
+
+def blas() -> list[dict[str, Any]]:
+    """The BLAS libraries in this process."""
+    import numpy  # noqa: F401  (brings its BLAS)
+    from threadpoolctl import threadpool_info
+
+    return [
+        {
+            "name": library["internal_api"],
+            "version": library["version"],
+            "architecture": library.get("architecture", "unknown architecture"),
+            "threads": library["num_threads"],
+        }
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+def _cpu_model() -> str:
+    description = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows a little
+    lines = description.read_text(encoding="utf-8").splitlines() if description.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,130 @@
+"""``xpnet evaluate``: how right a trained model is on test data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.cli.common import (
+    EVALUATION_BATCH,
+    Mistake,
+    Name,
+    check_fit,
+    choose_place,
+    data_dir_option,
+    dataset_names,
+    device_option,
+    find_model,
+    json_option,
+    load_data,
+    mistakes,
+    model_names,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from training.data import Dataset
+    from training.evaluation import Predictions
+    from training.network import Network
+
+
+@click.command("evaluate")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--model", type=Name(model_names), help="What an .npz file holds the parameters of.")
+@click.option("--dataset", type=Name(dataset_names), help="Test data.  [default: the run's]")
+@data_dir_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=EVALUATION_BATCH, help="Images computed at a time.")
+@device_option
+@threads_option
+@json_option
+def command(
+    run: Path | None,
+    model: str | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    batch_size: int,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure a model on test data: loss, accuracy, and each class.
+
+    RUN is the folder of a run, a .safetensors file or, with --model, an .npz file; by default the newest run in runs/.
+    """
+    from training.data import EMBEDDED, Loader
+    from training.evaluation import predict
+
+    file = find_model(run)
+    choose_place(device, threads)
+    if file.suffix == ".npz":
+        data = load_data(dataset or EMBEDDED, data_dir, show_progress=not as_json)
+        network = _from_npz(file, model, data)
+    else:
+        network = _from_safetensors(file, model)
+        known = dataset or (network.config or {}).get("dataset", EMBEDDED)
+        data = load_data(known, data_dir, show_progress=not as_json)
+    check_fit(network, data)
+    predictions = predict(network, Loader(data.test_images, data.test_labels, batch_size, shuffle=False))
+    if as_json:
+        click.echo(json.dumps(_record(file, network, data, predictions), allow_nan=False))
+    else:
+        _print(_record(file, network, data, predictions))
+
+
+def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
+    from training.cli.train import build_network
+
+    if model is None:
+        raise Mistake(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")
+    with mistakes():
+        network = build_network(model, data)
+        network.load_params(file)
+    return network
+
+
+def _from_safetensors(file: Path, model: str | None) -> Network:
+    from training.run_folder import load_network
+
+    with mistakes():
+        network = load_network(file)
+    if model is not None and model != type(network).__name__:
+        raise Mistake(f"{file} is a {type(network).__name__}, not a {model}")
+    return network
+
+
+def _record(file: Path, network: Network, data: Dataset, predictions: Predictions) -> dict[str, Any]:
+    confusion = predictions.confusion()
+    classes = [
+        {"class": name, "correct": int(row[label]), "samples": int(row.sum())}
+        for label, (name, row) in enumerate(zip(data.classes, confusion, strict=True))
+    ]
+    return {
+        "file": str(file),
+        "model": type(network).__name__,
+        "dataset": data.name,
+        "loss": predictions.loss,
+        "accuracy": predictions.accuracy,
+        "correct": predictions.correct,
+        "samples": len(predictions.labels),
+        "classes": classes,
+    }
+
+
+def _print(record: dict[str, Any]) -> None:
+    click.echo(f"model     {record['model']}, {click.format_filename(record['file'])}")
+    click.echo(f"data      {record['dataset']}, {record['samples']:,} test images")
+    click.echo(f"loss      {record['loss']:.4f}")
+    click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
+    click.echo()
+    width = max(len("class"), *(len(entry["class"]) for entry in record["classes"]))
+    click.echo(f"{'class':{width}}  correct      of  accuracy")
+    for entry in record["classes"]:
+        counts = f"{entry['correct']:7,} {entry['samples']:7,}"
+        click.echo(f"{entry['class']:{width}}  {counts}  {_share(entry):>8}")
+
+
+def _share(record: dict[str, Any]) -> str:
+    return f"{100 * record['correct'] / record['samples']:.2f} %" if record["samples"] else "-"

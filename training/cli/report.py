@@ -1,0 +1,89 @@
+"""What ``xpnet train`` prints: for people, as JSON, or next to nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.progress import epoch_line
+from training.run_folder import json_line
+
+if TYPE_CHECKING:
+    from training.cli.common import Place
+    from training.data import Dataset
+    from training.network import Network
+    from training.run_folder import RunFolder
+    from training.trainer import EpochResult, Trainer
+
+
+class Report:
+    """Lines for people go to standard output; with JSON there, the header goes to standard error.
+
+    Args:
+        quiet: only the end and what goes wrong.
+        as_json: one JSON object per epoch and one at the end.
+    """
+
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self._quiet = quiet
+        self._json = as_json
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a progress bar is wanted and can be drawn."""
+        return sys.stderr.isatty() and not self._quiet
+
+    def header(self, network: Network, data: Dataset, place: Place, folder: RunFolder) -> None:
+        """What is trained, on what, and where it is kept."""
+        if self._quiet:
+            return
+        parameters = sum(array.size for array in network.params.values())
+        size = "x".join(map(str, data.input_dim))
+        train, test = len(data.train_labels), len(data.test_labels)
+        lines = {
+            "model": f"{type(network).__name__}, {parameters:,} parameters",
+            "data": f"{data.name}: {train:,} training and {test:,} test images {size}, {len(data.classes)} classes",
+            "device": str(place),
+            "threads": str(place.threads),
+            "folder": click.format_filename(folder.path),
+        }
+        for key, text in lines.items():
+            click.echo(f"{key:8} {text}", err=self._json)
+
+    def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any]) -> None:
+        """An epoch's line."""
+        if self._quiet:
+            return
+        click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"]))
+
+    def interrupted(self, trainer: Trainer, folder: RunFolder) -> None:
+        """Where the model is after Ctrl-C, said before anything else is done."""
+        if trainer.best is None:
+            what = "no epoch had ended; the model as it was"
+        else:
+            what = f"the best model so far, of epoch {trainer.best.epoch},"
+        click.echo(f"Interrupted: {what} is in {click.format_filename(folder.model)}", err=True)
+
+    def end(self, trainer: Trainer, folder: RunFolder, seconds: float, interrupted: bool) -> None:
+        """The last line."""
+        best, last = trainer.best, trainer.history[-1] if trainer.history else None
+        if self._json:
+            record = {
+                "best_epoch": best and best.epoch,
+                "best_test_accuracy": best and best.test_accuracy,
+                "test_accuracy": last and last.test_accuracy,
+                "epochs": len(trainer.history),
+                "seconds": seconds,
+                "folder": str(folder.path),
+                "interrupted": interrupted,
+            }
+            click.echo(json_line(record))
+        elif best and last:
+            click.echo(
+                f"best: {100 * best.test_accuracy:.2f} % of the test images right, in epoch {best.epoch} of "
+                f"{len(trainer.history)}; last: {100 * last.test_accuracy:.2f} %; {seconds:.1f} s; "
+                f"{click.format_filename(folder.path)}"
+            )

@@ -1,0 +1,295 @@
+"""``xpnet train``: trains a model and keeps everything about the run in a folder."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.cli.common import (
+    EVALUATION_BATCH,
+    Name,
+    Place,
+    choose_place,
+    data_dir_option,
+    dataset_names,
+    device_option,
+    load_data,
+    mistakes,
+    model_names,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from training.cli.report import Report
+    from training.data import Dataset
+    from training.network import Network
+    from training.run_folder import RunFolder
+    from training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes a run what it is. None is: the optimizer's own default; for patience and clip_norm, without."""
+
+    dataset: str = "mnist10k"
+    model: str = "ConvNet"
+    epochs: int = 8
+    batch_size: int = 50
+    optimizer: str = "adamw"
+    lr: float | None = 0.003  # with another optimizer than this one, its own
+    schedule: str = "warmup-cosine"
+    weight_decay: float | None = 0.05  # with another optimizer than this one, its own
+    clip_norm: float | None = None
+    patience: int | None = None
+    seed: int = 0
+
+
+DEFAULTS = Settings()
+"""What ``xpnet train`` does with no option."""
+
+
+def _optimizer_names() -> Sequence[str]:
+    from training.optimizers import NAMES
+
+    return NAMES
+
+
+def _schedule_names() -> Sequence[str]:
+    from training.schedules import NAMES
+
+    return NAMES
+
+
+@click.command("train")
+@click.option("--dataset", type=Name(dataset_names), default=DEFAULTS.dataset, help="mnist10k is part of the package.")
+@data_dir_option
+@click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case.")
+@click.option("--epochs", type=click.IntRange(min=1), default=DEFAULTS.epochs, help="Times through the training data.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=DEFAULTS.batch_size, help="Images in a step.")
+@click.option("--optimizer", type=Name(_optimizer_names), default=DEFAULTS.optimizer)
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"Learning rate, the highest of the schedule.  [default: {DEFAULTS.lr} with {DEFAULTS.optimizer}, else the "
+    "optimizer's own]",
+)
+@click.option(
+    "--schedule", type=Name(_schedule_names), default=DEFAULTS.schedule, help="How the learning rate goes on."
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    help=f"[default: {DEFAULTS.weight_decay} with {DEFAULTS.optimizer}, else the optimizer's own]",
+)
+@click.option(
+    "--clip-norm", type=click.FloatRange(min=0, min_open=True), help="Scale gradients down to at most this norm."
+)
+@click.option(
+    "--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better test accuracy."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=DEFAULTS.seed,
+    help="Of first weights, shuffling and dropout: the same seed gives the same numbers, bit for bit.",
+)
+@device_option
+@threads_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the run, new or empty.  [default: runs/<time>-<model>-<dataset>]",
+)
+@click.option("--quiet", is_flag=True, help="Print the last line and errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per epoch and a last one.")
+@click.pass_context
+def command(
+    context: click.Context,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a model and keep settings, metrics, the best model and figures in a folder.
+
+    Ctrl-C ends the training and keeps the best model so far.
+    """
+    start = time.perf_counter()
+    from training.cli.report import Report
+    from training.trainer import NonFiniteError
+
+    if options["optimizer"] == DEFAULTS.optimizer:
+        for name in ("lr", "weight_decay"):
+            options[name] = getattr(DEFAULTS, name) if options[name] is None else options[name]
+    settings = Settings(**options)
+    place = choose_place(device, threads)
+    data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty() and not quiet)
+    report = Report(quiet, as_json)
+    with mistakes():
+        trainer = build_trainer(settings, data)
+        config = describe(settings, trainer, place, data, data_dir)
+        folder = create_folder(out, settings)
+    interrupted = False
+    try:
+        folder.save_config(config)
+        report.header(trainer.network, data, place, folder)
+        train(trainer, folder, report)
+    except NonFiniteError as error:
+        kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
+        raise click.ClickException(f"{error}{kept}") from error
+    except KeyboardInterrupt:
+        interrupted = True
+        keep_model(trainer, folder)
+        report.interrupted(trainer, folder)
+    if trainer.best is not None:
+        trainer.restore_best()
+        draw_figures(trainer, data, folder)
+    report.end(trainer, folder, time.perf_counter() - start, interrupted)
+    if interrupted:
+        context.exit(130)
+
+
+def build_network(model: str, data: Dataset) -> Network:
+    """The model called ``model`` in the size that the data needs, with first weights; it remembers the data's classes.
+
+    Raises:
+        ValueError: the model cannot take images of this size.
+    """
+    from training.models import build
+
+    arguments: dict[str, Any] = {"output_size": len(data.classes)}
+    if model == "TwoLayerNet":
+        arguments |= {"input_size": prod(data.input_dim), "hidden_size": 50}
+    else:
+        arguments["input_dim"] = data.input_dim
+    if model == "SimpleConvNet":
+        arguments["weight_init_std"] = "he"
+    network = build({"model": model, "arguments": arguments})
+    about_data = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.input_dim)}
+    network.config = {**(network.config or {}), **about_data}
+    return network
+
+
+def build_trainer(settings: Settings, data: Dataset) -> Trainer:
+    """Everything that the settings describe, ready to train; the same for the same seed, bit for bit."""
+    from backend import random
+    from training import optimizers, schedules
+    from training.data import Loader
+    from training.trainer import Trainer
+
+    random.seed(settings.seed)
+    network = build_network(settings.model, data)
+    train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed)
+    optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
+    return Trainer(
+        network,
+        train_loader,
+        Loader(data.test_images, data.test_labels, EVALUATION_BATCH, shuffle=False),
+        optimizer,
+        epochs=settings.epochs,
+        schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
+        clip_norm=settings.clip_norm,
+        patience=settings.patience,
+    )
+
+
+def create_folder(out: Path | None, settings: Settings) -> RunFolder:
+    """The folder ``out``, or one named by time, model and data set."""
+    from training.run_folder import RunFolder
+
+    return RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
+
+
+def train(trainer: Trainer, folder: RunFolder, report: Report) -> None:
+    """Trains; after each epoch the metrics, and the model if it is the best so far, are on disk."""
+    from training.progress import ProgressBar
+    from training.trainer import Callback, EpochResult
+
+    class Keep(Callback):
+        def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
+            is_best = trainer.best is result
+            if is_best:
+                folder.save_model(trainer.network)
+            metrics = {**result.as_dict(), "best": is_best}
+            folder.add_metrics(metrics)
+            report.epoch(result, trainer.epochs, metrics)
+
+    bar = ProgressBar() if report.shows_progress else None
+    trainer.callbacks += [bar, Keep()] if bar else [Keep()]
+    with bar or nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
+        trainer.train()
+
+
+def keep_model(trainer: Trainer, folder: RunFolder) -> None:
+    """Writes the best model, or the model as it is where no epoch has ended."""
+    if trainer.best is not None:
+        trainer.restore_best()
+    folder.save_model(trainer.network)
+
+
+def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
+    """Draws learning curves, and of the model as it is the confusion matrix, worst mistakes and filters."""
+    from backend import asnumpy
+    from training import figures
+    from training.evaluation import predict
+
+    predictions = predict(trainer.network, trainer.test_loader)
+    weights = asnumpy(next(iter(trainer.network.params.values())))
+    drawn = {
+        "learning_curves": figures.learning_curves(trainer.history),
+        "confusion_matrix": figures.confusion_matrix(predictions, data.classes),
+        "worst_mistakes": figures.worst_mistakes(data.test_images, predictions, data.classes),
+        "filters": figures.filters(weights, data.input_dim),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, folder.figure(name))
+
+
+def describe(
+    settings: Settings, trainer: Trainer, place: Place, data: Dataset, data_dir: Path | None
+) -> dict[str, Any]:
+    """What ``config.json`` says: enough to repeat the run, and on what it ran."""
+    import importlib.metadata
+
+    import numpy
+
+    from backend import inspect_cuda
+    from training.cli.devices import blas
+
+    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == place.device.index), None)
+    on_gpu = place.device.kind == "cuda" and gpu is not None
+    return {
+        "settings": {
+            **asdict(settings),
+            "lr": trainer.optimizer.lr,
+            "weight_decay": trainer.optimizer.weight_decay,
+            "data_dir": data_dir and str(data_dir),
+        },
+        "model": trainer.network.config,
+        "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
+        "device": {"name": place.device.name, "model": gpu.model if on_gpu and gpu else None, "no_gpu": place.no_gpu},
+        "threads": place.threads,
+        "blas": blas(),
+        "versions": {
+            "xpnet": importlib.metadata.version("xpnet"),
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "cupy": inspect_cuda().cupy_version or None,
+        },
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,73 @@
+"""What a network says of labelled samples: its loss, its hits, and which samples it gets most wrong."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from backend import array_module, asnumpy, threads
+from training.data import Loader
+from training.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The answers to N samples, in their order and on the host.
+
+    Attributes:
+        loss: mean cross-entropy.
+        labels: the right classes, int (N,).
+        predicted: the classes with the highest scores, int (N,).
+        probabilities: softmax of the scores, floating (N, classes).
+    """
+
+    loss: float
+    labels: numpy.ndarray
+    predicted: numpy.ndarray
+    probabilities: numpy.ndarray
+
+    @property
+    def correct(self) -> int:
+        """How many samples are classified right."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of samples classified right."""
+        return self.correct / len(self.labels)
+
+    def confusion(self) -> numpy.ndarray:
+        """How many samples of class i (rows) were taken for class j (columns): int64 (classes, classes)."""
+        classes = self.probabilities.shape[1]
+        pairs = self.labels.astype(numpy.int64) * classes + self.predicted
+        return numpy.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+    def worst_mistakes(self, count: int) -> numpy.ndarray:
+        """Indices of at most ``count`` misclassified samples, the least probability of the right class first."""
+        wrong = numpy.flatnonzero(self.predicted != self.labels)
+        right_probability = self.probabilities[wrong, self.labels[wrong]]
+        return wrong[numpy.argsort(right_probability, kind="stable")[:count]]
+
+
+def predict(network: Network, samples: Loader) -> Predictions:
+    """Runs a network in evaluation mode over an unshuffled loader.
+
+    Loss and hits are those of :meth:`training.trainer.Trainer.evaluate` to the last bit, given the same batches.
+
+    Raises:
+        ValueError: the samples do not fit the network.
+    """
+    loss: Any = array_module(network.params.flat).zeros((), "float64")
+    kept: list[tuple[Any, Any, Any]] = []
+    with threads.single_threaded_blas(), closing(samples.epoch(0)) as batches:  # as in training: the same bits
+        for x, t in batches:
+            scores = network.predict(x)
+            loss += network.last_layer.forward(scores, t) * len(t)
+            kept.append((t, scores.argmax(axis=1), network.last_layer.y))
+    labels, predicted, probabilities = (
+        numpy.concatenate([asnumpy(part) for part in parts]) for parts in zip(*kept, strict=True)
+    )
+    return Predictions(float(asnumpy(loss)) / samples.samples, labels, predicted, probabilities)
