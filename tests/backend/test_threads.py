@@ -1,0 +1,315 @@
+"""Work shared among threads: every call once, errors passed on, BLAS held to one thread and let go again."""
+
+import threading
+
+import numpy as np
+import pytest
+import threadpoolctl
+from checks import thread_limit
+
+from backend import threads
+
+LIMITS = [1, 2, 3, 4]
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 17])
+def test_every_index_is_called_once(limit, count):
+    calls = [0] * count
+    lock = threading.Lock()
+
+    def note(index):
+        with lock:
+            calls[index] += 1
+
+    with thread_limit(limit):
+        threads.run(note, count)
+    assert calls == [1] * count
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_results_do_not_depend_on_the_threads(limit):
+    x = np.random.default_rng(0).standard_normal((40, 200))
+    expected = [float(np.exp(row).sum()) for row in x]
+    results = [0.0] * 40
+
+    def work(index):
+        results[index] = float(np.exp(x[index]).sum())
+
+    with thread_limit(limit):
+        threads.run(work, 40)
+    assert results == expected
+
+
+@pytest.mark.parametrize("limit", [2, 3, 4])
+def test_calls_run_side_by_side(limit):
+    """All must arrive at the barrier at the same time: one after the other they never would."""
+    barrier = threading.Barrier(limit)
+    seen = set()
+
+    def meet(index):
+        barrier.wait(timeout=20)
+        seen.add(threading.get_ident())
+
+    with thread_limit(limit):
+        threads.run(meet, limit)
+    assert len(seen) == limit
+
+
+def test_one_thread_stays_on_the_caller():
+    seen = []
+    with thread_limit(1):
+        threads.run(lambda index: seen.append((index, threading.get_ident())), 3)
+    assert seen == [(index, threading.get_ident()) for index in range(3)]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("where", [0, 5, 19])
+def test_an_exception_is_raised_here_and_stops_the_rest(limit, where):
+    started, finished, lock = [], [], threading.Lock()
+
+    def work(index):
+        with lock:
+            started.append(index)
+        if index == where:
+            raise ZeroDivisionError(f"call {index}")
+        with lock:
+            finished.append(index)
+
+    before = blas_threads()
+    with thread_limit(limit):
+        with pytest.raises(ZeroDivisionError, match=f"call {where}"):
+            threads.run(work, 20)
+        assert set(started) == set(finished) | {where}, "run returned while a call was under way"
+        assert len(started) == len(set(started))
+        assert blas_threads() == before
+        calls = []
+        threads.run(calls.append, 9)  # and the threads go on working
+        assert sorted(calls) == list(range(9))
+
+
+@pytest.mark.parametrize("raiser", ["caller", "helper"])
+def test_an_exception_waits_for_the_other_thread(raiser):
+    """One thread raises while the other is inside a call; buffers must be free of it when run returns."""
+    barrier, release, done = threading.Barrier(2), threading.Event(), []
+    caller = threading.get_ident()
+
+    def work(index):
+        barrier.wait(timeout=20)
+        if (threading.get_ident() == caller) == (raiser == "caller"):
+            release.set()
+            raise KeyError(index)
+        release.wait(timeout=20)
+        done.append(index)
+
+    with thread_limit(2), pytest.raises(KeyError):
+        threads.run(work, 2)
+    assert len(done) == 1
+
+
+def test_no_calls_are_handed_out_after_an_exception():
+    barrier, calls, lock = threading.Barrier(2), [], threading.Lock()
+    raised = threading.Event()
+
+    def work(index):
+        with lock:
+            calls.append(index)
+        if index < 2:
+            barrier.wait(timeout=20)
+        if index == 0:
+            raised.set()
+            raise KeyError(index)
+        raised.wait(timeout=20)
+
+    with thread_limit(2), pytest.raises(KeyError):
+        threads.run(work, 1000)
+    assert len(calls) < 1000
+
+
+def test_a_call_inside_another_runs_in_turn():
+    calls, lock = [], threading.Lock()
+
+    def inner(index):
+        with lock:
+            calls.append((threading.get_ident(), index))
+
+    def outer(index):
+        mine = []
+        threads.run(lambda i: mine.append(threading.get_ident()), 3)
+        assert set(mine) == {threading.get_ident()}
+        threads.run(inner, 3)
+
+    with thread_limit(3):
+        threads.run(outer, 4)
+    assert sorted(index for _, index in calls) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_a_call_inside_another_takes_no_thread_that_is_free():
+    """The second inner call would start beside the first, which waits for it, if a free thread were given it."""
+    met = []
+
+    def outer(index):
+        if index == 0:
+            started = threading.Event()
+            threads.run(lambda inner: started.set() if inner else met.append(started.wait(timeout=0.3)), 2)
+
+    with thread_limit(4):
+        threads.run(outer, 2)
+    assert met == [False]
+
+
+def test_calls_run_side_by_side_again_after_nesting_and_errors():
+    with thread_limit(2):
+        with pytest.raises(KeyError):
+            threads.run(lambda index: threads.run({}.__getitem__, 2), 4)
+        barrier = threading.Barrier(2)
+        threads.run(lambda index: barrier.wait(timeout=20), 2)
+        assert not barrier.broken
+
+
+def test_two_callers_at_once():
+    totals = [[], []]
+
+    def caller(number):
+        for _ in range(20):
+            threads.run(totals[number].append, 10)
+
+    with thread_limit(3):
+        callers = [threading.Thread(target=caller, args=(number,)) for number in (0, 1)]
+        before = blas_threads()
+        for thread in callers:
+            thread.start()
+        for thread in callers:
+            thread.join(timeout=60)
+        assert not any(thread.is_alive() for thread in callers)
+        assert blas_threads() == before
+    assert [sorted(total) for total in totals] == [sorted([*range(10)] * 20)] * 2
+
+
+# -- BLAS ----------------------------------------------------------------------------------------------------
+
+
+def anyone_may_set_blas():
+    """threadpoolctl lets one thread alone set OpenBLAS until it is told otherwise: here each test starts free."""
+    controller = threadpoolctl.OpenBLASController
+    if hasattr(controller, "clear_controlling_thread"):
+        controller.clear_controlling_thread(force=True)
+
+
+@pytest.fixture
+def two_blas_threads():
+    """BLAS at two threads, whatever this machine has."""
+    anyone_may_set_blas()
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        if set(blas_threads()) != {2}:
+            pytest.skip(f"this BLAS cannot be set to two threads: {threadpoolctl.threadpool_info()}")
+        anyone_may_set_blas()
+        yield
+        anyone_may_set_blas()
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_blas_has_one_thread_inside_and_its_own_number_after(two_blas_threads, limit):
+    """With one thread of ours too: how a product is summed up must not depend on the limit."""
+    inside = []
+    with thread_limit(limit):
+        threads.run(lambda index: inside.append(set(blas_threads())), 4)
+    assert inside == [{1}] * 4
+    assert set(blas_threads()) == {2}
+
+
+def test_blas_is_let_go_after_an_exception(two_blas_threads):
+    with thread_limit(2), pytest.raises(KeyError):
+        threads.run({}.__getitem__, 4)
+    assert set(blas_threads()) == {2}
+
+
+def test_the_last_to_leave_lets_blas_go(two_blas_threads):
+    with threads.single_threaded_blas():
+        with threads.single_threaded_blas():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert set(blas_threads()) == {2}
+    with pytest.raises(KeyError), threads.single_threaded_blas():
+        raise KeyError
+    assert set(blas_threads()) == {2}
+
+
+@pytest.mark.parametrize("first", ["caller", "other"])
+@pytest.mark.parametrize("last", ["caller", "other"])
+def test_two_threads_hold_blas_together(two_blas_threads, first, last):
+    """Whoever came first and whoever leaves last: it has one thread until then, and its own number after."""
+    other_may_enter, other_entered, other_may_leave = (threading.Event() for _ in range(3))
+    inside = []
+
+    def other():
+        other_may_enter.wait(timeout=20)
+        with threads.single_threaded_blas():
+            other_entered.set()
+            other_may_leave.wait(timeout=20)
+            inside.append(set(blas_threads()))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    if first == "other":
+        other_may_enter.set()
+        assert other_entered.wait(timeout=20)
+    with threads.single_threaded_blas():
+        other_may_enter.set()
+        assert other_entered.wait(timeout=20)
+        inside.append(set(blas_threads()))
+        if last == "caller":
+            other_may_leave.set()
+            thread.join(timeout=20)
+            inside.append(set(blas_threads()))
+    if last == "other":
+        inside.append(set(blas_threads()))
+        other_may_leave.set()
+        thread.join(timeout=20)
+    assert inside == [{1}] * 3
+    assert set(blas_threads()) == {2}
+
+
+def test_every_thread_in_turn_holds_blas(two_blas_threads):
+    """A loader's thread computes after the main one did, and the main one after it."""
+    inside = []
+
+    def compute():
+        threads.run(lambda index: inside.append(set(blas_threads())), 2)
+
+    with thread_limit(2):
+        for _ in range(2):
+            compute()
+            thread = threading.Thread(target=compute)
+            thread.start()
+            thread.join(timeout=20)
+            assert set(blas_threads()) == {2}
+    assert inside == [{1}] * 8
+
+
+# -- the limit -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_less_than_one_thread_is_refused(count):
+    before = threads.limit()
+    with pytest.raises(ValueError, match=f"at least 1 thread is needed, not {count}"):
+        threads.set_limit(count)
+    assert threads.limit() == before
+
+
+def test_the_limit_is_the_number_of_threads_at_most():
+    with thread_limit(3):
+        assert threads.limit() == 3
+        seen, lock = set(), threading.Lock()
+
+        def note(index):
+            with lock:
+                seen.add(threading.get_ident())
+
+        threads.run(note, 200)
+        assert len(seen) <= 3

@@ -1,0 +1,270 @@
+"""Batch normalisation against the paper's formulas, row by row."""
+
+import numpy as np
+import oracles
+import pytest
+from checks import (
+    DTYPES,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    piece_bytes,
+    thread_limit,
+    variants,
+    watched_cuts,
+    whole,
+)
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import batch_norm as module
+from kernels.batch_norm import batch_statistics, normalize, normalize_backward, normalize_backward_fixed
+
+EPSILON = 1e-5
+MATRICES = (st.integers(1, 40), st.integers(1, 6), st.sampled_from(DTYPES), st.integers(0, 1000))
+PIECES = st.sampled_from([1 << 18, 64])
+LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
+
+
+def arrays(rows, columns, dtype, seed):
+    """x, dy (M, C); gamma, beta (C,)."""
+    return (
+        normal((rows, columns), dtype, seed) * 2 + 1,
+        normal((rows, columns), dtype, seed + 1),
+        normal((columns,), dtype, seed + 2),
+        normal((columns,), dtype, seed + 3),
+    )
+
+
+def wide(dtype):
+    return "float32" if dtype == "float16" else dtype
+
+
+def forward(x, gamma, beta):
+    mean, variance = batch_statistics(x)
+    y, inverse = normalize(x, mean, variance, gamma, beta, EPSILON)
+    return y, mean, variance, inverse
+
+
+def test_statistics(device):
+    @for_all(device, *MATRICES, LAYOUTS, PIECES)
+    def check(rows, columns, dtype, seed, layout, piece):
+        x = laid_out(arrays(rows, columns, dtype, seed)[0], layout)
+        with frozen(x), piece_bytes(piece):
+            mean, variance = batch_statistics(x)
+        host = asnumpy(x)
+        _, means, variances = oracles.batch_norm(host, np.ones(columns), np.zeros(columns), EPSILON)
+        sizes = np.abs(np.float64(host)).mean(axis=0)
+        assert_close(mean, means, wide(dtype), terms=rows + 1, magnitude=sizes)
+        # deviations come from a mean that is off by terms·eps·sizes, and squaring doubles what they are off
+        eps = np.finfo(wide(dtype)).eps
+        spread = np.sqrt(variances) + (rows + 2) * eps * sizes
+        assert_close(variance, variances, wide(dtype), terms=rows + 4, magnitude=variances + 4 * spread * sizes)
+        assert_separate((mean, variance), [x])
+
+
+def test_the_variance_does_not_cancel(device):
+    """E[x²] - E[x]² in float32 would be 0 or worse for numbers near 10⁴ that spread by 1."""
+    x = backend.asarray((np.arange(1000) % 2 * 2 - 1 + 10000.0).astype("float32").reshape(-1, 1))
+    mean, variance = batch_statistics(x)
+    assert (float(mean[0]), float(variance[0])) == (10000.0, 1.0)
+
+
+def test_float16_statistics_do_not_overflow(device):
+    x = whole((100, 2), "float16", most=0)
+    x[::2] = 2000
+    mean, variance = batch_statistics(x)
+    assert mean.dtype == variance.dtype == "float32"
+    np.testing.assert_array_equal(asnumpy(mean), [1000, 1000])
+    np.testing.assert_array_equal(asnumpy(variance), [1e6, 1e6])
+
+
+def bounds(x, dy, gamma):
+    """What every number of a column is at most, for tolerances: |x - mean|·inverse, inverse, |gamma|·inverse."""
+    _, means, variances = oracles.batch_norm(x, np.ones(x.shape[1]), np.zeros(x.shape[1]), EPSILON)
+    inverse = 1 / np.sqrt(variances + EPSILON)
+    # x - mean is off by the rounding of the mean: relative to |x|, not to the deviation
+    return (np.abs(np.float64(x)).max(axis=0) + np.abs(means)) * inverse, np.abs(np.float64(gamma)) * inverse
+
+
+def test_normalize(device):
+    @for_all(device, *MATRICES, LAYOUTS, PIECES)
+    def check(rows, columns, dtype, seed, layout, piece):
+        x, _, gamma, beta = arrays(rows, columns, dtype, seed)
+        x = laid_out(x, layout)
+        mean, variance = batch_statistics(x)
+        with frozen(x, mean, variance, gamma, beta), piece_bytes(piece):
+            y, inverse = normalize(x, mean, variance, gamma, beta, EPSILON)
+        host, gamma_, beta_ = asnumpy(x), asnumpy(gamma), asnumpy(beta)
+        expected, _, variances = oracles.batch_norm(host, gamma_, beta_, EPSILON)
+        largest, _ = bounds(host, None, gamma_)
+        # the inverse follows the variance, whose relative error grows with (largest deviation)² · terms
+        assert_close(
+            inverse,
+            1 / np.sqrt(variances + EPSILON),
+            wide(dtype),
+            terms=2 * rows + 8,
+            magnitude=(1 + largest) / np.sqrt(variances + EPSILON),
+        )
+        sizes = np.abs(np.float64(gamma_)) * largest * (1 + largest) + np.abs(np.float64(beta_))
+        assert_close(y, expected, dtype, terms=3 * rows + 12, magnitude=sizes)
+        assert_separate((y, inverse), [x, mean, variance, gamma, beta])
+
+
+def test_backward(device):
+    @for_all(device, *MATRICES, LAYOUTS, PIECES)
+    def check(rows, columns, dtype, seed, layout, piece):
+        x, dy, gamma, beta = arrays(rows, columns, dtype, seed)
+        x, dy = laid_out(x, layout), laid_out(dy, layout)
+        _, mean, _, inverse = forward(x, gamma, beta)
+        with frozen(dy, x, mean, inverse, gamma), piece_bytes(piece):
+            dx, dgamma, dbeta = normalize_backward(dy, x, mean, inverse, gamma)
+        dy_, x_, gamma_ = asnumpy(dy), asnumpy(x), asnumpy(gamma)
+        expected = oracles.batch_norm_backward(dy_, x_, gamma_, EPSILON)
+        largest, scale = bounds(x_, dy_, gamma_)
+        upstream = np.abs(np.float64(dy_))
+        total = upstream.sum(axis=0)
+        growth = (1 + largest) ** 3
+        terms = 4 * rows + 16
+        sizes = (upstream + total / rows * 2) * scale * growth
+        assert_close(dx, expected[0], dtype, terms=terms, magnitude=sizes)
+        assert_close(dgamma, expected[1], wide(dtype), terms=terms, magnitude=total * growth)
+        assert_close(dbeta, expected[2], wide(dtype), terms=rows, magnitude=total)
+        assert_separate((dx, dgamma, dbeta), [dy, x, mean, inverse, gamma])
+
+
+def test_backward_of_constants(device):
+    @for_all(device, *MATRICES, LAYOUTS, PIECES)
+    def check(rows, columns, dtype, seed, layout, piece):
+        x, dy, gamma, _ = arrays(rows, columns, dtype, seed)
+        x, dy = laid_out(x, layout), laid_out(dy, layout)
+        mean = normal((columns,), wide(dtype), seed + 4)
+        inverse = abs(normal((columns,), wide(dtype), seed + 5))
+        with frozen(dy, x, mean, inverse, gamma), piece_bytes(piece):
+            dx, dgamma, dbeta = normalize_backward_fixed(dy, x, mean, inverse, gamma)
+        dy_, x_, gamma_, mean_, inverse_ = (np.float64(asnumpy(a)) for a in (dy, x, gamma, mean, inverse))
+        assert_close(dx, dy_ * gamma_ * inverse_, dtype, terms=2, magnitude=abs(dy_ * gamma_ * inverse_))
+        sizes = (abs(dy_) * (abs(x_) + abs(mean_)) * inverse_).sum(axis=0)
+        expected = (dy_ * (x_ - mean_) * inverse_).sum(axis=0)
+        assert_close(dgamma, expected, wide(dtype), terms=rows + 3, magnitude=sizes)
+        assert_close(dbeta, dy_.sum(axis=0), wide(dtype), terms=rows, magnitude=abs(dy_).sum(axis=0))
+        assert_separate((dx, dgamma, dbeta), [dy, x, mean, inverse, gamma])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 1), (7, 3), (20, 4)])
+def test_gradients_are_those_of_the_forward(device, rows, columns):
+    x, dy, gamma, beta = arrays(rows, columns, "float64", 0)
+    _, mean, variance, inverse = forward(x, gamma, beta)
+    check_gradient(
+        lambda x, gamma, beta: (forward(x, gamma, beta)[0] * dy).sum(),
+        [x, gamma, beta],
+        normalize_backward(dy, x, mean, inverse, gamma),
+    )
+    check_gradient(
+        lambda x, gamma, beta: (normalize(x, mean, variance, gamma, beta, EPSILON)[0] * dy).sum(),
+        [x, gamma, beta],
+        normalize_backward_fixed(dy, x, mean, inverse, gamma),
+    )
+
+
+def test_layouts_change_no_bit(device):
+    """Column sums may run in another order over other strides, so whole numbers: then every order is exact."""
+    x, dy = whole((16, 3)), whole((16, 3), seed=1)
+    gamma, beta = whole((3,), seed=2), whole((3,), seed=3)
+    expected = forward(x, gamma, beta)
+    for (_, x_), (_, dy_) in zip(variants(x), reversed(variants(dy)), strict=True):
+        actual = forward(x_, gamma, beta)
+        for one, other in zip(expected[:2], actual[:2], strict=True):
+            assert_same(other, one)
+        _, _, dbeta = normalize_backward(dy_, x_, actual[1], actual[3], gamma)
+        assert_same(dbeta, dy.sum(axis=0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "columns"), [(4099, 2), (4096, 3), (1500, 40)])  # 4099 is prime: nothing folds
+def test_pieces_are_put_together(device, dtype, rows, columns):
+    """Columns whose level drifts from piece to piece, so that the pieces' own means differ."""
+    x, dy, gamma, beta = arrays(rows, columns, dtype, 0)
+    x = x + backend.asarray((np.arange(rows) * 8 // rows * 2.0).astype(dtype))[:, None]
+    with piece_bytes(1 << 12), watched_cuts(module, "pieces") as cuts:
+        y, mean, variance, inverse = forward(x, gamma, beta)
+        dx, dgamma, dbeta = normalize_backward(dy, x, mean, inverse, gamma)
+    assert device.kind == "cuda" or len(cuts[0]) > 1
+    host, dy, gamma, beta = (np.float64(asnumpy(array)) for array in (x, dy, gamma, beta))
+    expected_y, expected_mean, expected_variance = oracles.batch_norm(host, gamma, beta, EPSILON)
+    expected_dx, expected_dgamma, expected_dbeta = oracles.batch_norm_backward(dy, host, gamma, EPSILON)
+    # Sums of thousands of numbers in blocks: errors grow with the blocks' depth, not with their number of terms.
+    sizes = abs(host).mean(axis=0)
+    assert_close(mean, expected_mean, wide(dtype), terms=64, magnitude=sizes)
+    assert_close(variance, expected_variance, wide(dtype), terms=128, magnitude=expected_variance + sizes)
+    assert_close(y, expected_y, dtype, terms=256, magnitude=abs(gamma) * 4 + abs(beta))
+    total = abs(dy).sum(axis=0)
+    assert_close(dbeta, expected_dbeta, wide(dtype), terms=64, magnitude=total)
+    assert_close(dgamma, expected_dgamma, wide(dtype), terms=256, magnitude=total * 4)
+    scale = abs(gamma) / np.sqrt(expected_variance)
+    assert_close(dx, expected_dx, dtype, terms=256, magnitude=(abs(dy) + 1) * 4 * scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 3, 64])
+def test_pieces_and_threads_change_no_bit(device, dtype, columns):
+    """Cut alike for any number of threads. That cutting itself changes no more than rounding, the tests above show."""
+    x, dy, gamma, beta = arrays(6000, columns, dtype, 0)
+    results = []
+    for count in (1, 2, 3):
+        with thread_limit(count), piece_bytes(1 << 12), watched_cuts(module, "pieces") as cuts:
+            y, mean, variance, inverse = forward(x, gamma, beta)
+            results.append((y, mean, variance, inverse, *normalize_backward(dy, x, mean, inverse, gamma)))
+        assert device.kind == "cuda" or all(len(slices) > 1 for slices in cuts)
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert_same(two, one)
+
+
+def test_a_constant_column_becomes_beta(device):
+    x, gamma, beta = whole((8, 2), most=0) + 3, whole((2,), seed=1) + 4, whole((2,), seed=2)
+    y, mean, variance, inverse = forward(x, gamma, beta)
+    assert_same(mean, x[0])
+    np.testing.assert_array_equal(asnumpy(variance), 0)
+    np.testing.assert_array_equal(asnumpy(y), np.broadcast_to(asnumpy(beta), (8, 2)))
+    dx, dgamma, _ = normalize_backward(whole((8, 2), seed=3), x, mean, inverse, gamma)
+    assert np.isfinite(asnumpy(dx)).all()
+    np.testing.assert_array_equal(asnumpy(dgamma), 0)
+
+
+def test_the_inverse_is_of_the_variance_plus_epsilon(device):
+    variance = backend.asarray(np.array([0.25, 3.0], "float32"))
+    zeros = backend.asarray(np.zeros(2, "float32"))
+    _, inverse = normalize(whole((1, 2)), zeros, variance, zeros, zeros, 1.0)
+    np.testing.assert_allclose(asnumpy(inverse), [1 / np.sqrt(1.25), 0.5], rtol=2e-7)
+
+
+def test_no_rows_give_no_rows(device):
+    x, dy, gamma, beta = arrays(0, 3, "float32", 0)
+    mean, variance = whole((3,)), whole((3,), most=0) + 1
+    y, inverse = normalize(x, mean, variance, gamma, beta, EPSILON)
+    assert y.shape == (0, 3)
+    for backward in (normalize_backward, normalize_backward_fixed):
+        dx, dgamma, dbeta = backward(dy, x, mean, inverse, gamma)
+        assert dx.shape == (0, 3)
+        np.testing.assert_array_equal(asnumpy(dgamma), 0)
+        np.testing.assert_array_equal(asnumpy(dbeta), 0)
+
+
+@pytest.mark.gpu
+def test_host_and_device_arrays_do_not_mix():
+    with backend.use("cuda"):
+        x, dy, gamma, beta = arrays(4, 3, "float32", 0)
+        _, mean, variance, inverse = forward(x, gamma, beta)
+        with pytest.raises(TypeError, match=r"numpy.*cupy"):
+            normalize(asnumpy(x), mean, variance, gamma, beta, EPSILON)
+        with pytest.raises(TypeError, match=r"numpy.*cupy"):
+            normalize_backward(asnumpy(dy), x, mean, inverse, gamma)
+        with pytest.raises(TypeError, match=r"numpy.*cupy"):
+            normalize_backward_fixed(asnumpy(dy), asnumpy(x), mean, inverse, gamma)

@@ -1,0 +1,129 @@
+"""col2im against a loop that adds tap after tap: the same order of additions, so every bit must agree."""
+
+import numpy as np
+import oracles
+import pytest
+from checks import (
+    assert_channels_last,
+    assert_same,
+    assert_separate,
+    column_bytes,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    thread_limit,
+    watched_cuts,
+    whole,
+)
+from geometries import cases
+from hypothesis import strategies as st
+
+from backend import asnumpy
+from kernels import col2im as module
+from kernels.col2im import col2im, window_taps
+from kernels.im2col import im2col
+from kernels.window import Window
+
+ORDERS = st.sampled_from(["CHW", "HWC"])
+
+
+def columns_of(case, make=normal):
+    (oh, ow), (fh, fw) = case.output, case.geometry.kernel
+    return make((case.shape[0] * oh * ow, case.shape[1] * fh * fw), case.dtype, case.seed)
+
+
+def test_every_geometry_to_the_bit(device):
+    @for_all(device, cases(ceil=True), ORDERS)
+    def check(case, order):
+        columns = laid_out(columns_of(case), case.layout)
+        with frozen(columns):
+            x = col2im(columns, case.shape, case.window, order)
+        wide = "float32" if case.dtype == "float16" else case.dtype
+        expected = oracles.col2im(asnumpy(columns), case.shape, case.geometry, order, wide)
+        assert_same(x, expected.astype(case.dtype))
+        assert_channels_last(x)
+        assert_separate(x, [columns])
+
+
+def test_it_is_the_adjoint_of_im2col(device):
+    """⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩, exactly in whole numbers."""
+
+    @for_all(device, cases(ceil=True, dtypes=("float64",)), ORDERS, cpu=40)
+    def check(case, order):
+        x, columns = whole(case.shape, "float64", case.seed), columns_of(case, whole)
+        forward = float((im2col(x, case.window, order) * columns).sum())
+        assert forward == float((x * col2im(columns, case.shape, case.window, order)).sum())
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+def test_parts_and_threads_change_no_bit(device, order):
+    shape, window = (5, 3, 11, 7), Window((3, 2), (2, 1), (1, 2, 0, 1), (1, 2))
+    columns = normal((5 * np.prod(window.output_size((11, 7))), 18))
+    whole_batch = col2im(columns, shape, window, order)
+    with column_bytes(600):
+        for count in (1, 2, 3):
+            with thread_limit(count), watched_cuts(module) as cuts:
+                assert_same(col2im(columns, shape, window, order), whole_batch)
+            assert len(cuts[0]) == 5
+
+
+def test_windows_that_do_not_overlap_are_put_back_as_they_were(device):
+    x = normal((2, 3, 6, 8), "float16")
+    assert_same(col2im(im2col(x, Window(2, 2)), x.shape, Window(2, 2)), x)
+
+
+def test_a_pixel_counts_the_windows_that_hold_it(device):
+    ones = col2im(whole((9, 4), most=0) + 1, (1, 1, 4, 4), Window(2))
+    expected = [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
+    np.testing.assert_array_equal(asnumpy(ones)[0, 0], expected)
+
+
+def test_pixels_that_no_window_holds_are_zero_in_recycled_memory(device):
+    window, shape = Window(1, 3), (8, 16, 31, 31)
+    columns = normal((8 * 11 * 11, 16))
+    for _ in range(2):
+        dx = asnumpy(col2im(columns, shape, window, "HWC"))
+        np.testing.assert_array_equal(dx[:, :, ::3, ::3], asnumpy(columns).reshape(8, 11, 11, 16).transpose(0, 3, 1, 2))
+        dx[:, :, ::3, ::3] = 0
+        assert not dx.any()
+        dx = None  # lets the buffer go, full of numbers
+
+
+def test_float16_is_summed_in_float32(device):
+    """2048 + 1 + 1 in float16, where each single 1 would be lost."""
+    columns = whole((3, 3), "float16", most=0)
+    columns[0, 2], columns[1, 1], columns[2, 0] = 1, 1, 2048
+    assert float(col2im(columns, (1, 1, 1, 5), Window((1, 3)))[0, 0, 0, 2]) == 2050
+
+
+def test_taps_ascend_and_meet_every_pixel_once():
+    window, image = Window((3, 2), (2, 1), (2, 1), (1, 2)), (4, 5)
+    taps = list(window_taps(window, image))
+    assert [(tap.row, tap.column) for tap in taps] == sorted((tap.row, tap.column) for tap in taps)
+    met = set()
+    for tap in taps:
+        outs = [(oh, ow) for oh in range(9)[tap.out_rows] for ow in range(9)[tap.out_columns]]
+        pixels = [(row, column) for row in range(4)[tap.in_rows] for column in range(5)[tap.in_columns]]
+        met |= {(*out, tap.row, tap.column, *pixel) for out, pixel in zip(outs, pixels, strict=True)}
+    geometry = oracles.Geometry((3, 2), (2, 1), (2, 2, 1, 1), (1, 2))
+    assert met == set(oracles.pixels(geometry, image))
+
+
+def test_taps_that_only_meet_padding_are_left_out():
+    assert [(tap.row, tap.column) for tap in window_taps(Window(3, 9, 1), (1, 1))] == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shape", "order", "message"),
+    [
+        ((9, 8), (1, 2, 4, 4), "WHC", "'CHW' or 'HWC', not 'WHC'"),
+        ((8, 8), (1, 2, 4, 4), "CHW", r"columns of \(8, 8\) .*\(1, 2, 4, 4\).*need \(9, 8\)"),
+        ((9, 4), (1, 2, 4, 4), "HWC", r"columns of \(9, 4\)"),
+        ((72,), (1, 2, 4, 4), "CHW", r"columns of \(72,\)"),
+        ((9, 8), (1, 2, 1, 4), "CHW", "window of 2 does not fit the image's height: 1"),
+    ],
+)
+def test_refusals(device, columns, shape, order, message):
+    with pytest.raises(ValueError, match=message):
+        col2im(whole(columns), shape, Window(2), order)

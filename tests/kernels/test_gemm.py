@@ -1,0 +1,127 @@
+"""Matrix products and column sums: exact in whole numbers, within a sum's rounding otherwise."""
+
+import numpy as np
+import pytest
+from checks import (
+    DTYPES,
+    assert_close,
+    assert_same,
+    assert_separate,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    variants,
+    whole,
+)
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels.gemm import accumulator, column_sums, matmul
+
+LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
+SIZES = (st.integers(0, 7), st.integers(0, 9), st.integers(0, 6))
+
+
+def product(a, b):
+    """Row times column, one by one."""
+    result = np.zeros((a.shape[0], b.shape[1]))
+    for i, k, j in np.ndindex(a.shape[0], a.shape[1], b.shape[1]):
+        result[i, j] += float(a[i, k]) * float(b[k, j])
+    return result
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float16", "float32"), ("float32", "float32"), ("float64", "float64")]
+)
+def test_accumulator(dtype, expected):
+    assert accumulator(dtype) == np.dtype(expected)
+    assert accumulator(np.dtype(dtype)) == np.dtype(expected)
+
+
+def test_matmul_is_exact_in_whole_numbers(device):
+    @for_all(device, *SIZES, st.sampled_from(DTYPES), LAYOUTS, LAYOUTS)
+    def check(m, k, n, dtype, of_a, of_b):
+        a, b = laid_out(whole((m, k), dtype), of_a), laid_out(whole((k, n), dtype, 1), of_b)
+        with frozen(a, b):
+            c = matmul(a, b)
+        assert_same(c, product(asnumpy(a), asnumpy(b)), dtype)
+        assert_separate(c, [a, b])
+
+
+def test_matmul_rounds_as_a_sum(device):
+    @for_all(device, *SIZES, st.sampled_from(DTYPES))
+    def check(m, k, n, dtype):
+        a, b = normal((m, k), dtype), normal((k, n), dtype, 1)
+        host_a, host_b = asnumpy(a), asnumpy(b)
+        sizes = product(abs(host_a), abs(host_b))
+        assert_close(matmul(a, b), product(host_a, host_b), dtype, terms=k, magnitude=sizes, roundings=1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matmul_into_an_array(device, dtype):
+    a, b = whole((4, 5), dtype), whole((5, 3), dtype, 1)
+    expected = product(asnumpy(a), asnumpy(b))
+    for _, out in variants(normal((4, 3), dtype)):
+        assert matmul(a, b, out=out) is out
+        assert_same(out, expected, dtype)
+    framed = normal((4, 5), dtype, 2)
+    edge = asnumpy(framed[:, [0, 4]]).copy()
+    matmul(a, b, out=framed[:, 1:4])  # a group's columns of an output
+    assert_same(framed[:, 1:4], expected, dtype)
+    assert_same(framed[:, [0, 4]], edge)
+
+
+def test_float16_is_multiplied_in_float32(device):
+    a = backend.asarray(np.array([[2048, 1, 1]], "float16"))
+    b = backend.asarray(np.ones((3, 1), "float16"))
+    assert asnumpy(matmul(a, b)).item() == 2050
+    a = backend.asarray(np.array([[300, 300]], "float16"))
+    b = backend.asarray(np.array([[300], [-300]], "float16"))
+    assert asnumpy(matmul(a, b)).item() == 0
+
+
+def test_column_sums_are_exact_in_whole_numbers(device):
+    @for_all(device, st.integers(0, 50), st.integers(1, 9), st.sampled_from(DTYPES), LAYOUTS)
+    def check(rows, columns, dtype, layout):
+        matrix = laid_out(whole((rows, columns), dtype), layout)
+        with frozen(matrix):
+            sums = column_sums(matrix)
+        expected = np.zeros(columns)
+        for row in asnumpy(matrix):
+            expected += row
+        assert_same(sums, expected, dtype)
+        assert_separate(sums, [matrix])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_column_sums_round_as_a_sum(device, dtype):
+    matrix = normal((500, 7), dtype)
+    host = np.float64(asnumpy(matrix))
+    assert_close(column_sums(matrix), host.sum(axis=0), dtype, terms=500, magnitude=abs(host).sum(axis=0), roundings=1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_column_sums_into_an_array(device, dtype):
+    matrix, out = whole((9, 3), dtype), normal((3,), dtype)
+    assert column_sums(matrix, out=out) is out
+    assert_same(out, column_sums(matrix))
+    slot = normal((4, 3, 2, 2), dtype)
+    before = asnumpy(slot).copy()
+    column_sums(matrix, out=slot[1, :, 0, 1])  # one tap of a weight gradient
+    before[1, :, 0, 1] = asnumpy(out)
+    assert_same(slot, before)
+
+
+def test_float16_columns_are_summed_in_float32(device):
+    ones = whole((5000, 1), "float16", most=0) + 1
+    assert asnumpy(column_sums(ones)).item() == 5000  # in float16 the sum would stay at 2048
+
+
+@pytest.mark.gpu
+def test_host_and_device_arrays_do_not_mix():
+    with backend.use("cuda"):
+        a = whole((3, 3))
+        with pytest.raises(TypeError, match=r"numpy.*cupy"):
+            matmul(a, asnumpy(a))

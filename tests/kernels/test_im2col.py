@@ -1,0 +1,119 @@
+"""im2col against one loop over every window: copies, so every bit must agree."""
+
+import numpy as np
+import oracles
+import pytest
+from checks import (
+    assert_same,
+    assert_separate,
+    column_bytes,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    thread_limit,
+    watched_cuts,
+    whole,
+)
+from geometries import cases
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import im2col as module
+from kernels.im2col import im2col
+from kernels.window import Window
+
+ORDERS = st.sampled_from(["CHW", "HWC"])
+
+
+def test_every_geometry(device):
+    @for_all(device, cases(ceil=True, dtypes=("float16", "float32", "float64", "int32", "uint8", "bool")), ORDERS)
+    def check(case, order):
+        x = laid_out(whole(case.shape, case.dtype, case.seed), case.layout)
+        with frozen(x):
+            columns = im2col(x, case.window, order)
+        assert columns.flags.c_contiguous
+        assert_same(columns, oracles.im2col(asnumpy(x), case.geometry, order))
+        assert_separate(columns, [x])
+
+
+def test_every_geometry_in_bands_of_rows(device):
+    @for_all(device, cases(ceil=True), ORDERS, st.integers(1, 400), cpu=40)
+    def check(case, order, cap):
+        x = normal(case.shape, case.dtype, case.seed)
+        with column_bytes(cap):
+            columns = im2col(x, case.window, order)
+        assert_same(columns, oracles.im2col(asnumpy(x), case.geometry, order))
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+def test_bands_and_threads_change_no_bit(device, order):
+    x, window = normal((5, 3, 11, 7)), Window((3, 2), (2, 1), (1, 2, 0, 1), (1, 2))
+    whole_batch = im2col(x, window, order)
+    with column_bytes(600):
+        for count in (1, 2, 3):
+            with thread_limit(count), watched_cuts(module) as cuts:
+                assert_same(im2col(x, window, order), whole_batch)
+            assert len(cuts[0]) > len(x), "the images were not cut into bands"
+
+
+def test_the_order_of_a_row_as_in_the_book():
+    """2 channels, a 2x2 window over 2x3 images: written out."""
+    x = np.arange(12.0).reshape(1, 2, 2, 3)
+    expected = [[0, 1, 3, 4, 6, 7, 9, 10], [1, 2, 4, 5, 7, 8, 10, 11]]
+    np.testing.assert_array_equal(im2col(x, Window(2)), expected)
+    expected = [[0, 6, 1, 7, 3, 9, 4, 10], [1, 7, 2, 8, 4, 10, 5, 11]]
+    np.testing.assert_array_equal(im2col(x, Window(2), "HWC"), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((2, 3, 4, 4), Window(1)),
+        ((2, 3, 5, 5), Window(1, 3)),
+        ((1, 2, 9, 9), Window(2, 4)),
+        ((2, 2, 1, 1), Window(4, padding=3)),
+        ((2, 1, 2, 3), Window((4, 3), padding=(3, 3, 2, 1), dilation=(1, 2))),
+        ((1, 1, 2, 2), Window(1, padding=3)),
+        ((3, 2, 5, 4), Window(3, 2, "same")),
+        ((0, 3, 5, 5), Window(3)),
+    ],
+    ids=str,
+)
+def test_named_geometries(device, shape, window):
+    x = whole(shape)
+    geometry = oracles.Geometry(window.kernel, window.stride, window.pads(shape[2:]), window.dilation)
+    for order in ("CHW", "HWC"):
+        assert_same(im2col(x, window, order), oracles.im2col(asnumpy(x), geometry, order))
+
+
+def test_nan_and_infinity_are_copied_and_padding_is_zero(device):
+    x = backend.asarray(np.array([[[[np.nan, np.inf], [-np.inf, -0.0]]]], "float32"))
+    columns = asnumpy(im2col(x, Window(2, padding=1)))
+    assert_same(columns, oracles.im2col(asnumpy(x), oracles.Geometry((2, 2), pads=(1, 1, 1, 1))))
+    assert np.isfinite(columns[:, 0]).sum() == 6  # the upper left tap meets the NaN and two infinities once each
+
+
+def test_a_large_batch_in_recycled_memory(device):
+    """Twice, so that the second runs in the first one's buffers: what they held must not show in the padding."""
+    window, x = Window(3, padding=1), normal((4, 16, 40, 40))
+    first = asnumpy(im2col(x, window)).copy()
+    im2col(x + 7, window)
+    assert_same(im2col(x, window), first)
+    edge = first.reshape(4, 40, 40, 16, 3, 3)[:, 0, :, :, 0]
+    assert not edge.any()
+    np.testing.assert_array_equal(first.reshape(4, 40, 40, 16, 3, 3)[..., 1, 1], asnumpy(x).transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "order", "message"),
+    [
+        ((3, 4, 4), "CHW", r"im2col needs images \(N, C, H, W\), got shape \(3, 4, 4\)"),
+        ((1, 1, 4, 4), "WHC", "'CHW' or 'HWC', not 'WHC'"),
+        ((1, 1, 2, 4), "CHW", "window of 3 does not fit the image's height: 2"),
+    ],
+)
+def test_refusals(device, shape, order, message):
+    with pytest.raises(ValueError, match=message):
+        im2col(whole(shape), Window(3), order)

@@ -1,0 +1,128 @@
+"""How a batch is cut: every output row in exactly one part, columns within their cap, nothing left to threads."""
+
+import itertools
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from checks import column_bytes, piece_bytes, thread_limit, whole
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels import parts
+from kernels.parts import Part
+
+CUPY = SimpleNamespace(__name__="cupy")  # cutting needs the library's name alone
+LIBRARIES = st.sampled_from([np, CUPY])
+SIZES = (st.integers(0, 70), st.integers(1, 40), st.integers(0, 3000))
+
+
+def covered(pieces):
+    return [
+        (image, row)
+        for part in pieces
+        for image in range(part.first_image, part.last_image)
+        for row in range(part.first_row, part.last_row)
+    ]
+
+
+@given(*SIZES, LIBRARIES, st.integers(1, 1 << 16))
+def test_parts_cover_every_row_once_and_in_order(images, rows, row_bytes, library, cap):
+    with column_bytes(cap):
+        pieces = parts.cut(images, rows, row_bytes, library)
+    assert covered(pieces) == list(itertools.product(range(images), range(rows)))
+    assert all(part.first_image < part.last_image and part.first_row < part.last_row for part in pieces)
+
+
+@given(*SIZES, LIBRARIES, st.integers(1, 1 << 16))
+def test_columns_stay_under_the_cap(images, rows, row_bytes, library, cap):
+    with column_bytes(cap):
+        pieces = parts.cut(images, rows, row_bytes, library)
+    for part in pieces:
+        size = (part.last_image - part.first_image) * (part.last_row - part.first_row) * row_bytes
+        alone = part.last_image - part.first_image == 1 == part.last_row - part.first_row
+        assert size <= cap or alone  # one row of one image is the least there is
+
+
+def test_an_image_too_large_is_cut_into_bands_of_near_equal_height():
+    with column_bytes(1000):
+        pieces = parts.cut(2, 10, 300, np)
+    assert [part.last_row - part.first_row for part in pieces] == [2, 3, 2, 3] * 2
+    assert {(part.first_image, part.last_image) for part in pieces} == {(0, 1), (1, 2)}
+
+
+def test_a_small_batch_stays_whole_and_a_large_one_serves_many_cores():
+    assert parts.cut(100, 4, 16, np) == [Part(0, 100, 0, 4)]
+    assert len(parts.cut(256, 28, 28 * 25 * 4, np)) >= 16
+
+
+def test_a_gpu_gets_few_large_parts():
+    assert parts.cut(256, 28, 28 * 25 * 4, CUPY) == [Part(0, 256, 0, 28)]
+
+
+def test_the_cut_does_not_depend_on_the_threads():
+    for images in (37, 64, 600):
+        cuts = []
+        for count in (1, 2, 5):
+            with thread_limit(count):
+                cuts.append((parts.cut(images, 28, 28 * 25 * 4, np), parts.pieces(images, 28 * 28 * 4, np)))
+        assert len(cuts[0][0]) > 1
+        assert cuts[0] == cuts[1] == cuts[2]
+
+
+@given(st.integers(0, 3000), st.integers(0, 300), LIBRARIES, st.integers(1, 1 << 12))
+def test_pieces_cover_an_axis_in_order(length, item_bytes, library, cap):
+    with piece_bytes(cap):
+        slices = parts.pieces(length, item_bytes, library)
+    assert [index for piece in slices for index in range(length)[piece]] == list(range(length))
+    assert len(slices) == 1 or all(piece.start < piece.stop for piece in slices)
+    if library is np:
+        assert all((piece.stop - piece.start) * item_bytes <= cap + item_bytes for piece in slices)
+    else:
+        assert slices == [slice(0, length)]
+
+
+def test_slices_of_a_part():
+    part = Part(2, 5, 1, 4)
+    assert (part.images, part.rows) == (slice(2, 5), slice(1, 4))
+
+
+@given(st.integers(0, 60), st.integers(0, 1 << 26))
+def test_lanes_keep_order_and_bound_their_results(count, result_bytes):
+    pieces = [Part(i, i + 1, 0, 1) for i in range(count)]
+    groups = parts.lanes(pieces, result_bytes)
+    assert [part for group in groups for part in group] == pieces
+    assert all(groups)
+    assert len(groups) <= 16
+    assert len(groups) * result_bytes <= max(16 << 20, 2 * result_bytes)
+
+
+def test_run_calls_every_item_once(device):
+    lock, seen = threading.Lock(), []
+
+    def note(item):
+        with lock:
+            seen.append(item)
+
+    with thread_limit(3):
+        parts.run(note, list("abcdefg"), whole((2,)))
+    assert sorted(seen) == list("abcdefg")
+
+
+@pytest.mark.gpu
+def test_run_on_a_gpu_goes_in_turn_on_one_thread():
+    import backend
+
+    with backend.use("cuda"):
+        seen = []
+        parts.run(lambda item: seen.append((item, threading.get_ident())), [3, 1, 2], whole((2,)))
+    assert seen == [(item, threading.get_ident()) for item in (3, 1, 2)]
+
+
+def test_run_passes_the_exception_on(device):
+    def fail(item):
+        raise ArithmeticError(f"item {item}")
+
+    with pytest.raises(ArithmeticError, match="item"):
+        parts.run(fail, [1, 2, 3], whole((2,)))

@@ -1,0 +1,296 @@
+"""Max and average pooling against loops over every window."""
+
+import numpy as np
+import oracles
+import pytest
+from checks import (
+    DTYPES,
+    assert_channels_last,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    column_bytes,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    thread_limit,
+    variants,
+    watched_cuts,
+    whole,
+)
+from geometries import cases
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import pooling as module
+from kernels.pooling import average_pool, average_pool_backward, max_pool, max_pool_backward
+from kernels.window import Window
+
+CASES = cases(ceil=True, every_window_sees=True)
+
+
+def with_special_numbers(x, seed):
+    """Some pixels replaced by NaN and the infinities."""
+    x = asnumpy(x).copy()
+    rng = np.random.default_rng(seed)
+    for value in (np.nan, np.nan, np.inf, -np.inf, -np.inf):
+        x[rng.random(x.shape) < 0.08] = value
+    return backend.asarray(x)
+
+
+# -- max ------------------------------------------------------------------------------------------------------
+
+
+def test_max_of_every_geometry(device):
+    """Small whole numbers: most windows hold ties, and only copies and comparisons happen."""
+
+    @for_all(device, CASES, st.booleans(), st.sampled_from([1 << 20, 200]))
+    def check(case, special, cap):
+        x = whole(case.shape, case.dtype, case.seed, most=2)
+        x = laid_out(with_special_numbers(x, case.seed) if special else x, case.layout)
+        with frozen(x), column_bytes(cap):
+            y, argmax = max_pool(x, case.window)
+        expected_y, expected_argmax = oracles.max_pool(asnumpy(x), case.geometry)
+        assert_same(argmax, expected_argmax, "int32")
+        assert_same(y, expected_y)
+        assert_channels_last(y, argmax)
+        assert_separate((y, argmax), [x])
+
+
+def test_max_backward_of_every_geometry(device):
+    @for_all(device, CASES, st.sampled_from([1 << 20, 200]))
+    def check(case, cap):
+        x = with_special_numbers(whole(case.shape, case.dtype, case.seed, most=2), case.seed)
+        dy = laid_out(whole((*case.shape[:2], *case.output), case.dtype, case.seed + 1), case.layout)
+        argmax = laid_out(max_pool(x, case.window)[1], case.layout)
+        with frozen(dy, argmax), column_bytes(cap):
+            dx = max_pool_backward(dy, argmax, case.shape, case.window)
+        _, expected_argmax = oracles.max_pool(asnumpy(x), case.geometry)
+        assert_same(dx, oracles.max_pool_backward(asnumpy(dy), expected_argmax, case.shape), case.dtype)
+        assert_channels_last(dx)
+        assert_separate(dx, [dy, argmax])
+
+
+def pool_row(*pixels, window, dtype="float32"):
+    y, argmax = max_pool(backend.asarray(np.array(pixels, dtype).reshape(1, 1, 1, -1)), window)
+    return asnumpy(y).ravel().tolist(), asnumpy(argmax).ravel().tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_who_wins(device, dtype):
+    nan, inf = np.nan, np.inf
+    pair = Window((1, 2), (1, 2))
+    assert pool_row(1, 1, 2, 1, 1, 2, window=pair, dtype=dtype) == ([1, 2, 2], [0, 2, 5])
+    assert pool_row(-inf, -inf, -inf, -1, window=pair, dtype=dtype) == ([-inf, -1], [0, 3])
+    y, argmax = pool_row(inf, nan, nan, inf, nan, nan, 1, nan, window=pair, dtype=dtype)
+    assert np.isnan(y).all()
+    assert argmax == [1, 2, 4, 7]
+
+
+def test_padding_never_wins(device):
+    """Over negative pixels a zero of the padding would; and -inf of the padding must not be pointed to."""
+    x = backend.asarray(np.full((1, 1, 2, 2), -np.inf, "float32"))
+    x[0, 0, 1, 1] = -5
+    y, argmax = max_pool(x, Window(2, 1, 1))
+    np.testing.assert_array_equal(asnumpy(argmax)[0, 0], [[0, 0, 1], [0, 3, 3], [2, 3, 3]])
+    np.testing.assert_array_equal(asnumpy(y)[0, 0], [[-np.inf, -np.inf, -np.inf], [-np.inf, -5, -5], [-np.inf, -5, -5]])
+
+
+def test_overlapping_windows_add_up_in_the_shared_winner(device):
+    x = whole((1, 1, 3, 3), most=0)
+    x[0, 0, 1, 1] = 1
+    window = Window(2)
+    dy = backend.asarray(np.array([1, 10, 100, 1000], "float32").reshape(1, 1, 2, 2))
+    dx = max_pool_backward(dy, max_pool(x, window)[1], x.shape, window)
+    np.testing.assert_array_equal(asnumpy(dx)[0, 0], [[0, 0, 0], [0, 1111, 0], [0, 0, 0]])
+
+
+def test_a_gradient_that_overflowed_reaches_its_winner_alone(device):
+    x = backend.asarray(np.array([[[[1, 2, 3, 4]]]], "float16"))
+    window = Window((1, 2), (1, 2))
+    dy = backend.asarray(np.array([[[[np.inf, 1]]]], "float16"))
+    dx = max_pool_backward(dy, max_pool(x, window)[1], x.shape, window)
+    np.testing.assert_array_equal(asnumpy(dx).ravel(), [0, np.inf, 0, 1])
+
+
+@pytest.mark.parametrize("window", [Window(2, 2), Window(3, 2, 1), Window((3, 2), 1, 0, (1, 2))], ids=str)
+def test_max_gradient_is_that_of_the_forward(device, window):
+    x = backend.asarray(np.random.default_rng(0).permutation(2 * 2 * 6 * 7).reshape(2, 2, 6, 7) / 7.0)  # far from ties
+    y, argmax = max_pool(x, window)
+    dy = normal(y.shape, "float64")
+    dx = max_pool_backward(dy, argmax, x.shape, window)
+    check_gradient(lambda x: (max_pool(x, window)[0] * dy).sum(), [x], [dx])
+
+
+# -- average --------------------------------------------------------------------------------------------------
+
+
+def test_average_of_every_geometry(device):
+    @for_all(device, CASES, st.booleans(), st.sampled_from([1 << 20, 200]))
+    def check(case, count_padding, cap):
+        x = laid_out(normal(case.shape, case.dtype, case.seed), case.layout)
+        dy = laid_out(normal((*case.shape[:2], *case.output), case.dtype, case.seed + 1), case.layout)
+        with frozen(x, dy), column_bytes(cap):
+            y = average_pool(x, case.window, count_padding)
+            dx = average_pool_backward(dy, case.shape, case.window, count_padding)
+        terms = case.geometry.kernel[0] * case.geometry.kernel[1] + 2  # and 1 / count, and the product with it
+
+        def compare(actual, operation, array, *shape):
+            expected = operation(array, *shape, case.geometry, count_padding)
+            sizes = operation(abs(array), *shape, case.geometry, count_padding)
+            assert_close(actual, expected, case.dtype, terms=terms, magnitude=sizes, roundings=1)
+
+        compare(y, oracles.average_pool, asnumpy(x))
+        compare(dx, oracles.average_pool_backward, asnumpy(dy), case.shape)
+        assert_channels_last(y, dx)
+        assert_separate((y, dx), [x, dy])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_average_is_exact_where_counts_are_powers_of_two(device, dtype):
+    @for_all(device, CASES.filter(lambda case: set(case.geometry.kernel) <= {1, 2, 4}), cpu=25, cuda=2)
+    def check(case):
+        x = whole(case.shape, dtype, case.seed)
+        window, geometry = Window(case.geometry.kernel, 2), oracles.Geometry(case.geometry.kernel, (2, 2))
+        if min(case.shape[2:]) >= 4:
+            expected = oracles.average_pool(asnumpy(x), geometry)
+            assert_same(average_pool(x, window), expected, dtype)
+            dy = whole(expected.shape, dtype, 1)
+            expected = oracles.average_pool_backward(asnumpy(dy), x.shape, geometry)
+            assert_same(average_pool_backward(dy, x.shape, window), expected, dtype)
+
+
+def test_what_counts_in_the_mean(device):
+    x = whole((1, 1, 1, 3), most=0) + 6
+    padded = Window((1, 3), (1, 2), (0, 0, 1, 1))
+    np.testing.assert_array_equal(asnumpy(average_pool(x, padded)).ravel(), [6, 6])
+    np.testing.assert_array_equal(asnumpy(average_pool(x, padded, count_padding=True)).ravel(), [4, 4])
+    # "ceil" adds a window at pixel 2 whose last position is beyond the padding: it holds one pixel, one zero
+    over = Window((1, 3), (1, 3), (0, 0, 1, 1), rounding="ceil")
+    np.testing.assert_array_equal(asnumpy(average_pool(x, over, count_padding=True)).ravel(), [4, 3])
+    np.testing.assert_array_equal(asnumpy(average_pool(x, over)).ravel(), [6, 6])
+
+
+def test_float16_is_averaged_in_float32(device):
+    """The sum of 4 times 40000 is no float16, their mean is."""
+    x = whole((1, 1, 2, 2), "float16", most=0) + 40000
+    assert asnumpy(average_pool(x, Window(2))).item() == np.float16(40000)
+
+
+@pytest.mark.parametrize("count_padding", [False, True])
+@pytest.mark.parametrize("window", [Window(2, 2), Window(3, 2, 1), Window(3, 2, 1, rounding="ceil")], ids=str)
+def test_average_gradient_is_that_of_the_forward(device, window, count_padding):
+    x = normal((2, 2, 6, 7), "float64")
+    y = average_pool(x, window, count_padding)
+    dy = normal(y.shape, "float64", 1)
+    dx = average_pool_backward(dy, x.shape, window, count_padding)
+    check_gradient(lambda x: (average_pool(x, window, count_padding) * dy).sum(), [x], [dx])
+
+
+# -- both -----------------------------------------------------------------------------------------------------
+
+
+def all_four(x, dy, window):
+    y, argmax = max_pool(x, window)
+    return (
+        y,
+        argmax,
+        max_pool_backward(dy, argmax, x.shape, window),
+        average_pool(x, window),
+        average_pool_backward(dy, x.shape, window),
+    )
+
+
+@pytest.mark.parametrize(
+    "window", [Window(2, 2), Window(3, 2, 1), Window(1), Window(2, 3), Window(7), Window(3, 1, "same", 2)], ids=str
+)
+def test_any_layout_of_the_inputs(device, window):
+    x = normal((2, 3, 7, 8))
+    dy = normal((2, 3, *window.output_size((7, 8))), seed=1)
+    expected = all_four(x, dy, window)
+    for (_, x_), (_, dy_) in zip(variants(x), reversed(variants(dy)), strict=True):
+        for one, other in zip(expected, all_four(x_, dy_, window), strict=True):
+            assert_same(other, one)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_parts_and_threads_change_no_bit(device, dtype):
+    x, window = normal((7, 3, 12, 13), dtype), Window(3, 2, 1)
+    dy = normal((7, 3, 6, 7), dtype, 1)
+    expected = all_four(x, dy, window)
+    with column_bytes(1000):
+        for count in (1, 2, 3):
+            with thread_limit(count), watched_cuts(module) as cuts:
+                results = all_four(x, dy, window)
+            assert len(cuts) == 4
+            assert all(len(parts) > 1 for parts in cuts)
+            for one, other in zip(expected, results, strict=True):
+                assert_same(other, one)
+
+
+def test_a_large_batch_in_recycled_memory(device):
+    x, window = whole((8, 16, 33, 33)), Window(2, 3)
+    dy = whole((8, 16, 11, 11), seed=1)
+    expected = [asnumpy(result).copy() for result in all_four(x, dy, window)]
+    for _ in range(3):
+        all_four(x + 50, dy + 50, window)
+        for one, other in zip(expected, all_four(x, dy, window), strict=True):
+            assert_same(other, one)
+    patches = asnumpy(x).reshape(8, 16, 11, 3, 11, 3)[:, :, :, :2, :, :2]
+    np.testing.assert_array_equal(expected[0], patches.max(axis=(3, 5)))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 6, 6), (2, 0, 6, 6), (0, 0, 6, 6)])
+def test_nothing_in_nothing_out(device, shape):
+    results = all_four(whole(shape), whole((*shape[:2], 3, 3)), Window(2, 2))
+    for result, expected in zip(results, [(3, 3), (3, 3), (6, 6), (3, 3), (6, 6)], strict=True):
+        assert result.shape == (*shape[:2], *expected)
+
+
+@pytest.mark.parametrize("pool", [max_pool, average_pool])
+@pytest.mark.parametrize(
+    ("shape", "window", "message"),
+    [
+        ((3, 6, 6), Window(2), r"images \(N, C, H, W\), got shape \(3, 6, 6\)"),
+        ((1, 1, 1, 6), Window(2), "window of 2 does not fit the image's height: 1"),
+        (
+            (1, 1, 3, 4),
+            Window(1, padding=1),
+            "over images of 3x4: the windows of output row 0 hold nothing but padding",
+        ),
+        ((1, 1, 3, 4), Window((3, 2), 1, (1, 1, 0, 2)), "output column 4 hold nothing but padding"),
+        ((1, 1, 2, 4), Window((2, 1), 1, (2, 0), (3, 1)), "output row 1 hold nothing but padding"),
+    ],
+)
+def test_refusals(device, pool, shape, window, message):
+    with pytest.raises(ValueError, match=message):
+        pool(whole(shape), window)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 2, 3, 3), (1, 3, 3, 3), (3, 3, 3)])
+def test_refusals_of_a_wrong_gradient(device, shape):
+    window, right = Window(2, 2), whole((2, 3, 3, 3), "int32", most=0)
+    message = r"gradient has shape \({}\), the output \(2, 3, 3, 3\)".format(", ".join(map(str, shape)))
+    with pytest.raises(ValueError, match=message):
+        max_pool_backward(whole(shape), right, (2, 3, 6, 6), window)
+    with pytest.raises(ValueError, match=message):
+        average_pool_backward(whole(shape), (2, 3, 6, 6), window)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 3, 3), (1, 3, 3, 3), (2, 3, 4, 4)])
+def test_refusal_of_another_argmax(device, shape):
+    """One that broadcasts, or that belongs to another output, would give gradients to the wrong pixels in silence."""
+    with pytest.raises(ValueError, match=r"argmax"):
+        max_pool_backward(whole((2, 3, 3, 3)), whole(shape, "int32", most=0), (2, 3, 6, 6), Window(2, 2))
+
+
+@pytest.mark.gpu
+def test_host_and_device_arrays_do_not_mix():
+    with backend.use("cuda"):
+        x, window = whole((1, 2, 4, 4)), Window(2, 2)
+        y, argmax = max_pool(x, window)
+        with pytest.raises(TypeError, match=r"numpy.*cupy"):
+            max_pool_backward(asnumpy(y), argmax, x.shape, window)

@@ -1,0 +1,264 @@
+"""Softmax and cross-entropy against the definitions, where exp overflows as well."""
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+from checks import (
+    DTYPES,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    variants,
+    whole,
+)
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy, xp
+from kernels.softmax import cross_entropy, softmax, softmax_cross_entropy, softmax_cross_entropy_backward
+
+LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
+SCORES = (
+    st.integers(1, 8),
+    st.integers(1, 7),
+    st.sampled_from(DTYPES),
+    st.sampled_from([1, 8, 60]),
+    st.integers(0, 1000),
+    LAYOUTS,
+)
+
+
+def wide(dtype):
+    return "float32" if dtype == "float16" else dtype
+
+
+def scores(n, k, dtype, scale, seed, layout):
+    return laid_out((normal((n, k), "float64", seed) * scale).astype(dtype), layout)
+
+
+def labels(kind, n, k, seed, dtype):
+    rng = np.random.default_rng(seed)
+    t = rng.integers(0, k, n)
+    if kind == "index":
+        return backend.asarray(t.astype(rng.choice(["int64", "int32", "uint8"])))
+    if kind == "one-hot":
+        return backend.asarray(np.eye(k)[t].astype(rng.choice([dtype, "int64", "bool"])))
+    return backend.asarray((rng.integers(0, 9, (n, k)) / 8).astype(dtype))  # sums to anything
+
+
+KINDS = st.sampled_from(["index", "one-hot", "distribution"])
+
+
+def spread(x):
+    """How far apart a row's scores are: what rounding of x - max is relative to."""
+    return np.float64(x.max(axis=1, keepdims=True)) - np.float64(x.min(axis=1, keepdims=True))
+
+
+def test_softmax(device):
+    @for_all(device, *SCORES)
+    def check(n, k, dtype, scale, seed, layout):
+        x = scores(n, k, dtype, scale, seed, layout)
+        with frozen(x):
+            y = softmax(x)
+        host = asnumpy(x)
+        expected = oracles.softmax(host)
+        # exp(d) has the relative error of d's rounding, |d|·eps, and exp's own, below 4 ulps
+        assert_close(y, expected, dtype, terms=k + 8, magnitude=expected * (1 + spread(host)))
+        assert_separate(y, [x])
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 3, 5), (2, 3, 2, 5)])
+def test_softmax_goes_along_the_last_axis(device, shape):
+    x = normal(shape, "float64")
+    y = asnumpy(softmax(x))
+    expected = oracles.softmax(asnumpy(x).reshape(-1, 5)).reshape(shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0,), (0, 0)])
+def test_softmax_of_nothing(device, shape):
+    assert softmax(whole(shape)).shape == shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_numbers_whose_exp_overflows(device, dtype):
+    x = backend.asarray(np.array([[60000, 60000, -60000], [-60000, -np.inf, -60000], [0, -1000, -np.inf]], dtype))
+    np.testing.assert_array_equal(asnumpy(softmax(x)), [[0.5, 0.5, 0], [0.5, 0, 0.5], [1, 0, 0]])
+
+
+def test_softmax_keeps_the_layouts_values(device):
+    x = normal((4, 6))
+    for name, view in variants(x):
+        np.testing.assert_allclose(asnumpy(softmax(view)), asnumpy(softmax(x)), rtol=1e-6, err_msg=name)
+
+
+def test_cross_entropy_of_scores(device):
+    @for_all(device, *SCORES, KINDS)
+    def check(n, k, dtype, scale, seed, layout, kind):
+        x, t = scores(n, k, dtype, scale, seed, layout), labels(kind, n, k, seed, dtype)
+        with frozen(x, t):
+            loss, y = softmax_cross_entropy(x, t)
+        host, shares = asnumpy(x), asnumpy(t)
+        expected = oracles.softmax_cross_entropy(host, shares)
+        weight = 1.0 if kind == "index" else np.float64(shares).sum(axis=1).max()
+        largest = float(spread(host).max()) + math.log(k) + 1
+        assert loss.shape == ()
+        assert_close(loss, expected, wide(dtype), terms=n + 2 * k + 8, magnitude=weight * largest)
+        probabilities = oracles.softmax(host)
+        assert_close(y, probabilities, dtype, terms=k + 8, magnitude=probabilities * (1 + spread(host)))
+        assert_separate(y, [x, t])
+
+
+def test_backward(device):
+    @for_all(device, *SCORES, KINDS, st.sampled_from([1, 1.0, 0.5, -2.0]))
+    def check(n, k, dtype, scale, seed, layout, kind, factor):
+        x, t = scores(n, k, dtype, scale, seed, layout), labels(kind, n, k, seed, dtype)
+        _, y = softmax_cross_entropy(x, t)
+        with frozen(y, t):
+            dx = softmax_cross_entropy_backward(y, t, factor)
+        host, shares = asnumpy(x), asnumpy(t)
+        expected = oracles.softmax_cross_entropy_backward(host, shares) * factor
+        sizes = abs(factor) * (1 if kind == "index" else np.float64(shares).sum(axis=1, keepdims=True) + 1) / n
+        # y was rounded to dtype, and so are products and differences of numbers up to their sizes
+        assert_close(
+            dx, expected, dtype, terms=k + 8, magnitude=sizes * (1 + spread(host)), roundings=4, intermediate=sizes
+        )
+        assert_separate(dx, [y, t])
+
+
+@pytest.mark.parametrize("kind", ["index", "one-hot", "distribution"])
+def test_gradient_is_that_of_the_loss(device, kind):
+    x, t = normal((5, 4), "float64"), labels(kind, 5, 4, 1, "float64")
+    _, y = softmax_cross_entropy(x, t)
+    dx = softmax_cross_entropy_backward(y, t, 3.0)
+    check_gradient(lambda x: 3.0 * softmax_cross_entropy(x, t)[0], [x], [dx])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_scale_may_lie_on_the_device(device, dtype):
+    x, t = normal((4, 3), dtype), labels("index", 4, 3, 0, dtype)
+    _, y = softmax_cross_entropy(x, t)
+    expected = softmax_cross_entropy_backward(y, t, 0.5)
+    for scale in (backend.asarray(np.array(0.5, dtype)), backend.asarray(np.array(0.5, wide(dtype)))):
+        assert_same(softmax_cross_entropy_backward(y, t, scale), expected)
+    assert_same(softmax_cross_entropy_backward(y, t, np.float64(0.5)), expected)
+    assert_same(softmax_cross_entropy_backward(y, t), 2 * expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_index_and_one_hot_are_one_label(device, dtype):
+    x = normal((6, 5), dtype)
+    t = np.array([0, 4, 2, 2, 1, 3])
+    by_index, by_row = backend.asarray(t), backend.asarray(np.eye(5, dtype=dtype)[t])
+    (loss, y), (loss_of_rows, y_of_rows) = softmax_cross_entropy(x, by_index), softmax_cross_entropy(x, by_row)
+    assert float(loss) == pytest.approx(float(loss_of_rows), rel=1e-6)
+    assert_same(y_of_rows, y)
+    dx, dx_of_rows = softmax_cross_entropy_backward(y, by_index), softmax_cross_entropy_backward(y, by_row)
+    np.testing.assert_allclose(asnumpy(dx), asnumpy(dx_of_rows), atol=float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_loss_of_scores_that_are_far_apart_is_exact(device, dtype, one_hot):
+    """log softmax of the least score is the difference of the scores, which float16 itself cannot hold."""
+    x = backend.asarray(np.array([[-60000, 60000], [60000, -60000]], dtype))
+    t = np.eye(2, dtype=dtype)[[0, 0]] if one_hot else np.array([0, 0])
+    loss, _ = softmax_cross_entropy(x, backend.asarray(t))
+    difference = 2 * float(np.array(60000, dtype))
+    assert float(loss) == difference / 2
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_a_class_ruled_out_by_minus_infinity_costs_nothing(device, one_hot):
+    x = backend.asarray(np.array([[0.0, 0.0, -np.inf], [-np.inf, 5.0, -np.inf]], "float32"))
+    t = np.eye(3, dtype="float32")[[0, 1]] if one_hot else np.array([0, 1])
+    loss, y = softmax_cross_entropy(x, backend.asarray(t))
+    assert float(loss) == pytest.approx(math.log(2) / 2, rel=1e-6)
+    np.testing.assert_array_equal(asnumpy(y), [[0.5, 0.5, 0], [0, 1, 0]])
+
+
+def test_no_samples_have_no_loss(device):
+    for dtype in DTYPES:
+        for t in (whole((0,), "int64"), whole((0, 3), dtype)):
+            loss, y = softmax_cross_entropy(whole((0, 3), dtype), t)
+            assert (loss.shape, loss.dtype, float(loss)) == ((), np.dtype(wide(dtype)), 0.0)
+            assert y.shape == softmax_cross_entropy_backward(y, t).shape == (0, 3)
+
+
+def test_cross_entropy_of_probabilities(device):
+    """The book's function: of a batch and of one sample, for indices and for one-hot rows."""
+    y = backend.asarray(np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]]))
+    expected = -(math.log(0.25) + math.log(0.75)) / 2
+    t = backend.asarray(np.array([1, 2]))
+    assert float(cross_entropy(y, t)) == pytest.approx(expected, rel=1e-15)
+    assert float(cross_entropy(y, backend.asarray(np.eye(3)[[1, 2]]))) == pytest.approx(expected, rel=1e-15)
+    assert float(cross_entropy(y[0], backend.asarray(np.array([0, 1, 0])))) == pytest.approx(math.log(4), rel=1e-15)
+    assert float(cross_entropy(y[0], backend.asarray(np.array(1)))) == pytest.approx(math.log(4), rel=1e-15)
+    assert float(cross_entropy(y[0], 1)) == pytest.approx(math.log(4), rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cross_entropy_of_an_impossible_class_is_finite(device, dtype):
+    y, t = backend.asarray(np.array([[0.0, 1.0]], dtype)), backend.asarray(np.array([0]))
+    loss = cross_entropy(y, t)
+    assert loss.dtype == wide(dtype)
+    assert float(loss) == pytest.approx(-math.log(np.finfo(wide(dtype)).tiny), rel=1e-6)
+    assert float(cross_entropy(y, t + 1)) == 0
+
+
+def test_cross_entropy_leaves_its_inputs_alone(device):
+    for t in (np.array([0, 1]), np.eye(2)):
+        y, t = softmax(normal((2, 2), "float64")), backend.asarray(t)
+        with frozen(y, t):
+            cross_entropy(y, t)
+    assert float(cross_entropy(whole((0, 3)), whole((0,), "int64"))) == 0
+
+
+@pytest.mark.parametrize("function", [softmax_cross_entropy, cross_entropy])
+@pytest.mark.parametrize(
+    ("shape", "t", "message"),
+    [
+        ((2, 3, 4), np.zeros(2, int), r"scores are \(N, classes\), got shape \(2, 3, 4\)"),
+        ((2, 3), np.zeros(3, int), r"\(2, 3\) are \(2,\) or \(2, 3\), got \(3,\)"),
+        ((2, 3), np.zeros((2, 4)), r"got \(2, 4\)"),
+        ((2, 3), np.zeros((2, 1), int), r"got \(2, 1\)"),
+        ((2, 3), np.zeros(2), "class indices are integers, got float64"),
+        ((2, 3), np.zeros(2, bool), "class indices are integers, got bool"),
+    ],
+)
+def test_refusals(device, function, shape, t, message):
+    with pytest.raises(ValueError, match=message):
+        function(whole(shape), backend.asarray(t))
+
+
+@pytest.mark.parametrize("function", [softmax_cross_entropy, cross_entropy])
+@pytest.mark.parametrize(("t", "message"), [([0, 3, 9], "label 3 of sample 1"), ([2, 1, -1], "label -1 of sample 2")])
+def test_an_index_that_is_no_class_is_named_on_the_host(function, t, message):
+    with backend.use("cpu"), pytest.raises(ValueError, match=message + " is no class: there are 3"):
+        function(whole((3, 3)), np.array(t))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("function", [lambda x, t: softmax_cross_entropy(x, t)[0], cross_entropy])
+@pytest.mark.parametrize("bad", [3, 100, -1])
+def test_an_index_that_is_no_class_makes_the_loss_nan_on_a_gpu(function, bad):
+    with backend.use("cuda"):
+        y = softmax(normal((3, 3)))
+        assert math.isnan(float(function(y, xp.asarray([0, bad, 1]))))
+        assert math.isfinite(float(function(y, xp.asarray([0, 2, 1]))))
+
+
+@pytest.mark.gpu
+def test_host_and_device_arrays_do_not_mix():
+    with backend.use("cuda"):
+        x, t = normal((3, 3)), np.zeros(3, int)
+        for function in (softmax_cross_entropy, softmax_cross_entropy_backward, cross_entropy):
+            with pytest.raises(TypeError, match=r"numpy.*cupy"):
+                function(x, t)

@@ -1,0 +1,308 @@
+"""Layers made of layers."""
+
+import copy
+
+import numpy as np
+import oracles
+import pytest
+from checks import assert_same, normal
+from layer_checks import Case, Contract, Expected, Oracle
+from oracles import Geometry
+
+from backend import profiling, xp
+from layers import (
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    Pooling,
+    Relu,
+    Residual,
+    Sequential,
+    Sigmoid,
+)
+
+AROUND, POOL = Geometry((3, 3), pads=(1, 1, 1, 1)), Geometry((2, 2), (2, 2))
+
+
+def exact(forward, backward):
+    """Over whole numbers a network rounds nothing, so it must be met exactly."""
+    return Oracle(
+        lambda p, x: Expected(forward(p, x)[-1]),
+        lambda p, dout, x: {name: Expected(gradient) for name, gradient in backward(p, dout, x).items()},
+    )
+
+
+def small_network(draw):
+    return Sequential(
+        Convolution(draw(2, 2, 3, 3), draw(2), pad=1),
+        Relu(),
+        Pooling(2, 2, stride=2),
+        Flatten(),
+        Affine(draw(8, 3), draw(3)),
+    )
+
+
+def small_network_forward(p, x):
+    made = oracles.convolution(x, p["Convolution1.W"], p["Convolution1.b"], AROUND)
+    pooled, argmax = oracles.max_pool(np.maximum(made, 0), POOL)
+    rows = pooled.reshape(len(x), -1)
+    return made, argmax, rows, rows @ p["Affine1.W"] + p["Affine1.b"]
+
+
+def small_network_backward(p, dout, x):
+    made, argmax, rows, _ = small_network_forward(p, x)
+    dpooled = (dout @ p["Affine1.W"].T).reshape(argmax.shape)
+    dmade = oracles.max_pool_backward(dpooled, argmax, made.shape) * (made > 0)
+    W = p["Convolution1.W"]
+    return {
+        "x": oracles.convolution_backward_input(dmade, W, x.shape, AROUND),
+        "Convolution1.W": oracles.convolution_backward_weight(x, dmade, W.shape, AROUND),
+        "Convolution1.b": dmade.sum((0, 2, 3)),
+        "Affine1.W": rows.T @ dout,
+        "Affine1.b": dout.sum(0),
+    }
+
+
+def residual_forward(p, x):
+    return (oracles.convolution(x, p["body.W"], p["body.b"], AROUND) + x,)
+
+
+def residual_backward(p, dout, x):
+    return {
+        "x": oracles.convolution_backward_input(dout, p["body.W"], x.shape, AROUND) + dout,
+        "body.W": oracles.convolution_backward_weight(x, dout, p["body.W"].shape, AROUND),
+        "body.b": dout.sum((0, 2, 3)),
+    }
+
+
+def shortcut_forward(p, x):
+    inner = np.maximum(x @ p["body.Affine1.W"] + p["body.Affine1.b"], 0)
+    return inner, inner + x @ p["shortcut.W"] + p["shortcut.b"]
+
+
+def shortcut_backward(p, dout, x):
+    inner, _ = shortcut_forward(p, x)
+    dinner = dout * (inner > 0)
+    return {
+        "x": dinner @ p["body.Affine1.W"].T + dout @ p["shortcut.W"].T,
+        "body.Affine1.W": x.T @ dinner,
+        "body.Affine1.b": dinner.sum(0),
+        "shortcut.W": x.T @ dout,
+        "shortcut.b": dout.sum(0),
+    }
+
+
+CASES = [
+    Case("Sequential", small_network, (2, 2, 4, 4), exact(small_network_forward, small_network_backward), exact=True),
+    Case(
+        "Residual",
+        lambda draw: Residual(Convolution(draw(3, 3, 3, 3), draw(3), pad=1)),
+        (2, 3, 4, 3),
+        exact(residual_forward, residual_backward),
+        exact=True,
+    ),
+    Case(
+        "Residual with a shortcut",
+        lambda draw: Residual(Sequential(Affine(draw(4, 3), draw(3)), Relu()), Affine(draw(4, 3), draw(3))),
+        (5, 4),
+        exact(shortcut_forward, shortcut_backward),
+        exact=True,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestContract(Contract):
+    pass
+
+
+def test_names_and_order():
+    """By class and place; or as given. Parameters come in the layers' order."""
+    network = Sequential(Affine.of(4, 3), Relu(), Affine.of(3, 3), Relu(), Affine.of(3, 2))
+    assert list(network.layers) == ["Affine1", "Relu1", "Affine2", "Relu2", "Affine3"]
+    assert list(network.params) == [f"Affine{i}.{name}" for i in (1, 2, 3) for name in "Wb"]
+    assert network[0] is network["Affine1"]
+    assert network[-1] is network["Affine3"]
+    assert len(network) == 5
+    named = Sequential({"hidden": Affine.of(4, 3), "out": Sequential(Affine.of(3, 2))})
+    assert list(named.params) == ["hidden.W", "hidden.b", "out.Affine1.W", "out.Affine1.b"]
+    norm = Sequential(BatchNormalization.of(3), Residual(BatchNormalization.of(3)))
+    assert list(norm.state) == [
+        f"{name}.running_{statistic}"
+        for name in ("BatchNormalization1", "Residual1.body")
+        for statistic in ("mean", "var")
+    ]
+
+
+def test_an_empty_one_returns_another_array(device):
+    """Outputs never alias inputs, also where there is nothing to do."""
+    x = normal((2, 3))
+    network = Sequential()
+    y = network.forward(x)
+    assert_same(y, x)
+    assert not xp.shares_memory(y, x)
+    assert not xp.shares_memory(network.backward(x), x)
+    assert network.output_shape((3,)) == (3,)
+
+
+def test_a_first_layer_without_the_input_gradient(device):
+    network, x = Sequential(Affine.of(4, 3), Relu(), Affine.of(3, 2)), normal((5, 4))
+    dout = normal(network.forward(x).shape)
+    assert network.backward(dout).shape == x.shape
+    before = {name: gradient.copy() for name, gradient in network.grads.items()}
+    network[0].input_gradient = False
+    network.forward(x)
+    assert network.backward(dout) is None
+    for name, gradient in network.grads.items():
+        assert_same(gradient, before[name])
+
+
+def test_a_residual_of_nothing_doubles(device):
+    x = normal((2, 3))
+    layer = Residual(Relu())
+    assert_same(layer.forward(abs(x)), abs(x) * 2)
+    assert_same(layer.backward(x), x * 2)
+
+
+def nested():
+    return Sequential(Affine.of(4, 3), Residual(Sequential(BatchNormalization.of(3), Dropout(0.5)), Dropout(0.2)))
+
+
+def leaves(layer):
+    below = layer.sublayers()
+    return [leaf for _, part in below for leaf in leaves(part)] if below else [layer]
+
+
+def test_modes_reach_nested_layers():
+    network = nested()
+    assert {leaf.training for leaf in leaves(network)} == {True}
+    assert network.eval() is network
+    assert {leaf.training for leaf in leaves(network)} == {False}
+    assert network.train() is network
+    assert {leaf.training for leaf in leaves(network)} == {True}
+
+
+def test_modes_change_what_is_computed(device):
+    """In evaluation twice the same, and no statistics move; in training other masks each time."""
+    network, x = nested().eval(), normal((5, 4))
+    before = {name: array.copy() for name, array in network.state.items()}
+    assert_same(network.forward(x), network.forward(x))
+    for name, array in network.state.items():
+        assert_same(array, before[name])
+    network.train()
+    assert float(abs(network.forward(x) - network.forward(x)).max()) > 0
+    assert all(float(abs(array - before[name]).max()) > 0 for name, array in network.state.items())
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_train_flg_is_passed_down(device, flag):
+    """The book's flag rules over the mode, for the layers that know it; Affine is not asked."""
+    network, x = nested().train(not flag), normal((5, 4))
+    before = {name: array.copy() for name, array in network.state.items()}
+    network.forward(x, train_flg=flag)
+    assert all((float(abs(array - before[name]).max()) > 0) == flag for name, array in network.state.items())
+
+
+def test_astype_reaches_nested_layers(device):
+    network = nested().astype("float64")
+    assert {array.dtype.name for array in {**network.params, **network.state}.values()} == {"float64"}
+    y = network.forward(normal((5, 4), "float64"))
+    assert y.dtype == "float64"
+
+
+def test_book_layers_without_our_base_class(device):
+    """Anything with forward and backward has its place."""
+
+    class Double:
+        def forward(self, x):
+            return x * 2
+
+        def backward(self, dout):
+            return dout * 2
+
+    network, x = Sequential(Double(), Affine(xp.eye(3, dtype="float32"), xp.zeros(3, "float32"))), normal((2, 3))
+    assert_same(network.forward(x), x * 2)
+    assert_same(network.backward(x), x * 2)
+    assert list(network.grads) == ["Affine1.W", "Affine1.b"]
+
+
+def test_output_shape_names_the_first_that_does_not_fit():
+    network = Sequential(
+        Convolution.of(1, 4, 3), Relu(), Pooling(2, 2, stride=2), Flatten(), Affine.of(36, 5), Affine.of(5, 2)
+    )
+    assert network.output_shape((1, 8, 8)) == (2,)
+    with pytest.raises(ValueError) as caught:
+        network.output_shape((1, 10, 10))
+    message = str(caught.value)
+    assert "'Affine1'" in message
+    assert "Affine(36 → 5)" in message
+    assert "64 numbers" in message
+    with pytest.raises(ValueError, match=r"'Convolution1'.*1 channels, got \(3, 10, 10\)"):
+        network.output_shape((3, 10, 10))
+    with pytest.raises(ValueError, match=r"'Pooling1'.*does not fit the image's height: 1"):
+        network.output_shape((1, 3, 8))
+    with pytest.raises(ValueError, match=r"(?s)'Sequential1'.*'Affine2'"):
+        Sequential(Sequential(Affine.of(2, 2), Affine.of(3, 2))).output_shape((2,))
+
+
+def test_residual_refuses_branches_that_differ():
+    with pytest.raises(ValueError, match=r"body makes \(3,\) of \(4,\), shortcut \(4,\)"):
+        Residual(Affine.of(4, 3)).output_shape((4,))
+    with pytest.raises(ValueError, match=r"body \(2, 3\) and shortcut \(2, 4\)"):
+        Residual(Affine.of(4, 3)).forward(np.ones((2, 4), "float32"))
+
+
+def test_refuses_what_is_no_layer():
+    with pytest.raises(TypeError, match=r"'int1' is 3"):
+        Sequential(Relu(), 3)
+    relu = Relu()
+    with pytest.raises(ValueError, match="one stands in two"):
+        Sequential(relu, Affine.of(2, 2), relu)
+
+
+@pytest.fixture
+def ranges(monkeypatch):
+    """What enters and leaves, in order: ("in" | "out", name, category)."""
+    seen = []
+    enter, leave = profiling.Range.__enter__, profiling.Range.__exit__
+
+    def entered(self):
+        seen.append(("in", self.name, self.category))
+        return enter(self)
+
+    def left(self, *exc_info):
+        seen.append(("out", self.name, self.category))
+        return leave(self, *exc_info)
+
+    monkeypatch.setattr(profiling.Range, "__enter__", entered)
+    monkeypatch.setattr(profiling.Range, "__exit__", left)
+    return seen
+
+
+def test_every_layer_has_its_range(ranges):
+    """Nsight sees each layer by its name in the network, forward and backward, also in a copy."""
+    for network in (Sequential(Relu(), Sigmoid()), copy.deepcopy(Sequential(Relu(), Sigmoid()))):
+        network.forward(np.ones((1, 2)))
+        network.backward(np.ones((1, 2)))
+        names = [(name, "forward") for name in ("Relu1", "Sigmoid1")]
+        names += [(name, "backward") for name in ("Sigmoid1", "Relu1")]
+        assert ranges == [(way, *name) for name in names for way in ("in", "out")]
+        ranges.clear()
+
+
+def test_ranges_are_left_when_a_layer_fails(ranges):
+    with pytest.raises(ValueError):
+        Sequential(Relu(), Affine.of(3, 2)).forward(np.ones((1, 2), "float32"))
+    names = [name for way, name, _ in ranges if way == "in"]
+    assert names == ["Relu1", "Affine1"]
+    assert [name for way, name, _ in ranges if way == "out"] == names
+
+
+def test_repr():
+    network = Sequential(Affine.of(4, 3), Residual(Sequential(Relu())))
+    assert repr(network) == (
+        "Sequential(\n  Affine1: Affine(4 → 3)\n  Residual1: Residual(Sequential(\n      Relu1: Relu()\n    ))\n)"
+    )
+    assert repr(Residual(Relu(), Affine.of(2, 2))) == "Residual(Relu(), Affine(2 → 2))"

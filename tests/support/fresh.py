@@ -1,0 +1,28 @@
+"""A fresh Python, for what only a process of its own can show: imports, environment variables, first uses."""
+
+import os
+import subprocess
+import sys
+
+
+def fresh(code, *, fails=False, **environment):
+    """Runs ``code`` in a new interpreter with warnings as errors; returns what it printed.
+
+    Args:
+        code: a program.
+        fails: whether it is to end with an error; then its standard error is returned.
+        environment: variables to set, or to remove where the value is None.
+
+    """
+    variables = {**os.environ, **{name: value for name, value in environment.items() if value is not None}}
+    for name, value in environment.items():
+        if value is None:
+            variables.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=variables, capture_output=True, text=True, timeout=120
+    )
+    if fails:
+        assert done.returncode != 0, f"expected an error, got {done.stdout}"
+        return done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

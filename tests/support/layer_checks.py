@@ -1,0 +1,375 @@
+"""What every layer promises: the contract, and the cases that tell it what a layer is.
+
+A test module lists its layers as cases and runs the contract over them:
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    class TestContract(Contract):
+        pass
+"""
+
+import contextlib
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from checks import (
+    DTYPES,
+    LAYOUTS,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    frozen,
+    laid_out,
+    normal,
+    whole,
+)
+from checks import assert_channels_last as assert_strides
+
+import backend
+from backend import asnumpy
+from kernels.layout import is_channels_last
+from layers import Layer
+
+# -- what must come out ----------------------------------------------------------------------------------------
+
+
+class Expected(NamedTuple):
+    """A result in float64 and how far rounding may carry one from it: a bound on every intermediate that is rounded,
+    how many are added up or rounded in the dtype of sums, and how many roundings there are to the layer's own.
+    """
+
+    value: Any
+    magnitude: Any = 0.0
+    terms: int = 0
+    roundings: int = 0
+
+
+class Oracle(NamedTuple):
+    """What a layer computes: ``forward(p, x)``, and ``backward(p, dout, x)``, which names gradients after the arrays
+    ("x", "W", …). ``p`` holds the layer's parameters and state; all arrays are float64 on the host.
+    """
+
+    forward: Callable[..., Expected]
+    backward: Callable[..., dict[str, Expected]]
+
+
+def products(function, terms, *arrays, roundings=2):
+    """A sum of products of the arrays, whose magnitude is the same sum over absolute values."""
+    return Expected(function(*arrays), function(*map(np.abs, arrays)), terms, roundings)
+
+
+def assert_expected(actual, expected, dtype, what):
+    """Asserts value, shape and dtype; exactly where nothing is rounded."""
+    value, magnitude, terms, roundings = expected
+    try:
+        if not terms and not roundings:
+            assert_same(actual, np.asarray(value), dtype)
+        else:
+            tolerance = {"terms": terms, "magnitude": magnitude, "roundings": roundings, "intermediate": magnitude}
+            assert_close(actual, value, dtype, **tolerance)
+    except AssertionError as error:
+        raise AssertionError(f"{what}: {error}") from None
+
+
+# -- what goes in ------------------------------------------------------------------------------------------------
+
+
+class Draw:
+    """Arrays for a layer's parameters: each call gives other numbers."""
+
+    def __init__(self, numbers: Callable, dtype: str) -> None:
+        self.numbers, self.dtype, self.seed = numbers, dtype, 100
+
+    def __call__(self, *shape: int) -> Any:
+        self.seed += 1
+        return self.numbers(shape, self.dtype, self.seed)
+
+
+def apart(shape, dtype, seed):
+    """Numbers from -2 to 2, none near another or near 0: a small step crosses no kink and turns no maximum."""
+    size = int(np.prod(shape))
+    values = (np.random.default_rng(seed).permutation(size) - size / 2 + 0.25) * 4 / max(size, 1)
+    return backend.asarray(values.reshape(shape).astype(dtype))
+
+
+class Outcome(NamedTuple):
+    """What forward and backward returned, and the gradients by name."""
+
+    y: Any
+    dx: tuple
+    grads: dict[str, Any]
+
+    @property
+    def arrays(self) -> tuple:
+        return (self.y, *self.dx, *self.grads.values())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer and what to feed it.
+
+    Args:
+        make: from a source of parameters to the layer, on the active device.
+        shape: of the inputs, batch included; there are ``inputs`` of them.
+        args: forward's further arguments, made on the active device.
+        exact: values are compared over whole numbers, whose sums no rounding touches.
+        widens: the output is float32 for float16.
+
+    """
+
+    name: str
+    make: Callable[[Draw], Layer]
+    shape: tuple[int, ...]
+    oracle: Oracle
+    inputs: int = 1
+    args: Callable[[], tuple] = tuple
+    exact: bool = False
+    widens: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    def layer(self, dtype="float32", exact=False):
+        return self.make(Draw(whole if exact else normal, dtype))
+
+    def xs(self, dtype="float32", exact=False):
+        return [(whole if exact else apart)(self.shape, dtype, seed) for seed in range(self.inputs)]
+
+    def dout(self, y, exact=False):
+        return (whole if exact else normal)(y.shape, y.dtype, 7)
+
+    def run(self, layer, xs, dout=None, args=None):
+        """Forward and backward from one random state; with numbers for the ``dout`` that is not given."""
+        backend.random.seed(0)
+        y = layer.forward(*xs, *(self.args() if args is None else args))
+        dx = layer.backward(self.dout(y) if dout is None else dout)
+        return Outcome(y, dx if isinstance(dx, tuple) else (dx,), dict(layer.grads))
+
+
+def host(value):
+    """Floating arrays as float64 on the host, labels on the host, anything else as it is."""
+    if not hasattr(value, "dtype"):
+        return value
+    array = asnumpy(value)
+    return np.float64(array) if array.dtype.kind == "f" else array
+
+
+def learned(layer):
+    """Parameters and state as float64 host arrays."""
+    return {name: host(array).copy() for name, array in {**layer.params, **layer.state}.items()}
+
+
+def place(layer, name, array):
+    """Sets a parameter by its name in ``layer.params``."""
+    *path, last = name.split(".")
+    for part in path:
+        layer = dict(layer.sublayers())[part]
+    setattr(layer, last, array)
+
+
+def layouts_of(x):
+    return LAYOUTS if x.ndim else ("contiguous",)
+
+
+def _pickled(layer):
+    return pickle.loads(pickle.dumps(layer))
+
+
+# -- the contract ---------------------------------------------------------------------------------------------
+
+
+class Contract:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_values(self, case, device, dtype):
+        """Forward and backward compute what the oracle does, in the dtype they were given, from any strides."""
+        xs, args = case.xs(dtype, case.exact), case.args()
+        p, plain = learned(case.layer(dtype, case.exact)), [host(value) for value in (*xs, *args)]
+        y = case.oracle.forward(p, *plain)
+        out = "float32" if case.widens and dtype == "float16" else dtype
+        dout = (whole if case.exact else normal)(np.shape(y.value), out, 7)
+        gradients = case.oracle.backward(p, host(dout), *plain)
+        for layout in layouts_of(xs[0]) if dtype == "float32" else ("contiguous", "channels_last"):
+            layer = case.layer(dtype, case.exact)
+            laid = laid_out(dout, layout) if dout.ndim else dout
+            seen = case.run(layer, [laid_out(x, layout) for x in xs], laid, args)
+            assert_expected(seen.y, y, out, f"{layout}, y")
+            for name, dx in zip("xy", seen.dx, strict=False):
+                assert_expected(dx, gradients[name], dtype, f"{layout}, d{name}")
+            assert set(gradients) == {*"xy"[: case.inputs], *seen.grads}
+            for name, gradient in seen.grads.items():
+                assert_expected(gradient, gradients[name], dtype, f"{layout}, gradient of {name}")
+
+    def test_gradient(self, case, device):
+        """What backward returns is how the output changes, in float64."""
+        layer, xs, args = case.layer("float64"), case.xs("float64"), case.args()
+        arrays = [*xs, *(array.copy() for array in layer.params.values())]
+        names = list(layer.params)
+
+        def forward(*moved):
+            for name, array in zip(names, moved[case.inputs :], strict=True):
+                place(layer, name, array)
+            backend.random.seed(0)
+            return layer.forward(*moved[: case.inputs], *args)
+
+        dout = case.dout(forward(*arrays))
+        seen = case.run(layer, xs, dout, args)
+        gradients = [*seen.dx, *(seen.grads[name] for name in names)]
+        check_gradient(lambda *moved: float((forward(*moved) * dout).sum()), arrays, gradients)
+
+    @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+    @pytest.mark.parametrize("dtype", ["float16", "float32"])
+    def test_memory(self, case, device, dtype, layout):
+        """Inputs stay as they were and share nothing with what is returned; images are channels-last."""
+        layer, args = case.layer(dtype), case.args()
+        xs = [laid_out(x, layout) for x in case.xs(dtype)]
+        y = case.layer(dtype).forward(*xs, *args)
+        dout = laid_out(case.dout(y), layout) if y.ndim else case.dout(y)
+        given = [*xs, dout, *layer.params.values(), *(arg for arg in args if hasattr(arg, "dtype"))]
+        with frozen(*given):
+            seen = case.run(layer, xs, dout, args)
+        # one axis at least: cupy.shares_memory finds that any two 0-d arrays share
+        assert_separate(*(tuple(a if a.ndim else a.reshape(1) for a in arrays) for arrays in (seen.arrays, given)))
+        assert [dx.shape for dx in seen.dx] == [x.shape for x in xs]
+        for array in seen.arrays:
+            assert not isinstance(array, np.ndarray) or array.flags.writeable, "a result is read-only"
+        for array in (seen.y, *seen.dx):
+            if array.ndim == 4:
+                assert_strides(array)
+                assert is_channels_last(array), f"strides {array.strides} of {array.shape}"
+
+    def test_empty_batch(self, case, device):
+        """No samples give no samples, no input gradient, and parameter gradients of 0."""
+        layer, full = case.layer(), case.run(case.layer(), case.xs())
+        xs = [x[:0] for x in case.xs()]
+        args = tuple(arg[:0] if hasattr(arg, "dtype") else arg for arg in case.args())
+        before = learned(layer)
+        seen = case.run(layer, xs, args=args)
+        assert seen.y.shape == ((0, *full.y.shape[1:]) if full.y.ndim else ())
+        assert seen.y.dtype == full.y.dtype
+        assert [(dx.shape, dx.dtype) for dx in seen.dx] == [(x.shape, x.dtype) for x in xs]
+        for name, gradient in full.grads.items():
+            assert_same(seen.grads[name], np.zeros(gradient.shape, gradient.dtype))
+        assert all((before[name] == array).all() for name, array in learned(layer).items())
+
+    def test_repeats(self, case, device):
+        """The same bits from the same numbers: from another layer, from a second forward, a second backward."""
+        layer = case.layer()
+        first = case.run(layer, case.xs())
+        kept = [array.copy() for array in first.arrays]
+        again, other = case.run(layer, case.xs()), case.run(case.layer(), case.xs())
+        dx = layer.backward(case.dout(first.y))
+        second = Outcome(first.y, dx if isinstance(dx, tuple) else (dx,), layer.grads)
+        for outcome in (first, again, other, second):
+            for result, array in zip(outcome.arrays, kept, strict=True):
+                assert_same(result, array)
+
+    def test_output_shape(self, case):
+        layer = case.layer()
+        y = layer.forward(*case.xs(), *case.args())
+        assert not y.ndim or layer.output_shape(case.shape[1:]) == y.shape[1:]
+
+    def test_names(self, case):
+        """Gradients have the names, the order and the shapes of the parameters; there are none before backward."""
+        layer = case.layer()
+        assert layer.grads == {}
+        seen = case.run(layer, case.xs())
+        assert list(seen.grads) == list(layer.params)
+        assert [g.shape for g in seen.grads.values()] == [p.shape for p in layer.params.values()]
+        for name in layer.params:
+            *path, last = name.split(".")
+            owner = layer
+            for part in path:
+                owner = dict(owner.sublayers())[part]
+            assert getattr(owner, last) is layer.params[name]
+            assert getattr(owner, f"d{last}") is layer.grads[name]
+
+    def test_backward_needs_a_forward(self, case):
+        """A layer without a forward says so; a copy has not seen the forward of the original."""
+        layer = case.layer()
+        y = case.run(case.layer(), case.xs()).y
+        case.run(layer, case.xs())
+        for fresh in (case.layer(), copy.deepcopy(layer), case.layer().astype("float32")):
+            with pytest.raises(RuntimeError, match=r"\w+\.backward needs a forward"):
+                fresh.backward(case.dout(y))
+
+    def test_wrong_gradient_shape(self, case):
+        """A dout that is not the output's shape is refused with both shapes, and no gradient is touched."""
+        layer = case.layer()
+        y = layer.forward(*case.xs(), *case.args())
+        for shape in ((len(y) + 1, *y.shape[1:]), y.shape[1:]) if y.ndim else ():
+            with pytest.raises(ValueError) as caught:
+                layer.backward(normal(shape))
+            assert str(shape) in str(caught.value)
+            assert str(y.shape) in str(caught.value)
+            assert layer.grads == {}
+
+    def test_no_silent_float64(self, case):
+        """A float64 dout is refused, before any change, or its results are float32: never a float64 network."""
+        layer = case.layer()
+        y = layer.forward(*case.xs(), *case.args())
+        made = ()
+        with contextlib.suppress(TypeError, ValueError):
+            dx = layer.backward(case.dout(y).astype("float64"))
+            made = (*(dx if isinstance(dx, tuple) else (dx,)), *layer.grads.values())
+        assert {array.dtype.name for array in made} <= {"float32"}
+        assert made or layer.grads == {}
+
+    @pytest.mark.parametrize("duplicate", [copy.deepcopy, _pickled], ids=["deepcopy", "pickle"])
+    def test_copies(self, case, device, duplicate):
+        """A copy computes the same and shares no array."""
+        layer = case.layer()
+        case.run(layer, case.xs())
+        twin = duplicate(layer)
+        assert repr(twin) == repr(layer)
+        assert twin.grads == {}
+        before = learned(layer)
+        assert list(learned(twin)) == list(before)
+        for one, other in zip(case.run(twin, case.xs()).arrays, case.run(layer, case.xs()).arrays, strict=True):
+            assert_same(one, other)
+        before = learned(layer)
+        for array in {**twin.params, **twin.state}.values():
+            array += 1
+        for name, array in learned(layer).items():
+            assert (array == before[name]).all(), f"{name} is shared"
+            assert not (array == learned(twin)[name]).any(), f"{name} of the copy does not change"
+
+    def test_astype(self, case, device):
+        """Parameters and state are converted, and the layer then keeps the other dtype."""
+        layer = case.layer()
+        case.run(layer, case.xs())
+        before = learned(layer)
+        assert layer.astype("float64") is layer
+        assert layer.grads == {}
+        for name, array in {**layer.params, **layer.state}.items():
+            assert_same(array, before[name], "float64")
+        assert {array.dtype.name for array in case.run(layer, case.xs("float64")).arrays} == {"float64"}
+
+    def test_to_the_host(self, case, device):
+        """A layer that moved to the CPU is the layer that was made there."""
+        layer = case.layer()
+        assert layer.to("cpu") is layer
+        assert backend.current_device() == device
+        with backend.use("cpu"):
+            made = case.layer()
+            assert all(isinstance(array, np.ndarray) for array in {**layer.params, **layer.state}.values())
+            for one, other in zip(case.run(layer, case.xs()).arrays, case.run(made, case.xs()).arrays, strict=True):
+                assert_same(one, other)
+
+    @pytest.mark.gpu
+    def test_host_and_device_do_not_mix(self, case):
+        with backend.use("cpu"):
+            host_xs = case.xs()
+        with backend.use("cuda"):
+            layer, xs, args = case.layer(), case.xs(), case.args()
+            if layer.params or case.inputs > 1 or any(hasattr(arg, "dtype") for arg in args):
+                with pytest.raises(TypeError, match="host and device arrays are mixed"):
+                    layer.forward(host_xs[0], *xs[1:], *args)
+            y = layer.forward(*xs, *args)
+            if y.ndim:
+                with pytest.raises(TypeError, match="host and device arrays are mixed"):
+                    layer.backward(asnumpy(case.dout(y)))

@@ -1,0 +1,329 @@
+"""The commands in this process: what they print, what they leave behind, and how they fail."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from command_line import QUICK, xpnet
+from PIL import Image
+
+import backend
+from training.cli import main
+from training.cli.common import model_names
+from training.data import load
+from training.models import TwoLayerNet
+from training.run_folder import RunFolder, load_network
+
+FIGURES = ["confusion_matrix", "filters", "learning_curves", "worst_mistakes"]
+
+
+def train_quickly(out, *arguments):
+    result = xpnet("train", *QUICK, "--epochs", 1, "--out", out, *arguments)
+    assert (result.code, result.err) == (0, "")
+    return RunFolder(out)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two epochs and what it printed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    result = xpnet("train", *QUICK, "--epochs", 2, "--seed", 1, "--out", folder)
+    assert (result.code, result.err) == (0, "")
+    return RunFolder(folder), result.out
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Runs without --out stay in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def _no_figures(monkeypatch):
+    """For tests of other things: drawing takes a second."""
+    monkeypatch.setattr("training.cli.train.draw_figures", lambda *_: None)
+
+
+def test_train_prints_a_header_a_line_per_epoch_and_the_end(trained):
+    folder, out = trained
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "model",
+        "data",
+        "device",
+        "threads",
+        "folder",
+        *2 * ["epoch"],
+        "best:",
+    ]
+    assert "TwoLayerNet, 39,760 parameters" in lines[0]
+    assert "10,000 training and 2,000 test images" in lines[1]
+    assert lines[4].endswith(str(folder.path))
+    best, last = folder.load_metrics()[-1], folder.load_metrics()[-1]
+    assert f"{100 * best['test_accuracy']:.2f} % of the test images right, in epoch 2 of 2" in lines[-1]
+    assert f"last: {100 * last['test_accuracy']:.2f} %" in lines[-1]
+
+
+def test_a_run_leaves_settings_metrics_model_and_figures(trained):
+    folder, _ = trained
+    files = {"config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES)}
+    assert {path.name for path in folder.path.iterdir()} == files
+    config = folder.load_config()
+    assert config["settings"] == {
+        "dataset": "mnist10k",
+        "model": "TwoLayerNet",
+        "epochs": 2,
+        "batch_size": 50,
+        "optimizer": "adam",
+        "lr": 0.003,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "clip_norm": None,
+        "patience": None,
+        "seed": 1,
+        "data_dir": None,
+    }
+    assert config["versions"]["numpy"] == np.__version__
+    assert config["device"]["name"] == backend.current_device().name
+    assert config["blas"]
+    assert [metrics["epoch"] for metrics in folder.load_metrics()] == [1, 2]
+    network = load_network(folder.model)
+    assert network.config["classes"] == list("0123456789")
+    assert network.config["dataset"] == "mnist10k"
+    for name in FIGURES:
+        with Image.open(folder.figure(name)) as image:
+            image.load()
+            assert min(image.size) > 400
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_the_model_kept_is_that_of_the_best_epoch(tmp_path):
+    folder = train_quickly(tmp_path / "run", "--epochs", 3, "--lr", 0.2, "--schedule", "constant")  # too high: unsteady
+    metrics = folder.load_metrics()
+    accuracies = [epoch["test_accuracy"] for epoch in metrics]
+    assert [epoch["best"] for epoch in metrics] == [
+        a > max(accuracies[:i], default=0) for i, a in enumerate(accuracies)
+    ]
+    data = load()
+    x = data.test_images.astype(np.float32) / 255
+    assert load_network(folder.model).accuracy(backend.asarray(x), backend.asarray(data.test_labels)) == max(accuracies)
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path):
+    def run(name, seed):
+        backend.random.seed(99)  # whatever was drawn before
+        folder = train_quickly(tmp_path / name, "--seed", seed)
+        times = ("seconds", "images_per_second")
+        metrics = [{k: v for k, v in epoch.items() if k not in times} for epoch in folder.load_metrics()]
+        return metrics, folder.model.read_bytes()
+
+    first = run("first", 5)
+    assert run("again", 5) == first
+    metrics, model = run("other", 6)
+    assert metrics != first[0]
+    assert model != first[1]
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_json_has_an_object_per_epoch_and_one_at_the_end(tmp_path):
+    result = xpnet("train", *QUICK, "--epochs", 2, "--json", "--out", tmp_path / "run")
+    *epochs, end = [json.loads(line) for line in result.out.splitlines()]
+    assert epochs == RunFolder(tmp_path / "run").load_metrics()
+    assert (end["best_epoch"], end["epochs"], end["interrupted"]) == (2, 2, False)
+    assert end["best_test_accuracy"] == epochs[1]["test_accuracy"]
+    assert end["folder"] == str(tmp_path / "run")
+    assert result.err.startswith("model ")  # the header, for people
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_quiet_prints_the_end_only(tmp_path):
+    result = xpnet("train", *QUICK, "--epochs", 1, "--quiet")
+    assert result.err == ""
+    assert re.fullmatch(r"best: .* in epoch 1 of 1; last: .* s; runs/\d{8}-\d{6}-TwoLayerNet-mnist10k\n", result.out)
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_another_optimizer_has_its_own_learning_rate(tmp_path):
+    folder = tmp_path / "run"
+    result = xpnet("train", "--model", "TwoLayerNet", "--epochs", 1, "--optimizer", "sgd", "--out", folder)
+    assert result.code == 0
+    assert RunFolder(folder).load_config()["settings"]["lr"] == 0.01
+
+
+@pytest.mark.usefixtures("_no_figures")
+@pytest.mark.parametrize("model", [name.upper() for name in model_names()])
+def test_every_model_trains(model, tmp_path, monkeypatch):
+    data = load()
+    small = type(data)(
+        "mnist10k", data.classes, *(part[:200] for part in vars(data).values() if hasattr(part, "shape"))
+    )
+    monkeypatch.setattr("training.data.load", lambda *_, **__: small)
+    folder = tmp_path / "run"
+    assert xpnet("train", "--model", model, "--epochs", 1, "--out", folder, "--clip-norm", 1, "--patience", 1).code == 0
+    assert xpnet("evaluate", folder).code == 0
+
+
+@pytest.mark.gpu
+def test_train_and_evaluate_on_a_gpu(tmp_path):
+    with backend.use("cuda"):
+        folder = train_quickly(tmp_path / "run", "--device", "cuda", "--batch-size", 1000)
+        assert folder.load_config()["device"]["name"] == "cuda:0"
+        result = xpnet("evaluate", folder.path, "--device", "cuda", "--json")
+    assert json.loads(result.out)["accuracy"] == folder.load_metrics()[-1]["test_accuracy"]
+
+
+def test_ctrl_c_before_the_first_epoch_ended_keeps_the_weights(tmp_path, monkeypatch):
+    steps = iter(range(5))
+
+    def step(trainer, x, t):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        trainer.network.params["b1"] += 1
+
+    monkeypatch.setattr("training.trainer.Trainer._train_step", step)
+    result = xpnet("train", *QUICK, "--json", "--quiet", "--out", tmp_path / "run")
+    model = tmp_path / "run" / "model.safetensors"
+    assert result.code == 130
+    assert result.err == f"Interrupted: no epoch had ended; the model as it was is in {model}\n"
+    end = json.loads(result.out)
+    assert (end["best_epoch"], end["epochs"], end["interrupted"]) == (None, 0, True)
+    assert (backend.asnumpy(load_network(model).params["b1"]) == 5).all()
+
+
+def test_a_loss_that_is_not_finite_ends_training(tmp_path):
+    arguments = ["--model", "SimpleConvNet", "--optimizer", "sgd", "--lr", "1e38", "--out", tmp_path / "run"]
+    result = xpnet("train", "--quiet", *arguments)
+    assert (result.code, result.out) == (1, "")
+    assert re.fullmatch(r"Error: the loss is nan at step 2 \(epoch 1.*\n", result.err)
+
+
+def test_a_bug_shows_its_traceback(tmp_path, monkeypatch):
+    def broken(trainer, x, t):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("training.trainer.Trainer._train_step", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["train", *QUICK, "--quiet", "--out", str(tmp_path / "run")])
+
+
+def test_evaluate_agrees_with_the_training(trained):
+    folder, _ = trained
+    best = [epoch for epoch in folder.load_metrics() if epoch["best"]][-1]
+    record = json.loads(xpnet("evaluate", folder.path, "--json").out)
+    assert record["loss"] == best["test_loss"]
+    assert record["accuracy"] == best["test_accuracy"]
+    assert (record["model"], record["dataset"], record["samples"]) == ("TwoLayerNet", "mnist10k", 2000)
+    assert record["correct"] == round(2000 * best["test_accuracy"]) == sum(c["correct"] for c in record["classes"])
+    assert [c["samples"] for c in record["classes"]] == np.bincount(load().test_labels).tolist()
+
+
+def test_evaluate_prints_a_table(trained):
+    folder, _ = trained
+    lines = xpnet("evaluate", folder.model).out.splitlines()
+    assert re.fullmatch(r"accuracy  \d\d\.\d\d %, 1,\d{3} of 2,000 correct", lines[3])
+    assert [line.split()[0] for line in lines[6:]] == list("0123456789")
+    correct, of, share = lines[6].split()[1:4]
+    assert share == f"{100 * int(correct) / int(of):.2f}"
+
+
+def test_evaluate_takes_the_newest_run_and_book_files(trained, tmp_path):
+    folder, _ = trained
+    expected = json.loads(xpnet("evaluate", folder.path, "--json").out)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one").symlink_to(folder.path, target_is_directory=True)
+    newest = json.loads(xpnet("evaluate", "--json").out)
+    load_network(folder.model).save_params(tmp_path / "params.npz")
+    from_npz = json.loads(xpnet("evaluate", tmp_path / "params.npz", "--model", "TwoLayerNet", "--json").out)
+    assert expected.pop("file") == str(folder.model)
+    assert newest.pop("file") == "runs/one/model.safetensors"
+    assert from_npz.pop("file") == str(tmp_path / "params.npz")
+    assert newest == from_npz == expected
+
+
+def test_devices(monkeypatch):
+    remedy = backend.CudaReport(problem="no CUDA device is visible", remedy="look for it")
+    monkeypatch.setattr("backend.inspect_cuda", lambda: remedy)
+    found = json.loads(xpnet("devices", "--json").out)
+    assert found["cuda"]["problem"] == "no CUDA device is visible"
+    assert found["cpu"]["threads"] == backend.threads.limit()
+    out = xpnet("devices").out
+    assert found["cpu"]["model"] in out
+    assert f"{found['cpu']['blas'][0]['name']} {found['cpu']['blas'][0]['version']}" in out
+    assert "not usable: no CUDA device is visible\n        remedy: look for it\n" in out
+    gpu = backend.devices.Gpu(1, "Some GPU", "9.0", 80 * 2**30)
+    monkeypatch.setattr("backend.inspect_cuda", lambda: backend.CudaReport((gpu,), "14.2.0"))
+    result = xpnet("devices")
+    assert result.code == 0
+    assert "cuda:1  Some GPU, compute capability 9.0, 80.0 GiB\n        CuPy 14.2.0\n" in result.out
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("backend.inspect_cuda", lambda: backend.CudaReport(problem="no driver", remedy="get one"))
+    with backend.use("cpu"):
+        result = xpnet("train", *QUICK, "--epochs", 1, "--device", "auto", "--out", tmp_path / "run")
+    assert result.out.count("no driver") == 1
+    assert "device   cpu (no GPU: no driver; remedy: get one)\n" in result.out
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--epochs", "0"], "'--epochs': 0 is not in the range"),
+        (["train", "--model", "LeNet"], "'LeNet' is none of TwoLayerNet, SimpleConvNet, DeepConvNet"),
+        (["train", "--optimizer", "lion"], "'lion' is none of sgd, "),
+        (["train", "--lr", "nan"], "lr must be finite"),
+        (["train", "--seed", "-1"], "-1 is not in the range"),
+        (["train", "--device", "tpu"], "not 'tpu'"),
+        (["train", "--threads", "0"], "0 is not in the range"),
+        (["train", "--out", "."], "exists and is not an empty folder"),
+        (["train", "--out", "file"], "exists and is not an empty folder"),
+        (["train", "--speed", "9"], "No such option"),
+        (["evaluate"], "no run with a model in runs/"),
+        (["evaluate", "nothing"], "there is no file nothing"),
+        (["evaluate", "."], "there is no model in ."),
+        (["evaluate", "file"], "not 'file'"),
+        (["evaluate", "empty.safetensors"], "empty.safetensors is no .safetensors file"),
+        (["evaluate", "own.safetensors"], "own.safetensors does not say which model it is"),
+        (["evaluate", "own.npz"], "own.npz does not say which model it is: name it"),
+        (["evaluate", "own.npz", "--model", "TwoLayerNet"], "own.npz does not fit the network: W1 is (4, 3)"),
+        (
+            ["evaluate", "small.safetensors"],
+            "the model does not take the images of mnist10k, (1, 28, 28): layer 'Affine1'",
+        ),
+        (["predict", "file", "--run", "small.safetensors"], "image files are made into grey images (1, H, W)"),
+        (["predict", "file", "--run", "own.npz"], "predict needs a run or a .safetensors file"),
+        (["predict"], "Missing argument 'IMAGE...'"),
+        (["serve"], "No such command 'serve'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message, tmp_path):
+    (tmp_path / "file").write_text("no model")
+    (tmp_path / "empty.safetensors").touch()
+    network = TwoLayerNet(4, 3, 10)
+    network.save_params("small.safetensors")
+    network.config = None
+    network.save_params("own.safetensors")
+    network.save_params("own.npz")
+    result = xpnet(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert re.fullmatch(r"Error: [^\n]+\n", result.err)
+    assert message in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_is_not_there_is_told_before_anything_is_made(tmp_path):
+    result = xpnet("train", "--dataset", "mnist", "--data-dir", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert result.code == 2
+    assert result.err.startswith("Error: MNIST was not found")
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_and_version():
+    assert xpnet().out == xpnet("--help").out
+    assert all(name in xpnet("-h").out for name in ("train", "evaluate", "predict", "devices"))
+    assert "[sgd|momentum|nesterov|" in xpnet("train", "--help").out
+    assert re.fullmatch(r"xpnet \d+\.\d+\.\d+\S*\n", xpnet("--version").out)

@@ -1,0 +1,101 @@
+"""The progress bar: what it shows, and that it never waits."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from training.progress import ProgressBar, epoch_line
+from training.trainer import EpochResult
+
+
+class Totals:
+    """A copy to the host that arrives when told to."""
+
+    def __init__(self, loss, correct, samples):
+        self.values = np.array([loss, correct, samples])
+        self.done = False
+
+    def get(self):
+        assert self.done, "it waited for the device"
+        return self.values
+
+
+class Trainer(SimpleNamespace):
+    def __init__(self, epochs=2, samples=1000):
+        super().__init__(epochs=epochs, train_loader=SimpleNamespace(samples=samples), asked=[])
+
+    def running_totals(self):
+        self.asked.append(Totals(*self.totals))
+        return self.asked[-1]
+
+
+@pytest.fixture
+def trainer():
+    return Trainer()
+
+
+def test_the_bar_shows_the_epoch_so_far_when_the_numbers_have_arrived(trainer):
+    out = io.StringIO()
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 2)
+        trainer.totals = (50.0, 60, 100)
+        bar.on_step_end(trainer, 11)
+        bar.on_step_end(trainer, 12)
+        assert len(trainer.asked) == 1  # one copy is under way: no second one
+        assert "loss" not in out.getvalue()
+        trainer.asked[0].done = True
+        bar.on_step_end(trainer, 13)
+        shown = out.getvalue().rpartition("\r")[2]
+    assert shown.startswith("epoch 2/2  loss 0.5000  accuracy 60.00 %  55% |")  # 1,100 of 2,000 images
+    assert "images/s" in shown
+    assert shown.endswith("left")
+    assert out.getvalue().rpartition("\r")[0].rpartition("\r")[2].strip() == ""  # taken off at the end
+
+
+def test_the_numbers_are_looked_at_now_and_then_only(trainer):
+    trainer.totals = (1.0, 1, 2)
+    with ProgressBar(io.StringIO(), interval=3600) as bar:
+        bar.on_epoch_begin(trainer, 1)
+        bar.on_step_end(trainer, 1)
+        trainer.asked[0].done = True
+        for step in range(2, 100):
+            bar.on_step_end(trainer, step)
+    assert len(trainer.asked) == 1
+
+
+def test_numbers_of_the_last_epoch_are_not_shown_in_this_one(trainer):
+    out = io.StringIO()
+    result = EpochResult(1, 0.5, 0.6, 0.5, 0.6, 0.1, 1.0, 1000.0)
+    with ProgressBar(out, interval=0.0) as bar:
+        trainer.totals = (900.0, 0, 1000)
+        bar.on_epoch_begin(trainer, 1)
+        bar.on_step_end(trainer, 1)
+        bar.on_epoch_end(trainer, result)
+        bar.on_epoch_begin(trainer, 2)
+        trainer.asked[0].done = True  # too late
+        trainer.totals = (10.0, 100, 100)
+        bar.on_step_end(trainer, 2)
+        trainer.asked[-1].done = True
+        bar.on_step_end(trainer, 3)
+    assert "0.9000" not in out.getvalue()
+    assert "epoch 2/2  loss 0.1000  accuracy 100.00 %" in out.getvalue()
+
+
+def test_a_bar_that_was_never_drawn_closes():
+    with ProgressBar(io.StringIO()):
+        pass
+
+
+def test_epoch_lines_are_of_one_width():
+    first = epoch_line(EpochResult(1, 2.3, 0.1, 2.25, 0.0985, 0.1, 3.21, 812.4), 12, False)
+    last = epoch_line(EpochResult(12, 0.01, 1.0, 0.02, 1.0, 0.1, 103.2, 123456.7), 12, True)
+    assert first == (
+        "epoch  1/12  loss 2.3000  accuracy  10.00 %  test loss 2.2500  test accuracy   9.85 %       812 images/s"
+        "     3.2 s"
+    )
+    assert last == (
+        "epoch 12/12  loss 0.0100  accuracy 100.00 %  test loss 0.0200  test accuracy 100.00 %   123,457 images/s"
+        "   103.2 s  best"
+    )
