@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import threadpoolctl
 from checks import (
     DTYPES,
     assert_close,
@@ -11,6 +12,8 @@ from checks import (
     frozen,
     laid_out,
     normal,
+    piece_bytes,
+    thread_limit,
     variants,
     whole,
 )
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy
+from kernels import gemm as module
 from kernels.gemm import accumulator, column_sums, matmul
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
@@ -73,6 +77,38 @@ def test_matmul_into_an_array(device, dtype):
     assert_same(framed[:, [0, 4]], edge)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("into", [False, True])
+def test_matmul_adds_a_bias_to_every_row(device, dtype, into):
+    a, b, bias = whole((4, 5), dtype), whole((5, 3), dtype, 1), whole((3,), dtype, 2)
+    out = normal((4, 3), dtype) if into else None
+    with frozen(a, b, bias):
+        c = matmul(a, b, out=out, bias=bias)
+    assert c is out or not into
+    assert_same(c, product(asnumpy(a), asnumpy(b)) + asnumpy(bias), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(700, 90, 50), (50, 90, 700), (300, 300, 300), (1, 5000, 70), (70, 5000, 1), (33, 4000, 144)]
+)
+def test_the_threads_change_no_bit(device, monkeypatch, dtype, m, k, n):
+    """Ours and those of BLAS alike; and cutting changes nothing in whole numbers."""
+    monkeypatch.setattr(module, "_PIECE_FLOPS", 1 << 19)
+    a, b = normal((m, k), dtype), normal((k, n), dtype, 1)
+    results = []
+    for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2)):
+        with thread_limit(ours), threadpoolctl.threadpool_limits(of_blas, user_api="blas"), piece_bytes(1 << 14):
+            results.append((matmul(a, b), column_sums(a)))
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert_same(two, one)
+    a, b = whole((m, k), dtype, most=1), whole((k, n), dtype, 1, most=1)
+    expected = asnumpy(a).astype(np.float64) @ asnumpy(b).astype(np.float64)
+    for _, out in variants(normal((m, n), dtype)):
+        assert_same(matmul(a, b, out=out), expected, dtype)
+
+
 def test_float16_is_multiplied_in_float32(device):
     a = backend.asarray(np.array([[2048, 1, 1]], "float16"))
     b = backend.asarray(np.ones((3, 1), "float16"))
@@ -112,6 +148,15 @@ def test_column_sums_into_an_array(device, dtype):
     column_sums(matrix, out=slot[1, :, 0, 1])  # one tap of a weight gradient
     before[1, :, 0, 1] = asnumpy(out)
     assert_same(slot, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "columns"), [(4099, 3), (4096, 1), (513, 50)])
+def test_column_sums_of_many_pieces(device, dtype, rows, columns):
+    matrix = whole((rows, columns), dtype, most=1)
+    with piece_bytes(1 << 12):
+        sums = column_sums(matrix)
+    assert_same(sums, asnumpy(matrix).astype(np.float64).sum(axis=0), dtype)
 
 
 def test_float16_columns_are_summed_in_float32(device):
