@@ -6,7 +6,7 @@ until the first array is made.
 
 from backend import profiling, random, threads, workspace
 from backend.active import current_device, use, xp
-from backend.arrays import array_module, asarray, asnumpy, copy_to_host, synchronize
+from backend.arrays import array_module, asarray, asnumpy, copy_to_host, require_active, synchronize
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "inspect_cuda",
     "profiling",
     "random",
+    "require_active",
     "synchronize",
     "threads",
     "use",

@@ -58,7 +58,6 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
         DeviceError: a CUDA device was named and cannot be used; the message has the reason and the remedy.
         ValueError: the name is none of the above.
     The active device is unchanged after an error.
-
     """
 
     def __init__(self, device: str | Device = "auto") -> None:

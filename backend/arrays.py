@@ -19,7 +19,6 @@ def array_module(*arrays: Any) -> Any:
 
     Raises:
         TypeError: host and device arrays are mixed; the message shows one of each.
-
     """
     cupy = sys.modules.get("cupy")
     if cupy is None and arrays and isinstance(arrays[0], numpy.ndarray):
@@ -35,6 +34,22 @@ def array_module(*arrays: Any) -> Any:
     if on_device:
         return cupy
     return numpy if on_host or current_device().kind == "cpu" else cupy
+
+
+def require_active(array: Any) -> None:
+    """Raises unless ``array`` lies on the active device, where results would be made.
+
+    Raises:
+        TypeError: it does not; the message says where it lies and how to bring it over.
+    """
+    device = current_device()
+    if isinstance(array, numpy.ndarray) != (device.kind == "cpu"):
+        kind = "numpy.ndarray" if isinstance(array, numpy.ndarray) else "cupy.ndarray"
+        raise TypeError(
+            f"{kind} {_describe(array)} does not lie on the active device, {device}, which computes with "
+            f"{'numpy' if device.kind == 'cpu' else 'cupy'}; bring it there with backend.asarray, or change the device "
+            "with backend.use"
+        )
 
 
 def asarray(array: Any, dtype: Any = None) -> Any:
@@ -79,12 +94,13 @@ class HostCopy:
 
 def copy_to_host(array: Any) -> HostCopy:
     """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU."""
-    if array_module(array) is numpy:
+    library = array_module(array)
+    if library is numpy:
         return HostCopy(numpy.array(array))
-    pinned = xp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    pinned = library.cuda.alloc_pinned_memory(max(array.nbytes, 1))
     host = numpy.frombuffer(pinned, array.dtype, array.size).reshape(array.shape)
     array.get(out=host, blocking=False)
-    event = xp.cuda.Event(disable_timing=True)
+    event = library.cuda.Event(disable_timing=True)
     event.record()
     return HostCopy(host, event)
 

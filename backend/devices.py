@@ -70,7 +70,6 @@ def parse(name: str) -> Device:
 
     Raises:
         ValueError: for any other name.
-
     """
     kind, _, index = str(name).partition(":")
     if name == "cpu":

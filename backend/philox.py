@@ -28,7 +28,6 @@ def philox4x32_10(counter: Words, key: tuple[int, int], library: Any = xp) -> Wo
 
     Returns:
         Four uint64 arrays with values below 2³²: the output words in order.
-
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key

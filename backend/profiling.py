@@ -39,7 +39,6 @@ class Range:
     Args:
         name: what Nsight shows, such as a layer's name in its model.
         category: the phase it belongs to: ``data``, ``forward``, ``backward``, ``update``, ``step``, …
-
     """
 
     __slots__ = ("attributes", "category", "name")

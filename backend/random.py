@@ -30,7 +30,6 @@ class Generator:
 
     Raises:
         ValueError: seed or stream is out of its range.
-
     """
 
     def __init__(self, seed: int = 0, stream: int = 0) -> None:

@@ -28,7 +28,6 @@ def limit() -> int:
 
     Raises:
         ValueError: ``XPNET_THREADS`` is not a whole number of at least 1.
-
     """
     global _limit
     if _limit is None:
@@ -44,7 +43,6 @@ def set_limit(count: int) -> None:
 
     Raises:
         ValueError: ``count`` is less than 1.
-
     """
     global _limit, _queue
     if count < 1:
@@ -63,13 +61,16 @@ def run(function: Callable[[int], Any], count: int) -> None:
     The calls must be independent: they run in any order. A call from inside another runs its own in turn.
     The first exception stops the handing out of further calls and is raised here.
     """
-    if count <= 1 or getattr(_inside, "active", False):
+    if getattr(_inside, "active", False):
         for index in range(count):
             function(index)
         return
-    helpers = min(limit(), count) - 1
-    job = _Job(function, count, helpers)
-    with single_threaded_blas():  # also without helpers: BLAS with several threads sums in another order
+    with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
+        if count == 1:
+            function(0)
+            return
+        helpers = max(min(limit(), count) - 1, 0)
+        job = _Job(function, count, helpers)
         inbox = _inbox(helpers)
         for _ in range(helpers):
             inbox.put(job)

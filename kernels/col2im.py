@@ -29,7 +29,6 @@ def col2im(columns: Any, input_shape: tuple[int, int, int, int], window: Window,
 
     Raises:
         ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``.
-
     """
     check_order(order)
     n, c, *image = input_shape

@@ -34,7 +34,6 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
 
     Raises:
         ValueError: shapes or dtypes do not fit; the message has them.
-
     """
     check_images("convolution", x)
     _check(x.shape, weight.shape, window, groups)
@@ -91,7 +90,6 @@ def convolution_backward_input(
 
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
-
     """
     _check(input_shape, weight.shape, window, groups)
     _one_dtype(dy=dy, weight=weight)
@@ -125,7 +123,6 @@ def convolution_backward_weight(
 
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
-
     """
     check_images("convolution", x)
     fn, c_group, fh, fw = weight_shape
@@ -238,6 +235,7 @@ def _check(input_shape: tuple, weight_shape: tuple, window: Window, groups: int)
 
 
 def _one_dtype(**arrays: Any) -> None:
+    array_module(*arrays.values())  # refuses a mix of host and device arrays
     if len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
         raise ValueError(f"a convolution needs one dtype: {given}")

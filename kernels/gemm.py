@@ -32,6 +32,10 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     """
     library = array_module(a, b)
     if library is not numpy:
+        if a.dtype == numpy.float16 and len(a) == b.shape[1] == 1:
+            # CuPy multiplies a row by a column in half precision, unlike every other product.
+            a, b = a.astype(numpy.float32), b.astype(numpy.float32)
+            return _into(out, library.matmul(a, b) if bias is None else library.matmul(a, b) + bias)
         product = library.matmul(a, b, out=out)
         if bias is not None:
             product += bias
@@ -60,6 +64,11 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
         product += bias
     if product is out or dtype != numpy.float16:
         return product
+    return _into(out, product)
+
+
+def _into(out: Any, product: Any) -> Any:
+    """A product of float32 rounded to float16, in ``out`` if given."""
     if out is None:
         return product.astype(numpy.float16)
     out[...] = product

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, workspace
+from backend import array_module, require_active, workspace
 from kernels.layout import storage
 from kernels.parts import Part, cut, run
 from kernels.window import Window
@@ -29,7 +29,6 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
 
     Raises:
         ValueError: ``x`` is not 4-D, the order has another name, or no window fits.
-
     """
     check_order(order)
     check_images("im2col", x)
@@ -55,7 +54,6 @@ def windows(source: Any, window: Window, part: Part) -> Any:
     Args:
         source: (N, H, W, C), C-contiguous. Where the part's windows reach into the padding, the view is of a
             padded copy of the rows it needs; the copy is scratch memory, so ``source`` itself never changes.
-
     """
     library = array_module(source)
     _, height, width, c = source.shape
@@ -104,6 +102,7 @@ def check_order(order: str) -> None:
 
 
 def check_images(operation: str, x: Any) -> None:
-    """Raises a ValueError unless ``x`` is a batch of images."""
+    """Raises a ValueError unless ``x`` is a batch of images, a TypeError unless it lies on the active device."""
+    require_active(x)
     if x.ndim != 4:
         raise ValueError(f"{operation} needs images (N, C, H, W), got shape {x.shape}")

@@ -48,7 +48,6 @@ def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
 
     Args:
         row_bytes: bytes of columns that one output row of one image takes.
-
     """
     cap = COLUMN_BYTES[library.__name__]
     image_bytes = rows * row_bytes

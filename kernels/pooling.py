@@ -33,7 +33,6 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
 
     Raises:
         ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
-
     """
     check_images("max pooling", x)
     taps = _taps(x.shape, window)
@@ -79,7 +78,6 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
 
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
-
     """
     taps = _taps(input_shape, window)
     _check_gradient(dy, input_shape, window)
@@ -124,7 +122,6 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
 
     Raises:
         ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
-
     """
     check_images("average pooling", x)
     taps = _taps(x.shape, window)
@@ -160,7 +157,6 @@ def average_pool_backward(
 
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
-
     """
     taps = _taps(input_shape, window)
     _check_gradient(dy, input_shape, window)

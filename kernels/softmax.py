@@ -35,10 +35,9 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
 
     Raises:
         ValueError: shapes do not fit; or, on the CPU, an index is no class (the first such is named).
-
     """
-    library = array_module(x, t)
     _check(x, t)
+    library = array_module(x, t)
     dtype = accumulator(x.dtype)
     if not len(x):
         return library.zeros((), dtype), x.copy()
@@ -65,7 +64,6 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
         y: probabilities from :func:`softmax_cross_entropy`.
         t: the same labels.
         scale: the gradient of what follows the loss: a number or a 0-d array.
-
     """
     library = array_module(y, t)
     if t.ndim == 1:
@@ -88,7 +86,6 @@ def cross_entropy(y: Any, t: Any) -> Any:
 
     Returns:
         0-d. A probability of 0 counts as the smallest normal number of the dtype, so that the loss is finite.
-
     """
     library = array_module(y, t) if hasattr(t, "ndim") else array_module(y)
     t = library.asarray(t)
@@ -110,6 +107,8 @@ def _pick(rows: Any, t: Any, library: Any) -> Any:
 
 
 def _check(x: Any, t: Any) -> None:
+    if not hasattr(t, "dtype"):
+        raise TypeError(f"labels are an array, not {type(t).__name__}")
     if x.ndim != 2:
         raise ValueError(f"scores are (N, classes), got shape {x.shape}")
     if t.shape not in ((len(x),), x.shape):

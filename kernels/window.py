@@ -26,7 +26,6 @@ class Window:
 
     Raises:
         ValueError: a number is out of its range or of the wrong kind; the message names it.
-
     """
 
     kernel: Pair
@@ -77,7 +76,6 @@ class Window:
 
         Raises:
             ValueError: not even one window fits; the message has all the numbers.
-
         """
         top, bottom, left, right = self.pads(image)
         return self._outputs(image, 0, top, bottom), self._outputs(image, 1, left, right)
@@ -113,7 +111,6 @@ class Window:
 
         Raises:
             ValueError: padding is "same", which fixes no size, or leaves nothing of the image.
-
         """
         if self.padding == "same":
             raise ValueError("a transposed window needs padding in numbers: 'same' does not fix the image's size")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module
+from backend import array_module, require_active
 
 
 def floating(owner: str, **arrays: Any) -> None:
     """Raises unless all arrays are of one floating dtype and one library.
 
     Raises:
-        TypeError: an argument is no array or not floating, dtypes differ, or host and device arrays are mixed.
+        TypeError: an argument is no array or not floating, dtypes differ, host and device arrays are mixed, or all
+            lie on another device than the active one.
     """
     for name, array in arrays.items():
         if not hasattr(array, "dtype") or array.dtype.kind != "f":
             given = array.dtype if hasattr(array, "dtype") else type(array).__name__
             raise TypeError(f"{owner} needs {name} as a floating-point array, got {given}")
     array_module(*arrays.values())
+    require_active(next(iter(arrays.values())))
     if len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{owner} needs one dtype, got {given}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend import array_module
 from kernels import softmax as kernel
 from kernels.layout import images, storage
 from layers import checks
@@ -38,6 +39,7 @@ class SoftmaxWithLoss(Layer):
         self.t: Any = None
 
     def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
+        array_module(x, t)  # refuses a mix of host and device arrays
         checks.floating("SoftmaxWithLoss", x=x)
         self.loss, self.y = kernel.softmax_cross_entropy(x, t)
         self.t = t

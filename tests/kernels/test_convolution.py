@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import oracles
 import pytest
+import threadpoolctl
 from checks import (
     DTYPES,
     assert_channels_last,
@@ -238,16 +239,21 @@ def test_threads_change_no_bit(device, dtype, shape, filters, window, groups):
         assert_same(other, one)
 
 
-def test_the_threads_of_blas_change_no_bit(device):
-    """One thread of ours must not mean several of BLAS: they sum in another order than the one of a part."""
-    shape, window = (32, 16, 14, 14), Window(3, padding=1)
-    x, dy = normal(shape, "float64"), normal((32, 33, 14, 14), "float64", 1)
+@pytest.mark.parametrize(
+    ("shape", "filters"), [((32, 16, 14, 14), 33), ((1, 16, 28, 28), 33), ((1, 32, 17, 17), 48)], ids=str
+)
+def test_the_threads_of_blas_change_no_bit(device, shape, filters):
+    """Ours and those of BLAS in any combination; several of BLAS sum in another order than one."""
+    window, x = Window(3, padding=1), normal(shape, "float64")
+    weight = normal((filters, shape[1], 3, 3), "float64", 1)
+    dy = normal((shape[0], filters, *shape[2:]), "float64", 2)
     results = []
-    for count in (1, 2):
-        with thread_limit(count), watched_cuts(module) as cuts:
-            results.append(convolution_backward_weight(x, dy, (33, 16, 3, 3), window))
-        assert device.kind == "cuda" or len(cuts[0]) > 1
-    assert_same(results[1], results[0])
+    for ours, of_blas in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        with thread_limit(ours), threadpoolctl.threadpool_limits(of_blas, user_api="blas"):
+            results.append(all_three(x, weight, None, dy, window, 1))
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert_same(two, one)
 
 
 def test_the_same_twice_to_the_bit(device):
