@@ -24,7 +24,6 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     library, dtype = array_module(x), accumulator(x.dtype)
     rows, fold = folded(x)
     cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, library)
-    counts = library.asarray([(cut.stop - cut.start) * fold for cut in cuts], dtype)[:, None]
     means = library.empty((len(cuts), x.shape[1]), dtype)
     squares = library.empty_like(means)
 
@@ -37,6 +36,9 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
         means[index], squares[index] = mean, piece_sums(deviation, fold)
 
     run(collect, list(range(len(cuts))), x)
+    if len(cuts) == 1:
+        return means[0], squares[0] / len(x)
+    counts = library.asarray([(cut.stop - cut.start) * fold for cut in cuts], dtype)[:, None]
     mean = (means * (counts / len(x))).sum(axis=0)
     between = means - mean
     between *= between

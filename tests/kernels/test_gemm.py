@@ -89,13 +89,14 @@ def test_matmul_adds_a_bias_to_every_row(device, dtype, into):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("piece_flops", [1 << 19, 1 << 40])
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [(700, 90, 50), (50, 90, 700), (300, 300, 300), (1, 5000, 70), (70, 5000, 1), (33, 4000, 144)]
+    ("m", "k", "n"), [(700, 90, 50), (50, 90, 700), (144, 784, 33), (1, 5000, 70), (70, 5000, 1), (33, 4000, 144)]
 )
-def test_the_threads_change_no_bit(device, monkeypatch, dtype, m, k, n):
-    """Ours and those of BLAS alike; and cutting changes nothing in whole numbers."""
-    monkeypatch.setattr(module, "_PIECE_FLOPS", 1 << 19)
-    a, b = normal((m, k), dtype), normal((k, n), dtype, 1)
+def test_the_threads_change_no_bit(device, monkeypatch, dtype, piece_flops, m, k, n):
+    """Ours and those of BLAS alike, cut or not; and cutting changes nothing in whole numbers."""
+    monkeypatch.setattr(module, "_PIECE_FLOPS", piece_flops)
+    a, b = normal((k, m), dtype).T, normal((k, n), dtype, 1)
     results = []
     for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2)):
         with thread_limit(ours), threadpoolctl.threadpool_limits(of_blas, user_api="blas"), piece_bytes(1 << 14):
