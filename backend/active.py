@@ -24,8 +24,11 @@ class _Namespace(ModuleType):
     """The module proxy behind ``xp``. An attribute is looked up once, then kept until the next switch."""
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(_module(current_device()), name)
+        device = current_device()
+        value = getattr(_module(device), name)
         self.__dict__[name] = value
+        if device is not _device:  # switched meanwhile, by another thread: what is kept must be the new library's
+            self.__dict__.pop(name, None)
         return value
 
     def __repr__(self) -> str:
@@ -53,6 +56,9 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:<index>"`` or a :class:`Device`. Auto takes the
             first GPU that works and otherwise falls back to the CPU, logging why once per process.
+
+    CuPy remembers which of several GPUs is current for each thread by itself: a thread of one's own that shall compute
+    on ``cuda:1`` calls ``use`` too.
 
     Raises:
         DeviceError: a CUDA device was named and cannot be used; the message has the reason and the remedy.

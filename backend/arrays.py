@@ -5,6 +5,7 @@ process that has not imported CuPy.
 """
 
 import sys
+from collections import deque
 from typing import Any
 
 import numpy
@@ -102,7 +103,14 @@ def copy_to_host(array: Any) -> HostCopy:
     array.get(out=host, blocking=False)
     event = library.cuda.Event(disable_timing=True)
     event.record()
+    # The device still writes: the host memory must not go back to its pool before it has, whoever drops the copy.
+    while _under_way and _under_way[0][1].done:
+        _under_way.popleft()
+    _under_way.append((host, event))
     return HostCopy(host, event)
+
+
+_under_way: deque[tuple[numpy.ndarray, Any]] = deque()
 
 
 def _describe(array: Any) -> str:

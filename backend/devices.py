@@ -6,6 +6,7 @@ array. So the device itself is asked, step by step, and the first step that fail
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,10 +60,12 @@ class CudaReport:
 
 
 _NO_DEVICE = 100  # cudaErrorNoDevice; CuPy has no name for it
-_INSTALL = "pip install 'xpnet[cuda12]' (for a CUDA 13 driver: 'xpnet[cuda13]')"
+_PIP = f"{sys.executable} -m pip install"
+_INSTALL = f"{_PIP} 'cupy-cuda12x[ctk]' (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')"
+_REINSTALL = f"{_PIP} --force-reinstall 'cupy-cuda12x[ctk]' (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')"
 _DRIVER = "install NVIDIA's driver (on Ubuntu: sudo ubuntu-drivers install) until nvidia-smi lists the GPU"
 _VISIBLE = "check that `nvidia-smi -L` lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it"
-_COMPILER = "pip install 'cupy-cuda12x[ctk]' (or 'cupy-cuda13x[ctk]'), which brings the compiler and headers"
+_COMPILER = f"{_INSTALL}, which brings the compiler and its headers"
 
 
 def parse(name: str) -> Device:
@@ -90,7 +93,7 @@ def inspect_cuda() -> CudaReport:
     try:
         cupy = importlib.import_module("cupy")
     except Exception as error:  # a broken installation fails in many ways: each is a reason, none is ours
-        return CudaReport(problem=f"CuPy does not import ({_first_line(error)})", remedy=_INSTALL)
+        return CudaReport(problem=f"CuPy does not import ({_first_line(error)})", remedy=_REINSTALL)
     version = cupy.__version__
     runtime = cupy.cuda.runtime
     try:

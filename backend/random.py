@@ -92,6 +92,8 @@ class Generator:
         return numpy.argsort(keys, kind="stable")
 
     def _words(self, count: int, library: Any) -> Any:
+        if count < 0:
+            raise ValueError(f"a count of random numbers is at least 0, not {count}")
         blocks = -(-count // 4)
         drawn = words((self._seed & 0xFFFFFFFF, self._seed >> 32), self._stream, self._position, blocks, library)
         self._position += blocks
@@ -108,7 +110,7 @@ def _format(dtype: numpy.dtype) -> tuple[int, int]:
 
 
 def _tuple(shape: Shape) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+    return (int(shape),) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
 
 
 default = Generator(0)

@@ -42,11 +42,11 @@ def set_limit(count: int) -> None:
     """Sets how many threads share a batch from now on.
 
     Raises:
-        ValueError: ``count`` is less than 1.
+        ValueError: ``count`` is no whole number of at least 1.
     """
     global _limit, _queue
-    if count < 1:
-        raise ValueError(f"at least 1 thread is needed, not {count}")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"the number of threads is a whole number of at least 1, not {count!r}")
     _limit = count
     with _start_lock:
         if _queue is not None and _pid == os.getpid():
@@ -76,8 +76,12 @@ def run(function: Callable[[int], Any], count: int) -> None:
             inbox.put(job)
         job.work()
         job.wait()
-    if job.error is not None:
-        raise job.error
+    error, job.error = job.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: the cycle would keep the buffers of the failed call
 
 
 class _Job:

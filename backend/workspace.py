@@ -21,7 +21,10 @@ _SMALL = 1 << 16  # bytes; below this the allocator's own cache is warm, and loo
 IDLE_LIMIT = 1 << 30
 """Bytes of idle buffers kept at most; beyond it the oldest are freed."""
 
+_TRIM_EVERY = 256  # requests; a look at every buffer costs some microseconds
+
 _lock = threading.Lock()
+_requests = 0
 _buffers: list[numpy.ndarray] = []
 
 
@@ -30,12 +33,12 @@ def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
     if current_device().kind != "cpu":
         return xp.empty(shape, dtype)
     dtype = numpy.dtype(dtype)
-    size = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
+    size = (shape if isinstance(shape, (int, numpy.integer)) else math.prod(shape)) * dtype.itemsize
     if size < _SMALL:
         return numpy.empty(shape, dtype)
     with _lock:
         buffer = _take(_bucket(size))
-    return numpy.ndarray(shape, dtype, buffer)
+    return numpy.ndarray(tuple(shape) if isinstance(shape, (tuple, list)) else shape, dtype, buffer)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
@@ -72,6 +75,10 @@ def _is_idle(index: int) -> bool:
 
 
 def _take(size: int) -> numpy.ndarray:
+    global _requests
+    _requests += 1
+    if _requests % _TRIM_EVERY == 0:
+        _trim()
     # Newest first: what was let go last is likeliest in cache.
     for index in range(len(_buffers) - 1, -1, -1):
         if _buffers[index].nbytes == size and _is_idle(index):
@@ -79,14 +86,19 @@ def _take(size: int) -> numpy.ndarray:
             _buffers.append(buffer)
             return buffer
     _trim()
-    buffer = numpy.empty(size, numpy.uint8)
+    try:
+        buffer = numpy.empty(size, numpy.uint8)
+    except MemoryError:  # what lies idle in other sizes may be what is missing
+        _trim(limit=0)
+        buffer = numpy.empty(size, numpy.uint8)
     _buffers.append(buffer)
     return buffer
 
 
-def _trim() -> None:
+def _trim(limit: int | None = None) -> None:
+    limit = IDLE_LIMIT if limit is None else limit
     idle = [index for index in range(len(_buffers)) if _is_idle(index)]
-    excess = sum(_buffers[index].nbytes for index in idle) - IDLE_LIMIT
+    excess = sum(_buffers[index].nbytes for index in idle) - limit
     doomed = []
     for index in idle:
         if excess <= 0:

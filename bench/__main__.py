@@ -38,7 +38,9 @@ def main(model: str, batch_size: int, steps: int, device: str, thread_count: int
     network = build({"model": model, "arguments": ARGUMENTS.get(model, {})})
     x = random.uniform((batch_size, *network.input_dim))
     t = asarray(np.arange(batch_size, dtype="int32") % network.classes)
-    samples = [time_step(network, Adam(), x, t) for _ in range(steps + 3)][3:]
+    optimizer = Adam()
+    with threads.single_threaded_blas():  # as the training loop does
+        samples = [time_step(network, optimizer, x, t) for _ in range(steps + 3)][3:]
     report(model, batch_size, {name: statistics.median(s[name] for s in samples) for name in samples[0]})
 
 

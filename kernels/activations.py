@@ -33,7 +33,7 @@ def multiply(a: Any, b: Any) -> Any:
 
 @elementwise
 def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
-    """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool)."""
+    """x where x > 0, else slope·x, for 0 < slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool)."""
     library = array_module(x)
     y = library.multiply(x, slope, out=workspace.empty(x.shape, x.dtype))
     return library.maximum(x, y, out=y), library.greater(x, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from backend import array_module, workspace
+from backend import array_module, require_active, workspace
 from kernels.im2col import check_order
 from kernels.layout import images
 from kernels.parts import Part, cut, run
@@ -31,6 +31,9 @@ def col2im(columns: Any, input_shape: tuple[int, int, int, int], window: Window,
         ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``.
     """
     check_order(order)
+    require_active(columns)
+    if len(input_shape) != 4:
+        raise ValueError(f"col2im makes images (N, C, H, W), not {tuple(input_shape)}")
     n, c, *image = input_shape
     (oh, ow), (fh, fw) = window.output_size((image[0], image[1])), window.kernel
     if columns.shape != (n * oh * ow, c * fh * fw):

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from backend import array_module, workspace
+from backend import array_module, require_active, workspace
 
 
 def storage(x: Any) -> Any:
@@ -35,7 +35,7 @@ def channels_last(x: Any) -> Any:
     return images(storage(x))
 
 
-def as_channels_last(x: Any) -> Any:
+def copy_channels_last(x: Any) -> Any:
     """A copy of ``x`` (N, C, H, W) with channels-last memory."""
     return images(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
 
@@ -71,6 +71,7 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     def on_storage(*arrays: Any, **options: Any) -> Any:
         array_module(*arrays)  # refuses a mix of host and device arrays
         first = arrays[0]
+        require_active(first)
         for other in arrays[1:]:
             if other.shape != first.shape:
                 raise ValueError(f"{function.__name__} needs one shape, got {first.shape} and {other.shape}")

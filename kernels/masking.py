@@ -9,7 +9,7 @@ from kernels.layout import elementwise
 from kernels.parts import pieces_of, run
 
 
-def keep(values: Any, mask: Any, out: Any) -> None:
+def apply_mask(values: Any, mask: Any, out: Any) -> None:
     """Writes ``values`` where ``mask`` is True and +0 elsewhere, for arrays of one shape.
 
     The bits of a number are and-ed with all ones or none. That costs what the product with the mask costs, a tenth of
@@ -28,7 +28,7 @@ def masked(values: Any, mask: Any) -> Any:
     out = workspace.empty(values.shape, values.dtype)
 
     def apply(cut: slice) -> None:
-        keep(values[cut], mask[cut], out[cut])
+        apply_mask(values[cut], mask[cut], out[cut])
 
     run(apply, pieces_of(values), values)
     return out

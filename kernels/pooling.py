@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, workspace
+from backend import array_module, require_active, workspace
 from kernels.col2im import Tap, window_taps
 from kernels.gemm import accumulator
 from kernels.im2col import check_images
 from kernels.layout import images, storage
-from kernels.masking import keep
+from kernels.masking import apply_mask
 from kernels.parts import Part, cut, run
 from kernels.window import Window
 
@@ -48,7 +48,7 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     def pool(part: Part) -> None:
         pixels, best = source[part.images], y[part.images]
         _maximum(pixels, best, taps, library)
-        winner = library.zeros(best.shape, "uint8" if len(taps) < 255 else "uint16")
+        winner = library.zeros(best.shape, "uint8" if len(taps) <= 256 else "int32")
         found = library.zeros(best.shape, bool)
         for number, tap in enumerate(taps):
             hit = _equals(pixels, best, tap, library)
@@ -99,10 +99,10 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
             target = total[:, tap.in_rows, tap.in_columns]
             if window.overlaps:
                 kept = workspace.empty(share.shape, share.dtype)
-                keep(share, won, kept)
+                apply_mask(share, won, kept)
                 target += kept
             else:  # every pixel is in one window at most
-                keep(share, won, target)
+                apply_mask(share, won, target)
 
     run(spread, cut(n, 1, h * w * c * dy.dtype.itemsize, library), dy)
     return images(dx)
@@ -158,6 +158,7 @@ def average_pool_backward(
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
     """
+    require_active(dy)
     taps = _taps(input_shape, window)
     _check_gradient(dy, input_shape, window)
     library = array_module(dy)

@@ -8,7 +8,7 @@ import numpy
 
 from backend import array_module
 from kernels.gemm import accumulator
-from kernels.masking import keep
+from kernels.masking import apply_mask
 
 
 def softmax(x: Any) -> Any:
@@ -52,7 +52,7 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         loss = (log_total - picked).sum() / len(x)
     else:
         cost = log_total[:, None] - shifted
-        keep(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
+        apply_mask(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
         loss = (cost * t).sum(dtype=dtype) / len(x)
     return loss, y.astype(x.dtype, copy=False)
 
@@ -65,6 +65,7 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
         t: the same labels.
         scale: the gradient of what follows the loss: a number or a 0-d array.
     """
+    _check(y, t)
     library = array_module(y, t)
     if t.ndim == 1:
         dx = y.copy()

@@ -106,8 +106,7 @@ class Window:
         return top, bottom, left, right
 
     def transposed_size(self, output: Pair) -> Pair:
-        """(H, W) of the smallest image whose :meth:`output_size` is (OH, OW): the size a transposed
-        convolution makes.
+        """(H, W) of the smallest image that (OH, OW) windows cover whole: the size a transposed convolution makes.
 
         Raises:
             ValueError: padding is "same", which fixes no size, or leaves nothing of the image.
@@ -140,8 +139,10 @@ def _short(numbers: tuple[int, ...]) -> str:
 
 def _whole(name: str, value: object, least: int) -> int:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = value.__index__()  # type: ignore[attr-defined]
-    except AttributeError:
+    except (AttributeError, TypeError):
         raise ValueError(f"{name} takes whole numbers, not {value!r}") from None
     if number < least:
         raise ValueError(f"{name} is at least {least}, not {number}")

@@ -16,10 +16,10 @@ class Relu(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Relu", x=x)
         y, positive = activations.relu(x)
-        return self.keep(y, positive)
+        return self.save_for_backward(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self.recall(dout)
+        (positive,) = self.saved_for_backward(dout)
         return masked(dout, positive)
 
 
@@ -27,24 +27,24 @@ class LeakyRelu(Layer):
     """y = x where x > 0, else slope·x (Maas, Hannun and Ng, 2013).
 
     Args:
-        slope: from 0 to 1.
+        slope: above 0, at most 1.
 
     Raises:
         ValueError: the slope is out of its range.
     """
 
     def __init__(self, slope: float = 0.01) -> None:
-        if not 0 <= slope <= 1:
-            raise ValueError(f"LeakyRelu's slope is from 0 to 1, not {slope}")
+        if not 0 < slope <= 1:
+            raise ValueError(f"LeakyRelu's slope is above 0 and at most 1, not {slope} (0 is a Relu)")
         self.slope = float(slope)
 
     def forward(self, x: Any) -> Any:
         checks.floating("LeakyRelu", x=x)
         y, positive = activations.leaky_relu(x, slope=self.slope)
-        return self.keep(y, positive)
+        return self.save_for_backward(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self.recall(dout)
+        (positive,) = self.saved_for_backward(dout)
         return activations.leaky_relu_backward(dout, positive, slope=self.slope)
 
     def describe(self) -> str:
@@ -57,10 +57,10 @@ class Sigmoid(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Sigmoid", x=x)
         y = activations.sigmoid(x)
-        return self.keep(y, y)
+        return self.save_for_backward(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.recall(dout)
+        (y,) = self.saved_for_backward(dout)
         return activations.sigmoid_backward(dout, y)
 
 
@@ -70,10 +70,10 @@ class Tanh(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Tanh", x=x)
         y = activations.tanh(x)
-        return self.keep(y, y)
+        return self.save_for_backward(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.recall(dout)
+        (y,) = self.saved_for_backward(dout)
         return activations.tanh_backward(dout, y)
 
 
@@ -82,8 +82,8 @@ class Gelu(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Gelu", x=x)
-        return self.keep(activations.gelu(x), x)
+        return self.save_for_backward(activations.gelu(x), x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self.recall(dout)
+        (x,) = self.saved_for_backward(dout)
         return activations.gelu_backward(dout, x)

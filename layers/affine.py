@@ -7,7 +7,7 @@ from typing import Any
 
 from backend import xp
 from kernels.gemm import column_sums, matmul
-from kernels.layout import as_channels_last
+from kernels.layout import copy_channels_last
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.initializers import Init, weights
@@ -44,20 +44,20 @@ class Affine(Layer):
         return cls(weights((inputs, outputs), inputs, init, dtype), xp.zeros(outputs, dtype))
 
     def forward(self, x: Any) -> Any:
-        checks.floating("Affine", x=x, W=self.W)
+        x = checks.as_parameter("Affine", x, self.W)
         if x.ndim < 2 or math.prod(x.shape[1:]) != len(self.W):
             raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
         rows = x.reshape(len(x), len(self.W))
-        return self.keep(matmul(rows, self.W, bias=self.b), rows, x.shape)
+        return self.save_for_backward(matmul(rows, self.W, bias=self.b), rows, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        rows, shape = self.recall(dout)
+        rows, shape = self.saved_for_backward(dout)
         self.dW = matmul(rows.T, dout, out=self.gradient_buffer("W"))
         self.db = column_sums(dout, out=self.gradient_buffer("b"))
         if not self.input_gradient:
             return None
         dx = matmul(dout, self.W.T).reshape(shape)
-        return as_channels_last(dx) if dx.ndim == 4 else dx
+        return copy_channels_last(dx) if dx.ndim == 4 else dx
 
     def output_shape(self, shape: Shape) -> Shape:
         if math.prod(shape) != len(self.W):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels import activations
-from kernels.layout import as_channels_last
+from kernels.layout import copy_channels_last
 from layers.base import Layer
 
 
@@ -14,10 +14,10 @@ class MulLayer(Layer):
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
         _check_shapes("MulLayer", x, y)
-        return self.keep(_multiply(x, y), x, y)
+        return self.save_for_backward(_multiply(x, y), x, y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
-        x, y = self.recall(dout)
+        x, y = self.saved_for_backward(dout)
         return _multiply(dout, y), _multiply(dout, x)
 
 
@@ -26,10 +26,10 @@ class AddLayer(Layer):
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
         _check_shapes("AddLayer", x, y)
-        return self.keep(activations.add(x, y) if _shape(x) else x + y)
+        return self.save_for_backward(activations.add(x, y) if _shape(x) else x + y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
-        self.recall(dout)
+        self.saved_for_backward(dout)
         return _copy(dout), _copy(dout)
 
 
@@ -40,7 +40,7 @@ def _multiply(x: Any, y: Any) -> Any:
 def _copy(x: Any) -> Any:
     if not _shape(x):
         return x * 1
-    return as_channels_last(x) if x.ndim == 4 else x.copy()
+    return copy_channels_last(x) if x.ndim == 4 else x.copy()
 
 
 def _shape(x: Any) -> tuple[int, ...]:

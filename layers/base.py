@@ -63,9 +63,9 @@ class Layer:
 
     A layer of one's own derives from this, declares what it learns (``W, dW = parameter()``) and what else it must
     remember between runs (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape,
-    ``output_shape``. :meth:`keep` and :meth:`recall` carry what backward needs, and check the gradient it is given.
-    ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took and returned as they
-    were.
+    ``output_shape``. :meth:`save_for_backward` and :meth:`saved_for_backward` carry what backward needs, and check the
+    gradient it is given. ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took
+    and returned as they were.
     """
 
     takes_train_flg = False
@@ -184,14 +184,17 @@ class Layer:
             layer._replace_arrays(function)
         return self
 
-    def keep(self, output: Any, *values: Any) -> Any:
+    def save_for_backward(self, output: Any, *values: Any) -> Any:
         """Keeps what backward needs, and what a gradient of ``output`` must be like. Returns the output."""
         self._kept = values
         self._output = getattr(output, "shape", ()), getattr(output, "dtype", None), type(output)
         return output
 
-    def recall(self, dout: Any = None) -> Any:
-        """What :meth:`keep` kept, after a look at the gradient that backward was given (if it is an array).
+    def saved_for_backward(self, dout: Any = None) -> Any:
+        """What :meth:`save_for_backward` kept, after a look at the gradient that backward was given.
+
+        Args:
+            dout: the gradient; a plain number, or None, is not looked at.
 
         Raises:
             RuntimeError: there was no forward.

@@ -23,3 +23,16 @@ def floating(owner: str, **arrays: Any) -> None:
     if len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{owner} needs one dtype, got {given}")
+
+
+def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
+    """``x`` in the dtype of a layer's parameter: the parameters decide what a network computes in.
+
+    Book code draws float64 weights and feeds float32 images: that makes a float64 network, here as there.
+
+    Raises:
+        TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
+    """
+    array_module(x, parameter)  # before floating: a mix is what is wrong then, not the active device
+    floating(owner, x=x)
+    return x.astype(parameter.dtype, copy=False)

@@ -78,11 +78,11 @@ class Convolution(Layer):
         return cls(weights(shape, fan_in, init, dtype), xp.zeros(filters, dtype), stride, pad, dilation, groups)
 
     def forward(self, x: Any) -> Any:
-        checks.floating("Convolution", x=x, W=self.W)
-        return self.keep(kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
+        x = checks.as_parameter("Convolution", x, self.W)
+        return self.save_for_backward(kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self.recall(dout)
+        (x,) = self.saved_for_backward(dout)
         out = self.gradient_buffer("W")
         self.dW = kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, out)
         self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
@@ -153,17 +153,17 @@ class ConvolutionTranspose(Layer):
         return cls(W, xp.zeros(filters, dtype), stride, pad, dilation)
 
     def forward(self, x: Any) -> Any:
-        checks.floating("ConvolutionTranspose", x=x, W=self.W)
+        x = checks.as_parameter("ConvolutionTranspose", x, self.W)
         if x.ndim != 4 or x.shape[1] != len(self.W):
             raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
         fn, oh, ow = self.output_shape(x.shape[1:])
         y = kernel.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
         nhwc = storage(y)
         nhwc += self.b
-        return self.keep(y, x)
+        return self.save_for_backward(y, x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self.recall(dout)
+        (x,) = self.saved_for_backward(dout)
         out = self.gradient_buffer("W")
         self.dW = kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=out)
         self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))

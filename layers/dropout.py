@@ -35,11 +35,11 @@ class Dropout(Layer):
         checks.floating("Dropout", x=x)
         if self.training if train_flg is None else train_flg:
             mask = dropout_mask(x.shape, self.dropout_ratio)
-            return self.keep(masked(x, mask), mask)
-        return self.keep(_scale(x, factor=1 - self.dropout_ratio), None)
+            return self.save_for_backward(masked(x, mask), mask)
+        return self.save_for_backward(_scale(x, factor=1 - self.dropout_ratio), None)
 
     def backward(self, dout: Any) -> Any:
-        (mask,) = self.recall(dout)
+        (mask,) = self.saved_for_backward(dout)
         if mask is None:
             return _scale(dout, factor=1 - self.dropout_ratio)
         return masked(dout, mask)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module
+from backend import array_module, xp
 from kernels import activations
 from kernels import col2im as _col2im
 from kernels import im2col as _im2col
@@ -17,22 +17,22 @@ from kernels.window import Padding, Pair, Window
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), elementwise; nothing overflows."""
-    return activations.sigmoid(x)
+    return activations.sigmoid(_floating(x))
 
 
 def relu(x: Any) -> Any:
     """max(x, 0), elementwise."""
-    return activations.relu(x)[0]
+    return activations.relu(_floating(x))[0]
 
 
 def softmax(x: Any) -> Any:
     """exp(x) / Σ exp(x) along the last axis: of one sample (classes,) or a batch (N, classes)."""
-    return _softmax.softmax(x)
+    return _softmax.softmax(_floating(x))
 
 
 def cross_entropy_error(y: Any, t: Any) -> Any:
     """The mean of -log y[label], for probabilities y (N, classes) or (classes,), labels as indices or one-hot."""
-    return _softmax.cross_entropy(y, t)
+    return _softmax.cross_entropy(_floating(y), t)
 
 
 def im2col(input_data: Any, filter_h: int, filter_w: int, stride: int | Pair = 1, pad: Padding = 0) -> Any:
@@ -83,3 +83,9 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
     finally:
         x[...] = original
     return gradient
+
+
+def _floating(x: Any) -> Any:
+    """``x`` as a floating array: numbers and lists become arrays of the active device, integers float64."""
+    array = x if hasattr(x, "dtype") else xp.asarray(x)
+    return array if array.dtype.kind == "f" else array.astype("float64")

@@ -17,10 +17,10 @@ class Softmax(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Softmax", x=x)
         y = kernel.softmax(storage(x) if x.ndim == 4 else x)
-        return self.keep(images(y) if x.ndim == 4 else y, y)
+        return self.save_for_backward(images(y) if x.ndim == 4 else y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.recall(dout)
+        (y,) = self.saved_for_backward(dout)
         dx = (storage(dout) if y.ndim == 4 else dout) * y
         dx -= y * dx.sum(axis=-1, keepdims=True)
         return images(dx) if y.ndim == 4 else dx
@@ -43,8 +43,8 @@ class SoftmaxWithLoss(Layer):
         checks.floating("SoftmaxWithLoss", x=x)
         self.loss, self.y = kernel.softmax_cross_entropy(x, t)
         self.t = t
-        return self.keep(self.loss, self.y, t)
+        return self.save_for_backward(self.loss, self.y, t)
 
     def backward(self, dout: Any = 1.0) -> Any:
-        y, t = self.recall()  # any number or 0-d array scales: nothing to check
+        y, t = self.saved_for_backward()  # any number or 0-d array scales: nothing to check
         return kernel.softmax_cross_entropy_backward(y, t, dout)

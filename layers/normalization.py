@@ -8,7 +8,7 @@ from typing import Any
 from backend import array_module, xp
 from kernels import batch_norm as kernel
 from kernels.gemm import accumulator
-from kernels.layout import as_channels_last, images, storage
+from kernels.layout import copy_channels_last, images, storage
 from layers import checks
 from layers.base import Layer, Shape, parameter
 
@@ -64,7 +64,7 @@ class BatchNormalization(Layer):
         return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        checks.floating("BatchNormalization", x=x, gamma=self.gamma)
+        x = checks.as_parameter("BatchNormalization", x, self.gamma)
         training = self.training if train_flg is None else train_flg
         rows = self._rows(x)
         from_batch = training and len(rows) > 0  # an empty batch has no statistics
@@ -75,10 +75,10 @@ class BatchNormalization(Layer):
             mean, variance = self.running_mean, self.running_var
         y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps)
         mean = mean if from_batch else mean.copy()  # the running one moves on
-        return self.keep(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
+        return self.save_for_backward(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
 
     def backward(self, dout: Any) -> Any:
-        rows, shape, mean, inverse, from_batch = self.recall(dout)
+        rows, shape, mean, inverse, from_batch = self.saved_for_backward(dout)
         backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
         dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
         self.dgamma = dgamma.astype(self.gamma.dtype, copy=False)
@@ -114,7 +114,7 @@ class BatchNormalization(Layer):
         n, c, h, w = shape
         if c == len(self.gamma):
             return images(rows.reshape(n, h, w, c))
-        return as_channels_last(rows.reshape(shape))
+        return copy_channels_last(rows.reshape(shape))
 
     def describe(self) -> str:
         return f"{len(self.gamma)}, momentum {self.momentum:g}"
@@ -152,7 +152,7 @@ class LayerNormalization(Layer):
         return cls(xp.ones(features, dtype), xp.zeros(features, dtype))
 
     def forward(self, x: Any) -> Any:
-        checks.floating("LayerNormalization", x=x, gamma=self.gamma)
+        x = checks.as_parameter("LayerNormalization", x, self.gamma)
         self.output_shape(x.shape[1:])
         library, dtype = array_module(x), accumulator(x.dtype)
         rows = self._rows(x).astype(dtype, copy=False)
@@ -163,10 +163,10 @@ class LayerNormalization(Layer):
         y = normalized * self._flat(self.gamma)
         y += self._flat(self.beta)
         y = self._shaped(y.astype(x.dtype, copy=False), x.shape)
-        return self.keep(y, normalized, inverse, x.shape)
+        return self.save_for_backward(y, normalized, inverse, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        normalized, inverse, shape = self.recall(dout)
+        normalized, inverse, shape = self.saved_for_backward(dout)
         rows = self._rows(dout).astype(normalized.dtype, copy=False)
         self.dgamma = self._unflat((rows * normalized).sum(axis=0))
         self.dbeta = self._unflat(rows.sum(axis=0))

@@ -54,10 +54,10 @@ class Pooling(_Pooling):
     def forward(self, x: Any) -> Any:
         checks.floating("Pooling", x=x)
         y, argmax = kernel.max_pool(x, self.window)
-        return self.keep(y, argmax, x.shape)
+        return self.save_for_backward(y, argmax, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        argmax, shape = self.recall(dout)
+        argmax, shape = self.saved_for_backward(dout)
         return kernel.max_pool_backward(dout, argmax, shape, self.window)
 
 
@@ -84,10 +84,10 @@ class AveragePooling(_Pooling):
 
     def forward(self, x: Any) -> Any:
         checks.floating("AveragePooling", x=x)
-        return self.keep(kernel.average_pool(x, self.window, self.count_padding), x.shape)
+        return self.save_for_backward(kernel.average_pool(x, self.window, self.count_padding), x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self.recall(dout)
+        (shape,) = self.saved_for_backward(dout)
         return kernel.average_pool_backward(dout, shape, self.window, self.count_padding)
 
 
@@ -99,10 +99,10 @@ class GlobalAveragePooling(Layer):
         self.output_shape(x.shape[1:])
         n, c, h, w = x.shape
         y = storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
-        return self.keep(y, x.shape)
+        return self.save_for_backward(y, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self.recall(dout)
+        (shape,) = self.saved_for_backward(dout)
         n, c, h, w = shape
         dx = workspace.empty((n, h, w, c), dout.dtype)
         dx[...] = (dout / (h * w))[:, None, None]

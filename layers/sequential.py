@@ -36,7 +36,7 @@ class Sequential(_Composite):
             names to layers, in order.
 
     Raises:
-        TypeError: an argument has no ``forward`` and ``backward``.
+        TypeError: an argument is no :class:`~layers.Layer`.
         ValueError: the same layer object stands in two places: it would forget the first of its two inputs.
     """
 
@@ -46,24 +46,27 @@ class Sequential(_Composite):
         else:
             named = _named(layers)
         for name, layer in named.items():
-            if not (callable(getattr(layer, "forward", None)) and callable(getattr(layer, "backward", None))):
-                raise TypeError(f"Sequential takes layers with forward and backward; {name!r} is {layer!r}")
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential takes layers derived from layers.Layer; {name!r} is {layer!r}")
         if len({id(layer) for layer in named.values()}) < len(named):
             raise ValueError("Sequential needs a layer object of its own for each place; one stands in two")
-        self.layers: dict[str, Any] = named
+        self.layers: dict[str, Layer] = named
         self._forward_ranges = {name: profiling.Range(name, "forward") for name in named}
         self._backward_ranges = {name: profiling.Range(name, "backward") for name in named}
 
     def sublayers(self) -> list[tuple[str, Layer]]:
-        return [(name, layer) for name, layer in self.layers.items() if isinstance(layer, Layer)]
+        return list(self.layers.items())
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
         if not self.layers:
             return x.copy()  # an output is never its input
         with threads.single_threaded_blas():  # once here, not at every product
             for name, layer in self.layers.items():
-                with self._forward_ranges[name]:
-                    x = layer.forward(x, train_flg) if getattr(layer, "takes_train_flg", False) else layer.forward(x)
+                self._forward_ranges[name].push()
+                try:
+                    x = _run(layer, x, train_flg)
+                finally:
+                    profiling.pop()
         return x
 
     def backward(self, dout: Any) -> Any:
@@ -71,8 +74,11 @@ class Sequential(_Composite):
             return dout.copy()
         with threads.single_threaded_blas():
             for name in reversed(self.layers):
-                with self._backward_ranges[name]:
+                self._backward_ranges[name].push()
+                try:
                     dout = self.layers[name].backward(dout)
+                finally:
+                    profiling.pop()
         return dout
 
     def output_shape(self, shape: Shape) -> Shape:

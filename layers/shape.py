@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from backend import array_module
-from kernels.layout import as_channels_last
+from kernels.layout import copy_channels_last
 from layers import checks
 from layers.base import Layer, Shape
 
@@ -18,12 +18,12 @@ class Flatten(Layer):
         checks.floating("Flatten", x=x)
         # A copy always: an output that shares its input's memory could be changed through it.
         y = array_module(x).array(x.reshape(len(x), math.prod(x.shape[1:])), order="C")
-        return self.keep(y, x.shape)
+        return self.save_for_backward(y, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self.recall(dout)
+        (shape,) = self.saved_for_backward(dout)
         dx = dout.reshape(shape)
-        return as_channels_last(dx) if dx.ndim == 4 else dx.copy()
+        return copy_channels_last(dx) if dx.ndim == 4 else dx.copy()
 
     def output_shape(self, shape: Shape) -> Shape:
         return (math.prod(shape),)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy
 
 from backend import array_module
-from training.pieces import compute_dtype, pieces
+from kernels.gemm import accumulator
+from training.pieces import pieces
 
 
 def gradient_norm(grads: Mapping[str, Any]) -> Any:
@@ -64,7 +65,7 @@ def clip_gradients(grads: Mapping[str, Any], max_norm: float) -> Any:
     xp = array_module(norm)
     factor = max_norm / xp.maximum(norm, max_norm)
     for array in arrays:
-        xp.multiply(array, factor.astype(compute_dtype(array.dtype)), out=array)
+        xp.multiply(array, factor.astype(accumulator(array.dtype)), out=array)
     return norm
 
 

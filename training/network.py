@@ -31,7 +31,7 @@ class Network:
 
     Raises:
         ValueError: a layer does not fit the one before it (it is named), or the last makes no row of scores.
-        TypeError: parameters have different dtypes, or a layer is no :class:`layers.Layer`.
+        TypeError: parameters have different dtypes.
     """
 
     def __init__(self, layers: Sequential, input_dim: tuple[int, ...], config: dict[str, Any] | None = None) -> None:
@@ -41,9 +41,6 @@ class Network:
         self.last_layer = SoftmaxWithLoss()
         if not len(layers):
             raise ValueError("a network needs at least one layer")
-        for name, layer in layers.layers.items():
-            if not isinstance(layer, Layer):
-                raise TypeError(f"a network takes layers derived from layers.Layer; {name!r} is {layer!r}")
         scores = layers.output_shape(self.input_dim)
         if len(scores) != 1:
             raise ValueError(f"a classifier ends in (classes,) scores; {layers!r} makes {scores} of {self.input_dim}")
@@ -150,14 +147,14 @@ class Network:
         """
         if not _finite(x):
             return "the input"
-        for layer, name, array in self._named():
+        for owner, name, array in self._named():
             if not _finite(array):
-                return f"parameter {name} of layer {layer}"
+                return f"parameter {name} of layer {owner}"
         with self._undisturbed():
-            for layer_name, layer in self.layers.layers.items():
-                x = layer.forward(x, True) if layer.takes_train_flg else layer.forward(x)
+            for name, layer in self.layers.layers.items():
+                x = layer.forward(x, True) if layer.takes_train_flg else layer.forward(x)  # type: ignore[call-arg]
                 if not _finite(x):
-                    return f"the output of layer {layer_name}, {layer!r}"
+                    return f"the output of layer {name}, {layer!r}"
         if t.ndim == 1 and (int(t.min()) < 0 or int(t.max()) >= self.classes):
             return f"the labels: {int(t.min())} … {int(t.max())} for {self.classes} classes"
         return None
@@ -220,6 +217,13 @@ class Network:
         if x.shape[1:] != self.input_dim and self.layers.output_shape(x.shape[1:]) != (self.classes,):
             raise ValueError(f"samples are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("params", "grads")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()  # a copy has buffers of its own
+
     def __repr__(self) -> str:
         size = sum(array.size for array in self.params.values())
         return f"{type(self).__name__}({self.input_dim} → {self.classes}, {size:,} parameters)\n{self.layers!r}"
@@ -227,6 +231,7 @@ class Network:
 
 def correct_count(scores: Any, t: Any) -> Any:
     """How many samples have their highest score at their label: 0-d, on the device."""
+    array_module(scores, t)  # refuses a mix of host and device arrays
     labels = t if t.ndim == 1 else t.argmax(axis=1)
     return (scores.argmax(axis=1) == labels).sum()
 

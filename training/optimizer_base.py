@@ -6,8 +6,9 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from backend import array_module, asnumpy
+from kernels.gemm import accumulator
 from training.parameters import ParameterDict
-from training.pieces import compute_dtype, pieces
+from training.pieces import pieces
 
 Arrays = Mapping[str, Any]
 _Layout = list[tuple[str, tuple[int, ...], Any]]
@@ -109,7 +110,7 @@ class Optimizer:
                 self._update_array(xp, p, grads[name], [self.state[slot][name] for slot in self.slots])
 
     def _update_array(self, xp: Any, params: Any, grads: Any, state: list[Any]) -> None:
-        dtype = compute_dtype(params.dtype)
+        dtype = accumulator(params.dtype)  # in float16 Adam's eps and small squares are 0
         decay = self.weight_decay if self.coupled_decay else 0.0
         own_gradient = decay != 0.0 or grads.dtype != dtype
         arrays = (params, grads, *state)
@@ -134,7 +135,7 @@ class Optimizer:
 
     def _bind(self, xp: Any, layout: _Layout) -> None:
         """Makes state for parameters of this layout, with the values of what state there is so far."""
-        dtypes = {name: compute_dtype(dtype) for name, _, dtype in layout}
+        dtypes = {name: accumulator(dtype) for name, _, dtype in layout}
         for slot, arrays in self.state.items():
             if self.t or arrays:
                 _refuse_other_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])

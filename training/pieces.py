@@ -11,9 +11,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, workspace
-
-PIECE_BYTES = 1 << 18
-"""Bytes of one array in a piece: four arrays and two of scratch then fit in 2 MiB of L2."""
+from kernels import parts
 
 Piece = tuple[list[Any], list[Any]]
 
@@ -35,7 +33,7 @@ def pieces(arrays: Sequence[Any], dtype: Any, scratch: int) -> Iterator[Piece]:
         return
     xp, limit = array_module(*arrays), size
     if xp is numpy and all(array.flags.c_contiguous for array in arrays):
-        limit = min(size, PIECE_BYTES // numpy.dtype(dtype).itemsize)
+        limit = min(size, parts.PIECE_BYTES // numpy.dtype(dtype).itemsize)
     # The workspace serves the active library only, and the arrays may belong to the other.
     empty = workspace.empty if xp is array_module() else xp.empty
     memory = empty((scratch, limit), dtype)
@@ -46,11 +44,3 @@ def pieces(arrays: Sequence[Any], dtype: Any, scratch: int) -> Iterator[Piece]:
     for start in range(0, size, limit):
         stop = min(start + limit, size)
         yield [line[start:stop] for line in lines], [row[: stop - start] for row in memory]
-
-
-def compute_dtype(dtype: Any) -> Any:
-    """The dtype to compute in for arrays of ``dtype``: itself, but float32 for float16.
-
-    Squares of small float16 gradients are 0 in float16, and so is Adam's ``eps`` = 1e-8: 0/0 would follow.
-    """
-    return numpy.dtype(numpy.float32) if dtype.itemsize == 2 else dtype

@@ -87,7 +87,7 @@ def test_this_machine():
     report = inspect_cuda()
     if importlib.util.find_spec("cupy") is None:
         assert report == CudaReport(problem="CuPy is not installed", remedy=report.remedy)
-        assert "pip install 'xpnet[cuda12]'" in report.remedy
+        assert "-m pip install 'cupy-cuda12x[ctk]'" in report.remedy
     elif report.usable:
         assert report.gpus[0].index == 0
         assert report.gpus[0].memory > 0
@@ -126,7 +126,7 @@ def test_a_cupy_that_is_not_there(monkeypatch):
         (
             ImportError("libcudart.so.12: cannot open\nshared object"),
             "CuPy does not import (ImportError: libcudart.so.12: cannot open)",
-            "pip install 'xpnet[cuda12]'",
+            "-m pip install --force-reinstall 'cupy-cuda12x[ctk]'",
         ),
         (
             cupy_with(count=FakeRuntimeError(35, "cudaErrorInsufficientDriver: driver is insufficient")),

@@ -165,5 +165,5 @@ print(report.problem, "|", report.remedy)
 """
     problem, remedy = fresh(code).split(" | ")
     assert problem == "CuPy is not installed"
-    assert "pip install 'xpnet[cuda12]'" in remedy
-    assert "'xpnet[cuda13]'" in remedy
+    assert "-m pip install 'cupy-cuda12x[ctk]'" in remedy
+    assert "'cupy-cuda13x[ctk]'" in remedy

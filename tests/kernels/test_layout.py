@@ -54,11 +54,11 @@ def test_channels_last_keeps_values_and_memory_that_is_right(device):
         assert xp.shares_memory(result, view) == (name == "channels_last")
 
 
-def test_as_channels_last_is_always_a_copy(device):
+def test_copy_channels_last_is_always_a_copy(device):
     x = normal((2, 3, 4, 5))
     for _, view in variants(x):
         with frozen(view):
-            result = layout.as_channels_last(view)
+            result = layout.copy_channels_last(view)
         assert_channels_last(result)
         assert_same(result, x)
         assert_separate(result, [view])

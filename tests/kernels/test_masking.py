@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import masking as module
-from kernels.masking import keep, masked
+from kernels.masking import apply_mask, masked
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran", "channels_last"])
 
@@ -73,9 +73,9 @@ def test_keep_writes_into_any_array(device, dtype):
     values, mask = numbers((4, 6), dtype), mask_of((4, 6))
     expected = chosen(values, asnumpy(mask))
     for _, out in variants(normal((4, 6), dtype)):
-        keep(values, mask, out)
+        apply_mask(values, mask, out)
         assert_same_bits(out, expected)
-    keep(values, mask, values)  # in place
+    apply_mask(values, mask, values)  # in place
     assert_same_bits(values, expected)
 
 

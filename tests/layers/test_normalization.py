@@ -237,11 +237,6 @@ def ones(*shape, dtype="float32"):
         ),
         (lambda: BatchNormalization(ones(3), ones(3)).forward(ones(2, 4)), ValueError, r"\(3,\) .*got \(4,\)"),
         (lambda: BatchNormalization(ones(3), ones(3)).forward(ones(2, 3, 5)), ValueError, r"got \(3, 5\)"),
-        (
-            lambda: BatchNormalization(ones(3), ones(3)).forward(ones(2, 3, dtype="float64")),
-            TypeError,
-            "x float64, gamma float32",
-        ),
         (lambda: LayerNormalization(ones(3, 2), ones(3, 2)), ValueError, r"got \(3, 2\) and \(3, 2\)"),
         (lambda: LayerNormalization(ones(3), ones(4)), ValueError, r"\(C, H, W\), got \(3,\) and \(4,\)"),
         (lambda: LayerNormalization(ones(3), ones(3)).forward(ones(2, 4)), ValueError, r"\(3,\), got \(4,\)"),

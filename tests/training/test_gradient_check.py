@@ -1,5 +1,7 @@
 """The check itself: it passes what is right, and catches each mistake that people make."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -198,7 +200,7 @@ class SummedInput(Affine):
 
 class WrongSigmoid(Sigmoid):
     def backward(self, dout):
-        (y,) = self.recall()
+        (y,) = self.saved_for_backward()
         return dout * y * y
 
 
@@ -212,7 +214,7 @@ class WrongBatchNorm(BatchNormalization):
 
     def backward(self, dout):
         super().backward(dout)
-        return dout * self.gamma / xp.sqrt(self.recall()[0].var(axis=0) + self.eps)
+        return dout * self.gamma / xp.sqrt(self.saved_for_backward()[0].var(axis=0) + self.eps)
 
 
 MISTAKES = {
@@ -270,8 +272,11 @@ def test_tolerance_and_seed():
     assert gradient_check(affine(), x, seed=1) != gradient_check(affine(), x)
 
 
-def test_relative_error_counts_absolutely_below_one():
-    assert GradientError("W", 0.25, 0.5).relative == 0.25
+def test_relative_error_is_what_goes_beyond_the_noise():
+    assert GradientError("W", 0.25, 0.5).relative == 0.5
+    assert GradientError("W", 0.25, 0.5, noise=0.15).relative == pytest.approx(0.2)
+    assert GradientError("W", 0.25, 0.5, noise=0.25).relative == 0
+    assert GradientError("W", 0.0, 0.0).relative == 0
     assert GradientError("W", 8.0, 10.0).relative == pytest.approx(0.2)
     assert GradientError("W", -10.0, 10.0).relative == pytest.approx(2)
 
@@ -290,7 +295,7 @@ def test_model_input_and_random_state_stay_as_they_are(device):
     layer = network.layers["BatchNormalization1"]
     gradient_check(layer, normal(3, 2, 4, 4))
     with pytest.raises(AssertionError):
-        gradient_check(network, x, t, tolerance=0)
+        gradient_check(WrongSigmoid(), x)
     assert_unchanged(arrays, before)
     assert backend.random.default.state == start
     assert network.layers["Convolution1"].W is network.params["W1"]
@@ -306,3 +311,22 @@ def test_labels_go_with_networks_only():
         gradient_check(affine(), x, np.zeros(2, int))
     with pytest.raises(ValueError, match="takes"):
         gradient_check(affine(), np.ones((2, 5)))
+
+
+def test_a_missing_gradient_is_found_however_small_it_should_be():
+    """Sigmoids in a row make gradients of 1e-6: an error of that size must not pass as small."""
+
+    class Forgetful(Affine):
+        def backward(self, dout):
+            dx = super().backward(dout)
+            self.dW = self.dW * 0
+            return dx
+
+    layers = Sequential(
+        Forgetful.of(20, 30, init=0.01), Sigmoid(), Affine.of(30, 30, init=0.01), Sigmoid(), Affine.of(30, 4, init=0.01)
+    )
+    network = Network(layers, (20,))
+    x, t = normal(3, 20), np.array([0, 1, 2])
+    assert abs(Network(copy.deepcopy(layers), (20,)).gradient(x, t)["b1"]).max() < 1e-3
+    with pytest.raises(AssertionError, match="W1"):
+        gradient_check(network, x, t)

@@ -40,7 +40,7 @@ class Commands(click.Group):
 
         if not standalone_mode:
             return run()
-        from training.cli.common import Mistake, in_words
+        from training.cli.common import UserError, in_words
 
         try:
             code = run()  # ends quietly where a pipe is broken
@@ -53,8 +53,8 @@ class Commands(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except OSError as error:  # a disk that is full, a file that may not be read
-            Mistake(in_words(error)).show()
-            sys.exit(Mistake.exit_code)
+            UserError(in_words(error)).show()
+            sys.exit(UserError.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
 

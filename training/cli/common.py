@@ -20,15 +20,15 @@ EVALUATION_BATCH = 1000
 """Samples in a batch where nothing is trained. The loss depends on it in the last bits."""
 
 
-class Mistake(click.ClickException):
+class UserError(click.ClickException):
     """Something that the user can mend: one line on standard error and exit code 2."""
 
     exit_code = 2
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
-    """Tells the errors of what it encloses as the user's mistakes.
+def user_errors() -> Iterator[None]:
+    """Tells the errors of what it encloses as errors of the user.
 
     For preparations, whose errors are about options and files. A ValueError of the training itself would be a bug
     and shall show its traceback.
@@ -38,7 +38,7 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (DeviceError, OSError, ValueError) as error:
-        raise Mistake(in_words(error)) from error
+        raise UserError(in_words(error)) from error
 
 
 def in_words(error: Exception) -> str:
@@ -111,7 +111,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 @dataclass(frozen=True)
-class Place:
+class Compute:
     """Where it is computed: ``no_gpu`` is the reason and remedy where auto found none, else empty."""
 
     device: Device
@@ -122,15 +122,15 @@ class Place:
         return f"{self.device} (no GPU: {self.no_gpu})" if self.no_gpu else str(self.device)
 
 
-def choose_place(device: str, threads: int | None) -> Place:
+def choose_compute(device: str, threads: int | None) -> Compute:
     """Makes ``device`` the active one and holds this process's CPU work, BLAS included, to ``threads``.
 
     Raises:
-        Mistake: the device does not exist or cannot be used.
+        UserError: the device does not exist or cannot be used.
     """
     import backend
 
-    with mistakes():
+    with user_errors():
         if threads is not None:
             from threadpoolctl import threadpool_limits
 
@@ -142,18 +142,18 @@ def choose_place(device: str, threads: int | None) -> Place:
             device = "cuda" if report.usable else "cpu"
             no_gpu = "" if report.usable else str(report)
         backend.use(device)
-        return Place(backend.current_device(), no_gpu, backend.threads.limit())
+        return Compute(backend.current_device(), no_gpu, backend.threads.limit())
 
 
 def load_data(name: str, data_dir: Path | None, show_progress: bool) -> Dataset:
     """A data set by name; files that are found nowhere are downloaded.
 
     Raises:
-        Mistake: it is not to be had.
+        UserError: it is not to be had.
     """
     from training.data import load
 
-    with mistakes():
+    with user_errors():
         return load(name, data_dir, download=True, progress=show_progress)
 
 
@@ -161,7 +161,7 @@ def find_model(run: Path | None) -> Path:
     """The file of the model that ``run`` means: itself, that of the run in this folder, or of the newest run."""
     from training.run_folder import RunFolder
 
-    with mistakes():
+    with user_errors():
         if run is None:
             return RunFolder.newest().model
         model = RunFolder(run).model if run.is_dir() else run
@@ -174,9 +174,9 @@ def check_fit(network: Network, data: Dataset) -> None:
     """Refuses data that a network does not take.
 
     Raises:
-        Mistake: images or number of classes do not fit.
+        UserError: images or number of classes do not fit.
     """
-    with mistakes():
+    with user_errors():
         try:
             network.layers.output_shape(data.input_dim)
         except ValueError as error:

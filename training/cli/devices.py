@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from training.cli.common import json_option, mistakes
+from training.cli.common import json_option, user_errors
 
 
 @click.command("devices")
@@ -40,7 +40,7 @@ def inspect() -> dict[str, Any]:
     """What was found, ready for JSON."""
     import backend
 
-    with mistakes():
+    with user_errors():
         threads = backend.threads.limit()
     cpu = {"model": _cpu_model(), "cores": os.cpu_count(), "threads": threads, "blas": blas()}
     return {"cpu": cpu, "cuda": asdict(backend.inspect_cuda())}

@@ -10,19 +10,19 @@ import click
 
 from training.cli.common import (
     EVALUATION_BATCH,
-    Mistake,
     Name,
+    UserError,
     check_fit,
-    choose_place,
+    choose_compute,
     data_dir_option,
     dataset_names,
     device_option,
     find_model,
     json_option,
     load_data,
-    mistakes,
     model_names,
     threads_option,
+    user_errors,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
     from training.evaluation import predict
 
     file = find_model(run)
-    choose_place(device, threads)
+    choose_compute(device, threads)
     if file.suffix == ".npz":
         data = load_data(dataset or EMBEDDED, data_dir, show_progress=not as_json)
         network = _from_npz(file, model, data)
@@ -78,8 +78,8 @@ def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
     from training.cli.train import build_network
 
     if model is None:
-        raise Mistake(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")
-    with mistakes():
+        raise UserError(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")
+    with user_errors():
         network = build_network(model, data)
         network.load_params(file)
     return network
@@ -88,10 +88,10 @@ def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
 def _from_safetensors(file: Path, model: str | None) -> Network:
     from training.run_folder import load_network
 
-    with mistakes():
+    with user_errors():
         network = load_network(file)
     if model is not None and model != type(network).__name__:
-        raise Mistake(f"{file} is a {type(network).__name__}, not a {model}")
+        raise UserError(f"{file} is a {type(network).__name__}, not a {model}")
     return network
 
 

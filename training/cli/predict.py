@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from training.cli.common import (
-    Mistake,
-    choose_place,
+    UserError,
+    choose_compute,
     device_option,
     find_model,
     in_words,
-    mistakes,
     run_option,
     threads_option,
+    user_errors,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def command(
     from training.run_folder import load_network
 
     file = find_model(run)
-    choose_place(device, threads)
-    with mistakes():
+    choose_compute(device, threads)
+    with user_errors():
         if file.suffix == ".npz":
             raise ValueError(f"{file} does not say which model it is; predict needs a run or a .safetensors file")
         network = load_network(file)
@@ -69,7 +69,7 @@ def command(
             answers = "   ".join(f"{label} {100 * probability:.2f} %" for label, probability in ranking)
             click.echo(f"{name}: {answers}")
     if failed:
-        context.exit(Mistake.exit_code)
+        context.exit(UserError.exit_code)
 
 
 class Classifier:

@@ -12,7 +12,7 @@ from training.progress import epoch_line
 from training.run_folder import json_line
 
 if TYPE_CHECKING:
-    from training.cli.common import Place
+    from training.cli.common import Compute
     from training.data import Dataset
     from training.network import Network
     from training.run_folder import RunFolder
@@ -36,7 +36,7 @@ class Report:
         """Whether a progress bar is wanted and can be drawn."""
         return sys.stderr.isatty() and not self._quiet
 
-    def header(self, network: Network, data: Dataset, place: Place, folder: RunFolder) -> None:
+    def header(self, network: Network, data: Dataset, compute: Compute, folder: RunFolder) -> None:
         """What is trained, on what, and where it is kept."""
         if self._quiet:
             return
@@ -46,8 +46,8 @@ class Report:
         lines = {
             "model": f"{type(network).__name__}, {parameters:,} parameters",
             "data": f"{data.name}: {train:,} training and {test:,} test images {size}, {len(data.classes)} classes",
-            "device": str(place),
-            "threads": str(place.threads),
+            "device": str(compute),
+            "threads": str(compute.threads),
             "folder": click.format_filename(folder.path),
         }
         for key, text in lines.items():

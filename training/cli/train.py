@@ -18,16 +18,16 @@ import click
 
 from training.cli.common import (
     EVALUATION_BATCH,
+    Compute,
     Name,
-    Place,
-    choose_place,
+    choose_compute,
     data_dir_option,
     dataset_names,
     device_option,
     load_data,
-    mistakes,
     model_names,
     threads_option,
+    user_errors,
 )
 
 if TYPE_CHECKING:
@@ -136,17 +136,17 @@ def command(
         for name in ("lr", "weight_decay"):
             options[name] = getattr(DEFAULTS, name) if options[name] is None else options[name]
     settings = Settings(**options)
-    place = choose_place(device, threads)
+    compute = choose_compute(device, threads)
     data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty() and not quiet)
     report = Report(quiet, as_json)
-    with mistakes():
+    with user_errors():
         trainer = build_trainer(settings, data)
-        config = describe(settings, trainer, place, data, data_dir)
+        config = describe(settings, trainer, compute, data, data_dir)
         folder = create_folder(out, settings)
     interrupted = False
     try:
         folder.save_config(config)
-        report.header(trainer.network, data, place, folder)
+        report.header(trainer.network, data, compute, folder)
         train(trainer, folder, report)
     except NonFiniteError as error:
         kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
@@ -261,7 +261,7 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
 
 
 def describe(
-    settings: Settings, trainer: Trainer, place: Place, data: Dataset, data_dir: Path | None
+    settings: Settings, trainer: Trainer, compute: Compute, data: Dataset, data_dir: Path | None
 ) -> dict[str, Any]:
     """What ``config.json`` says: enough to repeat the run, and on what it ran."""
     import importlib.metadata
@@ -271,8 +271,8 @@ def describe(
     from backend import inspect_cuda
     from training.cli.devices import blas
 
-    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == place.device.index), None)
-    on_gpu = place.device.kind == "cuda" and gpu is not None
+    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == compute.device.index), None)
+    on_gpu = compute.device.kind == "cuda" and gpu is not None
     return {
         "settings": {
             **asdict(settings),
@@ -282,8 +282,12 @@ def describe(
         },
         "model": trainer.network.config,
         "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
-        "device": {"name": place.device.name, "model": gpu.model if on_gpu and gpu else None, "no_gpu": place.no_gpu},
-        "threads": place.threads,
+        "device": {
+            "name": compute.device.name,
+            "model": gpu.model if on_gpu and gpu else None,
+            "no_gpu": compute.no_gpu,
+        },
+        "threads": compute.threads,
         "blas": blas(),
         "versions": {
             "xpnet": importlib.metadata.version("xpnet"),

@@ -113,6 +113,8 @@ def load(
     source = SOURCES[name]
     paths: list[AnyPath]
     if name == EMBEDDED:
+        if data_dir is not None:
+            raise DataError(f"{name} is part of xpnet and is not read from {data_dir}; did you mean dataset 'mnist'?")
         folder = importlib.resources.files("training.data") / "embedded"
         paths = [folder / f"{stem}.gz" for stem, _ in FILES]
     else:

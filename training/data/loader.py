@@ -71,6 +71,7 @@ class Loader:
         self.seed = seed
         self.prefetch = prefetch
         self.samples = count - count % batch_size if drop_last else count
+        self._next_epoch = 0
         self._shape = images.shape
         self._is_image = images.ndim == 4
         # Channels-last once, so that every batch is: for one channel this is no copy.
@@ -82,6 +83,11 @@ class Loader:
     def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Generator[Batch, None, None]:
+        """The batches of the next epoch: the first loop over the loader sees epoch 0, the second epoch 1, …"""
+        self._next_epoch += 1
+        return self.epoch(self._next_epoch - 1)
 
     def __repr__(self) -> str:
         return (

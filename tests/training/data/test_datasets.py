@@ -67,8 +67,14 @@ def test_the_embedded_set():
 def test_the_embedded_set_needs_no_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XPNET_DATA_DIR", str(tmp_path / "nowhere"))
-    assert len(load("mnist10k", tmp_path / "nowhere", download=True).train_labels) == 10000
+    assert len(load("mnist10k", download=True).train_labels) == 10000
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_embedded_set_is_not_read_from_a_folder(tmp_path):
+    """Who names a folder means the data in it: to train on other data in silence would mislead."""
+    with pytest.raises(DataError, match=r"mnist10k is part of xpnet.*did you mean .*'mnist'"):
+        load("mnist10k", tmp_path)
 
 
 def test_the_embedded_files_have_their_sums_and_their_licence():
