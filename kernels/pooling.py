@@ -48,15 +48,14 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     def pool(part: Part) -> None:
         pixels, best = source[part.images], y[part.images]
         _maximum(pixels, best, taps, library)
-        winner = library.zeros(best.shape, "uint8" if len(taps) <= 256 else "int32")
-        found = library.zeros(best.shape, bool)
-        for number, tap in enumerate(taps):
-            hit = _equals(pixels, best, tap, library)
-            first = library.greater(hit, found[:, tap.out_rows, tap.out_columns])
-            if number:
-                winner[:, tap.out_rows, tap.out_columns] += first * winner.dtype.type(number)
-            found[:, tap.out_rows, tap.out_columns] |= hit
-        _settle_nan(pixels, winner, found, taps, library)
+        # Counts for every window the taps before the first that equals the maximum: that is the winner's number.
+        winner = library.zeros(best.shape, "uint8" if len(taps) < 256 else "int32")
+        searching = library.ones(best.shape, bool)
+        for tap in taps:
+            pixel, out = pixels[:, tap.in_rows, tap.in_columns], best[:, tap.out_rows, tap.out_columns]
+            searching[:, tap.out_rows, tap.out_columns] &= pixel != out
+            winner += searching
+        _settle_nan(pixels, winner, searching, taps, library)
         where = argmax[part.images]
         library.take(steps, winner, out=where)
         where += origin
@@ -197,28 +196,24 @@ def _taps(shape: tuple, window: Window) -> list[Tap]:
 def _maximum(pixels: Any, best: Any, taps: list[Tap], library: Any) -> None:
     """Writes the maximum of every window to ``best`` (n, OH, OW, C). NaN passes on."""
     first = pixels[:, taps[0].in_rows, taps[0].in_columns]
-    if first.shape == best.shape:
+    whole = first.shape == best.shape
+    if whole:
         best[...] = first
     else:
         best.fill(-library.inf)
-    for tap in taps:
+    for tap in taps[1:] if whole else taps:
         out = best[:, tap.out_rows, tap.out_columns]
         library.maximum(out, pixels[:, tap.in_rows, tap.in_columns], out=out)
 
 
-def _equals(pixels: Any, best: Any, tap: Tap, library: Any) -> Any:
-    return library.equal(pixels[:, tap.in_rows, tap.in_columns], best[:, tap.out_rows, tap.out_columns])
-
-
-def _settle_nan(pixels: Any, winner: Any, found: Any, taps: list[Tap], library: Any) -> None:
+def _settle_nan(pixels: Any, winner: Any, searching: Any, taps: list[Tap], library: Any) -> None:
     """Gives the windows whose maximum is NaN, which equals nothing, their first NaN."""
-    if library is numpy and found.all():
+    if library is numpy and not searching.any():
         return
-    for number, tap in enumerate(taps):
-        hit = library.isnan(pixels[:, tap.in_rows, tap.in_columns])
-        first = library.greater(hit, found[:, tap.out_rows, tap.out_columns])
-        winner[:, tap.out_rows, tap.out_columns] += first * winner.dtype.type(number)
-        found[:, tap.out_rows, tap.out_columns] |= hit
+    winner -= searching * winner.dtype.type(len(taps))  # they counted every tap; start again from 0
+    for tap in taps:
+        searching[:, tap.out_rows, tap.out_columns] &= ~library.isnan(pixels[:, tap.in_rows, tap.in_columns])
+        winner += searching
 
 
 def _origins(image: tuple[int, int], window: Window, channels: int, library: Any) -> Any:

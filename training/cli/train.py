@@ -44,7 +44,7 @@ class Settings:
 
     dataset: str = "mnist10k"
     model: str = "ConvNet"
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 50
     optimizer: str = "adamw"
     lr: float | None = 0.003  # with another optimizer than this one, its own
