@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy
 
 from backend import array_module, require_active, workspace
+from kernels.gemm import accumulator
 from kernels.im2col import check_order
+from kernels.launch import Kernel, geometry
 from kernels.layout import images
 from kernels.parts import Part, cut, run
 from kernels.window import Window
 
+_GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
 
-def col2im(columns: Any, input_shape: tuple[int, int, int, int], window: Window, order: str = "CHW") -> Any:
+
+def col2im(
+    columns: Any,
+    input_shape: tuple[int, int, int, int],
+    window: Window,
+    order: str = "CHW",
+    method: Literal["gather", "scatter"] = "gather",
+) -> Any:
     """Adds the rows of ``columns`` back into the images they would have come from.
-
-    Taps are added in ascending order, row by row of the window: a pixel's sum has a fixed order, whatever
-    computes it.
 
     Args:
         columns: (N·OH·OW, C·FH·FW) as :func:`kernels.im2col.im2col` makes them, any memory order.
         input_shape: (N, C, H, W) of the images.
         window: as given to im2col; what falls on padding is dropped.
         order: ``"CHW"`` or ``"HWC"``, as given to im2col.
+        method: how a GPU does it. ``"gather"``: a thread a pixel sums up its own, taps in ascending order; the same
+            bits every time, and on the CPU. ``"scatter"``: a thread a number of the columns adds it by ``atomicAdd``,
+            in the order in which the threads come. The CPU has one way, which adds in the gather's order.
 
     Returns:
         (N, C, H, W), channels-last memory, dtype of ``columns`` (float16 is summed in float32).
 
     Raises:
-        ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``.
+        ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``, or there is no such
+            order or method.
     """
     check_order(order)
+    if method not in ("gather", "scatter"):
+        raise ValueError(f"col2im's method is 'gather' or 'scatter', not {method!r}")
     require_active(columns)
     if len(input_shape) != 4:
         raise ValueError(f"col2im makes images (N, C, H, W), not {tuple(input_shape)}")
@@ -41,14 +56,11 @@ def col2im(columns: Any, input_shape: tuple[int, int, int, int], window: Window,
             f"columns of {columns.shape} do not belong to images {tuple(input_shape)} and {window}: "
             f"need {(n * oh * ow, c * fh * fw)}"
         )
-    if order == "CHW":
-        taps = columns.reshape(n, oh, ow, c, fh, fw).transpose(0, 1, 2, 4, 5, 3)
-    else:
-        taps = columns.reshape(n, oh, ow, fh, fw, c)
     result = workspace.empty((n, *image, c), columns.dtype)
 
     def add(part: Part) -> None:
-        scatter(taps[part.images], result[part.images], window)
+        rows = columns[part.first_image * oh * ow : part.last_image * oh * ow]
+        add_windows(rows, result[part.images], window, order, method)
 
     # Whole images only: a band of rows shares pixels with the next.
     parts = cut(n, 1, oh * ow * fh * fw * c * columns.dtype.itemsize, array_module(columns))
@@ -56,12 +68,28 @@ def col2im(columns: Any, input_shape: tuple[int, int, int, int], window: Window,
     return images(result)
 
 
-def scatter(taps: Any, result: Any, window: Window) -> None:
-    """Sums ``taps`` (n, OH, OW, FH, FW, C) into ``result`` (n, H, W, C), which is overwritten."""
-    total = result if result.dtype != "float16" else workspace.empty(result.shape, "float32")
-    total.fill(0)
-    for tap in window_taps(window, result.shape[1:3]):
-        total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
+def add_windows(columns: Any, result: Any, window: Window, order: str = "HWC", method: str = "gather") -> None:
+    """Sums ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten."""
+    n, h, w, c = result.shape
+    (oh, ow), (fh, fw) = window.output_size((h, w)), window.kernel
+    library, dtype = array_module(columns, result), accumulator(columns.dtype)
+    if library is numpy:
+        shape, axes = ((c, fh, fw), (0, 1, 2, 4, 5, 3)) if order == "CHW" else ((fh, fw, c), (0, 1, 2, 3, 4, 5))
+        taps = columns.reshape(n, oh, ow, *shape).transpose(axes)
+        total = result if result.dtype == dtype else workspace.empty(result.shape, dtype)
+        total.fill(0)
+        for tap in window_taps(window, (h, w)):
+            total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
+    else:
+        columns = library.ascontiguousarray(columns)
+        steps = (1, fh * fw) if order == "CHW" else (c, 1)
+        if method == "scatter":
+            total = library.zeros(result.shape, dtype)
+            _SCATTER(columns.size, columns, total, columns.size, *geometry(window, c, (h, w)), *steps)
+        else:
+            fits = result.flags.c_contiguous and result.dtype == columns.dtype
+            total = result if fits else library.empty(result.shape, columns.dtype)
+            _GATHER(total.size, columns, total, total.size, *geometry(window, c, (h, w)), *steps)
     if total is not result:
         result[...] = total
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from backend import array_module, workspace
 from kernels import depthwise
-from kernels.col2im import scatter
+from kernels.col2im import add_windows
 from kernels.gemm import accumulator, matmul_part
 from kernels.im2col import check_images, windows
 from kernels.layout import images, storage
@@ -175,8 +175,7 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
         for group, matrix in enumerate(matrices):
             columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
             matmul_part(rows[:, _span(group, f_group)], matrix, out=columns)
-            taps = columns.reshape(-1, oh, ow, fh, fw, c_group)
-            scatter(taps, result[part.images, :, :, _span(group, c_group)], window)
+            add_windows(columns, result[part.images, :, :, _span(group, c_group)], window)
 
     run(add, cut(n, 1, oh * ow * fh * fw * c_group * dtype.itemsize, array_module(dy)), dy)
     return images(result)

@@ -14,10 +14,13 @@ from backend import array_module, require_active, workspace
 from kernels.col2im import Tap, window_taps
 from kernels.gemm import accumulator
 from kernels.im2col import check_images
+from kernels.launch import Kernel, geometry
 from kernels.layout import images, storage
 from kernels.masking import apply_mask
 from kernels.parts import Part, cut, run
 from kernels.window import Window
+
+_FORWARD, _BACKWARD = Kernel("pooling.cu", "max_pool"), Kernel("pooling.cu", "max_pool_backward")
 
 
 def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
@@ -42,6 +45,9 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     oh, ow = window.output_size((h, w))
     y = workspace.empty((n, oh, ow, c), x.dtype)
     argmax = workspace.empty((n, oh, ow, c), "int32")
+    if library is not numpy:
+        _FORWARD(y.size, source, y, argmax, y.size, *geometry(window, c, (h, w)))
+        return images(y), images(argmax)
     origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
     steps = library.asarray(offsets, "int32")
 
@@ -86,6 +92,9 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
     n, c, h, w = input_shape
     gradient, winners = storage(dy), storage(argmax)
     dx = workspace.empty((n, h, w, c), dy.dtype)
+    if library is not numpy:
+        _BACKWARD(dx.size, gradient, winners, dx, dx.size, *geometry(window, c, (h, w)))
+        return images(dx)
     origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
 
     def spread(part: Part) -> None:

@@ -225,7 +225,7 @@ def test_parts_and_threads_change_no_bit(device, dtype):
         for count in (1, 2, 3):
             with thread_limit(count), watched_cuts(module) as cuts:
                 results = all_four(x, dy, window)
-            assert len(cuts) == 4
+            assert len(cuts) == (4 if device.kind == "cpu" else 2)  # max pooling is one launch there
             assert all(len(parts) > 1 for parts in cuts)
             for one, other in zip(expected, results, strict=True):
                 assert_same(other, one)

@@ -1,0 +1,177 @@
+"""CUDA kernels: declared once, in their ``.cu`` file, checked at every launch, compiled at the first.
+
+CuPy checks nothing about a RawKernel's arguments: strides are ignored, a float64 array passes for ``float*``, and a
+Python float given for a ``float`` parameter arrives as 0. So the parameters are read from the kernel's signature in
+its source, and every argument is held against them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from backend import current_device
+from kernels.gemm import accumulator
+from kernels.window import Window
+
+BLOCK = 256
+"""Threads in a block."""
+
+_MOST_BLOCKS = 1 << 16  # the kernels' loops stride over the grid: more blocks would only be scheduled later
+_NARROW = (1 << 31) - _MOST_BLOCKS * BLOCK  # past this an int32 loop counter could overflow in its last step
+
+_CTYPES = {"float16": "half16", "float32": "float", "float64": "double"}
+_DTYPES = {"int": "int32", "unsigned int": "uint32", "unsigned char": "uint8", "float": "float32", "double": "float64"}
+
+
+class KernelError(RuntimeError):
+    """A kernel does not compile or cannot be built here; the message has the compiler's words."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a kernel: ``kind`` is its type in the source without ``const`` and ``*``."""
+
+    name: str
+    kind: str
+    is_array: bool
+    is_const: bool
+
+
+class Kernel:
+    """A kernel of a ``.cu`` file in this folder.
+
+    The source may use the macros ``T`` (the numbers' type), ``ACC`` (in which they are summed: float for half16),
+    ``INDEX`` (int, or long long where an array has more than about 2³¹ elements) and what ``prelude.cu`` defines.
+
+    Args:
+        file: its name, such as ``"col2im.cu"``.
+        name: the function's.
+
+    Raises:
+        ValueError: the file has no such kernel.
+    """
+
+    def __init__(self, file: str, name: str) -> None:
+        self.file = file
+        self.name = name
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The text of the file."""
+        return (importlib.resources.files("kernels") / self.file).read_text()
+
+    @functools.cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters as the source declares them."""
+        found = re.search(rf'extern "C" __global__ void {self.name}\(([^)]*)\)', self.source)
+        if found is None:
+            raise ValueError(f"{self.file} has no kernel {self.name}")
+        return tuple(_parse(text) for text in found[1].split(","))
+
+    def __call__(self, count: int, *arguments: Any) -> None:
+        """Launches the kernel for ``count`` elements, one thread each as far as the grid goes, on the current stream.
+
+        Args:
+            count: of the elements that the kernel's loop runs over; 0 launches nothing.
+            arguments: device arrays and whole numbers, in the order of :attr:`parameters`.
+
+        Raises:
+            TypeError: an argument is of the wrong kind, dtype or device, or there are too few or too many.
+            ValueError: an array is not C-contiguous, or a number does not fit its type.
+            KernelError: it does not compile.
+        """
+        if len(arguments) != len(self.parameters):
+            names = ", ".join(parameter.name for parameter in self.parameters)
+            raise TypeError(
+                f"kernel {self.name} takes {len(self.parameters)} arguments ({names}), got {len(arguments)}"
+            )
+        wide = count > _NARROW or any(getattr(argument, "size", 0) > _NARROW for argument in arguments)
+        pairs = list(zip(self.parameters, arguments, strict=True))
+        t = next((a.dtype.name for p, a in pairs if p.kind == "T" and hasattr(a, "dtype")), "float32")
+        types = _DTYPES | {"T": t, "ACC": accumulator(t).name, "INDEX": "int64" if wide else "int32"}
+        checked = [self._check(parameter, argument, types[parameter.kind]) for parameter, argument in pairs]
+        if count:
+            self.compiled(t, wide)((min(-(-count // BLOCK), _MOST_BLOCKS),), (BLOCK,), checked)
+
+    @functools.cache  # noqa: B019  (kernels live as long as the process)
+    def compiled(self, t: str, wide: bool) -> Any:
+        """The kernel for numbers of dtype ``t`` as CuPy's RawKernel, compiled; CuPy keeps the result on disk.
+
+        Raises:
+            KernelError: it does not compile, or the compiler is missing.
+        """
+        import cupy
+
+        kernel = cupy.RawKernel(self.code(t, wide), self.name)
+        try:
+            kernel.compile()
+        except cupy.cuda.compiler.CompileException as error:
+            raise KernelError(f"kernel {self.name} in {self.file} for {t} does not compile:\n{error}") from error
+        return kernel
+
+    def code(self, t: str, wide: bool) -> str:
+        """What is compiled: the macros, the prelude, and the file."""
+        macros = {
+            "T": _CTYPES[t],
+            "ACC": _CTYPES[accumulator(t).name],
+            "INDEX": "long long" if wide else "int",
+            f"T_IS_{t.upper()}": "1",
+        }
+        lines = [f"#define {name} {value}" for name, value in macros.items()]
+        return "\n".join([*lines, _prelude(), f'#line 1 "{self.file}"', self.source])
+
+    def _check(self, parameter: Parameter, argument: Any, dtype: str) -> Any:
+        where = f"kernel {self.name}, {parameter.name}"
+        if not parameter.is_array:
+            return _number(where, argument, dtype)
+        if type(argument).__module__.partition(".")[0] != "cupy":
+            raise TypeError(f"{where}: needs a device array, got {type(argument).__name__}")
+        if argument.dtype != dtype:
+            raise TypeError(f"{where}: needs {dtype}, got {argument.dtype}")
+        if not argument.flags.c_contiguous:
+            raise ValueError(f"{where}: needs a C-contiguous array, got strides {argument.strides} of {argument.shape}")
+        if argument.device.id != current_device().index:
+            raise TypeError(f"{where}: lies on cuda:{argument.device.id}, the active device is {current_device()}")
+        return argument
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.file!r}, {self.name!r})"
+
+
+def geometry(window: Window, channels: int, image: tuple[int, int]) -> tuple[int, ...]:
+    """A window over images as the kernels take it, from ``channels`` to ``dilation_width``."""
+    top, _, left, _ = window.pads(image)
+    return (
+        channels, *image, *window.output_size(image), *window.kernel, *window.stride, top, left, *window.dilation
+    )  # fmt: skip
+
+
+def _parse(text: str) -> Parameter:
+    words = text.replace("*", " * ").replace("__restrict__", "").split()
+    kind = " ".join(word for word in words[:-1] if word not in ("const", "*"))
+    return Parameter(words[-1], kind, "*" in words, words[0] == "const")
+
+
+def _number(where: str, value: Any, dtype: str) -> Any:
+    """``value`` as a NumPy scalar of exactly the parameter's type."""
+    if hasattr(value, "shape"):
+        raise TypeError(f"{where}: needs a plain number, got an array")
+    if dtype.startswith("float"):
+        return numpy.dtype(dtype).type(value)
+    if not isinstance(value, int):
+        raise TypeError(f"{where}: needs a whole number, got {value!r}")
+    limits = numpy.iinfo(dtype)
+    if not limits.min <= value <= limits.max:
+        raise ValueError(f"{where}: {value} does not fit {dtype}")
+    return numpy.dtype(dtype).type(value)
+
+
+@functools.lru_cache(maxsize=1)
+def _prelude() -> str:
+    return (importlib.resources.files("kernels") / "prelude.cu").read_text()
