@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, ClassVar
 
+import numpy
+
 from backend import array_module, asnumpy
 from kernels.gemm import accumulator
+from kernels.updates import update_on_device
 from training.parameters import ParameterDict
 from training.pieces import pieces
 
@@ -64,6 +67,8 @@ class Optimizer:
     slots: ClassVar[tuple[str, ...]] = ()
     scratch: ClassVar[int] = 1
     coupled_decay: ClassVar[bool] = True
+    device_formula: ClassVar[str]
+    """The formula of :meth:`_step` as :func:`kernels.updates.update_on_device` takes it."""
     lr = Hyperparameter()
     weight_decay = Hyperparameter()
 
@@ -112,6 +117,12 @@ class Optimizer:
     def _update_array(self, xp: Any, params: Any, grads: Any, state: list[Any]) -> None:
         dtype = accumulator(params.dtype)  # in float16 Adam's eps and small squares are 0
         decay = self.weight_decay if self.coupled_decay else 0.0
+        if xp is not numpy:
+            formula = f"g = p * decay + g; {self.device_formula}" if decay else self.device_formula
+            scalars = self._step_scalars() | ({"decay": decay} if decay else {})
+            named = dict(zip(self.slots, state, strict=True))
+            update_on_device(type(self).__name__, formula, scalars, params, grads, named)
+            return
         own_gradient = decay != 0.0 or grads.dtype != dtype
         arrays = (params, grads, *state)
         for (p, g, *slots), scratch in pieces(arrays, dtype, self.scratch + own_gradient):
@@ -124,6 +135,10 @@ class Optimizer:
                     xp.copyto(gradient, g)
                 g = gradient
             self._step(xp, p, g, slots, scratch)
+
+    def _step_scalars(self) -> dict[str, float]:
+        """The plain numbers in :attr:`device_formula`, by name."""
+        return {"lr": self.lr}
 
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         """The formula, elementwise: changes ``p`` and ``state`` (one array a slot), leaves ``g``.

@@ -17,6 +17,8 @@ class SGD(Optimizer):
     def __init__(self, lr: float = 0.01, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay)
 
+    device_formula = "p -= lr * g;"
+
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         (step,) = scratch
         xp.multiply(g, self.lr, out=step)
@@ -30,10 +32,14 @@ class Momentum(Optimizer):
     """
 
     slots = ("v",)
+    device_formula = "v = v * momentum - g * lr; p += v;"
     momentum = Hyperparameter(below=1.0)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+    def _step_scalars(self) -> dict[str, float]:
+        return {"lr": self.lr, "momentum": self.momentum}
 
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         (v,), (step,) = state, scratch
@@ -51,6 +57,7 @@ class Nesterov(Momentum):
     """
 
     scratch = 2
+    device_formula = "v = v * momentum - g * lr; p -= g * lr - v * momentum;"
 
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         (v,), (step, ahead) = state, scratch
@@ -66,10 +73,14 @@ class AdaGrad(Optimizer):
     """AdaGrad (Duchi, Hazan & Singer 2011): h ← h + g², θ ← θ - η g / (√h + eps)."""
 
     slots = ("h",)
+    device_formula = "h += g * g; p -= g / (sqrt(h) + eps) * lr;"
     eps = Hyperparameter(positive=True)
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, eps=eps, weight_decay=weight_decay)
+
+    def _step_scalars(self) -> dict[str, float]:
+        return {"lr": self.lr, "eps": self.eps}
 
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         (h,), (step,) = state, scratch
@@ -88,12 +99,16 @@ class AdaGrad(Optimizer):
 class RMSprop(AdaGrad):
     """RMSprop (Tieleman & Hinton 2012): h ← decay_rate·h + (1 - decay_rate) g², θ ← θ - η g / (√h + eps)."""
 
+    device_formula = "h += (g * g - h) * rate; p -= g / (sqrt(h) + eps) * lr;"
     decay_rate = Hyperparameter(below=1.0)
 
     def __init__(
         self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
     ) -> None:
         Optimizer.__init__(self, lr=lr, decay_rate=decay_rate, eps=eps, weight_decay=weight_decay)
+
+    def _step_scalars(self) -> dict[str, float]:
+        return {"lr": self.lr, "eps": self.eps, "rate": 1.0 - self.decay_rate}
 
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         (h,), (step,) = state, scratch
@@ -110,6 +125,9 @@ class Adam(Optimizer):
     """
 
     slots = ("m", "v")
+    device_formula = (
+        "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
+    )
     beta1 = Hyperparameter(below=1.0)
     beta2 = Hyperparameter(below=1.0)
     eps = Hyperparameter(positive=True)
@@ -136,12 +154,17 @@ class Adam(Optimizer):
         xp.add(m, step, out=m)
         xp.multiply(g, g, out=step)
         _move_towards(xp, v, step, 1.0 - self.beta2)
+        scalars = self._step_scalars()
+        xp.sqrt(v, out=step)
+        xp.add(step, scalars["scaled_eps"], out=step)
+        xp.divide(m, step, out=step)
+        return xp.multiply(step, scalars["rate"], out=step)
+
+    def _step_scalars(self) -> dict[str, float]:
         # m̂ / (√v̂ + eps) = m / (√v + eps·c) · c / (1 - beta1^t): the corrections cost no pass over the arrays.
         c = math.sqrt(1.0 - self.beta2**self.t)
-        xp.sqrt(v, out=step)
-        xp.add(step, self.eps * c, out=step)
-        xp.divide(m, step, out=step)
-        return xp.multiply(step, self.lr * c / (1.0 - self.beta1**self.t), out=step)
+        rate = self.lr * c / (1.0 - self.beta1**self.t)
+        return {"rate": rate, "rate1": 1.0 - self.beta1, "rate2": 1.0 - self.beta2, "scaled_eps": self.eps * c}
 
 
 class AdamW(Adam):
@@ -153,6 +176,7 @@ class AdamW(Adam):
 
     scratch = 2
     coupled_decay = False
+    device_formula = Adam.device_formula.replace("p -= step", "p -= step + p * decay_rate")
 
     def __init__(
         self,
@@ -167,9 +191,12 @@ class AdamW(Adam):
 
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         step = self._adam_step(xp, g, state, scratch[0])
-        decay = xp.multiply(p, self.lr * self.weight_decay, out=scratch[1], dtype=step.dtype)
+        decay = xp.multiply(p, self._step_scalars()["decay_rate"], out=scratch[1], dtype=step.dtype)
         xp.add(step, decay, out=step)
         xp.subtract(p, step, out=p)
+
+    def _step_scalars(self) -> dict[str, float]:
+        return super()._step_scalars() | {"decay_rate": self.lr * self.weight_decay}
 
 
 _BY_NAME: dict[str, type[Optimizer]] = {

@@ -1,0 +1,236 @@
+"""The launcher: what it reads from a source, what it refuses, and when it compiles."""
+
+import importlib.resources
+import os
+import re
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+from checks import assert_same, whole
+
+import backend
+from backend import asnumpy, xp
+from kernels import launch
+from kernels.col2im import col2im
+from kernels.launch import Kernel, KernelError, Parameter, geometry
+from kernels.pooling import max_pool, max_pool_backward
+from kernels.window import Window
+
+SOURCES = sorted(p.name for p in importlib.resources.files("kernels").iterdir() if p.name.endswith(".cu"))
+GATHER = Kernel("col2im.cu", "col2im_gather")
+
+
+def names(file):
+    text = (importlib.resources.files("kernels") / file).read_text()
+    return re.findall(r'extern "C" __global__ void (\w+)\(', text)
+
+
+def test_parameters_are_read_from_the_source():
+    first, second, third, fourth = GATHER.parameters[:4]
+    assert first == Parameter("columns", "T", is_array=True, is_const=True)
+    assert second == Parameter("image", "T", is_array=True, is_const=False)
+    assert third == Parameter("count", "INDEX", is_array=False, is_const=False)
+    assert fourth == Parameter("channels", "int", is_array=False, is_const=False)
+
+
+@pytest.mark.parametrize("file", [file for file in SOURCES if file != "prelude.cu"])
+def test_every_kernel_has_parameters_of_known_types(file):
+    known = {*launch._DTYPES, "T", "ACC", "INDEX"}
+    assert names(file)
+    for name in names(file):
+        assert {parameter.kind for parameter in Kernel(file, name).parameters} <= known, name
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_sources_need_no_header_and_have_no_mangled_names(file):
+    text = (importlib.resources.files("kernels") / file).read_text()
+    assert "#include" not in text
+    assert "template" not in text
+    assert text.startswith("// ")
+    assert text.count("__global__") == len(names(file))
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(ValueError, match=r"col2im\.cu has no kernel col3im"):
+        _ = Kernel("col2im.cu", "col3im").parameters
+
+
+def test_macros_say_the_types():
+    for dtype, t, acc in (
+        ("float16", "half16", "float"),
+        ("float32", "float", "float"),
+        ("float64", "double", "double"),
+    ):
+        code = GATHER.code(dtype, wide=False)
+        assert f"#define T {t}\n" in code
+        assert f"#define ACC {acc}\n" in code
+        assert "#define INDEX int\n" in code
+    assert "#define INDEX long long\n" in GATHER.code("float32", wide=True)
+
+
+def test_geometry_is_in_the_order_of_the_parameters():
+    window = Window((2, 3), (4, 5), (6, 7, 8, 9), (10, 11))
+    numbers = geometry(window, 1, (30, 40))
+    order = [parameter.name for parameter in GATHER.parameters[3 : 3 + len(numbers)]]
+    expected = {"channels": 1, "height": 30, "width": 40, "kernel_height": 2, "kernel_width": 3, "stride_height": 4}
+    expected |= {"stride_width": 5, "pad_top": 6, "pad_left": 8, "dilation_height": 10, "dilation_width": 11}
+    expected |= dict(zip(("out_height", "out_width"), window.output_size((30, 40)), strict=True))
+    assert dict(zip(order, numbers, strict=True)) == expected
+
+
+def arguments():
+    """Of a col2im that is right: 2 images of 3x3 with 2 channels, a window of 2."""
+    window = Window(2)
+    columns, image = whole((2 * 4, 8), "float32"), xp.zeros((2, 3, 3, 2), "float32")
+    return [columns, image, image.size, *geometry(window, 2, (3, 3)), 2, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("place", "wrong", "error", "message"),
+    [
+        (0, lambda a: asnumpy(a), TypeError, "columns: needs a device array, got ndarray"),
+        (0, lambda a: None, TypeError, "columns: needs a device array, got NoneType"),
+        (1, lambda a: a.astype("float64"), TypeError, "image: needs float32, got float64"),
+        (1, lambda a: a.transpose(0, 3, 1, 2), ValueError, "image: needs a C-contiguous array, got strides"),
+        (1, lambda a: xp.zeros((2, 3, 3, 4), "float32")[..., ::2], ValueError, "image: needs a C-contiguous array"),
+        (2, lambda a: 36.0, TypeError, "count: needs a whole number, got 36.0"),
+        (2, lambda a: xp.asarray(36), TypeError, "count: needs a plain number, got an array"),
+        (3, lambda a: 1 << 31, ValueError, "channels: 2147483648 does not fit int32"),
+    ],
+)
+def test_arguments_are_refused(place, wrong, error, message):
+    with backend.use("cuda"):
+        given = arguments()
+        given[place] = wrong(given[place])
+        before = asnumpy(given[1]).copy()
+        with pytest.raises(error) as caught:
+            GATHER(36, *given)
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("kernel col2im_gather")
+        assert_same(given[1], before)
+
+
+@pytest.mark.gpu
+def test_too_few_and_too_many_arguments_are_refused():
+    with backend.use("cuda"):
+        for given in (arguments()[:-1], [*arguments(), 1]):
+            with pytest.raises(TypeError, match=rf"takes 18 arguments \(columns, .*, channel_step\), got {len(given)}"):
+                GATHER(36, *given)
+
+
+@pytest.mark.gpu
+def test_nothing_is_launched_for_nothing(monkeypatch):
+    monkeypatch.setattr(Kernel, "compiled", lambda *given: pytest.fail("compiled"))
+    with backend.use("cuda"):
+        image = xp.zeros((0, 3, 3, 2), "float32")
+        GATHER(0, whole((0, 8), "float32"), image, 0, *geometry(Window(2), 2, (3, 3)), 2, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_wide_indices_compute_the_same(monkeypatch, dtype):
+    """Past 2³¹ elements the kernels count in 64 bits; here past 1."""
+    window = Window(3, 2, 1)
+    with backend.use("cuda"):
+        columns, x = whole((2 * 9, 27), dtype), whole((2, 3, 5, 5), dtype)
+        dy = whole((2, 3, 3, 3), dtype, 1)
+
+        def results():
+            y, argmax = max_pool(x, window)
+            return col2im(columns, x.shape, window), y, argmax, max_pool_backward(dy, argmax, x.shape, window)
+
+        expected = results()
+        used = []
+        compiled = Kernel.compiled
+        monkeypatch.setattr(Kernel, "compiled", lambda self, t, wide: used.append(wide) or compiled(self, t, wide))
+        monkeypatch.setattr(launch, "_NARROW", 1)
+        for one, other in zip(expected, results(), strict=True):
+            assert_same(other, one)
+        assert used == [True] * 3
+
+
+@pytest.mark.gpu
+def test_a_grid_smaller_than_the_elements_reaches_them_all(monkeypatch):
+    with backend.use("cuda"):
+        columns, shape, window = whole((4 * 81, 27), "float32"), (4, 3, 9, 9), Window(3, 1, 1)
+        expected = col2im(columns, shape, window)
+        monkeypatch.setattr(launch, "_MOST_BLOCKS", 2)
+        assert_same(col2im(columns, shape, window), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+def test_the_scatter_adds_up_to_the_same(dtype, order):
+    """Whole numbers have no rounding: the order in which threads come does not show."""
+    shape, window = (2, 3, 5, 7), Window((2, 3), (2, 2), 1, (1, 2))
+    with backend.use("cuda"):
+        columns = whole((2 * int(np.prod(window.output_size(shape[2:]))), 18), dtype)
+        scattered = col2im(columns, shape, window, order, method="scatter")
+        assert_same(scattered, col2im(columns, shape, window, order))
+        assert scattered.dtype == dtype
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'gather' or 'scatter', not 'sum'"):
+        col2im(whole((4, 4), "float32"), (1, 1, 3, 3), Window(2), method="sum")
+
+
+@pytest.mark.gpu
+def test_a_kernel_that_does_not_compile_shows_the_compilers_words_and_the_line():
+    kernel = Kernel("col2im.cu", "col2im_gather")
+    kernel.__dict__["source"] = kernel.source.replace("ACC sum = 0;", "ACC sum = zero;", 1)
+    with backend.use("cuda"), pytest.raises(KernelError) as caught:
+        kernel.compiled("float32", False)
+    message = str(caught.value)
+    line = 1 + kernel.source[: kernel.source.index("ACC sum = zero;")].count("\n")
+    assert "kernel col2im_gather in col2im.cu for float32 does not compile" in message
+    assert f"col2im.cu({line})" in message
+    assert '"zero" is undefined' in message
+
+
+PROGRAM = """
+import backend, kernels.col2im, sys
+assert "cupy" not in sys.modules, "importing kernels touched CuPy"
+from kernels.window import Window
+backend.use("cuda")
+import cupy
+compiler, compiled = cupy.cuda.compiler, []
+nvrtc = compiler._compile_using_nvrtc_no_warning
+
+def watched(source, *rest, **options):
+    compiled.append("col2im" in source)
+    return nvrtc(source, *rest, **options)
+
+compiler._compile_using_nvrtc_no_warning = watched
+# A comment of this test's own: CuPy's cache cannot know this source from before.
+gather = kernels.col2im._GATHER
+gather.__dict__["source"] = gather.source + "// " + sys.argv[1]
+kernels.col2im.col2im(cupy.ones((4, 4), "float32"), (1, 1, 3, 3), Window(2))
+print(sum(compiled))
+"""
+
+
+@pytest.mark.gpu
+def test_a_second_process_compiles_nothing():
+    environment = {**os.environ, "XPNET_DEVICE": "cpu"}
+    unique = uuid.uuid4().hex
+
+    def compiled():
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, unique],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert compiled() == 1
+    assert compiled() == 0
