@@ -40,13 +40,11 @@ extern "C" __global__ void col2im_scatter(
     const T *__restrict__ columns, ACC *__restrict__ image, INDEX count, int channels, int height, int width,
     int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
     int pad_top, int pad_left, int dilation_height, int dilation_width, int tap_step, int channel_step) {
-    const int row_size = kernel_height * kernel_width * channels;
+    const int taps = kernel_height * kernel_width, row_size = taps * channels;
     FOR_EACH(i, count) {
         const INDEX row = i / row_size, line = row / out_width, n = line / out_height;
         const int k = i - row * row_size, ow = row - line * out_width, oh = line - n * out_height;
-        // Which of tap and channel runs faster in a row is known by the steps.
-        const int tap = channel_step == 1 ? k / tap_step : k % channel_step;
-        const int c = channel_step == 1 ? k % tap_step : k / channel_step;
+        const int tap = k / tap_step % taps, c = k / channel_step % channels;
         const int a = tap / kernel_width, b = tap - a * kernel_width;
         const int h = oh * stride_height - pad_top + a * dilation_height;
         const int w = ow * stride_width - pad_left + b * dilation_width;

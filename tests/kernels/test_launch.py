@@ -165,11 +165,13 @@ def test_a_grid_smaller_than_the_elements_reaches_them_all(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("order", ["CHW", "HWC"])
-def test_the_scatter_adds_up_to_the_same(dtype, order):
+@pytest.mark.parametrize("window", [Window((2, 3), (2, 2), 1, (1, 2)), Window(1), Window(3, 1, 1)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_scatter_adds_up_to_the_same(dtype, order, window, channels):
     """Whole numbers have no rounding: the order in which threads come does not show."""
-    shape, window = (2, 3, 5, 7), Window((2, 3), (2, 2), 1, (1, 2))
+    shape, taps = (2, channels, 5, 7), window.kernel[0] * window.kernel[1]
     with backend.use("cuda"):
-        columns = whole((2 * int(np.prod(window.output_size(shape[2:]))), 18), dtype)
+        columns = whole((2 * int(np.prod(window.output_size(shape[2:]))), channels * taps), dtype)
         scattered = col2im(columns, shape, window, order, method="scatter")
         assert_same(scattered, col2im(columns, shape, window, order))
         assert scattered.dtype == dtype

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-COMMANDS = ("train", "evaluate", "predict", "devices")
+COMMANDS = ("train", "evaluate", "predict", "devices", "check")
 """Each is the function ``command`` of the module of its name, in the order of the help."""
 
 
