@@ -91,12 +91,24 @@ class Generator:
         keys = self._words(2 * count, numpy).view(numpy.uint64)
         return numpy.argsort(keys, kind="stable")
 
-    def _words(self, count: int, library: Any) -> Any:
+    def reserve(self, count: int) -> tuple[int, int, int]:
+        """Passes over the blocks that hold the next ``count`` words, for a kernel which makes them itself.
+
+        Returns:
+            seed, stream, and the position of the first of ⌈count / 4⌉ blocks, which are now taken.
+
+        Raises:
+            ValueError: ``count`` is negative.
+        """
         if count < 0:
             raise ValueError(f"a count of random numbers is at least 0, not {count}")
-        blocks = -(-count // 4)
-        drawn = words((self._seed & 0xFFFFFFFF, self._seed >> 32), self._stream, self._position, blocks, library)
-        self._position += blocks
+        first = self._position
+        self._position += -(-count // 4)
+        return self._seed, self._stream, first
+
+    def _words(self, count: int, library: Any) -> Any:
+        seed, stream, first = self.reserve(count)
+        drawn = words((seed & 0xFFFFFFFF, seed >> 32), stream, first, -(-count // 4), library)
         return drawn.reshape(-1)[:count]
 
     def __repr__(self) -> str:
@@ -122,6 +134,7 @@ def seed(value: int) -> None:
 
 
 bits = default.bits
+reserve = default.reserve
 uniform = default.uniform
 normal = default.normal
 permutation = default.permutation

@@ -1,17 +1,25 @@
 """Batch normalisation over the columns of a matrix (Ioffe and Szegedy, "Batch normalization", ICML 2015).
 
-For images the matrix is the channels-last storage, pixels by channels; the caller makes it. All passes go piece by
-piece, so that what one pass over a piece reads, the next finds in cache.
+For images the matrix is the channels-last storage, pixels by channels; the caller makes it. On the CPU all passes go
+piece by piece, so that what one pass over a piece reads, the next finds in cache; on a GPU they are kernels.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy
 
 from backend import array_module, workspace
 from kernels.gemm import accumulator, piece_sums
+from kernels.launch import BLOCK, Kernel
 from kernels.layout import folded
 from kernels.parts import pieces, run
+
+_MOMENTS, _STATISTICS, _NORMALIZE, _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
+    Kernel("batch_norm.cu", f"batch_norm_{name}")
+    for name in ("moments", "statistics", "normalize", "products", "parameter_gradients", "backward")
+)
 
 
 def batch_statistics(x: Any) -> tuple[Any, Any]:
@@ -22,6 +30,8 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     E[x²] - E[x]² would cancel. M must not be 0.
     """
     library, dtype = array_module(x), accumulator(x.dtype)
+    if library is not numpy:
+        return _device_statistics(x)
     rows, fold = folded(x)
     cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, library)
     means = library.empty((len(cuts), x.shape[1]), dtype)
@@ -60,7 +70,9 @@ def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: 
     Returns:
         y (M, C) in the dtype of ``x``, and 1 / √(variance + ε) (C,).
     """
-    library = array_module(x, mean, gamma)
+    library = array_module(x, mean, variance, gamma, beta)
+    if library is not numpy:
+        return _device_normalize(x, mean, variance, gamma, beta, epsilon)
     inverse = 1 / library.sqrt(variance + epsilon)
     y = workspace.empty(x.shape, x.dtype)
     (rows, fold), (out, _) = folded(x), folded(y)
@@ -87,7 +99,9 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
     Returns:
         dx (M, C) in the dtype of ``dy``; dgamma and dbeta (C,) in the dtype of sums.
     """
-    library = array_module(dy, x, mean, gamma)
+    library = array_module(dy, x, mean, inverse, gamma)
+    if library is not numpy:
+        return _device_backward(dy, x, mean, inverse, gamma)
     dgamma, dbeta = _parameter_gradients(dy, x, mean, inverse)
     dx = workspace.empty(x.shape, dy.dtype)
     count = max(len(x), 1)
@@ -117,7 +131,9 @@ def normalize_backward_fixed(dy: Any, x: Any, mean: Any, inverse: Any, gamma: An
 
 def _parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any]:
     """dγ and dβ: (C,) in the dtype of sums, the pieces added in order."""
-    library, dtype = array_module(dy, x, mean), mean.dtype
+    library, dtype = array_module(dy, x, mean, inverse), mean.dtype
+    if library is not numpy:
+        return _device_parameter_gradients(dy, x, mean, inverse)
     (rows, fold), (gradient, _) = folded(x), folded(dy)
     cuts = pieces(len(rows), rows[:1].nbytes, library)
     sums = library.empty((2, len(cuts), x.shape[1]), dtype)
@@ -138,3 +154,90 @@ def _parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any,
 def _scratch(out: Any, dtype: Any) -> Any:
     """Where to compute what ``out`` shall hold: itself, unless sums have another dtype."""
     return out if out.dtype == dtype else workspace.empty(out.shape, dtype)
+
+
+class _Tiling(NamedTuple):
+    """How the kernels cut (M, C): blocks have ``width`` columns by ``range_rows`` rows, or ``width`` by all ranges."""
+
+    width: int
+    range_rows: int
+    ranges: int
+    blocks: int
+    narrow_width: int
+    narrow_blocks: int
+
+
+_CHUNK = 8  # of batch_norm.cu
+_MOST_BLOCKS = 1024  # fill the largest GPUs; more would only be more partial results
+
+
+def _tiling(rows: int, channels: int) -> _Tiling:
+    """By shapes alone: results have the same bits on every GPU."""
+    width = min(1 << max(channels - 1, 0).bit_length(), 32)
+    # The second stage reads little, and its lanes go over ranges: few columns a block make many lanes.
+    narrow_width = min(width, 8)
+    across, narrow_across = -(-channels // width), -(-channels // narrow_width)
+    ranges = max(min(-(-rows // (BLOCK // width * _CHUNK)), _MOST_BLOCKS // max(across, 1)), 1)
+    range_rows = max(-(-rows // ranges), 1)
+    ranges = max(-(-rows // range_rows), 1)
+    return _Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across)
+
+
+def _device_statistics(x: Any) -> tuple[Any, Any]:
+    library, dtype = array_module(x), accumulator(x.dtype)
+    (rows, channels), tiling = x.shape, _tiling(*x.shape)
+    means, squares = (library.empty((tiling.ranges, channels), dtype) for _ in range(2))
+    mean, variance = (library.empty(channels, dtype) for _ in range(2))
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = tiling
+    x = library.ascontiguousarray(x)
+    _MOMENTS(blocks * BLOCK, x, means, squares, blocks, rows, channels, width, range_rows)
+    last_rows = rows - (ranges - 1) * range_rows
+    _STATISTICS(
+        narrow_blocks * BLOCK, means, squares, mean, variance, narrow_blocks, channels, narrow_width, ranges,
+        range_rows, last_rows,
+    )  # fmt: skip
+    return mean, variance
+
+
+def _device_normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any]:
+    library, dtype = array_module(x), accumulator(x.dtype)
+    (rows, channels), tiling = x.shape, _tiling(*x.shape)
+    y, inverse = library.empty(x.shape, x.dtype), library.empty(channels, dtype)
+    mean, variance = (library.ascontiguousarray(vector, dtype) for vector in (mean, variance))
+    x, gamma, beta = (library.ascontiguousarray(array, x.dtype) for array in (x, gamma, beta))
+    _NORMALIZE(
+        tiling.blocks * BLOCK, x, mean, variance, gamma, beta, y, inverse, epsilon, tiling.blocks, rows, channels,
+        tiling.width, tiling.range_rows,
+    )  # fmt: skip
+    return y, inverse
+
+
+def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
+    library, tiling, arrays = array_module(x), _tiling(*x.shape), _device_arrays(dy, x, mean, inverse)
+    dgamma, dbeta = _device_parameter_gradients(*arrays)
+    dx = library.empty(x.shape, x.dtype)
+    gamma = library.ascontiguousarray(gamma, x.dtype)
+    _BACKWARD(
+        tiling.blocks * BLOCK, *arrays, gamma, dgamma, dbeta, dx, tiling.blocks, *x.shape, tiling.width,
+        tiling.range_rows,
+    )  # fmt: skip
+    return dx.astype(dy.dtype, copy=False), dgamma, dbeta
+
+
+def _device_parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any]:
+    library, dtype, channels = array_module(x), accumulator(x.dtype), x.shape[1]
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = _tiling(*x.shape)
+    products, sums = (library.empty((ranges, channels), dtype) for _ in range(2))
+    dgamma, dbeta = (library.empty(channels, dtype) for _ in range(2))
+    dy, x, mean, inverse = _device_arrays(dy, x, mean, inverse)
+    _PRODUCTS(blocks * BLOCK, dy, x, mean, products, sums, blocks, *x.shape, width, range_rows)
+    _PARAMETER_GRADIENTS(
+        narrow_blocks * BLOCK, products, sums, inverse, dgamma, dbeta, narrow_blocks, channels, narrow_width, ranges
+    )
+    return dgamma, dbeta
+
+
+def _device_arrays(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any, Any, Any]:
+    """The arrays as the kernels take them: copied only where strides or a dtype do not fit."""
+    copy, dtype = array_module(x).ascontiguousarray, accumulator(x.dtype)
+    return copy(dy, x.dtype), copy(x), copy(mean, dtype), copy(inverse, dtype)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from backend import array_module, workspace
 from kernels import depthwise
 from kernels.col2im import add_windows
-from kernels.gemm import accumulator, matmul_part
-from kernels.im2col import check_images, windows
+from kernels.gemm import accumulator, matmul, matmul_part
+from kernels.im2col import check_images, part_columns, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
 from kernels.window import Window
@@ -47,7 +49,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
     if depthwise.applies(weight, groups):
         depthwise.forward(source, weight, y, window)
     else:
-        matrices = _matrices(weight, groups)
+        matrices = _matrices(weight, groups, _product_dtype(x))
         k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
         # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
         row_bias = None if bias is None else library.tile(bias, ow)
@@ -58,7 +60,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
                 out = workspace.empty(out.shape, matrices[0].dtype)
             for group, matrix in enumerate(matrices):
                 columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
-                matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
+                _multiply(columns, matrix, out=out[:, _span(group, f_group)])
             if bias is not None:
                 rows = out.reshape(-1, ow * fn)
                 rows += row_bias
@@ -139,17 +141,17 @@ def convolution_backward_weight(
         depthwise.backward_weight(source, gradient, out, window)
         return out
     f_group, k = fn // groups, fh * fw * c_group
-    dtype = accumulator(x.dtype)
+    dtype = _product_dtype(x)
     oh, ow = gradient.shape[1:3]
-    groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * dtype.itemsize)
-    totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), dtype)
+    groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * accumulator(dtype).itemsize)
+    totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), accumulator(dtype))
 
     def multiply(lane: int) -> None:
         for part in groups_of_parts[lane]:
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
                 columns = _columns(source, window, part, _span(group, c_group), dtype)
-                totals[lane, group] += matmul_part(columns.T, rows[:, _span(group, f_group)])
+                totals[lane, group] += _multiply(columns.T, rows[:, _span(group, f_group)])
 
     run(multiply, list(range(len(groups_of_parts))), x)
     total = totals[0]
@@ -166,15 +168,15 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
     gradient = storage(dy)
     oh, ow = gradient.shape[1:3]
     c_group, f_group = c // groups, fn // groups
-    matrices = [matrix.T for matrix in _matrices(weight, groups)]
-    dtype = matrices[0].dtype
+    dtype = accumulator(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
+    matrices = [matrix.T for matrix in _matrices(weight, groups, dtype)]
     result = workspace.empty((n, *image, c), dy.dtype)
 
     def add(part: Part) -> None:
         rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
         for group, matrix in enumerate(matrices):
             columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
-            matmul_part(rows[:, _span(group, f_group)], matrix, out=columns)
+            _multiply(rows[:, _span(group, f_group)], matrix, out=columns)
             add_windows(columns, result[part.images, :, :, _span(group, c_group)], window)
 
     run(add, cut(n, 1, oh * ow * fh * fw * c_group * dtype.itemsize, array_module(dy)), dy)
@@ -183,6 +185,10 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
 
 def _columns(source: Any, window: Window, part: Part, channels: slice, dtype: Any) -> Any:
     """One part's columns of some channels: (pixels, FH·FW·channels), a view where the memory is that already."""
+    if array_module(source) is not numpy:
+        if window.kernel == window.stride == (1, 1) and not any(window.pads(source.shape[1:3])):
+            return source[part.images, part.rows, :, channels].reshape(-1, channels.stop - channels.start)
+        return part_columns(source, window, part, channels)
     patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, window, part)
     n, rows, ow, fh, fw, c = patches.shape
     shape = (n * rows * ow, fh * fw * c)
@@ -198,12 +204,24 @@ def _columns(source: Any, window: Window, part: Part, channels: slice, dtype: An
     return columns.reshape(shape)
 
 
-def _matrices(weight: Any, groups: int) -> list[Any]:
-    """Each group's filters as (FH·FW·C/groups, FN/groups), C-contiguous, in the dtype of the sums."""
+def _product_dtype(x: Any) -> numpy.dtype:
+    """The dtype of a product's operands: on the CPU, which has no half-precision BLAS, that of the sums; on a GPU
+    that of ``x``, since cuBLAS sums float16 in float32 and rounds once.
+    """
+    return accumulator(x.dtype) if array_module(x) is numpy else x.dtype
+
+
+def _multiply(a: Any, b: Any, out: Any = None) -> Any:
+    """``a @ b`` of a part: on the CPU not cut again, on a GPU with :func:`matmul`'s care for float16."""
+    return (matmul_part if array_module(a, b) is numpy else matmul)(a, b, out=out)
+
+
+def _matrices(weight: Any, groups: int, dtype: Any) -> list[Any]:
+    """Each group's filters as (FH·FW·C/groups, FN/groups), C-contiguous, of ``dtype``."""
     fn, c_group, fh, fw = weight.shape
     by_group = weight.reshape(groups, fn // groups, c_group, fh, fw).transpose(0, 3, 4, 2, 1)
     stacked = by_group.reshape(groups, fh * fw * c_group, fn // groups)
-    return list(array_module(weight).ascontiguousarray(stacked, dtype=accumulator(weight.dtype)))
+    return list(array_module(weight).ascontiguousarray(stacked, dtype=dtype))
 
 
 def _flipped(weight: Any, groups: int) -> Any:

@@ -5,10 +5,16 @@ Srivastava et al., "Dropout: a simple way to prevent neural networks from overfi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from backend import random
+import numpy
+
+from backend import array_module, random
+from kernels.launch import Kernel
 from kernels.layout import images
+
+_MASK = Kernel("philox.cu", "dropout_mask")
 
 
 def dropout_mask(shape: tuple[int, ...], ratio: float) -> Any:
@@ -16,11 +22,19 @@ def dropout_mask(shape: tuple[int, ...], ratio: float) -> Any:
 
     Bits are drawn in memory order, which for 4-D (N, C, H, W) is (N, H, W, C).
     """
-    count = 1
-    for size in shape:
-        count *= size
-    keep = random.bits(count) >= min(round(ratio * 2**32), 2**32 - 1)
+    keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1))
     if len(shape) == 4:
         n, c, h, w = shape
         return images(keep.reshape(n, h, w, c))
     return keep.reshape(shape)
+
+
+def _keep(count: int, threshold: int) -> Any:
+    """For each of ``count`` random words whether it is at least the threshold: bool (count,)."""
+    library = array_module()
+    if library is numpy:
+        return random.bits(count) >= threshold
+    blocks = library.empty(-(-count // 4), "uint32")  # a byte for each of a block's four words
+    halves = (half for number in random.reserve(count) for half in (number & 0xFFFFFFFF, number >> 32))
+    _MASK(blocks.size, blocks, blocks.size, threshold, *halves)
+    return blocks.view("bool")[:count]

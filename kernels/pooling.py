@@ -21,6 +21,8 @@ from kernels.parts import Part, cut, run
 from kernels.window import Window
 
 _FORWARD, _BACKWARD = Kernel("pooling.cu", "max_pool"), Kernel("pooling.cu", "max_pool_backward")
+_AVERAGE = Kernel("pooling.cu", "average_pool")
+_AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
 
 
 def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
@@ -136,8 +138,12 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     library = array_module(x)
     source, dtype = storage(x), accumulator(x.dtype)
     n, h, w, c = source.shape
-    shares = _shares((h, w), window, count_padding, dtype, library)
     y = workspace.empty((n, *window.output_size((h, w)), c), x.dtype)
+    if library is not numpy:
+        counted = _counted((h, w), window, count_padding)
+        _AVERAGE(y.size, source, y, y.size, *geometry(window, c, (h, w)), *counted)
+        return images(y)
+    shares = _shares((h, w), window, count_padding, dtype, library)
 
     def pool(part: Part) -> None:
         pixels = source[part.images]
@@ -172,8 +178,12 @@ def average_pool_backward(
     library = array_module(dy)
     n, c, h, w = input_shape
     gradient, dtype = storage(dy), accumulator(dy.dtype)
-    shares = _shares((h, w), window, count_padding, dtype, library)
     dx = workspace.empty((n, h, w, c), dy.dtype)
+    if library is not numpy:
+        counted = _counted((h, w), window, count_padding)
+        _AVERAGE_BACKWARD(dx.size, gradient, dx, dx.size, *geometry(window, c, (h, w)), *counted)
+        return images(dx)
+    shares = _shares((h, w), window, count_padding, dtype, library)
 
     def spread(part: Part) -> None:
         out = gradient[part.images] * shares
@@ -246,15 +256,21 @@ def _offsets(taps: list[Tap], window: Window, width: int) -> list[int]:
 def _shares(image: tuple[int, int], window: Window, count_padding: bool, dtype: Any, library: Any) -> Any:
     """1 / (pixels that count) for each window: (OH, OW, 1)."""
     counts = []
-    top, bottom, left, right = window.pads(image)
-    before, after = (top, left), (bottom, right)
-    for axis, outputs in enumerate(window.output_size(image)):
-        begin, end = (-before[axis], image[axis] + after[axis]) if count_padding else (0, image[axis])
-        firsts = [o * window.stride[axis] - before[axis] for o in range(outputs)]
+    top, _, left, _ = window.pads(image)
+    first_row, end_row, first_column, end_column = _counted(image, window, count_padding)
+    spans = ((top, first_row, end_row), (left, first_column, end_column))
+    for axis, (outputs, (before, begin, end)) in enumerate(zip(window.output_size(image), spans, strict=True)):
+        firsts = [o * window.stride[axis] - before for o in range(outputs)]
         offsets = [tap * window.dilation[axis] for tap in range(window.kernel[axis])]
         counts.append([sum(begin <= first + offset < end for offset in offsets) for first in firsts])
     rows, columns = (library.asarray(count, dtype) for count in counts)
     return 1 / (rows[:, None, None] * columns[None, :, None])
+
+
+def _counted(image: tuple[int, int], window: Window, count_padding: bool) -> tuple[int, int, int, int]:
+    """First row, end row, first column and end column of what counts in a mean."""
+    top, bottom, left, right = window.pads(image) if count_padding else (0, 0, 0, 0)
+    return -top, image[0] + bottom, -left, image[1] + right
 
 
 def _check_gradient(dy: Any, input_shape: tuple, window: Window) -> None:

@@ -8,12 +8,25 @@ import numpy
 
 from backend import array_module
 from kernels.gemm import accumulator
+from kernels.launch import BLOCK, Kernel
 from kernels.masking import apply_mask
+
+_SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
+_OF_INDICES, _OF_SHARES = (Kernel("softmax.cu", f"cross_entropy_of_{labels}") for labels in ("indices", "shares"))
+_BACKWARD_OF_INDICES, _BACKWARD_OF_SHARES = (
+    Kernel("softmax.cu", f"cross_entropy_backward_of_{labels}") for labels in ("indices", "shares")
+)
 
 
 def softmax(x: Any) -> Any:
     """exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
     library = array_module(x)
+    if library is not numpy:
+        rows, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
+        if x.size:
+            count, *sizes = _rows(x.size // x.shape[-1], x.shape[-1])
+            _SOFTMAX(count, rows, y, *sizes)
+        return y
     wide = x.astype(accumulator(x.dtype), copy=False)
     y = wide - wide.max(axis=-1, keepdims=True) if x.size else wide.copy()
     library.exp(y, out=y)
@@ -34,13 +47,18 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         y: softmax(x), (N, classes).
 
     Raises:
-        ValueError: shapes do not fit; or, on the CPU, an index is no class (the first such is named).
+        ValueError: shapes do not fit or there are no classes; or, on the CPU, an index is no class (the first such
+            is named).
     """
     _check(x, t)
     library = array_module(x, t)
     dtype = accumulator(x.dtype)
     if not len(x):
         return library.zeros((), dtype), x.copy()
+    if not x.shape[1]:
+        raise ValueError(f"scores of {x.shape} have no classes")
+    if library is not numpy:
+        return _on_device(x, t)
     wide = x.astype(dtype, copy=False)
     shifted = wide - wide.max(axis=1, keepdims=True)
     y = library.exp(shifted)
@@ -66,7 +84,9 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
         scale: the gradient of what follows the loss: a number or a 0-d array.
     """
     _check(y, t)
-    library = array_module(y, t)
+    library = array_module(y, t, scale)
+    if library is not numpy:
+        return _backward_on_device(y, t, scale)
     if t.ndim == 1:
         dx = y.copy()
         dx[library.arange(len(y)), t] -= 1
@@ -77,6 +97,53 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
         dx = y.copy()
     dx *= (scale / max(len(y), 1)) if isinstance(scale, (int, float)) else scale.astype(y.dtype) / max(len(y), 1)
     return dx
+
+
+def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
+    library, dtype = array_module(x), accumulator(x.dtype)
+    x, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
+    losses, loss = library.empty(len(x), dtype), library.empty((), dtype)
+    count, *sizes = _rows(*x.shape)
+    if t.ndim == 1:
+        labels, words = _labels(t)
+        _OF_INDICES(count, x, labels, y, losses, *sizes, words)
+    else:
+        _OF_SHARES(count, x, library.ascontiguousarray(t, dtype), y, losses, *sizes)
+    _MEAN(BLOCK, losses, loss, len(x))
+    return loss, y
+
+
+def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
+    library, dtype = array_module(y), accumulator(y.dtype)
+    y, dx = library.ascontiguousarray(y), library.empty(y.shape, y.dtype)
+    # A number becomes an array by a kernel that fills it: nothing is copied from the host.
+    on_device = isinstance(scale, library.ndarray)
+    scale = scale.astype(dtype, copy=False).reshape(()) if on_device else library.full((), float(scale), dtype)
+    count, *sizes = _rows(*y.shape)
+    if not y.size:
+        return dx
+    if t.ndim == 1:
+        labels, words = _labels(t)
+        _BACKWARD_OF_INDICES(y.size, y, labels, scale, dx, y.size, *y.shape, words)
+    else:
+        _BACKWARD_OF_SHARES(count, y, library.ascontiguousarray(t, dtype), scale, dx, *sizes)
+    return dx
+
+
+def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
+    """How the kernels go over rows: threads, rows, classes, and the threads that share a row."""
+    group = BLOCK if classes > 1024 else min(1 << (max(classes, 1) - 1).bit_length(), 32)
+    return rows * group, rows, classes, group
+
+
+def _labels(t: Any) -> tuple[Any, int]:
+    """Class indices of any integer dtype as the kernels take them, int32 words, and how many make a label.
+
+    64-bit ones stay so: rounded off to 32 bits, a label that is no class could become one.
+    """
+    if t.dtype.itemsize < 4:
+        t = t.astype("int32")
+    return array_module(t).ascontiguousarray(t).view("int32"), t.dtype.itemsize // 4
 
 
 def cross_entropy(y: Any, t: Any) -> Any:

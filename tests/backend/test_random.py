@@ -95,6 +95,18 @@ def test_a_draw_takes_whole_blocks(device):
         assert generator.state["position"] == position
 
 
+def test_reserved_words_are_passed_over(device):
+    generator, other = Generator(5, stream=6), Generator(5, stream=6)
+    for count, position in ((1, 0), (0, 1), (8, 1), (5, 3)):
+        assert generator.reserve(count) == (5, 6, position)
+        other.bits(count)
+        assert generator.state == other.state
+    assert_same(generator.bits(3), other.bits(3))
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        generator.reserve(-1)
+    assert generator.state == other.state
+
+
 def test_seeds_and_streams_differ(device):
     drawn = {tuple(asnumpy(Generator(seed, stream).bits(8)).tolist()) for seed in range(8) for stream in range(8)}
     assert len(drawn) == 64

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import batch_norm as module
+from kernels import launch
 from kernels.batch_norm import batch_statistics, normalize, normalize_backward, normalize_backward_fixed
 
 EPSILON = 1e-5
@@ -187,7 +188,9 @@ def test_layouts_change_no_bit(device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "columns"), [(4099, 2), (4096, 3), (1500, 40)])  # 4099 is prime: nothing folds
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(4099, 2), (4096, 3), (1500, 40), (2500, 40)]
+)  # 4099 is prime: nothing folds
 def test_pieces_are_put_together(device, dtype, rows, columns):
     """Columns whose level drifts from piece to piece, so that the pieces' own means differ."""
     x, dy, gamma, beta = arrays(rows, columns, dtype, 0)
@@ -268,3 +271,18 @@ def test_host_and_device_arrays_do_not_mix():
             normalize_backward(asnumpy(dy), x, mean, inverse, gamma)
         with pytest.raises(TypeError, match=r"numpy.*cupy"):
             normalize_backward_fixed(asnumpy(dy), asnumpy(x), mean, inverse, gamma)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "value"), [("_NARROW", 0), ("_MOST_BLOCKS", 2)])
+def test_wide_indices_and_a_small_grid_change_no_bit(monkeypatch, name, value):
+    def results():
+        x, dy, gamma, beta = arrays(500, 40, "float32", 0)
+        y, mean, variance, inverse = forward(x, gamma, beta)
+        return (y, mean, variance, inverse, *normalize_backward(dy, x, mean, inverse, gamma))
+
+    with backend.use("cuda"):
+        expected = results()
+        monkeypatch.setattr(launch, name, value)
+        for one, two in zip(expected, results(), strict=True):
+            assert_same(two, one)

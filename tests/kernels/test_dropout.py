@@ -8,6 +8,7 @@ from checks import assert_channels_last, assert_same
 
 import backend
 from backend import asnumpy, random
+from kernels import launch
 from kernels.dropout import dropout_mask
 
 
@@ -31,11 +32,14 @@ def test_the_ratio_is_the_share_that_is_dropped(device, ratio):
     assert abs(dropped - ratio) <= 4 * math.sqrt(ratio * (1 - ratio) / 20000)
 
 
-def test_the_threshold_is_exact(device, monkeypatch):
-    words = np.array([0, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
-    monkeypatch.setattr(random, "bits", lambda count: backend.asarray(words[:count]))
-    assert asnumpy(dropout_mask((4,), 0.5)).tolist() == [False, False, True, True]
-    assert asnumpy(dropout_mask((4,), 0.0)).all()
+def test_the_threshold_is_exact(device):
+    """A word is kept by the ratio that it is itself of 2³², and dropped by the next."""
+    random.seed(5)
+    for index, word in enumerate(asnumpy(random.bits(6)).tolist()):
+        for ahead, kept in ((0, True), (1, False)):
+            random.seed(5)
+            assert bool(dropout_mask((6,), (word + ahead) / 2**32)[index]) is kept
+    assert asnumpy(dropout_mask((6,), 0.0)).all()
 
 
 def test_masks_follow_one_another(device):
@@ -47,10 +51,29 @@ def test_masks_follow_one_another(device):
 
 
 @pytest.mark.gpu
-def test_host_and_device_drop_the_same():
-    masks = []
+@pytest.mark.parametrize("position", [0, 2**32 - 3, 2**63 - 3])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (9,), (0, 3)])
+def test_host_and_device_drop_the_same(position, shape):
+    """Words of a wide seed and stream, where the position passes from one word into two."""
+    masks, states = [], []
     for name in ("cpu", "cuda"):
         with backend.use(name):
-            random.seed(3)
-            masks.append(asnumpy(dropout_mask((2, 3, 5, 7), 0.4)))
+            random.default.state = {"seed": 2**63 + 5, "stream": 2**40 + 3, "position": position}
+            masks.append(asnumpy(dropout_mask(shape, 0.4)))
+            states.append(random.default.state)
     assert_same(masks[1], masks[0])
+    assert states[1] == states[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "value"), [("_NARROW", 0), ("_MOST_BLOCKS", 2)])
+def test_wide_indices_and_a_small_grid_change_no_bit(monkeypatch, name, value):
+    def results():
+        random.seed(9)
+        return [dropout_mask((5001,), 0.5)]
+
+    with backend.use("cuda"):
+        expected = results()
+        monkeypatch.setattr(launch, name, value)
+        for one, two in zip(expected, results(), strict=True):
+            assert_same(two, one)

@@ -21,7 +21,10 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import im2col as module
-from kernels.im2col import im2col
+from kernels import launch
+from kernels.im2col import im2col, part_columns
+from kernels.layout import storage
+from kernels.parts import Part
 from kernels.window import Window
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
@@ -55,7 +58,65 @@ def test_bands_and_threads_change_no_bit(device, order):
         for count in (1, 2, 3):
             with thread_limit(count), watched_cuts(module) as cuts:
                 assert_same(im2col(x, window, order), whole_batch)
-            assert len(cuts[0]) > len(x), "the images were not cut into bands"
+            if device.kind == "cpu":  # a GPU has no part to keep in cache: it is one launch
+                assert len(cuts[0]) > len(x), "the images were not cut into bands"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((5, 1, 28, 28), Window(3, padding=1)),
+        ((3, 64, 9, 8), Window(3, padding=1)),
+        ((2, 3, 30, 31), Window(5, (2, 3), 2)),
+        ((2, 300, 6, 6), Window(1, 2)),
+    ],
+    ids=str,
+)
+def test_a_gpu_copies_runs_of_many_numbers_with_either_index(shape, window, wide, order, monkeypatch):
+    """Large enough that a thread copies several numbers: its place must move on by the right step."""
+    with backend.use("cpu"):
+        x = whole(shape)
+        expected = im2col(x, window, order)
+    if wide:
+        monkeypatch.setattr(launch, "_NARROW", 0)
+    with backend.use("cuda"):
+        assert_same(im2col(backend.asarray(x), window, order), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+def test_a_gpu_makes_the_columns_of_any_part_and_channels(order):
+    window, shape = Window((3, 2), (2, 3), (2, 1), (2, 1)), (3, 6, 12, 7)
+    oh, ow = window.output_size(shape[2:])
+    with backend.use("cuda"):
+        x = normal(shape)
+        for channels in (slice(0, 6), slice(2, 4), slice(3, 6), slice(5, 6)):
+            expected = oracles.im2col(
+                asnumpy(x[:, channels]), oracles.Geometry((3, 2), (2, 3), (2, 2, 1, 1), (2, 1)), order
+            )
+            expected = expected.reshape(3, oh, ow, -1)
+            for part in (Part(0, 3, 0, oh), Part(1, 2, 0, oh), Part(0, 1, 1, 3), Part(2, 3, oh - 1, oh)):
+                columns = part_columns(storage(x), window, part, channels, order)
+                assert_same(columns, expected[part.images, part.rows].reshape(len(columns), -1))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8])
+def test_a_gpu_copies_neighbouring_channels_together(dtype, channels):
+    """Two or four as one number where their count and their address allow it: here they lie at odd ones too."""
+    window, shape = Window((2, 3), 1, 1), (2, 4, 5, channels)
+    size = int(np.prod(shape))
+    numbers = np.random.default_rng(0).integers(0, 100, size + 3).astype(dtype)
+    for start in range(4):
+        x = numbers[start : start + size].reshape(shape).transpose(0, 3, 1, 2)
+        with backend.use("cuda"):
+            on_device = backend.asarray(numbers)[start : start + size].reshape(shape).transpose(0, 3, 1, 2)
+            geometry = oracles.Geometry((2, 3), pads=(1, 1, 1, 1))
+            assert_same(im2col(on_device, window, "HWC"), oracles.im2col(x, geometry, "HWC"))
 
 
 def test_the_order_of_a_row_as_in_the_book():

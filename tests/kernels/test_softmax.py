@@ -1,5 +1,6 @@
 """Softmax and cross-entropy against the definitions, where exp overflows as well."""
 
+import itertools
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy, xp
+from kernels import launch
 from kernels.softmax import cross_entropy, softmax, softmax_cross_entropy, softmax_cross_entropy_backward
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
@@ -184,6 +186,57 @@ def test_a_class_ruled_out_by_minus_infinity_costs_nothing(device, one_hot):
     np.testing.assert_array_equal(asnumpy(y), [[0.5, 0.5, 0], [0, 1, 0]])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "k"), [(300, 1), (300, 2), (70, 17), (9, 33), (3, 1024), (3, 1025), (2, 2600)])
+def test_rows_of_any_length(device, dtype, n, k):
+    """A GPU has a few threads, a warp or a block for a row."""
+    x = scores(n, k, dtype, 4, 0, "contiguous")
+    host = asnumpy(x)
+    probabilities, sizes = oracles.softmax(host), 1 + spread(host)
+    assert_close(softmax(x), probabilities, dtype, terms=k + 8, magnitude=probabilities * sizes)
+    for kind in ("index", "distribution"):
+        t = labels(kind, n, k, 1, dtype)
+        loss, y = softmax_cross_entropy(x, t)
+        weight = 1.0 if kind == "index" else np.float64(asnumpy(t)).sum(axis=1).max()
+        most = weight * (float(spread(host).max()) + math.log(k) + 1)
+        expected = oracles.softmax_cross_entropy(host, asnumpy(t))
+        assert_close(loss, expected, wide(dtype), terms=n + 2 * k + 8, magnitude=most)
+        assert_same(y, softmax(x))
+        dx = softmax_cross_entropy_backward(y, t)
+        expected = oracles.softmax_cross_entropy_backward(host, asnumpy(t))
+        assert_close(dx, expected, dtype, terms=k + 8, magnitude=weight * sizes / n, intermediate=weight / n)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_indices_of_any_integer_dtype(device, dtype):
+    x = normal((4, 5))
+    t = np.array([4, 0, 3, 1])
+    expected = softmax_cross_entropy(x, backend.asarray(t))[0]
+    for index in (backend.asarray(t.astype(dtype)), laid_out(backend.asarray(t.astype(dtype)), "strided")):
+        loss, y = softmax_cross_entropy(x, index)
+        assert_same(loss, expected)
+        assert_same(softmax_cross_entropy_backward(y, index), softmax_cross_entropy_backward(y, backend.asarray(t)))
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_a_nan_stays_in_its_row(device, one_hot):
+    x = np.zeros((3, 40), "float32")
+    x[1, 37] = np.nan
+    t = np.array([0, 1, 2])
+    loss, y = softmax_cross_entropy(
+        backend.asarray(x), backend.asarray(np.eye(40, dtype="float32")[t] if one_hot else t)
+    )
+    assert math.isnan(float(loss))
+    np.testing.assert_array_equal(np.isnan(asnumpy(y)).all(axis=1), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(asnumpy(y)).any(axis=1), [False, True, False])
+
+
+def test_scores_without_classes_are_refused(device):
+    for t in (whole((2,), "int64"), whole((2, 0))):
+        with pytest.raises(ValueError, match=r"label|scores of \(2, 0\) have no classes"):
+            softmax_cross_entropy(whole((2, 0)), t)
+
+
 def test_no_samples_have_no_loss(device):
     for dtype in DTYPES:
         for t in (whole((0,), "int64"), whole((0, 3), dtype)):
@@ -256,9 +309,43 @@ def test_an_index_that_is_no_class_makes_the_loss_nan_on_a_gpu(function, bad):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("bad", "dtype"),
+    [(3, "uint8"), (-1, "int8"), (-(2**31), "int32"), (2**32 - 1, "uint32"), (2**32, "int64"), (-(2**32), "int64"),
+     (2**63 + 1, "uint64")],
+)  # fmt: skip
+def test_an_index_far_out_is_neither_read_nor_taken_for_another(bad, dtype):
+    with backend.use("cuda"):
+        x, t = normal((3, 3)), backend.asarray(np.array([0, bad, 1], dtype))
+        loss, y = softmax_cross_entropy(x, t)
+        assert math.isnan(float(loss))
+        assert_same(y, softmax(x))
+        dx = softmax_cross_entropy_backward(y, t)
+        assert_same(dx[1], asnumpy(y)[1] * np.float32(1 / 3))
+
+
+@pytest.mark.gpu
 def test_host_and_device_arrays_do_not_mix():
     with backend.use("cuda"):
         x, t = normal((3, 3)), np.zeros(3, int)
         for function in (softmax_cross_entropy, softmax_cross_entropy_backward, cross_entropy):
             with pytest.raises(TypeError, match=r"numpy.*cupy"):
                 function(x, t)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "value"), [("_NARROW", 0), ("_MOST_BLOCKS", 2)])
+def test_wide_indices_and_a_small_grid_change_no_bit(monkeypatch, name, value):
+    def results():
+        found = []
+        for (n, k), kind in itertools.product([(100, 10), (5, 1100)], ["index", "distribution"]):
+            x, t = normal((n, k)), labels(kind, n, k, 0, "float32")
+            loss, y = softmax_cross_entropy(x, t)
+            found += [loss, y, softmax_cross_entropy_backward(y, t), softmax(x)]
+        return found
+
+    with backend.use("cuda"):
+        expected = results()
+        monkeypatch.setattr(launch, name, value)
+        for one, two in zip(expected, results(), strict=True):
+            assert_same(two, one)

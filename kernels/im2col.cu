@@ -1,0 +1,93 @@
+// im2col: every window of an (N, H, W) image as a row of a matrix. Copies only; padding becomes zeros on the way, so no
+// padded image is ever made.
+//
+// source: (N, H, W, source_channels), of which the `channels` from first_channel on are taken (a group's).
+// columns: (N·OH·OW) rows of FH·FW·channels numbers, each row in the order (FH, FW, C) or (C, FH, FW).
+// A band of output rows is asked for by OH, and by a pad_top less first_row·stride_height, which may be negative.
+//
+// A block has a run of neighbouring numbers of the columns, and writes them blockDim.x at a time: neighbouring threads
+// write neighbouring numbers, so writes are coalesced for any number of channels. Reads are so along the channels in
+// the order (FH, FW, C), or along a row of a one-channel image; what else they meet again comes from the cache, since a
+// block's windows overlap. A thread's place is taken apart by divisions once; from there it moves on by blockDim.x,
+// taken apart as well, digit by digit with carries: the loop has no division that a fixed window size would save.
+//
+// Where the channels come in pairs or fours, the host calls two or four of them one number of 8 bytes.
+//
+// Deterministic: every number is written once, by one thread, and depends on nothing that is written.
+//
+// Least bytes: the channels taken read once, the columns written once, (N·H·W·C + N·OH·OW·FH·FW·C)·sizeof(T).
+
+// A number of the columns: image, output row, output column, and the three digits of its place in the row.
+struct Place { int n, oh, ow, slow, middle, fast; };
+
+struct Sizes { int oh, ow, slow, middle, fast; };
+
+__device__ __forceinline__ Place place(INDEX i, const Sizes &sizes) {
+    const INDEX run = i / sizes.fast, line = run / sizes.middle, row = line / sizes.slow;
+    const INDEX image_row = row / sizes.ow, n = image_row / sizes.oh;
+    return {(int)n,
+            (int)(image_row - n * sizes.oh),
+            (int)(row - image_row * sizes.ow),
+            (int)(line - row * sizes.slow),
+            (int)(run - line * sizes.middle),
+            (int)(i - run * sizes.fast)};
+}
+
+// Adds a step to a digit, both less than `size`; the carry goes in and out.
+__device__ __forceinline__ void advance(int &digit, int step, int size, int &carry) {
+    digit += step + carry;
+    carry = digit >= size;
+    if (carry) digit -= size;
+}
+
+__device__ __forceinline__ void fill(
+    const T *__restrict__ source, T *__restrict__ columns, INDEX count, bool channels_fast, int channels, int height,
+    int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
+    int stride_width, int pad_top, int pad_left, int dilation_height, int dilation_width, int source_channels,
+    int first_channel) {
+    const int threads = blockDim.x, blocks = gridDim.x;
+    const INDEX rounds = (count + threads - 1) / threads;  // of all blocks together
+    const INDEX run = (rounds + blocks - 1) / blocks * threads;
+    const INDEX begin = blockIdx.x * run, end = begin + run < count ? begin + run : count;
+    const Sizes sizes = {out_height, out_width, channels_fast ? kernel_height : channels,
+                         channels_fast ? kernel_width : kernel_height, channels_fast ? channels : kernel_width};
+    Place at = place(begin + threadIdx.x, sizes);
+    const Place step = place(threads, sizes);
+    for (INDEX i = begin + threadIdx.x; i < end; i += threads) {
+        const int a = channels_fast ? at.slow : at.middle;
+        const int b = channels_fast ? at.middle : at.fast;
+        const int c = channels_fast ? at.fast : at.slow;
+        const int h = at.oh * stride_height - pad_top + a * dilation_height;
+        const int w = at.ow * stride_width - pad_left + b * dilation_width;
+        T value = {};
+        if (h >= 0 && h < height && w >= 0 && w < width) {
+            value = source[(((INDEX)at.n * height + h) * width + w) * source_channels + first_channel + c];
+        }
+        columns[i] = value;
+        int carry = 0;
+        advance(at.fast, step.fast, sizes.fast, carry);
+        advance(at.middle, step.middle, sizes.middle, carry);
+        advance(at.slow, step.slow, sizes.slow, carry);
+        advance(at.ow, step.ow, sizes.ow, carry);
+        advance(at.oh, step.oh, sizes.oh, carry);
+        at.n += step.n + carry;
+    }
+}
+
+extern "C" __global__ void im2col_hwc(
+    const T *__restrict__ source, T *__restrict__ columns, INDEX count, int channels, int height, int width,
+    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
+    int pad_top, int pad_left, int dilation_height, int dilation_width, int source_channels, int first_channel) {
+    fill(source, columns, count, true, channels, height, width, out_height, out_width, kernel_height, kernel_width,
+         stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width, source_channels,
+         first_channel);
+}
+
+extern "C" __global__ void im2col_chw(
+    const T *__restrict__ source, T *__restrict__ columns, INDEX count, int channels, int height, int width,
+    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
+    int pad_top, int pad_left, int dilation_height, int dilation_width, int source_channels, int first_channel) {
+    fill(source, columns, count, false, channels, height, width, out_height, out_width, kernel_height, kernel_width,
+         stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width, source_channels,
+         first_channel);
+}

@@ -1,0 +1,157 @@
+// Softmax along the rows of an (N, classes) matrix, the cross-entropy against labels, and its gradient.
+//
+// A group of `group` threads has a row: a power of two up to 32, so that groups share a warp and never part in one, or
+// the whole block. Which, the host decides by the number of classes alone. A thread has every group-th class:
+// neighbouring threads read neighbouring numbers.
+//
+// Deterministic: a thread adds up its classes in ascending order, a group its threads' sums in a fixed tree, mean_loss
+// the rows in a fixed order. Sums, exponentials and logarithms are of type ACC, and the results are rounded once.
+//
+// Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels. A row is read three times
+// (maximum, sum, result), the second and third time out of a cache.
+
+#define ALL_LANES 0xffffffffu
+#define MOST_WARPS 32
+
+// A loop over the rows: `row` is that of the thread's group, `lane` the thread's place in it. All threads of a warp,
+// or of a block where groups are larger than a warp, run equally many rounds, since they shuffle or meet at barriers:
+// a group past the end has lasting = false, repeats the last row, and must not write.
+#define FOR_EACH_ROW(row, lane, lasting, rows, group)                                                          \
+    const int lane = threadIdx.x % (group);                                                                    \
+    const int together = (group) > 32 ? (group) : 32, place = threadIdx.x % together;                          \
+    INDEX row;                                                                                                 \
+    bool lasting;                                                                                              \
+    for (INDEX first = ((INDEX)blockIdx.x * blockDim.x + threadIdx.x - place) / (group);                       \
+         row = first + place / (group), lasting = row < (rows), row = lasting ? row : (rows) - 1, first < (rows); \
+         first += (INDEX)gridDim.x * blockDim.x / (group))
+
+__device__ __forceinline__ ACC larger(ACC a, ACC b) { return b > a ? b : a; }
+__device__ __forceinline__ ACC added(ACC a, ACC b) { return a + b; }
+
+// A value of every thread of a group, reduced to one that all of them get: within a warp by a butterfly, whose lanes
+// all come to the same bits, and between the warps of a block in their order.
+#define GROUP_REDUCE(name, combine)                                                                            \
+    __device__ __forceinline__ ACC name(ACC value, int group) {                                                \
+        for (int step = (group > 32 ? 32 : group) / 2; step > 0; step /= 2)                                    \
+            value = combine(value, __shfl_xor_sync(ALL_LANES, value, step));                                   \
+        if (group <= 32) return value;                                                                         \
+        __shared__ ACC of_warp[MOST_WARPS];                                                                    \
+        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;                                          \
+        __syncthreads();                                                                                       \
+        value = of_warp[0];                                                                                    \
+        for (int warp = 1; warp < group / 32; ++warp) value = combine(value, of_warp[warp]);                   \
+        __syncthreads(); /* before anyone writes to of_warp again */                                           \
+        return value;                                                                                          \
+    }
+GROUP_REDUCE(group_maximum, larger)
+GROUP_REDUCE(group_sum, added)
+
+// What a row's probabilities are made of: exp(x - most) / total.
+struct Scale { ACC most, total; };
+
+// A NaN is larger than nothing and may be left out of `most`, but not of the total, which it makes NaN.
+__device__ __forceinline__ Scale row_scale(const T *x, int classes, int lane, int group) {
+    Scale scale;
+    scale.most = widen(x[0]);
+    for (int k = lane; k < classes; k += group) scale.most = larger(scale.most, widen(x[k]));
+    scale.most = group_maximum(scale.most, group);
+    scale.total = 0;
+    for (int k = lane; k < classes; k += group) scale.total += exp(widen(x[k]) - scale.most);
+    scale.total = group_sum(scale.total, group);
+    return scale;
+}
+
+__device__ __forceinline__ void write_probabilities(
+    const T *x, T *y, Scale scale, int classes, int lane, int group) {
+    for (int k = lane; k < classes; k += group) narrow(exp(widen(x[k]) - scale.most) / scale.total, y[k]);
+}
+
+// The class of a row, or -1 where its label is none. Labels are 32-bit, or 64-bit as pairs of words, the lower first;
+// a negative number's lower word is no class, or its upper word is not 0.
+__device__ __forceinline__ int label_of(const int *labels, INDEX row, int label_words, int classes) {
+    const int label = labels[row * label_words];
+    const bool fits = label_words == 1 || labels[row * label_words + 1] == 0;
+    return fits && label >= 0 && label < classes ? label : -1;
+}
+
+extern "C" __global__ void softmax(
+    const T *__restrict__ x, T *__restrict__ y, INDEX rows, int classes, int group) {
+    FOR_EACH_ROW(row, lane, lasting, rows, group) {
+        const T *scores = x + row * classes;
+        const Scale scale = row_scale(scores, classes, lane, group);
+        if (lasting) write_probabilities(scores, y + row * classes, scale, classes, lane, group);
+    }
+}
+
+// Probabilities and each row's loss, log total - (x[label] - most); NaN where the label is no class.
+extern "C" __global__ void cross_entropy_of_indices(
+    const T *__restrict__ x, const int *__restrict__ labels, T *__restrict__ y, ACC *__restrict__ losses, INDEX rows,
+    int classes, int group, int label_words) {
+    FOR_EACH_ROW(row, lane, lasting, rows, group) {
+        const T *scores = x + row * classes;
+        const Scale scale = row_scale(scores, classes, lane, group);
+        if (!lasting) continue;
+        write_probabilities(scores, y + row * classes, scale, classes, lane, group);
+        if (lane == 0) {
+            const int label = label_of(labels, row, label_words, classes);
+            losses[row] = label < 0 ? (ACC)__int_as_float(0x7fc00000)
+                                    : log(scale.total) - (widen(scores[label]) - scale.most);
+        }
+    }
+}
+
+// The same against distributions t: Σ t·(log total - (x - most)), where a score of -inf costs nothing if its t is 0.
+extern "C" __global__ void cross_entropy_of_shares(
+    const T *__restrict__ x, const ACC *__restrict__ shares, T *__restrict__ y, ACC *__restrict__ losses, INDEX rows,
+    int classes, int group) {
+    FOR_EACH_ROW(row, lane, lasting, rows, group) {
+        const T *scores = x + row * classes;
+        const ACC *share = shares + row * classes;
+        const Scale scale = row_scale(scores, classes, lane, group);
+        const ACC log_total = log(scale.total);
+        ACC loss = 0;
+        for (int k = lane; k < classes; k += group)
+            if (share[k] != 0) loss += share[k] * (log_total - (widen(scores[k]) - scale.most));
+        loss = group_sum(loss, group);
+        if (!lasting) continue;
+        write_probabilities(scores, y + row * classes, scale, classes, lane, group);
+        if (lane == 0) losses[row] = loss;
+    }
+}
+
+// The mean of the rows' losses, by one block: a thread adds up every 256th row, the block the threads' sums in a tree.
+extern "C" __global__ void mean_loss(const T *__restrict__ losses, T *__restrict__ loss, INDEX rows) {
+    ACC sum = 0;
+    FOR_EACH(row, rows) sum += widen(losses[row]);
+    sum = group_sum(sum, blockDim.x);
+    if (threadIdx.x == 0) narrow(sum / rows, loss[0]);
+}
+
+// (y - [class is the label])·scale / N; a thread a number.
+extern "C" __global__ void cross_entropy_backward_of_indices(
+    const T *__restrict__ y, const int *__restrict__ labels, const ACC *__restrict__ scale, T *__restrict__ dx,
+    INDEX count, INDEX rows, int classes, int label_words) {
+    const ACC factor = scale[0] / rows;
+    FOR_EACH(i, count) {
+        const INDEX row = i / classes;
+        const bool is_label = label_of(labels, row, label_words, classes) == i - row * classes;
+        narrow((widen(y[i]) - (is_label ? 1 : 0)) * factor, dx[i]);
+    }
+}
+
+// (y·Σt - t)·scale / N; a group a row.
+extern "C" __global__ void cross_entropy_backward_of_shares(
+    const T *__restrict__ y, const ACC *__restrict__ shares, const ACC *__restrict__ scale, T *__restrict__ dx,
+    INDEX rows, int classes, int group) {
+    const ACC factor = scale[0] / rows;
+    FOR_EACH_ROW(row, lane, lasting, rows, group) {
+        const T *probabilities = y + row * classes;
+        const ACC *share = shares + row * classes;
+        ACC total = 0;
+        for (int k = lane; k < classes; k += group) total += share[k];
+        total = group_sum(total, group);
+        if (!lasting) continue;
+        for (int k = lane; k < classes; k += group)
+            narrow((widen(probabilities[k]) * total - share[k]) * factor, dx[row * classes + k]);
+    }
+}
