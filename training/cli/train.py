@@ -26,6 +26,7 @@ from training.cli.common import (
     device_option,
     load_data,
     model_names,
+    own_version,
     threads_option,
     user_errors,
 )
@@ -264,8 +265,6 @@ def describe(
     settings: Settings, trainer: Trainer, compute: Compute, data: Dataset, data_dir: Path | None
 ) -> dict[str, Any]:
     """What ``config.json`` says: enough to repeat the run, and on what it ran."""
-    import importlib.metadata
-
     import numpy
 
     from backend import inspect_cuda
@@ -290,7 +289,7 @@ def describe(
         "threads": compute.threads,
         "blas": blas(),
         "versions": {
-            "xpnet": importlib.metadata.version("xpnet"),
+            "xpnet": own_version(),
             "python": platform.python_version(),
             "numpy": numpy.__version__,
             "cupy": inspect_cuda().cupy_version or None,
