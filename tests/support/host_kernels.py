@@ -1,0 +1,249 @@
+"""The ``.cu`` files built by the host's C++ compiler, and the operations run on what comes out.
+
+``tests/cuda/shim.h`` has what CUDA's C++ has beyond C++. Each file becomes a program, which takes launches from its
+standard input, so that a sanitizer watches the kernels and nothing else, in arrays of exactly their size.
+"""
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cuda_sources
+import numpy
+import pytest
+
+import kernels.launch
+from kernels.launch import Kernel
+
+MEMORY, RACES = "address,undefined", "thread"
+"""The sanitizers: one looks at every access and at undefined arithmetic, the other at unordered accesses."""
+
+MISSING = "no C++ compiler g++ with sanitizers: the kernels are not run on the host (apt install g++)"
+
+_SHIM = Path(__file__).parent.parent / "cuda" / "shim.h"
+_OPTIONS = ("-std=c++17", "-O0", "-g1", "-ffp-contract=off")
+_ASSEMBLY = re.compile(r'asm(?: volatile)?\("([\w.]+)[^"]*"\s*:\s*"=\w"\(([^()]*)\)\s*:\s*"\w"\(([^()]*)\)\)')
+
+
+class SanitizerError(AssertionError):
+    """A kernel did what a sanitizer forbids, or a block hangs at a barrier; the message is the sanitizer's."""
+
+
+class Program:
+    """A ``.cu`` file as a running program.
+
+    Args:
+        file: its name.
+        sanitizer: :data:`MEMORY` or :data:`RACES`.
+        edits: pairs (old, new) of source text; each old one has to occur in it.
+    """
+
+    def __init__(self, file, sanitizer, edits=()):
+        self.file, self.sanitizer = file, sanitizer
+        self.variants = [(v.dtype, v.wide) for v in cuda_sources.variants() if v.file == file]
+        if edits or sanitizer == RACES:  # which the width of indices does not change
+            self.variants = [variant for variant in self.variants if not variant[1]]
+        self.names = cuda_sources.kernels_of(file)
+        self.path = _build(_text(file, self.variants, self.names, edits), sanitizer)
+        self._process: Any = None
+
+    def launch(self, name, dtype, wide, grid, block, seed, arguments):
+        """Runs a kernel to its end; the arrays that it writes are changed in place.
+
+        Raises:
+            SanitizerError: as the class says.
+        """
+        parameters = Kernel(self.file, name).parameters
+        pairs = list(zip(parameters, arguments, strict=True))
+        number = self.variants.index((dtype, wide)) * len(self.names) + self.names.index(name)
+        request = [struct.pack("<3qQ", number, grid, block, seed)]
+        for parameter, argument in pairs:
+            raw = argument.tobytes()
+            request.append(struct.pack("<q", len(raw)) + raw if parameter.is_array else raw.ljust(8, b"\0"))
+        arrays = [(argument, parameter.is_const) for parameter, argument in pairs if parameter.is_array]
+        outputs = [array for array, is_const in arrays if not is_const]
+        for i, (array, is_const) in enumerate(arrays):
+            others = [other for j, (other, _) in enumerate(arrays) if j != i and not is_const]
+            assert not any(numpy.shares_memory(array, other) for other in others), f"{name}: arguments overlap"
+        if self._process is None:
+            self._process = self._start()
+        process = self._process
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"".join(request))
+            process.stdin.flush()
+        for output in outputs:
+            raw = process.stdout.read(output.nbytes)
+            if len(raw) < output.nbytes:
+                raise self._fault(name)
+            output[...] = numpy.frombuffer(raw, output.dtype).reshape(output.shape)
+        if process.stdout.read(1) != b"!":
+            raise self._fault(name)
+
+    def close(self):
+        """Ends the program, which says on its way out what its sanitizer found."""
+        process, self._process = self._process, None
+        if process is not None:
+            _, said = process.communicate()
+            if process.returncode:
+                raise SanitizerError(f"{self.file}: {said.decode(errors='replace')}")
+
+    def _start(self):
+        pipe = subprocess.PIPE
+        # Fibers have stacks that AddressSanitizer's own stand-ins for stacks do not know.
+        memory = "detect_leaks=0:detect_stack_use_after_return=0"
+        environment = {"ASAN_OPTIONS": memory, "TSAN_OPTIONS": "halt_on_error=1"}
+        command = _command(self.path, self.sanitizer)
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+
+    def _fault(self, name):
+        process, self._process = self._process, None
+        with contextlib.suppress(BrokenPipeError):  # what is left to write has no reader
+            process.stdin.close()
+        process.stdin = None
+        _, said = process.communicate()
+        return SanitizerError(
+            f"kernel {name} ended with code {process.returncode}:\n{said.decode(errors='replace')[:3000]}"
+        )
+
+
+@contextlib.contextmanager
+def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterator[None]:
+    """Inside, the operations of ``kernels`` do with NumPy arrays what they do with CuPy's: they launch their kernels.
+
+    Args:
+        programs: function from the name of a file to its :class:`Program`.
+        seed: of the order of blocks and threads; 0 is ascending.
+        wide: whether indices have 64 bits.
+        block: threads in a block.
+    """
+    library = types.ModuleType("numpy_with_kernels")
+    library.__dict__.update(vars(numpy))
+
+    def compiled(kernel, dtype, needs_wide):
+        def launch(grid, threads, arguments):
+            threads, blocks = threads[0], min(grid[0], 2)
+            if not _meets(kernel.source):  # no thread counts on its block: several blocks, even for small arrays
+                threads, blocks = 8, min(grid[0] * threads // 8, 3)
+            programs(kernel.file).launch(kernel.name, dtype, wide, blocks, threads, seed, arguments)
+
+        return launch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("kernels.") and hasattr(module, "array_module"):
+                patch.setattr(module, "array_module", lambda *_: library)
+            if name.startswith("kernels.") and hasattr(module, "BLOCK"):
+                patch.setattr(module, "BLOCK", block)
+        patch.setattr(Kernel, "compiled", compiled)
+        patch.setattr(Kernel, "_check", _check)
+        patch.setattr(kernels.launch, "_NARROW", -1 if wide else kernels.launch._NARROW)
+        yield
+
+
+def _check(kernel, parameter, argument, dtype):
+    """What :meth:`Kernel._check` asks of an argument, but for its device."""
+    where = f"kernel {kernel.name}, {parameter.name}"
+    if not parameter.is_array:
+        return kernels.launch._number(where, argument, dtype)
+    assert argument.dtype == dtype, f"{where}: needs {dtype}, got {argument.dtype}"
+    assert argument.flags.c_contiguous, where
+    return argument
+
+
+@functools.cache
+def available():
+    """Whether the host can build and run programs with both sanitizers."""
+    if shutil.which("g++") is None:
+        return False
+    try:
+        for sanitizer in (MEMORY, RACES):
+            path = _build("int main() { return 0; }", sanitizer)
+            subprocess.run(_command(path, sanitizer), check=True, capture_output=True)
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def _command(path, sanitizer):
+    # Without address space randomisation, which on some kernels leaves ThreadSanitizer no room.
+    fixed = shutil.which("setarch") if sanitizer == RACES else None
+    return [fixed, "-R", str(path)] if fixed else [str(path)]
+
+
+def _meets(text):
+    return "__sync" in text or "__shfl" in text
+
+
+def _text(file, variants, names, edits):
+    """The program: each variant in a namespace of its own, a function for each kernel that takes its arguments."""
+    parts, table = ['#include "shim.h"'], []
+    for number, (dtype, wide) in enumerate(variants):
+        code = Kernel(file, names[0]).code(dtype, wide)
+        for old, new in edits:
+            assert old in code, f"{file} has no {old!r} any more"
+            code = code.replace(old, new, 1)
+        code = _ASSEMBLY.sub(lambda m: f"ptx::{m[1].replace('.', '_')}({m[2]}, {m[3]})", code)
+        assert "asm" not in re.sub(r"//.*", "", code), f"{file}: an asm statement that the shim does not know"
+        macros = re.findall(r"^#define (\w+)", code, re.MULTILINE)
+        code = code.replace('extern "C" __global__', "static")
+        takers = [_taker(f"take{number}_{name}", name, Kernel(file, name).parameters) for name in names]
+        table += [f"v{number}::take{number}_{name}" for name in names]
+        parts += [
+            f"namespace v{number} {{",
+            code,
+            '#line 1 "arguments"',
+            *takers,
+            "}",
+            *(f"#undef {m}" for m in macros),
+        ]
+    parts.append(f"static void (*const table[])() = {{{', '.join(table)}}};")
+    parts.append("int main() { return host::serve(table); }")
+    return "\n".join(parts)
+
+
+def _taker(function, kernel, parameters):
+    lines = [f"static void {function}() {{"]
+    lines += [
+        f"host::Array<{p.kind}> {p.name};" if p.is_array else f"auto {p.name} = host::number<{p.kind}>();"
+        for p in parameters
+    ]
+    values = ", ".join(f"{p.name}.data" if p.is_array else p.name for p in parameters)
+    lines.append(f"host::launch([&] {{ {kernel}({values}); }});")
+    lines += [f"{p.name}.give();" for p in parameters if p.is_array and not p.is_const]
+    return "\n".join([*lines, "}"])
+
+
+@functools.cache
+def _folder():
+    folder = tempfile.TemporaryDirectory(prefix="xpnet-kernels-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@functools.cache
+def _build(text, sanitizer):
+    """Compiles a program.
+
+    Raises:
+        subprocess.CalledProcessError: it does not compile; the compiler's words are in ``stderr``.
+    """
+    facts = {"THREADS": sanitizer == RACES, "BARRIERS": _meets(text), "SHARED": "__shared__" in text}
+    macros = [f"-DXPNET_{name}" for name, holds in facts.items() if holds]
+    path = _folder() / hashlib.sha256(f"{sanitizer} {text}".encode()).hexdigest()[:16]
+    path.with_suffix(".cpp").write_text(text)
+    checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread"]
+    names = [f"-I{_SHIM.parent}", "-o", str(path), str(path.with_suffix(".cpp"))]
+    command = ["g++", *_OPTIONS, *macros, *checks, *names]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return path

@@ -1,0 +1,195 @@
+"""Every operation that has a CUDA kernel, as a function of one geometry, for the checks of the kernels on the host.
+
+Each returns a tuple of NumPy arrays. The same function runs the twin and, inside ``host_kernels.on_host``, the kernel.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import geometries
+import host_kernels
+import numpy as np
+from checks import assert_same
+
+import backend
+from kernels import batch_norm, col2im, dropout, im2col, pooling, softmax
+
+_SPECIAL = np.array([0, 0, 1, 1, 2, -1, -2, np.inf, -np.inf, np.nan])
+
+
+class DeviceLike(np.ndarray):
+    """A NumPy array that tells its address as CuPy's do."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class Operation(NamedTuple):
+    """An operation: exact says that a kernel has to give its twin's bits; otherwise roundings of the result's dtype,
+    relative to the largest number of the result, are allowed.
+    """
+
+    run: Callable[[geometries.Case], tuple]
+    exact: bool = True
+    roundings: int = 0
+
+    def __str__(self):
+        return self.run.__name__
+
+
+def _rng(case):
+    return np.random.default_rng(case.seed)
+
+
+def _specials(case, shape):
+    """Many ties, and NaN and infinities among them."""
+    return _rng(case).choice(_SPECIAL, shape).astype(case.dtype)
+
+
+def _normal(case, shape):
+    return _rng(case).standard_normal(shape).astype(case.dtype)
+
+
+def _whole(case, shape):
+    return _rng(case).integers(-3, 4, shape).astype(case.dtype)
+
+
+def _outputs(case):
+    return (*case.shape[:2], *case.output)
+
+
+def _columns(case):
+    n, c = case.shape[:2]
+    (oh, ow), (fh, fw) = case.output, case.window.kernel
+    return n * oh * ow, fh * fw * c
+
+
+def _pixels(case):
+    n, c, h, w = case.shape
+    return _specials(case, (n, h, w, c)).view(DeviceLike).transpose(0, 3, 1, 2)
+
+
+def im2col_chw(case):
+    return (im2col.im2col(_pixels(case), case.window, "CHW"),)
+
+
+def im2col_hwc(case):
+    return (im2col.im2col(_pixels(case), case.window, "HWC"),)
+
+
+def gather(case):
+    columns = _normal(case, _columns(case))
+    return tuple(col2im.col2im(columns, case.shape, case.window, order) for order in ("CHW", "HWC"))
+
+
+def scatter(case):  # of whole numbers: their sums are exact in any order, and this is the one that has none
+    columns = _whole(case, _columns(case))
+    return tuple(col2im.col2im(columns, case.shape, case.window, order, "scatter") for order in ("CHW", "HWC"))
+
+
+def max_pool(case):
+    return pooling.max_pool(_specials(case, case.shape), case.window)
+
+
+def max_pool_backward(case):
+    argmax = backend.asnumpy(pooling.max_pool(_whole(case, case.shape), case.window)[1])
+    return (pooling.max_pool_backward(_normal(case, _outputs(case)), argmax, case.shape, case.window),)
+
+
+def average_pool(case):
+    x = _normal(case, case.shape)
+    return tuple(pooling.average_pool(x, case.window, padding) for padding in (False, True))
+
+
+def average_pool_backward(case):
+    dy = _normal(case, _outputs(case))
+    return tuple(pooling.average_pool_backward(dy, case.shape, case.window, padding) for padding in (False, True))
+
+
+def _scores(case):
+    """A matrix: a few classes, more than a warp has threads, or more than 1024."""
+    n, c, h, w = case.shape
+    return _normal(case, (n * h, c * w if case.seed % 8 else 1025 + c))
+
+
+def softmax_of(case):
+    return (softmax.softmax(_scores(case)),)
+
+
+def cross_entropy(case):
+    x = _scores(case)
+    t = (
+        _rng(case)
+        .integers(0, x.shape[1], len(x))
+        .astype(("int32", "int64", "uint8")[case.seed % 3 if x.shape[1] < 256 else 0])
+    )
+    loss, y = softmax.softmax_cross_entropy(x, t)
+    return loss, y, softmax.softmax_cross_entropy_backward(y, t, 0.5)
+
+
+def cross_entropy_of_shares(case):
+    x = _scores(case)
+    t = _rng(case).random(x.shape).astype(case.dtype)
+    t /= np.maximum(t.sum(axis=1, keepdims=True), 1)
+    loss, y = softmax.softmax_cross_entropy(x, t)
+    return loss, y, softmax.softmax_cross_entropy_backward(y, t, 2.0)
+
+
+def dropout_mask(case):
+    backend.random.seed(case.seed)
+    return dropout.dropout_mask(case.shape, 0.3), dropout.dropout_mask(case.shape, 0.5)
+
+
+def batch_normalization(case):
+    n, c, h, w = case.shape
+    x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
+    gamma, beta = _normal(case, c) + 2, _normal(case, c)
+    mean, variance = batch_norm.batch_statistics(x)
+    y, inverse = batch_norm.normalize(x, mean, variance, gamma, beta, 1e-3)
+    fixed = batch_norm.normalize_backward_fixed(dy, x, mean, inverse, gamma)
+    return mean, variance, y, inverse, *batch_norm.normalize_backward(dy, x, mean, inverse, gamma), *fixed
+
+
+OPERATIONS = [
+    *(Operation(run) for run in (im2col_chw, im2col_hwc, gather, scatter, max_pool, max_pool_backward)),
+    *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask)),
+    *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_shares)),
+    Operation(batch_normalization, False, 200),
+]
+
+
+def example(shape, dtype="float32", seed=1, **arguments):
+    """A geometry by hand, without padding in names."""
+    given = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1, "rounding": "floor"} | arguments
+    pad = given["padding"]
+    return geometries.Case(shape, given, (pad, pad, pad, pad), dtype, "contiguous", seed)
+
+
+EXAMPLES = [
+    example((2, 3, 5, 4)),
+    example((2, 2, 6, 7), kernel=2, stride=2, padding=0),  # windows side by side
+    example((1, 1, 1, 1), kernel=1, padding=0),
+    example((2, 3, 2, 2), kernel=1, padding=0),
+    example((1, 2, 2, 2), kernel=4, padding=2, dilation=1),  # the window is larger than the image
+    example((2, 4, 7, 7), kernel=2, stride=3, padding=0, seed=8),  # the stride is larger than the window
+    example((0, 3, 4, 4)),
+    example((1, 5, 9, 8), dilation=2, seed=16),
+]
+
+
+def check(operation, case, programs, **how):
+    """Runs the twin and the kernels and compares; returns what the kernels gave."""
+    expected = operation.run(case)
+    with host_kernels.on_host(programs, **how):
+        actual = operation.run(case)
+    for mine, right in zip(actual, expected, strict=True):
+        if operation.exact:
+            assert_same(mine, right)
+        else:
+            assert mine.dtype == right.dtype
+            scale = np.abs(right).max(initial=1).astype("float64")
+            error = np.abs(mine.astype("float64") - right).max(initial=0)
+            assert error <= operation.roundings * np.finfo(right.dtype).eps * scale
+    return actual

@@ -1,0 +1,203 @@
+"""NVIDIA's runtime compiler, by itself: no driver, no CuPy. It makes the machine code that CuPy would load.
+
+Run as a program it compiles every kernel and writes the table of what they use, which the tests hold them to:
+
+    PYTHONPATH=. python tests/support/nvrtc.py
+"""
+
+import ctypes
+import functools
+import importlib.util
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from ctypes.util import find_library
+from pathlib import Path
+from typing import NamedTuple
+
+import cuda_sources
+
+ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
+
+# What CuPy 14.2 adds to a RawKernel without options of its own, but for the folders of headers, which no kernel
+# includes, and the architecture. A test with marker gpu compares it with what CuPy really passes.
+CUPY_OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
+
+TABLE = Path(__file__).parent.parent / "cuda" / "resources.json"
+COMMAND = "PYTHONPATH=. python tests/support/nvrtc.py"
+MISSING = "NVRTC is not installed: the kernels are not compiled (pip install nvidia-cuda-nvrtc-cu12; no GPU needed)"
+
+# Said about the architecture asked for, not about the source.
+_OLD_ARCHITECTURE = re.compile(r"nvrtc: warning: Architectures prior to .* are deprecated")
+
+
+class Use(NamedTuple):
+    """What a kernel takes on one architecture: registers a thread, and bytes."""
+
+    registers: int
+    shared: int
+    stack: int
+    spilled: int
+
+
+class Result(NamedTuple):
+    """What the compiler made: complaints are its errors and warnings."""
+
+    complaints: list[str]
+    ptx: str
+    uses: dict[str, Use]
+
+    def atomics(self, kernel):
+        """The atomic instructions of one kernel."""
+        body = self.ptx.split(f".entry {kernel}(")[1].split(".entry ")[0]
+        return re.findall(r"^\s*(?:@!?%p\d+\s+)?((?:atom|red)\.[\w.:]+)", body, re.MULTILINE)
+
+
+@functools.cache
+def library():
+    """The compiler's shared library, or None where it is not installed."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so*"))
+    name = str(found[-1]) if found else find_library("nvrtc")
+    return ctypes.CDLL(name) if name else None
+
+
+def version():
+    """The compiler's, such as "12.9"."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
+def supported():
+    """The architectures that the compiler can make code for."""
+    count = ctypes.c_int()
+    _call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+    numbers = (ctypes.c_int * count.value)()
+    _call("nvrtcGetSupportedArchs", numbers)
+    return tuple(numbers)
+
+
+def build(code, architecture):
+    """Compiles a source for one architecture down to machine code."""
+    options = [*CUPY_OPTIONS, f"-arch=sm_{architecture}", "--ptxas-options=-v"]
+    program = ctypes.c_void_p()
+    _call("nvrtcCreateProgram", ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
+    try:
+        encoded = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        failed = library().nvrtcCompileProgram(program, len(options), encoded)
+        log = _text(program, "ProgramLog")
+        return Result(_complaints(log, failed), "" if failed else _text(program, "PTX"), _uses(log))
+    finally:
+        _call("nvrtcDestroyProgram", ctypes.byref(program))
+
+
+def build_all(architectures):
+    """Every variant of every file for every architecture: {(variant, architecture): Result}."""
+    jobs = [(variant, architecture) for variant in cuda_sources.variants() for architecture in architectures]
+    codes = {variant: variant.code for variant in cuda_sources.variants()}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the compiler runs without the GIL
+        return dict(zip(jobs, pool.map(lambda job: build(codes[job[0]], job[1]), jobs), strict=True))
+
+
+def row(kernel, variant):
+    """The name of a kernel's row in the table."""
+    return f"{kernel} {variant.dtype} {64 if variant.wide else 32}-bit"
+
+
+def table(results):
+    """What the kernels use: for each row the registers by architecture, and the most bytes on any."""
+    rows = {}
+    for (variant, architecture), result in results.items():
+        for kernel, use in result.uses.items():
+            entry = rows.setdefault(row(kernel, variant), {"shared": 0, "stack": 0, "registers": {}})
+            entry["shared"] = max(entry["shared"], use.shared)
+            entry["stack"] = max(entry["stack"], use.stack)
+            entry["registers"][str(architecture)] = use.registers
+    return rows
+
+
+def growth(name, entry, architecture, use):
+    """How a kernel exceeds its entry in the table, in words."""
+    found = []
+    known = entry["registers"][str(architecture)]
+    if use.registers > max(1.1 * known, known + 2):
+        found.append(f"{name} on sm_{architecture}: {use.registers} registers, the table has {known}")
+    found += [
+        f"{name} on sm_{architecture}: {now} bytes of {what}, the table has {entry[what]}"
+        for what, now in (("shared", use.shared), ("stack", use.stack))
+        if now > 1.1 * entry[what]
+    ]
+    return found
+
+
+def write_table():
+    """Compiles every kernel for every architecture and writes the table.
+
+    Raises:
+        SystemExit: a kernel does not compile, or an architecture is beyond this compiler.
+    """
+    if library() is None:
+        raise SystemExit(MISSING)
+    beyond = sorted(set(ARCHITECTURES) - set(supported()))
+    if beyond:
+        raise SystemExit(f"NVRTC {version()} does not know architectures {beyond}: the table needs a newer one")
+    results = build_all(ARCHITECTURES)
+    failed = [f"{variant} sm_{at}: {line}" for (variant, at), result in results.items() for line in result.complaints]
+    if failed:
+        raise SystemExit("\n".join(failed))
+    head = json.dumps({"compiler": version(), "options": CUPY_OPTIONS})
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(table(results).items()))
+    TABLE.write_text(f'{head[:-1]}, "kernels": {{\n{lines}\n}}}}\n')
+    print(f"{TABLE}: {len(table(results))} rows by NVRTC {version()}")
+
+
+def read_table():
+    """The table that is checked in."""
+    return json.loads(TABLE.read_text())
+
+
+def _complaints(log, failed):
+    lines = [line for line in log.splitlines() if line.strip() and not _OLD_ARCHITECTURE.match(line)]
+    kept = [line for line in lines if not line.startswith(("ptxas info", "ptxas         ."))]
+    return kept or (["it does not compile, and the log is empty"] if failed else [])
+
+
+def _uses(log):
+    """Reads what ptxas says of every kernel in its verbose log."""
+    found = {}
+    for part in log.split("Compiling entry function '")[1:]:
+
+        def number(pattern, part=part, default=None):
+            match = re.search(pattern, part)
+            if match is None and default is None:
+                raise ValueError(f"no {pattern!r} in what the assembler says:\n{part}")
+            return int(match[1]) if match else default
+
+        found[part.split("'")[0]] = Use(
+            number(r"Used (\d+) registers"),
+            number(r"(\d+) bytes smem", default=0),
+            number(r"(\d+) bytes stack frame"),
+            number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+        )
+    return found
+
+
+def _text(program, what):
+    size = ctypes.c_size_t()
+    _call(f"nvrtcGet{what}Size", program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    _call(f"nvrtcGet{what}", program, buffer)
+    return buffer.value.decode()
+
+
+def _call(function, *arguments):
+    code = getattr(library(), function)(*arguments)
+    if code:
+        raise RuntimeError(f"{function} returned {code}")
+
+
+if __name__ == "__main__":
+    write_table()
