@@ -100,7 +100,9 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
     origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
 
     def spread(part: Part) -> None:
-        upstream, total = gradient[part.images], dx[part.images]
+        upstream, out = gradient[part.images], dx[part.images]
+        sums = window.overlaps and dy.dtype != accumulator(dy.dtype)
+        total = workspace.empty(out.shape, accumulator(dy.dtype)) if sums else out
         total.fill(0)
         step = winners[part.images] - origin
         for tap, offset in zip(taps, offsets, strict=True):
@@ -113,6 +115,8 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
                 target += kept
             else:  # every pixel is in one window at most
                 apply_mask(share, won, target)
+        if sums:  # rounded once
+            out[...] = total
 
     run(spread, cut(n, 1, h * w * c * dy.dtype.itemsize, library), dy)
     return images(dx)
