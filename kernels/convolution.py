@@ -14,7 +14,7 @@ import numpy
 from backend import array_module, workspace
 from kernels import depthwise
 from kernels.col2im import add_windows
-from kernels.gemm import accumulator, matmul, matmul_part
+from kernels.gemm import accumulator, matmul_part
 from kernels.im2col import check_images, part_columns, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
@@ -60,7 +60,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
                 out = workspace.empty(out.shape, matrices[0].dtype)
             for group, matrix in enumerate(matrices):
                 columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
-                _multiply(columns, matrix, out=out[:, _span(group, f_group)])
+                matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
             if bias is not None:
                 rows = out.reshape(-1, ow * fn)
                 rows += row_bias
@@ -151,7 +151,7 @@ def convolution_backward_weight(
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
                 columns = _columns(source, window, part, _span(group, c_group), dtype)
-                totals[lane, group] += _multiply(columns.T, rows[:, _span(group, f_group)])
+                totals[lane, group] += matmul_part(columns.T, rows[:, _span(group, f_group)])
 
     run(multiply, list(range(len(groups_of_parts))), x)
     total = totals[0]
@@ -176,7 +176,7 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
         rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
         for group, matrix in enumerate(matrices):
             columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
-            _multiply(rows[:, _span(group, f_group)], matrix, out=columns)
+            matmul_part(rows[:, _span(group, f_group)], matrix, out=columns)
             add_windows(columns, result[part.images, :, :, _span(group, c_group)], window)
 
     run(add, cut(n, 1, oh * ow * fh * fw * c_group * dtype.itemsize, array_module(dy)), dy)
@@ -209,11 +209,6 @@ def _product_dtype(x: Any) -> numpy.dtype:
     that of ``x``, since cuBLAS sums float16 in float32 and rounds once.
     """
     return accumulator(x.dtype) if array_module(x) is numpy else x.dtype
-
-
-def _multiply(a: Any, b: Any, out: Any = None) -> Any:
-    """``a @ b`` of a part: on the CPU not cut again, on a GPU with :func:`matmul`'s care for float16."""
-    return (matmul_part if array_module(a, b) is numpy else matmul)(a, b, out=out)
 
 
 def _matrices(weight: Any, groups: int, dtype: Any) -> list[Any]:

@@ -76,11 +76,11 @@ def _into(out: Any, product: Any) -> Any:
 
 
 def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
-    """As :func:`matmul`, of a part that :func:`kernels.parts.run` handed to this thread: not cut again."""
+    """As :func:`matmul`, of a part that :func:`kernels.parts.run` handed to this thread: not cut again on the CPU."""
     library = array_module(a, b)
     if library is numpy and a.dtype == numpy.float16:
         raise TypeError("parts of float16 are multiplied in their accumulator's dtype")
-    return library.matmul(a, b, out=out)
+    return library.matmul(a, b, out=out) if library is numpy else matmul(a, b, out=out)
 
 
 def column_sums(matrix: Any, out: Any = None) -> Any:
