@@ -5,7 +5,7 @@ until the first array is made.
 """
 
 from backend import profiling, random, threads, workspace
-from backend.active import current_device, use, xp
+from backend.active import allow_tf32, current_device, use, xp
 from backend.arrays import array_module, asarray, asnumpy, copy_to_host, require_active, synchronize
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
 
@@ -13,6 +13,7 @@ __all__ = [
     "CudaReport",
     "Device",
     "DeviceError",
+    "allow_tf32",
     "array_module",
     "asarray",
     "asnumpy",

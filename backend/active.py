@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from backend import tf32
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda, parse
 
 _log = logging.getLogger("xpnet")
@@ -77,6 +78,15 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
         _activate(self._previous)
 
 
+def allow_tf32(allowed: bool = True) -> None:
+    """Lets float32 matrix products on a GPU round their operands to TF32 (:mod:`backend.tf32`), or forbids it again.
+
+    Raises:
+        DeviceError: it is asked for and the active device has no TF32.
+    """
+    tf32.allow(allowed, current_device())
+
+
 def _resolve(device: str | Device) -> Device:
     global _fallback_said
     if device == "auto":
@@ -105,6 +115,7 @@ def _activate(device: Device | None) -> None:
     global _device
     if device is not None and device.kind == "cuda":
         _module(device).cuda.Device(device.index).use()
+        tf32.apply(device)
     _device = device
     kept = vars(xp)
     for name in [name for name in kept if name not in _OWN_NAMES]:

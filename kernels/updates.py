@@ -12,7 +12,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy
+
 from kernels.gemm import accumulator
+from kernels.loss_scale import FINITE, MULTIPLIER
 
 
 def update_on_device(
@@ -22,6 +25,8 @@ def update_on_device(
     parameter: Any,
     gradient: Any,
     state: Mapping[str, Any],
+    master: Any = None,
+    control: Any = None,
 ) -> None:
     """Runs ``formula`` for every element, in place, on the current stream.
 
@@ -34,20 +39,44 @@ def update_on_device(
         parameter: device array, any shape and floating dtype; changed.
         gradient: of the same shape.
         state: arrays of that shape in the dtype of sums, by name; changed.
+        master: the parameter in the dtype of sums, as :func:`master_of` understands it, or None; changed.
+        control: of :mod:`kernels.loss_scale`, or None: gradients are multiplied by its multiplier, and nothing is
+            changed where it says that one is not finite. The formula can read it.
     """
-    kernel = _kernel(name, formula, tuple(scalars), tuple(state), accumulator(parameter.dtype).name)
-    kernel(gradient, *scalars.values(), parameter, *state.values())
+    dtype = accumulator(parameter.dtype).name
+    given: dict[str, Any] = {"gradient": gradient}
+    given |= {} if control is None else {"control": control}
+    changed = {"parameter": parameter} | ({} if master is None else {"master": master}) | dict(state)
+    kernel = _kernel(name, formula, tuple(given), tuple(scalars), tuple(changed), dtype)
+    kernel(*given.values(), *scalars.values(), *changed.values())
+
+
+def master_of(parameter: Any, master: Any) -> Any:
+    """A master copy in float32 with the values that were set in the float16 ``parameter`` itself taken over.
+
+    Where the parameter is not the master rounded, someone else wrote to it: a file was loaded, the best model restored.
+    """
+    return numpy.where(master.astype(parameter.dtype) == parameter, master, parameter)
 
 
 @functools.cache
-def _kernel(name: str, formula: str, scalars: Sequence[str], state: Sequence[str], dtype: str) -> Any:
+def _kernel(
+    name: str, formula: str, given: Sequence[str], scalars: Sequence[str], changed: Sequence[str], dtype: str
+) -> Any:
     import cupy
 
     ctype = "float" if dtype == "float32" else "double"
+    types = {"gradient": "G", "control": "raw float32", "parameter": "P"}
+    lines = [f"{ctype} p = parameter, g = gradient, step = 0;", formula, "parameter = p;"]
+    if "master" in changed:
+        lines.insert(1, f"if (static_cast<{ctype}>(static_cast<P>(master)) == p) p = master;")
+        lines.append("master = p;")
+    if "control" in given:
+        lines = [f"if (control[{FINITE}] != 0) {{", lines[0], f"g *= control[{MULTIPLIER}];", *lines[1:], "}"]
     return cupy.ElementwiseKernel(
-        ", ".join(["G gradient", *(f"{dtype} {scalar}" for scalar in scalars)]),
-        ", ".join(["P parameter", *(f"{dtype} {slot}" for slot in state)]),
-        f"{ctype} p = parameter, g = gradient, step = 0; {formula} parameter = p;",
+        ", ".join([*(f"{types[each]} {each}" for each in given), *(f"{dtype} {scalar}" for scalar in scalars)]),
+        ", ".join(f"{types.get(each, dtype)} {each}" for each in changed),
+        " ".join(lines),
         f"xpnet_{name.lower()}",
         options=("--fmad=false",),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from backend import asarray, use
+from kernels.gemm import accumulator
 
 Shape = tuple[int, ...]
 
@@ -143,15 +144,18 @@ class Layer:
         return self.train(False)
 
     def astype(self, dtype: Any) -> Layer:
-        """Converts parameters and state to a floating dtype, in place of the old. Returns the layer."""
+        """Converts parameters and state to a floating dtype, in place of the old. Returns the layer.
+
+        State is what adds up over many steps: it stays float32 where parameters become float16.
+        """
         if numpy.dtype(dtype).kind != "f":
             raise TypeError(f"parameters are of a floating dtype, not {numpy.dtype(dtype)}")
-        return self._replace_arrays(lambda array: array.astype(dtype))
+        return self._replace_arrays(lambda array: array.astype(dtype), lambda array: array.astype(accumulator(dtype)))
 
     def to(self, device: Any) -> Layer:
         """Moves parameters and state to a device (as :func:`backend.use` takes it). Returns the layer."""
         with use(device):
-            return self._replace_arrays(asarray)
+            return self._replace_arrays(asarray, asarray)
 
     def bind(self, name: str, value: Any, gradient: Any) -> None:
         """Makes the parameter live in ``value`` and its gradient in ``gradient``: views of a model's flat buffers.
@@ -173,15 +177,15 @@ class Layer:
         """The array that the gradient of a bound parameter is written to; None where a new one will do."""
         return self._grads[name] if self._bound else None
 
-    def _replace_arrays(self, function: Callable[[Any], Any]) -> Layer:
+    def _replace_arrays(self, of_parameters: Callable[[Any], Any], of_state: Callable[[Any], Any]) -> Layer:
         self._bound, self._kept = False, None
         self._grads.clear()
         for name, array in self._params.items():
-            self._params[name] = function(array)
+            self._params[name] = of_parameters(array)
         for name in self.state_names:
-            setattr(self, name, function(getattr(self, name)))
+            setattr(self, name, of_state(getattr(self, name)))
         for _, layer in self.sublayers():
-            layer._replace_arrays(function)
+            layer._replace_arrays(of_parameters, of_state)
         return self
 
     def save_for_backward(self, output: Any, *values: Any) -> Any:

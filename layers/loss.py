@@ -6,6 +6,7 @@ from typing import Any
 
 from backend import array_module
 from kernels import softmax as kernel
+from kernels.gemm import accumulator
 from kernels.layout import images, storage
 from layers import checks
 from layers.base import Layer
@@ -31,6 +32,7 @@ class SoftmaxWithLoss(Layer):
 
     ``forward(x, t)`` takes scores (N, classes) and labels, as class indices (N,) or one-hot rows (N, classes), and
     returns the loss, 0-d and on the device; ``y`` then holds the probabilities. ``backward(dout)`` scales by ``dout``.
+    Of float16 scores the loss and the probabilities are float32: near 1, where probabilities end up, float16 is coarse.
     """
 
     def __init__(self) -> None:
@@ -41,10 +43,10 @@ class SoftmaxWithLoss(Layer):
     def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
         array_module(x, t)  # refuses a mix of host and device arrays
         checks.floating("SoftmaxWithLoss", x=x)
-        self.loss, self.y = kernel.softmax_cross_entropy(x, t)
+        self.loss, self.y = kernel.softmax_cross_entropy(x.astype(accumulator(x.dtype), copy=False), t)
         self.t = t
-        return self.save_for_backward(self.loss, self.y, t)
+        return self.save_for_backward(self.loss, self.y, t, x.dtype)
 
     def backward(self, dout: Any = 1.0) -> Any:
-        y, t = self.saved_for_backward()  # any number or 0-d array scales: nothing to check
-        return kernel.softmax_cross_entropy_backward(y, t, dout)
+        y, t, dtype = self.saved_for_backward()  # any number or 0-d array scales: nothing to check
+        return kernel.softmax_cross_entropy_backward(y, t, dout).astype(dtype, copy=False)

@@ -90,12 +90,6 @@ class BatchNormalization(Layer):
             raise ValueError(f"takes ({len(self.gamma)},) or ({len(self.gamma)}, H, W), got {shape}")
         return shape
 
-    def astype(self, dtype: Any) -> Layer:
-        super().astype(dtype)
-        for name, array in self.state.items():
-            setattr(self, name, array.astype(accumulator(dtype)))
-        return self
-
     def _move(self, mean: Any, variance: Any) -> None:
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
             running *= self.momentum

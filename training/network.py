@@ -77,12 +77,16 @@ class Network:
         self.step_gradients(x, t)
         return self.grads.copy()
 
-    def step_gradients(self, x: Any, t: Any) -> Any:
-        """Forward and backward of a training step: fills ``grads``, returns the loss, 0-d and on the device."""
+    def step_gradients(self, x: Any, t: Any, scale: Any = 1.0) -> Any:
+        """Forward and backward of a training step: fills ``grads``, returns the loss, 0-d and on the device.
+
+        Args:
+            scale: what the gradients, not the loss, are multiplied by: a number or a 0-d array.
+        """
         with profiling.range("forward", "forward"):
             loss = self.loss(x, t, train_flg=True)
         with profiling.range("backward", "backward"):
-            self.layers.backward(self.last_layer.backward())
+            self.layers.backward(self.last_layer.backward(scale))
         return loss
 
     def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:

@@ -9,12 +9,19 @@ import numpy
 
 from backend import array_module, asnumpy
 from kernels.gemm import accumulator
-from kernels.updates import update_on_device
+from kernels.loss_scale import FINITE, MULTIPLIER, SKIPPED
+from kernels.updates import master_of, update_on_device
+from training.optimizer_checks import (
+    Arrays,
+    Layout,
+    layout_of,
+    names,
+    refuse_difference,
+    refuse_other_state,
+    refuse_unfit,
+)
 from training.parameters import ParameterDict
 from training.pieces import pieces
-
-Arrays = Mapping[str, Any]
-_Layout = list[tuple[str, tuple[int, ...], Any]]
 
 
 class Hyperparameter:
@@ -58,10 +65,10 @@ class Optimizer:
     Attributes:
         lr: the learning rate η; a schedule sets it between updates.
         weight_decay: adds weight_decay·θ to each gradient (L2), unless the class says otherwise.
-        t: how many updates were made.
+        t: how many updates were made, those included that a loss scale made skip.
         state: per slot (``"m"``, ``"v"``, …) and parameter name, an array of the parameter's shape and dtype;
-            made by the first update. For float16 parameters the state is float32, and so is the arithmetic;
-            only the parameter is rounded to float16.
+            made by the first update. For float16 parameters the state is float32, and so is the arithmetic; a further
+            slot ``"master"`` keeps the parameters themselves in float32, so that steps too small for float16 add up.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
@@ -69,6 +76,8 @@ class Optimizer:
     coupled_decay: ClassVar[bool] = True
     device_formula: ClassVar[str]
     """The formula of :meth:`_step` as :func:`kernels.updates.update_on_device` takes it."""
+    device_correction: ClassVar[str] = ""
+    """What stands before it under a loss scale, where the device alone knows how many steps were skipped."""
     lr = Hyperparameter()
     weight_decay = Hyperparameter()
 
@@ -77,15 +86,22 @@ class Optimizer:
             setattr(self, name, value)
         self._hyperparameters = tuple(hyperparameters)
         self.t = 0
+        self._steps = 0
         self.state: dict[str, dict[str, Any]] = {slot: {} for slot in self.slots}
-        self._layout: _Layout | None = None
+        self._layout: Layout | None = None
         self._library: Any = None
         self._flat_size: int | None = None
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
+    def update(self, params: Arrays, grads: Arrays, control: Any = None) -> None:
         """Makes one step: changes the arrays in ``params`` in place, and leaves ``grads`` as they are.
 
         Nothing is changed when it raises.
+
+        Args:
+            params: floating-point arrays by name.
+            grads: their gradients, by the same names.
+            control: of a :class:`training.precision.LossScaler`: what the gradients are multiplied by, and whether
+                this step is to be skipped.
 
         Raises:
             ValueError: names, shapes or dtypes of the two differ, or are not those of the optimizer's state.
@@ -95,75 +111,94 @@ class Optimizer:
         flat_grads: Any = getattr(grads, "flat", None)
         is_flat = flat_params is not None and flat_grads is not None
         arrays = (flat_params, flat_grads) if is_flat else (*params.values(), *grads.values())
-        xp = array_module(*arrays)
-        layout = _layout("params", params)
-        grads_layout = _layout("grads", grads)
+        xp = array_module(*arrays, *([] if control is None else [control]))
+        layout = layout_of("params", params)
+        grads_layout = layout_of("grads", grads)
         if layout != grads_layout:
-            _refuse_difference(layout, grads_layout)
+            refuse_difference(layout, grads_layout)
             is_flat = False  # one order of names, another of grads
         is_new = layout != self._layout or xp is not self._library
         if is_new or not is_flat:
-            _refuse_unfit(xp, params)
+            refuse_unfit(xp, params)
         if is_new:
             self._bind(xp, layout)
         self.t += 1
+        self._steps = self.t
+        if control is not None and xp is numpy:
+            self._steps -= int(control[SKIPPED])
+            if not control[FINITE]:
+                return
         if is_flat and flat_params.size == flat_grads.size == self._flat_size:
-            buffers = [self.state[slot].flat for slot in self.slots]  # type: ignore[attr-defined]
-            self._update_array(xp, flat_params, flat_grads, buffers)
+            buffers = {slot: arrays.flat for slot, arrays in self.state.items()}  # type: ignore[attr-defined]
+            self._update_array(xp, flat_params, flat_grads, buffers, control)
         else:
             for name, p in params.items():
-                self._update_array(xp, p, grads[name], [self.state[slot][name] for slot in self.slots])
+                self._update_array(xp, p, grads[name], {s: self.state[s][name] for s in self.state}, control)
 
-    def _update_array(self, xp: Any, params: Any, grads: Any, state: list[Any]) -> None:
+    def _update_array(self, xp: Any, params: Any, grads: Any, state: dict[str, Any], control: Any) -> None:
         dtype = accumulator(params.dtype)  # in float16 Adam's eps and small squares are 0
         decay = self.weight_decay if self.coupled_decay else 0.0
+        master = state.get("master")
         if xp is not numpy:
-            formula = f"g = p * decay + g; {self.device_formula}" if decay else self.device_formula
-            scalars = self._step_scalars() | ({"decay": decay} if decay else {})
-            named = dict(zip(self.slots, state, strict=True))
-            update_on_device(type(self).__name__, formula, scalars, params, grads, named)
+            scalars = self._step_scalars() if control is None else self._scaled_scalars()
+            scalars |= {"decay": decay} if decay else {}
+            parts = (self.device_correction if control is not None else "", "g = p * decay + g;" if decay else "")
+            formula = " ".join([*parts, self.device_formula])
+            own = {slot: state[slot] for slot in self.slots}
+            update_on_device(type(self).__name__, formula, scalars, params, grads, own, master, control)
             return
-        own_gradient = decay != 0.0 or grads.dtype != dtype
-        arrays = (params, grads, *state)
-        for (p, g, *slots), scratch in pieces(arrays, dtype, self.scratch + own_gradient):
+        own_gradient = decay != 0.0 or grads.dtype != dtype or control is not None
+        arrays = (params, params if master is None else master, grads, *(state[slot] for slot in self.slots))
+        for (p, wide, g, *slots), scratch in pieces(arrays, dtype, self.scratch + own_gradient):
+            if master is not None:
+                xp.copyto(wide, master_of(p, wide))
             if own_gradient:
                 gradient = scratch.pop()
+                if control is not None:
+                    g = xp.multiply(g, control[MULTIPLIER], dtype=dtype)
                 if decay:
-                    xp.multiply(p, decay, out=gradient, dtype=dtype)
+                    xp.multiply(wide, decay, out=gradient)
                     xp.add(gradient, g, out=gradient)
                 else:
                     xp.copyto(gradient, g)
                 g = gradient
-            self._step(xp, p, g, slots, scratch)
+            self._step(xp, wide, g, slots, scratch)
+            if master is not None:
+                xp.copyto(p, wide, casting="same_kind")
 
     def _step_scalars(self) -> dict[str, float]:
         """The plain numbers in :attr:`device_formula`, by name."""
         return {"lr": self.lr}
 
+    def _scaled_scalars(self) -> dict[str, float]:
+        """Those in :attr:`device_correction` and :attr:`device_formula`, where the number of steps is not known."""
+        return self._step_scalars()
+
     def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
         """The formula, elementwise: changes ``p`` and ``state`` (one array a slot), leaves ``g``.
 
-        All arrays have one shape. ``g``, ``state`` and ``scratch`` (as many as the class says) are of the
-        dtype to compute in; ``p`` may be float16 beside float32.
+        All arrays have one shape and the dtype to compute in; of ``scratch`` there are as many as the class says.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update formula")
 
-    def _bind(self, xp: Any, layout: _Layout) -> None:
+    def _bind(self, xp: Any, layout: Layout) -> None:
         """Makes state for parameters of this layout, with the values of what state there is so far."""
         dtypes = {name: accumulator(dtype) for name, _, dtype in layout}
         for slot, arrays in self.state.items():
             if self.t or arrays:
-                _refuse_other_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])
+                refuse_other_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])
         shapes = {name: shape for name, shape, _ in layout}
         one_dtype = len(set(dtypes.values())) == 1
+        # A master starts at 0, which is not what the parameters are: they are taken over by the first update.
+        needs_master = any(dtype != dtypes[name] for name, _, dtype in layout)
         state: dict[str, dict[str, Any]] = {}
-        for slot in self.slots:
+        for slot in (*self.slots, *(["master"] if needs_master else [])):
             if one_dtype:
                 state[slot] = ParameterDict(shapes, next(iter(dtypes.values())), xp)
             else:
                 state[slot] = {name: xp.zeros(shape, dtypes[name]) for name, shape in shapes.items()}
-        for slot, arrays in self.state.items():
-            for name, saved in arrays.items():
+        for slot in state.keys() & self.state.keys():
+            for name, saved in self.state[slot].items():
                 state[slot][name][...] = saved if array_module(saved) is xp else xp.asarray(asnumpy(saved))
         self.state, self._layout, self._library = state, layout, xp
         self._flat_size = sum(map(math.prod, shapes.values())) if one_dtype else None
@@ -190,7 +225,8 @@ class Optimizer:
             ValueError: an entry is missing, unknown or out of its range; nothing is changed.
         """
         numbers = ("t", *self._hyperparameters)
-        state: dict[str, dict[str, Any]] = {slot: {} for slot in self.slots}
+        has_master = any(key.startswith("master.") for key in saved)
+        state: dict[str, dict[str, Any]] = {slot: {} for slot in (*self.slots, *(["master"] if has_master else []))}
         unknown = []
         for key, value in saved.items():
             slot, dot, name = key.partition(".")
@@ -204,7 +240,7 @@ class Optimizer:
             f"{slot}.{name}" for names in per_slot for slot in state for name in names if name not in state[slot]
         ]
         if missing or unknown:
-            raise ValueError(f"not a state of {type(self).__name__}: {_names(missing, unknown)}")
+            raise ValueError(f"not a state of {type(self).__name__}: {names(missing, unknown)}")
         t = int(saved["t"])
         if t < 0:
             raise ValueError(f"not a state of {type(self).__name__}: t must be 0 or more, got {t}")
@@ -224,58 +260,3 @@ class Optimizer:
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name}={getattr(self, name):g}" for name in self._hyperparameters)
         return f"{type(self).__name__}({numbers})"
-
-
-def _layout(what: str, arrays: Arrays) -> _Layout:
-    try:
-        return [(name, array.shape, array.dtype) for name, array in arrays.items()]
-    except AttributeError:
-        name, value = next((n, v) for n, v in arrays.items() if not hasattr(v, "dtype"))
-        raise TypeError(f"{what}[{name!r}] is {type(value).__name__}, not an array") from None
-
-
-def _names(missing: list[str], extra: list[str]) -> str:
-    """Says which names are missing and which are not wanted."""
-    said = [f"{word} {', '.join(map(repr, names))}" for word, names in (("lacks", missing), ("has unknown", extra))]
-    return " and ".join(text for text, names in zip(said, (missing, extra), strict=True) if names)
-
-
-def _refuse_unfit(xp: Any, params: Arrays) -> None:
-    """Raises unless every parameter can be updated in place."""
-    for name, p in params.items():
-        if not isinstance(p, xp.ndarray) or p.dtype.kind != "f":
-            kind = f"of dtype {p.dtype}" if isinstance(p, xp.ndarray) else type(p).__name__
-            raise TypeError(f"params[{name!r}] is {kind}; an optimizer needs floating-point arrays")
-        if not getattr(p.flags, "writeable", True):
-            raise ValueError(f"params[{name!r}] is read-only; an optimizer changes it in place")
-
-
-def _refuse_difference(params: _Layout, grads: _Layout) -> None:
-    """Raises unless ``grads`` has the arrays of ``params``, in whatever order."""
-    given = {name: (shape, dtype) for name, shape, dtype in grads}
-    wanted = {name: (shape, dtype) for name, shape, dtype in params}
-    if given.keys() != wanted.keys():
-        missing = [name for name in wanted if name not in given]
-        extra = [name for name in given if name not in wanted]
-        raise ValueError(f"grads and params differ: grads {_names(missing, extra)}")
-    for name, (shape, dtype) in wanted.items():
-        if given[name] != (shape, dtype):
-            raise ValueError(
-                f"grads[{name!r}] is {given[name][1]}{list(given[name][0])}, "
-                f"but params[{name!r}] is {dtype}{list(shape)}"
-            )
-
-
-def _refuse_other_state(slot: str, state: Arrays, layout: _Layout) -> None:
-    """Raises unless the state has one array for each parameter, of the shape and dtype in ``layout``."""
-    missing = [name for name, _, _ in layout if name not in state]
-    extra = [name for name in state if name not in {name for name, _, _ in layout}]
-    if missing or extra:
-        raise ValueError(f"the optimizer's state {slot!r} is of other parameters: it {_names(missing, extra)}")
-    for name, shape, dtype in layout:
-        held = state[name]
-        if held.shape != shape or held.dtype != dtype:
-            raise ValueError(
-                f"the optimizer's state {slot!r} of {name!r} is {held.dtype}{list(held.shape)}, "
-                f"but the parameter needs {dtype}{list(shape)}"
-            )

@@ -8,6 +8,7 @@ formulas θ is a parameter, g its gradient (plus weight_decay·θ) and η the le
 import math
 from typing import Any
 
+from kernels.loss_scale import SKIPPED
 from training.optimizer_base import Hyperparameter, Optimizer
 
 
@@ -128,6 +129,10 @@ class Adam(Optimizer):
     device_formula = (
         "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
     )
+    device_correction = (
+        f"step = calls - control[{SKIPPED}]; const auto c = sqrt(-expm1(step * log_beta2)); "
+        "const auto rate = lr * c / -expm1(step * log_beta1), scaled_eps = eps * c;"
+    )
     beta1 = Hyperparameter(below=1.0)
     beta2 = Hyperparameter(below=1.0)
     eps = Hyperparameter(positive=True)
@@ -162,9 +167,14 @@ class Adam(Optimizer):
 
     def _step_scalars(self) -> dict[str, float]:
         # m̂ / (√v̂ + eps) = m / (√v + eps·c) · c / (1 - beta1^t): the corrections cost no pass over the arrays.
-        c = math.sqrt(1.0 - self.beta2**self.t)
-        rate = self.lr * c / (1.0 - self.beta1**self.t)
+        c = math.sqrt(1.0 - self.beta2**self._steps)
+        rate = self.lr * c / (1.0 - self.beta1**self._steps)
         return {"rate": rate, "rate1": 1.0 - self.beta1, "rate2": 1.0 - self.beta2, "scaled_eps": self.eps * c}
+
+    def _scaled_scalars(self) -> dict[str, float]:
+        logs = {f"log_beta{i}": math.log(b) if b else -math.inf for i, b in ((1, self.beta1), (2, self.beta2))}
+        rates = {"rate1": 1.0 - self.beta1, "rate2": 1.0 - self.beta2}
+        return {"calls": self.t, "lr": self.lr, "eps": self.eps, **logs, **rates}
 
 
 class AdamW(Adam):
@@ -197,6 +207,9 @@ class AdamW(Adam):
 
     def _step_scalars(self) -> dict[str, float]:
         return super()._step_scalars() | {"decay_rate": self.lr * self.weight_decay}
+
+    def _scaled_scalars(self) -> dict[str, float]:
+        return super()._scaled_scalars() | {"decay_rate": self.lr * self.weight_decay}
 
 
 _BY_NAME: dict[str, type[Optimizer]] = {

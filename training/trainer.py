@@ -11,15 +11,19 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy
+
 from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
 from backend.arrays import HostCopy
+from kernels.loss_scale import SMALLEST
 from training.clipping import clip_gradients
 from training.data import Loader
 from training.network import Network, correct_count
+from training.precision import LossScaler
 
 STEP, DATA, UPDATE, EVALUATE = (
     profiling.Range("step", "step"),
@@ -38,7 +42,8 @@ class EpochResult:
     """What an epoch came to. Losses are means over samples, accuracies shares from 0 to 1.
 
     ``loss`` and ``accuracy`` are those of the training batches as they were trained on, so they lag behind the
-    model at the epoch's end. ``seconds`` is the whole epoch, evaluation included.
+    model at the epoch's end. ``seconds`` is the whole epoch, evaluation included. ``skipped_steps`` are those of the
+    epoch that changed nothing since a scaled gradient overflowed; ``loss_scale`` is that at the epoch's end.
     """
 
     epoch: int
@@ -49,6 +54,8 @@ class EpochResult:
     lr: float
     seconds: float
     images_per_second: float
+    loss_scale: float = 1.0
+    skipped_steps: int = 0
 
     def as_dict(self) -> dict[str, float]:
         """The fields by name."""
@@ -79,6 +86,7 @@ class Trainer:
         epochs: at least 1.
         schedule: learning rate by step (0, 1, …); None leaves the optimizer's.
         clip_norm: gradients are scaled down to at most this global norm; None leaves them.
+        scaler: of the loss, for a network in float16; None leaves the loss as it is.
         patience: stops after so many epochs without a better test accuracy; None never.
         callbacks: see :class:`Callback`.
 
@@ -101,6 +109,7 @@ class Trainer:
         epochs: int = 20,
         schedule: Callable[[int], float] | None = None,
         clip_norm: float | None = None,
+        scaler: LossScaler | None = None,
         patience: int | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> None:
@@ -117,6 +126,7 @@ class Trainer:
         self.epochs = epochs
         self.schedule = schedule
         self.clip_norm = clip_norm
+        self.scaler = scaler
         self.patience = patience
         self.callbacks = list(callbacks)
         self.history: list[EpochResult] = []
@@ -184,6 +194,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> EpochResult:
         start = time.perf_counter()
+        _, skipped_before = self._loss_scale()
         self._losses.clear()
         self._totals = array_module(self.network.params.flat).zeros(3, "float64")
         with closing(self.train_loader.epoch(epoch - 1)) as batches:
@@ -193,7 +204,7 @@ class Trainer:
                     batch = next(batches, None)
                 if batch is None:
                     break
-                with STEP:
+                with STEP, self._overflow_is_no_warning():
                     self._train_step(*batch)
                 for callback in self.callbacks:
                     callback.on_step_end(self, self.step)
@@ -201,6 +212,13 @@ class Trainer:
         self._check_losses(wait=True)
         trained = time.perf_counter()
         loss_sum, correct, samples = asnumpy(self._totals)
+        loss_scale, skipped = self._loss_scale()
+        skipped -= skipped_before
+        if loss_scale <= SMALLEST:
+            raise NonFiniteError(
+                f"gradients are not finite at any loss scale down to {loss_scale:g}: {skipped} steps of epoch {epoch} "
+                "were skipped; a smaller learning rate, other first weights or float32 may help"
+            )
         test_loss, test_accuracy = self.evaluate(self.test_loader)
         if not math.isfinite(test_loss):
             place = self.network.find_non_finite(*self.test_loader.batch(0, 0)) or "the softmax loss itself"
@@ -217,19 +235,33 @@ class Trainer:
             float(self.optimizer.lr),
             time.perf_counter() - start,
             float(samples / (trained - start)),
+            loss_scale,
+            skipped,
         )
+
+    def _overflow_is_no_warning(self) -> AbstractContextManager:
+        """Under a loss scale an overflow is looked for, and dealt with."""
+        return nullcontext() if self.scaler is None else numpy.errstate(over="ignore", invalid="ignore")
+
+    def _loss_scale(self) -> tuple[float, int]:
+        """The scale of the loss and the steps skipped in all so far; waits for the device."""
+        return (1.0, 0) if self.scaler is None else self.scaler.read()
 
     def _train_step(self, x: Any, t: Any) -> None:
         network = self.network
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.step)
-        loss = network.step_gradients(x, t)
+        scaler = self.scaler
+        loss = network.step_gradients(x, t) if scaler is None else network.step_gradients(x, t, scaler.scale)
         self._losses.append((self.step, *self._place, copy_to_host(loss)))
         self._check_losses(wait=False)
         with UPDATE:
-            if self.clip_norm is not None:
-                clip_gradients(network.grads, self.clip_norm)
-            self.optimizer.update(network.params, network.grads)
+            if scaler is not None:
+                scaler.update(self.optimizer, network.params, network.grads, self.clip_norm)
+            else:
+                if self.clip_norm is not None:
+                    clip_gradients(network.grads, self.clip_norm)
+                self.optimizer.update(network.params, network.grads)
         self._totals[0] += loss * len(t)
         self._totals[1] += correct_count(network.last_layer.y, t)
         self._totals[2] += len(t)

@@ -66,6 +66,7 @@ def two_gpus(monkeypatch):
     module = active._module
     report = CudaReport(gpus=(Gpu(0, "Model T", "9.0", 1 << 30), Gpu(1, "Model A", "9.0", 1 << 30)))
     monkeypatch.setattr(active, "inspect_cuda", lambda: report)
+    monkeypatch.setattr(active.tf32, "apply", lambda _: None)
     monkeypatch.setattr(active, "_module", lambda device: module(device) if device.kind == "cpu" else library)
     return switched
 

@@ -80,6 +80,7 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
         "schedule": "warmup-cosine",
         "weight_decay": 0.05,
         "clip_norm": None,
+        "precision": "fp32",
         "patience": None,
         "seed": 1,
         "data_dir": None,

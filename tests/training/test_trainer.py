@@ -384,6 +384,8 @@ def test_results_as_a_dict():
         "lr": 0.1,
         "seconds": 2.0,
         "images_per_second": 25.0,
+        "loss_scale": 1.0,
+        "skipped_steps": 0,
     }
 
 

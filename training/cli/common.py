@@ -183,13 +183,3 @@ def check_fit(network: Network, data: Dataset) -> None:
             raise ValueError(f"the model does not take the images of {data.name}, {data.input_dim}: {error}") from error
         if network.classes != len(data.classes):
             raise ValueError(f"the model tells {network.classes} classes apart; {data.name} has {len(data.classes)}")
-
-
-def own_version() -> str:
-    """xpnet's version, or words where it runs from its source without being installed."""
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("xpnet")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,6 @@ import click
 
 from training.cli.common import (
     EVALUATION_BATCH,
-    Compute,
     Name,
     choose_compute,
     data_dir_option,
@@ -26,10 +23,10 @@ from training.cli.common import (
     device_option,
     load_data,
     model_names,
-    own_version,
     threads_option,
     user_errors,
 )
+from training.cli.provenance import describe
 
 if TYPE_CHECKING:
     from training.cli.report import Report
@@ -52,6 +49,7 @@ class Settings:
     schedule: str = "warmup-cosine"
     weight_decay: float | None = 0.05  # with another optimizer than this one, its own
     clip_norm: float | None = None
+    precision: str = "fp32"
     patience: int | None = None
     seed: int = 0
 
@@ -62,6 +60,12 @@ DEFAULTS = Settings()
 
 def _optimizer_names() -> Sequence[str]:
     from training.optimizers import NAMES
+
+    return NAMES
+
+
+def _precision_names() -> Sequence[str]:
+    from training.precision import NAMES
 
     return NAMES
 
@@ -95,6 +99,12 @@ def _schedule_names() -> Sequence[str]:
 )
 @click.option(
     "--clip-norm", type=click.FloatRange(min=0, min_open=True), help="Scale gradients down to at most this norm."
+)
+@click.option(
+    "--precision",
+    type=Name(_precision_names),
+    default=DEFAULTS.precision,
+    help="fp16: float16 with float32 master parameters and a loss scale; tf32: matrix products on tensor cores.",
 )
 @click.option(
     "--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better test accuracy."
@@ -187,23 +197,28 @@ def build_network(model: str, data: Dataset) -> Network:
 
 def build_trainer(settings: Settings, data: Dataset) -> Trainer:
     """Everything that the settings describe, ready to train; the same for the same seed, bit for bit."""
-    from backend import random
+    from backend import allow_tf32, random
     from training import optimizers, schedules
     from training.data import Loader
+    from training.precision import LossScaler
     from training.trainer import Trainer
 
+    allow_tf32(settings.precision == "tf32")
+    half = settings.precision == "fp16"
+    dtype = "float16" if half else "float32"
     random.seed(settings.seed)
-    network = build_network(settings.model, data)
-    train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed)
+    network = build_network(settings.model, data).astype(dtype)
+    train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
     return Trainer(
         network,
         train_loader,
-        Loader(data.test_images, data.test_labels, EVALUATION_BATCH, shuffle=False),
+        Loader(data.test_images, data.test_labels, EVALUATION_BATCH, shuffle=False, dtype=dtype),
         optimizer,
         epochs=settings.epochs,
         schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
         clip_norm=settings.clip_norm,
+        scaler=LossScaler() if half else None,
         patience=settings.patience,
     )
 
@@ -259,40 +274,3 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
     }
     for name, figure in drawn.items():
         figures.save(figure, folder.figure(name))
-
-
-def describe(
-    settings: Settings, trainer: Trainer, compute: Compute, data: Dataset, data_dir: Path | None
-) -> dict[str, Any]:
-    """What ``config.json`` says: enough to repeat the run, and on what it ran."""
-    import numpy
-
-    from backend import inspect_cuda
-    from training.cli.devices import blas
-
-    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == compute.device.index), None)
-    on_gpu = compute.device.kind == "cuda" and gpu is not None
-    return {
-        "settings": {
-            **asdict(settings),
-            "lr": trainer.optimizer.lr,
-            "weight_decay": trainer.optimizer.weight_decay,
-            "data_dir": data_dir and str(data_dir),
-        },
-        "model": trainer.network.config,
-        "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
-        "device": {
-            "name": compute.device.name,
-            "model": gpu.model if on_gpu and gpu else None,
-            "no_gpu": compute.no_gpu,
-        },
-        "threads": compute.threads,
-        "blas": blas(),
-        "versions": {
-            "xpnet": own_version(),
-            "python": platform.python_version(),
-            "numpy": numpy.__version__,
-            "cupy": inspect_cuda().cupy_version or None,
-        },
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }

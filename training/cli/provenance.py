@@ -1,0 +1,62 @@
+"""Where a run comes from: its settings, and on what it ran."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.cli.common import Compute
+    from training.cli.train import Settings
+    from training.data import Dataset
+    from training.trainer import Trainer
+
+
+def describe(
+    settings: Settings, trainer: Trainer, compute: Compute, data: Dataset, data_dir: Path | None
+) -> dict[str, Any]:
+    """What ``config.json`` says: enough to repeat the run, and on what it ran."""
+    import numpy
+
+    from backend import inspect_cuda
+    from training.cli.devices import blas
+
+    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == compute.device.index), None)
+    on_gpu = compute.device.kind == "cuda" and gpu is not None
+    return {
+        "settings": {
+            **asdict(settings),
+            "lr": trainer.optimizer.lr,
+            "weight_decay": trainer.optimizer.weight_decay,
+            "data_dir": data_dir and str(data_dir),
+        },
+        "model": trainer.network.config,
+        "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
+        "device": {
+            "name": compute.device.name,
+            "model": gpu.model if on_gpu and gpu else None,
+            "no_gpu": compute.no_gpu,
+        },
+        "threads": compute.threads,
+        "blas": blas(),
+        "versions": {
+            "xpnet": own_version(),
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "cupy": inspect_cuda().cupy_version or None,
+        },
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def own_version() -> str:
+    """xpnet's version, or words where it runs from its source without being installed."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("xpnet")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

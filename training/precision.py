@@ -1,0 +1,79 @@
+"""Training in float16: the scale of the loss, and what goes with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from backend import asnumpy
+from backend.active import xp
+from kernels import loss_scale
+from training.clipping import gradient_norm
+
+NAMES = ("fp32", "tf32", "fp16")
+"""``fp32``: all in float32. ``tf32``: the same, but matrix products round their operands to TF32 (10 bits of
+fraction) for a GPU's tensor cores. ``fp16``: activations, gradients and the parameters in use are float16; sums and the
+optimizer's master parameters are float32, and the loss is scaled."""
+
+
+class LossScaler:
+    """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2): keeps small gradients from vanishing in float16.
+
+    >>> scaler = LossScaler()
+    >>> network.step_gradients(x, t, scaler.scale)
+    >>> scaler.update(optimizer, network.params, network.grads)
+
+    Whether a gradient overflowed is found and acted on where the gradients lie: nothing waits for the device. The
+    optimizer's step is skipped then, and the scale halved; after ``growth_interval`` steps without, it is doubled.
+
+    Args:
+        scale: the first one; a power of two, so that to multiply and divide by it is exact.
+        growth_interval: steps.
+
+    Raises:
+        ValueError: the scale is no power of two from 2⁻²⁴ to 2²⁴, or the interval not positive.
+    """
+
+    def __init__(self, scale: float = 2.0**16, growth_interval: int = 2000) -> None:
+        if not loss_scale.SMALLEST <= scale <= loss_scale.LARGEST or math.frexp(scale)[0] != 0.5:
+            raise ValueError(f"a loss scale is a power of two from 2^-24 to 2^24, not {scale}")
+        if growth_interval < 1:
+            raise ValueError(f"growth_interval is at least 1 step, not {growth_interval}")
+        self.growth_interval = growth_interval
+        self.control = loss_scale.control(scale, xp)
+
+    @property
+    def scale(self) -> Any:
+        """What the loss is multiplied by: a 0-d float32 array on the device."""
+        return self.control[loss_scale.SCALE]
+
+    def update(self, optimizer: Any, params: Any, grads: Any, clip_norm: float | None = None) -> None:
+        """A step of ``optimizer`` with scaled gradients, which stay as they are; skipped where one is not finite.
+
+        Args:
+            optimizer: a :class:`training.optimizer_base.Optimizer`.
+            params: as the optimizer takes them.
+            grads: of the loss times :attr:`scale`.
+            clip_norm: the unscaled gradients are scaled down to at most this global norm; None leaves them.
+        """
+        flat = getattr(grads, "flat", None)
+        for gradient in grads.values() if flat is None else [flat]:
+            loss_scale.find_overflow(gradient, self.control)
+        if clip_norm is not None:
+            loss_scale.limit_norm(gradient_norm(grads), clip_norm, self.control)
+        optimizer.update(params, grads, self.control)
+        loss_scale.adjust(self.control, self.growth_interval)
+
+    def read(self) -> tuple[float, int]:
+        """The scale and how many steps were skipped in all. Waits for the device."""
+        control = asnumpy(self.control)
+        return float(control[loss_scale.SCALE]), int(control[loss_scale.SKIPPED])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a bitwise resume needs: the control, copied, on the device."""
+        return {"control": self.control.copy()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave, from any device."""
+        self.control[...] = xp.asarray(asnumpy(saved["control"]))
