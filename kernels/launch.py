@@ -103,6 +103,9 @@ class Kernel:
     def compiled(self, t: str, wide: bool) -> Any:
         """The kernel for numbers of dtype ``t`` as CuPy's RawKernel, compiled; CuPy keeps the result on disk.
 
+        The kernels of a file have one text, which CuPy compiles and loads for the first of them: it knows texts, not
+        names.
+
         Raises:
             KernelError: it does not compile, or the compiler is missing.
         """
@@ -113,6 +116,11 @@ class Kernel:
             kernel.compile()
         except cupy.cuda.compiler.CompileException as error:
             raise KernelError(f"kernel {self.name} in {self.file} for {t} does not compile:\n{error}") from error
+        except (ImportError, RuntimeError) as error:
+            if hasattr(error, "status"):  # the driver's own
+                raise
+            where = f"kernel {self.name} in {self.file} cannot be compiled here"
+            raise KernelError(f"{where}: {error}; xpnet devices says what to install") from error
         return kernel
 
     def code(self, t: str, wide: bool) -> str:

@@ -1,14 +1,15 @@
 """Every kernel compiles, for every architecture, to what the table says. Needs NVRTC, and neither driver nor GPU.
 
-After a change of kernels, ``PYTHONPATH=. python tests/support/nvrtc.py`` writes the table ``resources.json`` anew: its
-diff shows what the change costs.
+After a change of kernels, ``PYTHONPATH=. python tests/support/nvrtc.py`` writes the table
+``kernels/resources.json`` anew: its diff shows what the change costs.
 """
 
-import cuda_sources
 import nvrtc
 import pytest
 
-KERNELS = [(file, kernel) for file in cuda_sources.files() for kernel in cuda_sources.kernels_of(file)]
+from kernels import catalog
+
+KERNELS = [(file, kernel) for file in catalog.files() for kernel in catalog.kernels_of(file)]
 
 # Kernels that add atomically, on purpose. Every other has one writer for every place.
 ATOMIC = {"col2im_scatter"}
@@ -45,10 +46,10 @@ def test_every_file_compiles_without_a_warning(architecture, results):
 
 @pytest.mark.parametrize("kernel", [kernel for _, kernel in KERNELS])
 def test_registers_and_memory(kernel, of_kernel):
-    rows, known = nvrtc.read_table()["kernels"], nvrtc.read_table()["compiler"]
+    rows, known = catalog.read_table()["kernels"], catalog.read_table()["compiler"]
     found = []
     for (variant, architecture), result in of_kernel[kernel].items():
-        name, use = nvrtc.row(kernel, variant), result.uses[kernel]
+        name, use = catalog.row_name(kernel, variant), result.uses[kernel]
         if use.spilled:
             found.append(f"{name} on sm_{architecture}: spills {use.spilled} bytes")
         if name not in rows or str(architecture) not in rows[name]["registers"]:
@@ -59,14 +60,16 @@ def test_registers_and_memory(kernel, of_kernel):
 
 
 def test_table_is_of_these_kernels():
-    rows = nvrtc.read_table()["kernels"]
+    rows = catalog.read_table()["kernels"]
     expected = {
-        nvrtc.row(kernel, variant) for variant in cuda_sources.variants()
-        for kernel in cuda_sources.kernels_of(variant.file)
+        catalog.row_name(kernel, variant) for variant in catalog.variants()
+        for kernel in catalog.kernels_of(variant.file)
     }  # fmt: skip
     assert set(rows) == expected, f"the table is stale: {nvrtc.COMMAND}"
     assert all(set(entry["registers"]) == set(map(str, nvrtc.ARCHITECTURES)) for entry in rows.values())
-    assert nvrtc.read_table()["options"] == list(nvrtc.CUPY_OPTIONS), f"made with other options: {nvrtc.COMMAND}"
+    stale = [file for file in catalog.files() if catalog.read_table()["sources"].get(file) != catalog.digest(file)]
+    assert not stale, f"the table is of another text of these: {nvrtc.COMMAND}"
+    assert catalog.read_table()["options"] == list(nvrtc.CUPY_OPTIONS), f"made with other options: {nvrtc.COMMAND}"
 
 
 @pytest.mark.parametrize("kernel", [kernel for _, kernel in KERNELS])
@@ -117,12 +120,12 @@ def test_warnings_and_errors_are_seen():
 
 
 def test_growth_is_seen():
-    entry = {"shared": 0, "stack": 0, "registers": {"80": 40}}
+    entry = dict.fromkeys(nvrtc.BYTES, 0) | {"registers": {"80": 40}}
     assert not nvrtc.growth("k", entry, 80, nvrtc.Use(44, 0, 0, 0))
     assert nvrtc.growth("k", entry, 80, nvrtc.Use(45, 0, 0, 0)) == ["k on sm_80: 45 registers, the table has 40"]
-    small = {"shared": 0, "stack": 0, "registers": {"80": 8}}
+    small = entry | {"registers": {"80": 8}}
     assert not nvrtc.growth("k", small, 80, nvrtc.Use(10, 0, 0, 0))
-    assert len(nvrtc.growth("k", small, 80, nvrtc.Use(11, 4, 4, 0))) == 3
+    assert len(nvrtc.growth("k", small, 80, nvrtc.Use(11, 4, 4, 4))) == 4
 
 
 # -- CuPy's own options ---------------------------------------------------------------------------------------

@@ -1,15 +1,12 @@
 """The launcher: what it reads from a source, what it refuses, and when it compiles."""
 
 import importlib.resources
-import os
 import re
-import subprocess
-import sys
-import uuid
 
 import numpy as np
 import pytest
 from checks import assert_same, whole
+from kernel_cache import compiled_in_a_new_process
 
 import backend
 from backend import asnumpy, xp
@@ -195,44 +192,30 @@ def test_a_kernel_that_does_not_compile_shows_the_compilers_words_and_the_line()
     assert '"zero" is undefined' in message
 
 
-PROGRAM = """
-import backend, kernels.col2im, sys
-assert "cupy" not in sys.modules, "importing kernels touched CuPy"
-from kernels.window import Window
-backend.use("cuda")
-import cupy
-compiler, compiled = cupy.cuda.compiler, []
-nvrtc = compiler._compile_using_nvrtc_no_warning
+@pytest.mark.gpu
+def test_without_the_compilers_library_it_says_where_to_look(monkeypatch):
+    from cupy.cuda import compiler
 
-def watched(source, *rest, **options):
-    compiled.append("col2im" in source)
-    return nvrtc(source, *rest, **options)
+    def missing():
+        raise RuntimeError('Failure finding "libnvrtc.so.12"')
 
-compiler._compile_using_nvrtc_no_warning = watched
-# A comment of this test's own: CuPy's cache cannot know this source from before.
-gather = kernels.col2im._GATHER
-gather.__dict__["source"] = gather.source + "// " + sys.argv[1]
-kernels.col2im.col2im(cupy.ones((4, 4), "float32"), (1, 1, 3, 3), Window(2))
-print(sum(compiled))
-"""
+    kernel = Kernel("col2im.cu", "col2im_gather")
+    kernel.__dict__["source"] = kernel.source + "// not compiled before\n"
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", missing)
+    with backend.use("cuda"), pytest.raises(KernelError) as caught:
+        kernel.compiled("float32", False)
+    assert str(caught.value) == (
+        "kernel col2im_gather in col2im.cu cannot be compiled here: "
+        'Failure finding "libnvrtc.so.12"; xpnet devices says what to install'
+    )
 
 
 @pytest.mark.gpu
-def test_a_second_process_compiles_nothing():
-    environment = {**os.environ, "XPNET_DEVICE": "cpu"}
-    unique = uuid.uuid4().hex
-
-    def compiled():
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, unique],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout)
-
-    assert compiled() == 1
-    assert compiled() == 0
+def test_a_second_process_compiles_nothing(tmp_path):
+    """And the first compiles a file once, for two of its kernels."""
+    first = compiled_in_a_new_process(tmp_path)
+    assert sorted(name for name in first if name.endswith(".cu")) == ["col2im.cu", "pooling.cu"]
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == len(first)
+    assert compiled_in_a_new_process(tmp_path) == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files

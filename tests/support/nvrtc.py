@@ -16,7 +16,7 @@ from ctypes.util import find_library
 from pathlib import Path
 from typing import NamedTuple
 
-import cuda_sources
+from kernels import catalog
 
 ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
 
@@ -24,7 +24,8 @@ ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
 # includes, and the architecture. A test with marker gpu compares it with what CuPy really passes.
 CUPY_OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 
-TABLE = Path(__file__).parent.parent / "cuda" / "resources.json"
+TABLE = Path(catalog.__file__).parent / "resources.json"
+BYTES = ("shared", "stack", "spilled")
 COMMAND = "PYTHONPATH=. python tests/support/nvrtc.py"
 MISSING = "NVRTC is not installed: the kernels are not compiled (pip install nvidia-cuda-nvrtc-cu12; no GPU needed)"
 
@@ -96,15 +97,10 @@ def build(code, architecture):
 
 def build_all(architectures):
     """Every variant of every file for every architecture: {(variant, architecture): Result}."""
-    jobs = [(variant, architecture) for variant in cuda_sources.variants() for architecture in architectures]
-    codes = {variant: variant.code for variant in cuda_sources.variants()}
+    jobs = [(variant, architecture) for variant in catalog.variants() for architecture in architectures]
+    codes = {variant: variant.code for variant in catalog.variants()}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the compiler runs without the GIL
         return dict(zip(jobs, pool.map(lambda job: build(codes[job[0]], job[1]), jobs), strict=True))
-
-
-def row(kernel, variant):
-    """The name of a kernel's row in the table."""
-    return f"{kernel} {variant.dtype} {64 if variant.wide else 32}-bit"
 
 
 def table(results):
@@ -112,9 +108,8 @@ def table(results):
     rows = {}
     for (variant, architecture), result in results.items():
         for kernel, use in result.uses.items():
-            entry = rows.setdefault(row(kernel, variant), {"shared": 0, "stack": 0, "registers": {}})
-            entry["shared"] = max(entry["shared"], use.shared)
-            entry["stack"] = max(entry["stack"], use.stack)
+            entry = rows.setdefault(catalog.row_name(kernel, variant), dict.fromkeys(BYTES, 0) | {"registers": {}})
+            entry |= {what: max(entry[what], getattr(use, what)) for what in BYTES}
             entry["registers"][str(architecture)] = use.registers
     return rows
 
@@ -126,9 +121,9 @@ def growth(name, entry, architecture, use):
     if use.registers > max(1.1 * known, known + 2):
         found.append(f"{name} on sm_{architecture}: {use.registers} registers, the table has {known}")
     found += [
-        f"{name} on sm_{architecture}: {now} bytes of {what}, the table has {entry[what]}"
-        for what, now in (("shared", use.shared), ("stack", use.stack))
-        if now > 1.1 * entry[what]
+        f"{name} on sm_{architecture}: {getattr(use, what)} bytes {what}, the table has {entry[what]}"
+        for what in BYTES
+        if getattr(use, what) > 1.1 * entry[what]
     ]
     return found
 
@@ -148,15 +143,11 @@ def write_table():
     failed = [f"{variant} sm_{at}: {line}" for (variant, at), result in results.items() for line in result.complaints]
     if failed:
         raise SystemExit("\n".join(failed))
-    head = json.dumps({"compiler": version(), "options": CUPY_OPTIONS})
+    sources = {file: catalog.digest(file) for file in catalog.files()}
+    head = json.dumps({"compiler": version(), "options": CUPY_OPTIONS, "sources": sources})
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(table(results).items()))
     TABLE.write_text(f'{head[:-1]}, "kernels": {{\n{lines}\n}}}}\n')
     print(f"{TABLE}: {len(table(results))} rows by NVRTC {version()}")
-
-
-def read_table():
-    """The table that is checked in."""
-    return json.loads(TABLE.read_text())
 
 
 def _complaints(log, failed):

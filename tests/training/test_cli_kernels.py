@@ -1,0 +1,222 @@
+"""``xpnet kernels``: the list, with and without a GPU, and compiling ahead."""
+
+import importlib.resources
+import json
+import re
+
+import pytest
+from command_line import xpnet
+from fresh import fresh
+from kernel_cache import cache_of, compiled_in_a_new_process
+
+import backend
+from backend import CudaReport
+from kernels import catalog
+from kernels.launch import Kernel, KernelError
+from training.cli import kernels as commands
+
+FOLDER = importlib.resources.files("kernels")
+SOURCES = {path.name: path.read_text() for path in FOLDER.iterdir() if path.name.endswith(".cu")}
+KERNELS = [name for text in SOURCES.values() for name in re.findall(r"__global__ void (\w+)", text)]
+EVERY = {(k, t, bits) for k in KERNELS for t in ("float16", "float32", "float64") for bits in (32, 64)}
+
+
+@pytest.fixture
+def _no_gpu(monkeypatch):
+    monkeypatch.setattr("backend.active.inspect_cuda", lambda: CudaReport(problem="no card", remedy="buy one"))
+    with backend.use("cpu"):
+        yield
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of compiled kernels; its folder."""
+    from cupy.cuda import compiler
+
+    monkeypatch.setattr(compiler, "_kernel_cache_backend", cache_of(tmp_path))
+    return tmp_path
+
+
+def listed(*arguments):
+    result = xpnet("kernels", "--json", *arguments)
+    assert (result.code, result.err) == (0, "")
+    return json.loads(result.out)
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_the_list_has_every_kernel_and_fits_the_terminal():
+    result = xpnet("kernels")
+    assert (result.code, result.err) == (0, "")
+    heading, names, *lines, end = result.out.splitlines()
+    assert heading.startswith(f"NVRTC {catalog.read_table()['compiler']}, 32-bit indices; ")
+    assert names.split()[:2] == ["kernel", "dtype"]
+    assert names.split()[-3:] == ["shared", "spills", "compiled"]
+    assert sorted(line.split()[0] for line in lines) == sorted(KERNELS * 3)
+    assert {len(line.split()) for line in lines} == {len(names.split())}
+    assert max(map(len, [heading, names, *lines])) <= 110
+    assert {line.split()[-1] for line in lines} == {"-"}
+    assert end == "no GPU: cuda:0 cannot be used: no card; remedy: buy one"
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_json_has_what_the_table_has():
+    found, table = listed(), catalog.read_table()
+    assert {(row["kernel"], row["dtype"], row["index_bits"]) for row in found["kernels"]} == EVERY
+    assert len(found["kernels"]) == len(EVERY)
+    for row in found["kernels"]:
+        entry = table["kernels"][f"{row['kernel']} {row['dtype']} {row['index_bits']}-bit"]
+        assert entry == {name: row[name] for name in ("shared", "stack", "spilled", "registers")}
+        assert row["compiled"] is None
+        assert f"void {row['kernel']}(" in SOURCES[row["file"]]
+    assert (found["gpu"], found["build"]) == (None, None)
+    assert found["problem"] == "no GPU: cuda:0 cannot be used: no card; remedy: buy one"
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_a_changed_file_has_no_figures(monkeypatch):
+    """Figures of another text would be wrong; those of other files stand. A comment changes nothing."""
+    original = Kernel.source.func
+    added = {"pooling.cu": "\n__device__ int more;\n", "col2im.cu": "\n// more\n"}
+    monkeypatch.setattr(Kernel, "source", property(lambda kernel: original(kernel) + added.get(kernel.file, "")))
+    assert {row["file"] for row in listed()["kernels"] if row["registers"] is None} == {"pooling.cu"}
+    out = xpnet("kernels").out
+    assert "no figures for pooling.cu: new, or changed since they were taken\n" in out
+    pooled = [line.split() for line in out.splitlines() if line.startswith("max_pool ")]
+    assert [set(words[2:]) for words in pooled] == [{"-"}] * 3
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_building_without_a_gpu_is_an_error_in_one_line():
+    for arguments in (["--build"], ["--build", "--json"]):
+        result = xpnet("kernels", *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert result.err == "Error: cuda:0 cannot be used: no card; remedy: buy one\n"
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cpu", "kernels are compiled for cuda or cuda:<index>, not for 'cpu'"),
+        ("auto", "kernels are compiled for cuda or cuda:<index>, not for 'auto'"),
+        ("cuda:x", "'cuda:<index>', not 'cuda:x'"),
+    ],
+)
+def test_another_device_is_refused(device, words):
+    for arguments in ([], ["--build"]):
+        result = xpnet("kernels", "--device", device, *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.endswith(f"{words}\n")
+
+
+def test_the_list_imports_nothing_heavy():
+    program = """
+import sys
+from training.cli import main
+try:
+    main(["kernels"])
+except SystemExit:
+    print(sorted({"matplotlib", "PIL", "pooch", "tqdm", "safetensors", "layers"} & set(sys.modules)))
+"""
+    assert fresh(program).splitlines()[-1] == "[]"
+
+
+def test_building_shows_how_far_it_is_on_a_terminal_alone(monkeypatch, capsys):
+    shown, seen = catalog.variants()[:3], []
+    monkeypatch.setattr(catalog.Variant, "compile", lambda variant: seen.append(variant))
+    commands._compile(shown)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    commands._compile(shown)
+    assert f"{shown[-1]}:  67%" in capsys.readouterr().err
+    assert seen == shown * 2
+
+
+@pytest.mark.gpu
+def test_build_compiles_all_for_the_processes_after(cache):
+    assert not any(row["compiled"] for row in listed()["kernels"])
+    count = len(catalog.variants())
+    first = xpnet("kernels", "--build")
+    assert (first.code, first.err) == (0, "")
+    variants = r"variants \(file, dtype, width of indices\)"
+    assert re.fullmatch(rf"{count} {variants} compiled in \d+\.\d s; 0 were compiled already\n", first.out)
+    *lines, end = xpnet("kernels").out.splitlines()[2:]
+    assert {line.split()[-1] for line in lines} == {"yes"}
+    assert re.fullmatch(rf"cuda:0, sm_\d+: {count} of {count} {variants} are compiled", end)
+    again = listed("--build")
+    assert (again["build"]["compiled"], again["build"]["already"]) == (0, count)
+    assert all(row["compiled"] for row in again["kernels"])
+    assert set(compiled_in_a_new_process(cache)) <= {"CuPy's own"}
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cache")
+def test_what_is_compiled_is_told_apart(monkeypatch):
+    """By file, dtype and width, whichever of a file's kernels was used; and asking compiles nothing."""
+    from cupy.cuda import compiler
+
+    with backend.use("cuda"):
+        Kernel("pooling.cu", catalog.kernels_of("pooling.cu")[-1]).compiled("float64", True)
+    monkeypatch.setattr(compiler, "_compile_using_nvrtc_no_warning", lambda *_, **__: pytest.fail("compiled"))
+    found = listed()
+    compiled = [row for row in found["kernels"] if row["compiled"]]
+    assert {(row["file"], row["dtype"], row["index_bits"]) for row in compiled} == {("pooling.cu", "float64", 64)}
+    assert [row["kernel"] for row in compiled] == list(catalog.kernels_of("pooling.cu"))
+    assert found["problem"] is None
+    assert re.fullmatch(r"cuda:0, sm_\d+", found["gpu"])
+    *_, end = xpnet("kernels").out.splitlines()
+    assert "are compiled; xpnet kernels --build compiles the rest" in end
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cache")
+def test_a_kernel_that_does_not_compile_is_an_error(monkeypatch):
+    original, file = Kernel.source.func, catalog.files()[0]
+    name = catalog.kernels_of(file)[0]
+    monkeypatch.setattr(Kernel, "source", property(lambda kernel: original(kernel) + "wrong"))
+    result = xpnet("kernels", "--build")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"Error: kernel {name} in {file} for float16 does not compile:\n")
+    assert f"{file}({1 + SOURCES[file].count(chr(10))})" in result.err
+
+
+@pytest.mark.gpu
+def test_a_damaged_entry_counts_as_not_compiled(cache):
+    """As CuPy has it, which would compile it again."""
+    variant = catalog.variants()[0]
+    with backend.use("cuda"):
+        variant.compile()
+        assert catalog.cached([variant]) == {variant}
+        for path in cache.iterdir():
+            path.write_bytes(path.read_bytes()[:-1])
+        assert catalog.cached([variant]) == set()
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cache")
+def test_without_a_cache_on_disk_there_is_a_problem(monkeypatch):
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")
+    problem = "CuPy does not ask its cache on disk for kernels: is CUPY_CACHE_IN_MEMORY set?"
+    assert listed()["problem"] == problem
+    assert xpnet("kernels").out.splitlines()[-1] == problem
+    result = xpnet("kernels", "--build")
+    assert (result.code, result.out, result.err) == (2, "", f"Error: {problem}\n")
+
+
+@pytest.mark.gpu
+def test_a_cupy_that_does_not_let_itself_be_asked(monkeypatch):
+    import cupy
+    from cupy.cuda import compiler
+
+    monkeypatch.delattr(compiler, "_set_kernel_cache_backend")
+    with backend.use("cuda"), pytest.raises(KernelError, match=f"CuPy {cupy.__version__} does not let its cache"):
+        catalog.cached(catalog.variants())
+
+
+@pytest.mark.gpu
+def test_cupys_own_cache_is_back_after_asking():
+    from cupy.cuda import compiler
+
+    before = compiler._kernel_cache_backend
+    with backend.use("cuda"):
+        catalog.cached(catalog.variants()[:2])
+    assert compiler._kernel_cache_backend is before
