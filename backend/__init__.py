@@ -6,13 +6,16 @@ until the first array is made.
 
 from backend import profiling, random, threads, workspace
 from backend.active import allow_tf32, current_device, use, xp
-from backend.arrays import array_module, asarray, asnumpy, copy_to_host, require_active, synchronize
+from backend.arrays import array_module, asarray, asnumpy, require_active, synchronize
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
+from backend.transfer import HostCopy, Upload, copy_to_host, upload
 
 __all__ = [
     "CudaReport",
     "Device",
     "DeviceError",
+    "HostCopy",
+    "Upload",
     "allow_tf32",
     "array_module",
     "asarray",
@@ -25,6 +28,7 @@ __all__ = [
     "require_active",
     "synchronize",
     "threads",
+    "upload",
     "use",
     "workspace",
     "xp",

@@ -5,7 +5,6 @@ process that has not imported CuPy.
 """
 
 import sys
-from collections import deque
 from typing import Any
 
 import numpy
@@ -72,45 +71,6 @@ def synchronize() -> None:
     """Waits until the active device has done all that it was given. A CPU has, always."""
     if current_device().kind == "cuda":
         xp.cuda.Device().synchronize()
-
-
-class HostCopy:
-    """A copy to the host that may still be under way. Made by :func:`copy_to_host`."""
-
-    def __init__(self, host: numpy.ndarray, event: Any = None) -> None:
-        self._host = host
-        self._event = event
-
-    @property
-    def done(self) -> bool:
-        """Whether the copy has arrived; never waits."""
-        return self._event is None or self._event.done
-
-    def get(self) -> numpy.ndarray:
-        """The copy; waits for it if it is still under way."""
-        if not self.done:
-            self._event.synchronize()
-        return self._host
-
-
-def copy_to_host(array: Any) -> HostCopy:
-    """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU."""
-    library = array_module(array)
-    if library is numpy:
-        return HostCopy(numpy.array(array))
-    pinned = library.cuda.alloc_pinned_memory(max(array.nbytes, 1))
-    host = numpy.frombuffer(pinned, array.dtype, array.size).reshape(array.shape)
-    array.get(out=host, blocking=False)
-    event = library.cuda.Event(disable_timing=True)
-    event.record()
-    # The device still writes: the host memory must not go back to its pool before it has, whoever drops the copy.
-    while _under_way and _under_way[0][1].done:
-        _under_way.popleft()
-    _under_way.append((host, event))
-    return HostCopy(host, event)
-
-
-_under_way: deque[tuple[numpy.ndarray, Any]] = deque()
 
 
 def _describe(array: Any) -> str:

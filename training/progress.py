@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, TextIO
 
-from backend.arrays import HostCopy
+from backend.transfer import HostCopy
 from training.trainer import Callback, EpochResult, Trainer
 
 REFRESH_SECONDS = 0.1

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
-from backend.arrays import HostCopy
+from backend.transfer import HostCopy
 from kernels.loss_scale import SMALLEST
 from training.clipping import clip_gradients
 from training.data import Loader

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, for_all, frozen, normal, variants, whole
+from checks import assert_same, for_all, normal, variants
 from hypothesis import strategies as st
 
 import backend
@@ -91,27 +91,3 @@ def test_synchronize_waits_for_the_work(device):
         x = x @ x / 64
     synchronize()
     assert float(x[0, 0]) == 1
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3, 4, 5)])
-def test_a_copy_to_the_host_is_a_copy_of_that_moment(device, shape):
-    x = whole(shape, seed=1)
-    expected = asnumpy(x).copy()
-    with frozen(x):
-        copy = copy_to_host(x)
-    x += 1
-    assert_same(copy.get(), expected)
-    assert copy.done
-    assert isinstance(copy.get(), np.ndarray)
-    assert not np.shares_memory(copy.get(), asnumpy(x))
-
-
-def test_a_copy_to_the_host_takes_any_layout(device):
-    x = normal((2, 3, 4, 5))
-    for name, view in variants(x):
-        np.testing.assert_array_equal(copy_to_host(view).get(), asnumpy(x), err_msg=name)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_copy_to_the_host_keeps_the_dtype(device, dtype):
-    assert_same(copy_to_host(xp.ones((3, 2), dtype)).get(), np.ones((3, 2), dtype))

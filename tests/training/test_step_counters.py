@@ -4,6 +4,7 @@ Counted on the emulated CUDA device; a real one does not count. The figures in `
 exactly: a launch more is a change to be looked at. To write them anew, run this file as a program on that device.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 
 import backend
 from backend import asarray, random
+from training.data import Loader, loader
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
 from training.optimizers import SGD, Adam
+from training.trainer import Callback, Trainer
 
 FIGURES = Path(__file__).with_name("launches_per_step.json")
 MODELS = {
@@ -53,6 +56,53 @@ def test_a_step_waits_for_nothing_and_launches_what_is_written_down(name):
     assert counters["d2h_calls"] == 0
     assert counters["h2d_calls"] == 0
     assert counters["kernel_launches"] == json.loads(FIGURES.read_text())[name]
+
+
+class CountSteps(Callback):
+    """The counters between the ends of two steps of the last epoch: what one step and its batch asked for."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_epoch_begin(self, trainer, epoch):
+        self.steps.clear()
+
+    def on_step_end(self, trainer, step):
+        import cuda_on_cpu
+
+        self.steps.append(cuda_on_cpu.counters())
+
+    def counted(self, name):
+        values = [counters[name] for counters in self.steps]
+        return [after - before for before, after in itertools.pairwise(values)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_steps_with_a_loader_copy_nothing_but_its_blocks_and_one_loss(monkeypatch, prefetch):
+    pytest.importorskip("cuda_on_cpu", reason="copies are counted on the emulated device only")
+    images = np.random.default_rng(0).integers(0, 256, (96, 1, 28, 28), dtype=np.uint8)
+    labels = np.arange(96) % 10
+    batch_bytes = 8 * 784 * 4
+    monkeypatch.setattr(loader, "BLOCK_BYTES", 3 * batch_bytes)  # 12 batches in 4 blocks
+    steps = CountSteps()
+    asynchronous = []
+    with backend.use("cuda") as device:
+        runtime = backend.xp.cuda.runtime
+        copy = runtime.memcpyAsync
+        monkeypatch.setattr(runtime, "memcpyAsync", lambda *call: asynchronous.append(call) or copy(*call))
+        load = Loader(images, labels, 8, prefetch=prefetch)
+        Trainer(SimpleConvNet(), load, Loader(images, labels, 96), Adam(), epochs=2, callbacks=[steps]).train()
+    assert sum(steps.counted("synchronizations")) == 0
+    assert steps.counted("d2h_calls") == [1] * 11  # the loss
+    assert steps.counted("d2h_bytes") == [4] * 11
+    # The first block was copied before the first step ended; with prefetch, so may others have been.
+    copied = sum(steps.counted("h2d_calls"))
+    assert copied == 6 if prefetch == 0 else copied <= 6
+    assert sum(steps.counted("h2d_bytes")) == copied // 2 * 24 * (784 + 4)
+    # Of both epochs, training and test: each of these copies ran on a stream of its own.
+    assert len(asynchronous) == 2 * (4 + 1) * 2
+    assert {call[-1] for call in asynchronous} == {backend.transfer._streams[device.index].ptr}
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Shuffled mini-batches, gathered on a background thread while the consumer computes."""
+"""Shuffled mini-batches, gathered on a background thread and copied to a GPU while the consumer computes."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from backend import asarray, asnumpy, profiling, random
+from backend import Upload, array_module, asnumpy, profiling, random, upload
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
@@ -113,10 +114,12 @@ class Loader:
 
         Yields:
             ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
-            channels-last memory; ``t`` int32 (n,). Both may be kept: they are never written to again.
+            channels-last memory; ``t`` int32 (n,). Both may be kept: they are never written to again. On a GPU they
+            are for the stream that is current as they are taken, and no host waits for them.
 
         Raises:
             ValueError: epoch is negative. An exception of the background thread is raised here as well.
+            RuntimeError: another device is active than the one that was when a block due now was begun.
         """
         return self._batches(self.order(epoch))
 
@@ -129,40 +132,62 @@ class Loader:
         if not 0 <= index < len(self):
             raise IndexError(f"an epoch has the batches 0 to {len(self) - 1}; there is no batch {index}")
         first = index * self.batch_size
-        return self._to_device(*self._gather(self.order(epoch)[first : first + self.batch_size]))
+        return self._load(self._upload(self.order(epoch)[first : first + self.batch_size])).get()
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
-        blocks = (order[first : first + self._block] for first in range(0, len(order), self._block))
+        blocks = (self._upload(order[first : first + self._block]) for first in range(0, len(order), self._block))
         if self.prefetch == 0:
             for block in blocks:
-                yield from self._split(*self._gather(block))
+                yield from self._split(*self._load(block).get())
             return
         pool = ThreadPoolExecutor(1, thread_name_prefix="xpnet-loader")
         try:
-            ahead: deque[Future] = deque(pool.submit(self._gather, block) for block in islice(blocks, self.prefetch))
-            while ahead:
-                x, t = ahead.popleft().result()
-                ahead.extend(pool.submit(self._gather, block) for block in islice(blocks, 1))
-                yield from self._split(x, t)
+            loading = deque(pool.submit(self._load, block) for block in islice(blocks, self.prefetch))
+            copying: deque[Upload] = deque()
+            while loading or copying:
+                x, t = (copying.popleft() if copying else loading.popleft().result()).get()
+                loading.extend(pool.submit(self._load, block) for block in islice(blocks, 1))
+                for batch in self._split(x, t):
+                    # Blocks are copied in this thread, whose streams the batches are used on, while these are used.
+                    while loading and _is_loaded(loading[0]):
+                        copying.append(loading.popleft().result().start())
+                    yield batch
         finally:  # also where the consumer leaves early: the generator is closed at its yield
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _split(self, x: np.ndarray, t: np.ndarray) -> Iterator[Batch]:
-        x, t = self._to_device(x, t)  # one copy for the block
+    def _split(self, x: Any, t: Any) -> Iterator[Batch]:
         for first in range(0, len(t), self.batch_size):
             yield x[first : first + self.batch_size], t[first : first + self.batch_size]
 
-    def _to_device(self, x: np.ndarray, t: np.ndarray) -> Batch:
-        x = asarray(x)
-        return x.transpose(0, 3, 1, 2) if self._is_image else x, asarray(t)
+    def _upload(self, indices: np.ndarray) -> Upload:
+        rows = self._rows
+        # uint8 images travel as they are, a quarter of the bytes; others in their final dtype.
+        dtype = rows.dtype if rows.dtype == np.uint8 else self.dtype
+        layout = (((len(indices), *rows.shape[1:]), dtype), ((len(indices),), self._labels.dtype))
+        return upload(layout, partial(self._gather, indices), self._finish)
 
-    def _gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _load(self, block: Upload) -> Upload:
         with profiling.range("load", category="data"):
-            x, t = self._rows.take(indices, axis=0), self._labels.take(indices)
-            if x.dtype == np.uint8:
-                # Not times 1/255, which differs in the last bit for some of the 256 values.
-                return np.divide(x, 255, dtype=self.dtype), t
-            return x.astype(self.dtype, copy=False), t
+            return block.write()
+
+    def _gather(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
+        # mode="clip", for indices that are never out of range: by default NumPy goes through a buffer.
+        if x.dtype == self._rows.dtype:
+            self._rows.take(indices, axis=0, out=x, mode="clip")
+        else:
+            x[...] = self._rows.take(indices, axis=0)
+        self._labels.take(indices, out=t, mode="clip")
+
+    def _finish(self, x: Any, t: Any) -> Batch:
+        if x.dtype == np.uint8:
+            # Not times 1/255, which differs in the last bit for some of the 256 values. Division does so nowhere:
+            # IEEE 754 has it rounded correctly on both devices, and no quotient is subnormal.
+            x = array_module(x).divide(x, 255, dtype=self.dtype)
+        return x.transpose(0, 3, 1, 2) if self._is_image else x, t
+
+
+def _is_loaded(block: Future[Upload]) -> bool:
+    return block.done() and block.exception() is None  # an exception is raised where the block is due
 
 
 def _check(images: np.ndarray, labels: np.ndarray, dtype: np.dtype) -> None:

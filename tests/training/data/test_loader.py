@@ -4,12 +4,14 @@ import contextlib
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import backend
 from backend import asarray, asnumpy, profiling, random
 from training.data import Loader, loader
 
@@ -116,17 +118,17 @@ def test_drop_last_drops_others_each_epoch():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pixels_are_divided_exactly(dtype):
+def test_pixels_are_divided_exactly(device, dtype):
     images = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
-    ((x, _),) = Loader(images, np.arange(4), 4, shuffle=False, dtype=dtype).epoch(0)
+    ((x, _),) = drain(Loader(images, np.arange(4), 4, shuffle=False, dtype=dtype).epoch(0))
     np.testing.assert_array_equal(x, images.astype(dtype) / 255, strict=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("given_dtype", DTYPES)
-def test_floating_images_are_only_cast(given_dtype, dtype):
+def test_floating_images_are_only_cast(device, given_dtype, dtype):
     images = np.linspace(-3, 700, 60).reshape(5, 2, 3, 2).astype(given_dtype)
-    ((x, t),) = Loader(images, np.arange(5), 9, shuffle=False, dtype=dtype).epoch(0)
+    ((x, t),) = drain(Loader(images, np.arange(5), 9, shuffle=False, dtype=dtype).epoch(0))
     np.testing.assert_array_equal(x, images.astype(dtype), strict=True)
     assert not np.shares_memory(x, images)
     assert t.tolist() == [0, 1, 2, 3, 4]
@@ -170,17 +172,17 @@ def test_batches_may_be_kept_and_made_again(device, monkeypatch, prefetch):
             np.testing.assert_array_equal(asnumpy(x), images[chosen].astype(np.float32) / 255)
 
 
-def test_gathers_ahead_on_a_thread_of_its_own(monkeypatch):
+def test_gathers_ahead_on_a_thread_of_its_own(device, monkeypatch):
     monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
     images, labels = numbered(10)
     load = Loader(images, labels, 1, shuffle=False, prefetch=2)
     gathered = [threading.Event() for _ in range(10)]
     threads, gather = set(), load._gather
 
-    def watch(indices):
+    def watch(indices, *host):
         threads.add(threading.current_thread().name)
         gathered[indices[0]].set()
-        return gather(indices)
+        gather(indices, *host)
 
     monkeypatch.setattr(load, "_gather", watch)
     for index, _ in enumerate(load.epoch(0)):
@@ -193,16 +195,16 @@ def test_gathers_ahead_on_a_thread_of_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_an_exception_of_the_thread_is_raised_in_the_consumer(monkeypatch, prefetch):
+def test_an_exception_of_the_thread_is_raised_in_the_consumer(device, monkeypatch, prefetch):
     monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
     images, labels = numbered(10)
     load = Loader(images, labels, 2, shuffle=False, prefetch=prefetch)
     gather = load._gather
 
-    def fail(indices):
+    def fail(indices, *host):
         if indices[0] == 4:
             raise MemoryError("no room for block 2")
-        return gather(indices)
+        gather(indices, *host)
 
     monkeypatch.setattr(load, "_gather", fail)
     batches = load.epoch(0)
@@ -213,7 +215,7 @@ def test_an_exception_of_the_thread_is_raised_in_the_consumer(monkeypatch, prefe
 
 
 @pytest.mark.parametrize("stop", [None, RuntimeError, KeyboardInterrupt], ids=["break", "error", "ctrl-c"])
-def test_leaving_early_stops_the_thread(monkeypatch, stop):
+def test_leaving_early_stops_the_thread(device, monkeypatch, stop):
     monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
     images, labels = numbered(100)
     load = Loader(images, labels, 2, prefetch=4)
@@ -277,15 +279,16 @@ def test_a_program_can_end_within_an_epoch():
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
-def test_epochs_can_run_side_by_side():
+def test_epochs_can_run_side_by_side(device):
     images, labels = numbered(40)
     load = Loader(images, labels, 3)
     pairs = list(zip(load.epoch(0), load.epoch(1), strict=True))
     for epoch in (0, 1):
-        assert np.concatenate([pair[epoch][1] for pair in pairs]).tolist() == load.order(epoch).tolist()
+        assert np.concatenate([asnumpy(pair[epoch][1]) for pair in pairs]).tolist() == load.order(epoch).tolist()
 
 
-def test_gathering_is_seen_by_a_profiler(monkeypatch):
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_gathering_and_copying_are_seen_by_a_profiler(device, monkeypatch, prefetch):
     ranges = []
 
     @contextlib.contextmanager
@@ -295,8 +298,76 @@ def test_gathering_is_seen_by_a_profiler(monkeypatch):
 
     monkeypatch.setattr(profiling, "range", record)
     images, labels = numbered(10)
-    drain(Loader(images, labels, 4).epoch(0))
-    assert ranges == [("load", "data")]  # three batches, one block
+    drain(Loader(images, labels, 4, prefetch=prefetch).epoch(0))
+    # Three batches, one block; a CPU copies nothing.
+    assert ranges == [("load", "data"), ("copy", "data")][: 1 if device.kind == "cpu" else 2]
+
+
+class AtOnce:
+    """A pool of threads that is never late: what is submitted has been done."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def shutdown(self, **_):
+        pass
+
+
+@pytest.mark.gpu
+def test_blocks_are_copied_while_those_before_them_are_used(monkeypatch):
+    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", AtOnce)
+    images, labels = numbered(12)
+    load = Loader(images, labels, 2, shuffle=False, prefetch=2)
+    with backend.use("cuda"):
+        from stream_order import StreamOrder
+
+        with StreamOrder().recording(monkeypatch) as order:
+            steps, seen = [], []
+            for index, (_, t) in enumerate(load.epoch(0)):
+                copies = [copy.number for copy in order.copies]
+                assert len(copies) == 2 * min(index + 3, 6)  # images and labels of this block and the next two
+                due, ahead = set(copies[: 2 * index + 2]), set(copies[2 * index + 2 :])
+                assert due <= order.follows()
+                assert not ahead & order.follows()
+                steps.append(order.operation())
+                seen.append(t)
+            # The copy of block 5 was begun before step 3: it runs beside steps 3 and 4.
+            assert set(steps) & order.copies[-1].follows == set(steps[:3])
+            assert order.waits_of_the_host == 0
+            assert np.concatenate([asnumpy(t) for t in seen]).tolist() == list(range(12))
+
+
+@pytest.mark.gpu
+def test_a_block_is_copied_as_bytes_and_converted_by_one_kernel():
+    cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="copies are counted on the emulated device only")
+    images, labels = numbered(64, (3, 4, 4))
+    load = Loader(images, labels, 8)
+    with backend.use("cuda"):
+        drain(load.epoch(0))
+        cuda_on_cpu.reset()
+        for _ in load.epoch(1):
+            pass
+        counters = cuda_on_cpu.counters()
+    assert (counters["h2d_calls"], counters["h2d_bytes"]) == (2, 64 * 48 + 64 * 4)
+    assert counters["kernel_launches"] == 1
+    assert counters["synchronizations"] == counters["d2h_calls"] == 0
+
+
+@pytest.mark.gpu
+def test_another_device_while_blocks_are_on_their_way_is_refused(monkeypatch):
+    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    images, labels = numbered(10)
+    with backend.use("cuda"):
+        batches = Loader(images, labels, 2).epoch(0)
+        next(batches)
+        with backend.use("cpu"), pytest.raises(RuntimeError, match=r"on their way to cuda.* taken while cpu is active"):
+            next(batches)
 
 
 IMAGES, LABELS = numbered(10)

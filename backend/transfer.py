@@ -1,0 +1,218 @@
+"""Copies that nobody waits for: batches to the device ahead of their use, results back to the host.
+
+What a copy reads and writes has to stay as it is until the device has done it, and the host does not wait to see
+that. So both ends are held here, beside the event that says when the copy is done, whoever else lets go of them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+
+from backend import profiling
+from backend.active import current_device, xp
+from backend.arrays import array_module
+
+Layout = Sequence[tuple[tuple[int, ...], Any]]
+"""(shape, dtype) of each array."""
+
+
+class HostCopy:
+    """A copy to the host that may still be under way. Made by :func:`copy_to_host`."""
+
+    def __init__(self, host: numpy.ndarray, event: Any = None) -> None:
+        self._host = host
+        self._event = event
+
+    @property
+    def done(self) -> bool:
+        """Whether the copy has arrived; never waits."""
+        return self._event is None or self._event.done
+
+    def get(self) -> numpy.ndarray:
+        """The copy; waits for it if it is still under way."""
+        if not self.done:
+            self._event.synchronize()
+        return self._host
+
+
+def copy_to_host(array: Any) -> HostCopy:
+    """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU."""
+    library = array_module(array)
+    if library is numpy:
+        return HostCopy(numpy.array(array))
+    host = _downloads.pinned(array.shape, array.dtype, library)
+    event = library.cuda.Event(disable_timing=True)
+    try:
+        array.get(out=host, blocking=False)
+    finally:
+        event.record()
+        _downloads.hold(event, host)
+    return HostCopy(host, event)
+
+
+class Upload:
+    """Arrays that are made on the host and used on the active device. Made by :func:`upload`.
+
+    Its three steps are taken in this order; one that has been left out is taken by the next. This is the CPU's way,
+    where the host is the device and nothing is copied.
+    """
+
+    def __init__(self, layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> None:
+        self._layout = layout
+        self._write = write
+        self._finish = finish
+        self._arrays: tuple | None = None
+        self._device = current_device()
+
+    def write(self) -> Upload:
+        """Makes the arrays in host memory. May run on a thread of its own: it asks nothing of a GPU."""
+        if self._arrays is None:
+            host = tuple(numpy.empty(shape, dtype) for shape, dtype in self._layout)
+            self._write(*host)
+            self._arrays = self._finish(*host)
+        return self
+
+    def start(self) -> Upload:
+        """Starts to copy them to the device; does not wait.
+
+        Raises:
+            RuntimeError: another device was made the active one since :func:`upload`.
+        """
+        if current_device() != self._device:
+            raise RuntimeError(
+                f"arrays on their way to {self._device} are taken while {current_device()} is active: change the "
+                "device before an epoch of batches is begun, or after it"
+            )
+        return self.write()
+
+    def get(self) -> tuple:
+        """The finished arrays, for use on the current stream. The host does not wait for them; the stream does.
+
+        Raises:
+            RuntimeError: as :meth:`start`.
+        """
+        self.start()
+        assert self._arrays is not None
+        return self._arrays
+
+
+class _CudaUpload(Upload):
+    """Pinned memory, copied on a stream of its own.
+
+    Invariants, with *main* for the stream that is current in :meth:`start` and :meth:`get`:
+
+    - The device arrays are allocated on main. CuPy's pool hands out freed memory in the order of the stream that it
+      was allocated on, so main may still read or write what was there before. The copying stream therefore waits for
+      an event which main records after the allocation, and main for one which the copying stream records after
+      the copy. Between the two, only the copy touches the memory; before and after, only main.
+    - An upload that is dropped on the way must not give its memory back to main or to the pool of pinned memory while
+      the copy uses it: both ends are held until the copy's event is done.
+    - Pinned memory is written anew only after that, and nobody waits for it: where all is in use, more is taken.
+    """
+
+    def __init__(self, layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> None:
+        super().__init__(layout, write, finish)
+        # Here, not in `write`: the current device is a matter of the thread, and this one has chosen it.
+        self._host: tuple | None = tuple(_uploads.pinned(shape, dtype, xp) for shape, dtype in layout)
+        self._written = False
+        self._staged: tuple | None = None
+        self._arrived: Any = None
+
+    def write(self) -> Upload:
+        if not self._written:
+            assert self._host is not None
+            self._write(*self._host)
+            self._written = True
+        return self
+
+    def start(self) -> Upload:
+        super().start()
+        if self._arrived is not None:
+            return self
+        assert self._host is not None
+        with profiling.range("copy", category="data"):
+            main, copying = xp.cuda.get_current_stream(), _copying_stream()
+            allocated, arrived = xp.cuda.Event(disable_timing=True), xp.cuda.Event(disable_timing=True)
+            staged = tuple(xp.empty(host.shape, host.dtype) for host in self._host)
+            allocated.record(main)
+            copying.wait_event(allocated)
+            try:
+                for array, host in zip(staged, self._host, strict=True):
+                    _copy(array, host, copying)
+            finally:  # also after an error or an interrupt: what has been started uses both ends
+                arrived.record(copying)
+                _uploads.hold(arrived, self._host, staged)
+            self._staged, self._arrived, self._host = staged, arrived, None
+        return self
+
+    def get(self) -> tuple:
+        self.start()
+        if self._arrays is None:
+            assert self._staged is not None
+            xp.cuda.get_current_stream().wait_event(self._arrived)
+            self._arrays, self._staged = self._finish(*self._staged), None
+        return self._arrays
+
+
+def upload(layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> Upload:
+    """Arrays for the active device, to be made on the host and copied ahead of their use.
+
+    Call it, ``start`` and ``get`` with the same device and the same stream current; ``write`` on any thread.
+
+    Args:
+        layout: shape and dtype of each host array.
+        write: takes the host arrays, uninitialised and C-contiguous, and fills them.
+        finish: takes the same arrays on the device and returns a tuple of those wanted, such as bytes made floats: the
+            fewer bytes are copied, the better. On a CPU it runs right after ``write``, in the same thread; on a GPU
+            its kernels are launched in ``get``. It may hand on its arguments; they are never written to again.
+    """
+    return (Upload if current_device().kind == "cpu" else _CudaUpload)(layout, write, finish)
+
+
+class _UnderWay:
+    """Copies of one direction, in the order of their start, and what each needs until it is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._copies: deque[tuple[Any, tuple]] = deque()
+
+    def hold(self, event: Any, *ends: Any) -> None:
+        """Keeps ``ends`` until ``event``, recorded after the copy, is done."""
+        with self._lock:
+            self._copies.append((event, ends))
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any, cupy: Any) -> numpy.ndarray:
+        """An uninitialised array in pinned memory: that of a copy which is done, where there is some."""
+        self._let_go()
+        size = math.prod(shape) * numpy.dtype(dtype).itemsize
+        memory = cupy.cuda.alloc_pinned_memory(max(size, 1))  # from CuPy's pool: to lock pages takes long
+        return numpy.ndarray(shape, dtype, memory)
+
+    def _let_go(self) -> None:
+        done = []  # freed outside the lock
+        with self._lock:
+            while self._copies and self._copies[0][0].done:
+                done.append(self._copies.popleft())
+
+
+_downloads, _uploads = _UnderWay(), _UnderWay()
+_streams: dict[int, Any] = {}  # by device
+
+
+def _copying_stream() -> Any:
+    """The current device's stream for uploads. Non-blocking: any other waits for the null stream, and that for it."""
+    device = xp.cuda.runtime.getDevice()
+    if device not in _streams:
+        _streams[device] = xp.cuda.Stream(non_blocking=True)
+    return _streams[device]
+
+
+def _copy(array: Any, host: numpy.ndarray, stream: Any) -> None:
+    runtime = xp.cuda.runtime
+    runtime.memcpyAsync(array.data.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice, stream.ptr)

@@ -1,0 +1,108 @@
+"""What is ordered before what on a device with several streams: records calls, and asks no clock.
+
+A device that runs everything at once, as an emulated one, shows no error of order; neither does a real one, most of
+the time. So the calls that order streams are recorded, and with them what each stream is thereby known to follow.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import cupy
+
+from backend import transfer
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy to the device: its number among the operations, both addresses, bytes, and what it follows for certain."""
+
+    number: int
+    source: int
+    target: int
+    size: int
+    stream: int
+    follows: frozenset
+
+
+class StreamOrder:
+    """Records events and copies between :meth:`recording`'s begin and end.
+
+    An operation is a number; an event is done when :meth:`finish` says so, and not before.
+
+    Attributes:
+        copies: every asynchronous copy to the device, in order.
+        waits_of_the_host: how often an event or stream was waited for on the host.
+    """
+
+    def __init__(self):
+        self.copies = []
+        self.waits_of_the_host = 0
+        self._operations = 0
+        self._known = {}  # stream → the operations that its next one follows
+        self._finished = set()
+        self._marks = {}  # event → the operations before it
+
+    @contextlib.contextmanager
+    def recording(self, monkeypatch):
+        """Replaces CuPy's events, new streams and copies by recorded ones; the block runs on a stream of its own."""
+        order, copy = self, cupy.cuda.runtime.memcpyAsync
+
+        class Event(cupy.cuda.Event):
+            def record(self, stream=None):
+                stream = stream or cupy.cuda.get_current_stream()
+                order._marks[self] = order._of(stream.ptr)
+                super().record(stream)
+
+            @property
+            def done(self):
+                return self not in order._marks or order._marks[self] <= order._finished
+
+            def synchronize(self):
+                order.waits_of_the_host += 1
+                super().synchronize()
+
+        class Stream(cupy.cuda.Stream):
+            def wait_event(self, event):
+                order._known[self.ptr] = order._of(self.ptr) | order._marks[event]
+                super().wait_event(event)
+
+            def synchronize(self):
+                order.waits_of_the_host += 1
+                super().synchronize()
+
+        def recorded_copy(target, source, size, kind, stream):
+            assert kind == cupy.cuda.runtime.memcpyHostToDevice
+            follows = order._of(stream)
+            order.copies.append(Copy(order._add(stream), source, target, size, stream, follows))
+            copy(target, source, size, kind, stream)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cupy.cuda, "Event", Event)
+            patch.setattr(cupy.cuda, "Stream", Stream)
+            patch.setattr(cupy.cuda.runtime, "memcpyAsync", recorded_copy)
+            patch.setattr(transfer, "_streams", {})  # one that is there already would not be recorded
+            patch.setattr(transfer, "_uploads", transfer._UnderWay())
+            with Stream(non_blocking=True):
+                yield self
+            cupy.cuda.runtime.deviceSynchronize()  # what is held until an event is done may go now
+
+    def operation(self):
+        """An operation on the current stream, such as a kernel that reads or writes an array. Returns its number."""
+        return self._add(cupy.cuda.get_current_stream().ptr)
+
+    def follows(self):
+        """The operations that the current stream's next one follows for certain."""
+        return self._of(cupy.cuda.get_current_stream().ptr)
+
+    def finish(self):
+        """The device has done all that it was given so far."""
+        self._finished = set(range(self._operations))
+
+    def _of(self, stream):
+        return self._known.get(stream, frozenset())
+
+    def _add(self, stream):
+        number = self._operations
+        self._operations += 1
+        self._known[stream] = self._of(stream) | {number}
+        return number
