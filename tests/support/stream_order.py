@@ -82,7 +82,8 @@ class StreamOrder:
             patch.setattr(cupy.cuda.runtime, "memcpyAsync", recorded_copy)
             patch.setattr(transfer, "_streams", {})  # one that is there already would not be recorded
             patch.setattr(transfer, "_uploads", transfer._UnderWay())
-            with Stream(non_blocking=True):
+            # Of a pool of its own: what earlier tests have freed there would be handed out as well.
+            with Stream(non_blocking=True), cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
                 yield self
             cupy.cuda.runtime.deviceSynchronize()  # what is held until an event is done may go now
 

@@ -36,7 +36,8 @@ class Loader:
         seed: of the shuffling, 0 ≤ seed < 2⁶⁴.
         drop_last: leave out a last batch that would be smaller than the others.
         dtype: of the batches: ``float16``, ``float32`` or ``float64``.
-        prefetch: blocks (about 2 MB each) that are gathered ahead; 0 gathers in the consumer's thread.
+        prefetch: blocks (about 2 MB each) that are gathered ahead, and copied ahead to a GPU; 0 gathers and copies each
+            as it is due.
 
     Attributes:
         samples: samples in an epoch: N, or less with ``drop_last``.
@@ -148,7 +149,7 @@ class Loader:
                 x, t = (copying.popleft() if copying else loading.popleft().result()).get()
                 loading.extend(pool.submit(self._load, block) for block in islice(blocks, 1))
                 for batch in self._split(x, t):
-                    # Blocks are copied in this thread, whose streams the batches are used on, while these are used.
+                    # Copies are begun in this thread: current device and stream are a matter of the thread.
                     while loading and _is_loaded(loading[0]):
                         copying.append(loading.popleft().result().start())
                     yield batch
@@ -161,7 +162,7 @@ class Loader:
 
     def _upload(self, indices: np.ndarray) -> Upload:
         rows = self._rows
-        # uint8 images travel as they are, a quarter of the bytes; others in their final dtype.
+        # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
         dtype = rows.dtype if rows.dtype == np.uint8 else self.dtype
         layout = (((len(indices), *rows.shape[1:]), dtype), ((len(indices),), self._labels.dtype))
         return upload(layout, partial(self._gather, indices), self._finish)
@@ -180,8 +181,8 @@ class Loader:
 
     def _finish(self, x: Any, t: Any) -> Batch:
         if x.dtype == np.uint8:
-            # Not times 1/255, which differs in the last bit for some of the 256 values. Division does so nowhere:
-            # IEEE 754 has it rounded correctly on both devices, and no quotient is subnormal.
+            # Not times 1/255, which differs in the last bit for some of the 256 values. A quotient is rounded
+            # correctly on both devices (IEEE 754), so it has the same bits; none is subnormal.
             x = array_module(x).divide(x, 255, dtype=self.dtype)
         return x.transpose(0, 3, 1, 2) if self._is_image else x, t
 

@@ -4,14 +4,12 @@ import contextlib
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import backend
 from backend import asarray, asnumpy, profiling, random
 from training.data import Loader, loader
 
@@ -301,73 +299,6 @@ def test_gathering_and_copying_are_seen_by_a_profiler(device, monkeypatch, prefe
     drain(Loader(images, labels, 4, prefetch=prefetch).epoch(0))
     # Three batches, one block; a CPU copies nothing.
     assert ranges == [("load", "data"), ("copy", "data")][: 1 if device.kind == "cpu" else 2]
-
-
-class AtOnce:
-    """A pool of threads that is never late: what is submitted has been done."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-    def shutdown(self, **_):
-        pass
-
-
-@pytest.mark.gpu
-def test_blocks_are_copied_while_those_before_them_are_used(monkeypatch):
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(loader, "ThreadPoolExecutor", AtOnce)
-    images, labels = numbered(12)
-    load = Loader(images, labels, 2, shuffle=False, prefetch=2)
-    with backend.use("cuda"):
-        from stream_order import StreamOrder
-
-        with StreamOrder().recording(monkeypatch) as order:
-            steps, seen = [], []
-            for index, (_, t) in enumerate(load.epoch(0)):
-                copies = [copy.number for copy in order.copies]
-                assert len(copies) == 2 * min(index + 3, 6)  # images and labels of this block and the next two
-                due, ahead = set(copies[: 2 * index + 2]), set(copies[2 * index + 2 :])
-                assert due <= order.follows()
-                assert not ahead & order.follows()
-                steps.append(order.operation())
-                seen.append(t)
-            # The copy of block 5 was begun before step 3: it runs beside steps 3 and 4.
-            assert set(steps) & order.copies[-1].follows == set(steps[:3])
-            assert order.waits_of_the_host == 0
-            assert np.concatenate([asnumpy(t) for t in seen]).tolist() == list(range(12))
-
-
-@pytest.mark.gpu
-def test_a_block_is_copied_as_bytes_and_converted_by_one_kernel():
-    cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="copies are counted on the emulated device only")
-    images, labels = numbered(64, (3, 4, 4))
-    load = Loader(images, labels, 8)
-    with backend.use("cuda"):
-        drain(load.epoch(0))
-        cuda_on_cpu.reset()
-        for _ in load.epoch(1):
-            pass
-        counters = cuda_on_cpu.counters()
-    assert (counters["h2d_calls"], counters["h2d_bytes"]) == (2, 64 * 48 + 64 * 4)
-    assert counters["kernel_launches"] == 1
-    assert counters["synchronizations"] == counters["d2h_calls"] == 0
-
-
-@pytest.mark.gpu
-def test_another_device_while_blocks_are_on_their_way_is_refused(monkeypatch):
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
-    images, labels = numbered(10)
-    with backend.use("cuda"):
-        batches = Loader(images, labels, 2).epoch(0)
-        next(batches)
-        with backend.use("cpu"), pytest.raises(RuntimeError, match=r"on their way to cuda.* taken while cpu is active"):
-            next(batches)
 
 
 IMAGES, LABELS = numbered(10)
