@@ -1,7 +1,8 @@
 """Copies that nobody waits for: batches to the device ahead of their use, results back to the host.
 
 What a copy reads and writes has to stay as it is until the device has done it, and the host does not wait to see
-that. So both ends are held here, beside the event that says when the copy is done, whoever else lets go of them.
+that. So it is held here, beside the event that says when the copy is done, whoever else lets go of it. (Except for
+what a copy to the host reads: that is freed in the order of the stream it is copied on.)
 """
 
 from __future__ import annotations
