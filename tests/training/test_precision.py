@@ -252,24 +252,6 @@ def test_a_convolutional_network_in_float16_takes_the_same_steps_on_both():
     assert losses[0][-1] < 0.8 * losses[0][0]
 
 
-@pytest.mark.gpu
-def test_a_step_in_float16_waits_for_nothing():
-    counters = pytest.importorskip("cuda_on_cpu", reason="waits are counted on the emulated device only")
-    with backend.use("cuda"):
-        network, scaler, adam = half(), LossScaler(), Adam()
-        x, t = batch()
-
-        def step():
-            network.step_gradients(x, t, scaler.scale)
-            scaler.update(adam, network.params, network.grads, clip_norm=1.0)
-
-        step()
-        counters.reset()
-        step()
-        counted = counters.counters()
-    assert counted["synchronizations"] == counted["d2h_calls"] == counted["h2d_calls"] == 0
-
-
 @pytest.mark.parametrize("scale", [0.0, 3.0, 2.0**25, 2.0**-25, math.nan, math.inf, -2.0])
 def test_a_scale_that_is_no_power_of_two_is_refused(scale):
     with pytest.raises(ValueError, match="power of two"):

@@ -16,6 +16,7 @@ from backend import asarray, random
 from training.data import Loader, loader
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
 from training.optimizers import SGD, Adam
+from training.precision import LossScaler
 from training.trainer import Callback, Trainer
 
 FIGURES = Path(__file__).with_name("launches_per_step.json")
@@ -24,6 +25,7 @@ MODELS = {
     "SimpleConvNet": lambda: (SimpleConvNet(), Adam()),
     "DeepConvNet": lambda: (DeepConvNet(), Adam()),
     "ConvNet": lambda: (ConvNet(), Adam()),
+    "ConvNet in float16": lambda: (ConvNet().astype("float16"), Adam()),
 }
 
 
@@ -35,10 +37,15 @@ def counted(name):
         network, optimizer = MODELS[name]()
         x = random.uniform((8, *network.input_dim))
         t = asarray(np.arange(8, dtype="int32"))
+        scaler = LossScaler() if network.params.flat.dtype == "float16" else None
 
         def step():
-            network.step_gradients(x, t)
-            optimizer.update(network.params, network.grads)
+            if scaler is None:
+                network.step_gradients(x, t)
+                optimizer.update(network.params, network.grads)
+            else:
+                network.step_gradients(x, t, scaler.scale)
+                scaler.update(optimizer, network.params, network.grads, clip_norm=1.0)
 
         for _ in range(2):
             step()
