@@ -9,13 +9,14 @@ import numpy
 
 from backend import array_module, require_active, workspace
 from kernels.gemm import accumulator
-from kernels.im2col import check_order
+from kernels.im2col import check_dtype, check_order
 from kernels.launch import Kernel, geometry
 from kernels.layout import images
 from kernels.parts import Part, cut, run
 from kernels.window import Window
 
 _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
+_SCATTER_PLAIN = Kernel("col2im.cu", "col2im_scatter_plain")
 
 
 def col2im(
@@ -40,6 +41,7 @@ def col2im(
         (N, C, H, W), channels-last memory, dtype of ``columns`` (float16 is summed in float32).
 
     Raises:
+        TypeError: ``columns`` are not of float16, float32 or float64.
         ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``, or there is no such
             order or method.
     """
@@ -47,6 +49,7 @@ def col2im(
     if method not in ("gather", "scatter"):
         raise ValueError(f"col2im's method is 'gather' or 'scatter', not {method!r}")
     require_active(columns)
+    check_dtype("col2im", columns)
     if len(input_shape) != 4:
         raise ValueError(f"col2im makes images (N, C, H, W), not {tuple(input_shape)}")
     n, c, *image = input_shape
@@ -69,7 +72,11 @@ def col2im(
 
 
 def add_windows(columns: Any, result: Any, window: Window, order: str = "HWC", method: str = "gather") -> None:
-    """Sums ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten."""
+    """Sums ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten.
+
+    The scatter of windows that do not overlap writes the pixels that they contain, and no others. Only where there are
+    others, in gaps between windows or behind the last, the whole image is set to zero before, in one more pass.
+    """
     n, h, w, c = result.shape
     (oh, ow), (fh, fw) = window.output_size((h, w)), window.kernel
     library, dtype = array_module(columns, result), accumulator(columns.dtype)
@@ -82,16 +89,27 @@ def add_windows(columns: Any, result: Any, window: Window, order: str = "HWC", m
             total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
     else:
         columns = library.ascontiguousarray(columns)
-        steps = (1, fh * fw) if order == "CHW" else (c, 1)
-        if method == "scatter":
-            total = library.zeros(result.shape, dtype)
-            _SCATTER(columns.size, columns, total, columns.size, *geometry(window, c, (h, w)), *steps)
-        else:
-            fits = result.flags.c_contiguous and result.dtype == columns.dtype
-            total = result if fits else library.empty(result.shape, columns.dtype)
-            _GATHER(total.size, columns, total, total.size, *geometry(window, c, (h, w)), *steps)
+        scatter, steps = method == "scatter", (1, fh * fw) if order == "CHW" else (c, 1)
+        kernel = _GATHER if not scatter else _SCATTER if window.overlaps else _SCATTER_PLAIN
+        if kernel is not _SCATTER:
+            dtype = columns.dtype  # a thread has the whole sum, and rounds it
+        fits = result.flags.c_contiguous and result.dtype == dtype
+        total = result if fits else library.empty(result.shape, dtype)
+        if scatter and (window.overlaps or not _cover(window, (h, w))):
+            total.fill(0)
+        count = columns.size if scatter else total.size
+        kernel(count, columns, total, count, *geometry(window, c, (h, w)), *steps)
     if total is not result:
         result[...] = total
+
+
+def _cover(window: Window, image: tuple[int, int]) -> bool:
+    """Whether windows that do not overlap leave no pixel out: they then meet as many as there are."""
+    met = sum(
+        (tap.out_rows.stop - tap.out_rows.start) * (tap.out_columns.stop - tap.out_columns.start)
+        for tap in window_taps(window, image)
+    )
+    return met == image[0] * image[1]
 
 
 class Tap(NamedTuple):

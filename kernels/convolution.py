@@ -15,7 +15,7 @@ from backend import array_module, workspace
 from kernels import depthwise
 from kernels.col2im import add_windows
 from kernels.gemm import accumulator, matmul_part
-from kernels.im2col import check_images, part_columns, windows
+from kernels.im2col import check_dtype, check_images, part_columns, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
 from kernels.window import Window
@@ -35,6 +35,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
         (N, FN, OH, OW), channels-last memory, dtype of ``x``.
 
     Raises:
+        TypeError: an array is not of float16, float32 or float64.
         ValueError: shapes or dtypes do not fit; the message has them.
     """
     check_images("convolution", x)
@@ -248,6 +249,8 @@ def _check(input_shape: tuple, weight_shape: tuple, window: Window, groups: int)
 
 def _one_dtype(**arrays: Any) -> None:
     array_module(*arrays.values())  # refuses a mix of host and device arrays
+    for array in arrays.values():
+        check_dtype("convolution", array)
     if len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
         raise ValueError(f"a convolution needs one dtype: {given}")

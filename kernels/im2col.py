@@ -149,3 +149,9 @@ def check_images(operation: str, x: Any) -> None:
     require_active(x)
     if x.ndim != 4:
         raise ValueError(f"{operation} needs images (N, C, H, W), got shape {x.shape}")
+
+
+def check_dtype(operation: str, x: Any) -> None:
+    """Raises a TypeError unless ``x`` holds numbers that the kernels calculate with. What only copies takes any."""
+    if x.dtype not in _BITS.values():
+        raise TypeError(f"{operation} needs float16, float32 or float64, got {x.dtype}")

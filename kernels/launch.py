@@ -94,6 +94,8 @@ class Kernel:
         wide = count > _NARROW or any(getattr(argument, "size", 0) > _NARROW for argument in arguments)
         pairs = list(zip(self.parameters, arguments, strict=True))
         t = next((a.dtype.name for p, a in pairs if p.kind == "T" and hasattr(a, "dtype")), "float32")
+        if t not in _CTYPES:
+            raise TypeError(f"kernel {self.name}: needs {', '.join(_CTYPES)}, got {t}")
         types = _DTYPES | {"T": t, "ACC": accumulator(t).name, "INDEX": "int64" if wide else "int32"}
         checked = [self._check(parameter, argument, types[parameter.kind]) for parameter, argument in pairs]
         if count:
@@ -132,7 +134,7 @@ class Kernel:
             f"T_IS_{t.upper()}": "1",
         }
         lines = [f"#define {name} {value}" for name, value in macros.items()]
-        return "\n".join([*lines, _prelude(), f'#line 1 "{self.file}"', self.source])
+        return "\n".join([*lines, '#line 1 "prelude.cu"', _prelude(), f'#line 1 "{self.file}"', self.source])
 
     def _check(self, parameter: Parameter, argument: Any, dtype: str) -> Any:
         where = f"kernel {self.name}, {parameter.name}"

@@ -13,15 +13,16 @@ import numpy
 from backend import array_module, require_active, workspace
 from kernels.col2im import Tap, window_taps
 from kernels.gemm import accumulator
-from kernels.im2col import check_images
+from kernels.im2col import check_dtype, check_images
 from kernels.launch import Kernel, geometry
 from kernels.layout import images, storage
 from kernels.masking import apply_mask
 from kernels.parts import Part, cut, run
 from kernels.window import Window
 
-_FORWARD, _BACKWARD = Kernel("pooling.cu", "max_pool"), Kernel("pooling.cu", "max_pool_backward")
-_AVERAGE = Kernel("pooling.cu", "average_pool")
+_MAX, _AVERAGE = Kernel("pooling.cu", "max_pool"), Kernel("pooling.cu", "average_pool")
+_MAX_GATHER = Kernel("pooling.cu", "max_pool_backward_gather")
+_MAX_SCATTER = Kernel("pooling.cu", "max_pool_backward_scatter")
 _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
 
 
@@ -37,9 +38,11 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
         its plane. Both have channels-last memory.
 
     Raises:
+        TypeError: ``x`` is not of float16, float32 or float64.
         ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
     """
     check_images("max pooling", x)
+    check_dtype("max pooling", x)
     taps = _taps(x.shape, window)
     library = array_module(x)
     source = storage(x)
@@ -48,7 +51,7 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     y = workspace.empty((n, oh, ow, c), x.dtype)
     argmax = workspace.empty((n, oh, ow, c), "int32")
     if library is not numpy:
-        _FORWARD(y.size, source, y, argmax, y.size, *geometry(window, c, (h, w)))
+        _MAX(y.size, source, y, argmax, y.size, *geometry(window, c, (h, w)))
         return images(y), images(argmax)
     origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
     steps = library.asarray(offsets, "int32")
@@ -73,7 +76,8 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
 
 
 def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
-    """The gradient of :func:`max_pool`: each window's goes to its winner; windows are added in tap order.
+    """The gradient of :func:`max_pool`: each window's goes to its winner; windows are added in tap order, and those
+    that do not overlap pass its bits on.
 
     Args:
         dy: (N, C, OH, OW).
@@ -84,6 +88,7 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
         (N, C, H, W), channels-last memory, dtype of ``dy``.
 
     Raises:
+        TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
     taps = _taps(input_shape, window)
@@ -95,7 +100,12 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
     gradient, winners = storage(dy), storage(argmax)
     dx = workspace.empty((n, h, w, c), dy.dtype)
     if library is not numpy:
-        _BACKWARD(dx.size, gradient, winners, dx, dx.size, *geometry(window, c, (h, w)))
+        if window.overlaps:
+            _MAX_GATHER(dx.size, gradient, winners, dx, dx.size, *geometry(window, c, (h, w)))
+        else:
+            top, _, left, _ = window.pads((h, w))
+            sizes = (c, h, w, *window.output_size((h, w)), *window.stride, top, left)
+            _MAX_SCATTER(gradient.size, gradient, winners, dx, gradient.size, *sizes)
         return images(dx)
     origin, offsets = _origins((h, w), window, c, library), _offsets(taps, window, w)
 
@@ -135,9 +145,11 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
         (N, C, OH, OW), channels-last memory, dtype of ``x`` (float16 is summed in float32).
 
     Raises:
+        TypeError: ``x`` is not of float16, float32 or float64.
         ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
     """
     check_images("average pooling", x)
+    check_dtype("average pooling", x)
     taps = _taps(x.shape, window)
     library = array_module(x)
     source, dtype = storage(x), accumulator(x.dtype)
@@ -174,6 +186,7 @@ def average_pool_backward(
         (N, C, H, W), channels-last memory, dtype of ``dy``.
 
     Raises:
+        TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
     require_active(dy)
@@ -278,6 +291,7 @@ def _counted(image: tuple[int, int], window: Window, count_padding: bool) -> tup
 
 
 def _check_gradient(dy: Any, input_shape: tuple, window: Window) -> None:
+    check_dtype("pooling", dy)
     expected = (*input_shape[:2], *window.output_size(input_shape[2:]))
     if dy.shape != expected:
         raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

@@ -26,3 +26,34 @@ __device__ __forceinline__ void narrow(double value, double &result) { result = 
 #define FOR_EACH(i, count)                                                                          \
     for (INDEX i = (INDEX)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                       \
          i += (INDEX)gridDim.x * blockDim.x)
+
+// A number of an (images, rows, columns, channels) array, from its index.
+struct Position { INDEX image; int row, column, channel; };
+
+__device__ __forceinline__ Position position_of(INDEX i, int rows, int columns, int channels) {
+    const INDEX pixel = i / channels, line = pixel / columns, image = line / rows;
+    return {image, (int)(line - image * rows), (int)(pixel - line * columns), (int)(i - pixel * channels)};
+}
+
+// Along one axis, the windows that contain a pixel, tap after tap: tap t lies on it in the window that starts at
+// pixel + pad - t·dilation, if that is a multiple of the stride, and no less than 0. Quotient and remainder by the
+// stride are divided out for tap 0; from a tap to the next they go down by those of the dilation, with a borrow.
+struct Start { int window, rest; };
+
+__device__ __forceinline__ Start start_of(int place, int stride) {
+    const int window = place / stride;
+    return {window, place - window * stride};
+}
+
+__device__ __forceinline__ void next_tap(Start &start, Start step, int stride) {
+    start.window -= step.window;
+    start.rest -= step.rest;
+    if (start.rest < 0) {
+        start.rest += stride;
+        --start.window;
+    }
+}
+
+__device__ __forceinline__ bool exists(Start start, int windows) {
+    return start.rest == 0 && start.window >= 0 && start.window < windows;
+}

@@ -14,12 +14,12 @@ KERNELS = {name for file in cuda_sources.files() for name in cuda_sources.kernel
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
 
 
-def _programs(sanitizer):
+def _programs(watch):
     found = {}
 
     def program(file):
         if file not in found:
-            found[file] = host_kernels.Program(file, sanitizer)
+            found[file] = host_kernels.Program(file, watch)
         return found[file]
 
     yield program

@@ -6,8 +6,13 @@ from typing import NamedTuple
 
 import host_kernels
 import kernel_operations as run
+import numpy as np
 import pytest
+from checks import assert_same, normal, whole
 from host_kernels import MEMORY, RACES
+
+from kernels import col2im, pooling
+from kernels.window import Window
 
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
 
@@ -22,16 +27,18 @@ class Mistake(NamedTuple):
     words: str | None = None
 
 
-_PIXEL = "image[((n * height + h) * width + w) * channels + c]"
+_COLUMNS = "for (int w = columns.begin; w < columns.end; ++w)"
 _REUSE = "__syncthreads(); /* before anyone writes to of_warp again */"
 _SHUFFLE = "value = combine(value, __shfl"
 _BEYOND = "heap-buffer-overflow"
 
 MISTAKES = {
-    "index one too far": Mistake(run.max_pool, "pooling.cu", "* channels + c]", "* channels + c + 1]", _BEYOND),
+    "index one too far": Mistake(run.max_pool, "pooling.cu", "+ at.channel]", "+ at.channel + 1]", _BEYOND),
     "loop one too long": Mistake(run.scatter, "col2im.cu", "i < (count)", "i <= (count)", _BEYOND),
-    "upper bound left out": Mistake(run.gather, "col2im.cu", "y < 0 || oh >= out_height ||", "y < 0 ||", _BEYOND),
-    "lower bound left out": Mistake(run.gather, "col2im.cu", "x < 0 || ow >= out_width", "ow >= out_width"),
+    "upper bound left out": Mistake(run.gather, "col2im.cu", " && start.window < windows", "", _BEYOND),
+    "lower bound left out": Mistake(run.gather, "col2im.cu", " && start.window >= 0", ""),
+    "remainder left out": Mistake(run.average_pool_backward, "pooling.cu", "start.rest == 0 && ", ""),
+    "borrow left out": Mistake(run.max_pool_backward, "pooling.cu", "--start.window;", ""),
     "bound one too far": Mistake(run.max_pool, "pooling.cu", "w >= width", "w > width"),
     "first pixel left out": Mistake(run.max_pool, "pooling.cu", "w < 0 ||", "w <= 0 ||"),
     "last maximum wins": Mistake(run.max_pool, "pooling.cu", "value > best", "value >= best"),
@@ -40,8 +47,14 @@ MISTAKES = {
         run.gather, "col2im.cu", "int b = 0; b < kernel_width; ++b", "int b = kernel_width - 1; b >= 0; --b"
     ),
     "set instead of added": Mistake(run.max_pool_backward, "pooling.cu", "sum += widen(dy", "sum = widen(dy"),
+    "a zero's sign": Mistake(run.scatter, "col2im.cu", "narrow(0 + widen", "narrow(widen"),
+    "losers not written": Mistake(
+        run.max_pool_backward, "pooling.cu", _COLUMNS, f"{_COLUMNS} if (h * width + w == winner)"
+    ),
+    "gaps not written": Mistake(run.max_pool_backward, "pooling.cu", "end = begin + stride;", "end = begin + 1;"),
+    "edge not written": Mistake(run.max_pool_backward, "pooling.cu", "window == windows - 1 || ", ""),
     "no atomic": Mistake(
-        run.scatter, "col2im.cu", f"atomicAdd(&{_PIXEL}, widen(columns[i]))", f"{_PIXEL} += widen(columns[i])",
+        run.scatter, "col2im.cu", "atomicAdd(&image[target], widen(columns[i]))", "image[target] += widen(columns[i])",
         "data race",
     ),
     "no barrier": Mistake(run.batch_normalization, "batch_norm.cu", "__syncthreads();", "", "data race"),
@@ -63,8 +76,8 @@ MISTAKES = {
 def test_mistake_is_found(name):
     mistake = MISTAKES[name]
     operation = next(each for each in run.OPERATIONS if each.run is mistake.operation)
-    sanitizer = RACES if mistake.words == "data race" else MEMORY
-    mutant = host_kernels.Program(mistake.file, sanitizer, edits=[(mistake.old, mistake.new)])
+    watch = RACES if mistake.words == "data race" else MEMORY
+    mutant = host_kernels.Program(mistake.file, watch, edits=[(mistake.old, mistake.new)])
 
     def check():
         with contextlib.closing(mutant):
@@ -76,3 +89,44 @@ def test_mistake_is_found(name):
     if mistake.words:
         assert isinstance(found.value, host_kernels.SanitizerError)
         assert mistake.words in str(found.value)
+
+
+def on_host(file, watch, operation):
+    """What an operation makes with the kernels of a file as it stands."""
+    with contextlib.closing(host_kernels.Program(file, watch)) as program, host_kernels.on_host(lambda _: program):
+        return operation()
+
+
+def test_columns_stored_where_windows_overlap_are_found(monkeypatch):
+    columns = whole((2 * 9, 3 * 4))
+    scatter = lambda: col2im.col2im(columns, (2, 3, 4, 4), Window(2), "HWC", "scatter")  # noqa: E731
+    right = scatter()
+    assert_same(on_host("col2im.cu", MEMORY, scatter), right)
+    monkeypatch.setattr(Window, "overlaps", False)
+    with pytest.raises(AssertionError, match="differ, first at"):
+        assert_same(on_host("col2im.cu", MEMORY, scatter), right)
+    with pytest.raises(host_kernels.SanitizerError, match="data race"):
+        on_host("col2im.cu", RACES, scatter)
+
+
+def test_gradients_stored_where_windows_overlap_are_found(monkeypatch):
+    dy, argmax = normal((1, 2, 3, 3)), np.full((1, 2, 3, 3), 5, "int32")
+    backward = lambda: pooling.max_pool_backward(dy, argmax, (1, 2, 4, 4), Window(2))  # noqa: E731
+    right = backward()
+    assert_same(on_host("pooling.cu", MEMORY, backward), right)
+    monkeypatch.setattr(Window, "overlaps", False)
+    with pytest.raises(AssertionError, match="differ, first at"):
+        assert_same(on_host("pooling.cu", MEMORY, backward), right)
+
+
+@pytest.mark.parametrize(
+    "window", [Window(2, 3), Window(2, 2), Window(2, 3, 0, 2), Window(1, 2, rounding="ceil")], ids=str
+)
+def test_pixels_of_no_window_left_as_they_were_are_found(window, monkeypatch):
+    columns = whole((np.prod(window.output_size((7, 7))), 3 * window.kernel[0] * window.kernel[1]))
+    scatter = lambda: col2im.col2im(columns, (1, 3, 7, 7), window, "CHW", "scatter")  # noqa: E731
+    right = scatter()
+    assert_same(on_host("col2im.cu", MEMORY, scatter), right)
+    monkeypatch.setattr(col2im, "_cover", lambda *_: True)
+    with pytest.raises(AssertionError, match="differ, first at"):
+        assert_same(on_host("col2im.cu", MEMORY, scatter), right)

@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 from checks import (
+    DTYPES,
     assert_channels_last,
     assert_same,
     assert_separate,
@@ -17,15 +18,22 @@ from checks import (
     whole,
 )
 from geometries import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
-from backend import asnumpy
+import backend
+from backend import array_module, asnumpy, workspace
 from kernels import col2im as module
 from kernels.col2im import col2im, window_taps
 from kernels.im2col import im2col
 from kernels.window import Window
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
+APART = [
+    Window(2, 2), Window(1), Window(1, 3), Window(2, 3, 1), Window((2, 3), (4, 3), (1, 0, 2, 1)),
+    Window(2, 3, 0, 2), Window((2, 1), (4, 1), "same", (3, 2)), Window(2, 2, rounding="ceil"),
+]  # fmt: skip
+"""Windows that do not overlap: side by side, with gaps between or within them, over padding and over the edge."""
 
 
 def columns_of(case, make=normal):
@@ -73,6 +81,52 @@ def test_windows_that_do_not_overlap_are_put_back_as_they_were(device):
     assert_same(col2im(im2col(x, Window(2, 2)), x.shape, Window(2, 2)), x)
 
 
+def signed(shape, dtype, seed=0):
+    """Zeros of both signs, infinities and numbers, on the active device."""
+    rng = np.random.default_rng(seed)
+    return backend.asarray(rng.choice([0.0, -0.0, 0.5, -1.5, 3.25, np.inf, -np.inf], shape).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+@pytest.mark.parametrize("window", APART, ids=str)
+def test_the_scatter_of_windows_that_do_not_overlap_is_the_gather(device, window, order, dtype, monkeypatch):
+    """Bit for bit, zeros' signs and the CPU's result included; in memory that was not zero before, and never added."""
+    assert not window.overlaps
+    shape, taps = (2, 3, 7, 8), window.kernel[0] * window.kernel[1]
+    columns = signed((2 * int(np.prod(window.output_size((7, 8)))), 3 * taps), dtype)
+    with backend.use("cpu"):
+        right = col2im(asnumpy(columns), shape, window, order)
+    empty = workspace.empty
+    monkeypatch.setattr(workspace, "empty", lambda *given: full_of_nan(empty(*given)))
+    monkeypatch.setattr(module, "_SCATTER", lambda *_: pytest.fail("atomics where none are needed"))
+    for method in ("gather", "scatter"):
+        x = col2im(columns, shape, window, order, method)
+        assert asnumpy(x).tobytes() == right.tobytes()
+        assert x.dtype == dtype
+        assert_channels_last(x)
+
+
+def full_of_nan(array):
+    array.fill(array_module(array).nan)
+    return array
+
+
+def test_only_windows_that_leave_pixels_out_need_zeros_before_a_scatter():
+    """Where they leave none, setting the image to zero would be a pass over memory for nothing."""
+    outcomes = set()
+
+    @given(cases(ceil=True).filter(lambda case: not case.window.overlaps))
+    def check(case):
+        met = {(h, w) for *_, h, w in oracles.pixels(case.geometry, case.shape[2:])}
+        covered = len(met) == case.shape[2] * case.shape[3]
+        assert module._cover(case.window, case.shape[2:]) == covered
+        outcomes.add(covered)
+
+    check()
+    assert outcomes == {True, False}
+
+
 def test_a_pixel_counts_the_windows_that_hold_it(device):
     ones = col2im(whole((9, 4), most=0) + 1, (1, 1, 4, 4), Window(2))
     expected = [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
@@ -112,6 +166,12 @@ def test_taps_ascend_and_meet_every_pixel_once():
 
 def test_taps_that_only_meet_padding_are_left_out():
     assert [(tap.row, tap.column) for tap in window_taps(Window(3, 9, 1), (1, 1))] == [(1, 1)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "complex64"])
+def test_refusal_of_a_dtype(device, dtype):
+    with pytest.raises(TypeError, match=f"col2im needs float16, float32 or float64, got {dtype}"):
+        col2im(whole((9, 8)).astype(dtype), (1, 2, 4, 4), Window(2))
 
 
 @pytest.mark.parametrize(

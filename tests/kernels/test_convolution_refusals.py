@@ -38,6 +38,21 @@ def test_refusals_of_the_forward(device, given, message):
         convolution(whole(given["x"]), weight, whole(given["bias"]), Window(3), given["groups"])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_refusals_of_a_dtype(device, dtype):
+    """Images as bytes, and with weights of bytes too: a library's integer product would wrap."""
+    x, weight, dy = whole((2, 4, 6, 6)).astype(dtype), whole((6, 4, 3, 3)), whole((2, 6, 4, 4)).astype(dtype)
+    message = f"convolution needs float16, float32 or float64, got {dtype}"
+    for filters in (weight, weight.astype(dtype)):
+        with pytest.raises(TypeError, match=message):
+            convolution(x, filters, None, Window(3))
+        with pytest.raises(TypeError, match=message):
+            convolution_backward_input(dy, filters, x.shape, Window(3))
+    for gradient in (dy, dy.astype("float32")):
+        with pytest.raises(TypeError, match=message):
+            convolution_backward_weight(x, gradient, weight.shape, Window(3))
+
+
 @pytest.mark.parametrize("shape", [(2, 6, 4, 5), (2, 5, 4, 4), (1, 6, 4, 4), (6, 4, 4)])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_refusals_of_a_wrong_gradient(device, shape, groups):

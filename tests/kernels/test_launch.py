@@ -128,6 +128,14 @@ def test_nothing_is_launched_for_nothing(monkeypatch):
 
 
 @pytest.mark.gpu
+def test_another_type_of_numbers_is_refused():
+    with backend.use("cuda"):
+        columns, image, *rest = arguments()
+        with pytest.raises(TypeError, match="col2im_gather: needs float16, float32, float64, got uint8"):
+            GATHER(36, columns.astype("uint8"), image.astype("uint8"), *rest)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_wide_indices_compute_the_same(monkeypatch, dtype):
     """Past 2³¹ elements the kernels count in 64 bits; here past 1."""

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import json
 import re
 import shutil
 import struct
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,12 @@ import cuda_sources
 import numpy
 import pytest
 
+import backend
 import kernels.launch
 from kernels.launch import Kernel
 
-MEMORY, RACES = "address,undefined", "thread"
-"""The sanitizers: one looks at every access and at undefined arithmetic, the other at unordered accesses."""
+MEMORY, RACES, COVERAGE = "-fsanitize=address,undefined", "-fsanitize=thread", "--coverage"
+"""How a program is watched: every access and undefined arithmetic, unordered accesses, or which lines run."""
 
 MISSING = "no C++ compiler g++ with sanitizers: the kernels are not run on the host (apt install g++)"
 
@@ -45,17 +48,17 @@ class Program:
 
     Args:
         file: its name.
-        sanitizer: :data:`MEMORY` or :data:`RACES`.
+        watch: :data:`MEMORY`, :data:`RACES` or :data:`COVERAGE`.
         edits: pairs (old, new) of source text; each old one has to occur in it.
     """
 
-    def __init__(self, file, sanitizer, edits=()):
-        self.file, self.sanitizer = file, sanitizer
+    def __init__(self, file, watch, edits=()):
+        self.file, self.watch = file, watch
         self.variants = [(v.dtype, v.wide) for v in cuda_sources.variants() if v.file == file]
-        if edits or sanitizer == RACES:  # which the width of indices does not change
+        if edits or watch != MEMORY:  # which the width of indices does not change
             self.variants = [variant for variant in self.variants if not variant[1]]
         self.names = cuda_sources.kernels_of(file)
-        self.path = _build(_text(file, self.variants, self.names, edits), sanitizer)
+        self.path = _build(_text(file, self.variants, self.names, edits), watch)
         self._process: Any = None
 
     def launch(self, name, dtype, wide, grid, block, seed, arguments):
@@ -98,13 +101,24 @@ class Program:
             if process.returncode:
                 raise SanitizerError(f"{self.file}: {said.decode(errors='replace')}")
 
+    def lines(self):
+        """How often each line ran in all processes that have ended, of a program watched for :data:`COVERAGE`:
+        {file: {line: count}}, of the ``.cu`` files. What a macro holds counts as the line where it is used.
+        """
+        (notes,) = self.path.parent.glob(f"{self.path.name}*.gcno")
+        done = subprocess.run(["gcov", "--json-format", "--stdout", str(notes)], check=True, capture_output=True)
+        found: dict[str, Counter] = {}
+        for file in json.loads(done.stdout)["files"]:
+            for line in file["lines"] if file["file"].endswith(".cu") else []:
+                found.setdefault(file["file"], Counter())[line["line_number"]] += line["count"]
+        return found
+
     def _start(self):
         pipe = subprocess.PIPE
         # Fibers have stacks that AddressSanitizer's own stand-ins for stacks do not know.
         memory = "detect_leaks=0:detect_stack_use_after_return=0"
         environment = {"ASAN_OPTIONS": memory, "TSAN_OPTIONS": "halt_on_error=1"}
-        command = _command(self.path, self.sanitizer)
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        return subprocess.Popen(_command(self.path, self.watch), stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
 
     def _fault(self, name):
         process, self._process = self._process, None
@@ -121,6 +135,8 @@ class Program:
 def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterator[None]:
     """Inside, the operations of ``kernels`` do with NumPy arrays what they do with CuPy's: they launch their kernels.
 
+    Memory that is asked for uninitialised is full of NaN (integers of -1): what a kernel leaves unwritten is seen.
+
     Args:
         programs: function from the name of a file to its :class:`Program`.
         seed: of the order of blocks and threads; 0 is ascending.
@@ -128,7 +144,7 @@ def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterato
         block: threads in a block.
     """
     library = types.ModuleType("numpy_with_kernels")
-    library.__dict__.update(vars(numpy))
+    library.__dict__.update(vars(numpy), empty=_unwritten)
 
     def compiled(kernel, dtype, needs_wide):
         def launch(grid, threads, arguments):
@@ -145,10 +161,17 @@ def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterato
                 patch.setattr(module, "array_module", lambda *_: library)
             if name.startswith("kernels.") and hasattr(module, "BLOCK"):
                 patch.setattr(module, "BLOCK", block)
+        patch.setattr(backend.workspace, "empty", _unwritten)
         patch.setattr(Kernel, "compiled", compiled)
         patch.setattr(Kernel, "_check", _check)
         patch.setattr(kernels.launch, "_NARROW", -1 if wide else kernels.launch._NARROW)
         yield
+
+
+def _unwritten(shape, dtype="float32"):
+    array = numpy.empty(shape, dtype)
+    array.reshape(-1).view("uint8").fill(255)
+    return array
 
 
 def _check(kernel, parameter, argument, dtype):
@@ -163,21 +186,21 @@ def _check(kernel, parameter, argument, dtype):
 
 @functools.cache
 def available():
-    """Whether the host can build and run programs with both sanitizers."""
+    """Whether the host can build and run programs with both sanitizers. A compiler that can, counts lines too."""
     if shutil.which("g++") is None:
         return False
     try:
-        for sanitizer in (MEMORY, RACES):
-            path = _build("int main() { return 0; }", sanitizer)
-            subprocess.run(_command(path, sanitizer), check=True, capture_output=True)
+        for watch in (MEMORY, RACES):
+            path = _build("int main() { return 0; }", watch)
+            subprocess.run(_command(path, watch), check=True, capture_output=True)
     except subprocess.CalledProcessError:
         return False
     return True
 
 
-def _command(path, sanitizer):
+def _command(path, watch):
     # Without address space randomisation, which on some kernels leaves ThreadSanitizer no room.
-    fixed = shutil.which("setarch") if sanitizer == RACES else None
+    fixed = shutil.which("setarch") if watch == RACES else None
     return [fixed, "-R", str(path)] if fixed else [str(path)]
 
 
@@ -232,17 +255,17 @@ def _folder():
 
 
 @functools.cache
-def _build(text, sanitizer):
+def _build(text, watch):
     """Compiles a program.
 
     Raises:
         subprocess.CalledProcessError: it does not compile; the compiler's words are in ``stderr``.
     """
-    facts = {"THREADS": sanitizer == RACES, "BARRIERS": _meets(text), "SHARED": "__shared__" in text}
+    facts = {"THREADS": watch == RACES, "BARRIERS": _meets(text), "SHARED": "__shared__" in text}
     macros = [f"-DXPNET_{name}" for name, holds in facts.items() if holds]
-    path = _folder() / hashlib.sha256(f"{sanitizer} {text}".encode()).hexdigest()[:16]
+    path = _folder() / hashlib.sha256(f"{watch} {text}".encode()).hexdigest()[:16]
     path.with_suffix(".cpp").write_text(text)
-    checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread"]
+    checks = [watch, "-fno-sanitize-recover=all", "-pthread"]
     names = [f"-I{_SHIM.parent}", "-o", str(path), str(path.with_suffix(".cpp"))]
     command = ["g++", *_OPTIONS, *macros, *checks, *names]
     subprocess.run(command, check=True, capture_output=True, text=True)

@@ -48,6 +48,11 @@ def _specials(case, shape):
     return _rng(case).choice(_SPECIAL, shape).astype(case.dtype)
 
 
+def _signed(case, shape):
+    """Numbers of every kind but NaN, with zeros of both signs."""
+    return _rng(case).choice([0.0, -0.0, 0.5, -1.5, 3.25, np.inf], shape).astype(case.dtype)
+
+
 def _normal(case, shape):
     return _rng(case).standard_normal(shape).astype(case.dtype)
 
@@ -84,8 +89,9 @@ def gather(case):
     return tuple(col2im.col2im(columns, case.shape, case.window, order) for order in ("CHW", "HWC"))
 
 
-def scatter(case):  # of whole numbers: their sums are exact in any order, and this is the one that has none
-    columns = _whole(case, _columns(case))
+def scatter(case):
+    """Of whole numbers where windows overlap: their sums are exact in any order, and this is the one that has none."""
+    columns = (_whole if case.window.overlaps else _signed)(case, _columns(case))
     return tuple(col2im.col2im(columns, case.shape, case.window, order, "scatter") for order in ("CHW", "HWC"))
 
 
@@ -95,7 +101,9 @@ def max_pool(case):
 
 def max_pool_backward(case):
     argmax = backend.asnumpy(pooling.max_pool(_whole(case, case.shape), case.window)[1])
-    return (pooling.max_pool_backward(_normal(case, _outputs(case)), argmax, case.shape, case.window),)
+    results = [pooling.max_pool_backward(make(case, _outputs(case)), argmax, case.shape, case.window)
+               for make in (_normal, _signed)]  # fmt: skip
+    return tuple(results)
 
 
 def average_pool(case):
@@ -174,6 +182,9 @@ EXAMPLES = [
     example((2, 3, 2, 2), kernel=1, padding=0),
     example((1, 2, 2, 2), kernel=4, padding=2, dilation=1),  # the window is larger than the image
     example((2, 4, 7, 7), kernel=2, stride=3, padding=0, seed=8),  # the stride is larger than the window
+    example((2, 2, 7, 8), stride=2),  # windows overlap, and step over pixels
+    example((2, 3, 8, 7), kernel=2, stride=3, dilation=2, padding=1),  # gaps within windows, none between
+    example((1, 2, 7, 5), kernel=2, stride=2, padding=0, rounding="ceil"),  # the last windows hang over
     example((0, 3, 4, 4)),
     example((1, 5, 9, 8), dilation=2, seed=16),
 ]
@@ -187,6 +198,8 @@ def check(operation, case, programs, **how):
     for mine, right in zip(actual, expected, strict=True):
         if operation.exact:
             assert_same(mine, right)
+            zeros = right == 0
+            assert_same(np.signbit(mine[zeros]), np.signbit(right[zeros]))
         else:
             assert mine.dtype == right.dtype
             scale = np.abs(right).max(initial=1).astype("float64")
