@@ -74,6 +74,7 @@ __device__ __forceinline__ void fill(
     }
 }
 
+// Rows in the order (FH, FW, C).
 extern "C" __global__ void im2col_hwc(
     const T *__restrict__ source, T *__restrict__ columns, INDEX count, int channels, int height, int width,
     int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
@@ -83,6 +84,7 @@ extern "C" __global__ void im2col_hwc(
          first_channel);
 }
 
+// Rows in the order (C, FH, FW).
 extern "C" __global__ void im2col_chw(
     const T *__restrict__ source, T *__restrict__ columns, INDEX count, int channels, int height, int width,
     int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,

@@ -7,8 +7,9 @@
 // Deterministic: a thread adds up its classes in ascending order, a group its threads' sums in a fixed tree, mean_loss
 // the rows in a fixed order. Sums, exponentials and logarithms are of type ACC, and the results are rounded once.
 //
-// Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels. A row is read three times
-// (maximum, sum, result), the second and third time out of a cache.
+// Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels: 4 or 8 bytes a row, or shares,
+// N·classes·sizeof(ACC). A row is read three times (maximum, sum, result), the second and third time out of a cache. The
+// gradient reads probabilities and labels and writes as many bytes as it reads of probabilities.
 
 #define ALL_LANES 0xffffffffu
 #define MOST_WARPS 32
@@ -74,6 +75,7 @@ __device__ __forceinline__ int label_of(const int *labels, INDEX row, int label_
     return fits && label >= 0 && label < classes ? label : -1;
 }
 
+// Probabilities exp(x - most) / Σ exp(x - most); a group a row.
 extern "C" __global__ void softmax(
     const T *__restrict__ x, T *__restrict__ y, INDEX rows, int classes, int group) {
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
@@ -83,7 +85,7 @@ extern "C" __global__ void softmax(
     }
 }
 
-// Probabilities and each row's loss, log total - (x[label] - most); NaN where the label is no class.
+// Probabilities and each row's loss (a group a row), log total - (x[label] - most); NaN where the label is no class.
 extern "C" __global__ void cross_entropy_of_indices(
     const T *__restrict__ x, const int *__restrict__ labels, T *__restrict__ y, ACC *__restrict__ losses, INDEX rows,
     int classes, int group, int label_words) {
