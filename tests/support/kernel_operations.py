@@ -101,9 +101,8 @@ def max_pool(case):
 
 def max_pool_backward(case):
     argmax = backend.asnumpy(pooling.max_pool(_whole(case, case.shape), case.window)[1])
-    results = [pooling.max_pool_backward(make(case, _outputs(case)), argmax, case.shape, case.window)
-               for make in (_normal, _signed)]  # fmt: skip
-    return tuple(results)
+    gradients = (make(case, _outputs(case)) for make in (_normal, _signed))
+    return tuple(pooling.max_pool_backward(dy, argmax, case.shape, case.window) for dy in gradients)
 
 
 def average_pool(case):
