@@ -156,7 +156,13 @@ def test_what_is_compiled_is_told_apart(monkeypatch):
 
     with backend.use("cuda"):
         Kernel("pooling.cu", catalog.kernels_of("pooling.cu")[-1]).compiled("float64", True)
-    monkeypatch.setattr(compiler, "_compile_using_nvrtc_no_warning", lambda *_, **__: pytest.fail("compiled"))
+    compile_any = compiler._compile_using_nvrtc_no_warning
+
+    def compile_none_of_ours(source, *args, **options):
+        assert '#line 1 "prelude.cu"' not in source, "compiled"
+        return compile_any(source, *args, **options)
+
+    monkeypatch.setattr(compiler, "_compile_using_nvrtc_no_warning", compile_none_of_ours)
     found = listed()
     compiled = [row for row in found["kernels"] if row["compiled"]]
     assert {(row["file"], row["dtype"], row["index_bits"]) for row in compiled} == {("pooling.cu", "float64", 64)}
