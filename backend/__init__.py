@@ -4,10 +4,11 @@
 until the first array is made.
 """
 
-from backend import profiling, random, threads, workspace
+from backend import memory, profiling, random, threads, workspace
 from backend.active import allow_tf32, current_device, use, xp
 from backend.arrays import array_module, asarray, asnumpy, require_active, synchronize
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
+from backend.memory import OutOfMemoryError
 from backend.transfer import HostCopy, Upload, copy_to_host, upload
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Device",
     "DeviceError",
     "HostCopy",
+    "OutOfMemoryError",
     "Upload",
     "allow_tf32",
     "array_module",
@@ -23,6 +25,7 @@ __all__ = [
     "copy_to_host",
     "current_device",
     "inspect_cuda",
+    "memory",
     "profiling",
     "random",
     "require_active",

@@ -194,6 +194,16 @@ class Layer:
         self._output = getattr(output, "shape", ()), getattr(output, "dtype", None), type(output)
         return output
 
+    def forget(self) -> Layer:
+        """Drops what the latest forward kept for a backward, here and in sublayers. Returns the layer.
+
+        Of all that a network holds this is the most, by far, and it is kept until the next forward.
+        """
+        self._kept = None
+        for _, layer in self.sublayers():
+            layer.forget()
+        return self
+
     def saved_for_backward(self, dout: Any = None) -> Any:
         """What :meth:`save_for_backward` kept, after a look at the gradient that backward was given.
 

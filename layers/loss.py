@@ -47,6 +47,10 @@ class SoftmaxWithLoss(Layer):
         self.t = t
         return self.save_for_backward(self.loss, self.y, t, x.dtype)
 
+    def forget(self) -> Layer:
+        self.loss = self.y = self.t = None
+        return super().forget()
+
     def backward(self, dout: Any = 1.0) -> Any:
         y, t, dtype = self.saved_for_backward()  # any number or 0-d array scales: nothing to check
         return kernel.softmax_cross_entropy_backward(y, t, dout).astype(dtype, copy=False)

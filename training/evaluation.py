@@ -59,10 +59,12 @@ def predict(network: Network, samples: Loader) -> Predictions:
 
     Raises:
         ValueError: the samples do not fit the network.
+        OutOfMemoryError: the loader's batches are too large.
     """
     loss: Any = array_module(network.params.flat).zeros((), "float64")
     kept: list[tuple[Any, Any, Any]] = []
-    with threads.single_threaded_blas(), closing(samples.epoch(0)) as batches:  # as in training: the same bits
+    within = network.within_memory(samples.batch_size)
+    with threads.single_threaded_blas(), within, closing(samples.epoch(0)) as batches:  # as in training: the same bits
         for x, t in batches:
             scores = network.predict(x)
             loss += network.last_layer.forward(scores, t) * len(t)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backend import array_module, asarray, asnumpy, profiling, random
+from backend import array_module, asarray, asnumpy, memory, profiling, random
+from kernels.parts import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, numerical_gradient
 from training import saving
 from training.parameters import ParameterDict
@@ -28,6 +30,9 @@ class Network:
         params: a :class:`~training.parameters.ParameterDict`: W1, b1, W2, …; gamma1, beta1, … of normalisations.
         grads: the gradients of the latest step, of the same names; the next step overwrites them.
         state: arrays that are saved but not learned, by name, such as running_mean1.
+
+    Methods that compute with samples raise :class:`backend.OutOfMemoryError` where these are too many for the memory.
+    Nothing of what they computed is held then, and the parameters are as they were: fewer samples can follow.
 
     Raises:
         ValueError: a layer does not fit the one before it (it is named), or the last makes no row of scores.
@@ -52,13 +57,15 @@ class Network:
     def predict(self, x: Any, train_flg: bool = False) -> Any:
         """The scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax."""
         self._check(x)
-        return self.layers.forward(x, train_flg)
+        with self.within_memory(len(x)):
+            return self.layers.forward(x, train_flg)
 
     def loss(self, x: Any, t: Any, train_flg: bool = True) -> Any:
         """The mean cross-entropy, 0-d, of samples against labels (indices or one-hot); as in a training step
         (dropout drops, batches are normalised by their own statistics) unless told otherwise.
         """
-        return self.last_layer.forward(self.predict(x, train_flg), t)
+        with self.within_memory(len(x)):
+            return self.last_layer.forward(self.predict(x, train_flg), t)
 
     def accuracy(self, x: Any, t: Any, batch_size: int = 1000) -> float:
         """The share of samples whose highest score is their label's; every sample counts."""
@@ -85,7 +92,7 @@ class Network:
         """
         with profiling.range("forward", "forward"):
             loss = self.loss(x, t, train_flg=True)
-        with profiling.range("backward", "backward"):
+        with profiling.range("backward", "backward"), self.within_memory(len(x)):
             self.layers.backward(self.last_layer.backward(scale))
         return loss
 
@@ -143,6 +150,27 @@ class Network:
         self.layers.to(device)
         self._bind()
         return self
+
+    def forget(self) -> None:
+        """Drops what the layers keep of the latest forward for a backward: the most of what a network holds."""
+        self.layers.forget()
+        self.last_layer.forget()
+
+    def within_memory(self, samples: int) -> memory.guard:
+        """For a ``with`` around computations with batches of so many samples: what exhausts memory in it raises
+        :class:`backend.OutOfMemoryError`, which names the batch, and the network forgets. predict and all the methods
+        built on it have this inside; around a loop it covers the making of batches and the optimizer too.
+        """
+
+        def lower() -> str:
+            library = array_module(self.params.flat).__name__
+            cap = COLUMN_BYTES[library]
+            # A batch larger than the buffers fails by its activations, which are many times its size.
+            matters = cap > samples * math.prod(self.input_dim) * self.params.flat.itemsize
+            buffers = f", or column buffers below {cap:,} bytes (kernels.parts.COLUMN_BYTES[{library!r}])"
+            return f"a smaller batch (this one has {samples:,} samples){buffers if matters else ''}"
+
+        return memory.guard(lower, release=self.forget)
 
     def find_non_finite(self, x: Any, t: Any) -> str | None:
         """Where the first number that is not finite arises for a batch: words that name the layer, or None.

@@ -144,12 +144,15 @@ class Trainer:
         Raises:
             NonFiniteError: the loss is infinite or NaN. The parameters are those before the step where the loss
                 could be read at once (on the CPU); on a GPU a few steps may have followed.
+            OutOfMemoryError: a batch is too large. The parameters are those before the step, which holds nothing
+                any more: a trainer with a smaller batch can go on.
         """
         self._stop = False
         for epoch in range(len(self.history) + 1, self.epochs + 1):
             for callback in self.callbacks:
                 callback.on_epoch_begin(self, epoch)
-            with threads.single_threaded_blas():
+            within = self.network.within_memory(self.train_loader.batch_size)
+            with threads.single_threaded_blas(), within:
                 result = self._epoch(epoch)
             self.history.append(result)
             if self.best is None or result.test_accuracy > self.best.test_accuracy:
@@ -181,10 +184,15 @@ class Trainer:
         return copy_to_host(self._totals)
 
     def evaluate(self, loader: Loader) -> tuple[float, float]:
-        """Mean loss and accuracy over all samples of a loader, in evaluation mode."""
+        """Mean loss and accuracy over all samples of a loader, in evaluation mode.
+
+        Raises:
+            OutOfMemoryError: the loader's batches are too large.
+        """
         network = self.network
         totals = array_module(network.params.flat).zeros(2, "float64")
-        with threads.single_threaded_blas(), EVALUATE, closing(loader.epoch(0)) as batches:
+        within = network.within_memory(loader.batch_size)
+        with threads.single_threaded_blas(), EVALUATE, within, closing(loader.epoch(0)) as batches:
             for x, t in batches:
                 scores = network.predict(x)
                 totals[0] += network.last_layer.forward(scores, t) * len(t)

@@ -52,7 +52,7 @@ class Commands(click.Group):
                 error.ctx = None  # it would add the usage
             error.show()
             sys.exit(error.exit_code)
-        except OSError as error:  # a disk that is full, a file that may not be read
+        except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read
             UserError(in_words(error)).show()
             sys.exit(UserError.exit_code)
         sys.exit(code if isinstance(code, int) else 0)

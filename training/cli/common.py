@@ -45,7 +45,7 @@ def in_words(error: Exception) -> str:
     """What an error says, for people."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 class Name(click.ParamType):

@@ -67,7 +67,10 @@ def command(
         known = dataset or (network.config or {}).get("dataset", EMBEDDED)
         data = load_data(known, data_dir, show_progress=not as_json)
     check_fit(network, data)
-    predictions = predict(network, Loader(data.test_images, data.test_labels, batch_size, shuffle=False))
+    try:
+        predictions = predict(network, Loader(data.test_images, data.test_labels, batch_size, shuffle=False))
+    except MemoryError as error:
+        raise UserError(f"{error}; give a smaller --batch-size") from error
     if as_json:
         click.echo(json.dumps(_record(file, network, data, predictions), allow_nan=False))
     else:

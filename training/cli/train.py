@@ -17,6 +17,7 @@ import click
 from training.cli.common import (
     EVALUATION_BATCH,
     Name,
+    UserError,
     choose_compute,
     data_dir_option,
     dataset_names,
@@ -159,8 +160,10 @@ def command(
         folder.save_config(config)
         report.header(trainer.network, data, compute, folder)
         train(trainer, folder, report)
-    except NonFiniteError as error:
+    except (NonFiniteError, MemoryError) as error:
         kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
+        if isinstance(error, MemoryError):
+            raise UserError(f"{error}; give a smaller --batch-size or --model{kept}") from error
         raise click.ClickException(f"{error}{kept}") from error
     except KeyboardInterrupt:
         interrupted = True
