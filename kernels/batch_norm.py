@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, workspace
+from backend import array_module, require_active, workspace
 from kernels.gemm import accumulator, piece_sums
 from kernels.launch import BLOCK, Kernel
 from kernels.layout import folded
@@ -29,6 +29,7 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     in order by the formula of Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), eq. 2.1.
     E[x²] - E[x]² would cancel. M must not be 0.
     """
+    require_active(x)
     library, dtype = array_module(x), accumulator(x.dtype)
     if library is not numpy:
         return _device_statistics(x)
@@ -71,6 +72,7 @@ def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: 
         y (M, C) in the dtype of ``x``, and 1 / √(variance + ε) (C,).
     """
     library = array_module(x, mean, variance, gamma, beta)
+    require_active(x)
     if library is not numpy:
         return _device_normalize(x, mean, variance, gamma, beta, epsilon)
     inverse = 1 / library.sqrt(variance + epsilon)
@@ -100,6 +102,7 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
         dx (M, C) in the dtype of ``dy``; dgamma and dbeta (C,) in the dtype of sums.
     """
     library = array_module(dy, x, mean, inverse, gamma)
+    require_active(x)
     if library is not numpy:
         return _device_backward(dy, x, mean, inverse, gamma)
     dgamma, dbeta = _parameter_gradients(dy, x, mean, inverse)
@@ -125,6 +128,8 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
 
 def normalize_backward_fixed(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
     """The gradients of :func:`normalize` where mean and variance are constants (evaluation)."""
+    array_module(dy, x, mean, inverse, gamma)  # refuses a mix of host and device arrays
+    require_active(x)
     dgamma, dbeta = _parameter_gradients(dy, x, mean, inverse)
     return (dy * (gamma * inverse)).astype(dy.dtype, copy=False), dgamma, dbeta
 

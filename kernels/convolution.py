@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, workspace
+from backend import array_module, require_active, workspace
 from kernels import depthwise
 from kernels.col2im import add_windows
 from kernels.gemm import accumulator, matmul_part
@@ -94,6 +94,7 @@ def convolution_backward_input(
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
     """
+    require_active(dy)
     _check(input_shape, weight.shape, window, groups)
     _one_dtype(dy=dy, weight=weight)
     _check_gradient(dy, input_shape, len(weight), window)
@@ -128,6 +129,7 @@ def convolution_backward_weight(
         ValueError: the shape of ``dy`` is not that of the output.
     """
     check_images("convolution", x)
+    array_module(x, dy, out)  # refuses a mix of host and device arrays
     fn, c_group, fh, fw = weight_shape
     _check(x.shape, weight_shape, window, groups)
     _one_dtype(x=x, dy=dy)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, threads, workspace
+from backend import array_module, require_active, threads, workspace
 from kernels.layout import folded
 from kernels.parts import pieces, ranges, run
 
@@ -30,7 +30,8 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
 
     On the CPU, float16 is multiplied in float32 (there is no half-precision BLAS) and rounded once, after the bias.
     """
-    library = array_module(a, b)
+    library = array_module(a, b, out, bias)
+    require_active(a)
     if library is not numpy:
         if a.dtype == numpy.float16 and len(a) == b.shape[1] == 1:
             # CuPy multiplies a row by a column in half precision, unlike every other product.
@@ -88,7 +89,8 @@ def column_sums(matrix: Any, out: Any = None) -> Any:
 
     BLAS reads a tall matrix at more than twice the speed of ``sum(axis=0)``. float16 is summed in float32.
     """
-    library, dtype = array_module(matrix), accumulator(matrix.dtype)
+    library, dtype = array_module(matrix, out), accumulator(matrix.dtype)
+    require_active(matrix)
     rows, fold = folded(matrix)
     cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, library)
     sums = library.empty((len(cuts), matrix.shape[1]), dtype)

@@ -91,6 +91,7 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
         TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
+    require_active(dy)
     taps = _taps(input_shape, window)
     _check_gradient(dy, input_shape, window)
     if argmax.shape != dy.shape:

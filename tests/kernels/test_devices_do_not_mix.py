@@ -1,0 +1,190 @@
+"""Host arrays on the GPU, device arrays on the CPU, one of each: every operation refuses them in words."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import backend
+from kernels import (
+    activations,
+    batch_norm,
+    col2im,
+    convolution,
+    depthwise,
+    gemm,
+    im2col,
+    layout,
+    masking,
+    parts,
+    pooling,
+    softmax,
+)
+from kernels.window import Window
+
+WINDOW = Window(2, stride=2)
+SHAPE = (2, 4, 6, 4)
+
+
+class Operation(NamedTuple):
+    """A function, its array arguments by name (shape and dtype), and its other arguments."""
+
+    function: Callable
+    arrays: dict[str, tuple[tuple[int, ...], str]]
+    others: dict[str, Any]
+
+    def __str__(self):
+        return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
+
+
+def floats(**shapes):
+    return {name: (shape, "float32") for name, shape in shapes.items()}
+
+
+OUT = (2, 4, 3, 2)
+WEIGHT = (3, 4, 2, 2)
+DY = (2, 3, 3, 2)
+ROWS, VECTOR = (12, 4), (4,)
+OPERATIONS = [
+    Operation(im2col.im2col, floats(x=SHAPE), {"window": WINDOW}),
+    Operation(col2im.col2im, floats(columns=(12, 16)), {"input_shape": SHAPE, "window": WINDOW}),
+    Operation(col2im.col2im, floats(columns=(12, 16)), {"input_shape": SHAPE, "window": WINDOW, "method": "scatter"}),
+    Operation(pooling.max_pool, floats(x=SHAPE), {"window": WINDOW}),
+    Operation(
+        pooling.max_pool_backward,
+        {"dy": (OUT, "float32"), "argmax": (OUT, "int32")},
+        {"input_shape": SHAPE, "window": WINDOW},
+    ),
+    Operation(pooling.average_pool, floats(x=SHAPE), {"window": WINDOW}),
+    Operation(pooling.average_pool_backward, floats(dy=OUT), {"input_shape": SHAPE, "window": WINDOW}),
+    Operation(convolution.convolution, floats(x=SHAPE, weight=WEIGHT, bias=(3,)), {"window": WINDOW}),
+    Operation(convolution.convolution, floats(x=SHAPE, weight=WEIGHT), {"bias": None, "window": WINDOW}),
+    Operation(
+        convolution.convolution, floats(x=SHAPE, weight=(4, 1, 2, 2), bias=(4,)), {"window": WINDOW, "groups": 4}
+    ),
+    Operation(
+        convolution.convolution_backward_input,
+        floats(dy=DY, weight=WEIGHT),
+        {"input_shape": SHAPE, "window": WINDOW},
+    ),
+    Operation(
+        convolution.convolution_backward_weight,
+        floats(x=SHAPE, dy=DY, out=WEIGHT),
+        {"weight_shape": WEIGHT, "window": WINDOW},
+    ),
+    Operation(gemm.matmul, floats(a=(5, 3), b=(3, 4), out=(5, 4), bias=(4,)), {}),
+    Operation(gemm.matmul, floats(a=(5, 3), b=(3, 4)), {}),
+    Operation(gemm.column_sums, floats(matrix=(5, 4), out=(4,)), {}),
+    Operation(batch_norm.batch_statistics, floats(x=ROWS), {}),
+    Operation(
+        batch_norm.normalize, floats(x=ROWS, mean=VECTOR, variance=VECTOR, gamma=VECTOR, beta=VECTOR), {"epsilon": 1e-3}
+    ),
+    Operation(batch_norm.normalize_backward, floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR), {}),
+    Operation(
+        batch_norm.normalize_backward_fixed, floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR), {}
+    ),
+    Operation(softmax.softmax, floats(x=(5, 4)), {}),
+    Operation(softmax.softmax_cross_entropy, {"x": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
+    Operation(softmax.softmax_cross_entropy, floats(x=(5, 4), t=(5, 4)), {}),
+    Operation(
+        softmax.softmax_cross_entropy_backward,
+        {"y": ((5, 4), "float32"), "t": ((5,), "int64"), "scale": ((), "float32")},
+        {},
+    ),
+    Operation(softmax.cross_entropy, {"y": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
+    Operation(activations.relu, floats(x=SHAPE), {}),
+    Operation(activations.multiply, floats(a=SHAPE, b=SHAPE), {}),
+    Operation(activations.leaky_relu, floats(x=SHAPE), {"slope": 0.1}),
+    Operation(activations.leaky_relu_backward, {"dy": (SHAPE, "float32"), "positive": (SHAPE, "bool")}, {"slope": 0.1}),
+    Operation(activations.sigmoid, floats(x=(5, 4)), {}),
+    Operation(activations.sigmoid_backward, floats(dy=SHAPE, y=SHAPE), {}),
+    Operation(activations.tanh, floats(x=SHAPE), {}),
+    Operation(activations.tanh_backward, floats(dy=SHAPE, y=SHAPE), {}),
+    Operation(activations.gelu, floats(x=SHAPE), {}),
+    Operation(activations.gelu_backward, floats(dy=SHAPE, x=SHAPE), {}),
+    Operation(activations.add, floats(a=SHAPE, b=SHAPE), {}),
+    Operation(masking.masked, {"values": (SHAPE, "float32"), "mask": (SHAPE, "bool")}, {}),
+]
+
+REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
+PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at
+    depthwise: "forward backward_input backward_weight applies",
+    im2col: "windows part_columns check_order check_images",
+    col2im: "add_windows window_taps",
+    gemm: "accumulator matmul_part piece_sums",
+    layout: "storage images channels_last copy_channels_last is_channels_last folded elementwise",
+    masking: "apply_mask",
+    parts: "cut pieces_of pieces lanes run ranges",
+}
+
+
+def arrays_of(operation, device, seed=0):
+    rng = np.random.default_rng(seed)
+    with backend.use(device):
+        return {
+            name: backend.asarray(np.asarray(rng.integers(0, 2, shape)).astype(dtype))
+            for name, (shape, dtype) in operation.arrays.items()
+        }
+
+
+def call(operation, arrays):
+    """By position where the function takes no names: what makes a function elementwise takes its arrays so."""
+    names = list(inspect.signature(operation.function).parameters)
+    given = {**arrays, **operation.others}
+    positional = [given[name] for name in names if name in arrays and names.index(name) < len(arrays)]
+    rest = {name: value for name, value in given.items() if name not in names[: len(positional)]}
+    return operation.function(*positional, **rest)
+
+
+def test_no_operation_is_left_out():
+    modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layout, masking, parts)
+    covered = {operation.function.__name__ for operation in OPERATIONS}
+    for module in (*modules, pooling, softmax):
+        public = {
+            name
+            for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        }
+        assert public - covered - set(PART_OF_OTHERS.get(module, "").split()) == set(), module.__name__
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_the_examples_are_right(operation, device):
+    call(operation, arrays_of(operation, device))
+
+
+SWAPS = [(operation, name) for operation in OPERATIONS for name in operation.arrays if len(operation.arrays) > 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("active", ["cpu", "cuda"])
+@pytest.mark.parametrize(("operation", "name"), SWAPS, ids=[f"{o}-{name}" for o, name in SWAPS])
+def test_one_array_on_the_other_device(operation, name, active):
+    arrays, other = (arrays_of(operation, device) for device in (active, "cpu" if active == "cuda" else "cuda"))
+    given = {**arrays, name: other[name]}
+    before = {key: backend.asnumpy(array).copy() for key, array in given.items()}
+    with backend.use(active), pytest.raises(TypeError, match=REFUSAL):
+        call(operation, given)
+    for key, array in given.items():
+        assert np.array_equal(backend.asnumpy(array), before[key]), f"{key} was changed"
+
+
+RUN_ANYWHERE = {softmax.softmax, softmax.softmax_cross_entropy, softmax.softmax_cross_entropy_backward}
+RUN_ANYWHERE |= {softmax.cross_entropy}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("active", ["cpu", "cuda"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_all_arrays_on_the_other_device(operation, active):
+    """Refused, except by the few that need nothing of the active device: their results lie where their arrays do."""
+    given = arrays_of(operation, "cpu" if active == "cuda" else "cuda")
+    with backend.use(active):
+        if operation.function not in RUN_ANYWHERE:
+            with pytest.raises(TypeError, match="does not lie on the active device"):
+                call(operation, given)
+            return
+        results = call(operation, given)
+        assert backend.array_module(*given.values(), *(results if isinstance(results, tuple) else [results]))
