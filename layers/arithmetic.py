@@ -13,7 +13,7 @@ class MulLayer(Layer):
     """out = x·y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
-        _check_shapes("MulLayer", x, y)
+        _check("MulLayer", x, y)
         return self.save_for_backward(_multiply(x, y), x, y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
@@ -25,7 +25,7 @@ class AddLayer(Layer):
     """out = x + y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
-        _check_shapes("AddLayer", x, y)
+        _check("AddLayer", x, y)
         return self.save_for_backward(activations.add(x, y) if _shape(x) else x + y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
@@ -47,6 +47,9 @@ def _shape(x: Any) -> tuple[int, ...]:
     return getattr(x, "shape", ())
 
 
-def _check_shapes(owner: str, x: Any, y: Any) -> None:
+def _check(owner: str, x: Any, y: Any) -> None:
     if _shape(x) != _shape(y):
         raise ValueError(f"{owner} needs two inputs of one shape, got {_shape(x)} and {_shape(y)}")
+    for value in (x, y):
+        if getattr(value, "dtype", None) == "bool":  # whose sum would be a logical or
+            raise TypeError(f"{owner} needs numbers, got an array of {value.dtype}")

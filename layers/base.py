@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from backend import asarray, use
+from backend import array_module, asarray, use
 from kernels.gemm import accumulator
 
 Shape = tuple[int, ...]
@@ -54,6 +54,7 @@ def _assign(layer: Layer, arrays: dict[str, Any], name: str, value: Any) -> None
     kept = arrays[name]
     if value is kept:
         return
+    array_module(value, kept)  # refuses a mix of host and device arrays
     if value.shape != kept.shape:
         raise ValueError(f"{type(layer).__name__}.{name} has shape {kept.shape}, cannot take {value.shape}")
     kept[...] = value  # a model's flat buffer: its address is what the optimizer knows

@@ -360,16 +360,39 @@ class Contract:
             for one, other in zip(case.run(layer, case.xs()).arrays, case.run(made, case.xs()).arrays, strict=True):
                 assert_same(one, other)
 
+    @pytest.mark.parametrize("dtype", ["bool", "int64", "uint8", "complex64", "float16"])
+    def test_other_dtypes_are_named_or_computed(self, case, device, dtype):
+        """Numbers that are not floating are refused, with their dtype; or the result is right."""
+        numbers = np.random.default_rng(3).integers(0, 2, case.shape)
+        layer, twin, args = case.layer(), case.layer(), case.args()
+        try:
+            y = case.run(layer, [backend.asarray(numbers, dtype)] * case.inputs, args=args).y
+        except TypeError as error:
+            assert dtype in str(error)  # noqa: PT017  (either is right)
+            assert dtype != "float16"
+            assert layer.grads == {}
+        else:
+            expected = case.run(twin, [backend.asarray(numbers, "float32")] * case.inputs, args=args).y
+            assert np.allclose(asnumpy(y), asnumpy(expected), rtol=2e-3, atol=2e-3)
+
     @pytest.mark.gpu
-    def test_host_and_device_do_not_mix(self, case):
-        with backend.use("cpu"):
-            host_xs = case.xs()
-        with backend.use("cuda"):
+    @pytest.mark.parametrize(("active", "other"), [("cuda", "cpu"), ("cpu", "cuda")])
+    def test_host_and_device_do_not_mix(self, case, active, other):
+        """A mix of the two is refused; so are arrays that all lie where nothing is computed."""
+        with backend.use(other):
+            host_layer, host_xs, host_args = case.layer(), case.xs(), case.args()
+        with backend.use(active):
             layer, xs, args = case.layer(), case.xs(), case.args()
+            if xs[0].ndim:
+                with pytest.raises(TypeError, match="does not lie on the active device"):
+                    host_layer.forward(*host_xs, *host_args)
             if layer.params or case.inputs > 1 or any(hasattr(arg, "dtype") for arg in args):
                 with pytest.raises(TypeError, match="host and device arrays are mixed"):
                     layer.forward(host_xs[0], *xs[1:], *args)
             y = layer.forward(*xs, *args)
             if y.ndim:
+                dout = asnumpy(case.dout(y))
+                with backend.use(other):
+                    dout = backend.asarray(dout)
                 with pytest.raises(TypeError, match="host and device arrays are mixed"):
-                    layer.backward(asnumpy(case.dout(y)))
+                    layer.backward(dout)
