@@ -12,8 +12,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from backend import workspace
+from backend import transfer, workspace
 from backend.active import current_device
+from backend.arrays import synchronize
 
 _STATUS = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
 """The status that means exhausted memory in CuPy's errors that are no MemoryError: pinned memory, a kernel's local
@@ -121,6 +122,8 @@ def _largest_block(total: int) -> int:
 def _give_back() -> None:
     """Hands idle memory back: not all that allocates can use what a pool keeps."""
     workspace.clear()
+    synchronize()  # so that batches on their way have arrived, and are held no longer
+    transfer.let_go()
     cupy: Any = sys.modules.get("cupy")
     if cupy is not None and current_device().kind == "cuda":
         cupy.get_default_memory_pool().free_all_blocks()

@@ -190,12 +190,13 @@ class _UnderWay:
 
     def pinned(self, shape: tuple[int, ...], dtype: Any, cupy: Any) -> numpy.ndarray:
         """An uninitialised array in pinned memory: that of a copy which is done, where there is some."""
-        self._let_go()
+        self.let_go()
         size = math.prod(shape) * numpy.dtype(dtype).itemsize
         memory = cupy.cuda.alloc_pinned_memory(max(size, 1))  # from CuPy's pool: to lock pages takes long
         return numpy.ndarray(shape, dtype, memory)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Holds no longer what copies needed that are done; never waits."""
         done = []  # freed outside the lock
         with self._lock:
             while self._copies and self._copies[0][0].done:
@@ -203,6 +204,14 @@ class _UnderWay:
 
 
 _downloads, _uploads = _UnderWay(), _UnderWay()
+
+
+def let_go() -> None:
+    """Lets go of all that was held for copies that are done, without waiting for the next copy to do so."""
+    _downloads.let_go()
+    _uploads.let_go()
+
+
 _streams: dict[int, Any] = {}  # by device
 
 

@@ -20,7 +20,7 @@ from kernels.launch import Kernel, KernelError
 DTYPES = ("float16", "float32", "float64")
 """The numbers that every kernel is made for."""
 
-_PRELUDE = "prelude.cu"
+PRELUDE = "prelude.cu"
 
 
 class Variant(NamedTuple):
@@ -76,7 +76,7 @@ class Resources:
 def files() -> list[str]:
     """The names of the files that hold kernels."""
     names = (entry.name for entry in importlib.resources.files("kernels").iterdir())
-    return sorted(name for name in names if name.endswith(".cu") and name != _PRELUDE)
+    return sorted(name for name in names if name.endswith(".cu") and name != PRELUDE)
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def predict(network: Network, samples: Loader) -> Predictions:
     """
     loss: Any = array_module(network.params.flat).zeros((), "float64")
     kept: list[tuple[Any, Any, Any]] = []
-    within = network.within_memory(samples.batch_size)
+    within = network.within_memory(samples.largest_batch)
     with threads.single_threaded_blas(), within, closing(samples.epoch(0)) as batches:  # as in training: the same bits
         for x, t in batches:
             scores = network.predict(x)

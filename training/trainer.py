@@ -151,7 +151,7 @@ class Trainer:
         for epoch in range(len(self.history) + 1, self.epochs + 1):
             for callback in self.callbacks:
                 callback.on_epoch_begin(self, epoch)
-            within = self.network.within_memory(self.train_loader.batch_size)
+            within = self.network.within_memory(self.train_loader.largest_batch)
             with threads.single_threaded_blas(), within:
                 result = self._epoch(epoch)
             self.history.append(result)
@@ -191,7 +191,7 @@ class Trainer:
         """
         network = self.network
         totals = array_module(network.params.flat).zeros(2, "float64")
-        within = network.within_memory(loader.batch_size)
+        within = network.within_memory(loader.largest_batch)
         with threads.single_threaded_blas(), EVALUATE, within, closing(loader.epoch(0)) as batches:
             for x, t in batches:
                 scores = network.predict(x)

@@ -2,12 +2,13 @@
 
 import shutil
 
-import cuda_sources
 import geometries
 import host_kernels
 import pytest
 from hypothesis import given, settings
 from kernel_operations import EXAMPLES, OPERATIONS, check, max_pool_backward
+
+from kernels import catalog
 
 LEAST = 0.95
 
@@ -21,7 +22,7 @@ def run(operation, programs):
     """The operation on every example and some drawn geometries, in few threads: lines do not count them."""
     for case in EXAMPLES:
         check(operation, case, programs, block=64)
-    for dtype in cuda_sources.DTYPES:  # the prelude has functions for each
+    for dtype in catalog.DTYPES:  # the prelude has functions for each
         check(operation, EXAMPLES[0]._replace(dtype=dtype), programs, block=64)
 
     @settings(max_examples=5)
@@ -57,7 +58,7 @@ def gaps(lines):
 
 def test_nearly_every_line_runs():
     """First without an operation, whose kernels then show as a gap: so a gap would be seen."""
-    programs = {file: host_kernels.Program(file, host_kernels.COVERAGE) for file in cuda_sources.files()}
+    programs = {file: host_kernels.Program(file, host_kernels.COVERAGE) for file in catalog.files()}
     (left_out,) = (operation for operation in OPERATIONS if operation.run is max_pool_backward)
     for operation in OPERATIONS:
         if operation is not left_out:
@@ -65,5 +66,5 @@ def test_nearly_every_line_runs():
     assert set(gaps(lines_of(programs))) == {"pooling.cu"}
     run(left_out, programs.__getitem__)
     lines = lines_of(programs)
-    assert set(lines) == {*cuda_sources.files(), cuda_sources.PRELUDE}
+    assert set(lines) == {*catalog.files(), catalog.PRELUDE}
     assert not gaps(lines), "\n".join(gaps(lines).values())

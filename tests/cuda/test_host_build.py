@@ -2,14 +2,15 @@
 arrays, and without a race. Needs g++, and neither NVRTC nor GPU.
 """
 
-import cuda_sources
 import geometries
 import host_kernels
 import pytest
 from hypothesis import given, settings
 from kernel_operations import EXAMPLES, OPERATIONS, check
 
-KERNELS = {name for file in cuda_sources.files() for name in cuda_sources.kernels_of(file)}
+from kernels import catalog
+
+KERNELS = {name for file in catalog.files() for name in catalog.kernels_of(file)}
 
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
 

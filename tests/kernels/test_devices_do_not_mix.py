@@ -111,7 +111,7 @@ OPERATIONS = [
 REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at
     depthwise: "forward backward_input backward_weight applies",
-    im2col: "windows part_columns check_order check_images",
+    im2col: "windows part_columns check_order check_images check_dtype",
     col2im: "add_windows window_taps",
     gemm: "accumulator matmul_part piece_sums",
     layout: "storage images channels_last copy_channels_last is_channels_last folded elementwise",

@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cuda_sources
 import numpy
 import pytest
 
 import backend
 import kernels.launch
+from kernels import catalog
 from kernels.launch import Kernel
 
 MEMORY, RACES, COVERAGE = "-fsanitize=address,undefined", "-fsanitize=thread", "--coverage"
@@ -54,10 +54,10 @@ class Program:
 
     def __init__(self, file, watch, edits=()):
         self.file, self.watch = file, watch
-        self.variants = [(v.dtype, v.wide) for v in cuda_sources.variants() if v.file == file]
+        self.variants = [(v.dtype, v.wide) for v in catalog.variants() if v.file == file]
         if edits or watch != MEMORY:  # which the width of indices does not change
             self.variants = [variant for variant in self.variants if not variant[1]]
-        self.names = cuda_sources.kernels_of(file)
+        self.names = catalog.kernels_of(file)
         self.path = _build(_text(file, self.variants, self.names, edits), watch)
         self._process: Any = None
 

@@ -82,6 +82,11 @@ class Loader:
         batch_bytes = batch_size * max(1, self._rows[0].size) * self.dtype.itemsize
         self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
 
+    @property
+    def largest_batch(self) -> int:
+        """Samples in the largest batch: fewer than ``batch_size`` where an epoch has fewer."""
+        return min(self.batch_size, self.samples)
+
     def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-self.samples // self.batch_size)
