@@ -1,0 +1,202 @@
+"""The command line of the bench."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backend import threads, use
+from bench import compare, machine, report
+from bench.by_layer import by_layer
+from bench.epoch import measure_epoch
+from bench.measure import measure
+from bench.memory import NAMES as MEMORY_NAMES
+from bench.memory import measure_memory
+from bench.sides import PEERS, Side, installed, load
+from bench.workloads import DisagreementError, workloads
+from training.cli.common import UserError, in_words
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def _help() -> str:
+    """The help of the command; the workloads are listed in it."""
+    rows = "\n".join(f"{each.name:<12} {each.title}" for each in workloads())
+    return f"""Time xpnet on the CPU against its peers, and measure memory and a whole epoch.
+
+    Every side does the same work in float32, one sample in turn in one process. Before it is timed, its values are
+    compared with xpnet's: another result is an error. Ratios are xpnet's figure over the peer's.
+
+    \b
+{_indented(rows)}
+    memory       peak memory of steps of {" and ".join(MEMORY_NAMES)}, in processes of their own
+    epoch        an epoch of `xpnet train`: full MNIST where XPNET_DATA_DIR names it, else mnist10k
+
+    Peers: the extra `bench` installs torch, dezero and thinc; where torch would bring CUDA, its own index has smaller
+    builds for the CPU. Those that are missing are left out. `textbook` is plain NumPy and always there.
+
+    On a busy machine samples are thrown away: measure on a quiet one.
+    """
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+class Names(click.ParamType):
+    """Some of the names that there are, with commas between."""
+
+    name = "names"
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        chosen = [name.strip() for name in value.split(",")]
+        known = {name.lower(): name for name in self.names}
+        for name in chosen:
+            if name.lower() not in known:
+                self.fail(f"{name!r} is none of {', '.join(self.names)}", param, ctx)
+        return tuple(dict.fromkeys(known[name.lower()] for name in chosen))
+
+
+class Counts(click.ParamType):
+    """Numbers of threads, with commas between; "all" is every core."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        counts = []
+        for word in value.split(","):
+            count = str(threads.limit()) if word.strip() == "all" else word.strip()
+            if not (count.isascii() and count.isdigit() and int(count) > 0):
+                self.fail(f"{word!r} is no number of threads: whole numbers of at least 1, or all", param, ctx)
+            counts.append(int(count))
+        return tuple(dict.fromkeys(counts))
+
+
+_EVERYTHING = (*(each.name for each in workloads()), "memory", "epoch")
+
+
+@click.group(invoke_without_command=True, help=_help(), context_settings={"max_content_width": 120})
+@click.option("--threads", "counts", type=Counts(), default="1,all", show_default=True, help="A run for each.")
+@click.option("--only", type=Names(*_EVERYTHING), default=_EVERYTHING, help="Names from above.  [default: all]")
+@click.option("--peers", type=Names(*PEERS), help=f"Some of {', '.join(PEERS)}, or all.  [default: those installed]")
+@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="Samples of each side.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="For a workload, number of threads; three rounds are always made.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
+@click.option("--chart", "chart_file", type=click.Path(path_type=Path, dir_okay=False), help="Draw the ratios there.")
+@click.pass_context
+def main(
+    context: click.Context,
+    counts: tuple[int, ...],
+    only: tuple[str, ...],
+    peers: tuple[str, ...] | None,
+    repeats: int,
+    seconds: float,
+    json_file: Path | None,
+    chart_file: Path | None,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    with _user_errors():
+        _check_files(json_file, chart_file)
+        use("cpu")
+        sides = _sides(peers)
+        results = _measure(only, sides, counts, repeats, seconds)
+        click.echo(f"{report.header(results)}\n\n{report.table(results)}")
+        if json_file:
+            report.write_json(results, json_file)
+        if chart_file and results["steps"]:
+            report.chart(results, chart_file)
+
+
+@main.command("compare")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--tolerance", type=click.FloatRange(0), default=0.1, show_default=True, help="0.1 is 10 %.")
+@click.pass_context
+def compare_command(context: click.Context, old: Path, new: Path, tolerance: float) -> None:
+    """Compare two files of --json by their ratios to PyTorch.
+
+    Ends with exit code 1 where a ratio has grown by more than the tolerance.
+    """
+    with _user_errors():
+        found = compare.changes(report.read_json(old), report.read_json(new))
+        if not found:
+            raise ValueError(f"{old} and {new} have no ratio to {compare.PEER} in common")
+    width = max(len(change.what) for change in found)
+    for change in found:
+        verdict = "  WORSE" if change.growth > tolerance else ""
+        click.echo(f"{change.what:<{width}}  {change.old:6.2f} → {change.new:6.2f}  {change.growth:+7.1%}{verdict}")
+    worse = [change for change in found if change.growth > tolerance]
+    click.echo(f"{len(worse)} of {len(found)} worse by more than {tolerance:.0%}")
+    context.exit(1 if worse else 0)
+
+
+main.add_command(by_layer)
+
+
+def _sides(peers: tuple[str, ...] | None) -> list[Side]:
+    chosen = [peer for peer in PEERS if installed(peer)] if peers is None else peers
+    missing = [peer for peer in chosen if not installed(peer)]
+    if missing:
+        raise UserError(f"not installed: {', '.join(missing)}; the extra `bench` of xpnet has the peers")
+    return [load(name) for name in ("xpnet", *chosen)]
+
+
+def _measure(
+    only: tuple[str, ...], sides: list[Side], counts: tuple[int, ...], repeats: int, seconds: float
+) -> report.Results:
+    steps, memory, epochs = [], [], []
+    for count in counts:
+        for workload in workloads():
+            if workload.name in only:
+                click.echo(f"{workload.name}, {count} thread(s)", err=True)
+                steps.append(measure(workload, sides, count, repeats, seconds))
+            if workload.name in MEMORY_NAMES and "memory" in only:
+                click.echo(f"memory of {workload.name}, {count} thread(s)", err=True)
+                memory.append(measure_memory(workload, sides, count))
+        if "epoch" in only:
+            click.echo(f"epoch, {count} thread(s)", err=True)
+            epochs.append(measure_epoch(count, repeats, seconds))
+    return {
+        "schema": report.SCHEMA,
+        "machine": machine.describe([side.name for side in sides]),
+        "settings": {"repeats": repeats, "seconds": seconds},
+        "steps": steps,
+        "memory": memory,
+        "epochs": epochs,
+    }
+
+
+def _check_files(json_file: Path | None, chart_file: Path | None) -> None:
+    """Refuses before anything is measured what could not be written after it."""
+    if chart_file and chart_file.suffix not in PICTURES:
+        raise ValueError(f"--chart takes a file that ends in {', '.join(PICTURES)}, not {chart_file}")
+    for file in (json_file, chart_file):
+        if file and not file.parent.is_dir():
+            raise ValueError(f"{file}: there is no folder {file.parent}")
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Errors that have a reason in words end in one line."""
+    try:
+        yield
+    except (OSError, ValueError, DisagreementError) as error:
+        raise UserError(in_words(error)) from error

@@ -1,0 +1,40 @@
+"""The gate: whether xpnet became slower, or hungrier, against PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.report import Results
+
+PEER = "torch"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A ratio to PyTorch before and after."""
+
+    what: str
+    old: float
+    new: float
+
+    @property
+    def growth(self) -> float:
+        """How much larger it is: 0.1 is 10 %."""
+        return self.new / self.old - 1
+
+
+def changes(old: Results, new: Results) -> list[Change]:
+    """All ratios to PyTorch that both results have."""
+    before, after = _ratios(old), _ratios(new)
+    return [Change(what, ratio, after[what]) for what, ratio in before.items() if what in after]
+
+
+def _ratios(results: Results) -> dict[str, float]:
+    found = {}
+    for kind, mark in (("steps", ""), ("memory", " memory")):
+        for row in results[kind]:
+            if PEER in row["ratios"]:
+                found[f"{row['workload']}{mark}, {row['threads']} thread{'s' * (row['threads'] > 1)}"] = row["ratios"][
+                    PEER
+                ]
+    return found

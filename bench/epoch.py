@@ -1,0 +1,87 @@
+"""A whole epoch of ``xpnet train``, and how much of it the bare step takes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend import threads
+from bench.measure import thread_limit
+from training.cli.report import Report
+from training.cli.train import Settings, build_trainer, train
+from training.data import Dataset, load
+from training.run_folder import RunFolder
+from training.trainer import Trainer
+
+
+def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
+    """Trains the default model for one epoch, again and again in turn with the same steps on batches that lie ready.
+
+    Of full MNIST where ``XPNET_DATA_DIR`` names its folder, else of mnist10k. Shares are of the whole epoch, which
+    ends with the evaluation of the test images and the saving of the model; ``loop_share`` is that of the loader and
+    of the loop around the step.
+
+    Args:
+        repeats, seconds: at most so many pairs, and none begins after so long.
+
+    Raises:
+        RuntimeError: the bare steps did not end with the same parameters, bit for bit.
+    """
+    data = load("mnist" if os.environ.get("XPNET_DATA_DIR") else "mnist10k")
+    settings = Settings(dataset=data.name, epochs=1, schedule="constant")
+    pairs: list[tuple[float, float, float]] = []
+    start = time.perf_counter()
+    with thread_limit(count, []):
+        while len(pairs) < repeats and (not pairs or time.perf_counter() - start < seconds):
+            bare, bare_parameters = _bare_steps(settings, data)
+            whole, loop, parameters = _epoch(settings, data)
+            if not np.array_equal(bare_parameters, parameters):
+                raise RuntimeError("the bare steps of the bench are not those of the training loop")
+            pairs.append((bare, loop, whole))
+    bare, loop, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
+    images = len(data.train_labels)
+    return {
+        "dataset": data.name,
+        "model": settings.model,
+        "batch_size": settings.batch_size,
+        "threads": count,
+        "epochs": len(pairs),
+        "seconds": whole,
+        "images_per_second": images / whole,
+        "images_per_second_without_evaluation": images / loop,
+        "step_share": bare / whole,
+        "loop_share": (loop - bare) / whole,
+        "evaluation_share": (whole - loop) / whole,
+        "loop_over_step": loop / bare - 1,
+    }
+
+
+def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]:
+    """Seconds of an epoch as the command trains it, and of its steps without evaluation; the parameters."""
+    trainer = build_trainer(settings, data)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder) / "run")
+        start = time.perf_counter()
+        train(trainer, run, Report(quiet=True, as_json=False))
+        whole = time.perf_counter() - start
+    loop = trainer.train_loader.samples / trainer.history[0].images_per_second
+    return whole, loop, trainer.network.params.flat
+
+
+def _bare_steps(settings: Settings, data: Dataset) -> tuple[float, np.ndarray]:
+    """Seconds of the same steps with nothing around them; the parameters."""
+    trainer: Trainer = build_trainer(settings, data)
+    network, optimizer = trainer.network, trainer.optimizer
+    batches = list(trainer.train_loader.epoch(0))
+    with threads.single_threaded_blas():
+        start = time.perf_counter()
+        for x, t in batches:
+            network.step_gradients(x, t)
+            optimizer.update(network.params, network.grads)
+        return time.perf_counter() - start, network.params.flat

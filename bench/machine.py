@@ -1,0 +1,67 @@
+"""The machine and the software that figures belong to, and the BLAS settings that must not be among them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+OPENBLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""They make OpenBLAS take another processor for granted than the one it finds."""
+_UNSET = "XPNET_BENCH_UNSET"
+
+
+def restart_without_openblas_settings() -> None:
+    """Starts this process anew, once, without :data:`OPENBLAS_SETTINGS`: OpenBLAS reads them when it is loaded.
+
+    What was set is kept for :func:`describe`.
+    """
+    given = {name: os.environ.pop(name) for name in OPENBLAS_SETTINGS if name in os.environ}
+    if given:
+        os.environ[_UNSET] = " ".join(f"{name}={value}" for name, value in given.items())
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def describe(sides: list[str]) -> dict[str, Any]:
+    """Processor, cores, BLAS and versions, as JSON has them."""
+    import numpy  # noqa: F401  (its BLAS must be loaded to be found)
+    import threadpoolctl
+
+    from bench.timing import waited
+
+    pools = threadpoolctl.threadpool_info()
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "blas": [
+            {key: pool.get(key) for key in ("internal_api", "version", "architecture", "threading_layer")}
+            for pool in pools
+            if pool["user_api"] == "blas"
+        ],
+        "unset": os.environ.get(_UNSET, ""),
+        "sees_pressure": waited() is not None,
+        "versions": {"python": platform.python_version(), **_versions(["numpy", *sides])},
+    }
+
+
+def _versions(packages: list[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # the textbook layers, or xpnet from its source
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

@@ -1,0 +1,95 @@
+"""A workload on all sides, and what came of it as JSON has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import threadpoolctl
+
+from backend import threads
+from bench import timing
+from bench.sides import Case, Side
+from bench.sides.base import Values
+from bench.workloads import Workload, check_agreement, first_values
+
+
+@contextmanager
+def thread_limit(count: int, sides: Sequence[Side]) -> Iterator[None]:
+    """Holds xpnet, NumPy's BLAS and every side to ``count`` threads; xpnet's and BLAS's own setting comes back."""
+    before = threads.limit()
+    threads.set_limit(count)
+    try:
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            for side in sides:
+                side.set_threads(count)
+            yield
+    finally:
+        threads.set_limit(before)
+
+
+def measure(workload: Workload, sides: Sequence[Side], count: int, repeats: int, seconds: float) -> dict[str, Any]:
+    """Times a workload with ``count`` threads, each side in the way that is fastest for it.
+
+    Args:
+        sides: xpnet first, then peers; those that cannot do the work are left out.
+        repeats, seconds: as for :func:`bench.timing.take_turns`.
+
+    Raises:
+        DisagreementError: a side computes something else.
+    """
+    with thread_limit(count, sides):
+        cases: dict[str, Case] = {}
+        ways: dict[str, str] = {}
+        expected = first_values(workload, sides[0])
+        for side in sides:
+            chosen = _fastest(workload, side, None if side is sides[0] else expected)
+            if chosen is not None:
+                ways[side.name], cases[side.name] = chosen
+        pause = timing.PAUSE_SECONDS if count > 1 else 0.0
+        samples = timing.take_turns(cases, repeats=repeats, seconds=seconds, pause=pause)
+    figures = {name: _figures(samples[name], ways[name]) for name in cases}
+    return {
+        "workload": workload.name,
+        "title": workload.title,
+        "threads": count,
+        "sides": figures,
+        "ratios": ratios({name: each["ms"] for name, each in figures.items()}),
+    }
+
+
+def ratios(figures: dict[str, float]) -> dict[str, float]:
+    """xpnet's figure over each peer's: below 1 xpnet needs less."""
+    return {name: figures["xpnet"] / value for name, value in figures.items() if name != "xpnet"}
+
+
+def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[str, Case] | None:
+    """The fastest way of a side and its case, after a look at the values of each way."""
+    ways = workload.ways(side)
+    times: dict[str, float] = {}
+    for way in ways:
+        case = workload.case(side, way)
+        if case is None:
+            return None
+        if expected is not None:
+            name = f"{side.name} ({way})" if way else side.name
+            check_agreement(workload, name, first_values(workload, side, way), expected)
+        times[way] = timing.quick_time(case) if len(ways) > 1 else 0.0
+    way = min(times, key=lambda each: times[each])
+    case = workload.case(side, way)
+    assert case is not None
+    return way, case
+
+
+def _figures(samples: timing.Samples, way: str) -> dict[str, Any]:
+    low, median, high = (1e3 * quartile for quartile in samples.quartiles)
+    return {
+        "ms": median,
+        "quartiles_ms": [low, high],
+        "samples": len(samples.seconds),
+        "discarded": len(samples.disturbed),
+        "disturbed": samples.is_disturbed,
+        "steps_in_a_sample": samples.steps,
+        "way": way,
+    }

@@ -1,0 +1,174 @@
+"""PyTorch on the CPU, in eager mode, as one who knows it would write the step.
+
+Memory formats and implementations of the optimizer are tried, and the fastest is what is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812  (PyTorch's own custom)
+
+from bench.sides.base import Case, Side
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
+    "for-loop": {"foreach": False, "fused": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+
+
+class Torch(Side):
+    name = "torch"
+
+    def __init__(self) -> None:
+        torch.set_num_interop_threads(1)
+
+    def set_threads(self, count: int) -> None:
+        torch.set_num_threads(count)
+
+    def ways(self, operation: str, images: bool) -> tuple[str, ...]:
+        if operation == "training":
+            return tuple(f"{memory} {update}" for memory in _formats(images) for update in IMPLEMENTATIONS)
+        return _formats(operation in ("convolution_block", "max_pooling", "batch_norm_relu"))
+
+    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
+        memory, implementation = way.split()
+        model = nn.Sequential(*_modules(network)).train()
+        x, t = torch.from_numpy(x), torch.from_numpy(t).long()
+        if x.ndim == 4:
+            model, x = model.to(memory_format=FORMATS[memory]), x.contiguous(memory_format=FORMATS[memory])
+        weights = next(model.parameters())
+        before = weights.detach().clone()
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+        rate = {"sgd": 0.01, "adam": 0.001}[optimizer]
+        rule = kind(model.parameters(), lr=rate, **IMPLEMENTATIONS[implementation])
+        loss: Any = None
+
+        def step() -> None:
+            nonlocal loss
+            rule.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(model(x), t)
+            loss.backward()
+            rule.step()
+
+        def as_xpnet(array: Any) -> np.ndarray:
+            array = array.detach()
+            return (array.T if array.ndim == 2 else array).numpy().copy()
+
+        def values() -> dict[str, np.ndarray]:
+            return {
+                "loss": loss.detach().numpy(),
+                "gradient": as_xpnet(weights.grad),
+                "update": as_xpnet(weights - before),
+            }
+
+        return Case(step, values)
+
+    def convolution_block(
+        self, x: Any, W: Any, b: Any, gamma: Any, beta: Any, dout: Any, winograd: bool = False, way: str = ""
+    ) -> Case:
+        convolution = _with(nn.Conv2d(W.shape[1], len(W), W.shape[2], padding=1), W, b)
+        block = nn.Sequential(convolution, _with(nn.BatchNorm2d(len(gamma)), gamma, beta), nn.ReLU(inplace=True))
+        return _both_ways(block, x, dout, FORMATS[way], lambda: {"dW": convolution.weight.grad.numpy()})
+
+    def im2col(self, x: Any, size: int, pad: int, order: str, way: str = "") -> Case:
+        x, channels = torch.from_numpy(x), x.shape[1]
+        columns: Any = None
+
+        def step() -> None:
+            nonlocal columns
+            columns = F.unfold(x, size, padding=pad)  # (N, C·FH·FW, OH·OW)
+
+        return Case(step, lambda: {"columns": columns.transpose(1, 2).reshape(-1, channels * size * size).numpy()})
+
+    def col2im(self, columns: Any, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case:
+        turned = torch.from_numpy(columns).view(shape[0], -1, columns.shape[1]).transpose(1, 2).contiguous()
+        image: Any = None
+
+        def step() -> None:
+            nonlocal image
+            image = F.fold(turned, shape[2:], size, padding=pad)
+
+        return Case(step, lambda: {"image": image.numpy()})
+
+    def max_pooling(self, x: Any, dout: Any, size: int, stride: int, way: str = "") -> Case:
+        return _both_ways(nn.MaxPool2d(size, stride), x, dout, FORMATS[way])
+
+    def batch_norm_relu(self, x: Any, gamma: Any, beta: Any, dout: Any, way: str = "") -> Case:
+        normalization = _with(nn.BatchNorm2d(len(gamma)), gamma, beta)
+        block = nn.Sequential(normalization, nn.ReLU(inplace=True))
+        return _both_ways(block, x, dout, FORMATS[way], lambda: {"dgamma": normalization.weight.grad.numpy()})
+
+    def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case:
+        x, t = torch.from_numpy(x.copy()).requires_grad_(), torch.from_numpy(t).long()
+        loss: Any = None
+
+        def step() -> None:
+            nonlocal loss
+            x.grad = None
+            loss = F.cross_entropy(x, t)
+            loss.backward()
+
+        return Case(step, lambda: {"loss": loss.detach().numpy(), "dx": x.grad.numpy()})
+
+
+def _formats(matter: bool) -> tuple[str, ...]:
+    return tuple(FORMATS) if matter else ("contiguous",)
+
+
+def _both_ways(block: Any, x: Any, dout: Any, memory: Any, others: Callable[[], dict[str, Any]] = dict) -> Case:
+    block = block.train().to(memory_format=memory)
+    x = torch.from_numpy(x).clone(memory_format=memory).requires_grad_()
+    dout = torch.from_numpy(dout).contiguous(memory_format=memory)
+    parameters = list(block.parameters())
+    y: Any = None
+
+    def step() -> None:
+        nonlocal y
+        x.grad = None
+        for parameter in parameters:
+            parameter.grad = None
+        y = block(x)
+        y.backward(dout)
+
+    return Case(step, lambda: {"y": y.detach().numpy(), "dx": x.grad.numpy(), **others()})
+
+
+def _modules(network: Any) -> list[Any]:
+    modules: list[Any] = []
+    images = len(network.input_dim) == 3
+    for layer in network.layers.layers.values():
+        match type(layer).__name__:
+            case "Affine":
+                modules += [nn.Flatten()] if images else []
+                images = False
+                modules.append(_with(nn.Linear(*layer.W.shape), layer.W.T, layer.b))
+            case "Convolution":
+                filters, channels, *size = layer.W.shape
+                shell = nn.Conv2d(channels, filters, size, stride=layer.stride, padding=layer.pad)
+                modules.append(_with(shell, layer.W, layer.b))
+            case "Relu":
+                modules.append(nn.ReLU(inplace=True))
+            case "Pooling":
+                modules.append(nn.MaxPool2d((layer.pool_h, layer.pool_w), layer.stride, layer.pad))
+            case "Dropout":
+                modules.append(nn.Dropout(layer.dropout_ratio))
+            case kind:
+                raise NotImplementedError(f"the bench has no PyTorch counterpart of {kind}")
+    return modules
+
+
+def _with(module: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+        module.bias.copy_(torch.from_numpy(bias))
+    return module
+
+
+SIDE = Torch()
