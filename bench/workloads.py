@@ -118,6 +118,10 @@ def _training(network: Callable[[], Any], optimizer: str) -> Callable[[int, bool
     return make
 
 
+def _simple_conv_net() -> SimpleConvNet:
+    return SimpleConvNet(weight_init_std="he")
+
+
 def _normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
     return generator.standard_normal(shape, "float32")
 
@@ -180,20 +184,14 @@ def _scores(batch: int, dropout: bool) -> dict[str, Any]:
 
 
 _TRAINING = [
-    Workload(
-        "W1a", "MLP 784-50-10, batch 100, SGD", "training", 100,
-        _training(lambda: TwoLayerNet(784, 50, 10, "he"), "sgd"), RELU_TOLERANCE, images=False,
-    ),
-    Workload(
-        "W1b", "MLP 784-512-512-10, batch 128, SGD", "training", 128,
-        _training(lambda: MultiLayerNet(784, [512, 512], 10), "sgd"), RELU_TOLERANCE, images=False,
-    ),
-    Workload(
-        "W2", "SimpleConvNet (30 5x5), 1x28x28, batch 100, Adam", "training", 100,
-        _training(lambda: SimpleConvNet(weight_init_std="he"), "adam"), RELU_TOLERANCE,
-    ),
-    Workload("W3", "DeepConvNet, 1x28x28, batch 128, Adam", "training", 128, _training(DeepConvNet, "adam"), RELU_TOLERANCE),
-]  # fmt: skip
+    Workload(name, title, "training", batch, _training(network, optimizer), RELU_TOLERANCE, images)
+    for name, title, batch, network, optimizer, images in (
+        ("W1a", "MLP 784-50-10, batch 100, SGD", 100, lambda: TwoLayerNet(784, 50, 10, "he"), "sgd", False),
+        ("W1b", "MLP 784-512-512-10, batch 128, SGD", 128, lambda: MultiLayerNet(784, [512, 512], 10), "sgd", False),
+        ("W2", "SimpleConvNet (30 5x5), 1x28x28, batch 100, Adam", 100, _simple_conv_net, "adam", True),
+        ("W3", "DeepConvNet, 1x28x28, batch 128, Adam", 128, DeepConvNet, "adam", True),
+    )
+]
 
 _ON = "on (32, 64, 32, 32)"
 _OPERATIONS = [
