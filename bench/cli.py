@@ -87,16 +87,16 @@ _EVERYTHING = (*(each.name for each in workloads()), "memory", "epoch")
 
 
 @click.group(invoke_without_command=True, help=_help(), context_settings={"max_content_width": 120})
-@click.option("--threads", "counts", type=Counts(), default="1,all", show_default=True, help="A run for each.")
+@click.option("--threads", "counts", type=Counts(), default="1,all", show_default=True, help="A run for each number.")
 @click.option("--only", type=Names(*_EVERYTHING), default=_EVERYTHING, help="Names from above.  [default: all]")
-@click.option("--peers", type=Names(*PEERS), help=f"Some of {', '.join(PEERS)}, or all.  [default: those installed]")
+@click.option("--peers", type=Names(*PEERS), help=f"Some of {', '.join(PEERS)}.  [default: those installed]")
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="Samples of each side.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
-    help="For a workload, number of threads; three rounds are always made.",
+    help="No further round of a workload after so long; three are always made.",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
 @click.option("--chart", "chart_file", type=click.Path(path_type=Path, dir_okay=False), help="Draw the ratios there.")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from backend import threads
+from bench import timing
 from bench.measure import thread_limit
 from training.cli.report import Report
 from training.cli.train import Settings, build_trainer, train
@@ -25,7 +26,8 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
 
     Of full MNIST where ``XPNET_DATA_DIR`` names its folder, else of mnist10k. Shares are of the whole epoch, which
     ends with the evaluation of the test images and the saving of the model; ``loop_share`` is that of the loader and
-    of the loop around the step.
+    of the loop around the step. ``pressure`` is the share of the time in which some thread waited for a CPU; the
+    loader's own thread does so where all cores compute.
 
     Args:
         repeats, seconds: at most so many pairs, and none begins after so long.
@@ -36,7 +38,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
     data = load("mnist" if os.environ.get("XPNET_DATA_DIR") else "mnist10k")
     settings = Settings(dataset=data.name, epochs=1, schedule="constant")
     pairs: list[tuple[float, float, float]] = []
-    start = time.perf_counter()
+    start, waited = time.perf_counter(), timing.waited()
     with thread_limit(count, []):
         while len(pairs) < repeats and (not pairs or time.perf_counter() - start < seconds):
             bare, bare_parameters = _bare_steps(settings, data)
@@ -44,6 +46,8 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
             if not np.array_equal(bare_parameters, parameters):
                 raise RuntimeError("the bare steps of the bench are not those of the training loop")
             pairs.append((bare, loop, whole))
+    seconds_waited = None if waited is None else (timing.waited() or 0.0) - waited
+    pressure = None if seconds_waited is None else seconds_waited / (time.perf_counter() - start)
     bare, loop, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
     images = len(data.train_labels)
     return {
@@ -59,6 +63,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
         "loop_share": (loop - bare) / whole,
         "evaluation_share": (whole - loop) / whole,
         "loop_over_step": loop / bare - 1,
+        "pressure": pressure,
     }
 
 

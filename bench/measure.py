@@ -41,7 +41,7 @@ def measure(workload: Workload, sides: Sequence[Side], count: int, repeats: int,
     """
     with thread_limit(count, sides):
         cases: dict[str, Case] = {}
-        ways: dict[str, str] = {}
+        ways: dict[str, dict[str, float]] = {}
         expected = first_values(workload, sides[0])
         for side in sides:
             chosen = _fastest(workload, side, None if side is sides[0] else expected)
@@ -64,8 +64,8 @@ def ratios(figures: dict[str, float]) -> dict[str, float]:
     return {name: figures["xpnet"] / value for name, value in figures.items() if name != "xpnet"}
 
 
-def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[str, Case] | None:
-    """The fastest way of a side and its case, after a look at the values of each way."""
+def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[dict[str, float], Case] | None:
+    """Seconds of a side's ways, the fastest first, and the case of that; each way's values are looked at."""
     ways = workload.ways(side)
     times: dict[str, float] = {}
     for way in ways:
@@ -76,13 +76,13 @@ def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[s
             name = f"{side.name} ({way})" if way else side.name
             check_agreement(workload, name, first_values(workload, side, way), expected)
         times[way] = timing.quick_time(case) if len(ways) > 1 else 0.0
-    way = min(times, key=lambda each: times[each])
-    case = workload.case(side, way)
+    times = dict(sorted(times.items(), key=lambda each: each[1]))
+    case = workload.case(side, next(iter(times)))
     assert case is not None
-    return way, case
+    return times, case
 
 
-def _figures(samples: timing.Samples, way: str) -> dict[str, Any]:
+def _figures(samples: timing.Samples, ways: dict[str, float]) -> dict[str, Any]:
     low, median, high = (1e3 * quartile for quartile in samples.quartiles)
     return {
         "ms": median,
@@ -91,5 +91,6 @@ def _figures(samples: timing.Samples, way: str) -> dict[str, Any]:
         "discarded": len(samples.disturbed),
         "disturbed": samples.is_disturbed,
         "steps_in_a_sample": samples.steps,
-        "way": way,
+        "way": next(iter(ways)),
+        "tried_ms": {way: 1e3 * seconds for way, seconds in ways.items()} if len(ways) > 1 else {},
     }

@@ -80,6 +80,8 @@ def chart(results: Results, file: Path) -> None:
     panels = figure.subplots(1, len(counts), squeeze=False, sharex=True)[0]
     for axes, count in zip(panels, counts, strict=True):
         _panel(axes, _rows_of(results, count), f"{count} thread{'s' * (count > 1)}")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(len(labels), 1))
     figure.suptitle("time of xpnet / time of the peer: left of the line xpnet is faster")
     figure.savefig(file, dpi=120)
 
@@ -95,12 +97,11 @@ def _panel(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
         axes.bar_label(bars, [f"{ratio:.2f}" for _, ratio in found], fontsize=7, padding=2)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15)
     axes.set_yticks(range(len(rows)), [row["workload"] for row in rows])
     axes.invert_yaxis()
     axes.set_title(title)
-    if peers:
-        axes.legend(fontsize=8)
 
 
 def _rows_of(results: Results, count: int) -> list[dict[str, Any]]:
@@ -153,4 +154,5 @@ def _epoch_line(row: dict[str, Any]) -> str:
         f"{row['images_per_second']:,.0f} images/s; step {row['step_share']:.1%}, "
         f"loop and loader {row['loop_share']:.1%}, evaluation and saving {row['evaluation_share']:.1%}; "
         f"the loop costs {row['loop_over_step']:+.1%} of the steps ({row['epochs']} epochs)"
+        + ("" if row["pressure"] is None else f"; {row['pressure']:.0%} of the time a thread waited")
     )
