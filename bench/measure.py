@@ -66,20 +66,21 @@ def ratios(figures: dict[str, float]) -> dict[str, float]:
 
 def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[dict[str, float], Case] | None:
     """Seconds of a side's ways, the fastest first, and the case of that; each way's values are looked at."""
-    ways = workload.ways(side)
-    times: dict[str, float] = {}
-    for way in ways:
+    cases: dict[str, Case] = {}
+    for way in workload.ways(side):
         case = workload.case(side, way)
         if case is None:
             return None
         if expected is not None:
             name = f"{side.name} ({way})" if way else side.name
             check_agreement(workload, name, first_values(workload, side, way), expected)
-        times[way] = timing.quick_time(case) if len(ways) > 1 else 0.0
+        cases[way] = case
+    times = dict.fromkeys(cases, 0.0)
+    if len(cases) > 1:
+        rounds = [{way: timing.quick_time(case) for way, case in cases.items()} for _ in range(2)]
+        times = {way: min(each[way] for each in rounds) for way in cases}
     times = dict(sorted(times.items(), key=lambda each: each[1]))
-    case = workload.case(side, next(iter(times)))
-    assert case is not None
-    return times, case
+    return times, cases[next(iter(times))]
 
 
 def _figures(samples: timing.Samples, ways: dict[str, float]) -> dict[str, Any]:
