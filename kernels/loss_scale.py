@@ -29,6 +29,12 @@ def control(scale: float, library: Any) -> Any:
     return library.asarray([scale, 1, 1 / scale, 0, 0], numpy.float32)
 
 
+def restart(control: Any) -> None:
+    """Makes the control ready for a step after one that did not come to its end; the scale and the counts stay."""
+    control[FINITE] = 1
+    control[MULTIPLIER] = 1 / control[SCALE]
+
+
 def find_overflow(gradient: Any, control: Any) -> None:
     """Notes in ``control`` if any number of ``gradient`` is infinite or NaN. Reads the gradient once."""
     if array_module(gradient, control) is numpy:
@@ -45,8 +51,13 @@ def limit_norm(norm: Any, max_norm: float, control: Any) -> None:
         norm: global L2 norm of the gradients as they are, with the scale in them: 0-d, on the device.
         max_norm: the greatest to let through, without the scale.
     """
-    library = array_module(norm, control)
-    control[MULTIPLIER] = max_norm / library.maximum(norm / control[SCALE], max_norm) / control[SCALE]
+    array_module(norm, control)
+    control[MULTIPLIER] = clip_factor(norm / control[SCALE], max_norm) / control[SCALE]
+
+
+def clip_factor(norm: Any, max_norm: float) -> Any:
+    """What gradients of global L2 norm ``norm`` (0-d) are to be multiplied by: exactly 1 up to ``max_norm``."""
+    return max_norm / array_module(norm).maximum(norm, max_norm)
 
 
 def adjust(control: Any, growth_interval: int) -> None:

@@ -2,8 +2,11 @@
 
 The formulas are those of :mod:`training.optimizers`, which the CPU runs ufunc by ufunc on pieces in cache; a GPU wants
 each number read once, and written once. The compiler may not fuse a product and a sum: every operation is rounded as
-NumPy rounds it, in the same order, and parameters come out the same on both, but for numbers below 1e-38.
-Least bytes for n parameters and s arrays of state: n·(2·sizeof(parameter) + sizeof(gradient) + 2·s·sizeof(state)).
+NumPy rounds it, in the same order, and parameters come out the same on both, but for numbers below 1e-38, and for
+Adam and AdamW under a loss scale: their corrections for the number of steps are then made on the device, in the dtype
+of sums, and a step may differ from the host's, where they are float64, by some 1e-6 of itself.
+Least bytes for n parameters and s arrays of state, the master among them:
+n·(2·sizeof(parameter) + sizeof(gradient) + 2·s·sizeof(state)).
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ def update_on_device(
     state: Mapping[str, Any],
     master: Any = None,
     control: Any = None,
+    skipped: Any = None,
+    counts: bool = False,
 ) -> None:
     """Runs ``formula`` for every element, in place, on the current stream.
 
@@ -41,12 +46,18 @@ def update_on_device(
         state: arrays of that shape in the dtype of sums, by name; changed.
         master: the parameter in the dtype of sums, as :func:`master_of` understands it, or None; changed.
         control: of :mod:`kernels.loss_scale`, or None: gradients are multiplied by its multiplier, and nothing is
-            changed where it says that one is not finite. The formula can read it.
+            changed where it says that one is not finite, but ``skipped``.
+        skipped: with ``control``: int32 (1,) of the optimizer's own, how many of its steps were skipped. The formula
+            can read it.
+        counts: whether to add this step to it, where it is skipped: true for one array of a step.
     """
     dtype = accumulator(parameter.dtype).name
     given: dict[str, Any] = {"gradient": gradient}
-    given |= {} if control is None else {"control": control}
+    if control is not None:
+        given |= {"control": control, "counts": int(counts)}
     changed = {"parameter": parameter} | ({} if master is None else {"master": master}) | dict(state)
+    if control is not None:
+        changed["skipped"] = skipped
     kernel = _kernel(name, formula, tuple(given), tuple(scalars), tuple(changed), dtype)
     kernel(*given.values(), *scalars.values(), *changed.values())
 
@@ -66,13 +77,14 @@ def _kernel(
     import cupy
 
     ctype = "float" if dtype == "float32" else "double"
-    types = {"gradient": "G", "control": "raw float32", "parameter": "P"}
+    types = {"gradient": "G", "control": "raw float32", "skipped": "raw int32", "counts": "int32", "parameter": "P"}
     lines = [f"{ctype} p = parameter, g = gradient, step = 0;", formula, "parameter = p;"]
     if "master" in changed:
         lines.insert(1, f"if (static_cast<{ctype}>(static_cast<P>(master)) == p) p = master;")
         lines.append("master = p;")
     if "control" in given:
-        lines = [f"if (control[{FINITE}] != 0) {{", lines[0], f"g *= control[{MULTIPLIER}];", *lines[1:], "}"]
+        lines = [f"if (control[{FINITE}] != 0) {{", lines[0], f"g *= control[{MULTIPLIER}];", *lines[1:]]
+        lines.append("} else if (i == 0) skipped[0] += counts;")  # a step that is skipped reads it nowhere
     return cupy.ElementwiseKernel(
         ", ".join([*(f"{types[each]} {each}" for each in given), *(f"{dtype} {scalar}" for scalar in scalars)]),
         ", ".join(f"{types.get(each, dtype)} {each}" for each in changed),

@@ -8,7 +8,15 @@ import numpy
 
 from backend import array_module
 from kernels.gemm import accumulator
+from kernels.loss_scale import clip_factor
 from training.pieces import pieces
+
+
+def check_max_norm(name: str, max_norm: float) -> float:
+    """``max_norm`` as a plain number; a ValueError, which calls it ``name``, unless it is positive and finite."""
+    if not (math.isfinite(max_norm) and max_norm > 0):
+        raise ValueError(f"{name} must be positive and finite, got {max_norm!r}")
+    return float(max_norm)
 
 
 def gradient_norm(grads: Mapping[str, Any]) -> Any:
@@ -57,13 +65,11 @@ def clip_gradients(grads: Mapping[str, Any], max_norm: float) -> Any:
         ValueError: ``max_norm`` is not positive and finite.
         TypeError: as for :func:`gradient_norm`.
     """
-    if not (math.isfinite(max_norm) and max_norm > 0):
-        raise ValueError(f"max_norm must be positive and finite, got {max_norm!r}")
-    max_norm = float(max_norm)
+    max_norm = check_max_norm("max_norm", max_norm)
     norm = gradient_norm(grads)
     arrays = _arrays(grads)
     xp = array_module(norm)
-    factor = max_norm / xp.maximum(norm, max_norm)
+    factor = clip_factor(norm, max_norm)
     for array in arrays:
         xp.multiply(array, factor.astype(accumulator(array.dtype)), out=array)
     return norm

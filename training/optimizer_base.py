@@ -9,7 +9,7 @@ import numpy
 
 from backend import array_module, asnumpy
 from kernels.gemm import accumulator
-from kernels.loss_scale import FINITE, MULTIPLIER, SKIPPED
+from kernels.loss_scale import FINITE, MULTIPLIER
 from kernels.updates import master_of, update_on_device
 from training.optimizer_checks import (
     Arrays,
@@ -65,7 +65,8 @@ class Optimizer:
     Attributes:
         lr: the learning rate η; a schedule sets it between updates.
         weight_decay: adds weight_decay·θ to each gradient (L2), unless the class says otherwise.
-        t: how many updates were made, those included that a loss scale made skip.
+        t: how many updates were made, those included that a loss scale made skip. Which of them were skipped the
+            device knows; how many is counted there, too, in the optimizer's own array.
         state: per slot (``"m"``, ``"v"``, …) and parameter name, an array of the parameter's shape and dtype;
             made by the first update. For float16 parameters the state is float32, and so is the arithmetic; a further
             slot ``"master"`` keeps the parameters themselves in float32, so that steps too small for float16 add up.
@@ -77,7 +78,7 @@ class Optimizer:
     device_formula: ClassVar[str]
     """The formula of :meth:`_step` as :func:`kernels.updates.update_on_device` takes it."""
     device_correction: ClassVar[str] = ""
-    """What stands before it under a loss scale, where the device alone knows how many steps were skipped."""
+    """What stands before it under a loss scale, where the device alone knows how many steps were ``skipped[0]``."""
     lr = Hyperparameter()
     weight_decay = Hyperparameter()
 
@@ -86,7 +87,8 @@ class Optimizer:
             setattr(self, name, value)
         self._hyperparameters = tuple(hyperparameters)
         self.t = 0
-        self._steps = 0
+        self._steps = 0  # of the update under way, where the host knows it: how many were made, it included
+        self._skipped: Any = 0  # under a loss scale on a GPU an int32 (1,) there
         self.state: dict[str, dict[str, Any]] = {slot: {} for slot in self.slots}
         self._layout: Layout | None = None
         self._library: Any = None
@@ -95,7 +97,8 @@ class Optimizer:
     def update(self, params: Arrays, grads: Arrays, control: Any = None) -> None:
         """Makes one step: changes the arrays in ``params`` in place, and leaves ``grads`` as they are.
 
-        Nothing is changed when it raises.
+        Nothing is changed when it raises. Nothing waits for the device, but the first update without ``control`` after
+        one with it on a GPU.
 
         Args:
             params: floating-point arrays by name.
@@ -122,20 +125,33 @@ class Optimizer:
             refuse_unfit(xp, params)
         if is_new:
             self._bind(xp, layout)
-        self.t += 1
-        self._steps = self.t
-        if control is not None and xp is numpy:
-            self._steps -= int(control[SKIPPED])
-            if not control[FINITE]:
-                return
+        self._keep_count(xp, on_device=control is not None and xp is not numpy)
+        if control is not None and xp is numpy and not control[FINITE]:
+            self._skipped += 1
+            self.t += 1
+            return
         if is_flat and flat_params.size == flat_grads.size == self._flat_size:
             buffers = {slot: arrays.flat for slot, arrays in self.state.items()}  # type: ignore[attr-defined]
-            self._update_array(xp, flat_params, flat_grads, buffers, control)
+            self._update_array(xp, flat_params, flat_grads, buffers, control, counts=True)
         else:
+            counting = next((name for name, p in params.items() if p.size), None)
             for name, p in params.items():
-                self._update_array(xp, p, grads[name], {s: self.state[s][name] for s in self.state}, control)
+                state = {slot: arrays[name] for slot, arrays in self.state.items()}
+                self._update_array(xp, p, grads[name], state, control, name == counting)
+        self.t += 1
 
-    def _update_array(self, xp: Any, params: Any, grads: Any, state: dict[str, Any], control: Any) -> None:
+    def _keep_count(self, xp: Any, on_device: bool) -> None:
+        """Puts the count of skipped steps where this update needs it."""
+        if not on_device:
+            self._skipped = self._skipped if isinstance(self._skipped, int) else int(self._skipped[0])
+            self._steps = self.t + 1 - self._skipped
+        elif isinstance(self._skipped, int):
+            self._skipped = xp.full(1, self._skipped, "int32")
+
+    def _update_array(
+        self, xp: Any, params: Any, grads: Any, state: dict[str, Any], control: Any, counts: bool
+    ) -> None:
+        """The step of one array or buffer; that which ``counts`` notes on a device that it was skipped."""
         dtype = accumulator(params.dtype)  # in float16 Adam's eps and small squares are 0
         decay = self.weight_decay if self.coupled_decay else 0.0
         master = state.get("master")
@@ -145,7 +161,8 @@ class Optimizer:
             parts = (self.device_correction if control is not None else "", "g = p * decay + g;" if decay else "")
             formula = " ".join([*parts, self.device_formula])
             own = {slot: state[slot] for slot in self.slots}
-            update_on_device(type(self).__name__, formula, scalars, params, grads, own, master, control)
+            scaled = {} if control is None else {"control": control, "skipped": self._skipped, "counts": counts}
+            update_on_device(type(self).__name__, formula, scalars, params, grads, own, master, **scaled)
             return
         own_gradient = decay != 0.0 or grads.dtype != dtype or control is not None
         arrays = (params, params if master is None else master, grads, *(state[slot] for slot in self.slots))
@@ -155,11 +172,11 @@ class Optimizer:
             if own_gradient:
                 gradient = scratch.pop()
                 if control is not None:
-                    g = xp.multiply(g, control[MULTIPLIER], dtype=dtype)
+                    g = xp.multiply(g, control[MULTIPLIER], out=gradient, dtype=dtype)
                 if decay:
-                    xp.multiply(wide, decay, out=gradient)
-                    xp.add(gradient, g, out=gradient)
-                else:
+                    xp.multiply(wide, decay, out=scratch[0])
+                    xp.add(scratch[0], g, out=gradient)
+                elif control is None:
                     xp.copyto(gradient, g)
                 g = gradient
             self._step(xp, wide, g, slots, scratch)
@@ -206,10 +223,12 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """All that a bitwise resume needs, as one flat dict of plain numbers and arrays.
 
-        Holds ``"t"`` (int), the hyperparameters by name (floats) and ``"<slot>.<parameter>"``, say ``"m.W1"``
-        (copies of the state arrays, on the device where they are).
+        Holds ``"t"`` and ``"skipped"`` (how many of the updates a loss scale made skip; ints, the second an array where
+        the device counts), the hyperparameters by name (floats) and ``"<slot>.<parameter>"``, say ``"m.W1"`` (copies of
+        the state arrays, on the device where they are).
         """
-        saved: dict[str, Any] = {"t": self.t}
+        skipped = self._skipped if isinstance(self._skipped, int) else self._skipped[0].copy()
+        saved: dict[str, Any] = {"t": self.t, "skipped": skipped}
         saved.update((name, getattr(self, name)) for name in self._hyperparameters)
         for slot, arrays in self.state.items():
             saved.update((f"{slot}.{name}", array.copy()) for name, array in arrays.items())
@@ -224,7 +243,7 @@ class Optimizer:
         Raises:
             ValueError: an entry is missing, unknown or out of its range; nothing is changed.
         """
-        numbers = ("t", *self._hyperparameters)
+        numbers = ("t", "skipped", *self._hyperparameters)
         has_master = any(key.startswith("master.") for key in saved)
         state: dict[str, dict[str, Any]] = {slot: {} for slot in (*self.slots, *(["master"] if has_master else []))}
         unknown = []
@@ -241,11 +260,13 @@ class Optimizer:
         ]
         if missing or unknown:
             raise ValueError(f"not a state of {type(self).__name__}: {names(missing, unknown)}")
-        t = int(saved["t"])
+        t, skipped = int(saved["t"]), int(saved["skipped"])
         if t < 0:
             raise ValueError(f"not a state of {type(self).__name__}: t must be 0 or more, got {t}")
+        if not 0 <= skipped <= t:
+            raise ValueError(f"not a state of {type(self).__name__}: skipped must be in [0, {t}], got {skipped}")
         checked = type(self)(**{name: float(saved[name]) for name in self._hyperparameters})
-        checked.t = t
+        checked.t, checked._skipped = t, skipped
         checked.state = {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in state.items()}
         vars(self).update(vars(checked))
 

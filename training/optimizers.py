@@ -8,7 +8,6 @@ formulas θ is a parameter, g its gradient (plus weight_decay·θ) and η the le
 import math
 from typing import Any
 
-from kernels.loss_scale import SKIPPED
 from training.optimizer_base import Hyperparameter, Optimizer
 
 
@@ -130,7 +129,7 @@ class Adam(Optimizer):
         "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
     )
     device_correction = (
-        f"step = calls - control[{SKIPPED}]; const auto c = sqrt(-expm1(step * log_beta2)); "
+        "step = calls - skipped[0]; const auto c = sqrt(-expm1(step * log_beta2)); "
         "const auto rate = lr * c / -expm1(step * log_beta1), scaled_eps = eps * c;"
     )
     beta1 = Hyperparameter(below=1.0)
@@ -174,7 +173,7 @@ class Adam(Optimizer):
     def _scaled_scalars(self) -> dict[str, float]:
         logs = {f"log_beta{i}": math.log(b) if b else -math.inf for i, b in ((1, self.beta1), (2, self.beta2))}
         rates = {"rate1": 1.0 - self.beta1, "rate2": 1.0 - self.beta2}
-        return {"calls": self.t, "lr": self.lr, "eps": self.eps, **logs, **rates}
+        return {"calls": self.t + 1, "lr": self.lr, "eps": self.eps, **logs, **rates}
 
 
 class AdamW(Adam):

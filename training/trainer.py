@@ -19,8 +19,7 @@ import numpy
 
 from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
 from backend.transfer import HostCopy
-from kernels.loss_scale import SMALLEST
-from training.clipping import clip_gradients
+from training.clipping import check_max_norm, clip_gradients
 from training.data import Loader
 from training.network import Network, correct_count
 from training.precision import LossScaler
@@ -82,7 +81,8 @@ class Trainer:
         network: trained in place.
         train: loader of the training batches; its order of an epoch depends on its seed alone.
         test: loader for the evaluation after each epoch, unshuffled, its batches as large as memory likes.
-        optimizer: with ``update(params, grads)`` and ``lr``.
+        optimizer: with ``update(params, grads)`` and ``lr``; with a scaler ``update`` takes a third argument, the
+            control, as :meth:`training.optimizer_base.Optimizer.update` does.
         epochs: at least 1.
         schedule: learning rate by step (0, 1, …); None leaves the optimizer's.
         clip_norm: gradients are scaled down to at most this global norm; None leaves them.
@@ -117,8 +117,8 @@ class Trainer:
             raise ValueError(f"epochs is at least 1, not {epochs}")
         if patience is not None and patience < 1:
             raise ValueError(f"patience is at least 1 epoch, not {patience}")
-        if clip_norm is not None and not 0 < clip_norm < math.inf:
-            raise ValueError(f"clip_norm is above 0 and finite, not {clip_norm}")
+        if clip_norm is not None:
+            clip_norm = check_max_norm("clip_norm", clip_norm)
         self.network = network
         self.train_loader = train
         self.test_loader = test
@@ -144,8 +144,8 @@ class Trainer:
         Raises:
             NonFiniteError: the loss is infinite or NaN. The parameters are those before the step where the loss
                 could be read at once (on the CPU); on a GPU a few steps may have followed.
-            OutOfMemoryError: a batch is too large. The parameters are those before the step, which holds nothing
-                any more: a trainer with a smaller batch can go on.
+            OutOfMemoryError: a batch is too large, of the training or of the evaluation. The parameters are those
+                after the last whole step; what failed holds nothing any more: a trainer with smaller batches can go on.
         """
         self._stop = False
         for epoch in range(len(self.history) + 1, self.epochs + 1):
@@ -222,7 +222,7 @@ class Trainer:
         loss_sum, correct, samples = asnumpy(self._totals)
         loss_scale, skipped = self._loss_scale()
         skipped -= skipped_before
-        if loss_scale <= SMALLEST:
+        if self.scaler is not None and skipped and self.scaler.is_exhausted():
             raise NonFiniteError(
                 f"gradients are not finite at any loss scale down to {loss_scale:g}: {skipped} steps of epoch {epoch} "
                 "were skipped; a smaller learning rate, other first weights or float32 may help"

@@ -11,7 +11,7 @@ import pytest
 import backend
 from backend import xp
 from kernels import parts
-from training import optimizers, pieces
+from training import optimizer_base, optimizers, pieces
 from training.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from training.parameters import ParameterDict
 
@@ -346,6 +346,7 @@ def test_state_dict_is_flat_and_named():
         saved = optimizer.state_dict()
     assert {key: value for key, value in saved.items() if key not in ("m.W1", "v.W1")} == {
         "t": 1,
+        "skipped": 0,
         "lr": 0.01,
         "beta1": 0.9,
         "beta2": 0.999,
@@ -456,6 +457,25 @@ def test_read_only_parameters_are_refused_before_anything_changes():
     assert params["a"].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("make", [dict, flat_dict])
+def test_an_update_that_fails_is_not_counted(device, make, monkeypatch):
+    params, grads, adam = make(draw(0, "float32")), make(draw(1, "float32")), Adam()
+
+    def fail(*arguments, **options):
+        raise MemoryError("no room for scratch")
+
+    with monkeypatch.context() as patched:
+        for name in ("pieces", "update_on_device"):
+            patched.setattr(optimizer_base, name, fail)
+        with pytest.raises(MemoryError, match="no room for scratch"):
+            adam.update(params, grads)
+    assert adam.t == 0
+    adam.update(params, grads)
+    straight = make(draw(0, "float32"))
+    Adam().update(straight, grads)
+    assert_same_bits(params, straight)
+
+
 def test_state_of_other_parameters_is_refused(device):
     adam = Adam()
     adam.update({"W": xp.ones((2, 3), "float32")}, {"W": xp.ones((2, 3), "float32")})
@@ -478,6 +498,8 @@ def test_state_of_other_parameters_is_refused(device):
         (lambda saved: saved.update({"h.W": np.ones(2)}), "has unknown 'h.W'"),
         (lambda saved: saved.update(beta1=1.0), r"beta1 must be finite and in \[0, 1\), got 1.0"),
         (lambda saved: saved.update(t=-1), "t must be 0 or more, got -1"),
+        (lambda saved: saved.pop("skipped"), "lacks 'skipped'"),
+        (lambda saved: saved.update(skipped=10), r"skipped must be in \[0, 9\], got 10"),
     ],
 )
 def test_a_spoilt_state_dict_is_refused_and_nothing_loaded(change, message):

@@ -1,5 +1,6 @@
 """Training in float16: master parameters, the scale of the loss, and steps that overflow."""
 
+import itertools
 import json
 import math
 
@@ -123,6 +124,77 @@ def test_skipped_steps_do_not_count(device, name):
     np.testing.assert_array_equal(*(asnumpy(network.params.flat) for network in networks))
 
 
+def used(skipped):
+    """A scaler whose steps with another optimizer were skipped so often; its scale is 2¹⁰ now."""
+    network, scaler = half(), LossScaler(2.0 ** (10 + skipped))
+    network.step_gradients(*batch())
+    for _ in range(skipped):
+        scaler.update(SGD(0.1), network.params, broken(network.grads))
+    assert scaler.read() == (2.0**10, skipped)
+    return scaler
+
+
+@pytest.mark.parametrize("name", optimizers.NAMES)
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_new_optimizer_counts_its_own_steps_whatever_the_scaler_has_seen(device, name, flat):
+    networks = [half(), half()]
+    for network, scaler in zip(networks, (used(3), LossScaler(2.0**10)), strict=True):
+        optimizer = optimizers.by_name(name, lr=0.01)
+        for step in range(3):
+            network.step_gradients(*batch(step), scaler.scale)
+            both = (network.params, network.grads) if flat else (dict(network.params), dict(network.grads))
+            scaler.update(optimizer, *both)
+    found, expected = (asnumpy(network.params.flat) for network in networks)
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_resumed_optimizer_knows_how_many_steps_were_skipped_without_its_scaler(device, flat):
+    """Skipped steps are counted once, whether the parameters are one buffer or many arrays, an empty one first."""
+    network, adam, scaler = half(), Adam(0.01), LossScaler(2.0**12)
+    empty = {"none": xp.zeros((0, 3), "float16")}
+
+    def step(network, scaler, adam, seed, spoilt=False):
+        network.step_gradients(*batch(seed), scaler.scale)
+        grads = broken(network.grads) if spoilt else network.grads
+        both = (network.params, grads) if flat else ({**empty, **network.params}, {**empty, **grads})
+        scaler.update(adam, *both)
+
+    for seed in range(4):
+        step(network, scaler, adam, seed, spoilt=seed in (1, 2))
+    saved = {key: asnumpy(value) for key, value in adam.state_dict().items()}
+    assert (saved["t"], saved["skipped"]) == (4, 2)
+    again, resumed = half(seed=5), Adam()
+    again.params.flat[...] = network.params.flat
+    resumed.load_state_dict(saved)
+    step(network, scaler, adam, 4)
+    step(again, LossScaler(2.0**10), resumed, 4)
+    np.testing.assert_array_equal(asnumpy(again.params.flat), asnumpy(network.params.flat))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_the_count_of_skipped_steps_follows_to_another_device_and_to_steps_without_a_scaler(name):
+    results = []
+    for places in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")):
+        params, optimizer = {"w": np.linspace(-1, 1, 9, dtype="float32")}, optimizers.by_name(name, lr=0.01)
+        for place, spoilt in ((places[0], True), (places[0], False), (places[1], True), (places[1], False)):
+            with backend.use(place):
+                params = {"w": asarray(asnumpy(params["w"]))}
+                grads = {"w": asarray(np.full(9, np.nan if spoilt else 3.0, "float32"))}
+                LossScaler(2.0**4).update(optimizer, params, grads)
+        with backend.use(places[1]):
+            optimizer.update(params, {"w": asarray(np.full(9, 2.0, "float32"))})
+        assert int(optimizer.state_dict()["skipped"]) == 2
+        results.append(asnumpy(params["w"]))
+    for result in results[1:]:
+        if name in ("adam", "adamw"):  # corrections for the number of steps: float64 on the host, float32 on a device
+            np.testing.assert_allclose(result, results[0], rtol=0, atol=0.01 * 1e-5)
+        else:
+            np.testing.assert_array_equal(result, results[0])
+
+
 def broken(grads):
     copy = grads.copy()
     copy.flat[0] = np.inf
@@ -221,6 +293,89 @@ def test_gradients_that_overflow_at_every_scale_end_the_training(device):
     with pytest.raises(NonFiniteError, match=r"not finite at any loss scale down to 5\.96.*e-08: 80 steps of epoch 1"):
         trainer.train()
     np.testing.assert_array_equal(asnumpy(trainer.network.params.flat), before)
+
+
+def test_the_smallest_scale_alone_ends_nothing(device):
+    trainer = run("fp16", epochs=1, n=200)
+    trainer.scaler = LossScaler(2.0**-24)
+    (result,) = trainer.train()
+    assert (result.loss_scale, result.skipped_steps) == (2.0**-24, 0)
+
+
+def test_a_skipped_step_that_others_followed_ends_nothing_at_the_smallest_scale(device):
+    trainer = run("fp16", epochs=2, n=200)
+    trainer.scaler = LossScaler(2.0**-23)
+    original, calls = trainer.network.step_gradients, itertools.count()
+
+    def spoilt_once(x, t, scale):
+        loss = original(x, t, scale)
+        if next(calls) == 1:
+            trainer.network.grads.flat[3] = np.nan
+        return loss
+
+    trainer.network.step_gradients = spoilt_once
+    assert [(result.loss_scale, result.skipped_steps) for result in trainer.train()] == [(2.0**-24, 1), (2.0**-24, 0)]
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan, math.inf])
+def test_a_norm_that_cannot_be_clipped_to_is_refused_and_changes_nothing(device, clip_norm):
+    network, scaler, sgd = half(), LossScaler(), SGD(0.1)
+    network.step_gradients(*batch(), scaler.scale)
+    before = asnumpy(network.params.flat).copy(), asnumpy(scaler.control).copy()
+    with pytest.raises(ValueError, match=f"clip_norm must be positive and finite, got {clip_norm}"):
+        scaler.update(sgd, network.params, network.grads, clip_norm)
+    for array, kept in zip((network.params.flat, scaler.control), before, strict=True):
+        np.testing.assert_array_equal(asnumpy(array), kept)
+    assert sgd.t == 0
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e-3])
+def test_an_update_that_fails_leaves_nothing_for_the_next(device, clip_norm):
+    """Neither that a gradient was not finite, nor the multiplier of a clipped norm."""
+    results = []
+    for fails in (True, False):
+        network, scaler, sgd = half(), LossScaler(2.0**10), SGD(0.1)
+        network.step_gradients(*batch(), scaler.scale)
+        if fails:
+            for grads in (broken(network.grads), network.grads):
+                with pytest.raises(ValueError, match="grads lacks"):
+                    scaler.update(sgd, {**network.params, "other": xp.ones(3, "float16")}, grads, clip_norm)
+        scaler.update(sgd, network.params, network.grads)
+        results.append([asnumpy(network.params.flat), asnumpy(scaler.control)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({}, r"needs 'control' alone, got \[\]"),
+        ({"control": np.ones(4, "float32")}, r"must be float32\[5\], got float32\[4\]"),
+        ({"control": np.ones(5)}, r"must be float32\[5\], got float64\[5\]"),
+        ({"control": np.array([3, 1, 1, 0, 0], "float32")}, "power of two"),
+        ({"control": np.array([4, 1, 1, 0, -1], "float32")}, r"counted from 0, got \[0.0, -1.0\]"),
+        ({"control": np.array([4, 1, 1, np.nan, 0], "float32")}, "counted from 0"),
+    ],
+)
+def test_a_spoilt_state_is_refused_and_nothing_loaded(device, saved, message):
+    scaler = LossScaler(2.0**5)
+    with pytest.raises(ValueError, match=message):
+        scaler.load_state_dict(saved)
+    assert asnumpy(scaler.control).tolist() == [32, 1, 1 / 32, 0, 0]
+
+
+@pytest.mark.gpu
+def test_a_state_goes_to_another_device_whichever_is_the_active_one():
+    for of, to, active in itertools.product(("cpu", "cuda"), repeat=3):
+        with backend.use(of):
+            saved = LossScaler(2.0**5).state_dict()
+        with backend.use(to):
+            scaler = LossScaler()
+            library = backend.array_module(scaler.control)
+        with backend.use(active):
+            scaler.load_state_dict(saved)
+        assert backend.array_module(scaler.control) is library
+        assert scaler.read() == (2.0**5, 0)
 
 
 @pytest.mark.gpu

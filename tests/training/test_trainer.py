@@ -362,9 +362,9 @@ def test_best_needs_an_epoch():
     [
         ({"epochs": 0}, "epochs is at least 1, not 0"),
         ({"patience": 0}, "patience is at least 1 epoch, not 0"),
-        ({"clip_norm": 0.0}, "clip_norm is above 0 and finite, not 0.0"),
-        ({"clip_norm": -1.0}, "clip_norm is above 0 and finite, not -1.0"),
-        ({"clip_norm": math.nan}, "clip_norm is above 0 and finite, not nan"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive and finite, got 0.0"),
+        ({"clip_norm": -1.0}, "clip_norm must be positive and finite, got -1.0"),
+        ({"clip_norm": math.nan}, "clip_norm must be positive and finite, got nan"),
         ({"clip_norm": math.inf}, "clip_norm .*inf"),
     ],
 )
