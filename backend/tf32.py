@@ -7,7 +7,7 @@ xpnet that alone does nothing.
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 from backend.devices import Device, DeviceError
 
@@ -18,23 +18,39 @@ def allow(allowed: bool, device: Device) -> None:
     """Sets it for the process, ``device`` being the active one.
 
     Raises:
-        DeviceError: it is asked for and the device has no TF32; nothing was changed.
+        DeviceError: it is asked for and the device has no TF32, or CuPy does not let it be chosen; nothing was changed.
     """
     global _allowed
     if allowed and not _has(device):
         raise DeviceError(f"TF32 needs a CUDA GPU of compute capability 8.0 or higher; the active device is {device}")
-    _allowed = allowed
-    apply(device)
+    before, _allowed = _allowed, allowed
+    try:
+        apply(device)
+    except DeviceError:
+        _allowed = before
+        raise
 
 
 def apply(device: Device) -> None:
-    """Makes CuPy's products on a CUDA device what was asked for; called when the device becomes the active one."""
-    if device.kind == "cuda":
-        from cupy import _core
+    """Makes CuPy's products on a CUDA device what was asked for; called when the device becomes the active one.
 
-        kinds: Any = _core._routines_linalg
-        wanted = kinds.COMPUTE_TYPE_TF32 if _allowed and _has(device) else kinds.COMPUTE_TYPE_DEFAULT
-        _core.set_compute_type("float32", wanted)
+    Raises:
+        DeviceError: CuPy does not let it be chosen, and without a choice products might not be what was asked for.
+    """
+    if device.kind != "cuda":
+        return
+    import cupy
+
+    try:  # names of CuPy's own, that another version may not have
+        choose, kinds = cupy._core.set_compute_type, cupy._core._routines_linalg
+        float32, tf32 = kinds.COMPUTE_TYPE_DEFAULT, kinds.COMPUTE_TYPE_TF32
+    except AttributeError as error:
+        if not _allowed and os.environ.get("CUPY_TF32", "0") in ("", "0"):
+            return  # float32 is what CuPy does by itself
+        raise DeviceError(
+            f"CuPy {cupy.__version__} does not let TF32 be allowed or forbidden: leave --precision tf32 and CUPY_TF32"
+        ) from error
+    choose("float32", tf32 if _allowed and _has(device) else float32)
 
 
 def _has(device: Device) -> bool:

@@ -7,6 +7,7 @@ How the work is cut never depends on the number of threads, so neither does any 
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import os
 import threading
@@ -58,7 +59,8 @@ def set_limit(count: int) -> None:
 def run(function: Callable[[int], Any], count: int) -> None:
     """Calls ``function(0)`` … ``function(count - 1)``, shared among the threads, and waits for all.
 
-    The calls must be independent: they run in any order. A call from inside another runs its own in turn.
+    The calls must be independent: they run in any order, in copies of the caller's context, ``numpy.errstate`` in it. A
+    call from inside another runs its own in turn.
     The first exception stops the handing out of further calls and is raised here.
     """
     if getattr(_inside, "active", False):
@@ -91,7 +93,7 @@ class _Job:
         self.function = function
         self.count = count
         self.indices = itertools.count()
-        self.invitations = [None] * helpers
+        self.invitations = [contextvars.copy_context() for _ in range(helpers)]  # one at a time may enter a context
         self.helpers = helpers
         self.finished: SimpleQueue[None] = SimpleQueue()
         self.error: BaseException | None = None
@@ -110,23 +112,23 @@ class _Job:
 
     def help(self) -> None:
         """A helper's part, unless the job was over before it came."""
-        if self._take_invitation():
-            self.work()
+        context = self._take_invitation()
+        if context is not None:
+            context.run(self.work)
             self.finished.put(None)
 
     def wait(self) -> None:
         """Waits for the helpers that began; those that have not are not waited for."""
-        while self._take_invitation():
+        while self._take_invitation() is not None:
             self.helpers -= 1
         for _ in range(self.helpers):
             self.finished.get()
 
-    def _take_invitation(self) -> bool:
+    def _take_invitation(self) -> contextvars.Context | None:
         try:
-            self.invitations.pop()
+            return self.invitations.pop()
         except IndexError:
-            return False
-        return True
+            return None
 
 
 _blas_lock = threading.Lock()

@@ -11,15 +11,15 @@ import numpy
 
 import layers
 from backend import asarray, asnumpy, random, use
+from kernels.catalog import DTYPES
 from kernels.col2im import col2im
 from kernels.im2col import im2col
 from kernels.pooling import max_pool, max_pool_backward
 from kernels.window import Window
 from training import optimizers
+from training.precision import LossScaler
 
 Arrays = dict[str, Any]
-
-DTYPES = ("float16", "float32", "float64")
 
 GEOMETRIES: tuple[tuple[tuple[int, int, int, int], Window], ...] = (
     ((2, 1, 9, 9), Window(3, 1, 1)),
@@ -119,6 +119,7 @@ def cases() -> Iterator[Case]:
         yield Case("softmax cross-entropy", partial(_loss, one_hot), 32)
     for name in optimizers.NAMES:
         yield Case(f"optimizer {name}", partial(_update, name), 4)
+        yield Case(f"{name} under a loss scale", partial(_scaled_update, name), 8)
 
 
 def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[Case]:
@@ -204,3 +205,15 @@ def _update(name: str, dtype: str) -> Arrays:
     for step in range(5):
         optimizer.update(params, {"W": numbers((37, 5), dtype, step + 1)})
     return params
+
+
+def _scaled_update(name: str, dtype: str) -> Arrays:
+    """Four steps under a loss scale that start with one which is skipped; the scale and the counts must agree, too."""
+    optimizer, scaler = optimizers.by_name(name, 0.01, 0.1), LossScaler(2.0**5)
+    params = {"W": numbers((37, 5), dtype)}
+    for step in range(5):
+        gradient = numbers((37, 5), dtype, step + 1) * float(scaler.read()[0])
+        if step == 0:
+            gradient[3, 2] = numpy.inf
+        scaler.update(optimizer, params, {"W": gradient})
+    return params | {"control": scaler.control}

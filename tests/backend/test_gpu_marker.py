@@ -24,7 +24,7 @@ def run(tmp_path):
         return subprocess.run(
             [
                 sys.executable,
-                *["-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "-q", "tests/backend/test_arrays.py"],
+                *["-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "-q", FILE],
             ],
             cwd=ROOT,
             env={**inherited, "PYTHONPATH": path, **variables},

@@ -1,5 +1,7 @@
 """TF32 is what was asked for by name, and nothing else."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import backend
@@ -42,11 +44,36 @@ def test_products_are_float32_unless_tf32_is_named():
 
 
 @pytest.mark.gpu
-def test_an_older_gpu_has_none(monkeypatch):
+@pytest.mark.parametrize(("capability", "has"), [("60", False), ("75", False), ("80", True), ("120", True)])
+def test_it_takes_a_compute_capability_of_8_or_higher(monkeypatch, capability, has):
+    import cupy
+
     with use("cuda"):
-        monkeypatch.setattr(tf32, "_has", lambda device: False)
-        with pytest.raises(DeviceError, match=r"compute capability 8\.0 or higher; the active device is cuda:0"):
+        monkeypatch.setattr(cupy.cuda, "Device", lambda index: SimpleNamespace(compute_capability=capability))
+        if has:
             allow_tf32()
+        else:
+            with pytest.raises(DeviceError, match=r"compute capability 8\.0 or higher; the active device is cuda:0"):
+                allow_tf32()
+        assert kind() == ("tf32" if has else "fp32")
+        monkeypatch.undo()
+
+
+@pytest.mark.gpu
+def test_a_cupy_without_the_choice_is_an_error_where_it_matters_alone(monkeypatch):
+    from cupy import _core
+
+    with use("cuda"):
+        monkeypatch.delattr(_core, "set_compute_type")
+        message = r"CuPy .* does not let TF32 be allowed or forbidden: leave --precision tf32 and CUPY_TF32"
+        monkeypatch.setattr(tf32, "_has", lambda device: True)
+        with pytest.raises(DeviceError, match=message):
+            allow_tf32()
+        allow_tf32(False)
+        monkeypatch.setenv("CUPY_TF32", "1")
+        with pytest.raises(DeviceError, match=message):
+            allow_tf32(False)
+        monkeypatch.undo()
         assert kind() == "fp32"
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import warnings
 import weakref
 
 import numpy as np
@@ -45,6 +46,26 @@ def test_results_do_not_depend_on_the_threads(limit):
     with thread_limit(limit):
         threads.run(work, 40)
     assert results == expected
+
+
+@pytest.mark.parametrize("limit", [2, 4])
+def test_helpers_work_in_the_context_of_the_caller(limit):
+    """Under ``numpy.errstate`` an overflow is silent, or an error, in whichever thread it comes up."""
+    barrier, large = threading.Barrier(limit), np.full(8, 60000, "float16")
+    seen = []
+
+    def overflow(index):
+        barrier.wait(timeout=20)
+        seen.append((threading.get_ident(), np.geterr()["over"], float((large * large)[0])))
+
+    with thread_limit(limit), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with np.errstate(over="ignore"):
+            threads.run(overflow, limit)
+        assert {state for _, state, _ in seen} == {"ignore"}
+        assert len({thread for thread, _, _ in seen}) == limit
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+            threads.run(overflow, limit)
 
 
 @pytest.mark.parametrize("limit", [2, 3, 4])

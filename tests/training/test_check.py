@@ -8,7 +8,7 @@ from command_line import xpnet
 
 from backend import array_module
 from kernels import activations
-from training import check
+from training import check, optimizer_base
 from training.check import Row, cases, compare, ulps
 from training.side_by_side import train_side_by_side
 
@@ -85,6 +85,19 @@ def test_a_wrong_operation_is_found(monkeypatch):
     assert result.code == 1
     assert "WRONG (columns" in result.out
     assert "NOT every operation agrees" in result.out
+
+
+@pytest.mark.gpu
+def test_a_wrong_step_under_a_loss_scale_is_found(monkeypatch):
+    """The device counts the step that is skipped, too."""
+    right = optimizer_base.update_on_device
+
+    def wrong(*arguments, **options):
+        right(*arguments, **options | ({"counts": False} if options else {}))
+
+    monkeypatch.setattr(optimizer_base, "update_on_device", wrong)
+    failed = {row.operation for row in compare("cuda", ("float32",)) if not row.passed}
+    assert failed == {"adam under a loss scale", "adamw under a loss scale"}
 
 
 @pytest.mark.gpu

@@ -11,6 +11,7 @@ from PIL import Image
 import backend
 from training.cli import main
 from training.cli.common import model_names
+from training.cli.train import Settings, build_trainer
 from training.data import load
 from training.models import TwoLayerNet
 from training.run_folder import RunFolder, load_network
@@ -207,6 +208,13 @@ def test_a_bug_shows_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("training.trainer.Trainer._train_step", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["train", *QUICK, "--quiet", "--out", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize(("batch_size", "evaluated"), [(1, 20), (49, 980), (50, 1000), (2000, 1000)])
+def test_a_smaller_batch_makes_the_evaluation_need_less(batch_size, evaluated):
+    trainer = build_trainer(Settings(model="TwoLayerNet", batch_size=batch_size), load())
+    assert trainer.train_loader.largest_batch == batch_size
+    assert trainer.test_loader.largest_batch == evaluated
 
 
 def test_evaluate_agrees_with_the_training(trained):

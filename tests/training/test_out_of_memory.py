@@ -170,7 +170,7 @@ def test_the_command_says_it_in_one_line(room, tmp_path):
     (line,) = result.err.splitlines()
     assert line.startswith("Error: Out of memory allocating")
     assert "this one has 10,000 samples" in line
-    assert line.endswith("give a smaller --batch-size or --model")
+    assert line.endswith("give a smaller --model or --batch-size (for the evaluation it counts 20 times, up to 1000)")
     assert not (run / "model.safetensors").exists()
     with backend.use("cuda"):
         network().save_params(tmp_path / "deep.npz")

@@ -3,15 +3,17 @@
 import itertools
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
+from checks import thread_limit
 from command_line import QUICK, xpnet
 
 import backend
 from backend import asarray, asnumpy, xp
 from kernels import loss_scale
-from layers import Affine, Relu, Sequential
+from layers import Affine, Convolution, Relu, Sequential
 from training import optimizers
 from training.data import Loader, load
 from training.models import ConvNet, TwoLayerNet
@@ -378,6 +380,20 @@ def test_a_state_goes_to_another_device_whichever_is_the_active_one():
         assert scaler.read() == (2.0**5, 0)
 
 
+def test_overflows_of_a_convolutional_network_are_no_warnings_on_any_thread(device):
+    """With a batch that is cut into parts for both threads."""
+    convolutions = Convolution.of(1, 16, 3, pad=1), Relu(), Convolution.of(16, 16, 3, pad=1), Relu()
+    network = Network(Sequential(*convolutions, Affine.of(4096, 4)), (1, 16, 16)).astype("float16")
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((128, 1, 16, 16)).astype("float16"), rng.integers(0, 4, 128)
+    loaders = [Loader(x, t, 64, dtype="float16") for _ in range(2)]
+    trainer = Trainer(network, *loaders, SGD(0.01), epochs=1, scaler=LossScaler(2.0**24))
+    with thread_limit(2), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (result,) = trainer.train()
+    assert result.skipped_steps > 0
+
+
 @pytest.mark.gpu
 def test_both_devices_train_alike():
     results = []
@@ -428,6 +444,31 @@ def test_the_command_trains_in_float16(tmp_path):
     assert json.loads((out / "config.json").read_text())["settings"]["precision"] == "fp16"
     evaluated = json.loads(xpnet("evaluate", out, "--json").out)
     assert abs(evaluated["accuracy"] - metrics["test_accuracy"]) < 0.005
+
+
+@pytest.mark.gpu
+def test_the_command_lets_a_gpu_multiply_in_tf32(tmp_path, monkeypatch):
+    from cupy import _core
+
+    from training.cli import train as command
+
+    right, seen = command.train, []
+
+    def train(*arguments):
+        seen.append(_core.get_compute_type("float32"))
+        right(*arguments)
+
+    monkeypatch.setattr(command, "train", train)
+    with backend.use("cuda") as device:
+        if not backend.tf32._has(device):
+            pytest.skip(f"{device} has no TF32: compute capability below 8.0")
+        done = [
+            xpnet("train", *QUICK, "--epochs", 1, "--device", "cuda", "--precision", name, "--out", tmp_path / name)
+            for name in ("tf32", "fp32")
+        ]
+    assert [(each.code, each.err) for each in done] == [(0, ""), (0, "")]
+    names = _core._routines_linalg
+    assert seen == [names.COMPUTE_TYPE_TF32, names.COMPUTE_TYPE_DEFAULT]
 
 
 def test_tf32_on_a_cpu_is_refused_in_one_line(tmp_path):

@@ -28,13 +28,13 @@ def command(context: click.Context, device: str, steps: int, as_json: bool) -> N
 
     rows = []
     if not as_json:
-        click.echo(f"{'operation':<26}{'cases':>6}{'error':>12}{'allowed':>9}  verdict")
+        click.echo(f"{'operation':<29}{'cases':>6}{'error':>12}{'allowed':>9}  verdict")
     for row in compare(compute.device.name):
         rows.append(row)
         if not as_json:
             error = "exact" if row.error == 0 else f"{row.error:.3g} ulps"
             verdict = "ok" if row.passed else f"WRONG ({row.worst})"
-            click.echo(f"{row.operation:<26}{row.cases:>6}{error:>12}{row.tolerance:>9.3g}  {verdict}")
+            click.echo(f"{row.operation:<29}{row.cases:>6}{error:>12}{row.tolerance:>9.3g}  {verdict}")
     parting = train_side_by_side(compute.device.name, steps) if steps else None
     passed = all(row.passed for row in rows) and (parting is None or parting.step is None)
     if as_json:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from training.network import Network
 
 EVALUATION_BATCH = 1000
-"""Samples in a batch where nothing is trained. The loss depends on it in the last bits."""
+"""Samples in a batch where nothing is trained, at most. The loss depends on it in the last bits."""
 
 
 class UserError(click.ClickException):

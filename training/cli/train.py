@@ -55,6 +55,8 @@ class Settings:
     seed: int = 0
 
 
+_EVALUATION_FACTOR = 20  # a smaller batch makes that of the evaluation smaller, too: memory may be short of either
+
 DEFAULTS = Settings()
 """What ``xpnet train`` does with no option."""
 
@@ -163,7 +165,10 @@ def command(
     except (NonFiniteError, MemoryError) as error:
         kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
         if isinstance(error, MemoryError):
-            raise UserError(f"{error}; give a smaller --batch-size or --model{kept}") from error
+            raise UserError(
+                f"{error}; give a smaller --model or --batch-size (for the evaluation it counts "
+                f"{_EVALUATION_FACTOR} times, up to {EVALUATION_BATCH}){kept}"
+            ) from error
         raise click.ClickException(f"{error}{kept}") from error
     except KeyboardInterrupt:
         interrupted = True
@@ -212,11 +217,12 @@ def build_trainer(settings: Settings, data: Dataset) -> Trainer:
     random.seed(settings.seed)
     network = build_network(settings.model, data).astype(dtype)
     train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
+    evaluation_batch = min(EVALUATION_BATCH, _EVALUATION_FACTOR * settings.batch_size)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
     return Trainer(
         network,
         train_loader,
-        Loader(data.test_images, data.test_labels, EVALUATION_BATCH, shuffle=False, dtype=dtype),
+        Loader(data.test_images, data.test_labels, evaluation_batch, shuffle=False, dtype=dtype),
         optimizer,
         epochs=settings.epochs,
         schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
