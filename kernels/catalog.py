@@ -1,7 +1,7 @@
-"""Every CUDA kernel of this package: what it uses on each architecture, and whether it is compiled already.
+"""Every kernel of the ``.cu`` files: what it uses on each architecture, and whether it is compiled already.
 
 What a kernel uses stands in ``resources.json``, which comes with the package, so that it is known without a GPU and
-without a compiler. What is compiled is for CuPy's cache of compiled kernels to say, on disk.
+without a compiler. Elementwise kernels, which CuPy makes of a line of ours, are not among them. What is compiled is for CuPy's cache of compiled kernels to say, on disk.
 """
 
 from __future__ import annotations

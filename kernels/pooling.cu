@@ -8,7 +8,8 @@
 // Deterministic: every number is written once, by one thread, which adds up in a fixed order and reads nothing that
 // another writes.
 
-// Max: one thread an output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read, N·OH·OW·C·(sizeof(T) + 4) written.
+// Max: one thread an output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
+// N·OH·OW·C·(sizeof(T) + 4) written.
 extern "C" __global__ void max_pool(
     const T *__restrict__ x, T *__restrict__ y, int *__restrict__ argmax, INDEX count, int channels, int height,
     int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,

@@ -7,9 +7,9 @@
 // Deterministic: a thread adds up its classes in ascending order, a group its threads' sums in a fixed tree, mean_loss
 // the rows in a fixed order. Sums, exponentials and logarithms are of type ACC, and the results are rounded once.
 //
-// Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels: 4 or 8 bytes a row, or shares,
-// N·classes·sizeof(ACC). A row is read three times (maximum, sum, result), the second and third time out of a cache. The
-// gradient reads probabilities and labels and writes as many bytes as it reads of probabilities.
+// Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels: 4 or 8 bytes a row, or
+// shares, N·classes·sizeof(ACC). A row is read three times (maximum, sum, result), the second and third time out of a
+// cache. The gradient reads probabilities and labels and writes as many bytes as it reads of probabilities.
 
 #define ALL_LANES 0xffffffffu
 #define MOST_WARPS 32

@@ -47,6 +47,7 @@ def test_every_file_compiles_without_a_warning(architecture, results):
 @pytest.mark.parametrize("kernel", [kernel for _, kernel in KERNELS])
 def test_registers_and_memory(kernel, of_kernel):
     rows, known = catalog.read_table()["kernels"], catalog.read_table()["compiler"]
+    comparable = known == nvrtc.version()  # another compiler counts otherwise
     found = []
     for (variant, architecture), result in of_kernel[kernel].items():
         name, use = catalog.row_name(kernel, variant), result.uses[kernel]
@@ -54,9 +55,11 @@ def test_registers_and_memory(kernel, of_kernel):
             found.append(f"{name} on sm_{architecture}: spills {use.spilled} bytes")
         if name not in rows or str(architecture) not in rows[name]["registers"]:
             found.append(f"{name} on sm_{architecture}: not in the table")
-        elif known == nvrtc.version():  # another compiler counts otherwise
+        elif comparable:
             found += nvrtc.growth(name, rows[name], architecture, use)
     assert not found, "\n".join([*found, f"where that is meant: {nvrtc.COMMAND}"])
+    if not comparable:
+        pytest.skip(f"the table is of NVRTC {known}, this is {nvrtc.version()}: registers and memory were not compared")
 
 
 def test_table_is_of_these_kernels():

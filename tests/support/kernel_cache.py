@@ -22,7 +22,7 @@ right = compiler._NVRTCProgram.compile
 def compile(program, *arguments):
     if program.src:  # CuPy compiles an empty text for the version of the compiler
         files = re.findall(r'#line 1 "(.*)"', program.src)
-        compiled.append(files[-1] if files else "CuPy's own")
+        compiled.append(files[-1] if files else "made by CuPy")
     return right(program, *arguments)
 
 compiler._NVRTCProgram.compile = compile
@@ -44,5 +44,5 @@ def cache_of(folder):
 
 def compiled_in_a_new_process(folder):
     """What a process compiles that launches one kernel of col2im.cu and two of pooling.cu: names of ``.cu`` files,
-    and "CuPy's own"."""
+    and "made by CuPy", for its own and for elementwise ones of ours."""
     return json.loads(fresh(_PROGRAM.format(folder=str(folder)), XPNET_DEVICE="cpu"))

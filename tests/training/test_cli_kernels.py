@@ -145,7 +145,7 @@ def test_build_compiles_all_for_the_processes_after(cache):
     again = listed("--build")
     assert (again["build"]["compiled"], again["build"]["already"]) == (0, count)
     assert all(row["compiled"] for row in again["kernels"])
-    assert set(compiled_in_a_new_process(cache)) <= {"CuPy's own"}
+    assert set(compiled_in_a_new_process(cache)) <= {"made by CuPy"}
 
 
 @pytest.mark.gpu

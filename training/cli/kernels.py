@@ -1,4 +1,4 @@
-"""``xpnet kernels``: the CUDA kernels, what they use, which are compiled, and compiling the others ahead."""
+"""``xpnet kernels``: the kernels of the ``.cu`` files, what they use, which are compiled, and compiling the others ahead."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _VARIANTS = "variants (file, dtype, width of indices)"
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:<index>: compiled for which GPU.")
 @json_option
 def command(build: bool, device: str, as_json: bool) -> None:
-    """List the CUDA kernels: registers on each architecture, shared memory, spills, and whether they are compiled.
+    """List the kernels of the .cu files: registers on each architecture, shared memory, spills, and whether they are compiled.
 
     Registers are those of a thread, shared memory is a block's; memory and spills are the most bytes on any
     architecture. These figures come with xpnet and need no GPU. The list is of kernels with 32-bit indices; JSON and
-    --build have those with 64 bits too. Compiled means: CuPy's cache on disk has it, the next process compiles nothing.
-    What CuPy makes itself, for sums and elementwise operations, is not listed: it is compiled when first used.
+    --build have those with 64 bits too. Compiled means: CuPy's cache on disk has it, the next process only loads it.
+    Sums and elementwise operations, optimizers among them, are not listed: CuPy compiles their kernels when first used.
     """
     from backend.devices import parse
     from kernels import catalog
