@@ -87,8 +87,8 @@ __device__ __forceinline__ ACC added_lanes(ACC own, int width) {
 // Stage 1 of the statistics: mean and squares (ranges, C). A thread takes the moments of a few rows at a time by their
 // own mean, in two passes over registers, and merges them: nothing cancels, and there is one division for CHUNK rows.
 extern "C" __global__ void batch_norm_moments(
-    const T *__restrict__ x, ACC *__restrict__ means, ACC *__restrict__ squares, INDEX tiles, INDEX rows,
-    int channels, int width, INDEX range_rows) {
+    const T *__restrict__ x /* rows * channels */, ACC *__restrict__ means, ACC *__restrict__ squares, INDEX tiles,
+    INDEX rows, int channels, int width, INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Place at = place_of(tile, rows, channels, width, range_rows);
         Moments own = {0, 0, 0};
@@ -119,8 +119,9 @@ extern "C" __global__ void batch_norm_moments(
 
 // Stage 2: mean and (biased) variance (C,) from the ranges' moments; lanes go over ranges. The last has last_rows.
 extern "C" __global__ void batch_norm_statistics(
-    const T *__restrict__ means, const T *__restrict__ squares, T *__restrict__ mean, T *__restrict__ variance,
-    INDEX tiles, int channels, int width, int ranges, ACC range_rows, ACC last_rows) {
+    const T *__restrict__ means /* ranges * channels */, const T *__restrict__ squares /* ranges * channels */,
+    T *__restrict__ mean /* channels */, T *__restrict__ variance /* channels */, INDEX tiles, int channels, int width,
+    int ranges, ACC range_rows, ACC last_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Place at = place_of(tile, ranges, channels, width, ranges);
         Moments own = {0, 0, 0};
@@ -139,9 +140,11 @@ extern "C" __global__ void batch_norm_statistics(
 
 // y = γ·(x - mean)·inverse + β with inverse = 1 / √(variance + ε), which the threads of the first range write.
 extern "C" __global__ void batch_norm_normalize(
-    const T *__restrict__ x, const ACC *__restrict__ mean, const ACC *__restrict__ variance,
-    const T *__restrict__ gamma, const T *__restrict__ beta, T *__restrict__ y, ACC *__restrict__ inverse,
-    ACC epsilon, INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows) {
+    const T *__restrict__ x /* rows * channels */, const ACC *__restrict__ mean /* channels */,
+    const ACC *__restrict__ variance /* channels */, const T *__restrict__ gamma /* channels */,
+    const T *__restrict__ beta /* channels */, T *__restrict__ y /* rows * channels */,
+    ACC *__restrict__ inverse /* channels */, ACC epsilon, INDEX tiles, INDEX rows, int channels, int width,
+    INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Place at = place_of(tile, rows, channels, width, range_rows);
         if (at.channel >= channels) continue;
@@ -159,8 +162,9 @@ extern "C" __global__ void batch_norm_normalize(
 
 // Stage 1 of the gradients' sums: Σ dy·(x - mean) and Σ dy (ranges, C).
 extern "C" __global__ void batch_norm_products(
-    const T *__restrict__ dy, const T *__restrict__ x, const ACC *__restrict__ mean, ACC *__restrict__ products,
-    ACC *__restrict__ sums, INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows) {
+    const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
+    const ACC *__restrict__ mean /* channels */, ACC *__restrict__ products, ACC *__restrict__ sums, INDEX tiles,
+    INDEX rows, int channels, int width, INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Place at = place_of(tile, rows, channels, width, range_rows);
         const ACC center = at.channel < channels ? mean[at.channel] : (ACC)0;
@@ -184,8 +188,9 @@ extern "C" __global__ void batch_norm_products(
 
 // Stage 2: dγ = inverse·Σ dy·(x - mean) and dβ = Σ dy, both (C,); lanes go over ranges.
 extern "C" __global__ void batch_norm_parameter_gradients(
-    const T *__restrict__ products, const T *__restrict__ sums, const T *__restrict__ inverse, T *__restrict__ dgamma,
-    T *__restrict__ dbeta, INDEX tiles, int channels, int width, int ranges) {
+    const T *__restrict__ products /* ranges * channels */, const T *__restrict__ sums /* ranges * channels */,
+    const T *__restrict__ inverse /* channels */, T *__restrict__ dgamma /* channels */,
+    T *__restrict__ dbeta /* channels */, INDEX tiles, int channels, int width, int ranges) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Place at = place_of(tile, ranges, channels, width, ranges);
         ACC product = 0, sum = 0;
@@ -204,9 +209,11 @@ extern "C" __global__ void batch_norm_parameter_gradients(
 
 // dx = γ·inverse·(dy - dβ/M - (x - mean)·inverse·dγ/M).
 extern "C" __global__ void batch_norm_backward(
-    const T *__restrict__ dy, const T *__restrict__ x, const ACC *__restrict__ mean, const ACC *__restrict__ inverse,
-    const T *__restrict__ gamma, const ACC *__restrict__ dgamma, const ACC *__restrict__ dbeta, T *__restrict__ dx,
-    INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows) {
+    const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
+    const ACC *__restrict__ mean /* channels */, const ACC *__restrict__ inverse /* channels */,
+    const T *__restrict__ gamma /* channels */, const ACC *__restrict__ dgamma /* channels */,
+    const ACC *__restrict__ dbeta /* channels */, T *__restrict__ dx /* rows * channels */, INDEX tiles, INDEX rows,
+    int channels, int width, INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Place at = place_of(tile, rows, channels, width, range_rows);
         if (at.begin >= at.end) continue;

@@ -1,7 +1,8 @@
-"""Every kernel of the ``.cu`` files: what it uses on each architecture, and whether it is compiled already.
+"""The kernels of the ``.cu`` files: what each uses on each architecture, and whether it is compiled already.
 
-What a kernel uses stands in ``resources.json``, which comes with the package, so that it is known without a GPU and
-without a compiler. Elementwise kernels, which CuPy makes of a line of ours, are not among them. What is compiled is for CuPy's cache of compiled kernels to say, on disk.
+Elementwise kernels, which CuPy makes of a line of ours, are not among them. What a kernel uses stands in
+``resources.json``, which comes with the package, so that it is known without a GPU and without a compiler. What is
+compiled is for CuPy's cache of compiled kernels to say, on disk.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def read_table() -> dict[str, Any]:
 
 def digest(file: str) -> str:
     """Of a file's text and what is compiled with it, but for comments: tells whether the table is about this text."""
-    code = re.sub(r"\s*//.*", "", Variant(file, "float32", False).code)
+    code = re.sub(r"\s*(//.*|(?s:/\*.*?\*/))", "", Variant(file, "float32", False).code)
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 

@@ -9,9 +9,10 @@
 // the sum has the order of the loop over taps in col2im.py, bit for bit; no two threads write to one place.
 // Neighbouring threads hold neighbouring channels: in the order (FH, FW, C) every read and write is coalesced.
 extern "C" __global__ void col2im_gather(
-    const T *__restrict__ columns, T *__restrict__ image, INDEX count, int channels, int height, int width,
-    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
-    int pad_top, int pad_left, int dilation_height, int dilation_width, int tap_step, int channel_step) {
+    const T *__restrict__ columns /* count / height / width * out_height * out_width * kernel_height * kernel_width */,
+    T *__restrict__ image /* count */, INDEX count, int channels, int height, int width, int out_height, int out_width,
+    int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
+    int dilation_height, int dilation_width, int tap_step, int channel_step) {
     const INDEX row_size = (INDEX)kernel_height * kernel_width * channels;
     const Start down = start_of(dilation_height, stride_height), across = start_of(dilation_width, stride_width);
     FOR_EACH(i, count) {
@@ -54,9 +55,11 @@ __device__ __forceinline__ INDEX target_of(
 // order, additions in the order (FH, FW, C). It moves more than the least bytes, since a pixel is read and written by
 // each window that contains it: in the cache, where it fits.
 extern "C" __global__ void col2im_scatter(
-    const T *__restrict__ columns, ACC *__restrict__ image, INDEX count, int channels, int height, int width,
-    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
-    int pad_top, int pad_left, int dilation_height, int dilation_width, int tap_step, int channel_step) {
+    const T *__restrict__ columns /* count */,
+    ACC *__restrict__ image /* count / out_height / out_width / kernel_height / kernel_width * height * width */,
+    INDEX count, int channels, int height, int width, int out_height, int out_width, int kernel_height,
+    int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left, int dilation_height,
+    int dilation_width, int tap_step, int channel_step) {
     FOR_EACH(i, count) {
         const INDEX target = target_of(
             i, channels, height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
@@ -70,9 +73,11 @@ extern "C" __global__ void col2im_scatter(
 // gather, which is why a number is added to 0 (which makes -0 a +0) before it is stored. Pixels of no window are not
 // written: where there are such, `image` starts at zero. Where there are none, it moves the least bytes.
 extern "C" __global__ void col2im_scatter_plain(
-    const T *__restrict__ columns, T *__restrict__ image, INDEX count, int channels, int height, int width,
-    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
-    int pad_top, int pad_left, int dilation_height, int dilation_width, int tap_step, int channel_step) {
+    const T *__restrict__ columns /* count */,
+    T *__restrict__ image /* count / out_height / out_width / kernel_height / kernel_width * height * width */,
+    INDEX count, int channels, int height, int width, int out_height, int out_width, int kernel_height,
+    int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left, int dilation_height,
+    int dilation_width, int tap_step, int channel_step) {
     FOR_EACH(i, count) {
         const INDEX target = target_of(
             i, channels, height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,

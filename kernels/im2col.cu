@@ -76,9 +76,11 @@ __device__ __forceinline__ void fill(
 
 // Rows in the order (FH, FW, C).
 extern "C" __global__ void im2col_hwc(
-    const T *__restrict__ source, T *__restrict__ columns, INDEX count, int channels, int height, int width,
-    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
-    int pad_top, int pad_left, int dilation_height, int dilation_width, int source_channels, int first_channel) {
+    const T *__restrict__ source /* count / out_height / out_width / kernel_height / kernel_width / channels
+                                    * height * width * source_channels */,
+    T *__restrict__ columns /* count */, INDEX count, int channels, int height, int width, int out_height,
+    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
+    int dilation_height, int dilation_width, int source_channels, int first_channel) {
     fill(source, columns, count, true, channels, height, width, out_height, out_width, kernel_height, kernel_width,
          stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width, source_channels,
          first_channel);
@@ -86,9 +88,11 @@ extern "C" __global__ void im2col_hwc(
 
 // Rows in the order (C, FH, FW).
 extern "C" __global__ void im2col_chw(
-    const T *__restrict__ source, T *__restrict__ columns, INDEX count, int channels, int height, int width,
-    int out_height, int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width,
-    int pad_top, int pad_left, int dilation_height, int dilation_width, int source_channels, int first_channel) {
+    const T *__restrict__ source /* count / out_height / out_width / kernel_height / kernel_width / channels
+                                    * height * width * source_channels */,
+    T *__restrict__ columns /* count */, INDEX count, int channels, int height, int width, int out_height,
+    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
+    int dilation_height, int dilation_width, int source_channels, int first_channel) {
     fill(source, columns, count, false, channels, height, width, out_height, out_width, kernel_height, kernel_width,
          stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width, source_channels,
          first_channel);

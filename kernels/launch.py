@@ -2,7 +2,8 @@
 
 CuPy checks nothing about a RawKernel's arguments: strides are ignored, a float64 array passes for ``float*``, and a
 Python float given for a ``float`` parameter arrives as 0. So the parameters are read from the kernel's signature in
-its source, and every argument is held against them.
+its source, and every argument is held against them: also how many elements an array has, where a comment behind it says
+so, ``const T *x /* rows * classes */``, by the names of other parameters and from left to right.
 
 CuPy adds ``-ftz=true`` to every compilation, after any option of ours: float32 numbers below 1.2e-38 count as 0 in a
 kernel, and come out as 0. The comments in the ``.cu`` files that promise the bits of the CPU mean all others.
@@ -38,12 +39,14 @@ class KernelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a kernel: ``kind`` is its type in the source without ``const`` and ``*``."""
+    """A parameter of a kernel: ``kind`` is its type in the source without ``const`` and ``*``; ``size`` are the factors
+    (and divisors, after "/") that make up an array's number of elements, empty where the source does not say."""
 
     name: str
     kind: str
     is_array: bool
     is_const: bool
+    size: tuple[tuple[str, str], ...] = ()
 
 
 class Kernel:
@@ -86,7 +89,7 @@ class Kernel:
 
         Raises:
             TypeError: an argument is of the wrong kind, dtype or device, or there are too few or too many.
-            ValueError: an array is not C-contiguous, or a number does not fit its type.
+            ValueError: an array is not C-contiguous or of another size, or a number does not fit its type.
             KernelError: it does not compile.
         """
         if len(arguments) != len(self.parameters):
@@ -102,6 +105,7 @@ class Kernel:
         types = _DTYPES | {"T": t, "ACC": accumulator(t).name, "INDEX": "int64" if wide else "int32"}
         checked = [self._check(parameter, argument, types[parameter.kind]) for parameter, argument in pairs]
         if count:
+            self._check_sizes(pairs)
             self.compiled(t, wide)((min(-(-count // BLOCK), _MOST_BLOCKS),), (BLOCK,), checked)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
@@ -153,6 +157,17 @@ class Kernel:
             raise TypeError(f"{where}: lies on cuda:{argument.device.id}, the active device is {current_device()}")
         return argument
 
+    def _check_sizes(self, pairs: list[tuple[Parameter, Any]]) -> None:
+        numbers = {parameter.name: argument for parameter, argument in pairs if not parameter.is_array}
+        for parameter, argument in pairs:
+            needed = 1
+            for operator, word in parameter.size:
+                factor = numbers[word] if word in numbers else int(word)
+                needed = needed // factor if operator == "/" else needed * factor
+            if parameter.size and argument.size != needed:
+                where = f"kernel {self.name}, {parameter.name}"
+                raise ValueError(f"{where}: needs {needed:,} elements, got {argument.size:,} in {argument.shape}")
+
     def __repr__(self) -> str:
         return f"Kernel({self.file!r}, {self.name!r})"
 
@@ -166,9 +181,11 @@ def geometry(window: Window, channels: int, image: tuple[int, int]) -> tuple[int
 
 
 def _parse(text: str) -> Parameter:
-    words = text.replace("*", " * ").replace("__restrict__", "").split()
+    declared, _, size = text.partition("/*")
+    words = declared.replace("*", " * ").replace("__restrict__", "").split()
     kind = " ".join(word for word in words[:-1] if word not in ("const", "*"))
-    return Parameter(words[-1], kind, "*" in words, words[0] == "const")
+    factors = tuple(re.findall(r"([*/]?)\s*(\w+)", size))
+    return Parameter(words[-1], kind, "*" in words, words[0] == "const", factors)
 
 
 def _number(where: str, value: Any, dtype: str) -> Any:

@@ -12,7 +12,7 @@
 // The seed is the key, the position and the stream are the counter's lower and upper half; 64-bit numbers come as
 // lower and upper word. Byte k of keep[i] says whether word k of block first + i is at least the threshold.
 extern "C" __global__ void dropout_mask(
-    unsigned int *__restrict__ keep, INDEX count, unsigned int threshold, unsigned int seed_low,
+    unsigned int *__restrict__ keep /* count */, INDEX count, unsigned int threshold, unsigned int seed_low,
     unsigned int seed_high, unsigned int stream_low, unsigned int stream_high, unsigned int first_low,
     unsigned int first_high) {
     const unsigned long long first = (unsigned long long)first_high << 32 | first_low;

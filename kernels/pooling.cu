@@ -11,9 +11,10 @@
 // Max: one thread an output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
 // N·OH·OW·C·(sizeof(T) + 4) written.
 extern "C" __global__ void max_pool(
-    const T *__restrict__ x, T *__restrict__ y, int *__restrict__ argmax, INDEX count, int channels, int height,
-    int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
-    int stride_width, int pad_top, int pad_left, int dilation_height, int dilation_width) {
+    const T *__restrict__ x /* count / out_height / out_width * height * width */, T *__restrict__ y /* count */,
+    int *__restrict__ argmax /* count */, INDEX count, int channels, int height, int width, int out_height,
+    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
+    int dilation_height, int dilation_width) {
     FOR_EACH(i, count) {
         const Position at = position_of(i, out_height, out_width, channels);
         const int top = at.row * stride_height - pad_top, left = at.column * stride_width - pad_left;
@@ -42,9 +43,11 @@ extern "C" __global__ void max_pool(
 // in ascending order (the order of the loop in pooling.py, bit for bit), and takes the gradient of those that it won.
 // Least bytes: N·OH·OW·C·(sizeof(T) + 4) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void max_pool_backward_gather(
-    const T *__restrict__ dy, const int *__restrict__ argmax, T *__restrict__ dx, INDEX count, int channels, int height,
-    int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
-    int stride_width, int pad_top, int pad_left, int dilation_height, int dilation_width) {
+    const T *__restrict__ dy /* count / height / width * out_height * out_width */,
+    const int *__restrict__ argmax /* count / height / width * out_height * out_width */,
+    T *__restrict__ dx /* count */, INDEX count, int channels, int height, int width, int out_height, int out_width,
+    int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
+    int dilation_height, int dilation_width) {
     const Start down = start_of(dilation_height, stride_height), across = start_of(dilation_width, stride_width);
     FOR_EACH(i, count) {
         const Position at = position_of(i, height, width, channels);
@@ -78,7 +81,8 @@ __device__ __forceinline__ Span span_of(int window, int windows, int stride, int
 // thread writes all of its own: dy's bits to the winner, 0 to every other pixel. So one launch writes every pixel, for
 // any stride, without atomics and without setting memory to zero before. Least bytes: as by gather.
 extern "C" __global__ void max_pool_backward_scatter(
-    const T *__restrict__ dy, const int *__restrict__ argmax, T *__restrict__ dx, INDEX count, int channels, int height,
+    const T *__restrict__ dy /* count */, const int *__restrict__ argmax /* count */,
+    T *__restrict__ dx /* count / out_height / out_width * height * width */, INDEX count, int channels, int height,
     int width, int out_height, int out_width, int stride_height, int stride_width, int pad_top, int pad_left) {
     FOR_EACH(i, count) {
         const Position at = position_of(i, out_height, out_width, channels);
@@ -113,9 +117,10 @@ __device__ __forceinline__ double rounded_product(double a, double b) { return _
 // One thread an output, taps in ascending order (the order of the loop in pooling.py, bit for bit).
 // Least bytes: N·H·W·C·sizeof(T) read, N·OH·OW·C·sizeof(T) written.
 extern "C" __global__ void average_pool(
-    const T *__restrict__ x, T *__restrict__ y, INDEX count, int channels, int height, int width, int out_height,
-    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
-    int dilation_height, int dilation_width, int first_row, int end_row, int first_column, int end_column) {
+    const T *__restrict__ x /* count / out_height / out_width * height * width */, T *__restrict__ y /* count */,
+    INDEX count, int channels, int height, int width, int out_height, int out_width, int kernel_height,
+    int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left, int dilation_height,
+    int dilation_width, int first_row, int end_row, int first_column, int end_column) {
     FOR_EACH(i, count) {
         const Position at = position_of(i, out_height, out_width, channels);
         const int top = at.row * stride_height - pad_top, left = at.column * stride_width - pad_left;
@@ -139,9 +144,10 @@ extern "C" __global__ void average_pool(
 // in pooling.py, bit for bit), and takes its share of each one's gradient.
 // Least bytes: N·OH·OW·C·sizeof(T) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void average_pool_backward(
-    const T *__restrict__ dy, T *__restrict__ dx, INDEX count, int channels, int height, int width, int out_height,
-    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
-    int dilation_height, int dilation_width, int first_row, int end_row, int first_column, int end_column) {
+    const T *__restrict__ dy /* count / height / width * out_height * out_width */, T *__restrict__ dx /* count */,
+    INDEX count, int channels, int height, int width, int out_height, int out_width, int kernel_height,
+    int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left, int dilation_height,
+    int dilation_width, int first_row, int end_row, int first_column, int end_column) {
     const Start down = start_of(dilation_height, stride_height), across = start_of(dilation_width, stride_width);
     const ACC whole_share = (ACC)1 / (ACC)(kernel_height * kernel_width);  // the others are divided out one by one
     FOR_EACH(i, count) {

@@ -77,7 +77,8 @@ __device__ __forceinline__ int label_of(const int *labels, INDEX row, int label_
 
 // Probabilities exp(x - most) / Σ exp(x - most); a group a row.
 extern "C" __global__ void softmax(
-    const T *__restrict__ x, T *__restrict__ y, INDEX rows, int classes, int group) {
+    const T *__restrict__ x /* rows * classes */, T *__restrict__ y /* rows * classes */, INDEX rows, int classes,
+    int group) {
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *scores = x + row * classes;
         const Scale scale = row_scale(scores, classes, lane, group);
@@ -87,8 +88,9 @@ extern "C" __global__ void softmax(
 
 // Probabilities and each row's loss (a group a row), log total - (x[label] - most); NaN where the label is no class.
 extern "C" __global__ void cross_entropy_of_indices(
-    const T *__restrict__ x, const int *__restrict__ labels, T *__restrict__ y, ACC *__restrict__ losses, INDEX rows,
-    int classes, int group, int label_words) {
+    const T *__restrict__ x /* rows * classes */, const int *__restrict__ labels /* rows * label_words */,
+    T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* rows */, INDEX rows, int classes, int group,
+    int label_words) {
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *scores = x + row * classes;
         const Scale scale = row_scale(scores, classes, lane, group);
@@ -104,8 +106,8 @@ extern "C" __global__ void cross_entropy_of_indices(
 
 // The same against distributions t: Σ t·(log total - (x - most)), where a score of -inf costs nothing if its t is 0.
 extern "C" __global__ void cross_entropy_of_shares(
-    const T *__restrict__ x, const ACC *__restrict__ shares, T *__restrict__ y, ACC *__restrict__ losses, INDEX rows,
-    int classes, int group) {
+    const T *__restrict__ x /* rows * classes */, const ACC *__restrict__ shares /* rows * classes */,
+    T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* rows */, INDEX rows, int classes, int group) {
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *scores = x + row * classes;
         const ACC *share = shares + row * classes;
@@ -122,7 +124,8 @@ extern "C" __global__ void cross_entropy_of_shares(
 }
 
 // The mean of the rows' losses, by one block: a thread adds up every 256th row, the block the threads' sums in a tree.
-extern "C" __global__ void mean_loss(const T *__restrict__ losses, T *__restrict__ loss, INDEX rows) {
+extern "C" __global__ void mean_loss(
+    const T *__restrict__ losses /* rows */, T *__restrict__ loss /* 1 */, INDEX rows) {
     ACC sum = 0;
     FOR_EACH(row, rows) sum += widen(losses[row]);
     sum = group_sum(sum, blockDim.x);
@@ -131,8 +134,9 @@ extern "C" __global__ void mean_loss(const T *__restrict__ losses, T *__restrict
 
 // (y - [class is the label])·scale / N; a thread a number.
 extern "C" __global__ void cross_entropy_backward_of_indices(
-    const T *__restrict__ y, const int *__restrict__ labels, const ACC *__restrict__ scale, T *__restrict__ dx,
-    INDEX count, INDEX rows, int classes, int label_words) {
+    const T *__restrict__ y /* count */, const int *__restrict__ labels /* rows * label_words */,
+    const ACC *__restrict__ scale /* 1 */, T *__restrict__ dx /* count */, INDEX count, INDEX rows, int classes,
+    int label_words) {
     const ACC factor = scale[0] / rows;
     FOR_EACH(i, count) {
         const INDEX row = i / classes;
@@ -143,8 +147,9 @@ extern "C" __global__ void cross_entropy_backward_of_indices(
 
 // (y·Σt - t)·scale / N; a group a row.
 extern "C" __global__ void cross_entropy_backward_of_shares(
-    const T *__restrict__ y, const ACC *__restrict__ shares, const ACC *__restrict__ scale, T *__restrict__ dx,
-    INDEX rows, int classes, int group) {
+    const T *__restrict__ y /* rows * classes */, const ACC *__restrict__ shares /* rows * classes */,
+    const ACC *__restrict__ scale /* 1 */, T *__restrict__ dx /* rows * classes */, INDEX rows, int classes,
+    int group) {
     const ACC factor = scale[0] / rows;
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *probabilities = y + row * classes;

@@ -27,8 +27,10 @@ def names(file):
 
 def test_parameters_are_read_from_the_source():
     first, second, third, fourth = GATHER.parameters[:4]
-    assert first == Parameter("columns", "T", is_array=True, is_const=True)
-    assert second == Parameter("image", "T", is_array=True, is_const=False)
+    pixels = (("", "count"), ("/", "height"), ("/", "width"), ("*", "out_height"), ("*", "out_width"))
+    taps = (("*", "kernel_height"), ("*", "kernel_width"))
+    assert first == Parameter("columns", "T", is_array=True, is_const=True, size=(*pixels, *taps))
+    assert second == Parameter("image", "T", is_array=True, is_const=False, size=(("", "count"),))
     assert third == Parameter("count", "INDEX", is_array=False, is_const=False)
     assert fourth == Parameter("channels", "int", is_array=False, is_const=False)
 
@@ -39,6 +41,22 @@ def test_every_kernel_has_parameters_of_known_types(file):
     assert names(file)
     for name in names(file):
         assert {parameter.kind for parameter in Kernel(file, name).parameters} <= known, name
+
+
+# Partial results of ranges of rows, whose number is no parameter of the kernel that writes them; the kernel that reads
+# them says it.
+UNSIZED = {("batch_norm_moments", "means"), ("batch_norm_moments", "squares")}
+UNSIZED |= {("batch_norm_products", "products"), ("batch_norm_products", "sums")}
+
+
+@pytest.mark.parametrize("file", [file for file in SOURCES if file != "prelude.cu"])
+def test_every_array_says_how_many_elements_it_has(file):
+    for name in names(file):
+        parameters = Kernel(file, name).parameters
+        numbers = {parameter.name for parameter in parameters if not parameter.is_array}
+        for parameter in parameters:
+            assert bool(parameter.size) == (parameter.is_array and (name, parameter.name) not in UNSIZED)
+            assert all(word in numbers or word.isdigit() for _, word in parameter.size), (name, parameter.name)
 
 
 @pytest.mark.parametrize("file", SOURCES)
@@ -94,6 +112,10 @@ def arguments():
         (1, lambda a: a.astype("float64"), TypeError, "image: needs float32, got float64"),
         (1, lambda a: a.transpose(0, 3, 1, 2), ValueError, "image: needs a C-contiguous array, got strides"),
         (1, lambda a: xp.zeros((2, 3, 3, 4), "float32")[..., ::2], ValueError, "image: needs a C-contiguous array"),
+        (0, lambda a: a[:-1], ValueError, "columns: needs 64 elements, got 56 in (7, 8)"),
+        (0, lambda a: xp.zeros((8, 9), "float32"), ValueError, "columns: needs 64 elements, got 72 in (8, 9)"),
+        (1, lambda a: a[:1], ValueError, "image: needs 36 elements, got 18 in (1, 3, 3, 2)"),
+        (2, lambda a: 37, ValueError, "image: needs 37 elements, got 36 in (2, 3, 3, 2)"),
         (2, lambda a: 36.0, TypeError, "count: needs a whole number, got 36.0"),
         (2, lambda a: xp.asarray(36), TypeError, "count: needs a plain number, got an array"),
         (3, lambda a: 1 << 31, ValueError, "channels: 2147483648 does not fit int32"),

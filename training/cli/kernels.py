@@ -1,4 +1,4 @@
-"""``xpnet kernels``: the kernels of the ``.cu`` files, what they use, which are compiled, and compiling the others ahead."""
+"""``xpnet kernels``: the ``.cu`` files' kernels, what they use, which are compiled, and compiling the others ahead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VARIANTS = "variants (file, dtype, width of indices)"
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:<index>: compiled for which GPU.")
 @json_option
 def command(build: bool, device: str, as_json: bool) -> None:
-    """List the kernels of the .cu files: registers on each architecture, shared memory, spills, and whether they are compiled.
+    """List the .cu files' kernels: registers on each architecture, shared memory, spills, and which are compiled.
 
     Registers are those of a thread, shared memory is a block's; memory and spills are the most bytes on any
     architecture. These figures come with xpnet and need no GPU. The list is of kernels with 32-bit indices; JSON and
