@@ -39,8 +39,8 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
         ValueError: shapes or dtypes do not fit; the message has them.
     """
     check_images("convolution", x)
-    _check(x.shape, weight.shape, window, groups)
-    _one_dtype(x=x, weight=weight)
+    check_shapes(x.shape, weight.shape, window, groups)
+    one_dtype(x=x, weight=weight)
     if bias is not None and (bias.shape != (len(weight),) or bias.dtype != x.dtype):
         raise ValueError(f"bias is {(len(weight),)} of {x.dtype}, got {bias.shape} of {bias.dtype}")
     library = array_module(x, weight, *([] if bias is None else [bias]))
@@ -95,9 +95,9 @@ def convolution_backward_input(
         ValueError: the shape of ``dy`` is not that of the output.
     """
     require_active(dy)
-    _check(input_shape, weight.shape, window, groups)
-    _one_dtype(dy=dy, weight=weight)
-    _check_gradient(dy, input_shape, len(weight), window)
+    check_shapes(input_shape, weight.shape, window, groups)
+    one_dtype(dy=dy, weight=weight)
+    check_gradient(dy, input_shape, len(weight), window)
     if depthwise.applies(weight, groups):
         result = workspace.empty((*_nhw(input_shape), input_shape[1]), dy.dtype)
         depthwise.backward_input(storage(dy), weight, result, window)
@@ -107,7 +107,7 @@ def convolution_backward_input(
     flipped_pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
     if window.stride == (1, 1) and min(flipped_pads) >= 0:
         mirrored = Window(window.kernel, 1, flipped_pads, window.dilation)
-        return convolution(dy, _flipped(weight, groups), None, mirrored, groups)
+        return convolution(dy, flipped(weight, groups), None, mirrored, groups)
     return _by_col2im(dy, weight, input_shape, window, groups)
 
 
@@ -131,9 +131,9 @@ def convolution_backward_weight(
     check_images("convolution", x)
     array_module(x, dy, out)  # refuses a mix of host and device arrays
     fn, c_group, fh, fw = weight_shape
-    _check(x.shape, weight_shape, window, groups)
-    _one_dtype(x=x, dy=dy)
-    _check_gradient(dy, x.shape, fn, window)
+    check_shapes(x.shape, weight_shape, window, groups)
+    one_dtype(x=x, dy=dy)
+    check_gradient(dy, x.shape, fn, window)
     if out is not None and out.shape != tuple(weight_shape):
         raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
     library = array_module(x, dy)
@@ -222,7 +222,7 @@ def _matrices(weight: Any, groups: int, dtype: Any) -> list[Any]:
     return list(array_module(weight).ascontiguousarray(stacked, dtype=dtype))
 
 
-def _flipped(weight: Any, groups: int) -> Any:
+def flipped(weight: Any, groups: int) -> Any:
     """The filters of the transposed map: (C, FN / groups, FH, FW), rows and columns reversed."""
     fn, c_group, fh, fw = weight.shape
     by_group = weight[:, :, ::-1, ::-1].reshape(groups, fn // groups, c_group, fh, fw)
@@ -237,7 +237,8 @@ def _nhw(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
     return shape[0], shape[2], shape[3]
 
 
-def _check(input_shape: tuple, weight_shape: tuple, window: Window, groups: int) -> None:
+def check_shapes(input_shape: tuple, weight_shape: tuple, window: Window, groups: int = 1) -> None:
+    """Raises a ValueError unless images, filters, window and groups belong together."""
     if len(weight_shape) != 4 or tuple(weight_shape[2:]) != window.kernel:
         raise ValueError(f"weight of shape {tuple(weight_shape)} does not belong to {window}: need (FN, C, FH, FW)")
     if groups < 1 or input_shape[1] % groups or weight_shape[0] % groups:
@@ -249,7 +250,8 @@ def _check(input_shape: tuple, weight_shape: tuple, window: Window, groups: int)
         )
 
 
-def _one_dtype(**arrays: Any) -> None:
+def one_dtype(**arrays: Any) -> None:
+    """Raises unless all arrays have one dtype and library; they are called by the names given."""
     array_module(*arrays.values())  # refuses a mix of host and device arrays
     for array in arrays.values():
         check_dtype("convolution", array)
@@ -258,7 +260,8 @@ def _one_dtype(**arrays: Any) -> None:
         raise ValueError(f"a convolution needs one dtype: {given}")
 
 
-def _check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:
+def check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:
+    """Raises a ValueError unless ``dy`` has the shape of the output."""
     expected = (input_shape[0], filters, *window.output_size(input_shape[2:]))
     if dy.shape != expected:
         raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

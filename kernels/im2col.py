@@ -70,7 +70,7 @@ def windows(source: Any, window: Window, part: Part) -> Any:
     top, _, left, _ = window.pads((height, width))
     _, ow = window.output_size((height, width))
     rows = part.last_row - part.first_row
-    band = _padded(
+    band = padded(
         source[part.images],
         part.first_row * sh - top,
         (rows - 1) * sh + window.extent[0],
@@ -122,7 +122,7 @@ def _copied_bytes(pixels: Any, channels: slice) -> int:
     return pixels.itemsize
 
 
-def _padded(source: Any, first_row: int, rows: int, first_column: int, columns: int) -> Any:
+def padded(source: Any, first_row: int, rows: int, first_column: int, columns: int) -> Any:
     """Rows and columns of ``source`` (n, H, W, C) from a corner that may lie outside, with zeros there."""
     n, height, width, c = source.shape
     r0, r1 = max(first_row, 0), max(min(first_row + rows, height), 0)

@@ -1,0 +1,180 @@
+"""3×3 convolution at stride 1 by Winograd's minimal filtering, F(4×4, 3×3): a quarter of the multiplications.
+
+A tile of 4×4 outputs comes from 6×6 inputs. Both are transformed so that the 144 products of a tile and a channel become
+36, and the sums over channels become 36 matrix products (Lavin and Gray, "Fast algorithms for convolutional neural
+networks", CVPR 2016, section 4.1, with the interpolation points 0, ±1, ±2). The transforms are matrix products too:
+those along rows and columns at once, as one 36×36 matrix.
+
+Rounding errors are larger than the direct sum's: about 1e-5 of the largest result in float32, not 1e-6. float16 is
+computed in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy
+
+from backend import array_module, workspace
+from kernels.convolution import check_gradient, check_shapes, flipped, one_dtype
+from kernels.gemm import accumulator, matmul_part
+from kernels.im2col import check_images, padded, windows
+from kernels.layout import images, storage
+from kernels.parts import Part, cut, lanes, run
+from kernels.window import Window
+
+TILE, PATCH = 4, 6
+"""Outputs and inputs of a tile, along each axis."""
+
+_INPUT = numpy.array(
+    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
+     [0, 4, 0, -5, 0, 1]]
+)  # fmt: skip
+_FILTER = numpy.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_OUTPUT = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+
+
+def check_window(window: Window, groups: int) -> None:
+    """Raises a ValueError unless the convolution is one that this can do."""
+    if window.kernel != (3, 3) or window.stride != (1, 1) or window.dilation != (1, 1) or groups != 1:
+        raise ValueError(f"winograd needs 3x3 filters, stride 1, no dilation and one group, got {window}, groups {groups}")
+
+
+def convolution(x: Any, weight: Any, bias: Any, window: Window) -> Any:
+    """As :func:`kernels.convolution.convolution`."""
+    check_images("convolution", x)
+    check_shapes(x.shape, weight.shape, window)
+    one_dtype(x=x, weight=weight)
+    source, fn = storage(x), len(weight)
+    y = workspace.empty((len(x), *window.output_size(x.shape[2:]), fn), x.dtype)
+    library, dtype = array_module(x, weight), accumulator(x.dtype)
+    filters = _filters(weight, dtype)
+    output = _matrix("output", dtype.name, library.__name__)
+
+    def multiply(part: Part) -> None:
+        patches = _patches(source, window, part, dtype)
+        products = library.matmul(patches, filters)
+        tiles = matmul_part(output, products.reshape(PATCH * PATCH, -1))
+        if bias is not None:
+            tiles.reshape(-1, fn)[...] += bias
+        _write_tiles(tiles, y[part.images], part)
+
+    run(multiply, _parts(y.shape, x.shape[1], dtype, library), x)
+    return images(y)
+
+
+def convolution_backward_input(dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
+    """As :func:`kernels.convolution.convolution_backward_input`: a convolution with the flipped filters."""
+    check_shapes(input_shape, weight.shape, window)
+    check_gradient(dy, input_shape, len(weight), window)
+    pads = window.pads(input_shape[2:])
+    mirrored = Window(3, 1, tuple(2 - pad for pad in pads))
+    return convolution(dy, flipped(weight, 1), None, mirrored)
+
+
+def convolution_backward_weight(
+    x: Any, dy: Any, weight_shape: tuple[int, int, int, int], window: Window, out: Any = None
+) -> Any:
+    """As :func:`kernels.convolution.convolution_backward_weight`: the transposes of the forward's transforms."""
+    check_images("convolution", x)
+    check_shapes(x.shape, weight_shape, window)
+    one_dtype(x=x, dy=dy)
+    check_gradient(dy, x.shape, weight_shape[0], window)
+    fn, c = weight_shape[:2]
+    library, dtype = array_module(x, dy), accumulator(x.dtype)
+    source, gradient = storage(x), storage(dy)
+    output = _matrix("output", dtype.name, library.__name__).T
+    groups_of_parts = lanes(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)
+    totals = library.zeros((max(len(groups_of_parts), 1), PATCH * PATCH, c, fn), dtype)
+
+    def multiply(lane: int) -> None:
+        for part in groups_of_parts[lane]:
+            patches = _patches(source, window, part, dtype)
+            tiles = _read_tiles(gradient[part.images], part, dtype)
+            products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
+            totals[lane] += library.matmul(patches.transpose(0, 2, 1), products)
+
+    run(multiply, list(range(len(groups_of_parts))), x)
+    total = totals[0]
+    for lane in range(1, len(totals)):
+        total += totals[lane]
+    by_tap = matmul_part(_matrix("filter", dtype.name, library.__name__).T, total.reshape(PATCH * PATCH, -1))
+    result = by_tap.reshape(3, 3, c, fn).transpose(3, 2, 0, 1)
+    if out is None:
+        return result.astype(x.dtype)
+    out[...] = result
+    return out
+
+
+@functools.cache
+def _matrix(name: str, dtype: str, library: str) -> Any:
+    """A transform along both axes, as one matrix: (36, 36) of inputs, (36, 9) of filters, (16, 36) of outputs."""
+    one = {"input": _INPUT, "filter": _FILTER, "output": _OUTPUT}[name]
+    matrix = numpy.kron(one, one).astype(dtype)
+    if library == "numpy":
+        return matrix
+    import cupy
+
+    return cupy.asarray(matrix)
+
+
+def _parts(output: tuple[int, ...], channels: int, dtype: Any, library: Any) -> list[Part]:
+    """(images, rows of tiles) in parts whose transformed patches, or products, fit a column buffer."""
+    n, oh, ow, fn = output
+    down, across = -(-oh // TILE), -(-ow // TILE)
+    return cut(n, down, across * PATCH * PATCH * max(channels, fn) * dtype.itemsize, library)
+
+
+def _filters(weight: Any, dtype: Any) -> Any:
+    """Transformed filters: (36, C, FN)."""
+    library = array_module(weight)
+    fn, c = weight.shape[:2]
+    taps = library.ascontiguousarray(weight.transpose(2, 3, 1, 0), dtype=dtype).reshape(9, c * fn)
+    return matmul_part(_matrix("filter", dtype.name, library.__name__), taps).reshape(PATCH * PATCH, c, fn)
+
+
+def _patches(source: Any, window: Window, part: Part, dtype: Any) -> Any:
+    """Transformed patches of a part: (36, tiles, C)."""
+    library = array_module(source)
+    _, height, width, c = source.shape
+    top, _, left, _ = window.pads((height, width))
+    down, (_, ow) = part.last_row - part.first_row, window.output_size((height, width))
+    across = -(-ow // TILE)
+    band = padded(
+        source[part.images], part.first_row * TILE - top, down * TILE + 2, -left, across * TILE + 2
+    )  # fmt: skip
+    tiles = windows(band, Window(PATCH, TILE), Part(0, len(band), 0, down))
+    patches = workspace.empty((PATCH, PATCH, len(band), down, across, c), dtype)
+    patches[...] = tiles.transpose(3, 4, 0, 1, 2, 5)
+    transformed = matmul_part(_matrix("input", dtype.name, library.__name__), patches.reshape(PATCH * PATCH, -1))
+    return transformed.reshape(PATCH * PATCH, -1, c)
+
+
+def _write_tiles(tiles: Any, y: Any, part: Part) -> None:
+    """Puts tiles (16, n·down·across·FN) where they belong in images (n, OH, OW, FN); what hangs over is cut off."""
+    n, oh, ow, fn = y.shape
+    down, across, first = part.last_row - part.first_row, -(-ow // TILE), part.first_row * TILE
+    rows = min(oh - first, down * TILE)
+    placed = tiles.reshape(TILE, TILE, n, down, across, fn).transpose(2, 3, 0, 4, 1, 5)
+    target = y[:, first : first + rows]
+    if (rows, ow) == (down * TILE, across * TILE):
+        split = target.reshape(n, down, TILE, across, TILE, fn) if target.flags.c_contiguous else None
+    else:
+        split = None
+    if split is not None:
+        split[...] = placed
+        return
+    whole = workspace.empty((n, down, TILE, across, TILE, fn), tiles.dtype)
+    whole[...] = placed
+    target[...] = whole.reshape(n, down * TILE, across * TILE, fn)[:, :rows, :ow]
+
+
+def _read_tiles(gradient: Any, part: Part, dtype: Any) -> Any:
+    """The inverse of :func:`_write_tiles`, with zeros for what hangs over: (16, n·down·across·FN)."""
+    n, _, ow, fn = gradient.shape
+    down, across = part.last_row - part.first_row, -(-ow // TILE)
+    band = padded(gradient, part.first_row * TILE, down * TILE, 0, across * TILE)
+    tiles = workspace.empty((TILE, TILE, n, down, across, fn), dtype)
+    tiles[...] = windows(band, Window(TILE, TILE), Part(0, n, 0, down)).transpose(3, 4, 0, 1, 2, 5)
+    return tiles.reshape(TILE * TILE, -1)
