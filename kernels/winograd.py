@@ -1,7 +1,7 @@
 """3×3 convolution at stride 1 by Winograd's minimal filtering, F(4×4, 3×3): a quarter of the multiplications.
 
-A tile of 4×4 outputs comes from 6×6 inputs. Both are transformed so that the 144 products of a tile and a channel become
-36, and the sums over channels become 36 matrix products (Lavin and Gray, "Fast algorithms for convolutional neural
+A tile of 4×4 outputs comes from 6×6 inputs. Both are transformed so that the 144 products of a tile and a channel
+become 36, and the sums over channels become 36 matrix products (Lavin and Gray, "Fast algorithms for convolutional neural
 networks", CVPR 2016, section 4.1, with the interpolation points 0, ±1, ±2). The transforms are matrix products too:
 those along rows and columns at once, as one 36×36 matrix.
 
@@ -38,7 +38,9 @@ _OUTPUT = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4,
 def check_window(window: Window, groups: int) -> None:
     """Raises a ValueError unless the convolution is one that this can do."""
     if window.kernel != (3, 3) or window.stride != (1, 1) or window.dilation != (1, 1) or groups != 1:
-        raise ValueError(f"winograd needs 3x3 filters, stride 1, no dilation and one group, got {window}, groups {groups}")
+        raise ValueError(
+            f"winograd needs 3x3 filters, stride 1, no dilation and one group, got {window} and {groups} group(s)"
+        )
 
 
 def convolution(x: Any, weight: Any, bias: Any, window: Window) -> Any:
@@ -68,8 +70,8 @@ def convolution_backward_input(dy: Any, weight: Any, input_shape: tuple[int, int
     """As :func:`kernels.convolution.convolution_backward_input`: a convolution with the flipped filters."""
     check_shapes(input_shape, weight.shape, window)
     check_gradient(dy, input_shape, len(weight), window)
-    pads = window.pads(input_shape[2:])
-    mirrored = Window(3, 1, tuple(2 - pad for pad in pads))
+    top, bottom, left, right = window.pads(input_shape[2:])
+    mirrored = Window(3, 1, (2 - top, 2 - bottom, 2 - left, 2 - right))
     return convolution(dy, flipped(weight, 1), None, mirrored)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from backend import workspace
+from kernels import max_pooling
 from kernels import pooling as kernel
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
@@ -53,12 +54,12 @@ class Pooling(_Pooling):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Pooling", x=x)
-        y, argmax = kernel.max_pool(x, self.window)
-        return self.save_for_backward(y, argmax, x.shape)
+        y, winners = max_pooling.pool(x, self.window)
+        return self.save_for_backward(y, winners, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        argmax, shape = self.saved_for_backward(dout)
-        return kernel.max_pool_backward(dout, argmax, shape, self.window)
+        winners, shape = self.saved_for_backward(dout)
+        return max_pooling.pool_backward(dout, winners, shape, self.window)
 
 
 class AveragePooling(_Pooling):

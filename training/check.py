@@ -14,7 +14,7 @@ from backend import asarray, asnumpy, random, use
 from kernels.catalog import DTYPES
 from kernels.col2im import col2im
 from kernels.im2col import im2col
-from kernels.pooling import max_pool, max_pool_backward
+from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.window import Window
 from training import optimizers
 from training.precision import LossScaler

@@ -11,7 +11,7 @@ import pytest
 from checks import assert_same, normal, whole
 from host_kernels import MEMORY, RACES
 
-from kernels import col2im, pooling
+from kernels import col2im, max_pooling
 from kernels.window import Window
 
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
@@ -111,7 +111,7 @@ def test_columns_stored_where_windows_overlap_are_found(monkeypatch):
 
 def test_gradients_stored_where_windows_overlap_are_found(monkeypatch):
     dy, argmax = normal((1, 2, 3, 3)), np.full((1, 2, 3, 3), 5, "int32")
-    backward = lambda: pooling.max_pool_backward(dy, argmax, (1, 2, 4, 4), Window(2))  # noqa: E731
+    backward = lambda: max_pooling.max_pool_backward(dy, argmax, (1, 2, 4, 4), Window(2))  # noqa: E731
     right = backward()
     assert_same(on_host("pooling.cu", MEMORY, backward), right)
     monkeypatch.setattr(Window, "overlaps", False)

@@ -18,6 +18,7 @@ from kernels import (
     im2col,
     layout,
     masking,
+    max_pooling,
     parts,
     pooling,
     softmax,
@@ -51,9 +52,9 @@ OPERATIONS = [
     Operation(im2col.im2col, floats(x=SHAPE), {"window": WINDOW}),
     Operation(col2im.col2im, floats(columns=(12, 16)), {"input_shape": SHAPE, "window": WINDOW}),
     Operation(col2im.col2im, floats(columns=(12, 16)), {"input_shape": SHAPE, "window": WINDOW, "method": "scatter"}),
-    Operation(pooling.max_pool, floats(x=SHAPE), {"window": WINDOW}),
+    Operation(max_pooling.max_pool, floats(x=SHAPE), {"window": WINDOW}),
     Operation(
-        pooling.max_pool_backward,
+        max_pooling.max_pool_backward,
         {"dy": (OUT, "float32"), "argmax": (OUT, "int32")},
         {"input_shape": SHAPE, "window": WINDOW},
     ),
@@ -113,9 +114,12 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     depthwise: "forward backward_input backward_weight applies",
     im2col: "windows part_columns check_order check_images check_dtype",
     col2im: "add_windows window_taps",
+    convolution: "check_shapes check_gradient one_dtype flipped",
     gemm: "accumulator matmul_part piece_sums",
     layout: "storage images channels_last copy_channels_last is_channels_last folded elementwise",
     masking: "apply_mask",
+    max_pooling: "pool pool_backward",
+    pooling: "checked_taps check_gradient",
     parts: "cut pieces_of pieces lanes run ranges",
 }
 
@@ -141,7 +145,7 @@ def call(operation, arrays):
 def test_no_operation_is_left_out():
     modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layout, masking, parts)
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, pooling, softmax):
+    for module in (*modules, max_pooling, pooling, softmax):
         public = {
             name
             for name, value in vars(module).items()

@@ -13,7 +13,7 @@ from backend import asnumpy, xp
 from kernels import launch
 from kernels.col2im import col2im
 from kernels.launch import Kernel, KernelError, Parameter, geometry
-from kernels.pooling import max_pool, max_pool_backward
+from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.window import Window
 
 SOURCES = sorted(p.name for p in importlib.resources.files("kernels").iterdir() if p.name.endswith(".cu"))

@@ -8,7 +8,7 @@ import backend
 from backend import xp
 from kernels import layout
 from kernels.im2col import im2col
-from kernels.pooling import max_pool
+from kernels.max_pooling import max_pool
 from kernels.window import Window
 
 

@@ -7,7 +7,7 @@ from checks import DTYPES, assert_channels_last, check_gradient, normal, whole
 import backend
 from backend import asnumpy, workspace
 from kernels import pooling as module
-from kernels.pooling import max_pool, max_pool_backward
+from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.window import Window
 
 

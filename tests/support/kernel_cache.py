@@ -11,7 +11,7 @@ _PROGRAM = """
 import sys
 import backend
 from kernels.col2im import col2im
-from kernels.pooling import max_pool, max_pool_backward
+from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.window import Window
 assert "cupy" not in sys.modules, "importing kernels touched CuPy"
 import cupy, json, re

@@ -13,7 +13,7 @@ import numpy as np
 from checks import assert_same
 
 import backend
-from kernels import batch_norm, col2im, dropout, im2col, pooling, softmax
+from kernels import batch_norm, col2im, dropout, im2col, max_pooling, pooling, softmax
 
 _SPECIAL = np.array([0, 0, 1, 1, 2, -1, -2, np.inf, -np.inf, np.nan])
 
@@ -96,13 +96,13 @@ def scatter(case):
 
 
 def max_pool(case):
-    return pooling.max_pool(_specials(case, case.shape), case.window)
+    return max_pooling.max_pool(_specials(case, case.shape), case.window)
 
 
 def max_pool_backward(case):
-    argmax = backend.asnumpy(pooling.max_pool(_whole(case, case.shape), case.window)[1])
+    argmax = backend.asnumpy(max_pooling.max_pool(_whole(case, case.shape), case.window)[1])
     gradients = (make(case, _outputs(case)) for make in (_normal, _signed))
-    return tuple(pooling.max_pool_backward(dy, argmax, case.shape, case.window) for dy in gradients)
+    return tuple(max_pooling.max_pool_backward(dy, argmax, case.shape, case.window) for dy in gradients)
 
 
 def average_pool(case):

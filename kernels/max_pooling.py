@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, require_active, workspace
-from kernels.col2im import window_taps
 from kernels.gemm import accumulator
 from kernels.im2col import check_dtype, check_images
 from kernels.launch import Kernel, geometry
 from kernels.layout import images, storage
 from kernels.masking import apply_mask
 from kernels.parts import Part, cut, run
-from kernels.window import Window, check_every_window_sees
+from kernels.pooling import check_gradient, checked_taps
+from kernels.window import Window
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
 _GATHER = Kernel("pooling.cu", "max_pool_backward_gather")
@@ -87,7 +87,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
     """As :func:`max_pool`, with what :func:`pool_backward` wants in place of argmax: on a GPU argmax itself."""
     check_images("max pooling", x)
     check_dtype("max pooling", x)
-    check_every_window_sees(window, x.shape[2:])
+    checked_taps(x.shape, window)
     library, source = array_module(x), storage(x)
     n, h, w, c = source.shape
     oh, ow = window.output_size((h, w))
@@ -96,7 +96,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
         argmax = workspace.empty(y.shape, "int32")
         _FORWARD(y.size, source, y, argmax, y.size, *geometry(window, c, (h, w)))
         return images(y), images(argmax)
-    across, down = (_spans(window, axis, (h, w)[axis], (oh, ow)[axis]) for axis in (1, 0))
+    across, down = (_spans(window, axis, (h, w)) for axis in (1, 0))
     kinds = ["uint8" if taps < 256 else "int32" for taps in window.kernel]
     winners = Winners(workspace.empty((n, h, ow, c), kinds[1]), workspace.empty(y.shape, kinds[0]))
 
@@ -161,14 +161,128 @@ class _Span(NamedTuple):
         return slice(begin, begin + (self.last - self.first - 1) * self.stride + 1, self.stride)
 
 
-def _spans(window: Window, axis: int, size: int, outputs: int) -> list[_Span]:
-    """The spans of the taps that meet a pixel, in ascending order. Each begins and ends no later than the one before."""
-    before = window.pads((size, size))[2 * axis] if window.padding != "same" else None
-    spans = []
+def _spans(window: Window, axis: int, image: tuple[int, int]) -> list[_Span]:
+    """The spans of the taps that meet a pixel, ascending. Neither end of a span lies behind that of the one before."""
+    size, outputs, before = image[axis], window.output_size(image)[axis], window.pads(image)[2 * axis]
+    stride, spans = window.stride[axis], []
     for tap in range(window.kernel[axis]):
-        stride = window.stride[axis]
-        offset = tap * window.dilation[axis] - (_same_pad(window, axis, size) if before is None else before)
+        offset = tap * window.dilation[axis] - before
         first, last = max(-(offset // stride), 0), min((size - 1 - offset) // stride + 1, outputs)
         if first < last:
             spans.append(_Span(tap, first, last, stride, offset))
     return spans
+
+
+def _all_outputs(spans: list[_Span], outputs: int) -> bool:
+    """Whether these are two taps, both of which every output has."""
+    return [(span.first, span.last) for span in spans] == 2 * [(0, outputs)]
+
+
+def _at(axis: int, where: slice) -> tuple[slice, ...]:
+    return (slice(None),) * axis + (where,)
+
+
+def _first_maxima(source: Any, best: Any, winner: Any, spans: list[_Span], axis: int, nan_wins: bool) -> None:
+    """Along ``axis`` of ``source``, the first maximum of every window into ``best`` and its tap into ``winner``.
+
+    Args:
+        nan_wins: whether the first NaN is looked for, too; otherwise a NaN gets to ``best`` but not to ``winner``.
+    """
+    first, *others = spans
+    if not nan_wins and _all_outputs(spans[:2], best.shape[axis]):
+        second = others.pop(0)
+        a, b = source[_at(axis, first.pixels)], source[_at(axis, second.pixels)]
+        numpy.maximum(a, b, out=best)
+        if (first.tap, second.tap) == (0, 1) and winner.dtype == numpy.uint8:
+            numpy.greater(b, a, out=winner.view(bool))
+        else:
+            winner[...] = numpy.where(b > a, second.tap, first.tap)
+        covered = 0
+    else:
+        best[_at(axis, first.outputs)] = source[_at(axis, first.pixels)]
+        winner[_at(axis, first.outputs)] = first.tap
+        covered = first.first
+    for span in others:
+        if span.first < covered:  # windows that begin in the padding: this is their first tap
+            new = span._replace(last=min(span.last, covered))
+            best[_at(axis, new.outputs)] = source[_at(axis, new.pixels)]
+            winner[_at(axis, new.outputs)] = span.tap
+            span, covered = span._replace(first=new.last), span.first
+        if span.first < span.last:
+            pixels, so_far = source[_at(axis, span.pixels)], best[_at(axis, span.outputs)]
+            beats = ~(pixels <= so_far) & (so_far == so_far) if nan_wins else pixels > so_far
+            numpy.maximum(so_far, pixels, out=so_far)
+            taps = winner[_at(axis, span.outputs)]
+            # Taps ascend, so the largest of those that beat what was before them is the winner.
+            numpy.maximum(taps, beats * winner.dtype.type(span.tap), out=taps)
+
+
+def _place(dy: Any, winners: Winners, dx: Any, window: Window) -> None:
+    """Gives each window's gradient to its winner, where no two windows share a pixel: bits are passed on."""
+    image = dx.shape[1:3]
+    of_rows = workspace.empty((*dx.shape[:2], *dy.shape[2:]), dx.dtype)
+    _give(dy, winners.down, of_rows, _spans(window, 0, image), 1)
+    _give(of_rows, winners.across, dx, _spans(window, 1, image), 2)
+
+
+def _give(source: Any, winner: Any, target: Any, spans: list[_Span], axis: int) -> None:
+    """Along ``axis``, ``source`` to the pixel of each window's winning tap and 0 to all others."""
+    if sum(span.last - span.first for span in spans) < target.shape[axis]:  # pixels between the windows
+        target.fill(0)
+    if len(spans) == 2 and _all_outputs(spans, source.shape[axis]):
+        # What the second tap does not get is the first's, bit by bit.
+        bits = f"int{8 * source.dtype.itemsize}"
+        second = workspace.empty(source.shape, source.dtype)
+        apply_mask(source, winner == spans[1].tap, second)
+        target[_at(axis, spans[1].pixels)] = second
+        first = target[_at(axis, spans[0].pixels)]
+        numpy.bitwise_xor(source.view(bits), second.view(bits), out=first.view(bits))
+        return
+    for span in spans:
+        where = _at(axis, span.outputs)
+        apply_mask(source[where], winner[where] == span.tap, target[_at(axis, span.pixels)])
+
+
+def _add(dy: Any, winners: Winners, dx: Any, window: Window) -> None:
+    """Adds each window's gradient to its winner, windows in the order of their taps; float16 is summed in float32."""
+    image, dtype = dx.shape[1:3], accumulator(dx.dtype)
+    total = dx if dx.dtype == dtype else workspace.empty(dx.shape, dtype)
+    total.fill(0)
+    for row in _spans(window, 0, image):
+        held = winners.down[:, row.outputs] == row.tap
+        across = winners.across[:, row.pixels]
+        for column in _spans(window, 1, image):
+            won = held[:, :, column.outputs] & (across[:, :, column.outputs] == column.tap)
+            share = dy[:, row.outputs, column.outputs]
+            kept = workspace.empty(share.shape, share.dtype)
+            apply_mask(share, won, kept)
+            total[:, row.pixels, column.pixels] += kept
+    if total is not dx:  # rounded once
+        dx[...] = total
+
+
+def _argmax(winners: Winners, window: Window, shape: tuple) -> Any:
+    """Each winner's index in its plane, (N, C, OH, OW) int32."""
+    rows, columns = _firsts(window, shape[2:])
+    row = winners.down * window.dilation[0] + rows[:, None, None]
+    of_window = numpy.take_along_axis(winners.across, row, axis=1)
+    column = of_window * window.dilation[1] + columns[:, None]
+    return images((row * shape[3] + column).astype("int32"))
+
+
+def _winners(argmax: Any, window: Window, shape: tuple) -> Winners:
+    """The inverse of :func:`_argmax`; columns that won in rows which did not are not known, and not asked for."""
+    rows, columns = _firsts(window, shape[2:])
+    row, column = numpy.divmod(storage(argmax), shape[3])
+    down = (row - rows[:, None, None]) // window.dilation[0]
+    across = numpy.zeros((shape[0], shape[2], *down.shape[2:]), "int32")
+    tap = (column - columns[:, None]) // window.dilation[1]
+    numpy.put_along_axis(across, row, tap, axis=1)
+    return Winners(across, down)
+
+
+def _firsts(window: Window, image: tuple[int, int]) -> tuple[Any, Any]:
+    """Row and column of each window's first tap, in the padding perhaps."""
+    top, _, left, _ = window.pads(image)
+    oh, ow = window.output_size(image)
+    return numpy.arange(oh) * window.stride[0] - top, numpy.arange(ow) * window.stride[1] - left
