@@ -25,6 +25,13 @@ def relu(x: Any) -> tuple[Any, Any]:
     return y, positive
 
 
+def rectify(y: Any, positive: Any) -> None:
+    """:func:`relu` in place, for a piece of an operation's output while it is in cache; ``positive`` is written."""
+    library = array_module(y)
+    library.maximum(y, 0, out=y)
+    library.greater(y, 0, out=positive)
+
+
 @elementwise
 def multiply(a: Any, b: Any) -> Any:
     """a · b."""

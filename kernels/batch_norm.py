@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, require_active, workspace
+from kernels.activations import rectify
 from kernels.gemm import accumulator, piece_sums
 from kernels.launch import BLOCK, Kernel
 from kernels.layout import folded
@@ -57,7 +58,9 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     return mean, (squares.sum(axis=0) + between.sum(axis=0)) / len(x)
 
 
-def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any]:
+def normalize(
+    x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float, positive: Any = None
+) -> tuple[Any, Any]:
     """y = γ·(x - mean) / √(variance + ε) + β, algorithm 1.
 
     Args:
@@ -67,6 +70,8 @@ def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: 
         gamma: (C,).
         beta: (C,).
         epsilon: ε.
+        positive: bool (M, C), or None; if given, max(·, 0) follows piece by piece, and this receives where y is
+            above 0.
 
     Returns:
         y (M, C) in the dtype of ``x``, and 1 / √(variance + ε) (C,).
@@ -74,11 +79,15 @@ def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: 
     library = array_module(x, mean, variance, gamma, beta)
     require_active(x)
     if library is not numpy:
-        return _device_normalize(x, mean, variance, gamma, beta, epsilon)
+        y, inverse = _device_normalize(x, mean, variance, gamma, beta, epsilon)
+        if positive is not None:
+            rectify(y, positive)
+        return y, inverse
     inverse = 1 / library.sqrt(variance + epsilon)
     y = workspace.empty(x.shape, x.dtype)
     (rows, fold), (out, _) = folded(x), folded(y)
     center, scale, shift = (library.tile(vector, fold) for vector in (mean, inverse * gamma, beta))
+    above = None if positive is None else positive.reshape(out.shape)
 
     def apply(cut: slice) -> None:
         piece = _scratch(out[cut], mean.dtype)
@@ -87,6 +96,8 @@ def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: 
         piece += shift
         if piece.dtype != out.dtype:
             out[cut] = piece
+        if above is not None:
+            rectify(out[cut], above[cut])
 
     run(apply, pieces(len(rows), rows[:1].nbytes, library), x)
     return y, inverse

@@ -12,16 +12,16 @@ from typing import Any
 import numpy
 
 from backend import array_module, require_active, workspace
-from kernels import depthwise
+from kernels import activations, depthwise
 from kernels.col2im import add_windows
-from kernels.gemm import accumulator, matmul_part
+from kernels.gemm import accumulator, column_sums, matmul_part, piece_sums
 from kernels.im2col import check_dtype, check_images, part_columns, windows
-from kernels.layout import images, storage
+from kernels.layout import folded, images, storage
 from kernels.parts import Part, cut, lanes, run
 from kernels.window import Window
 
 
-def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1) -> Any:
+def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
     """y[n, f] = Σ_c x[n, c] ⋆ weight[f, c] + bias[f].
 
     Args:
@@ -30,9 +30,11 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
         bias: (FN,) or None.
         window: its kernel is (FH, FW).
         groups: divides C and FN.
+        relu: whether max(·, 0) follows; it is done part by part, while the part is in cache.
 
     Returns:
-        (N, FN, OH, OW), channels-last memory, dtype of ``x``.
+        (N, FN, OH, OW), channels-last memory, dtype of ``x``; with ``relu`` what :func:`kernels.activations.relu` makes
+        of that, the same bits: y, and where it is positive.
 
     Raises:
         TypeError: an array is not of float16, float32 or float64.
@@ -49,30 +51,32 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1)
     source, y = storage(x), workspace.empty((n, oh, ow, fn), x.dtype)
     if depthwise.applies(weight, groups):
         depthwise.forward(source, weight, y, window)
-    else:
-        matrices = _matrices(weight, groups, _product_dtype(x))
-        k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
-        # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
-        row_bias = None if bias is None else library.tile(bias, ow)
+        if bias is not None:
+            y += bias
+        return activations.relu(images(y)) if relu else images(y)
+    positive = workspace.empty(y.shape, bool) if relu else None
+    matrices = _matrices(weight, groups, _product_dtype(x))
+    k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
+    # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
+    row_bias = None if bias is None else library.tile(bias, ow)
 
-        def multiply(part: Part) -> None:
-            out = y[part.images, part.rows].reshape(-1, fn)
-            if out.dtype != matrices[0].dtype:
-                out = workspace.empty(out.shape, matrices[0].dtype)
-            for group, matrix in enumerate(matrices):
-                columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
-                matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
-            if bias is not None:
-                rows = out.reshape(-1, ow * fn)
-                rows += row_bias
-            if out.dtype != y.dtype:  # sums of another dtype are rounded once, after the bias
-                y[part.images, part.rows].reshape(-1, fn)[...] = out
+    def multiply(part: Part) -> None:
+        out = y[part.images, part.rows].reshape(-1, fn)
+        if out.dtype != matrices[0].dtype:
+            out = workspace.empty(out.shape, matrices[0].dtype)
+        for group, matrix in enumerate(matrices):
+            columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
+            matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
+        if bias is not None:
+            rows = out.reshape(-1, ow * fn)
+            rows += row_bias
+        if out.dtype != y.dtype:  # sums of another dtype are rounded once, after the bias
+            y[part.images, part.rows].reshape(-1, fn)[...] = out
+        if positive is not None:
+            activations.rectify(y[part.images, part.rows], positive[part.images, part.rows])
 
-        run(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
-        return images(y)
-    if bias is not None:
-        y += bias
-    return images(y)
+    run(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
+    return images(y) if positive is None else (images(y), images(positive))
 
 
 def convolution_backward_input(
@@ -112,15 +116,22 @@ def convolution_backward_input(
 
 
 def convolution_backward_weight(
-    x: Any, dy: Any, weight_shape: tuple[int, int, int, int], window: Window, groups: int = 1, out: Any = None
+    x: Any,
+    dy: Any,
+    weight_shape: tuple[int, int, int, int],
+    window: Window,
+    groups: int = 1,
+    out: Any = None,
+    bias_out: Any = None,
 ) -> Any:
-    """The gradient of :func:`convolution` with respect to ``weight``.
+    """The gradient of :func:`convolution` with respect to ``weight``, and to ``bias``, too, if that is asked for.
 
     Args:
         x: (N, C, H, W).
         dy: (N, FN, OH, OW).
         weight_shape: (FN, C / groups, FH, FW).
         out: array of that shape to write to, or None for a new one.
+        bias_out: array (FN,) to which the bias's gradient is written, Σ dy over images and pixels; or None.
 
     Returns:
         (FN, C / groups, FH, FW), dtype of ``x``.
@@ -129,7 +140,7 @@ def convolution_backward_weight(
         ValueError: the shape of ``dy`` is not that of the output.
     """
     check_images("convolution", x)
-    array_module(x, dy, out)  # refuses a mix of host and device arrays
+    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
     fn, c_group, fh, fw = weight_shape
     check_shapes(x.shape, weight_shape, window, groups)
     one_dtype(x=x, dy=dy)
@@ -142,12 +153,15 @@ def convolution_backward_weight(
         out = library.empty(weight_shape, x.dtype)
     if depthwise.applies(out, groups):
         depthwise.backward_weight(source, gradient, out, window)
+        if bias_out is not None:
+            column_sums(gradient.reshape(-1, fn), out=bias_out)
         return out
     f_group, k = fn // groups, fh * fw * c_group
     dtype = _product_dtype(x)
     oh, ow = gradient.shape[1:3]
     groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * accumulator(dtype).itemsize)
     totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), accumulator(dtype))
+    sums = None if bias_out is None else library.zeros((len(totals), fn), totals.dtype)
 
     def multiply(lane: int) -> None:
         for part in groups_of_parts[lane]:
@@ -155,11 +169,15 @@ def convolution_backward_weight(
             for group in range(groups):
                 columns = _columns(source, window, part, _span(group, c_group), dtype)
                 totals[lane, group] += matmul_part(columns.T, rows[:, _span(group, f_group)])
+            if sums is not None:  # here, where the part is in cache
+                sums[lane] += piece_sums(*folded(rows.astype(sums.dtype, copy=False)))
 
     run(multiply, list(range(len(groups_of_parts))), x)
     total = totals[0]
     for lane in range(1, len(totals)):
         total += totals[lane]
+    if sums is not None:
+        bias_out[...] = sums.sum(axis=0)
     by_filter = total.reshape(groups, fh, fw, c_group, f_group).transpose(0, 4, 3, 1, 2)
     out[...] = by_filter.reshape(weight_shape)
     return out

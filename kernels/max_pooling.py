@@ -31,8 +31,8 @@ _SCATTER = Kernel("pooling.cu", "max_pool_backward_scatter")
 class Winners(NamedTuple):
     """Where the maxima lie, as the CPU keeps it: taps, counted from 0, uint8 where there are few enough.
 
-    ``across`` (N, H, OW, C): in a row of pixels, which of a window's columns wins. ``down`` (N, OH, OW, C): which of its
-    rows holds the maximum.
+    ``across`` (N, H, OW, C): in a row of pixels, which of a window's columns wins. ``down`` (N, OH, OW, C): which of
+    the window's rows holds the maximum.
     """
 
     across: Any

@@ -1,9 +1,9 @@
 """3×3 convolution at stride 1 by Winograd's minimal filtering, F(4×4, 3×3): a quarter of the multiplications.
 
 A tile of 4×4 outputs comes from 6×6 inputs. Both are transformed so that the 144 products of a tile and a channel
-become 36, and the sums over channels become 36 matrix products (Lavin and Gray, "Fast algorithms for convolutional neural
-networks", CVPR 2016, section 4.1, with the interpolation points 0, ±1, ±2). The transforms are matrix products too:
-those along rows and columns at once, as one 36×36 matrix.
+become 36, and the sums over channels become 36 matrix products (Lavin and Gray, "Fast algorithms for convolutional
+neural networks", CVPR 2016, section 4.1, with the interpolation points 0, ±1, ±2). The transforms are matrix products,
+too: those along rows and columns at once, as one 36×36 matrix.
 
 Rounding errors are larger than the direct sum's: about 1e-5 of the largest result in float32, not 1e-6. float16 is
 computed in float32.

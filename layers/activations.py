@@ -18,6 +18,10 @@ class Relu(Layer):
         y, positive = activations.relu(x)
         return self.save_for_backward(y, positive)
 
+    def follow(self, y: Any, positive: Any) -> Any:
+        """Takes over what the layer before it has computed in its place, as :meth:`Layer.forward_relu` returns it."""
+        return self.save_for_backward(y, positive)
+
     def backward(self, dout: Any) -> Any:
         (positive,) = self.saved_for_backward(dout)
         return masked(dout, positive)

@@ -103,6 +103,10 @@ class Layer:
         """The gradient of the latest input, given that of its output; sets the parameters' gradients."""
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
+    forward_relu: Callable[..., tuple[Any, Any]] | None = None
+    """Where a layer can do a :class:`~layers.Relu` that follows it along with its own work: ``forward`` with that Relu
+    behind it, the same bits. Takes what ``forward`` takes; returns the Relu's output, and where it is above 0."""
+
     def __call__(self, *args: Any) -> Any:
         return self.forward(*args)
 

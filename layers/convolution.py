@@ -81,11 +81,17 @@ class Convolution(Layer):
         x = checks.as_parameter("Convolution", x, self.W)
         return self.save_for_backward(kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
 
+    def forward_relu(self, x: Any) -> tuple[Any, Any]:
+        x = checks.as_parameter("Convolution", x, self.W)
+        y, positive = kernel.convolution(x, self.W, self.b, self.window, self.groups, relu=True)
+        return self.save_for_backward(y, x), positive
+
     def backward(self, dout: Any) -> Any:
         (x,) = self.saved_for_backward(dout)
-        out = self.gradient_buffer("W")
-        self.dW = kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, out)
-        self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
+        dW, db = self.gradient_buffer("W"), self.gradient_buffer("b")
+        db = xp.empty_like(self.b) if db is None else db
+        self.dW = kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, dW, db)
+        self.db = db
         if not self.input_gradient:
             return None
         return kernel.convolution_backward_input(dout, self.W, x.shape, self.window, self.groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backend import array_module, xp
+from backend import array_module, workspace, xp
 from kernels import batch_norm as kernel
 from kernels.gemm import accumulator
 from kernels.layout import copy_channels_last, images, storage
@@ -64,6 +64,12 @@ class BatchNormalization(Layer):
         return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        return self._forward(x, train_flg, relu=False)[0]
+
+    def forward_relu(self, x: Any, train_flg: bool | None = None) -> tuple[Any, Any]:
+        return self._forward(x, train_flg, relu=True)
+
+    def _forward(self, x: Any, train_flg: bool | None, relu: bool) -> tuple[Any, Any]:
         x = checks.as_parameter("BatchNormalization", x, self.gamma)
         training = self.training if train_flg is None else train_flg
         rows = self._rows(x)
@@ -73,9 +79,11 @@ class BatchNormalization(Layer):
             self._move(mean, variance)
         else:
             mean, variance = self.running_mean, self.running_var
-        y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps)
+        positive = workspace.empty(rows.shape, bool) if relu else None
+        y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps, positive)
         mean = mean if from_batch else mean.copy()  # the running one moves on
-        return self.save_for_backward(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
+        y = self.save_for_backward(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
+        return y, None if positive is None else self._shaped(positive, x.shape)
 
     def backward(self, dout: Any) -> Any:
         rows, shape, mean, inverse, from_batch = self.saved_for_backward(dout)

@@ -7,6 +7,7 @@ from typing import Any
 
 from backend import profiling, threads
 from kernels.activations import add
+from layers.activations import Relu
 from layers.base import Layer, Shape
 
 
@@ -60,11 +61,19 @@ class Sequential(_Composite):
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
         if not self.layers:
             return x.copy()  # an output is never its input
+        names = list(self.layers)
         with threads.single_threaded_blas():  # once here, not at every product
-            for name, layer in self.layers.items():
+            while names:
+                name = names.pop(0)
+                layer, following = self.layers[name], self.layers[names[0]] if names else None
                 self._forward_ranges[name].push()
                 try:
-                    x = _run(layer, x, train_flg)
+                    if type(following) is Relu and layer.forward_relu is not None:
+                        del names[0]
+                        arguments = (x, train_flg) if layer.takes_train_flg else (x,)
+                        x = following.follow(*layer.forward_relu(*arguments))
+                    else:
+                        x = _run(layer, x, train_flg)
                 finally:
                     profiling.pop()
         return x

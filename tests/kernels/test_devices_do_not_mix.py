@@ -111,8 +111,9 @@ OPERATIONS = [
 
 REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at
+    activations: "rectify",
     depthwise: "forward backward_input backward_weight applies",
-    im2col: "windows part_columns check_order check_images check_dtype",
+    im2col: "windows padded part_columns check_order check_images check_dtype",
     col2im: "add_windows window_taps",
     convolution: "check_shapes check_gradient one_dtype flipped",
     gemm: "accumulator matmul_part piece_sums",

@@ -1,6 +1,7 @@
 """Layers made of layers."""
 
 import copy
+import warnings
 
 import numpy as np
 import oracles
@@ -9,7 +10,7 @@ from checks import assert_same, normal
 from layer_checks import Case, Contract, Expected, Oracle
 from oracles import Geometry
 
-from backend import profiling, xp
+from backend import profiling, random, xp
 from layers import (
     Affine,
     BatchNormalization,
@@ -305,3 +306,52 @@ def test_repr():
         "Sequential(\n  Affine1: Affine(4 → 3)\n  Residual1: Residual(Sequential(\n      Relu1: Relu()\n    ))\n)"
     )
     assert repr(Residual(Relu(), Affine.of(2, 2))) == "Residual(Relu(), Affine(2 → 2))"
+
+
+# -- what follows a layer, done along with it ------------------------------------------------------------------
+
+
+def _leading(dtype):
+    """Layers that a Relu can follow, with an input for each."""
+    images = random.normal((3, 4, 7, 6)).astype(dtype)
+    images[0, 0, 0, :3] = xp.asarray([float("nan"), float("inf"), 0.0])
+    return {
+        "convolution": (Convolution.of(4, 6, 3, pad=1, dtype=dtype), images),
+        "grouped": (Convolution.of(4, 6, 3, groups=2, dtype=dtype), images),
+        "depthwise": (Convolution.of(4, 4, 3, groups=4, dtype=dtype), images),
+        "normalisation": (BatchNormalization.of(4, dtype=dtype), images),
+        "normalisation of a matrix": (BatchNormalization.of(5, dtype=dtype), random.normal((8, 5)).astype(dtype)),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["convolution", "grouped", "depthwise", "normalisation", "normalisation of a matrix"])
+def test_a_relu_done_along_with_the_layer_before_it_changes_no_bit(device, name, dtype, training):
+    random.seed(3)
+    layer, x = _leading(dtype)[name]
+    assert layer.forward_relu is not None
+    together, apart, relu = Sequential(copy.deepcopy(layer), Relu()), layer, Relu()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        y = relu.forward(apart.forward(x, training) if apart.takes_train_flg else apart.forward(x))
+        dout = random.normal(y.shape).astype(dtype)
+        dx = apart.backward(relu.backward(dout))
+        assert_same(together.forward(x, training), y)
+        assert_same(together.backward(dout), dx)
+    for key, gradient in apart.grads.items():
+        assert_same(together[0].grads[key], gradient)
+    for key, state in apart.state.items():
+        assert_same(together[0].state[key], state)
+
+
+def test_a_relu_of_ones_own_is_not_replaced():
+    class Loud(Relu):
+        called = 0
+
+        def forward(self, x):
+            Loud.called += 1
+            return super().forward(x)
+
+    Sequential(Convolution.of(1, 2, 3), Loud()).forward(xp.zeros((1, 1, 5, 5), "float32"))
+    assert Loud.called == 1
