@@ -43,9 +43,8 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
     check_images("convolution", x)
     check_shapes(x.shape, weight.shape, window, groups)
     one_dtype(x=x, weight=weight)
-    if bias is not None and (bias.shape != (len(weight),) or bias.dtype != x.dtype):
-        raise ValueError(f"bias is {(len(weight),)} of {x.dtype}, got {bias.shape} of {bias.dtype}")
-    library = array_module(x, weight, *([] if bias is None else [bias]))
+    check_bias(bias, weight)
+    library = array_module(x, weight)
     n, c, *image = x.shape
     fn, (oh, ow) = len(weight), window.output_size(image)
     source, y = storage(x), workspace.empty((n, oh, ow, fn), x.dtype)
@@ -276,6 +275,14 @@ def one_dtype(**arrays: Any) -> None:
     if len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
         raise ValueError(f"a convolution needs one dtype: {given}")
+
+
+def check_bias(bias: Any, weight: Any) -> None:
+    """Raises unless ``bias`` is None or belongs to the filters."""
+    if bias is not None:
+        array_module(weight, bias)  # refuses a mix of host and device arrays
+        if bias.shape != (len(weight),) or bias.dtype != weight.dtype:
+            raise ValueError(f"bias is {(len(weight),)} of {weight.dtype}, got {bias.shape} of {bias.dtype}")
 
 
 def check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:

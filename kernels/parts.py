@@ -12,14 +12,15 @@ import numpy
 
 from backend import array_module, threads
 
-COLUMN_BYTES = {"numpy": 1 << 21, "cupy": 1 << 28}
-"""The most a column buffer may hold. 2 MiB stay in a core's L2 cache; a GPU wants few, large launches."""
+COLUMN_BYTES = {"numpy": 1 << 22, "cupy": 1 << 28}
+"""The most a column buffer may hold: on the CPU little enough to stay near a core's L2 cache, and enough for a product
+to be worth handing to a thread (see below); a GPU wants few, large launches."""
 
-PIECE_BYTES = 1 << 21
+PIECE_BYTES = 1 << 22
 """Elementwise work goes in pieces of so many bytes on the CPU.
 
 NumPy lets go of the interpreter's lock in every call, and a thread that waits for it sleeps and wakes: 20 to 40 µs were
-measured on a virtual machine. A piece of 2 MiB takes some 100 µs a call, which pays for that; one of 256 KiB did not.
+measured on a virtual machine. A piece of 4 MiB takes some 200 µs a call, which pays for that; one of 256 KiB did not.
 """
 
 _WORTH_CUTTING = 1 << 20  # bytes of columns that pay for handing a part to another thread

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, workspace
-from kernels.convolution import check_gradient, check_shapes, flipped, one_dtype
-from kernels.gemm import accumulator, matmul_part
+from backend import array_module, require_active, workspace
+from kernels import convolution as direct
+from kernels.activations import rectify
+from kernels.convolution import check_bias, check_gradient, check_shapes, flipped, one_dtype
+from kernels.gemm import accumulator, column_sums, matmul_part
 from kernels.im2col import check_images, padded, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
@@ -43,13 +45,16 @@ def check_window(window: Window, groups: int) -> None:
         )
 
 
-def convolution(x: Any, weight: Any, bias: Any, window: Window) -> Any:
-    """As :func:`kernels.convolution.convolution`."""
+def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
+    """As :func:`kernels.convolution.convolution`, for what :func:`check_window` lets through."""
     check_images("convolution", x)
+    check_window(window, groups)
     check_shapes(x.shape, weight.shape, window)
     one_dtype(x=x, weight=weight)
+    check_bias(bias, weight)
     source, fn = storage(x), len(weight)
     y = workspace.empty((len(x), *window.output_size(x.shape[2:]), fn), x.dtype)
+    positive = workspace.empty(y.shape, bool) if relu else None
     library, dtype = array_module(x, weight), accumulator(x.dtype)
     filters = _filters(weight, dtype)
     output = _matrix("output", dtype.name, library.__name__)
@@ -59,27 +64,45 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window) -> Any:
         products = library.matmul(patches, filters)
         tiles = matmul_part(output, products.reshape(PATCH * PATCH, -1))
         if bias is not None:
-            tiles.reshape(-1, fn)[...] += bias
-        _write_tiles(tiles, y[part.images], part)
+            pixels = tiles.reshape(-1, fn)
+            pixels += bias
+        written = _write_tiles(tiles, y[part.images], part)
+        if positive is not None:
+            rectify(written, positive[part.images, part.first_row * TILE : part.last_row * TILE])
 
     run(multiply, _parts(y.shape, x.shape[1], dtype, library), x)
-    return images(y)
+    return images(y) if positive is None else (images(y), images(positive))
 
 
-def convolution_backward_input(dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
+def convolution_backward_input(
+    dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
+) -> Any:
     """As :func:`kernels.convolution.convolution_backward_input`: a convolution with the flipped filters."""
+    require_active(dy)
+    check_window(window, groups)
     check_shapes(input_shape, weight.shape, window)
     check_gradient(dy, input_shape, len(weight), window)
+    one_dtype(dy=dy, weight=weight)
     top, bottom, left, right = window.pads(input_shape[2:])
+    if max(top, bottom, left, right) > 2:  # windows that see padding alone: the mirrored convolution would cut
+        return direct.convolution_backward_input(dy, weight, input_shape, window)
     mirrored = Window(3, 1, (2 - top, 2 - bottom, 2 - left, 2 - right))
     return convolution(dy, flipped(weight, 1), None, mirrored)
 
 
 def convolution_backward_weight(
-    x: Any, dy: Any, weight_shape: tuple[int, int, int, int], window: Window, out: Any = None
+    x: Any,
+    dy: Any,
+    weight_shape: tuple[int, int, int, int],
+    window: Window,
+    groups: int = 1,
+    out: Any = None,
+    bias_out: Any = None,
 ) -> Any:
     """As :func:`kernels.convolution.convolution_backward_weight`: the transposes of the forward's transforms."""
     check_images("convolution", x)
+    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
+    check_window(window, groups)
     check_shapes(x.shape, weight_shape, window)
     one_dtype(x=x, dy=dy)
     check_gradient(dy, x.shape, weight_shape[0], window)
@@ -98,6 +121,8 @@ def convolution_backward_weight(
             totals[lane] += library.matmul(patches.transpose(0, 2, 1), products)
 
     run(multiply, list(range(len(groups_of_parts))), x)
+    if bias_out is not None:
+        column_sums(gradient.reshape(-1, fn), out=bias_out)
     total = totals[0]
     for lane in range(1, len(totals)):
         total += totals[lane]
@@ -153,23 +178,22 @@ def _patches(source: Any, window: Window, part: Part, dtype: Any) -> Any:
     return transformed.reshape(PATCH * PATCH, -1, c)
 
 
-def _write_tiles(tiles: Any, y: Any, part: Part) -> None:
-    """Puts tiles (16, n·down·across·FN) where they belong in images (n, OH, OW, FN); what hangs over is cut off."""
+def _write_tiles(tiles: Any, y: Any, part: Part) -> Any:
+    """Puts tiles (16, n·down·across·FN) where they belong in images (n, OH, OW, FN), and returns these rows of the
+    images; what hangs over is cut off.
+    """
     n, oh, ow, fn = y.shape
     down, across, first = part.last_row - part.first_row, -(-ow // TILE), part.first_row * TILE
     rows = min(oh - first, down * TILE)
     placed = tiles.reshape(TILE, TILE, n, down, across, fn).transpose(2, 3, 0, 4, 1, 5)
     target = y[:, first : first + rows]
-    if (rows, ow) == (down * TILE, across * TILE):
-        split = target.reshape(n, down, TILE, across, TILE, fn) if target.flags.c_contiguous else None
-    else:
-        split = None
-    if split is not None:
-        split[...] = placed
-        return
+    if (rows, ow) == (down * TILE, across * TILE) and target.flags.c_contiguous:
+        target.reshape(n, down, TILE, across, TILE, fn)[...] = placed
+        return target
     whole = workspace.empty((n, down, TILE, across, TILE, fn), tiles.dtype)
     whole[...] = placed
     target[...] = whole.reshape(n, down * TILE, across * TILE, fn)[:, :rows, :ow]
+    return target
 
 
 def _read_tiles(gradient: Any, part: Part, dtype: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from backend import xp
 from kernels.gemm import column_sums, matmul
-from kernels.layout import copy_channels_last
+from kernels.layout import copy_channels_last, images, storage
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.initializers import Init, weights
@@ -47,16 +47,31 @@ class Affine(Layer):
         x = checks.as_parameter("Affine", x, self.W)
         if x.ndim < 2 or math.prod(x.shape[1:]) != len(self.W):
             raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
-        rows = x.reshape(len(x), len(self.W))
-        return self.save_for_backward(matmul(rows, self.W, bias=self.b), rows, x.shape)
+        # Images: rather than each sample, the rows of W are brought into the other's order, as long runs of numbers.
+        turned = x.ndim == 4 and self.W.shape[1] <= _MANY * len(x)
+        rows = (storage(x) if turned else x).reshape(len(x), len(self.W))
+        W = _pixels_first(self.W, x.shape).reshape(self.W.shape) if turned else self.W
+        return self.save_for_backward(matmul(rows, W, bias=self.b), rows, x.shape, W)
 
     def backward(self, dout: Any) -> Any:
-        rows, shape = self.saved_for_backward(dout)
-        self.dW = matmul(rows.T, dout, out=self.gradient_buffer("W"))
+        rows, shape, W = self.saved_for_backward(dout)
+        turned = W is not self.W
+        dW = self.gradient_buffer("W")
+        if turned:
+            dW = xp.empty_like(self.W) if dW is None else dW
+            product = matmul(rows.T, dout)
+            _pixels_first(dW, shape)[...] = product.reshape(-1, shape[1], W.shape[1])
+        else:
+            dW = matmul(rows.T, dout, out=dW)
+        self.dW = dW
         self.db = column_sums(dout, out=self.gradient_buffer("b"))
         if not self.input_gradient:
             return None
-        dx = matmul(dout, self.W.T).reshape(shape)
+        dx = matmul(dout, W.T)
+        if turned:
+            n, c, h, w = shape
+            return images(dx.reshape(n, h, w, c))
+        dx = dx.reshape(shape)
         return copy_channels_last(dx) if dx.ndim == 4 else dx
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -66,3 +81,14 @@ class Affine(Layer):
 
     def describe(self) -> str:
         return f"{self.W.shape[0]} → {self.W.shape[1]}"
+
+
+_MANY = 4
+"""To turn W costs less than to turn the images, unless W has so many times more columns than there are images."""
+
+
+def _pixels_first(W: Any, shape: tuple[int, ...]) -> Any:
+    """The rows of ``W`` (C·H·W, outputs) in the order of channels-last memory, for images of ``shape``: a view
+    (H·W, C, outputs).
+    """
+    return W.reshape(shape[1], -1, W.shape[1]).transpose(1, 0, 2)

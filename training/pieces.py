@@ -11,7 +11,9 @@ from typing import Any
 import numpy
 
 from backend import array_module, workspace
-from kernels import parts
+
+PIECE_BYTES = 1 << 18
+"""Of each array: Adam's five and its scratch together then stay in an L2 cache of 2 MiB."""
 
 Piece = tuple[list[Any], list[Any]]
 
@@ -33,7 +35,7 @@ def pieces(arrays: Sequence[Any], dtype: Any, scratch: int) -> Iterator[Piece]:
         return
     xp, limit = array_module(*arrays), size
     if xp is numpy and all(array.flags.c_contiguous for array in arrays):
-        limit = min(size, parts.PIECE_BYTES // numpy.dtype(dtype).itemsize)
+        limit = min(size, PIECE_BYTES // numpy.dtype(dtype).itemsize)
     # The workspace serves the active library only, and the arrays may belong to the other.
     empty = workspace.empty if xp is array_module() else xp.empty
     memory = empty((scratch, limit), dtype)

@@ -115,7 +115,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     depthwise: "forward backward_input backward_weight applies",
     im2col: "windows padded part_columns check_order check_images check_dtype",
     col2im: "add_windows window_taps",
-    convolution: "check_shapes check_gradient one_dtype flipped",
+    convolution: "check_shapes check_bias check_gradient one_dtype flipped",
     gemm: "accumulator matmul_part piece_sums",
     layout: "storage images channels_last copy_channels_last is_channels_last folded elementwise",
     masking: "apply_mask",

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_same, normal
+from checks import assert_same, normal, whole
 from layer_checks import Case, Contract, Oracle, products
 
 import backend
 from backend import xp
+from kernels.layout import is_channels_last
 from layers import Affine
 
 
@@ -59,12 +60,19 @@ def test_the_books_example(device):
     assert_same(Affine(W, B).forward(xp.ones((1, 2))), np.array([[1.0, 2, 3]]))
 
 
-def test_images_are_read_in_logical_order(device):
+@pytest.mark.parametrize("outputs", [5, 9])  # few enough to turn W, and too many
+def test_images_are_read_in_logical_order(device, outputs):
     """A flattened image is (C, H, W) whatever its memory: the book's weights fit."""
-    x = normal((2, 3, 2, 4))
-    layer = Affine.of(24, 5)
-    assert_same(layer.forward(x), layer.forward(xp.ascontiguousarray(x.reshape(2, 24))))
-    assert_same(layer.forward(xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)), layer.forward(x))
+    x, dout = whole((2, 3, 2, 4)), whole((2, outputs), seed=1)
+    W = whole((24, outputs), seed=2)
+    images, rows = (Affine(W.copy(), xp.ones(outputs, "float32")) for _ in range(2))
+    expected = rows.forward(xp.ascontiguousarray(x.reshape(2, 24)))
+    for memory in (x, xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+        assert_same(images.forward(memory), expected)
+        dx = images.backward(dout)
+        assert is_channels_last(dx)
+        assert_same(dx.reshape(2, 24), rows.backward(dout))
+        assert_same(images.dW, rows.dW)
 
 
 def test_float16_sums_do_not_overflow(device):
