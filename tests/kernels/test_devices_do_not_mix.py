@@ -22,6 +22,7 @@ from kernels import (
     parts,
     pooling,
     softmax,
+    winograd,
 )
 from kernels.window import Window
 
@@ -72,8 +73,24 @@ OPERATIONS = [
     ),
     Operation(
         convolution.convolution_backward_weight,
-        floats(x=SHAPE, dy=DY, out=WEIGHT),
+        floats(x=SHAPE, dy=DY, out=WEIGHT, bias_out=(3,)),
         {"weight_shape": WEIGHT, "window": WINDOW},
+    ),
+    *(
+        Operation(function, floats(**shapes), {"window": Window(3), **others})
+        for function, shapes, others in (
+            (winograd.convolution, {"x": SHAPE, "weight": (3, 4, 3, 3), "bias": (3,)}, {}),
+            (
+                winograd.convolution_backward_input,
+                {"dy": (2, 3, 4, 2), "weight": (3, 4, 3, 3)},
+                {"input_shape": SHAPE},
+            ),
+            (
+                winograd.convolution_backward_weight,
+                {"x": SHAPE, "dy": (2, 3, 4, 2), "out": (3, 4, 3, 3), "bias_out": (3,)},
+                {"weight_shape": (3, 4, 3, 3)},
+            ),
+        )
     ),
     Operation(gemm.matmul, floats(a=(5, 3), b=(3, 4), out=(5, 4), bias=(4,)), {}),
     Operation(gemm.matmul, floats(a=(5, 3), b=(3, 4)), {}),
@@ -121,6 +138,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     masking: "apply_mask",
     max_pooling: "pool pool_backward",
     pooling: "checked_taps check_gradient",
+    winograd: "check_window",
     parts: "cut pieces_of pieces lanes run ranges",
 }
 
@@ -146,7 +164,7 @@ def call(operation, arrays):
 def test_no_operation_is_left_out():
     modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layout, masking, parts)
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, max_pooling, pooling, softmax):
+    for module in (*modules, max_pooling, pooling, softmax, winograd):
         public = {
             name
             for name, value in vars(module).items()

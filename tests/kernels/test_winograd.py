@@ -5,6 +5,7 @@ import oracles
 import pytest
 from checks import (
     DTYPES,
+    LAYOUTS,
     assert_channels_last,
     assert_same,
     assert_separate,
@@ -56,7 +57,7 @@ def assert_near(actual, expected, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "filters", "pad"), SHAPES, ids=str)
-@pytest.mark.parametrize("layout", ["channels_last", "contiguous", "spread"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_against_plain_loops(device, shape, filters, pad, dtype, layout):
     window, x, weight, bias, dy = arrays(shape, filters, pad, dtype, layout)
     geometry = Geometry((3, 3), pads=window.pads(shape[2:]))
@@ -128,15 +129,15 @@ def test_the_error_is_what_the_docstring_says():
     """1e-5 of the largest result for 64 channels in float32, and more than the direct sum's."""
     window, x, weight, bias, _ = arrays((2, 64, 16, 16), 64, 1, "float32")
     exact = direct.convolution(*(array.astype("float64") for array in (x, weight, bias)), window)
-    errors = [
-        np.abs(m.convolution(x, weight, bias, window) - exact).max() / np.abs(exact).max() for m in (direct, winograd)
-    ]
+    results = [module.convolution(x, weight, bias, window) for module in (direct, winograd)]
+    errors = [np.abs(result - exact).max() / np.abs(exact).max() for result in results]
     assert errors[0] < errors[1] < 2e-5
 
 
 @pytest.mark.parametrize(
     ("window", "groups"),
     [(Window(5), 1), (Window(3, 2), 1), (Window(3, 1, 2, 2), 1), (Window(3), 2), (Window((3, 1)), 1)],
+    ids=str,
 )
 def test_other_geometries_are_refused(window, groups):
     with pytest.raises(ValueError, match="winograd needs 3x3 filters, stride 1, no dilation and one group"):

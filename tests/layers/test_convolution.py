@@ -1,5 +1,6 @@
 """Convolution and its transpose."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,8 +11,8 @@ from layer_checks import Case, Contract, Oracle, products
 from oracles import Geometry
 
 import backend
-from backend import xp
-from layers import Affine, Convolution, ConvolutionTranspose
+from backend import random, xp
+from layers import Affine, Convolution, ConvolutionTranspose, Relu, Sequential
 
 
 def convolution(geometry, groups=1):
@@ -229,3 +230,32 @@ def test_repr():
     assert repr(layer) == "Convolution(4 → 4, kernel 3x3, stride 2, padding 1, 2 groups)"
     up = ConvolutionTranspose(ones(4, 2, 3, 2), ones(2), dilation=(1, 2))
     assert repr(up) == "ConvolutionTranspose(4 → 2, kernel 3x2, dilation (1, 2))"
+
+
+# -- winograd ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [[], [Relu()]], ids=["alone", "with a relu"])
+def test_winograd_by_name_does_the_same(device, behind):
+    random.seed(1)
+    one = Convolution.of(8, 6, 3, pad=1, winograd=True)
+    other = Convolution(one.W.copy(), one.b.copy(), 1, 1)
+    x, dout = normal((2, 8, 9, 11)), normal((2, 6, 9, 11), seed=1)
+    rows = [Sequential(layer, *(copy.deepcopy(behind))) for layer in (one, other)]
+    assert_near(rows[0].forward(x), rows[1].forward(x))
+    assert_near(rows[0].backward(dout), rows[1].backward(dout))
+    for name in ("W", "b"):
+        assert_near(one.grads[name], other.grads[name])
+    assert repr(one) == "Convolution(8 → 6, kernel 3x3, padding 1, winograd)"
+
+
+def assert_near(actual, expected):
+    actual, expected = backend.asnumpy(actual), backend.asnumpy(expected)
+    assert np.abs(actual - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_winograd_is_refused_where_it_cannot_be():
+    with pytest.raises(ValueError, match="winograd needs 3x3 filters"):
+        Convolution.of(3, 4, 5, winograd=True)
+    with pytest.raises(ValueError, match="got kernel 3x3 and 2 group"):
+        Convolution.of(4, 4, 3, groups=2, winograd=True)
