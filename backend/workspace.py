@@ -21,6 +21,9 @@ _SMALL = 1 << 16  # bytes; below this the allocator's own cache is warm, and loo
 IDLE_LIMIT = 1 << 30
 """Bytes of idle buffers kept at most; beyond it the oldest are freed."""
 
+_ROOMY = 3
+"""A buffer is handed out for arrays of at least a third of its size: scratch of layers of different sizes is then one."""
+
 _TRIM_EVERY = 256  # requests; a look at every buffer costs some microseconds
 
 _lock = threading.Lock()
@@ -79,12 +82,17 @@ def _take(size: int) -> numpy.ndarray:
     _requests += 1
     if _requests % _TRIM_EVERY == 0:
         _trim()
-    # Newest first: what was let go last is likeliest in cache.
+    # The smallest that is large enough, and of these the newest: what was let go last is likeliest in cache.
+    best, least = -1, _ROOMY * size + 1
     for index in range(len(_buffers) - 1, -1, -1):
-        if _buffers[index].nbytes == size and _is_idle(index):
-            buffer = _buffers.pop(index)
-            _buffers.append(buffer)
-            return buffer
+        if size <= _buffers[index].nbytes < least and _is_idle(index):
+            best, least = index, _buffers[index].nbytes
+            if least == size:
+                break
+    if best >= 0:
+        buffer = _buffers.pop(best)
+        _buffers.append(buffer)
+        return buffer
     _trim()
     try:
         buffer = numpy.empty(size, numpy.uint8)

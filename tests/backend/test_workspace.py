@@ -217,3 +217,19 @@ def test_a_gpu_array_does_not_touch_the_pool():
         array = workspace.empty((512, 512))
         assert array.shape == (512, 512)
         assert workspace.held_bytes() == (0, 0)
+
+
+def test_a_larger_buffer_serves_down_to_a_third_of_its_size(pool):
+    large = pool.empty(3 * LARGE)
+    before = address(large)
+    del large
+    assert address(pool.empty(LARGE)) == before
+    assert address(pool.empty(LARGE // 2)) != before  # more than two thirds would lie waste
+
+
+def test_the_smallest_buffer_that_fits_is_taken(pool):
+    arrays = [pool.empty(size) for size in (3 * LARGE, LARGE, 2 * LARGE)]
+    places = [address(array) for array in arrays]
+    del arrays
+    held = [pool.empty(size) for size in (LARGE, 2 * LARGE, LARGE)]
+    assert [address(array) for array in held] == [places[1], places[2], places[0]]
