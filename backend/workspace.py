@@ -22,7 +22,7 @@ IDLE_LIMIT = 1 << 30
 """Bytes of idle buffers kept at most; beyond it the oldest are freed."""
 
 _ROOMY = 3
-"""A buffer is handed out for arrays of at least a third of its size: scratch of layers of different sizes is then one."""
+"""A buffer is handed out for arrays of at least a third of its size: layers of different sizes then share scratch."""
 
 _TRIM_EVERY = 256  # requests; a look at every buffer costs some microseconds
 
