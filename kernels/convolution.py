@@ -150,17 +150,18 @@ def convolution_backward_weight(
     source, gradient = storage(x), storage(dy)
     if out is None:
         out = library.empty(weight_shape, x.dtype)
+    with_bias = bias_out is not None and library is numpy and not depthwise.applies(out, groups)
+    if bias_out is not None and not with_bias:
+        column_sums(gradient.reshape(-1, fn), out=bias_out)
     if depthwise.applies(out, groups):
         depthwise.backward_weight(source, gradient, out, window)
-        if bias_out is not None:
-            column_sums(gradient.reshape(-1, fn), out=bias_out)
         return out
     f_group, k = fn // groups, fh * fw * c_group
     dtype = _product_dtype(x)
     oh, ow = gradient.shape[1:3]
     groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * accumulator(dtype).itemsize)
     totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), accumulator(dtype))
-    sums = None if bias_out is None else library.zeros((len(totals), fn), totals.dtype)
+    sums = library.zeros((len(totals), fn), totals.dtype) if with_bias else None
 
     def multiply(lane: int) -> None:
         for part in groups_of_parts[lane]:

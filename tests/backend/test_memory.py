@@ -136,6 +136,7 @@ def room():
         gc.collect()  # or what an earlier test left behind might go while this one counts
         pool.free_all_blocks()
         before = pool.get_limit()
+        gc.collect()  # what earlier tests left in cycles would go at any time
         pool.set_limit(pool.total_bytes() + (32 << 20))
         yield pool
         pool.set_limit(before)
