@@ -5,7 +5,7 @@ import pytest
 
 import backend
 from backend import xp
-from kernels import parts
+from training import pieces
 from training.clipping import clip_gradients, gradient_norm
 from training.parameters import ParameterDict
 
@@ -93,7 +93,7 @@ def test_squares_do_not_overflow(device, dtype):
 def test_cut_in_pieces_the_norm_is_the_same_to_the_last_bits(device, monkeypatch):
     grads = flat_dict(draw("float32", {"W": (50, 41), "b": (37,)}))
     whole = float(gradient_norm(grads))
-    monkeypatch.setattr(parts, "PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 10)
     cut = [float(gradient_norm(grads)) for _ in range(2)]
     assert cut[0] == cut[1]
     assert cut[0] == pytest.approx(whole, rel=1e-14)

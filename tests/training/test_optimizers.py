@@ -10,7 +10,6 @@ import pytest
 
 import backend
 from backend import xp
-from kernels import parts
 from training import optimizer_base, optimizers, pieces
 from training.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from training.parameters import ParameterDict
@@ -198,7 +197,7 @@ def test_squares_of_small_float16_gradients_are_not_lost(device, name, move):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_flat_buffers_and_separate_arrays_give_the_same_bits(device, name, dtype, weight_decay, monkeypatch):
-    monkeypatch.setattr(parts, "PIECE_BYTES", 1 << 10)  # so that every array and the buffer are cut, unevenly
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 10)  # so that every array and the buffer are cut, unevenly
     shapes = {"W1": (41, 31), "b1": (31,), "scale": (), "none": (0, 3), "W2": (30, 3, 3, 5)}
     separate, turned = draw(0, dtype, shapes), draw(0, dtype, shapes)
     turned["W1"] = xp.asarray(turned["W1"].T.copy()).T  # strides of a transposed array
@@ -231,7 +230,7 @@ def test_updates_in_place_and_leaves_the_gradients(device, name, dtype, make):
 
 
 def test_a_whole_buffer_is_one_piece_on_the_gpu_and_small_ones_on_the_cpu(device, monkeypatch):
-    monkeypatch.setattr(parts, "PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 10)
     array = xp.arange(1000, dtype="float32")
     cut = [(part.size, len(scratch)) for (part,), scratch in pieces.pieces((array,), array.dtype, scratch=2)]
     assert cut == ([(1000, 2)] if device.kind == "cuda" else [(256, 2), (256, 2), (256, 2), (232, 2)])
