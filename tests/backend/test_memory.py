@@ -1,5 +1,6 @@
 """Exhausted memory: what the error says, and that nothing of what failed is held. Memory is exhausted truly."""
 
+import gc
 import re
 import traceback
 import weakref
@@ -132,10 +133,10 @@ def room():
     """A device on which CuPy's pool may hold 32 MiB more than it does."""
     with backend.use("cuda"):
         pool = xp.get_default_memory_pool()
-        transfer.let_go()  # what copies of earlier tests hold would go when memory runs out
+        gc.collect()  # or what earlier tests left behind might go while this one counts:
+        transfer.let_go()  # in cycles, or held by their copies until memory runs out
         pool.free_all_blocks()
         before = pool.get_limit()
-        transfer.let_go()  # what copies of earlier tests hold would go when memory runs out
         pool.set_limit(pool.total_bytes() + (32 << 20))
         yield pool
         pool.set_limit(before)
