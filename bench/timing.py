@@ -16,12 +16,13 @@ from pathlib import Path
 from bench.sides.base import Case
 
 PRESSURE_FILE = Path("/proc/pressure/cpu")
-SAMPLE_SECONDS = 0.02
-"""A sample is as many steps as fill this time."""
+SAMPLE_SECONDS = 0.1
+"""A sample is as many steps as fill this time: training goes on and on, and threads that were asleep are placed on
+cores only after some steps."""
 PRESSURE_SHARE = 0.05
 """A sample counts if some thread waited during at most this share of it. With no more threads than cores and the
 other sides' threads asleep, ours explain next to nothing; a wake-up of the system's own daemons costs some 10 µs."""
-PAUSE_SECONDS = 0.03
+PAUSE_SECONDS = 0.2
 """Between two sides, where there are several threads: those of OpenMP and of BLAS spin for so long before they
 sleep, and would take a core from the next."""
 TRIES = 3
@@ -131,7 +132,7 @@ def _sample(
 ) -> None:
     time.sleep(pause)
     with case.inside():
-        if samples.steps > 1:
+        for _ in range(samples.steps // 2):
             case.step()  # what the other sides put out of the cache comes back; in a long step that is nothing
         waited_before, start = pressure(), clock()
         for _ in range(samples.steps):

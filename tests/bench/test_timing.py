@@ -40,12 +40,12 @@ class World:
 
 
 def test_one_sample_of_each_side_in_turn_of_enough_steps():
-    world = World({"a": 0.004, "b": 0.5})
+    world = World({"a": 0.02, "b": 0.5})
     samples = world.take_turns(repeats=3)
     assert (samples["a"].steps, samples["b"].steps) == (5, 1)
     turns = [(name, len(list(group))) for name, group in itertools.groupby(world.log)]
-    # After the warm-up of both, a sample of a is five steps and one before them that is not timed.
-    assert turns[-6:] == [("a", 6), ("b", 1)] * 3
+    # After the warm-up of both, a sample of a is five steps and two before them that are not timed.
+    assert turns[-6:] == [("a", 7), ("b", 1)] * 3
 
 
 def test_seconds_are_of_one_step():
