@@ -147,10 +147,10 @@ def _matrix(name: str, dtype: str, library: str) -> Any:
 
 
 def _parts(output: tuple[int, ...], channels: int, dtype: Any, library: Any) -> list[Part]:
-    """(images, rows of tiles) in parts whose transformed patches, or products, fit a column buffer."""
+    """(images, rows of tiles) in parts whose patches and transformed patches together fit a column buffer."""
     n, oh, ow, fn = output
     down, across = -(-oh // TILE), -(-ow // TILE)
-    return cut(n, down, across * PATCH * PATCH * max(channels, fn) * dtype.itemsize, library)
+    return cut(n, down, 2 * across * PATCH * PATCH * max(channels, fn) * dtype.itemsize, library)
 
 
 def _filters(weight: Any, dtype: Any) -> Any:

@@ -40,7 +40,7 @@ class World:
 
 
 def test_one_sample_of_each_side_in_turn_of_enough_steps():
-    world = World({"a": 0.02, "b": 0.5})
+    world = World({"a": 0.022, "b": 0.5})
     samples = world.take_turns(repeats=3)
     assert (samples["a"].steps, samples["b"].steps) == (5, 1)
     turns = [(name, len(list(group))) for name, group in itertools.groupby(world.log)]
