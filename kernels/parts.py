@@ -23,7 +23,7 @@ NumPy lets go of the interpreter's lock in every call, and a thread that waits f
 measured on a virtual machine. A piece of 4 MiB takes some 200 µs a call, which pays for that; one of 256 KiB did not.
 """
 
-_WORTH_CUTTING = 1 << 20  # bytes of columns that pay for handing a part to another thread
+_WORTH_CUTTING = 1 << 20  # bytes that pay for handing a part or a piece to another thread
 
 
 class Part(NamedTuple):
@@ -70,8 +70,12 @@ def pieces_of(x: Any) -> list[Any]:
 
 
 def pieces(length: int, item_bytes: int, library: Any) -> list[slice]:
-    """Cuts ``length`` items of an axis into pieces of about :data:`PIECE_BYTES`; on a GPU it is one piece."""
-    count = -(-length * item_bytes // PIECE_BYTES) if library is numpy else 1
+    """Cuts ``length`` items of an axis into pieces of at most :data:`PIECE_BYTES`, two at least where that is worth a
+    thread; on a GPU it is one piece.
+    """
+    size = length * item_bytes
+    largest = min(PIECE_BYTES, max(-(-size // 2), _WORTH_CUTTING))
+    count = -(-size // largest) if library is numpy else 1
     return [slice(*piece) for piece in ranges(length, max(min(count, length), 1))]
 
 
