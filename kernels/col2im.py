@@ -112,6 +112,41 @@ def _cover(window: Window, image: tuple[int, int]) -> bool:
     return met == image[0] * image[1]
 
 
+class Span(NamedTuple):
+    """Along one axis, the outputs ``first`` … ``last - 1`` whose window has its tap ``tap`` inside the image. The tap
+    of output o meets the pixel o·stride + offset.
+    """
+
+    tap: int
+    first: int
+    last: int
+    stride: int
+    offset: int
+
+    @property
+    def outputs(self) -> slice:
+        """These outputs."""
+        return slice(self.first, self.last)
+
+    @property
+    def pixels(self) -> slice:
+        """The pixels that they meet."""
+        begin = self.first * self.stride + self.offset
+        return slice(begin, begin + (self.last - self.first - 1) * self.stride + 1, self.stride)
+
+
+def spans_of(window: Window, axis: int, image: tuple[int, int]) -> list[Span]:
+    """The spans of the taps that meet a pixel, ascending. Neither end of a span lies behind that of the one before."""
+    size, outputs, before = image[axis], window.output_size(image)[axis], window.pads(image)[2 * axis]
+    stride, spans = window.stride[axis], []
+    for tap in range(window.kernel[axis]):
+        offset = tap * window.dilation[axis] - before
+        first, last = max(-(offset // stride), 0), min((size - 1 - offset) // stride + 1, outputs)
+        if first < last:
+            spans.append(Span(tap, first, last, stride, offset))
+    return spans
+
+
 class Tap(NamedTuple):
     """One position in the window, with the outputs for which it lies inside the image and the pixels it meets."""
 
@@ -125,20 +160,7 @@ class Tap(NamedTuple):
 
 def window_taps(window: Window, image: tuple[int, int]) -> Iterator[Tap]:
     """The taps of a window in ascending order; those that only ever meet padding are left out."""
-    pads = window.pads(image)
-    outputs = window.output_size(image)
-    rows = [_meet(window, 0, tap, image[0], outputs[0], pads[0]) for tap in range(window.kernel[0])]
-    columns = [_meet(window, 1, tap, image[1], outputs[1], pads[2]) for tap in range(window.kernel[1])]
-    for row, (out_rows, in_rows) in enumerate(rows):
-        for column, (out_columns, in_columns) in enumerate(columns):
-            if out_rows.start < out_rows.stop and out_columns.start < out_columns.stop:
-                yield Tap(row, column, out_rows, out_columns, in_rows, in_columns)
-
-
-def _meet(window: Window, axis: int, tap: int, size: int, outputs: int, pad: int) -> tuple[slice, slice]:
-    """Along one axis: the outputs o for which 0 ≤ o·stride + offset < size, and those pixels."""
-    stride, offset = window.stride[axis], tap * window.dilation[axis] - pad
-    first = max(-(offset // stride), 0)
-    last = min((size - 1 - offset) // stride + 1, outputs)
-    begin = first * stride + offset
-    return slice(first, last), slice(begin, begin + (last - first - 1) * stride + 1, stride)
+    columns = spans_of(window, 1, image)
+    for row in spans_of(window, 0, image):
+        for column in columns:
+            yield Tap(row.tap, column.tap, row.outputs, column.outputs, row.pixels, column.pixels)

@@ -138,14 +138,8 @@ def convolution_backward_weight(
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
     """
-    check_images("convolution", x)
-    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
+    check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     fn, c_group, fh, fw = weight_shape
-    check_shapes(x.shape, weight_shape, window, groups)
-    one_dtype(x=x, dy=dy)
-    check_gradient(dy, x.shape, fn, window)
-    if out is not None and out.shape != tuple(weight_shape):
-        raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
     library = array_module(x, dy)
     source, gradient = storage(x), storage(dy)
     if out is None:
@@ -284,6 +278,19 @@ def check_bias(bias: Any, weight: Any) -> None:
         array_module(weight, bias)  # refuses a mix of host and device arrays
         if bias.shape != (len(weight),) or bias.dtype != weight.dtype:
             raise ValueError(f"bias is {(len(weight),)} of {weight.dtype}, got {bias.shape} of {bias.dtype}")
+
+
+def check_backward_weight(
+    x: Any, dy: Any, weight_shape: tuple, window: Window, groups: int, out: Any, bias_out: Any
+) -> None:
+    """Raises unless the arguments of :func:`convolution_backward_weight` belong together."""
+    check_images("convolution", x)
+    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
+    check_shapes(x.shape, weight_shape, window, groups)
+    one_dtype(x=x, dy=dy)
+    check_gradient(dy, x.shape, weight_shape[0], window)
+    if out is not None and out.shape != tuple(weight_shape):
+        raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
 
 
 def check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:

@@ -102,10 +102,16 @@ def column_sums(matrix: Any, out: Any = None) -> Any:
     require_active(matrix)
     if library is numpy and matrix.size <= _FEW:
         total = matrix.sum(axis=0, dtype=dtype)
-        if out is None:
-            return total.astype(matrix.dtype, copy=False)
-        out[...] = total
-        return out
+    else:
+        total = _sums_by_products(matrix, dtype, library)
+    if out is None:
+        return total.astype(matrix.dtype, copy=False)
+    out[...] = total
+    return out
+
+
+def _sums_by_products(matrix: Any, dtype: Any, library: Any) -> Any:
+    """The column sums of a matrix in ``dtype``, piece by piece."""
     rows, fold = folded(matrix)
     cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, library)
 
@@ -114,15 +120,10 @@ def column_sums(matrix: Any, out: Any = None) -> Any:
 
     with threads.single_threaded_blas():
         if len(cuts) == 1:
-            total = piece_sums(rows.astype(dtype, copy=False), fold)
-        else:
-            sums = library.empty((len(cuts), matrix.shape[1]), dtype)
-            run(collect, list(range(len(cuts))), matrix)
-            total = sums.sum(axis=0)
-    if out is None:
-        return total.astype(matrix.dtype, copy=False)
-    out[...] = total
-    return out
+            return piece_sums(rows.astype(dtype, copy=False), fold)
+        sums = library.empty((len(cuts), matrix.shape[1]), dtype)
+        run(collect, list(range(len(cuts))), matrix)
+        return sums.sum(axis=0)
 
 
 def piece_sums(rows: Any, fold: int) -> Any:

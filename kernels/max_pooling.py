@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, require_active, workspace
+from kernels.col2im import Span, spans_of
 from kernels.gemm import accumulator
 from kernels.im2col import check_dtype, check_images
 from kernels.launch import Kernel, geometry
@@ -96,7 +97,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
         argmax = workspace.empty(y.shape, "int32")
         _FORWARD(y.size, source, y, argmax, y.size, *geometry(window, c, (h, w)))
         return images(y), images(argmax)
-    across, down = (_spans(window, axis, (h, w)) for axis in (1, 0))
+    across, down = (spans_of(window, axis, (h, w)) for axis in (1, 0))
     kinds = ["uint8" if taps < 256 else "int32" for taps in window.kernel]
     winners = Winners(workspace.empty((n, h, ow, c), kinds[1]), workspace.empty(y.shape, kinds[0]))
 
@@ -140,40 +141,7 @@ def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int],
     return images(dx)
 
 
-class _Span(NamedTuple):
-    """Along one axis, the outputs ``first`` … ``last - 1`` whose window has its tap ``tap`` inside the image. The tap
-    of output o meets the pixel o·stride + offset.
-    """
-
-    tap: int
-    first: int
-    last: int
-    stride: int
-    offset: int
-
-    @property
-    def outputs(self) -> slice:
-        return slice(self.first, self.last)
-
-    @property
-    def pixels(self) -> slice:
-        begin = self.first * self.stride + self.offset
-        return slice(begin, begin + (self.last - self.first - 1) * self.stride + 1, self.stride)
-
-
-def _spans(window: Window, axis: int, image: tuple[int, int]) -> list[_Span]:
-    """The spans of the taps that meet a pixel, ascending. Neither end of a span lies behind that of the one before."""
-    size, outputs, before = image[axis], window.output_size(image)[axis], window.pads(image)[2 * axis]
-    stride, spans = window.stride[axis], []
-    for tap in range(window.kernel[axis]):
-        offset = tap * window.dilation[axis] - before
-        first, last = max(-(offset // stride), 0), min((size - 1 - offset) // stride + 1, outputs)
-        if first < last:
-            spans.append(_Span(tap, first, last, stride, offset))
-    return spans
-
-
-def _all_outputs(spans: list[_Span], outputs: int) -> bool:
+def _all_outputs(spans: list[Span], outputs: int) -> bool:
     """Whether these are two taps, both of which every output has."""
     return [(span.first, span.last) for span in spans] == 2 * [(0, outputs)]
 
@@ -182,7 +150,7 @@ def _at(axis: int, where: slice) -> tuple[slice, ...]:
     return (slice(None),) * axis + (where,)
 
 
-def _first_maxima(source: Any, best: Any, winner: Any, spans: list[_Span], axis: int, nan_wins: bool) -> None:
+def _first_maxima(source: Any, best: Any, winner: Any, spans: list[Span], axis: int, nan_wins: bool) -> None:
     """Along ``axis`` of ``source``, the first maximum of every window into ``best`` and its tap into ``winner``.
 
     Args:
@@ -221,15 +189,15 @@ def _place(dy: Any, winners: Winners, dx: Any, window: Window) -> None:
     """Gives each window's gradient to its winner, where no two windows share a pixel: bits are passed on."""
     image = dx.shape[1:3]
     of_rows = workspace.empty((*dx.shape[:2], *dy.shape[2:]), dx.dtype)
-    _give(dy, winners.down, of_rows, _spans(window, 0, image), 1)
-    _give(of_rows, winners.across, dx, _spans(window, 1, image), 2)
+    _give(dy, winners.down, of_rows, spans_of(window, 0, image), 1)
+    _give(of_rows, winners.across, dx, spans_of(window, 1, image), 2)
 
 
-def _give(source: Any, winner: Any, target: Any, spans: list[_Span], axis: int) -> None:
+def _give(source: Any, winner: Any, target: Any, spans: list[Span], axis: int) -> None:
     """Along ``axis``, ``source`` to the pixel of each window's winning tap and 0 to all others."""
     if sum(span.last - span.first for span in spans) < target.shape[axis]:  # pixels between the windows
         target.fill(0)
-    if len(spans) == 2 and _all_outputs(spans, source.shape[axis]):
+    if _all_outputs(spans, source.shape[axis]):
         # What the second tap does not get is the first's, bit by bit.
         bits = f"int{8 * source.dtype.itemsize}"
         second = workspace.empty(source.shape, source.dtype)
@@ -248,10 +216,10 @@ def _add(dy: Any, winners: Winners, dx: Any, window: Window) -> None:
     image, dtype = dx.shape[1:3], accumulator(dx.dtype)
     total = dx if dx.dtype == dtype else workspace.empty(dx.shape, dtype)
     total.fill(0)
-    for row in _spans(window, 0, image):
+    for row in spans_of(window, 0, image):
         held = winners.down[:, row.outputs] == row.tap
         across = winners.across[:, row.pixels]
-        for column in _spans(window, 1, image):
+        for column in spans_of(window, 1, image):
             won = held[:, :, column.outputs] & (across[:, :, column.outputs] == column.tap)
             share = dy[:, row.outputs, column.outputs]
             kept = workspace.empty(share.shape, share.dtype)

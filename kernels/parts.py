@@ -89,10 +89,7 @@ def lanes(parts: list[Part], result_bytes: int) -> list[list[Part]]:
 
 def run(function: Callable[[Any], Any], items: list, *arrays: Any) -> None:
     """Calls ``function(item)`` for each item: on the CPU's cores for host arrays, in turn for device ones."""
-    if len(items) == 1:
-        with threads.single_threaded_blas():  # more threads of BLAS would sum in another order
-            function(items[0])
-    elif array_module(*arrays) is numpy:
+    if array_module(*arrays) is numpy:
         threads.run(lambda index: function(items[index]), len(items))
     else:
         for item in items:

@@ -19,7 +19,7 @@ import numpy
 from backend import array_module, require_active, workspace
 from kernels import convolution as direct
 from kernels.activations import rectify
-from kernels.convolution import check_bias, check_gradient, check_shapes, flipped, one_dtype
+from kernels.convolution import check_backward_weight, check_bias, check_gradient, check_shapes, flipped, one_dtype
 from kernels.gemm import accumulator, column_sums, matmul_part
 from kernels.im2col import check_images, padded, windows
 from kernels.layout import images, storage
@@ -100,12 +100,8 @@ def convolution_backward_weight(
     bias_out: Any = None,
 ) -> Any:
     """As :func:`kernels.convolution.convolution_backward_weight`: the transposes of the forward's transforms."""
-    check_images("convolution", x)
-    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
     check_window(window, groups)
-    check_shapes(x.shape, weight_shape, window)
-    one_dtype(x=x, dy=dy)
-    check_gradient(dy, x.shape, weight_shape[0], window)
+    check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     fn, c = weight_shape[:2]
     library, dtype = array_module(x, dy), accumulator(x.dtype)
     source, gradient = storage(x), storage(dy)

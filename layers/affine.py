@@ -51,11 +51,11 @@ class Affine(Layer):
         turned = x.ndim == 4 and self.W.shape[1] <= _MANY * len(x)
         rows = (storage(x) if turned else x).reshape(len(x), len(self.W))
         W = _pixels_first(self.W, x.shape).reshape(self.W.shape) if turned else self.W
-        return self.save_for_backward(matmul(rows, W, bias=self.b), rows, x.shape, W)
+        return self.save_for_backward(matmul(rows, W, bias=self.b), rows, x.shape, W if turned else None)
 
     def backward(self, dout: Any) -> Any:
         rows, shape, W = self.saved_for_backward(dout)
-        turned = W is not self.W
+        turned = W is not None
         dW = self.gradient_buffer("W")
         if turned:
             dW = xp.empty_like(self.W) if dW is None else dW
@@ -67,7 +67,7 @@ class Affine(Layer):
         self.db = column_sums(dout, out=self.gradient_buffer("b"))
         if not self.input_gradient:
             return None
-        dx = matmul(dout, W.T)
+        dx = matmul(dout, (W if turned else self.W).T)
         if turned:
             n, c, h, w = shape
             return images(dx.reshape(n, h, w, c))
