@@ -8,7 +8,7 @@ from typing import Any
 from backend import array_module, workspace
 from kernels.gemm import accumulator
 from kernels.layout import elementwise
-from kernels.parts import pieces_of, run
+from kernels.parts import in_pieces
 
 
 @elementwise
@@ -21,7 +21,7 @@ def relu(x: Any) -> tuple[Any, Any]:
         library.maximum(x[cut], 0, out=y[cut])
         library.greater(y[cut], 0, out=positive[cut])
 
-    run(apply, pieces_of(x), x)
+    in_pieces(apply, x)
     return y, positive
 
 
@@ -30,6 +30,13 @@ def rectify(y: Any, positive: Any) -> None:
     library = array_module(y)
     library.maximum(y, 0, out=y)
     library.greater(y, 0, out=positive)
+
+
+def relu_in_place(y: Any) -> Any:
+    """:func:`relu` in place, for an operation's whole output; returns where it is positive."""
+    positive = workspace.empty(y.shape, bool)
+    in_pieces(lambda cut: rectify(y[cut], positive[cut]), y)
+    return positive
 
 
 @elementwise

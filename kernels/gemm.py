@@ -19,6 +19,8 @@ _PIECE_FLOPS = 32 << 20
 (128, 784) by (784, 512) in 12 pieces took 1.8 times as long as whole, in 2 pieces 1.1 times.
 """
 
+_HALF, _SINGLE = numpy.dtype("float16"), numpy.dtype("float32")
+
 _FEW = 1 << 13
 """Numbers in a matrix whose columns are summed plainly: there a product with ones costs more calls than it saves."""
 
@@ -26,7 +28,7 @@ _FEW = 1 << 13
 def accumulator(dtype: Any) -> numpy.dtype:
     """The dtype in which numbers of ``dtype`` are summed: float32 for float16, otherwise their own."""
     dtype = numpy.dtype(dtype)
-    return numpy.dtype("float32") if dtype == numpy.float16 else dtype
+    return _SINGLE if dtype == _HALF else dtype
 
 
 def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
@@ -46,7 +48,7 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
         if bias is not None:
             product += bias
         return product
-    half = a.dtype == b.dtype == numpy.float16
+    half = a.dtype == _HALF and b.dtype == _HALF
     if half:
         a, b = a.astype(numpy.float32), b.astype(numpy.float32)
     (m, k), n = a.shape, b.shape[1]
@@ -101,7 +103,9 @@ def column_sums(matrix: Any, out: Any = None) -> Any:
     library, dtype = array_module(matrix, out), accumulator(matrix.dtype)
     require_active(matrix)
     if library is numpy and matrix.size <= _FEW:
-        total = matrix.sum(axis=0, dtype=dtype)
+        if out is not None and out.dtype == dtype:
+            return numpy.add.reduce(matrix, axis=0, dtype=dtype, out=out)
+        total = numpy.add.reduce(matrix, axis=0, dtype=dtype)
     else:
         total = _sums_by_products(matrix, dtype, library)
     if out is None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from backend import array_module, workspace
 from kernels.layout import elementwise
-from kernels.parts import pieces_of, run
+from kernels.parts import in_pieces
+
+_BITS = {size: numpy.dtype(f"int{8 * size}") for size in (1, 2, 4, 8)}
 
 
 def apply_mask(values: Any, mask: Any, out: Any) -> None:
@@ -16,9 +20,9 @@ def apply_mask(values: Any, mask: Any, out: Any) -> None:
     a masked copy, and unlike the product it drops infinities and NaN too and makes no negative zeros.
     """
     library = array_module(values, mask, out)
-    bits = f"int{8 * values.dtype.itemsize}"
+    bits = _BITS[values.dtype.itemsize]
     # -1 is all ones in two's complement, and stays so when the bytes are widened to the numbers' size.
-    ones = library.negative(mask.view("int8"))
+    ones = library.negative(mask.view(_BITS[1]))
     library.bitwise_and(values.view(bits), ones, out=out.view(bits))
 
 
@@ -30,5 +34,5 @@ def masked(values: Any, mask: Any) -> Any:
     def apply(cut: slice) -> None:
         apply_mask(values[cut], mask[cut], out[cut])
 
-    run(apply, pieces_of(values), values)
+    in_pieces(apply, values)
     return out

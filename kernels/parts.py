@@ -64,9 +64,14 @@ def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
     return [Part(*piece, 0, rows) for piece in ranges(images, -(-images // per_part))]
 
 
-def pieces_of(x: Any) -> list[Any]:
-    """Indices that cut an array of any shape along its first axis, as :func:`pieces` does."""
-    return pieces(len(x), x[:1].nbytes, array_module(x)) if x.ndim else [...]
+def in_pieces(function: Callable[[Any], Any], x: Any) -> None:
+    """Elementwise work: calls ``function(cut)`` for indices that cut an array like ``x`` along its first axis, as
+    :func:`pieces` does; a small array is not cut, and costs no more than the call.
+    """
+    if x.nbytes <= min(PIECE_BYTES, _WORTH_CUTTING):
+        function(...)
+    else:
+        run(function, pieces(len(x), x[:1].nbytes, array_module(x)), x)
 
 
 def pieces(length: int, item_bytes: int, library: Any) -> list[slice]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from backend import xp
+from kernels.activations import relu_in_place
 from kernels.gemm import column_sums, matmul
 from kernels.layout import copy_channels_last, images, storage
 from layers import checks
@@ -44,6 +45,12 @@ class Affine(Layer):
         return cls(weights((inputs, outputs), inputs, init, dtype), xp.zeros(outputs, dtype))
 
     def forward(self, x: Any) -> Any:
+        return self._forward(x, relu=False)[0]
+
+    def forward_relu(self, x: Any) -> tuple[Any, Any]:
+        return self._forward(x, relu=True)
+
+    def _forward(self, x: Any, relu: bool) -> tuple[Any, Any]:
         x = checks.as_parameter("Affine", x, self.W)
         if x.ndim < 2 or math.prod(x.shape[1:]) != len(self.W):
             raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
@@ -51,7 +58,9 @@ class Affine(Layer):
         turned = x.ndim == 4 and self.W.shape[1] <= _MANY * len(x)
         rows = (storage(x) if turned else x).reshape(len(x), len(self.W))
         W = _pixels_first(self.W, x.shape).reshape(self.W.shape) if turned else self.W
-        return self.save_for_backward(matmul(rows, W, bias=self.b), rows, x.shape, W if turned else None)
+        y = matmul(rows, W, bias=self.b)
+        positive = relu_in_place(y) if relu else None
+        return self.save_for_backward(y, rows, x.shape, W if turned else None), positive
 
     def backward(self, dout: Any) -> Any:
         rows, shape, W = self.saved_for_backward(dout)

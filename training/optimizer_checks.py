@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from training.parameters import ParameterDict
+
 Arrays = Mapping[str, Any]
 Layout = list[tuple[str, tuple[int, ...], Any]]
 """Name, shape and dtype of each array, in order."""
@@ -10,6 +12,8 @@ Layout = list[tuple[str, tuple[int, ...], Any]]
 
 def layout_of(what: str, arrays: Arrays) -> Layout:
     """The layout of ``arrays``; a TypeError, which calls them ``what``, if one is none."""
+    if isinstance(arrays, ParameterDict):
+        return arrays.layout
     try:
         return [(name, array.shape, array.dtype) for name, array in arrays.items()]
     except AttributeError:

@@ -20,10 +20,12 @@ class ParameterDict(dict):
 
     Attributes:
         flat: the buffer, starting at zero.
+        layout: (name, shape, dtype) of each array, in order: they stay as they are.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: Any, library: Any) -> None:
         self.flat = library.zeros(sum(map(math.prod, shapes.values())), dtype)
+        self.layout = [(name, tuple(shape), self.flat.dtype) for name, shape in shapes.items()]
         start = 0
         for name, shape in shapes.items():
             stop = start + math.prod(shape)
@@ -47,7 +49,7 @@ class ParameterDict(dict):
     def copy(self) -> ParameterDict:
         """The same names and values over a buffer of their own."""
         clone = ParameterDict.__new__(ParameterDict)
-        clone.flat = self.flat.copy()
+        clone.flat, clone.layout = self.flat.copy(), self.layout
         start = 0
         for name, view in self.items():
             dict.__setitem__(clone, name, clone.flat[start : start + view.size].reshape(view.shape))

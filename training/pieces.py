@@ -34,8 +34,10 @@ def pieces(arrays: Sequence[Any], dtype: Any, scratch: int) -> Iterator[Piece]:
     if size == 0:
         return
     xp, limit = array_module(*arrays), size
-    if xp is numpy and all(array.flags.c_contiguous for array in arrays):
-        limit = min(size, PIECE_BYTES // numpy.dtype(dtype).itemsize)
+    if xp is numpy:
+        most = PIECE_BYTES // numpy.dtype(dtype).itemsize
+        if size > most and all(array.flags.c_contiguous for array in arrays):
+            limit = most
     # The workspace serves the active library only, and the arrays may belong to the other.
     empty = workspace.empty if xp is array_module() else xp.empty
     memory = empty((scratch, limit), dtype)

@@ -139,7 +139,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     max_pooling: "pool pool_backward",
     pooling: "checked_taps check_gradient",
     winograd: "check_window",
-    parts: "cut pieces_of pieces lanes run ranges",
+    parts: "cut in_pieces pieces lanes run ranges",
 }
 
 
