@@ -15,7 +15,7 @@ from kernels.activations import rectify
 from kernels.gemm import accumulator, piece_sums
 from kernels.launch import BLOCK, Kernel
 from kernels.layout import folded
-from kernels.parts import pieces, run
+from kernels.parts import in_pieces, pieces, run
 
 _MOMENTS, _STATISTICS, _NORMALIZE, _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
     Kernel("batch_norm.cu", f"batch_norm_{name}")
@@ -44,8 +44,7 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
         mean = piece_sums(piece, fold)
         mean /= len(piece) * fold
         deviation = library.subtract(piece, library.tile(mean, fold), out=workspace.empty(piece.shape, dtype))
-        library.multiply(deviation, deviation, out=deviation)
-        means[index], squares[index] = mean, piece_sums(deviation, fold)
+        means[index], squares[index] = mean, _sums_of_products(deviation, deviation, fold)
 
     run(collect, list(range(len(cuts))), x)
     if len(cuts) == 1:
@@ -99,7 +98,7 @@ def normalize(
         if above is not None:
             rectify(out[cut], above[cut])
 
-    run(apply, pieces(len(rows), rows[:1].nbytes, library), x)
+    in_pieces(apply, rows)
     return y, inverse
 
 
@@ -133,7 +132,7 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
         if piece.dtype != out.dtype:
             out[cut] = piece
 
-    run(apply, pieces(len(rows), rows[:1].nbytes, library), x)
+    in_pieces(apply, rows)
     return dx, dgamma, dbeta
 
 
@@ -158,13 +157,18 @@ def _parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any,
     def collect(index: int) -> None:
         upstream = gradient[cuts[index]].astype(dtype, copy=False)
         deviation = library.subtract(rows[cuts[index]], center, out=workspace.empty(upstream.shape, dtype))
-        deviation *= upstream
-        sums[0, index] = piece_sums(deviation, fold)
+        sums[0, index] = _sums_of_products(deviation, upstream, fold)
         sums[1, index] = piece_sums(upstream, fold)
 
     run(collect, list(range(len(cuts))), x)
     dgamma, dbeta = sums.sum(axis=1)
     return dgamma * inverse, dbeta
+
+
+def _sums_of_products(a: Any, b: Any, fold: int) -> Any:
+    """The column sums of a·b, for pieces of matrices on the CPU folded by ``fold``: nothing is written on the way."""
+    sums = numpy.einsum("ij,ij->j", a, b)
+    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
 
 
 def _scratch(out: Any, dtype: Any) -> Any:
