@@ -14,7 +14,7 @@ import numpy
 from backend import array_module, require_active, workspace
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
-from kernels.gemm import accumulator, column_sums, matmul_part, piece_sums
+from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows, piece_sums
 from kernels.im2col import check_dtype, check_images, part_columns, windows
 from kernels.layout import folded, images, storage
 from kernels.parts import Part, cut, lanes, run
@@ -162,7 +162,7 @@ def convolution_backward_weight(
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
                 columns = _columns(source, window, part, _span(group, c_group), dtype)
-                totals[lane, group] += matmul_part(columns.T, rows[:, _span(group, f_group)])
+                totals[lane, group] += matmul_rows(columns, rows[:, _span(group, f_group)])
             if sums is not None:  # here, where the part is in cache
                 sums[lane] += piece_sums(*folded(rows.astype(sums.dtype, copy=False)))
 

@@ -24,8 +24,8 @@ measured on a virtual machine. A piece of 4 MiB takes some 200 µs a call, which
 """
 
 _CACHED_BYTES = 1 << 19
-"""What a single thread, which waits for nobody, takes at a time: a few arrays' pieces fit a core's L2 cache, and all but
-the first of the calls on a piece run twice as fast."""
+"""What a single thread, which waits for nobody, takes at a time: a few arrays' pieces fit a core's L2 cache, and all
+but the first of the calls on a piece run twice as fast."""
 
 _WORTH_CUTTING = 1 << 20  # bytes that pay for handing a part or a piece to another thread
 

@@ -73,7 +73,7 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
 
 
 def _shares(x: Any) -> tuple[Any, Any, Any]:
-    """On the CPU, of scores (N, classes): x less its row's maximum; softmax(x); its row's sum of exponentials (N, 1)."""
+    """On a CPU, of scores (N, classes): x less its row's maximum, softmax(x), its row's sum of exponentials (N, 1)."""
     # Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
     wide = x.astype(accumulator(x.dtype), order="F" if x.shape[1] <= _SHORT else "K", copy=False)
     shifted = wide - numpy.maximum.reduce(wide, axis=1, keepdims=True)

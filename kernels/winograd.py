@@ -20,7 +20,7 @@ from backend import array_module, require_active, workspace
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.convolution import check_backward_weight, check_bias, check_gradient, check_shapes, flipped, one_dtype
-from kernels.gemm import accumulator, column_sums, matmul_part
+from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows
 from kernels.im2col import check_images, padded, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
@@ -61,7 +61,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
 
     def multiply(part: Part) -> None:
         patches = _patches(source, window, part, dtype)
-        products = library.matmul(patches, filters)
+        products = matmul_part(patches, filters)
         tiles = matmul_part(output, products.reshape(PATCH * PATCH, -1))
         if bias is not None:
             pixels = tiles.reshape(-1, fn)
@@ -114,7 +114,7 @@ def convolution_backward_weight(
             patches = _patches(source, window, part, dtype)
             tiles = _read_tiles(gradient[part.images], part, dtype)
             products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
-            totals[lane] += library.matmul(patches.transpose(0, 2, 1), products)
+            totals[lane] += matmul_rows(patches, products)
 
     run(multiply, list(range(len(groups_of_parts))), x)
     if bias_out is not None:

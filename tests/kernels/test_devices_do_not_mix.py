@@ -128,12 +128,12 @@ OPERATIONS = [
 
 REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at
-    activations: "rectify",
+    activations: "rectify relu_in_place",
     depthwise: "forward backward_input backward_weight applies",
     im2col: "windows padded part_columns check_order check_images check_dtype",
     col2im: "add_windows window_taps spans_of",
     convolution: "check_shapes check_bias check_backward_weight check_gradient one_dtype flipped",
-    gemm: "accumulator matmul_part piece_sums",
+    gemm: "accumulator matmul_part matmul_rows piece_sums",
     layout: "storage images channels_last copy_channels_last is_channels_last folded elementwise",
     masking: "apply_mask",
     max_pooling: "pool pool_backward",

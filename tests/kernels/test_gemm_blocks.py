@@ -1,0 +1,74 @@
+"""Products of tall, wide and stacked matrices, which the CPU takes in blocks: exact in whole numbers."""
+
+import numpy as np
+import pytest
+from checks import assert_same, frozen, laid_out, normal, whole
+
+from backend import asnumpy
+from kernels import gemm
+from kernels.gemm import matmul, matmul_part, matmul_rows
+
+SHAPES = [  # M, K, N: a block is of 256 rows at most
+    (1, 5, 3),
+    (256, 9, 16),
+    (257, 9, 16),  # one row is left over
+    (700, 25, 30),
+    (300, 100, 50),
+    (16, 36, 700),  # wide
+    (500, 144, 64),
+    (300, 70, 130),  # too many columns
+    (300, 600, 128),  # too many numbers
+    (300, 0, 4),
+    (300, 4, 0),
+    (0, 4, 3),
+]
+LAYOUTS = ["contiguous", "strided", "reversed", "fortran"]
+
+
+def exact(a, b):
+    """In float64 NumPy's product of whole numbers this small is exact in any order."""
+    return np.asarray(asnumpy(a), "float64") @ np.asarray(asnumpy(b), "float64")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_blocks_are_put_together(device, m, k, n, layout):
+    a, b = laid_out(whole((m, k), "float32"), layout), laid_out(whole((k, n), "float32", 1), layout)
+    with frozen(a, b):
+        for multiply in (matmul, matmul_part):
+            assert_same(multiply(a, b), exact(a, b), "float32")
+            out = laid_out(normal((m, n), "float32", 2), layout)
+            assert multiply(a, b, out=out) is out
+            assert_same(out, exact(a, b), "float32")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("m", "k", "n"), [*SHAPES, (700, 72, 64), (500, 144, 100), (1000, 7, 2000)])
+def test_blocks_of_rows_are_added_up(device, m, k, n, layout):
+    a, b = laid_out(whole((m, k), "float32"), layout), laid_out(whole((m, n), "float32", 1), layout)
+    with frozen(a, b):
+        assert_same(matmul_rows(a, b), exact(a.T, b), "float32")
+
+
+def test_stacks(device):
+    a, b = whole((3, 300, 10), "float32"), whole((3, 10, 20), "float32", 1)
+    c = whole((3, 300, 20), "float32", 2)
+    assert_same(matmul_part(a, b), exact(a, b), "float32")
+    assert_same(matmul_rows(a, c), exact(a.swapaxes(1, 2), c), "float32")
+
+
+def test_large_products_do_go_in_blocks(device, monkeypatch):
+    """And if not, the sizes above have lost their meaning."""
+    if device.kind != "cpu":
+        pytest.skip("a GPU's products are not cut")
+    seen = []
+    original = np.matmul
+
+    def watch(a, b, **options):
+        seen.append(a.ndim)
+        return original(a, b, **options)
+
+    monkeypatch.setattr(gemm.numpy, "matmul", watch)
+    matmul_part(whole((257, 9), "float32"), whole((9, 16), "float32"))
+    matmul_rows(whole((700, 72), "float32"), whole((700, 64), "float32"))
+    assert seen == [3, 2, 4, 2]
