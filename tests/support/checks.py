@@ -236,8 +236,8 @@ def watched_cuts(module, name="cut"):
     seen = []
     original = getattr(module, name)
 
-    def divide(*args):
-        seen.append(original(*args))
+    def divide(*args, **options):
+        seen.append(original(*args, **options))
         return seen[-1]
 
     setattr(module, name, divide)
