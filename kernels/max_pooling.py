@@ -111,7 +111,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
             if not best.size or not numpy.isnan(best.max()):  # otherwise comparisons did not see the NaN
                 break
 
-    run(search, cut(n, 1, h * w * c * x.dtype.itemsize, library), x)
+    run(search, cut(n, 1, h * w * c * x.dtype.itemsize, library, elementwise=True), x)
     return images(y), winners
 
 
@@ -137,7 +137,7 @@ def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int],
         places = Winners(*(array[part.images] for array in winners))
         spread(gradient[part.images], places, dx[part.images], window)
 
-    run(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library), dy)
+    run(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library, elementwise=True), dy)
     return images(dx)
 
 

@@ -49,15 +49,18 @@ class Part(NamedTuple):
         return slice(self.first_row, self.last_row)
 
 
-def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
+def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool = False) -> list[Part]:
     """Cuts (images, output rows) into parts whose columns fit :data:`COLUMN_BYTES`.
 
     A part is some whole images or, where one image is too much, a band of its rows; a band has at least one row.
 
     Args:
         row_bytes: bytes of columns that one output row of one image takes.
+        elementwise: as for :func:`pieces`.
     """
     cap = COLUMN_BYTES[library.__name__]
+    if elementwise and library is numpy and threads.limit() == 1:
+        cap = min(cap, _CACHED_BYTES)
     image_bytes = rows * row_bytes
     if image_bytes > cap:
         bands = ranges(rows, -(-rows // max(cap // row_bytes, 1)))
