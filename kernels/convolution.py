@@ -14,10 +14,11 @@ import numpy
 from backend import array_module, require_active, workspace
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
+from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
 from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows, piece_sums
-from kernels.im2col import check_dtype, check_images, part_columns, windows
+from kernels.im2col import check_images, part_columns, windows
 from kernels.layout import folded, images, storage
-from kernels.parts import Part, cut, lanes, run
+from kernels.parts import COLUMN_BYTES, Part, cut, lanes, ranges, run
 from kernels.window import Window
 
 
@@ -184,17 +185,25 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
     oh, ow = gradient.shape[1:3]
     c_group, f_group = c // groups, fn // groups
     dtype = accumulator(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
-    matrices = [matrix.T for matrix in _matrices(weight, groups, dtype)]
+    library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
+    # Windows overlap, so an image is not cut into bands; where its columns are too many, some channels at a time.
+    strips = ranges(c_group, min(-(-c_group * channel_bytes // COLUMN_BYTES[library.__name__]), c_group))
+    matrices = []
+    for group, matrix in enumerate(_matrices(weight, groups, dtype)):
+        by_channel = matrix.reshape(fh * fw, c_group, f_group)
+        for first, last in strips:
+            channels = slice(group * c_group + first, group * c_group + last)
+            matrices.append((channels, _span(group, f_group), by_channel[:, first:last].reshape(-1, f_group).T))
     result = workspace.empty((n, *image, c), dy.dtype)
 
     def add(part: Part) -> None:
         rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
-        for group, matrix in enumerate(matrices):
+        for channels, filters, matrix in matrices:
             columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
-            matmul_part(rows[:, _span(group, f_group)], matrix, out=columns)
-            add_windows(columns, result[part.images, :, :, _span(group, c_group)], window)
+            matmul_part(rows[:, filters], matrix, out=columns)
+            add_windows(columns, result[part.images, :, :, channels], window)
 
-    run(add, cut(n, 1, oh * ow * fh * fw * c_group * dtype.itemsize, array_module(dy)), dy)
+    run(add, cut(n, 1, channel_bytes * max((last - first for first, last in strips), default=0), library), dy)
     return images(result)
 
 
@@ -247,54 +256,3 @@ def _span(group: int, size: int) -> slice:
 
 def _nhw(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
     return shape[0], shape[2], shape[3]
-
-
-def check_shapes(input_shape: tuple, weight_shape: tuple, window: Window, groups: int = 1) -> None:
-    """Raises a ValueError unless images, filters, window and groups belong together."""
-    if len(weight_shape) != 4 or tuple(weight_shape[2:]) != window.kernel:
-        raise ValueError(f"weight of shape {tuple(weight_shape)} does not belong to {window}: need (FN, C, FH, FW)")
-    if groups < 1 or input_shape[1] % groups or weight_shape[0] % groups:
-        raise ValueError(f"{groups} groups do not divide {input_shape[1]} channels and {weight_shape[0]} filters")
-    if weight_shape[1] * groups != input_shape[1]:
-        raise ValueError(
-            f"images {tuple(input_shape)} have {input_shape[1]} channels; weight {tuple(weight_shape)} with {groups} "
-            f"group(s) needs {weight_shape[1] * groups}"
-        )
-
-
-def one_dtype(**arrays: Any) -> None:
-    """Raises unless all arrays have one dtype and library; they are called by the names given."""
-    array_module(*arrays.values())  # refuses a mix of host and device arrays
-    for array in arrays.values():
-        check_dtype("convolution", array)
-    if len({array.dtype for array in arrays.values()}) > 1:
-        given = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
-        raise ValueError(f"a convolution needs one dtype: {given}")
-
-
-def check_bias(bias: Any, weight: Any) -> None:
-    """Raises unless ``bias`` is None or belongs to the filters."""
-    if bias is not None:
-        array_module(weight, bias)  # refuses a mix of host and device arrays
-        if bias.shape != (len(weight),) or bias.dtype != weight.dtype:
-            raise ValueError(f"bias is {(len(weight),)} of {weight.dtype}, got {bias.shape} of {bias.dtype}")
-
-
-def check_backward_weight(
-    x: Any, dy: Any, weight_shape: tuple, window: Window, groups: int, out: Any, bias_out: Any
-) -> None:
-    """Raises unless the arguments of :func:`convolution_backward_weight` belong together."""
-    check_images("convolution", x)
-    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
-    check_shapes(x.shape, weight_shape, window, groups)
-    one_dtype(x=x, dy=dy)
-    check_gradient(dy, x.shape, weight_shape[0], window)
-    if out is not None and out.shape != tuple(weight_shape):
-        raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
-
-
-def check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:
-    """Raises a ValueError unless ``dy`` has the shape of the output."""
-    expected = (input_shape[0], filters, *window.output_size(input_shape[2:]))
-    if dy.shape != expected:
-        raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

@@ -19,7 +19,8 @@ import numpy
 from backend import array_module, require_active, workspace
 from kernels import convolution as direct
 from kernels.activations import rectify
-from kernels.convolution import check_backward_weight, check_bias, check_gradient, check_shapes, flipped, one_dtype
+from kernels.convolution import flipped
+from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
 from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows
 from kernels.im2col import check_images, padded, windows
 from kernels.layout import images, storage
