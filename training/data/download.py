@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from training.data.idx import DataError, read_idx
+import numpy as np
+
+from training.data.idx import DataError, read_idx, write_idx
 from training.data.sources import FILES, Source
 
 
@@ -23,7 +25,10 @@ def cache_dir() -> Path:
 
 
 def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
-    """Downloads the four files of ``source``, gzipped, into ``folder``, with a progress bar each.
+    """Downloads the four files of ``source`` with a progress bar each, and writes them into ``folder``, unpacked.
+
+    Plain IDX is the cache of the converted arrays: it is read with no conversion, in a third of the time that MNIST's
+    gzipped files take.
 
     Every file is tried at each mirror in turn until one gives the content with the right checksum. The files
     are gathered in a temporary folder beside ``folder`` and moved there when all four are right, so an error
@@ -37,10 +42,11 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as temporary:
             for (name, ndim), sha256 in zip(FILES, source.sha256, strict=True):
-                _fetch_file(source, Path(temporary, f"{name}.gz"), ndim, sha256, progress)
+                array = _fetch_file(source, Path(temporary, f"{name}.gz"), ndim, sha256, progress)
+                write_idx(Path(temporary, name), array)
             folder.mkdir(exist_ok=True)
             for name, _ in FILES:
-                os.replace(Path(temporary, f"{name}.gz"), folder / f"{name}.gz")
+                os.replace(Path(temporary, name), folder / name)
     except BaseException:
         with suppress(OSError):  # not empty: somebody else uses it by now
             for parent in made:
@@ -48,17 +54,15 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
         raise
 
 
-def _fetch_file(source: Source, target: Path, ndim: int, sha256: str, progress: bool) -> None:
+def _fetch_file(source: Source, target: Path, ndim: int, sha256: str, progress: bool) -> np.ndarray:
     reasons = []
     for mirror in source.mirrors:
         url = mirror + target.name
         try:
             _transfer(url, target, progress)
-            read_idx(target, ndim, sha256=sha256)
+            return read_idx(target, ndim, sha256=sha256)
         except (OSError, DataError) as error:  # requests' exceptions are OSErrors
             reasons.append(f"\n  {url}: {str(error).removeprefix(f'{target}: ')}")
-        else:
-            return
     raise DataError(f"{target.name} of {source.title} could not be downloaded:{''.join(reasons)}")
 
 
