@@ -1,0 +1,1 @@
+"""Runnable examples: from-scratch systems, working on xpnet; see README.md beside."""
