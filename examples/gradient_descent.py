@@ -106,6 +106,8 @@ def _fails(_: Any) -> Any:
 def main(device: str, out: Path) -> None:
     """Compute gradients by central differences and descend along them."""
     choose_compute(device, None)
+    with user_errors():
+        out.parent.mkdir(parents=True, exist_ok=True)
     gradient = numerical_gradient(bowl, xp.asarray([3.0, 4.0]))
     way = descend(bowl, (-3.0, 4.0), rate=0.1, steps=100)
     weights = asarray(np.array(W))
@@ -130,7 +132,7 @@ def main(device: str, out: Path) -> None:
     _row("what it had left in W, less W", kept, None)
     with user_errors():
         _draw(way, out)
-    click.echo(f"drawn: {out}")
+    click.echo(f"plot: {out}")
 
 
 def _row(name: str, ours: Any, text: Any) -> None:
@@ -158,7 +160,6 @@ def _draw(way: np.ndarray, out: Path) -> None:
     axes.plot(*way.T, "o-", color="#1f5fa8", markersize=4, linewidth=0.8)
     axes.set(xlabel="x0", ylabel="x1", title="100 steps down x0² + x1² from (-3, 4), rate 0.1")
     axes.set_aspect("equal")
-    out.parent.mkdir(parents=True, exist_ok=True)
     figures.save(figure, out)
 
 
