@@ -23,6 +23,9 @@ Layout = Sequence[tuple[tuple[int, ...], Any]]
 """(shape, dtype) of each array."""
 
 
+COPY = profiling.Range("copy", "data")
+
+
 class HostCopy:
     """A copy to the host that may still be under way. Made by :func:`copy_to_host`."""
 
@@ -137,7 +140,7 @@ class _CudaUpload(Upload):
         if self._arrived is not None:
             return self
         assert self._host is not None
-        with profiling.range("copy", category="data"):
+        with COPY.of(self._host):
             main, copying = xp.cuda.get_current_stream(), _copying_stream()
             allocated, arrived = xp.cuda.Event(disable_timing=True), xp.cuda.Event(disable_timing=True)
             staged = tuple(xp.empty(host.shape, host.dtype) for host in self._host)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels.activations import rectify
 from kernels.gemm import accumulator, piece_sums
 from kernels.launch import BLOCK, Kernel
@@ -23,6 +23,7 @@ _MOMENTS, _STATISTICS, _NORMALIZE, _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = 
 )
 
 
+@profiling.operation
 def batch_statistics(x: Any) -> tuple[Any, Any]:
     """Mean and (biased) variance of each column of ``x`` (M, C): both (C,), in the dtype of sums.
 
@@ -57,6 +58,7 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     return mean, (squares.sum(axis=0) + between.sum(axis=0)) / len(x)
 
 
+@profiling.operation
 def normalize(
     x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float, positive: Any = None
 ) -> tuple[Any, Any]:
@@ -102,6 +104,7 @@ def normalize(
     return y, inverse
 
 
+@profiling.operation
 def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
     """The gradients of :func:`normalize` where mean and variance are those of ``x`` itself.
 
@@ -136,6 +139,7 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
     return dx, dgamma, dbeta
 
 
+@profiling.operation
 def normalize_backward_fixed(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
     """The gradients of :func:`normalize` where mean and variance are constants (evaluation)."""
     array_module(dy, x, mean, inverse, gamma)  # refuses a mix of host and device arrays

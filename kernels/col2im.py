@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels.gemm import accumulator
 from kernels.im2col import check_dtype, check_order
 from kernels.launch import Kernel, geometry
@@ -19,6 +19,7 @@ _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "c
 _SCATTER_PLAIN = Kernel("col2im.cu", "col2im_scatter_plain")
 
 
+@profiling.operation
 def col2im(
     columns: Any,
     input_shape: tuple[int, int, int, int],

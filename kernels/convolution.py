@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
 from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
@@ -22,6 +22,7 @@ from kernels.parts import COLUMN_BYTES, Part, cut, lanes, ranges, run
 from kernels.window import Window
 
 
+@profiling.operation
 def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
     """y[n, f] = Σ_c x[n, c] ⋆ weight[f, c] + bias[f].
 
@@ -79,6 +80,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
     return images(y) if positive is None else (images(y), images(positive))
 
 
+@profiling.operation
 def convolution_backward_input(
     dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Any:
@@ -115,6 +117,7 @@ def convolution_backward_input(
     return _by_col2im(dy, weight, input_shape, window, groups)
 
 
+@profiling.operation
 def convolution_backward_weight(
     x: Any,
     dy: Any,

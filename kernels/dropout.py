@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, random
+from backend import array_module, profiling, random
 from kernels.launch import Kernel
 from kernels.layout import images
 
 _MASK = Kernel("philox.cu", "dropout_mask")
 
 
+@profiling.operation
 def dropout_mask(shape: tuple[int, ...], ratio: float) -> Any:
     """Which elements stay: bool, ``shape``; False with probability ``ratio`` (to the nearest 2⁻³²).
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, require_active, threads, workspace
+from backend import array_module, profiling, require_active, threads, workspace
 from kernels.layout import folded
 from kernels.parts import pieces, ranges, run
 
@@ -40,6 +40,7 @@ def accumulator(dtype: Any) -> numpy.dtype:
     return _SINGLE if dtype == _HALF else dtype
 
 
+@profiling.operation
 def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     """``a`` (M, K) @ ``b`` (K, N) (+ ``bias`` (N,)) → (M, N), into ``out`` if given; a large product is shared by
     the CPU's cores.
@@ -160,6 +161,7 @@ def _refuse_half(a: Any) -> None:
         raise TypeError("parts of float16 are multiplied in their accumulator's dtype")
 
 
+@profiling.operation
 def column_sums(matrix: Any, out: Any = None) -> Any:
     """The sum of each column of (M, N): (N,), as products of rows of ones with pieces of the matrix.
 

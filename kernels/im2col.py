@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels.launch import Kernel
 from kernels.layout import storage
 from kernels.parts import Part, cut, run
@@ -22,6 +22,7 @@ _BITS = {2: "float16", 4: "float32", 8: "float64"}  # by their size: what number
 _RUN = 16  # numbers that a thread copies: enough to pay for finding its place
 
 
+@profiling.operation
 def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
     """The windows of ``x`` as rows.
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy
 
-from backend import current_device
+from backend import current_device, profiling
 from kernels.gemm import accumulator
 from kernels.window import Window
 
@@ -66,6 +66,7 @@ class Kernel:
     def __init__(self, file: str, name: str) -> None:
         self.file = file
         self.name = name
+        self._range = profiling.Range(name, kind="kernel")
 
     @functools.cached_property
     def source(self) -> str:
@@ -106,7 +107,8 @@ class Kernel:
         checked = [self._check(parameter, argument, types[parameter.kind]) for parameter, argument in pairs]
         if count:
             self._check_sizes(pairs)
-            self.compiled(t, wide)((min(-(-count // BLOCK), _MOST_BLOCKS),), (BLOCK,), checked)
+            with self._range.of(arguments):
+                self.compiled(t, wide)((min(-(-count // BLOCK), _MOST_BLOCKS),), (BLOCK,), checked)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 
 
 def storage(x: Any) -> Any:
@@ -35,6 +35,7 @@ def channels_last(x: Any) -> Any:
     return images(storage(x))
 
 
+@profiling.operation
 def copy_channels_last(x: Any) -> Any:
     """A copy of ``x`` (N, C, H, W) with channels-last memory."""
     return images(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
@@ -67,6 +68,7 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     either library. All array arguments must have one shape and come from one library; keyword arguments pass.
     """
 
+    @profiling.operation
     @functools.wraps(function)
     def on_storage(*arrays: Any, **options: Any) -> Any:
         array_module(*arrays)  # refuses a mix of host and device arrays

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module
+from backend import array_module, profiling
 
 SCALE, FINITE, MULTIPLIER, GOOD, SKIPPED = range(5)
 """What stands where in a control: the scale, whether all gradients of this step were finite (1 or 0), what gradients
@@ -35,6 +35,7 @@ def restart(control: Any) -> None:
     control[MULTIPLIER] = 1 / control[SCALE]
 
 
+@profiling.operation
 def find_overflow(gradient: Any, control: Any) -> None:
     """Notes in ``control`` if any number of ``gradient`` is infinite or NaN. Reads the gradient once."""
     if array_module(gradient, control) is numpy:
@@ -60,6 +61,7 @@ def clip_factor(norm: Any, max_norm: float) -> Any:
     return max_norm / array_module(norm).maximum(norm, max_norm)
 
 
+@profiling.operation
 def adjust(control: Any, growth_interval: int) -> None:
     """Ends a step: moves the scale, counts, and makes the control ready for the next step."""
     if array_module(control) is not numpy:

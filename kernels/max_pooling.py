@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels.col2im import Span, spans_of
 from kernels.gemm import accumulator
 from kernels.im2col import check_dtype, check_images
@@ -40,6 +40,7 @@ class Winners(NamedTuple):
     down: Any
 
 
+@profiling.operation
 def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     """The largest pixel of every window, and where it lies.
 
@@ -59,6 +60,7 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     return y, _argmax(winners, window, x.shape) if isinstance(winners, Winners) else winners
 
 
+@profiling.operation
 def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
     """The gradient of :func:`max_pool`: each window's goes to its winner; windows are added in tap order, and those
     that do not overlap pass its bits on.
@@ -84,6 +86,7 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
     return pool_backward(dy, argmax, input_shape, window)
 
 
+@profiling.operation
 def pool(x: Any, window: Window) -> tuple[Any, Any]:
     """As :func:`max_pool`, with what :func:`pool_backward` wants in place of argmax: on a GPU argmax itself."""
     check_images("max pooling", x)
@@ -115,6 +118,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
     return images(y), winners
 
 
+@profiling.operation
 def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
     """As :func:`max_pool_backward`, of what :func:`pool` returned."""
     require_active(dy)

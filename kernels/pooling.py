@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels.col2im import Tap, window_taps
 from kernels.gemm import accumulator
 from kernels.im2col import check_dtype, check_images
@@ -19,6 +19,7 @@ _AVERAGE = Kernel("pooling.cu", "average_pool")
 _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
 
 
+@profiling.operation
 def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     """The mean of every window.
 
@@ -60,6 +61,7 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     return images(y)
 
 
+@profiling.operation
 def average_pool_backward(
     dy: Any, input_shape: tuple[int, int, int, int], window: Window, count_padding: bool = False
 ) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module
+from backend import array_module, profiling
 from kernels.gemm import accumulator
 from kernels.launch import BLOCK, Kernel
 from kernels.masking import apply_mask
@@ -20,6 +20,7 @@ _BACKWARD_OF_INDICES, _BACKWARD_OF_SHARES = (
 _SHORT = 64  # numbers in a row; measured: 10 are reduced 6 to 30 times as fast in columns, 1000 twice as slow
 
 
+@profiling.operation
 def softmax(x: Any) -> Any:
     """exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
     library = array_module(x)
@@ -35,6 +36,7 @@ def softmax(x: Any) -> Any:
     return y.astype(x.dtype, order="C", copy=False).reshape(x.shape)
 
 
+@profiling.operation
 def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
     """The mean cross-entropy of softmax(x) against labels, and the probabilities.
 
@@ -83,6 +85,7 @@ def _shares(x: Any) -> tuple[Any, Any, Any]:
     return shifted, y, total
 
 
+@profiling.operation
 def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
     """The gradient with respect to the scores: (y - t)·scale / N, dtype of ``y``.
 
@@ -155,6 +158,7 @@ def _labels(t: Any) -> tuple[Any, int]:
     return array_module(t).ascontiguousarray(t).view("int32"), t.dtype.itemsize // 4
 
 
+@profiling.operation
 def cross_entropy(y: Any, t: Any) -> Any:
     """The mean of -log y[label] for probabilities ``y`` (N, classes) or one sample (classes,).
 

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy
 
+from backend import profiling
 from kernels.gemm import accumulator
 from kernels.loss_scale import FINITE, MULTIPLIER
 
 
+@profiling.operation
 def update_on_device(
     name: str,
     formula: str,

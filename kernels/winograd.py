@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, require_active, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.convolution import flipped
@@ -46,6 +46,7 @@ def check_window(window: Window, groups: int) -> None:
         )
 
 
+@profiling.operation
 def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
     """As :func:`kernels.convolution.convolution`, for what :func:`check_window` lets through."""
     check_images("convolution", x)
@@ -75,6 +76,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
     return images(y) if positive is None else (images(y), images(positive))
 
 
+@profiling.operation
 def convolution_backward_input(
     dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Any:
@@ -91,6 +93,7 @@ def convolution_backward_input(
     return convolution(dy, flipped(weight, 1), None, mirrored)
 
 
+@profiling.operation
 def convolution_backward_weight(
     x: Any,
     dy: Any,

@@ -52,8 +52,7 @@ class Sequential(_Composite):
         if len({id(layer) for layer in named.values()}) < len(named):
             raise ValueError("Sequential needs a layer object of its own for each place; one stands in two")
         self.layers: dict[str, Layer] = named
-        self._forward_ranges = {name: profiling.Range(name, "forward") for name in named}
-        self._backward_ranges = {name: profiling.Range(name, "backward") for name in named}
+        self._build_ranges()
 
     def sublayers(self) -> list[tuple[str, Layer]]:
         return list(self.layers.items())
@@ -66,7 +65,7 @@ class Sequential(_Composite):
             while names:
                 name = names.pop(0)
                 layer, following = self.layers[name], self.layers[names[0]] if names else None
-                self._forward_ranges[name].push()
+                self._forward_ranges[name].push(x)
                 try:
                     if type(following) is Relu and layer.forward_relu is not None:
                         del names[0]
@@ -83,7 +82,7 @@ class Sequential(_Composite):
             return dout.copy()
         with threads.single_threaded_blas():
             for name in reversed(self.layers):
-                self._backward_ranges[name].push()
+                self._backward_ranges[name].push(dout)
                 try:
                     dout = self.layers[name].backward(dout)
                 finally:
@@ -109,12 +108,20 @@ class Sequential(_Composite):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forward_ranges = {name: profiling.Range(name, "forward") for name in self.layers}
-        self._backward_ranges = {name: profiling.Range(name, "backward") for name in self.layers}
+        self._build_ranges()
+
+    def _build_ranges(self) -> None:
+        self._forward_ranges = {name: profiling.Range(name, "forward", "layer") for name in self.layers}
+        self._backward_ranges = {name: profiling.Range(name, "backward", "layer") for name in self.layers}
 
     def __repr__(self) -> str:
         lines = "".join(f"  {name}: {_indented(layer)}\n" for name, layer in self.layers.items())
         return f"{type(self).__name__}(\n{lines})"
+
+
+_BODY, _SHORTCUT = (
+    {phase: profiling.Range(name, phase, "layer") for phase in ("forward", "backward")} for name in ("body", "shortcut")
+)
 
 
 class Residual(_Composite):
@@ -133,14 +140,24 @@ class Residual(_Composite):
         return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        y, aside = (_run(layer, x, train_flg) for layer in (self.body, self.shortcut))
+        with _BODY["forward"].of(x):
+            y = _run(self.body, x, train_flg)
+        aside = x
+        if self.shortcut is not None:
+            with _SHORTCUT["forward"].of(x):
+                aside = _run(self.shortcut, x, train_flg)
         if y.shape != aside.shape:
             raise ValueError(f"Residual cannot add body {y.shape} and shortcut {aside.shape}")
         return add(y, aside)
 
     def backward(self, dout: Any) -> Any:
-        aside = dout if self.shortcut is None else self.shortcut.backward(dout)
-        return add(self.body.backward(dout), aside)
+        aside = dout
+        if self.shortcut is not None:
+            with _SHORTCUT["backward"].of(dout):
+                aside = self.shortcut.backward(dout)
+        with _BODY["backward"].of(dout):
+            dx = self.body.backward(dout)
+        return add(dx, aside)
 
     def output_shape(self, shape: Shape) -> Shape:
         body = self.body.output_shape(shape)
@@ -154,9 +171,7 @@ class Residual(_Composite):
         return f"{_indented(self.body)}{aside}"
 
 
-def _run(layer: Layer | None, x: Any, train_flg: bool | None) -> Any:
-    if layer is None:
-        return x
+def _run(layer: Layer, x: Any, train_flg: bool | None) -> Any:
     return layer.forward(x, train_flg) if layer.takes_train_flg else layer.forward(x)  # type: ignore[call-arg]
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from training.callbacks import EpochResult
     from training.evaluation import Predictions
-    from training.trainer import EpochResult
 
 TRAIN_COLOUR, TEST_COLOUR, WRONG_COLOUR, QUIET_COLOUR = "#8a8f98", "#1f5fa8", "#b3261e", "#5f6368"
 DOTS_PER_INCH = 120

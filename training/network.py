@@ -15,6 +15,9 @@ from layers import Layer, Sequential, SoftmaxWithLoss, numerical_gradient
 from training import saving
 from training.parameters import ParameterDict
 
+FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("backward", "backward")
+_LOSS = {phase: profiling.Range("loss", phase, "layer") for phase in ("forward", "backward")}
+
 
 class Network:
     """A classifier with the book's methods, over any :class:`layers.Sequential` that ends in scores.
@@ -65,7 +68,9 @@ class Network:
         (dropout drops, batches are normalised by their own statistics) unless told otherwise.
         """
         with self.within_memory(len(x)):
-            return self.last_layer.forward(self.predict(x, train_flg), t)
+            scores = self.predict(x, train_flg)
+            with _LOSS["forward"].of(scores, t):
+                return self.last_layer.forward(scores, t)
 
     def accuracy(self, x: Any, t: Any, batch_size: int = 1000) -> float:
         """The share of samples whose highest score is their label's; every sample counts."""
@@ -90,11 +95,15 @@ class Network:
         Args:
             scale: what the gradients, not the loss, are multiplied by: a number or a 0-d array.
         """
-        with profiling.range("forward", "forward"):
+        with FORWARD.of(x, t):
             loss = self.loss(x, t, train_flg=True)
-        with profiling.range("backward", "backward"), self.within_memory(len(x)):
-            self.layers.backward(self.last_layer.backward(scale))
+        with BACKWARD, self.within_memory(len(x)):
+            self.layers.backward(self._loss_gradient(scale))
         return loss
+
+    def _loss_gradient(self, scale: Any) -> Any:
+        with _LOSS["backward"]:
+            return self.last_layer.backward(scale)
 
     def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
         """The same gradient by central differences: one parameter at a time, so for small networks only.

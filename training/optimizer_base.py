@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy
 
-from backend import array_module, asnumpy
+from backend import array_module, asnumpy, profiling
 from kernels.gemm import accumulator
 from kernels.loss_scale import FINITE, MULTIPLIER
 from kernels.updates import master_of, update_on_device
@@ -148,6 +148,7 @@ class Optimizer:
         elif isinstance(self._skipped, int):
             self._skipped = xp.full(1, self._skipped, "int32")
 
+    @profiling.operation
     def _update_array(
         self, xp: Any, params: Any, grads: Any, state: dict[str, Any], control: Any, counts: bool
     ) -> None:

@@ -6,7 +6,8 @@ import time
 from typing import Any, TextIO
 
 from backend.transfer import HostCopy
-from training.trainer import Callback, EpochResult, Trainer
+from training.callbacks import Callback, EpochResult
+from training.trainer import Trainer
 
 REFRESH_SECONDS = 0.1
 

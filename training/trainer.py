@@ -6,72 +6,29 @@ must see earlier (is the loss finite?) comes as an asynchronous copy, looked at 
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy
 
 from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
 from backend.transfer import HostCopy
+from training.callbacks import Callback, EpochResult
 from training.clipping import check_max_norm, clip_gradients
 from training.data import Loader
 from training.network import Network, correct_count
 from training.precision import LossScaler
 
-STEP, DATA, UPDATE, EVALUATE = (
-    profiling.Range("step", "step"),
-    profiling.Range("data", "data"),
-    profiling.Range("update", "update"),
-    profiling.Range("evaluate", "evaluate"),
-)
+RUN, EPOCH, STEP = (profiling.Range(name, name, "loop") for name in ("run", "epoch", "step"))
+DATA, UPDATE, EVALUATE = (profiling.Range(name, name) for name in ("data", "update", "evaluate"))
 
 
 class NonFiniteError(ArithmeticError):
     """The loss became infinite or NaN; the message says at which step and in which layer."""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What an epoch came to. Losses are means over samples, accuracies shares from 0 to 1.
-
-    ``loss`` and ``accuracy`` are those of the training batches as they were trained on, so they lag behind the
-    model at the epoch's end. ``seconds`` is the whole epoch, evaluation included. ``skipped_steps`` are those of the
-    epoch that changed nothing since a scaled gradient overflowed; ``loss_scale`` is that at the epoch's end.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    test_loss: float
-    test_accuracy: float
-    lr: float
-    seconds: float
-    images_per_second: float
-    loss_scale: float = 1.0
-    skipped_steps: int = 0
-
-    def as_dict(self) -> dict[str, float]:
-        """The fields by name."""
-        return asdict(self)
-
-
-class Callback:
-    """What is told of a training run. Override what is of interest; ``trainer`` has all the rest."""
-
-    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        """Before the first step of epoch 1, 2, …"""
-
-    def on_step_end(self, trainer: Trainer, step: int) -> None:
-        """After step 1, 2, … of the whole run. To read a device array here would make every step wait."""
-
-    def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        """After the evaluation of an epoch."""
 
 
 class Trainer:
@@ -148,20 +105,37 @@ class Trainer:
                 after the last whole step; what failed holds nothing any more: a trainer with smaller batches can go on.
         """
         self._stop = False
-        for epoch in range(len(self.history) + 1, self.epochs + 1):
-            for callback in self.callbacks:
-                callback.on_epoch_begin(self, epoch)
-            within = self.network.within_memory(self.train_loader.largest_batch)
-            with threads.single_threaded_blas(), within:
-                result = self._epoch(epoch)
-            self.history.append(result)
-            if self.best is None or result.test_accuracy > self.best.test_accuracy:
-                self._keep_best(result)
-            for callback in self.callbacks:
-                callback.on_epoch_end(self, result)
-            if self._stop or self._out_of_patience(epoch):
-                break
+        with RUN:
+            for epoch in range(len(self.history) + 1, self.epochs + 1):
+                for callback in self.callbacks:
+                    callback.on_epoch_begin(self, epoch)
+                within = self.network.within_memory(self.train_loader.largest_batch)
+                with threads.single_threaded_blas(), within, EPOCH:
+                    result = self._epoch(epoch)
+                self.history.append(result)
+                if self.best is None or result.test_accuracy > self.best.test_accuracy:
+                    self._keep_best(result)
+                for callback in self.callbacks:
+                    callback.on_epoch_end(self, result)
+                if self._stop or self._out_of_patience(epoch):
+                    break
         return self.history
+
+    def steps(self, epoch: int) -> Generator[int, None, None]:
+        """Trains on the batches of epoch 1, 2, …, a step each time it is asked; yields how many were taken in all.
+
+        Nothing else of an epoch happens here: no callback, no evaluation. Close it where it is left early.
+        """
+        self._losses.clear()
+        self._totals = array_module(self.network.params.flat).zeros(3, "float64")
+        with closing(self.train_loader.epoch(epoch - 1)) as batches:
+            for index in range(len(self.train_loader)):
+                self._place = (epoch - 1, index)  # where the loader would make this batch again
+                with STEP, self._overflow_is_no_warning():
+                    with DATA:
+                        batch = next(batches)
+                    self._train_step(*batch)
+                yield self.step
 
     def stop(self) -> None:
         """Ends the training after the epoch under way; for callbacks."""
@@ -203,19 +177,10 @@ class Trainer:
     def _epoch(self, epoch: int) -> EpochResult:
         start = time.perf_counter()
         _, skipped_before = self._loss_scale()
-        self._losses.clear()
-        self._totals = array_module(self.network.params.flat).zeros(3, "float64")
-        with closing(self.train_loader.epoch(epoch - 1)) as batches:
-            for index in itertools.count():
-                self._place = (epoch - 1, index)  # where the loader would make this batch again
-                with DATA:
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                with STEP, self._overflow_is_no_warning():
-                    self._train_step(*batch)
+        with closing(self.steps(epoch)) as steps:
+            for step in steps:
                 for callback in self.callbacks:
-                    callback.on_step_end(self, self.step)
+                    callback.on_step_end(self, step)
         synchronize()
         self._check_losses(wait=True)
         trained = time.perf_counter()
@@ -263,7 +228,7 @@ class Trainer:
         loss = network.step_gradients(x, t) if scaler is None else network.step_gradients(x, t, scaler.scale)
         self._losses.append((self.step, *self._place, copy_to_host(loss)))
         self._check_losses(wait=False)
-        with UPDATE:
+        with UPDATE.of(network.params.flat, network.grads.flat):
             if scaler is not None:
                 scaler.update(self.optimizer, network.params, network.grads, self.clip_norm)
             else:

@@ -11,6 +11,7 @@ from layer_checks import Case, Contract, Expected, Oracle
 from oracles import Geometry
 
 from backend import profiling, random, xp
+from backend.recording import Recorder
 from layers import (
     Affine,
     BatchNormalization,
@@ -261,43 +262,67 @@ def test_refuses_a_number():
         Sequential(relu, Affine.of(2, 2), relu)
 
 
-@pytest.fixture
-def ranges(monkeypatch):
-    """The NVTX ranges that are entered and left, in order; each pop leaves the range entered last."""
-    seen, inside = [], []
-    push, pop = profiling.Range.push, profiling.pop
+def layers_of(recorder):
+    """Name, category and enclosing layers of each layer's range, in order."""
 
-    def pushed(self):
-        inside.append((self.name, self.category))
-        seen.append(("in", *inside[-1]))
-        push(self)
+    def path(event):
+        return () if event is None else (*path(event.parent), event.name)
 
-    def popped():
-        seen.append(("out", *inside.pop()))
-        pop()
-
-    monkeypatch.setattr(profiling.Range, "push", pushed)
-    monkeypatch.setattr(profiling, "pop", popped)
-    return seen
+    return [(*path(event), event.category) for event in recorder.events if event.kind == "layer"]
 
 
-def test_every_layer_has_its_range(ranges):
-    """Nsight sees each layer by its name in the network, forward and backward, also in a copy."""
+def test_every_layer_has_its_range():
+    """A profiler sees each layer by its name in the network, forward and backward, also in a copy."""
     for network in (Sequential(Relu(), Sigmoid()), copy.deepcopy(Sequential(Relu(), Sigmoid()))):
+        with Recorder() as recorder:
+            network.forward(np.ones((1, 2)))
+            network.backward(np.ones((1, 2)))
+        assert layers_of(recorder) == [
+            ("Relu1", "forward"),
+            ("Sigmoid1", "forward"),
+            ("Sigmoid1", "backward"),
+            ("Relu1", "backward"),
+        ]
+
+
+def test_layers_inside_layers_have_ranges_inside_theirs():
+    network = Sequential(Residual(Sequential(Sigmoid()), Relu()), Residual(Relu()))
+    with Recorder() as recorder:
         network.forward(np.ones((1, 2)))
         network.backward(np.ones((1, 2)))
-        names = [(name, "forward") for name in ("Relu1", "Sigmoid1")]
-        names += [(name, "backward") for name in ("Sigmoid1", "Relu1")]
-        assert ranges == [(way, *name) for name in names for way in ("in", "out")]
-        ranges.clear()
+    assert layers_of(recorder) == [
+        ("Residual1", "forward"),
+        ("Residual1", "body", "forward"),
+        ("Residual1", "body", "Sigmoid1", "forward"),
+        ("Residual1", "shortcut", "forward"),
+        ("Residual2", "forward"),
+        ("Residual2", "body", "forward"),
+        ("Residual2", "backward"),
+        ("Residual2", "body", "backward"),
+        ("Residual1", "backward"),
+        ("Residual1", "shortcut", "backward"),
+        ("Residual1", "body", "backward"),
+        ("Residual1", "body", "Sigmoid1", "backward"),
+    ]
 
 
-def test_ranges_are_left_when_a_layer_fails(ranges):
-    with pytest.raises(ValueError):
-        Sequential(Relu(), Affine.of(3, 2)).forward(np.ones((1, 2), "float32"))
-    names = [name for way, name, _ in ranges if way == "in"]
-    assert names == ["Relu1", "Affine1"]
-    assert [name for way, name, _ in ranges if way == "out"] == names
+def test_a_layers_range_is_about_its_input_and_its_operations_inside_it():
+    with Recorder() as recorder:
+        Sequential(Sigmoid()).forward(np.ones((5, 2), "float32"))
+    layer, kernel = recorder.events
+    assert (layer.name, layer.shapes, layer.bytes) == ("Sigmoid1", ((5, 2),), 40)
+    assert (kernel.name, kernel.category, kernel.parent) == ("activations.sigmoid", "forward", layer)
+    assert (kernel.shapes, kernel.bytes) == (((5, 2),), 80)  # x, and y that comes back
+
+
+def test_ranges_are_left_when_a_layer_fails():
+    with Recorder() as recorder:
+        with pytest.raises(ValueError):
+            Sequential(Relu(), Affine.of(3, 2)).forward(np.ones((1, 2), "float32"))
+        with profiling.Range("after"):
+            pass
+    assert layers_of(recorder) == [("Relu1", "forward"), ("Affine1", "forward")]
+    assert recorder.events[-1].parent is None
 
 
 def test_repr():

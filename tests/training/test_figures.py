@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from training import figures
+from training.callbacks import EpochResult
 from training.evaluation import Predictions
-from training.trainer import EpochResult
 
 CLASSES = ["cat", "ant", "eel"]
 

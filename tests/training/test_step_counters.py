@@ -13,11 +13,12 @@ import pytest
 
 import backend
 from backend import asarray, random
+from training.callbacks import Callback
 from training.data import Loader, loader
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
 from training.optimizers import SGD, Adam
 from training.precision import LossScaler
-from training.trainer import Callback, Trainer
+from training.trainer import Trainer
 
 FIGURES = Path(__file__).with_name("launches_per_step.json")
 MODELS = {

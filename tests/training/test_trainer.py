@@ -11,11 +11,12 @@ import pytest
 import backend
 from backend import asnumpy
 from layers import Affine, BatchNormalization, Dropout, Relu, Sequential
+from training.callbacks import Callback, EpochResult
 from training.data import Loader
 from training.models import ConvNet, TwoLayerNet
 from training.network import Network
 from training.optimizers import SGD, Adam, Momentum
-from training.trainer import Callback, EpochResult, NonFiniteError, Trainer
+from training.trainer import NonFiniteError, Trainer
 
 N, FEATURES, CLASSES = 50, 6, 3
 

@@ -12,11 +12,12 @@ from training.progress import epoch_line
 from training.run_folder import json_line
 
 if TYPE_CHECKING:
+    from training.callbacks import EpochResult
     from training.cli.common import Compute
     from training.data import Dataset
     from training.network import Network
     from training.run_folder import RunFolder
-    from training.trainer import EpochResult, Trainer
+    from training.trainer import Trainer
 
 
 class Report:

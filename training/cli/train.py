@@ -241,8 +241,8 @@ def create_folder(out: Path | None, settings: Settings) -> RunFolder:
 
 def train(trainer: Trainer, folder: RunFolder, report: Report) -> None:
     """Trains; after each epoch the metrics, and the model if it is the best so far, are on disk."""
+    from training.callbacks import Callback, EpochResult
     from training.progress import ProgressBar
-    from training.trainer import Callback, EpochResult
 
     class Keep(Callback):
         def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:

@@ -21,6 +21,8 @@ BLOCK_BYTES = 2 << 20
 
 Batch = tuple[Any, Any]
 
+LOAD = profiling.Range("load", "data")
+
 
 class Loader:
     """Batches of labelled images: every epoch has every sample exactly once, in an order of its own.
@@ -173,9 +175,10 @@ class Loader:
         return upload(layout, partial(self._gather, indices), self._finish)
 
     def _load(self, block: Upload) -> Upload:
-        with profiling.range("load", category="data"):
+        with LOAD:
             return block.write()
 
+    @profiling.operation
     def _gather(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
         # mode="clip", for indices that are never out of range: by default NumPy goes through a buffer.
         if x.dtype == self._rows.dtype:
@@ -184,6 +187,7 @@ class Loader:
             x[...] = self._rows.take(indices, axis=0)
         self._labels.take(indices, out=t, mode="clip")
 
+    @profiling.operation
     def _finish(self, x: Any, t: Any) -> Batch:
         if x.dtype == np.uint8:
             # Not times 1/255, which differs in the last bit for some of the 256 values. A quotient is rounded

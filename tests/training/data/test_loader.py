@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend import asarray, asnumpy, profiling, random
+from backend.recording import Recorder
 from training.data import Loader, loader
 
 DTYPES = ("float16", "float32", "float64")
@@ -286,19 +287,38 @@ def test_epochs_can_run_side_by_side(device):
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_gathering_and_copying_are_seen_by_a_profiler(device, monkeypatch, prefetch):
-    ranges = []
-
-    @contextlib.contextmanager
-    def record(name, category=""):
-        ranges.append((name, category))
-        yield
-
-    monkeypatch.setattr(profiling, "range", record)
+def test_gathering_and_copying_are_seen_by_a_profiler(device, prefetch):
     images, labels = numbered(10)
-    drain(Loader(images, labels, 4, prefetch=prefetch).epoch(0))
+    with Recorder() as recorder:
+        drain(Loader(images, labels, 4, prefetch=prefetch).epoch(0))
+    events = {event.name: event for event in recorder.events}
+    on_gpu = device.kind != "cpu"
     # Three batches, one block; a CPU copies nothing.
-    assert ranges == [("load", "data"), ("copy", "data")][: 1 if device.kind == "cpu" else 2]
+    assert len(events) == len(recorder.events)
+    assert set(events) == {"load", "loader.gather", "loader.finish", *(["copy"] if on_gpu else [])}
+    assert {event.category for name, event in events.items() if name != "loader.finish" or not on_gpu} == {"data"}
+    gather = events["loader.gather"]
+    assert gather.parent is events["load"]
+    assert gather.shapes == ((10,), (10, *images.shape[2:], images.shape[1]), (10,))
+    assert gather.bytes == 10 * 8 + images.nbytes + 10 * 4
+    assert gather.thread.startswith("xpnet-loader") == bool(prefetch)
+    if on_gpu:
+        assert events["copy"].bytes == images.nbytes + 10 * 4
+        assert events["copy"].thread == threading.current_thread().name
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_ranges_of_a_loader_that_fails_are_left(prefetch):
+    images, labels = numbered(10)
+    load = Loader(images, labels, 4, prefetch=prefetch)
+    load._labels = None  # gathering fails, on whichever thread
+    with Recorder() as recorder:
+        with pytest.raises(AttributeError):
+            drain(load.epoch(0))
+        with profiling.Range("after"):
+            pass
+    assert [event.name for event in recorder.events] == ["load", "loader.gather", "after"]
+    assert all(event.end for event in recorder.events)
 
 
 IMAGES, LABELS = numbered(10)
