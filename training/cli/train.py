@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -54,6 +54,14 @@ class Settings:
     patience: int | None = None
     seed: int = 0
 
+    @classmethod
+    def chosen(cls, **options: Any) -> Settings:
+        """The settings that the options name; of the default optimizer also what belongs to it."""
+        if options["optimizer"] == cls.optimizer:
+            for name in ("lr", "weight_decay"):
+                options[name] = getattr(cls, name) if options[name] is None else options[name]
+        return cls(**options)
+
 
 _EVALUATION_FACTOR = 20  # a smaller batch makes that of the evaluation smaller, too: memory may be short of either
 
@@ -79,44 +87,58 @@ def _schedule_names() -> Sequence[str]:
     return NAMES
 
 
+_SETTINGS = (
+    click.option(
+        "--dataset", type=Name(dataset_names), default=DEFAULTS.dataset, help="mnist10k is part of the package."
+    ),
+    data_dir_option,
+    click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=DEFAULTS.batch_size, help="Images in a step."),
+    click.option("--optimizer", type=Name(_optimizer_names), default=DEFAULTS.optimizer),
+    click.option(
+        "--lr",
+        type=click.FloatRange(min=0, min_open=True),
+        help=f"Learning rate, the highest of the schedule.  [default: {DEFAULTS.lr} with {DEFAULTS.optimizer}, else "
+        "the optimizer's own]",
+    ),
+    click.option(
+        "--schedule", type=Name(_schedule_names), default=DEFAULTS.schedule, help="How the learning rate goes on."
+    ),
+    click.option(
+        "--weight-decay",
+        type=click.FloatRange(min=0),
+        help=f"[default: {DEFAULTS.weight_decay} with {DEFAULTS.optimizer}, else the optimizer's own]",
+    ),
+    click.option(
+        "--clip-norm", type=click.FloatRange(min=0, min_open=True), help="Scale gradients down to at most this norm."
+    ),
+    click.option(
+        "--precision",
+        type=Name(_precision_names),
+        default=DEFAULTS.precision,
+        help="fp16: float16 with float32 master parameters and a loss scale; tf32: matrix products on tensor cores.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**64 - 1),
+        default=DEFAULTS.seed,
+        help="Of first weights, shuffling and dropout: the same seed gives the same numbers, bit for bit.",
+    ),
+)
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say what a training step is like: data, model, optimizer, precision, seed."""
+    for option in reversed(_SETTINGS):
+        command = option(command)
+    return command
+
+
 @click.command("train")
-@click.option("--dataset", type=Name(dataset_names), default=DEFAULTS.dataset, help="mnist10k is part of the package.")
-@data_dir_option
-@click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case.")
+@settings_options
 @click.option("--epochs", type=click.IntRange(min=1), default=DEFAULTS.epochs, help="Times through the training data.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=DEFAULTS.batch_size, help="Images in a step.")
-@click.option("--optimizer", type=Name(_optimizer_names), default=DEFAULTS.optimizer)
-@click.option(
-    "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    help=f"Learning rate, the highest of the schedule.  [default: {DEFAULTS.lr} with {DEFAULTS.optimizer}, else the "
-    "optimizer's own]",
-)
-@click.option(
-    "--schedule", type=Name(_schedule_names), default=DEFAULTS.schedule, help="How the learning rate goes on."
-)
-@click.option(
-    "--weight-decay",
-    type=click.FloatRange(min=0),
-    help=f"[default: {DEFAULTS.weight_decay} with {DEFAULTS.optimizer}, else the optimizer's own]",
-)
-@click.option(
-    "--clip-norm", type=click.FloatRange(min=0, min_open=True), help="Scale gradients down to at most this norm."
-)
-@click.option(
-    "--precision",
-    type=Name(_precision_names),
-    default=DEFAULTS.precision,
-    help="fp16: float16 with float32 master parameters and a loss scale; tf32: matrix products on tensor cores.",
-)
 @click.option(
     "--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better test accuracy."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**64 - 1),
-    default=DEFAULTS.seed,
-    help="Of first weights, shuffling and dropout: the same seed gives the same numbers, bit for bit.",
 )
 @device_option
 @threads_option
@@ -146,10 +168,7 @@ def command(
     from training.cli.report import Report
     from training.trainer import NonFiniteError
 
-    if options["optimizer"] == DEFAULTS.optimizer:
-        for name in ("lr", "weight_decay"):
-            options[name] = getattr(DEFAULTS, name) if options[name] is None else options[name]
-    settings = Settings(**options)
+    settings = Settings.chosen(**options)
     compute = choose_compute(device, threads)
     data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty() and not quiet)
     report = Report(quiet, as_json)

@@ -1,0 +1,181 @@
+"""``xpnet profile``: where the time of a training step goes, by Nsight on a GPU and by our own ranges anywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.cli.common import (
+    UserError,
+    choose_compute,
+    device_option,
+    load_data,
+    threads_option,
+    user_errors,
+)
+from training.cli.train import Settings, build_trainer, settings_options
+
+if TYPE_CHECKING:
+    from training.cli.common import Compute
+    from training.profile import Profile, Row
+
+TOOLS = ("nsys", "ncu")
+
+
+@click.command("profile")
+@settings_options
+@device_option
+@threads_option
+@click.option("--steps", type=click.IntRange(min=1), default=10, help="Training steps that are profiled.")
+@click.option("--warmup", type=click.IntRange(min=0), default=5, help="Steps before them.")
+@click.option(
+    "--tool",
+    type=click.Choice(["auto", *TOOLS, "none"]),
+    default="auto",
+    help="Nsight Systems (times) or Nsight Compute (bytes, too), for a GPU; auto takes the one there is. none, and on "
+    "a CPU auto: this process records its own calls.",
+)
+@click.option("--kernels", metavar="REGEX", help="With a tool: only kernels in whose names this is found.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="profile",
+    help="Folder for the tool's report; one of before is replaced.",
+)
+@click.option(
+    "--trace",
+    "trace_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write every call as a trace, for https://ui.perfetto.dev.",
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    steps: int,
+    warmup: int,
+    tool: str,
+    kernels: str | None,
+    report: Path,
+    trace_file: Path | None,
+    **options: Any,
+) -> None:
+    """Profile training steps, by layer and phase; nothing is kept of the training.
+
+    On the CPU, the time in each layer's calls: calls are those of operations (convolution, max pooling, …), MB the
+    arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's time. A
+    Relu that is done along with the layer before it has no line for its forward.
+
+    On a GPU, the kernels as nsys or ncu sees them, which this command runs itself; the report stays in the folder.
+    With --tool none the times are those of the host's calls, which wait for no kernel; the steps run between
+    cudaProfilerStart and cudaProfilerStop, for a tool of your own around it, as in
+    nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
+    """
+    from backend import memory
+    from training.profile import profile
+    from training.trace import write_trace
+    from training.trainer import NonFiniteError
+
+    settings = Settings.chosen(**options)
+    with user_errors():
+        if trace_file is not None and not trace_file.absolute().parent.is_dir():
+            raise ValueError(f"{trace_file}: there is no folder {trace_file.absolute().parent}")
+        compute = choose_compute(device, threads)
+    if compute.device.kind == "cuda" and tool != "none":
+        _profile_with_tool(context, compute, None if tool == "auto" else tool, report, kernels, steps)
+        return
+    if tool in TOOLS:
+        raise UserError(
+            f"{tool} profiles a GPU, and this would run on {compute}; leave out --tool for a profile of the CPU"
+        )
+    data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty())
+    with user_errors():
+        trainer = build_trainer(settings, data)
+    try:
+        found = profile(trainer, steps, warmup)
+    except NonFiniteError as error:
+        raise click.ClickException(str(error)) from error
+    except memory.OutOfMemoryError as error:
+        raise UserError(f"{error}; give a smaller --model or --batch-size") from error
+    images = steps * trainer.train_loader.largest_batch / found.seconds
+    click.echo(
+        f"{settings.model}, {data.name}, batch {trainer.train_loader.largest_batch}, {settings.precision}, "
+        f"{compute.device}, {compute.threads} thread(s): {steps} steps after {warmup}, "
+        f"{1e3 * found.seconds / steps:.3f} ms a step, {images:,.0f} images/s"
+    )
+    if compute.device.kind == "cuda":
+        click.echo("times are those of the host's calls, which wait for no kernel")
+    for line in table(found):
+        click.echo(line)
+    if trace_file is not None:
+        with user_errors():
+            write_trace(found.events, trace_file)
+        click.echo(f"trace {trace_file}: open it in https://ui.perfetto.dev")
+
+
+def table(found: Profile) -> Iterator[str]:
+    """The lines of a profile: a row for each layer and phase, the step, and what other threads did meanwhile."""
+    from training.profile import Row
+
+    rows = found.rows()
+    total = Row(
+        "step",
+        "",
+        sum(row.operations for row in rows),
+        sum(row.nanoseconds for row in rows),
+        sum(row.bytes for row in rows),
+    )
+    cells = [("layer", "phase", "calls", "ms", "share", "MB", "GB/s")]
+    cells += [(row.layer, row.phase, *_numbers(row, found.steps, total)) for row in (*rows, total)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        names = (cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True))
+        numbers = (cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True))
+        yield "  ".join((*names, *numbers))
+    for (thread, name), nanoseconds in found.beside().items():
+        yield f"meanwhile, on thread {thread}: {name}, {1e-6 * nanoseconds / found.steps:.3f} ms a step"
+
+
+def _numbers(row: Row, steps: int, total: Row) -> tuple[str, ...]:
+    """Calls, milliseconds, share, MB and GB/s of a step; "-" where no operation was called."""
+    moved = (f"{1e-6 * row.bytes / steps:,.3f}", f"{row.bytes / max(row.nanoseconds, 1):.1f}")
+    return (
+        f"{row.operations / steps:.4g}",
+        f"{1e-6 * row.nanoseconds / steps:,.3f}",
+        f"{row.nanoseconds / max(total.nanoseconds, 1):.1%}",
+        *(moved if row.operations else ("-", "-")),
+    )
+
+
+def _profile_with_tool(
+    context: click.Context, compute: Compute, tool: str | None, report: Path, kernels: str | None, steps: int
+) -> None:
+    """Runs this very command again under Nsight, and prints what it exported."""
+    from training import nsight
+
+    again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
+    try:
+        chosen = nsight.choose(tool)
+        rows = nsight.run(chosen, again, report, kernels)
+    except nsight.ToolError as error:
+        raise UserError(str(error)) from error
+    click.echo(nsight.table(rows, None, steps))
+    click.echo(f"{chosen}'s report: {nsight.report_file(chosen, report)}")
+
+
+def _options(context: click.Context, compute: Compute) -> Sequence[str]:
+    """The options of this command as they were given or meant, but for the tool's."""
+    values = context.params | {"device": str(compute.device), "threads": compute.threads}
+    given = []
+    for parameter in context.command.params:
+        value = values.get(parameter.name or "")
+        if value is not None and parameter.name not in ("tool", "kernels", "report"):
+            given += [parameter.opts[0], os.fspath(value) if isinstance(value, Path) else str(value)]
+    return given
