@@ -12,7 +12,7 @@ range it is in. What it returns is not in the payload: NVTX wants that as the ra
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from typing import Any, Protocol, TypeVar
@@ -44,46 +44,50 @@ class Range:
         self.category = category
         self.kind = kind
 
-    def push(self, *arrays: Any) -> None:
-        """Enters the range, which is about ``arrays``; each push needs one :func:`pop`, also when an exception passes.
+    def push(self, about: Any = ()) -> None:
+        """Enters the range; each push needs one :func:`pop`, also when an exception passes.
 
-        Arrays may lie in tuples, lists and dicts; what is no array is not looked at.
+        Args:
+            about: an array, or arrays in tuples, lists and dicts; what in them is no array is not looked at.
         """
-        for listener in _listeners:
-            listener.push(self, arrays)
+        if _listeners:  # nanoseconds less than an empty loop
+            for listener in _listeners:
+                listener.push(self, about)
 
-    def of(self, *arrays: Any) -> Any:
-        """The range for ``with``, about ``arrays``."""
-        return _Given(self, arrays) if _listeners else self
+    def of(self, about: Any) -> Any:
+        """The range for ``with``, about the same as for :meth:`push`."""
+        return _Given(self, about) if _listeners else self
 
     def __enter__(self) -> Range:
-        for listener in _listeners:
-            listener.push(self, ())
+        if _listeners:
+            self.push()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        pop()
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if _listeners:
+            pop()
 
 
 class _Given:
     """A range and what it is about, for one ``with``."""
 
-    def __init__(self, entered: Range, arrays: tuple) -> None:
+    def __init__(self, entered: Range, about: Any) -> None:
         self._entered = entered
-        self._arrays = arrays
+        self._about = about
 
     def __enter__(self) -> Range:
-        self._entered.push(*self._arrays)
+        self._entered.push(self._about)
         return self._entered
 
     def __exit__(self, *exc_info: object) -> None:
         pop()
 
 
-def pop(*results: Any) -> None:
-    """Leaves the range that this thread entered last; ``results`` are arrays it made."""
-    for listener in _listeners:
-        listener.pop(results)
+def pop(results: Any = ()) -> None:
+    """Leaves the range that this thread entered last; ``results`` has the arrays it made."""
+    if _listeners:
+        for listener in _listeners:
+            listener.pop(results)
 
 
 @lru_cache(maxsize=4096)
@@ -104,7 +108,7 @@ def operation(function: Function) -> Function:
     def ranged(*args: Any, **kwargs: Any) -> Any:
         if not _listeners:
             return function(*args, **kwargs)
-        entered.push(args, kwargs)
+        entered.push((args, kwargs))
         result = None
         try:
             result = function(*args, **kwargs)
@@ -118,10 +122,10 @@ def operation(function: Function) -> Function:
 class Listener(Protocol):
     """What is told of ranges, on the thread that enters and leaves them."""
 
-    def push(self, entered: Range, arrays: tuple) -> None:
+    def push(self, entered: Range, about: Any) -> None:
         """A range begins."""
 
-    def pop(self, results: tuple) -> None:
+    def pop(self, results: Any) -> None:
         """The range ends that this thread entered last. It may have begun before this listened."""
 
 
@@ -158,16 +162,15 @@ def capture() -> Iterator[None]:
         xp.cuda.profiler.stop()
 
 
-def arrays_in(values: Iterable[Any]) -> list[Any]:
-    """The arrays among ``values``, and in the tuples, lists and dicts among them, each once."""
-    found: dict[int, Any] = {}
-    for value in values:
-        if hasattr(value, "nbytes"):
-            found[id(value)] = value
-        elif isinstance(value, dict):
-            found |= {id(array): array for array in arrays_in(value.values())}
-        elif isinstance(value, (tuple, list)):
-            found |= {id(array): array for array in arrays_in(value)}
+def arrays_in(value: Any) -> list[Any]:
+    """The array that ``value`` is, or those in the tuples, lists and dicts that it is made of, each once."""
+    if hasattr(value, "nbytes"):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    found = {id(array): array for inside in value for array in arrays_in(inside)}
     return list(found.values())
 
 
@@ -184,19 +187,19 @@ class _Nvtx:
 
         self._attributes = attributes
 
-    def push(self, entered: Range, arrays: tuple) -> None:
+    def push(self, entered: Range, about: Any) -> None:
         categories = self._categories()
         category = entered.category or (categories[-1] if categories else "")
+        given = arrays_in(about)
         message, payload = entered.name, None
-        if arrays:
-            given = arrays_in(arrays)
+        if given:
             payload = sum(array.nbytes for array in given)
             if entered.kind == "kernel":
                 message = " ".join([message, *("x".join(map(str, array.shape)) for array in given if array.shape)])
         self._domain.push_range(self._attributes(message, category, payload))
         categories.append(category)
 
-    def pop(self, results: tuple) -> None:
+    def pop(self, results: Any) -> None:
         self._categories().pop()
         self._domain.pop_range()
 

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from backend import profiling
 
@@ -65,19 +66,19 @@ class Recorder:
         for event in self.events:
             event.end = event.end or now
 
-    def push(self, entered: profiling.Range, arrays: tuple) -> None:
+    def push(self, entered: profiling.Range, about: Any) -> None:
         stack = self._stack()
         parent = stack[-1][0] if stack else None
         category = entered.category or (parent.category if parent else "")
         event = Event(entered.name, category, entered.kind, threading.current_thread().name, parent)
-        given = profiling.arrays_in(arrays)
+        given = profiling.arrays_in(about)
         event.shapes = tuple(tuple(array.shape) for array in given)
         event.bytes = sum(array.nbytes for array in given)
         stack.append((event, {id(array) for array in given}))
         self.events.append(event)
         event.begin = time.perf_counter_ns()  # what recording takes is the surrounding range's time
 
-    def pop(self, results: tuple) -> None:
+    def pop(self, results: Any) -> None:
         now = time.perf_counter_ns()
         stack = self._stack()
         if not stack:

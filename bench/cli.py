@@ -16,6 +16,7 @@ from bench.epoch import measure_epoch
 from bench.measure import measure
 from bench.memory import NAMES as MEMORY_NAMES
 from bench.memory import measure_memory
+from bench.ranges import ranges
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
 from training.cli.common import UserError, in_words
@@ -149,6 +150,7 @@ def compare_command(context: click.Context, old: Path, new: Path, tolerance: flo
 
 
 main.add_command(by_layer)
+main.add_command(ranges)
 
 
 def _sides(peers: tuple[str, ...] | None) -> list[Side]:

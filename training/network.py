@@ -69,7 +69,7 @@ class Network:
         """
         with self.within_memory(len(x)):
             scores = self.predict(x, train_flg)
-            with _LOSS["forward"].of(scores, t):
+            with _LOSS["forward"].of((scores, t)):
                 return self.last_layer.forward(scores, t)
 
     def accuracy(self, x: Any, t: Any, batch_size: int = 1000) -> float:
@@ -95,7 +95,7 @@ class Network:
         Args:
             scale: what the gradients, not the loss, are multiplied by: a number or a 0-d array.
         """
-        with FORWARD.of(x, t):
+        with FORWARD.of((x, t)):
             loss = self.loss(x, t, train_flg=True)
         with BACKWARD, self.within_memory(len(x)):
             self.layers.backward(self._loss_gradient(scale))

@@ -134,7 +134,7 @@ def _is_in_step(event: Event | None) -> bool:
 
 def _place(event: Event) -> tuple[str, str]:
     """Layer and phase of what happens in an event itself."""
-    layers = []
+    layers: list[Event] = []
     around: Event | None = event
     while around is not None:
         if around.kind == "layer":

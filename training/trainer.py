@@ -228,7 +228,7 @@ class Trainer:
         loss = network.step_gradients(x, t) if scaler is None else network.step_gradients(x, t, scaler.scale)
         self._losses.append((self.step, *self._place, copy_to_host(loss)))
         self._check_losses(wait=False)
-        with UPDATE.of(network.params.flat, network.grads.flat):
+        with UPDATE.of((network.params.flat, network.grads.flat)):
             if scaler is not None:
                 scaler.update(self.optimizer, network.params, network.grads, self.clip_norm)
             else:

@@ -65,10 +65,10 @@ def test_arrays_make_shapes_and_bytes():
     x, t = np.ones((3, 2), "float32"), np.ones(3, "int32")
     layer = profiling.Range("layer")
     with Recorder() as recorder:
-        with layer.of(x, {"state": [x, t]}, None, 3.0, "name", (1, 2)):
+        with layer.of((x, {"state": [x, t]}, None, 3.0, "name", (1, 2))):
             pass
         layer.push(t)
-        profiling.pop(t, (x,))
+        profiling.pop([t, (x,)])
     assert [(event.shapes, event.bytes) for event in recorder.events] == [
         (((3, 2), (3,)), 24 + 12),
         (((3,),), 12 + 24),

@@ -132,7 +132,7 @@ def table(found: Profile) -> Iterator[str]:
         sum(row.nanoseconds for row in rows),
         sum(row.bytes for row in rows),
     )
-    cells = [("layer", "phase", "calls", "ms", "share", "MB", "GB/s")]
+    cells: list[tuple[str, ...]] = [("layer", "phase", "calls", "ms", "share", "MB", "GB/s")]
     cells += [(row.layer, row.phase, *_numbers(row, found.steps, total)) for row in (*rows, total)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
@@ -158,7 +158,7 @@ def _profile_with_tool(
     context: click.Context, compute: Compute, tool: str | None, report: Path, kernels: str | None, steps: int
 ) -> None:
     """Runs this very command again under Nsight, and prints what it exported."""
-    from training import nsight
+    from training import nsight  # type: ignore[attr-defined]
 
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:

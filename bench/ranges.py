@@ -1,0 +1,126 @@
+"""What the ranges of a training step cost while nobody listens to them.
+
+Their cost is too small to be seen in the time of a step: it is the number of ranges of each kind that a step enters,
+by recording one, times what one of the kind takes in a loop that does nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+
+from backend import profiling, use
+from backend.recording import Recorder
+from bench.measure import thread_limit
+from training.data import Loader
+from training.models import TwoLayerNet
+from training.optimizers import SGD
+from training.trainer import Trainer
+
+BATCH, STEPS = 100, 400
+CALLS, ROUNDS = 1_000, 300
+LIMIT = 0.01
+
+
+class Cost(NamedTuple):
+    """Seconds of a step, and by kind of range: how many a step enters, and seconds of one."""
+
+    step: float
+    counts: dict[str, float]
+    each: dict[str, float]
+
+    @property
+    def share(self) -> float:
+        """What the ranges take of a step."""
+        return sum(count * self.each[kind] for kind, count in self.counts.items()) / self.step
+
+
+@click.command("ranges")
+@click.pass_context
+def ranges(context: click.Context) -> None:
+    """Measure what the ranges for profilers take of a training step while no profiler listens.
+
+    The step is that of the MLP 784-50-10, batch 100, on one thread: the shortest of the bench. Ends with exit code 1
+    where they take more than 1 % of it.
+    """
+    use("cpu")
+    with thread_limit(1, []):
+        cost = measure_ranges()
+    click.echo(f"{'ranges':<12}{'a step':>8}{'ns each':>10}{'us a step':>12}")
+    for kind, count in cost.counts.items():
+        click.echo(f"{kind:<12}{count:>8.4g}{1e9 * cost.each[kind]:>10.0f}{1e6 * count * cost.each[kind]:>12.3f}")
+    click.echo(
+        f"{sum(cost.counts.values()):.4g} ranges in a step of {1e6 * cost.step:.0f} us take {cost.share:.2%} of it; "
+        f"at most {LIMIT:.0%} is wanted"
+    )
+    context.exit(1 if cost.share > LIMIT else 0)
+
+
+def measure_ranges() -> Cost:
+    """Counts and times the ranges of a step; takes about two seconds."""
+    trainer = _trainer()
+    for _ in trainer.steps(1):  # builds what the first steps build
+        pass
+    with Recorder() as recorder:
+        for _ in trainer.steps(2):
+            pass
+    counts = Counter(event.kind for event in recorder.events)
+    moments = [time.perf_counter() for _ in trainer.steps(3)]
+    seconds = statistics.median(after - before for before, after in itertools.pairwise(moments))
+    return Cost(seconds, {kind: count / STEPS for kind, count in counts.items()}, _each())
+
+
+def _each() -> dict[str, float]:
+    """Seconds of a range of each kind; what the call of an operation takes without a range is not in it."""
+    entered, x, y = profiling.Range("range"), np.ones(1), np.ones(1)
+
+    def nothing(a: Any, b: Any) -> None:
+        pass
+
+    def loop(body: Callable[[], None]) -> float:
+        return min(_seconds(body) for _ in range(ROUNDS))
+
+    ranged = profiling.operation(nothing)
+
+    def push_and_pop() -> None:
+        entered.push(x)
+        try:
+            pass
+        finally:
+            profiling.pop()
+
+    def with_given() -> None:
+        with entered.of((x, y)):
+            pass
+
+    empty = loop(lambda: None)
+    with_range = loop(with_given) - empty
+    return {
+        "loop": with_range,
+        "phase": with_range,
+        "layer": max(loop(push_and_pop) - empty, with_range),
+        "kernel": loop(lambda: ranged(x, y)) - loop(lambda: nothing(x, y)),
+    }
+
+
+def _seconds(body: Callable[[], None]) -> float:
+    """Seconds of one of many calls in a row."""
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        body()
+    return (time.perf_counter() - start) / CALLS
+
+
+def _trainer() -> Trainer:
+    generator = np.random.default_rng(0)
+    images: Sequence[Any] = generator.integers(0, 256, (BATCH * STEPS, 784), "uint8")
+    labels = generator.integers(0, 10, BATCH * STEPS)
+    train, test = (Loader(images, labels, BATCH) for _ in range(2))
+    return Trainer(TwoLayerNet(784, 50, 10), train, test, SGD(0.1), epochs=1)
