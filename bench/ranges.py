@@ -1,7 +1,7 @@
 """What the ranges of a training step cost while nobody listens to them.
 
-Their cost is too small to be seen in the time of a step: it is the number of ranges of each kind that a step enters,
-by recording one, times what one of the kind takes in a loop that does nothing else.
+Their cost is too small to be seen in the time of a step: it is the number of ranges that a step enters in each way, by
+recording some, times what one takes in a loop that does nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from backend import profiling, use
-from backend.recording import Recorder
+from backend.recording import Event, Recorder
 from bench.measure import thread_limit
 from training.data import Loader
 from training.models import TwoLayerNet
@@ -30,7 +30,7 @@ LIMIT = 0.01
 
 
 class Cost(NamedTuple):
-    """Seconds of a step, and by kind of range: how many a step enters, and seconds of one."""
+    """Seconds of a step, and by the way in which ranges are entered: how many are in a step, and seconds of one."""
 
     step: float
     counts: dict[str, float]
@@ -39,7 +39,7 @@ class Cost(NamedTuple):
     @property
     def share(self) -> float:
         """What the ranges take of a step."""
-        return sum(count * self.each[kind] for kind, count in self.counts.items()) / self.step
+        return sum(count * self.each[way] for way, count in self.counts.items()) / self.step
 
 
 @click.command("ranges")
@@ -53,9 +53,9 @@ def ranges(context: click.Context) -> None:
     use("cpu")
     with thread_limit(1, []):
         cost = measure_ranges()
-    click.echo(f"{'ranges':<12}{'a step':>8}{'ns each':>10}{'us a step':>12}")
-    for kind, count in cost.counts.items():
-        click.echo(f"{kind:<12}{count:>8.4g}{1e9 * cost.each[kind]:>10.0f}{1e6 * count * cost.each[kind]:>12.3f}")
+    click.echo(f"{'entered by':<14}{'a step':>8}{'ns each':>10}{'us a step':>12}")
+    for way, count in cost.counts.items():
+        click.echo(f"{way:<14}{count:>8.4g}{1e9 * cost.each[way]:>10.0f}{1e6 * count * cost.each[way]:>12.3f}")
     click.echo(
         f"{sum(cost.counts.values()):.4g} ranges in a step of {1e6 * cost.step:.0f} us take {cost.share:.2%} of it; "
         f"at most {LIMIT:.0%} is wanted"
@@ -71,14 +71,20 @@ def measure_ranges() -> Cost:
     with Recorder() as recorder:
         for _ in trainer.steps(2):
             pass
-    counts = Counter(event.kind for event in recorder.events)
+    counts = Counter(_way(event) for event in recorder.events)
     moments = [time.perf_counter() for _ in trainer.steps(3)]
     seconds = statistics.median(after - before for before, after in itertools.pairwise(moments))
-    return Cost(seconds, {kind: count / STEPS for kind, count in counts.items()}, _each())
+    return Cost(seconds, {way: count / STEPS for way, count in counts.items()}, _each())
+
+
+def _way(event: Event) -> str:
+    if event.kind == "kernel":
+        return "operation"
+    return "push and pop" if event.kind == "layer" and event.name != "loss" else "with"
 
 
 def _each() -> dict[str, float]:
-    """Seconds of a range of each kind; what the call of an operation takes without a range is not in it."""
+    """Seconds of a range in each way; what the call of an operation takes without a range is not in it."""
     entered, x, y = profiling.Range("range"), np.ones(1), np.ones(1)
 
     def nothing(a: Any, b: Any) -> None:
@@ -101,12 +107,10 @@ def _each() -> dict[str, float]:
             pass
 
     empty = loop(lambda: None)
-    with_range = loop(with_given) - empty
     return {
-        "loop": with_range,
-        "phase": with_range,
-        "layer": max(loop(push_and_pop) - empty, with_range),
-        "kernel": loop(lambda: ranged(x, y)) - loop(lambda: nothing(x, y)),
+        "with": loop(with_given) - empty,
+        "push and pop": loop(push_and_pop) - empty,
+        "operation": loop(lambda: ranged(x, y)) - loop(lambda: nothing(x, y)),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,9 @@ def command(
     with user_errors():
         trainer = build_trainer(settings, data)
     try:
-        found = profile(trainer, steps, warmup)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
+            found = profile(trainer, steps, warmup)
     except NonFiniteError as error:
         raise click.ClickException(str(error)) from error
     except memory.OutOfMemoryError as error:

@@ -1,0 +1,128 @@
+"""``xpnet profile``: the table, the trace, and what is said where a tool cannot profile."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from command_line import xpnet
+
+import backend
+from training.cli.profile import TOOLS
+
+QUICK = ["--model", "twolayernet", "--optimizer", "sgd", "--device", "cpu", "--threads", "1"]
+NO_GPU = not backend.inspect_cuda().usable
+
+
+def rows(out):
+    """The cells of the table's lines, by layer and phase; the step's by ("step", "")."""
+    lines = out.splitlines()
+    head = next(index for index, line in enumerate(lines) if line.startswith("layer"))
+    assert lines[head].split() == ["layer", "phase", "calls", "ms", "share", "MB", "GB/s"]
+    found = {}
+    for line in lines[head + 1 :]:
+        if line.startswith(("meanwhile", "trace ")):
+            break
+        *names, calls, ms, share, mb, rate = line.split()
+        found[names[0], names[1] if len(names) > 1 else ""] = (float(calls), float(ms), float(share[:-1]), mb, rate)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _device_and_threads_as_before():
+    """The command chooses them for its process, which is ours."""
+    import threadpoolctl
+
+    limit = backend.threads.limit()
+    with backend.use(backend.current_device()), threadpoolctl.threadpool_limits(None):
+        yield
+    backend.threads.set_limit(limit)
+
+
+def test_a_table_that_adds_up():
+    result = xpnet("profile", *QUICK, "--steps", 3, "--warmup", 1)
+    assert result.code == 0, result.err
+    first = result.out.splitlines()[0]
+    assert first.startswith("TwoLayerNet, mnist10k, batch 50, fp32, cpu, 1 thread(s): 3 steps after 1, ")
+    found = rows(result.out)
+    layers = [(layer, phase) for layer in ("Affine1", "Relu1", "Affine2", "loss") for phase in ("forward", "backward")]
+    assert set(found) == {*layers, ("loader", "data"), ("optimizer", "update"), ("loop", ""), ("step", "")}
+    step = found.pop(("step", ""))
+    for column in (0, 1, 2):
+        total, rounding = sum(cells[column] for cells in found.values()), 0.06 * len(found)
+        assert total == pytest.approx(step[column], abs=rounding)
+    assert step[2] == 100
+    matmul = 4 * (50 * 784 + 784 * 50 + 50 + 50 * 50) / 1e6
+    assert found["Affine1", "forward"][3] == f"{matmul:.3f}"
+    assert found["loop", ""][3:] == ("-", "-")
+    per_step = float(re.search(r"([\d.,]+) ms a step", first)[1])
+    assert step[1] <= per_step + 0.001
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_options_of_training(precision):
+    options = ["--batch-size", 7, "--precision", precision, "--clip-norm", 1, "--seed", 5]
+    result = xpnet("profile", *QUICK, *options, "--steps", 1, "--warmup", 0)
+    assert result.code == 0, result.err
+    assert f"batch 7, {precision}, cpu" in result.out
+
+
+def test_a_process_of_its_own_writes_a_trace_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "training.cli", "profile", *QUICK, "--steps", "2", "--trace", "made.json"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["made.json"]
+    events = json.loads((tmp_path / "made.json").read_text())["traceEvents"]
+    assert [one["name"] for one in events].count("step") == 2
+    assert done.stdout.splitlines()[-1] == "trace made.json: open it in https://ui.perfetto.dev"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_without_a_gpu_is_told_in_one_line(tool):
+    result = xpnet("profile", *QUICK, "--tool", tool)
+    assert (result.code, result.out) == (2, "")
+    (line,) = result.err.splitlines()
+    assert f"{tool} profiles a GPU, and this would run on cpu" in line
+    assert "leave out --tool" in line
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU: what is said without one does not come")
+def test_auto_says_why_there_is_no_gpu():
+    result = xpnet("profile", "--device", "auto", "--tool", "nsys")
+    (line,) = result.err.splitlines()
+    assert "would run on cpu (no GPU: " in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--steps", 0], "0 is not in the range x>=1"),
+        (["--warmup", -1], "-1 is not in the range x>=0"),
+        (["--tool", "gprof"], "'gprof' is not one of"),
+        (["--trace", "nowhere/a.json"], "nowhere/a.json: there is no folder"),
+        (["--batch-size", 1, "--model", "vgg"], "'vgg' is none of"),
+    ],
+)
+def test_impossible_options_are_refused(arguments, reason):
+    result = xpnet("profile", *QUICK, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert reason in result.err
+
+
+def test_a_loss_that_is_not_finite_ends_with_1():
+    result = xpnet("profile", *QUICK, "--lr", 1e38, "--steps", 5)
+    assert (result.code, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert "the first number that is not finite is in" in line
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_without_a_tool_the_host_is_profiled():
+    result = xpnet("profile", *QUICK[:4], "--device", "cuda", "--tool", "none", "--steps", 2, "--warmup", 1)
+    assert result.code == 0, result.err
+    assert "times are those of the host's calls, which wait for no kernel" in result.out
+    assert ("Affine1", "forward") in rows(result.out)
