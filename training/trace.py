@@ -59,6 +59,4 @@ def _arguments(event: Event) -> dict[str, Any]:
         arguments["shape"] = " ".join("x".join(map(str, shape)) or "scalar" for shape in event.shapes)
     if event.bytes:
         arguments["bytes"] = event.bytes
-        if event.duration:
-            arguments["GB/s"] = round(event.bytes / event.duration, 3)
     return arguments

@@ -10,7 +10,8 @@ import pytest
 from command_line import xpnet
 
 import backend
-from training.cli.profile import TOOLS
+from training.cli.common import Compute
+from training.cli.profile import TOOLS, _options, command
 
 QUICK = ["--model", "twolayernet", "--optimizer", "sgd", "--device", "cpu", "--threads", "1"]
 NO_GPU = not backend.inspect_cuda().usable
@@ -70,9 +71,9 @@ def test_the_options_of_training(precision):
 
 
 def test_a_process_of_its_own_writes_a_trace_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "training.cli", "profile", *QUICK, "--steps", "2", "--trace", "made.json"]
+    words = [sys.executable, "-m", "training.cli", "profile", *QUICK, "--steps", "2", "--trace", "made.json"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert [file.name for file in tmp_path.iterdir()] == ["made.json"]
@@ -126,3 +127,24 @@ def test_on_a_gpu_without_a_tool_the_host_is_profiled():
     assert result.code == 0, result.err
     assert "times are those of the host's calls, which wait for no kernel" in result.out
     assert ("Affine1", "forward") in rows(result.out)
+
+
+def test_a_tool_is_given_the_same_command_again(tmp_path):
+    """With what was meant by auto and by the environment, and with --tool none in place of the tool's options."""
+    arguments = ["--model", "simpleconvnet", "--lr", "0.25", "--clip-norm", "2", "--steps", "3", "--data-dir", tmp_path]
+    tools = ["--tool", "ncu", "--kernels", "im2col|gemm", "--report", tmp_path]
+    first = command.make_context("profile", [str(word) for word in (*arguments, *tools)])
+    compute = Compute(backend.devices.parse("cuda:1"), "", 3)
+    second = command.make_context("profile", [*_options(first, compute), "--tool", "none"])
+    changed = {name for name, value in first.params.items() if second.params[name] != value}
+    assert changed <= {"tool", "kernels", "report", "device", "threads"}
+    meant = {name: second.params[name] for name in ("model", "lr", "steps", "data_dir", "tool", "device", "threads")}
+    assert meant == {
+        "model": "SimpleConvNet",
+        "lr": 0.25,
+        "steps": 3,
+        "data_dir": tmp_path,
+        "tool": "none",
+        "device": "cuda:1",
+        "threads": 3,
+    }

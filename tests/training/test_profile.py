@@ -155,7 +155,6 @@ def test_a_trace_has_every_range_with_its_arrays(tmp_path):
     assert min(one["ts"] for one in ranges) == 0
     first = next(one for one in ranges if one["name"] == "gemm.matmul")
     assert first["cat"] == "forward"
-    assert first["args"].pop("GB/s") > 0
     assert first["args"] == {"kind": "kernel", "shape": "4x6 6x5 5", "bytes": 4 * (24 + 30 + 5 + 20)}
     assert len(threads) == 2  # the loader's is the other
     names = {one["args"]["name"] for one in made["traceEvents"] if one["name"] == "thread_name"}

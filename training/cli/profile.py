@@ -113,9 +113,10 @@ def command(
         f"{compute.device}, {compute.threads} thread(s): {steps} steps after {warmup}, "
         f"{1e3 * found.seconds / steps:.3f} ms a step, {images:,.0f} images/s"
     )
-    if compute.device.kind == "cuda":
+    on_gpu = compute.device.kind == "cuda"
+    if on_gpu:
         click.echo("times are those of the host's calls, which wait for no kernel")
-    for line in table(found):
+    for line in table(found, with_rates=not on_gpu):
         click.echo(line)
     if trace_file is not None:
         with user_errors():
@@ -123,8 +124,12 @@ def command(
         click.echo(f"trace {trace_file}: open it in https://ui.perfetto.dev")
 
 
-def table(found: Profile) -> Iterator[str]:
-    """The lines of a profile: a row for each layer and phase, the step, and what other threads did meanwhile."""
+def table(found: Profile, with_rates: bool) -> Iterator[str]:
+    """The lines of a profile: a row for each layer and phase, the step, and what other threads did meanwhile.
+
+    Args:
+        with_rates: whether bytes over time say something: not where the time is not that of the work.
+    """
     from training.profile import Row
 
     rows = found.rows()
@@ -136,7 +141,7 @@ def table(found: Profile) -> Iterator[str]:
         sum(row.bytes for row in rows),
     )
     cells: list[tuple[str, ...]] = [("layer", "phase", "calls", "ms", "share", "MB", "GB/s")]
-    cells += [(row.layer, row.phase, *_numbers(row, found.steps, total)) for row in (*rows, total)]
+    cells += [(row.layer, row.phase, *_numbers(row, found.steps, total, with_rates)) for row in (*rows, total)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         names = (cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True))
@@ -146,14 +151,14 @@ def table(found: Profile) -> Iterator[str]:
         yield f"meanwhile, on thread {thread}: {name}, {1e-6 * nanoseconds / found.steps:.3f} ms a step"
 
 
-def _numbers(row: Row, steps: int, total: Row) -> tuple[str, ...]:
+def _numbers(row: Row, steps: int, total: Row, with_rates: bool) -> tuple[str, ...]:
     """Calls, milliseconds, share, MB and GB/s of a step; "-" where no operation was called."""
-    moved = (f"{1e-6 * row.bytes / steps:,.3f}", f"{row.bytes / max(row.nanoseconds, 1):.1f}")
+    rate = f"{row.bytes / max(row.nanoseconds, 1):.1f}" if with_rates else "-"
     return (
         f"{row.operations / steps:.4g}",
         f"{1e-6 * row.nanoseconds / steps:,.3f}",
         f"{row.nanoseconds / max(total.nanoseconds, 1):.1%}",
-        *(moved if row.operations else ("-", "-")),
+        *((f"{1e-6 * row.bytes / steps:,.3f}", rate) if row.operations else ("-", "-")),
     )
 
 
