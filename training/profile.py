@@ -75,10 +75,14 @@ class Profile:
                 if event.kind == "kernel" and event.parent is not None and event.parent.kind != "kernel":
                     row.operations += 1
                     row.bytes += event.bytes
-        taken = [event.duration for event in self.events if _is_step(event)]
+        taken = self.durations()
         if len(taken) != self.steps or sum(taken) != sum(row.nanoseconds for row in rows.values()):
             raise RuntimeError(f"the ranges of {self.steps} steps do not add up: {len(taken)} steps, {sum(taken)} ns")
         return sorted(rows.values(), key=lambda row: row.layer == LOOP)
+
+    def durations(self) -> list[int]:
+        """Nanoseconds of each step."""
+        return [event.duration for event in self.events if _is_step(event)]
 
     def beside(self) -> dict[tuple[str, str], int]:
         """Nanoseconds of the outermost ranges on other threads than that of the steps, by (thread, name)."""

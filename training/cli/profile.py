@@ -107,11 +107,12 @@ def command(
         raise click.ClickException(str(error)) from error
     except memory.OutOfMemoryError as error:
         raise UserError(f"{error}; give a smaller --model or --batch-size") from error
-    images = steps * trainer.train_loader.largest_batch / found.seconds
+    images, taken = steps * trainer.train_loader.largest_batch / found.seconds, found.durations()
     click.echo(
         f"{settings.model}, {data.name}, batch {trainer.train_loader.largest_batch}, {settings.precision}, "
         f"{compute.device}, {compute.threads} thread(s): {steps} steps after {warmup}, "
-        f"{1e3 * found.seconds / steps:.3f} ms a step, {images:,.0f} images/s"
+        f"{1e3 * found.seconds / steps:.3f} ms a step ({1e-6 * min(taken):.3f} to {1e-6 * max(taken):.3f}), "
+        f"{images:,.0f} images/s"
     )
     on_gpu = compute.device.kind == "cuda"
     if on_gpu:
