@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backend import array_module, workspace
+from backend import array_module, profiling, workspace
 from kernels.gemm import accumulator
 from kernels.layout import elementwise
 from kernels.parts import in_pieces
@@ -32,6 +32,7 @@ def rectify(y: Any, positive: Any) -> None:
     library.greater(y, 0, out=positive)
 
 
+@profiling.operation
 def relu_in_place(y: Any) -> Any:
     """:func:`relu` in place, for an operation's whole output; returns where it is positive."""
     positive = workspace.empty(y.shape, bool)

@@ -49,6 +49,8 @@ def parse(lines):
 @pytest.fixture(scope="module")
 def listen(tmp_path_factory):
     """Runs a program with the tool attached; the ranges of each thread, the first the main one."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler: the tool that listens is not built (apt install gcc)")
     folder = tmp_path_factory.mktemp("listener")
     tool, log = folder / "listener.so", folder / "log"
     source = Path(__file__).with_name("nvtx_listener.c")
@@ -81,8 +83,7 @@ Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
         ("forward", "forward"),
         ("forward", "forward", "Affine1"),
         ("forward", "forward", "Affine1", "gemm.matmul 4x6 6x5 5"),
-        ("forward", "forward", "Relu1"),
-        ("forward", "forward", "Relu1", "activations.relu 4x5"),
+        ("forward", "forward", "Affine1", "activations.relu_in_place 4x5"),
         ("forward", "forward", "Affine2"),
         ("forward", "forward", "Affine2", "gemm.matmul 4x5 5x3 3"),
         ("forward", "forward", "loss"),
