@@ -1,0 +1,78 @@
+"""Stands in for ``nsys``: takes the options that its user guide has (Nsight Systems 2025), runs the command, and hands
+out recorded exports. What it is to get wrong is in the environment variable STAND_IN."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+RECORDED = Path(os.environ["RECORDED"])
+fault = os.environ.get("STAND_IN", "")
+TRACES = {"cuda", "nvtx", "cublas", "cublas-verbose", "cusparse", "cudnn", "cusolver", "opengl", "osrt", "mpi", "none"}
+REPORTS = {"nvtx_pushpop_trace", "cuda_kern_exec_trace", "nvtx_kern_sum", "nvtx_gpu_proj_trace", "cuda_gpu_kern_sum"}
+
+
+def file_name(text):
+    """What is meant by a name in which %p, %h, %q{VARIABLE} and %% are macros; only the last is known here."""
+    if "%" in text.replace("%%", ""):
+        raise argparse.ArgumentTypeError(f"{text} has a macro")
+    return text.replace("%%", "%")
+
+
+def listed(allowed):
+    def parse(text):
+        if not set(text.split(",")) <= allowed:
+            raise argparse.ArgumentTypeError(f"{text} is not of {sorted(allowed)}")
+        return text
+
+    return parse
+
+
+parser = argparse.ArgumentParser(prog="nsys", allow_abbrev=False)
+parser.add_argument("--version", action="version", version="NVIDIA Nsight Systems version 2022.4.2.1-df9881f")
+commands = parser.add_subparsers(dest="switch", required=True)
+profile = commands.add_parser("profile", allow_abbrev=False)
+profile.add_argument("--trace", type=listed(TRACES), required=True)
+profile.add_argument("--sample", choices=["process-tree", "system-wide", "none"])
+profile.add_argument("--cpuctxsw", choices=["process-tree", "system-wide", "none"])
+profile.add_argument("--capture-range", choices=["none", "cudaProfilerApi", "hotkey", "nvtx"])
+profile.add_argument(
+    "--capture-range-end", choices=["none", "stop", "stop-shutdown", "repeat"], default="stop-shutdown"
+)
+profile.add_argument("--force-overwrite", choices=["true", "false"], default="false")
+profile.add_argument("--output", type=file_name, required=True)
+profile.add_argument("application", nargs=argparse.REMAINDER)
+stats = commands.add_parser("stats", allow_abbrev=False)
+stats.add_argument("--report", action="append", choices=REPORTS)
+stats.add_argument("--format", choices=["column", "table", "csv", "tsv", "json"])
+stats.add_argument("--timeunit", choices=["nsec", "usec", "msec", "seconds"])
+stats.add_argument("--force-export", choices=["true", "false"])
+stats.add_argument("--force-overwrite", choices=["true", "false"])
+stats.add_argument("--output")
+stats.add_argument("input", type=Path)
+options = parser.parse_args()
+
+if options.switch == "profile":
+    if fault == "old":
+        sys.exit("unrecognised option '--capture-range-end=stop'\n\nusage: nsys profile [<args>] [application]")
+    report = Path(options.output + ".nsys-rep")
+    code = subprocess.run(options.application).returncode
+    print("Generating '/tmp/nsys-report-1234.qdstrm'")
+    if code == 0 and fault != "nothing":
+        if report.exists() and options.force_overwrite == "false":
+            sys.exit(f"File {report} already exists")
+        report.write_text(json.dumps(vars(options)))
+    sys.exit(code)
+
+print(f"Generating SQLite file {options.input.with_suffix('.sqlite')} from {options.input}")
+if not options.input.is_file():
+    sys.exit(f"ERROR: File {options.input} does not exist.")
+for name in options.report:
+    if fault == "old reports":
+        print(f"ERROR: Report '{name}' could not be found.")
+    elif fault == f"no {name}":
+        print(f"SKIPPED: {options.input} does not contain such data.")
+    else:
+        Path(f"{options.output}_{name}.csv").write_text((RECORDED / f"{name}.csv").read_text())
