@@ -3,8 +3,9 @@
 Each kernel runs alone, once for every group of counters, with empty caches and at a fixed clock: the bytes are those
 of a kernel that finds none of its data in the L2 cache, and a step's kernels do not overlap.
 
-Formats: command line, and page ``raw`` as CSV, by the "Nsight Compute CLI" documentation of 2025. A line of names, a
-line of units, a line for each launch; the ranges around it in one cell, outermost first, each quoted:
+Formats: command line, and page ``raw`` as CSV, by the "Nsight Compute CLI" documentation of 2025: a line of names, a
+line of units, a line for each launch. The ranges around it are in one cell, outermost first, each in quotes, as in
+exports that others have published (the documentation names no cells):
 ``<thread>  "<domain>:<range>:<type of payload>:<payload>:<type of colour>:<colour>:<type of message>:<message>"``.
 """
 

@@ -5,7 +5,8 @@ sums a layer's forward and backward under one name, ``nvtx_gpu_proj_trace`` know
 as Nsight itself does it: a kernel belongs to the ranges that were open in the thread that launched it, when it did.
 
 Formats: the reports ``nvtx_pushpop_trace`` and ``cuda_kern_exec_trace`` by the "Post-Collection Analysis Guide" of
-Nsight Systems 2025 (columns), the names since 2023; a range's name is shown as ``domain:name``.
+Nsight Systems 2025, which has their columns. What it does not say, units in the header and a range's name as
+``domain:name``, is as in exports that others have published, of 2023.4 to 2026.3.
 """
 
 from __future__ import annotations
