@@ -13,7 +13,7 @@ import numpy
 from backend import array_module, profiling, require_active, workspace
 from kernels.activations import rectify
 from kernels.gemm import accumulator, piece_sums
-from kernels.launch import BLOCK, Kernel
+from kernels.launch import Kernel, block_size
 from kernels.layout import folded
 from kernels.parts import in_pieces, pieces, run
 
@@ -181,7 +181,9 @@ def _scratch(out: Any, dtype: Any) -> Any:
 
 
 class _Tiling(NamedTuple):
-    """How the kernels cut (M, C): blocks have ``width`` columns by ``range_rows`` rows, or ``width`` by all ranges."""
+    """How the kernels cut (M, C): blocks, of ``block`` threads, have ``width`` columns by ``range_rows`` rows, or
+    ``narrow_width`` by all ranges.
+    """
 
     width: int
     range_rows: int
@@ -189,6 +191,7 @@ class _Tiling(NamedTuple):
     blocks: int
     narrow_width: int
     narrow_blocks: int
+    block: int
 
 
 _CHUNK = 8  # of batch_norm.cu
@@ -197,14 +200,15 @@ _MOST_BLOCKS = 1024  # fill the largest GPUs; more would only be more partial re
 
 def _tiling(rows: int, channels: int) -> _Tiling:
     """By shapes alone: results have the same bits on every GPU."""
+    block = block_size()
     width = min(1 << max(channels - 1, 0).bit_length(), 32)
     # The second stage reads little, and its lanes go over ranges: few columns a block make many lanes.
     narrow_width = min(width, 8)
     across, narrow_across = -(-channels // width), -(-channels // narrow_width)
-    ranges = max(min(-(-rows // (BLOCK // width * _CHUNK)), _MOST_BLOCKS // max(across, 1)), 1)
+    ranges = max(min(-(-rows // (block // width * _CHUNK)), _MOST_BLOCKS // max(across, 1)), 1)
     range_rows = max(-(-rows // ranges), 1)
     ranges = max(-(-rows // range_rows), 1)
-    return _Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across)
+    return _Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across, block)
 
 
 def _device_statistics(x: Any) -> tuple[Any, Any]:
@@ -212,12 +216,12 @@ def _device_statistics(x: Any) -> tuple[Any, Any]:
     (rows, channels), tiling = x.shape, _tiling(*x.shape)
     means, squares = (library.empty((tiling.ranges, channels), dtype) for _ in range(2))
     mean, variance = (library.empty(channels, dtype) for _ in range(2))
-    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = tiling
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks, block = tiling
     x = library.ascontiguousarray(x)
-    _MOMENTS(blocks * BLOCK, x, means, squares, blocks, rows, channels, width, range_rows)
+    _MOMENTS(blocks * block, x, means, squares, blocks, rows, channels, width, range_rows)
     last_rows = rows - (ranges - 1) * range_rows
     _STATISTICS(
-        narrow_blocks * BLOCK, means, squares, mean, variance, narrow_blocks, channels, narrow_width, ranges,
+        narrow_blocks * block, means, squares, mean, variance, narrow_blocks, channels, narrow_width, ranges,
         range_rows, last_rows,
     )  # fmt: skip
     return mean, variance
@@ -230,8 +234,8 @@ def _device_normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, e
     mean, variance = (library.ascontiguousarray(vector, dtype) for vector in (mean, variance))
     x, gamma, beta = (library.ascontiguousarray(array, x.dtype) for array in (x, gamma, beta))
     _NORMALIZE(
-        tiling.blocks * BLOCK, x, mean, variance, gamma, beta, y, inverse, epsilon, tiling.blocks, rows, channels,
-        tiling.width, tiling.range_rows,
+        tiling.blocks * tiling.block, x, mean, variance, gamma, beta, y, inverse, epsilon, tiling.blocks, rows,
+        channels, tiling.width, tiling.range_rows,
     )  # fmt: skip
     return y, inverse
 
@@ -242,7 +246,7 @@ def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tu
     dx = library.empty(x.shape, x.dtype)
     gamma = library.ascontiguousarray(gamma, x.dtype)
     _BACKWARD(
-        tiling.blocks * BLOCK, *arrays, gamma, dgamma, dbeta, dx, tiling.blocks, *x.shape, tiling.width,
+        tiling.blocks * tiling.block, *arrays, gamma, dgamma, dbeta, dx, tiling.blocks, *x.shape, tiling.width,
         tiling.range_rows,
     )  # fmt: skip
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
@@ -250,13 +254,13 @@ def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tu
 
 def _device_parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any]:
     library, dtype, channels = array_module(x), accumulator(x.dtype), x.shape[1]
-    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = _tiling(*x.shape)
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks, block = _tiling(*x.shape)
     products, sums = (library.empty((ranges, channels), dtype) for _ in range(2))
     dgamma, dbeta = (library.empty(channels, dtype) for _ in range(2))
     dy, x, mean, inverse = _device_arrays(dy, x, mean, inverse)
-    _PRODUCTS(blocks * BLOCK, dy, x, mean, products, sums, blocks, *x.shape, width, range_rows)
+    _PRODUCTS(blocks * block, dy, x, mean, products, sums, blocks, *x.shape, width, range_rows)
     _PARAMETER_GRADIENTS(
-        narrow_blocks * BLOCK, products, sums, inverse, dgamma, dbeta, narrow_blocks, channels, narrow_width, ranges
+        narrow_blocks * block, products, sums, inverse, dgamma, dbeta, narrow_blocks, channels, narrow_width, ranges
     )
     return dgamma, dbeta
 

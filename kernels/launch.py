@@ -11,9 +11,11 @@ kernel, and come out as 0. The comments in the ``.cu`` files that promise the bi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.resources
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +28,39 @@ from kernels.window import Window
 BLOCK = 256
 """Threads in a block."""
 
+_MOST_THREADS = 1024  # in a block, on every architecture
 _MOST_BLOCKS = 1 << 16  # the kernels' loops stride over the grid: more blocks would only be scheduled later
-_NARROW = (1 << 31) - _MOST_BLOCKS * BLOCK  # past this an int32 loop counter could overflow in its last step
+_NARROW = (1 << 31) - _MOST_BLOCKS * _MOST_THREADS  # past this an int32 loop counter could overflow in its last step
+_block = BLOCK
 
 _CTYPES = {"float16": "half16", "float32": "float", "float64": "double"}
 _DTYPES = {"int": "int32", "unsigned int": "uint32", "unsigned char": "uint8", "float": "float32", "double": "float64"}
+
+
+def block_size() -> int:
+    """Threads in a block of what is launched now: :data:`BLOCK`, except inside :func:`blocks_of`."""
+    return _block
+
+
+@contextlib.contextmanager
+def blocks_of(threads: int) -> Iterator[None]:
+    """Launches kernels in blocks of so many threads, to measure what they take in others than :data:`BLOCK`.
+
+    Sums to which several threads of a block contribute are added in another order: their last bits may differ. All
+    else is the same, bit for bit. It holds for the process, not for the thread.
+
+    Raises:
+        ValueError: ``threads`` is no power of two from 32 to 1024. A kernel that cannot have so many raises one when
+            it is launched.
+    """
+    global _block
+    if threads not in (1 << power for power in range(5, 11)):
+        raise ValueError(f"a block has 32, 64, 128, 256, 512 or 1024 threads, not {threads}")
+    before, _block = _block, threads
+    try:
+        yield
+    finally:
+        _block = before
 
 
 class KernelError(RuntimeError):
@@ -81,6 +111,12 @@ class Kernel:
             raise ValueError(f"{self.file} has no kernel {self.name}")
         return tuple(_parse(text) for text in found[1].split(","))
 
+    @functools.cached_property
+    def most_threads(self) -> int:
+        """Threads that a block can have: where the file's shared memory is for ``MOST_THREADS``, so many."""
+        found = re.search(r"#define MOST_THREADS (\d+)", self.source)
+        return int(found[1]) if found else _MOST_THREADS
+
     def __call__(self, count: int, *arguments: Any) -> None:
         """Launches the kernel for ``count`` elements, one thread each as far as the grid goes, on the current stream.
 
@@ -90,7 +126,8 @@ class Kernel:
 
         Raises:
             TypeError: an argument is of the wrong kind, dtype or device, or there are too few or too many.
-            ValueError: an array is not C-contiguous or of another size, or a number does not fit its type.
+            ValueError: an array is not C-contiguous or of another size, or a number does not fit its type, or
+                :func:`blocks_of` asks for more threads than the kernel can have.
             KernelError: it does not compile.
         """
         if len(arguments) != len(self.parameters):
@@ -107,8 +144,12 @@ class Kernel:
         checked = [self._check(parameter, argument, types[parameter.kind]) for parameter, argument in pairs]
         if count:
             self._check_sizes(pairs)
+            if _block > self.most_threads:
+                raise ValueError(
+                    f"kernel {self.name}: a block has at most {self.most_threads} threads, {_block} were asked for"
+                )
             with self._range.of(arguments):
-                self.compiled(t, wide)((min(-(-count // BLOCK), _MOST_BLOCKS),), (BLOCK,), checked)
+                self.compiled(t, wide)((min(-(-count // _block), _MOST_BLOCKS),), (_block,), checked)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:

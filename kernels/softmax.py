@@ -8,7 +8,7 @@ import numpy
 
 from backend import array_module, profiling
 from kernels.gemm import accumulator
-from kernels.launch import BLOCK, Kernel
+from kernels.launch import Kernel, block_size
 from kernels.masking import apply_mask
 
 _SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
@@ -121,7 +121,7 @@ def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
         _OF_INDICES(count, x, labels, y, losses, *sizes, words)
     else:
         _OF_SHARES(count, x, library.ascontiguousarray(t, dtype), y, losses, *sizes)
-    _MEAN(BLOCK, losses, loss, len(x))
+    _MEAN(block_size(), losses, loss, len(x))
     return loss, y
 
 
@@ -144,7 +144,7 @@ def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
 
 def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
     """How the kernels go over rows: threads, rows, classes, and the threads that share a row."""
-    group = BLOCK if classes > 1024 else min(1 << (max(classes, 1) - 1).bit_length(), 32)
+    group = block_size() if classes > 1024 else min(1 << (max(classes, 1) - 1).bit_length(), 32)
     return rows * group, rows, classes, group
 
 

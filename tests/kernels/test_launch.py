@@ -5,14 +5,15 @@ import re
 
 import numpy as np
 import pytest
-from checks import assert_same, whole
+from checks import assert_same, normal, whole
 from kernel_cache import compiled_in_a_new_process
 
 import backend
 from backend import asnumpy, xp
 from kernels import launch
+from kernels.batch_norm import batch_statistics
 from kernels.col2im import col2im
-from kernels.launch import Kernel, KernelError, Parameter, geometry
+from kernels.launch import BLOCK, Kernel, KernelError, Parameter, block_size, blocks_of, geometry
 from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.window import Window
 
@@ -187,6 +188,40 @@ def test_a_grid_smaller_than_the_elements_reaches_them_all(monkeypatch):
         expected = col2im(columns, shape, window)
         monkeypatch.setattr(launch, "_MOST_BLOCKS", 2)
         assert_same(col2im(columns, shape, window), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("threads", [32, 128, 1024])
+def test_blocks_of_another_size_compute_the_same(threads):
+    with backend.use("cuda"):
+        columns, shape, window = normal((4 * 81, 27)), (4, 3, 9, 9), Window(3, 1, 1)
+        expected = col2im(columns, shape, window)
+        with blocks_of(threads):
+            assert_same(col2im(columns, shape, window), expected)
+
+
+@pytest.mark.gpu
+def test_a_block_larger_than_the_kernels_shared_memory_is_refused():
+    with backend.use("cuda"), blocks_of(512):
+        message = "kernel batch_norm_moments: a block has at most 256 threads, 512 were asked for"
+        with pytest.raises(ValueError, match=message):
+            batch_statistics(normal((7, 3)))
+
+
+def test_the_size_of_blocks_comes_back():
+    with blocks_of(64):
+        assert block_size() == 64
+        with pytest.raises(ZeroDivisionError), blocks_of(32):
+            _ = block_size() / 0
+        assert block_size() == 64
+    assert block_size() == BLOCK
+
+
+@pytest.mark.parametrize("threads", [16, 96, 2048])
+def test_blocks_of_a_size_that_is_none_are_refused(threads):
+    with pytest.raises(ValueError, match=f"or 1024 threads, not {threads}"), blocks_of(threads):
+        pass
+    assert block_size() == BLOCK
 
 
 @pytest.mark.gpu

@@ -159,13 +159,12 @@ def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterato
         for name, module in list(sys.modules.items()):
             if name.startswith("kernels.") and hasattr(module, "array_module"):
                 patch.setattr(module, "array_module", lambda *_: library)
-            if name.startswith("kernels.") and hasattr(module, "BLOCK"):
-                patch.setattr(module, "BLOCK", block)
         patch.setattr(backend.workspace, "empty", _unwritten)
         patch.setattr(Kernel, "compiled", compiled)
         patch.setattr(Kernel, "_check", _check)
         patch.setattr(kernels.launch, "_NARROW", -1 if wide else kernels.launch._NARROW)
-        yield
+        with kernels.launch.blocks_of(block):
+            yield
 
 
 def _unwritten(shape, dtype="float32"):
