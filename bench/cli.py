@@ -13,6 +13,7 @@ from backend import threads, use
 from bench import compare, machine, report
 from bench.by_layer import by_layer
 from bench.epoch import measure_epoch
+from bench.kernels.command import kernels
 from bench.measure import measure
 from bench.memory import NAMES as MEMORY_NAMES
 from bench.memory import measure_memory
@@ -151,6 +152,7 @@ def compare_command(context: click.Context, old: Path, new: Path, tolerance: flo
 
 main.add_command(by_layer)
 main.add_command(ranges)
+main.add_command(kernels)
 
 
 def _sides(peers: tuple[str, ...] | None) -> list[Side]:
@@ -187,12 +189,11 @@ def _measure(
 
 
 def _check_files(json_file: Path | None, chart_file: Path | None) -> None:
-    """Refuses before anything is measured what could not be written after it."""
+    """Refuses before anything is measured what could not be drawn or written after it."""
     if chart_file and chart_file.suffix not in PICTURES:
         raise ValueError(f"--chart takes a file that ends in {', '.join(PICTURES)}, not {chart_file}")
     for file in (json_file, chart_file):
-        if file and not file.parent.is_dir():
-            raise ValueError(f"{file}: there is no folder {file.parent}")
+        report.check_folder(file)
 
 
 @contextmanager

@@ -16,6 +16,16 @@ class ResultsError(ValueError):
     """A file is not one of :func:`write_json`."""
 
 
+def check_folder(file: Path | None) -> None:
+    """Refuses before anything is measured what could not be written after it.
+
+    Raises:
+        ValueError: there is no folder to write the file to.
+    """
+    if file and not file.parent.is_dir():
+        raise ValueError(f"{file}: there is no folder {file.parent}")
+
+
 def write_json(results: Results, file: Path) -> None:
     """Writes results for :func:`read_json`."""
     file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -123,9 +133,14 @@ def _grid(rows: list[dict[str, Any]], unit: str) -> str | None:
             if side != sides[0]:
                 cells.append(f"{row['ratios'][side]:.2f}" if figures else "")
         lines.append(cells)
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]], left: int = 1) -> str:
+    """Cells in columns, the first ``left`` of which start at their left edge."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(both))
+        "  ".join(cell.ljust(width) if place < left else cell.rjust(width) for place, (cell, width) in enumerate(both))
         for both in (list(zip(line, widths, strict=True)) for line in lines)
     )
 

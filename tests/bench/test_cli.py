@@ -90,7 +90,7 @@ def test_help_names_every_workload_and_peer(bench):
     from bench.workloads import workloads
 
     text = bench("--help").out
-    for name in [*(each.name for each in workloads()), "memory", "epoch", *sides.PEERS, "compare", "layers"]:
+    for name in [*(each.name for each in workloads()), "memory", "epoch", *sides.PEERS, "compare", "layers", "kernels"]:
         assert name in text
 
 

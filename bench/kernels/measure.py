@@ -1,0 +1,136 @@
+"""A case checked against the CPU and timed in blocks of several sizes, and what came of it as JSON has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import cache
+from typing import Any
+
+from backend import asnumpy, current_device, use, xp
+from bench.kernels import other_cases, window_cases
+from bench.kernels.case import DTYPES, Call, Case
+from bench.kernels.stopwatch import Samples, Stopwatch
+from bench.workloads import DisagreementError
+from kernels import catalog
+from kernels.launch import BLOCK, Kernel, blocks_of
+from training.check import ulps
+
+SETS = 3
+"""Sets of random inputs of a case, which the repeats take in turn."""
+
+Row = dict[str, Any]
+
+
+def cases(tiny: bool) -> list[Case]:
+    """Every case, on shapes that users have or on tiny ones; those of an operation follow one another."""
+    found = [case for kind in (window_cases, other_cases) for dtype in DTYPES for case in kind.cases(dtype, tiny)]
+    operations = list(dict.fromkeys(case.operation for case in found))
+    return sorted(found, key=lambda case: operations.index(case.operation))
+
+
+def most_threads(case: Case) -> int | None:
+    """In a block of the case's kernels; None where it has none whose blocks are ours to choose."""
+    return min((_kernels()[name].most_threads for name in case.kernels), default=None)
+
+
+def measure(case: Case, blocks: Sequence[int], repeats: int, stopwatch: Stopwatch) -> Iterator[Row]:
+    """Checks and times a case in the library's own blocks, then in those of each size that it can have; yields a row
+    for each.
+
+    Raises:
+        DisagreementError: the GPU computes something else than the CPU.
+    """
+    sets = [case.inputs() for _ in range(min(SETS, repeats))]
+    expected = _on_cpu(case, sets[0])
+    most = most_threads(case)
+    sizes: list[int | None] = [None] if most is None else [BLOCK, *(size for size in blocks if BLOCK != size <= most)]
+    for block in sizes:
+        with nullcontext() if block is None else blocks_of(block):
+            error = _check(case, case.bind(*sets[0]), expected, block)
+            samples = stopwatch.samples([case.bind(*arrays) for arrays in sets], repeats)
+        yield _row(case, block, error, samples)
+
+
+def _on_cpu(case: Case, inputs: tuple[Any, ...]) -> list[Any]:
+    host = [asnumpy(array) for array in inputs]
+    with use("cpu"):
+        return _arrays(case.bind(*host))
+
+
+def _check(case: Case, call: Call, expected: list[Any], block: int | None) -> float:
+    """The largest error of the call's arrays, in ulps of the largest number of each."""
+    found = _arrays(call)
+    error = max(ulps(actual, right) for actual, right in zip(found, expected, strict=True))
+    if error > case.tolerance:
+        where = "" if block is None else f", blocks of {block} threads"
+        raise DisagreementError(
+            f"{case}{where}: {current_device()} and the CPU differ by {error:.3g} ulps of the largest number, "
+            f"more than {case.tolerance:.3g}"
+        )
+    return error
+
+
+def _arrays(call: Call) -> list[Any]:
+    result = call()
+    return [asnumpy(array) for array in (result if isinstance(result, tuple) else (result,))]
+
+
+@cache
+def _kernels() -> dict[str, Kernel]:
+    return {name: Kernel(file, name) for file in catalog.files() for name in catalog.kernels_of(file)}
+
+
+def bandwidth(stopwatch: Stopwatch, repeats: int, tiny: bool) -> Row:
+    """What the GPU makes of a plain copy: the most that a kernel can hope for."""
+    moved, samples = stopwatch.copy(repeats, tiny)
+    return {"bytes": moved, **_figures(samples, moved)}
+
+
+def _figures(samples: Samples, moved: int) -> Row:
+    low, median, high = samples.quartiles
+    return {
+        "us": median,
+        "quartiles_us": [low, high],
+        "samples": len(samples.microseconds),
+        "late": samples.late,
+        "gbps": moved / median / 1e3,
+    }
+
+
+def _row(case: Case, block: int | None, error: float, samples: Samples) -> Row:
+    return {
+        "operation": case.operation,
+        "shape": case.shape,
+        "detail": case.detail,
+        "dtype": case.dtype,
+        "kernels": list(case.kernels),
+        "block": block,
+        "most_threads": most_threads(case),
+        "moves": case.moves,
+        "least_bytes": case.least_bytes,
+        "flops": case.flops,
+        "error_ulps": error,
+        "tolerance_ulps": case.tolerance,
+        **_figures(samples, case.least_bytes),
+    }
+
+
+def describe_gpu() -> dict[str, Any]:
+    """The active GPU and what drives it, as JSON has them."""
+    runtime, device = xp.cuda.runtime, xp.cuda.Device()
+    properties = runtime.getDeviceProperties(device.id)
+    return {
+        "name": properties["name"].decode(),
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
+        "multiprocessors": properties["multiProcessorCount"],
+        "memory_bytes": properties["totalGlobalMem"],
+        "l2_bytes": device.attributes["L2CacheSize"],
+        "cupy": xp.__version__,
+        "driver": _version(runtime.driverGetVersion()),
+        "runtime": _version(runtime.runtimeGetVersion()),
+    }
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

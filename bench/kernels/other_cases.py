@@ -1,0 +1,196 @@
+"""The cases over matrices and plain runs of numbers: batch normalisation, softmax, dropout, ReLU, optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from backend import random, xp
+from bench.kernels.case import Call, Case, by, centered, nbytes
+from kernels.activations import relu
+from kernels.batch_norm import batch_statistics, normalize, normalize_backward
+from kernels.dropout import dropout_mask
+from kernels.gemm import accumulator
+from kernels.masking import masked
+from kernels.softmax import softmax, softmax_cross_entropy, softmax_cross_entropy_backward
+from training.optimizers import SGD, Adam, Momentum
+
+Matrix = tuple[int, int]
+
+NORMALIZED: tuple[Matrix, ...] = ((32 * 32 * 32, 64), (128 * 28 * 28, 16), (64 * 112 * 112, 64))
+"""Pixels by channels of the images that :mod:`bench.kernels.window_cases` has."""
+TINY_NORMALIZED: tuple[Matrix, ...] = ((37, 5),)
+
+SCORES: tuple[Matrix, ...] = ((128, 10), (128, 1000), (8192, 1000), (1024, 50257))
+TINY_SCORES: tuple[Matrix, ...] = ((5, 7), (2, 1100))
+
+NUMBERS = (128 * 512, 32 * 64 * 32 * 32)
+TINY_NUMBERS = (1001,)
+
+PARAMETERS = (1 << 20, 25_600_000)  # the latter are about a ResNet-50's
+TINY_PARAMETERS = (1001,)
+
+EPSILON = 1e-7
+
+
+def cases(dtype: str, tiny: bool) -> Iterator[Case]:
+    """All of them for one dtype, on shapes that users have or on tiny ones."""
+    for shape in TINY_NORMALIZED if tiny else NORMALIZED:
+        yield from _batch_norm(shape, dtype)
+    for shape in TINY_SCORES if tiny else SCORES:
+        yield _softmax(shape, dtype)
+        yield from _cross_entropy(shape, dtype, "indices")
+        yield from _cross_entropy(shape, dtype, "shares")
+    for count in TINY_NUMBERS if tiny else NUMBERS:
+        if dtype == "float32":  # masks have no dtype of numbers
+            yield _dropout(count)
+        yield _relu(count, dtype)
+        yield _masked(count, dtype)
+    for count in TINY_PARAMETERS if tiny else PARAMETERS:
+        for optimizer in (SGD, Momentum, Adam):
+            yield _update(optimizer, count, dtype)
+
+
+def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
+    matrix, vector = nbytes(shape, dtype), nbytes(shape[1:], dtype)
+    sums = nbytes(shape[1:], accumulator(dtype))
+
+    def rows() -> tuple[Any, ...]:
+        return (centered(shape, dtype),)
+
+    def with_parameters() -> tuple[Any, ...]:
+        return *rows(), centered(shape[1:], dtype), centered(shape[1:], dtype)
+
+    def with_gradients() -> tuple[Any, ...]:
+        return *rows(), *rows(), centered(shape[1:], dtype)
+
+    def bind_statistics(x: Any) -> Call:
+        return lambda: batch_statistics(x)
+
+    def bind_normalize(x: Any, gamma: Any, beta: Any) -> Call:
+        mean, variance = batch_statistics(x)
+        return lambda: normalize(x, mean, variance, gamma, beta, EPSILON)
+
+    def bind_backward(x: Any, dy: Any, gamma: Any) -> Call:
+        mean, variance = batch_statistics(x)
+        inverse = 1 / (variance + EPSILON) ** 0.5
+        return lambda: normalize_backward(dy, x, mean, inverse, gamma)
+
+    yield Case(
+        "batch norm statistics", by(*shape), dtype, ("batch_norm_moments", "batch_norm_statistics"),
+        {"x": matrix, "mean": sums, "variance": sums}, rows, bind_statistics, tolerance=64,
+    )  # fmt: skip
+    yield Case(
+        "batch norm normalize", by(*shape), dtype, ("batch_norm_normalize",),
+        {
+            "x": matrix, "mean": sums, "variance": sums, "gamma": vector, "beta": vector,
+            "y": matrix, "inverse": sums,
+        },
+        with_parameters, bind_normalize, tolerance=64,
+    )  # fmt: skip
+    yield Case(
+        "batch norm backward", by(*shape), dtype,
+        ("batch_norm_products", "batch_norm_parameter_gradients", "batch_norm_backward"),
+        {  # every number of dx depends on sums of all dy and x, so that these are read twice
+            "x, for the sums": matrix, "dy, for the sums": matrix, "mean": sums, "inverse": sums, "gamma": vector,
+            "dgamma": sums, "dbeta": sums, "x": matrix, "dy": matrix, "dx": matrix,
+        },
+        with_gradients, bind_backward, tolerance=64,
+    )  # fmt: skip
+
+
+def _softmax(shape: Matrix, dtype: str) -> Case:
+    def bind(x: Any) -> Call:
+        return lambda: softmax(x)
+
+    matrix = nbytes(shape, dtype)
+    return Case(
+        "softmax", by(*shape), dtype, ("softmax",), {"x": matrix, "y": matrix},
+        lambda: (centered(shape, dtype),), bind, tolerance=16,
+    )  # fmt: skip
+
+
+def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[Case]:
+    rows, classes = shape
+    wide = accumulator(dtype).name
+    matrix, one = nbytes(shape, dtype), nbytes((), wide)
+    of_labels = nbytes((rows,), "int32") if labels == "indices" else nbytes(shape, wide)
+
+    def inputs() -> tuple[Any, ...]:
+        if labels == "indices":
+            t = (random.bits(rows) % classes).astype("int32")
+        else:
+            t = random.uniform(shape, wide)
+            t /= t.sum(axis=1, keepdims=True)
+        return centered(shape, dtype), t, xp.ones((), wide)
+
+    def bind(x: Any, t: Any, scale: Any) -> Call:
+        return lambda: softmax_cross_entropy(x, t)
+
+    def bind_backward(x: Any, t: Any, scale: Any) -> Call:
+        y = softmax(x)
+        return lambda: softmax_cross_entropy_backward(y, t, scale)
+
+    yield Case(
+        f"cross-entropy of {labels}", by(*shape), dtype, (f"cross_entropy_of_{labels}", "mean_loss"),
+        {"x": matrix, "labels": of_labels, "y": matrix, "loss": one}, inputs, bind, tolerance=32,
+    )  # fmt: skip
+    yield Case(
+        f"cross-entropy of {labels} backward", by(*shape), dtype, (f"cross_entropy_backward_of_{labels}",),
+        {"y": matrix, "labels": of_labels, "scale": one, "dx": matrix}, inputs, bind_backward, tolerance=32,
+    )  # fmt: skip
+
+
+def _dropout(count: int) -> Case:
+    def bind() -> Call:
+        random.seed(0)  # masks come from the process's generator: every device starts alike
+        return lambda: dropout_mask((count,), 0.5)
+
+    return Case(
+        "dropout mask", str(count), "bool", ("dropout_mask",), {"mask": nbytes((count,), bool)}, lambda: (), bind
+    )
+
+
+def _relu(count: int, dtype: str) -> Case:
+    def bind(x: Any) -> Call:
+        return lambda: relu(x)
+
+    numbers = nbytes((count,), dtype)
+    return Case(
+        "relu", str(count), dtype, (), {"x": numbers, "y": numbers, "positive": nbytes((count,), bool)},
+        lambda: (centered((count,), dtype),), bind,
+    )  # fmt: skip
+
+
+def _masked(count: int, dtype: str) -> Case:
+    def bind(dy: Any, bits: Any) -> Call:
+        positive = bits % 2 == 0
+        return lambda: masked(dy, positive)
+
+    numbers = nbytes((count,), dtype)
+    return Case(
+        "relu backward", str(count), dtype, (), {"dy": numbers, "positive": nbytes((count,), bool), "dx": numbers},
+        lambda: (centered((count,), dtype), random.bits(count)), bind,
+    )  # fmt: skip
+
+
+def _update(kind: Any, count: int, dtype: str) -> Case:
+    def bind(parameter: Any, gradient: Any) -> Call:
+        optimizer = kind()
+
+        def update() -> Any:
+            optimizer.update({"W": parameter}, {"W": gradient})
+            return parameter
+
+        return update
+
+    numbers, wide = nbytes((count,), dtype), nbytes((count,), accumulator(dtype))
+    slots = [*kind.slots, *(["master"] if dtype == "float16" else [])]
+    return Case(
+        f"{kind.__name__} update", str(count), dtype, (),
+        {
+            "parameter, read": numbers, "gradient": numbers, "parameter, written": numbers,
+            **{f"{slot}, {how}": wide for slot in slots for how in ("read", "written")},
+        },
+        lambda: (centered((count,), dtype), centered((count,), dtype)), bind, tolerance=4,
+    )  # fmt: skip
