@@ -38,16 +38,23 @@ class _Blocks(click.ParamType):
 
 @click.command("kernels")
 @click.option("--only", metavar="PATTERN", default="*", help="Operations or kernels with this in their name; * is any.")
-@click.option("--block", "blocks", type=_Blocks(), default="64,128,256,512", show_default=True, help="Threads each.")
+@click.option(
+    "--block",
+    "blocks",
+    type=_Blocks(),
+    default="64,128,256,512",
+    show_default=True,
+    help="Threads in a block; the library's own 256 are always measured.",
+)
 @click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Samples of each.")
 @click.option("--tiny", is_flag=True, help="Tiny shapes: to see that it runs; the times say nothing.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
 def kernels(only: str, blocks: tuple[int, ...], repeats: int, tiny: bool, json_file: Path | None) -> None:
-    """Time every kernel on a GPU, each operation by itself, in blocks of several sizes.
+    """Time every kernel on a GPU, in blocks of several sizes.
 
-    The operation's values are compared with the CPU's first: a wrong one ends the run with exit code 1. Each sample has
-    other random inputs and an empty L2 cache. GB/s are the bytes that the operation cannot but read or write over the
-    time between two events of the GPU.
+    Kernels run as the operations that launch them, one by one. An operation's values are compared with the CPU's first:
+    a wrong one ends the run with exit code 1. Each sample has other random inputs than the one before, and an empty L2
+    cache. GB/s are the bytes that the operation cannot but read or write over the time between two events of the GPU.
     """
     with user_errors():
         check_folder(json_file)

@@ -55,14 +55,14 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
     matrix, vector = nbytes(shape, dtype), nbytes(shape[1:], dtype)
     sums = nbytes(shape[1:], accumulator(dtype))
 
-    def rows() -> tuple[Any, ...]:
-        return (centered(shape, dtype),)
+    def rows() -> tuple[Any, ...]:  # around 1/2: a mean of nearly 0 would be all rounding
+        return (random.uniform(shape, dtype),)
 
     def with_parameters() -> tuple[Any, ...]:
         return *rows(), centered(shape[1:], dtype), centered(shape[1:], dtype)
 
     def with_gradients() -> tuple[Any, ...]:
-        return *rows(), *rows(), centered(shape[1:], dtype)
+        return *rows(), centered(shape, dtype), centered(shape[1:], dtype)
 
     def bind_statistics(x: Any) -> Call:
         return lambda: batch_statistics(x)

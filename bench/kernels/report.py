@@ -26,8 +26,7 @@ def header(results: Results) -> str:
         f"{machine['processor']}, {machine['system']}, {versions}",
         f"a copy moves {copy['gbps']:,.0f} GB/s ({copy['bytes'] / 2**20:,.0f} MiB in {_time(copy)}): 100 % below",
     ]
-    own = results["settings"]["own_block"]
-    lines.append(f"blocks have {own} threads; at 64 and the like: µs in blocks of so many")
+    lines.append(f'blocks of {results["settings"]["own_block"]} threads; under "at 64": µs in blocks of 64')
     if results["settings"]["tiny"]:
         lines.append("tiny shapes: the values were checked, the times say nothing")
     return "\n".join(lines)
