@@ -181,9 +181,7 @@ def _scratch(out: Any, dtype: Any) -> Any:
 
 
 class _Tiling(NamedTuple):
-    """How the kernels cut (M, C): blocks, of ``block`` threads, have ``width`` columns by ``range_rows`` rows, or
-    ``narrow_width`` by all ranges.
-    """
+    """How the kernels cut (M, C): blocks have ``width`` columns by ``range_rows`` rows, or ``width`` by all ranges."""
 
     width: int
     range_rows: int
@@ -191,7 +189,6 @@ class _Tiling(NamedTuple):
     blocks: int
     narrow_width: int
     narrow_blocks: int
-    block: int
 
 
 _CHUNK = 8  # of batch_norm.cu
@@ -200,15 +197,14 @@ _MOST_BLOCKS = 1024  # fill the largest GPUs; more would only be more partial re
 
 def _tiling(rows: int, channels: int) -> _Tiling:
     """By shapes alone: results have the same bits on every GPU."""
-    block = block_size()
     width = min(1 << max(channels - 1, 0).bit_length(), 32)
     # The second stage reads little, and its lanes go over ranges: few columns a block make many lanes.
     narrow_width = min(width, 8)
     across, narrow_across = -(-channels // width), -(-channels // narrow_width)
-    ranges = max(min(-(-rows // (block // width * _CHUNK)), _MOST_BLOCKS // max(across, 1)), 1)
+    ranges = max(min(-(-rows // (block_size() // width * _CHUNK)), _MOST_BLOCKS // max(across, 1)), 1)
     range_rows = max(-(-rows // ranges), 1)
     ranges = max(-(-rows // range_rows), 1)
-    return _Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across, block)
+    return _Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across)
 
 
 def _device_statistics(x: Any) -> tuple[Any, Any]:
@@ -216,12 +212,12 @@ def _device_statistics(x: Any) -> tuple[Any, Any]:
     (rows, channels), tiling = x.shape, _tiling(*x.shape)
     means, squares = (library.empty((tiling.ranges, channels), dtype) for _ in range(2))
     mean, variance = (library.empty(channels, dtype) for _ in range(2))
-    width, range_rows, ranges, blocks, narrow_width, narrow_blocks, block = tiling
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = tiling
     x = library.ascontiguousarray(x)
-    _MOMENTS(blocks * block, x, means, squares, blocks, rows, channels, width, range_rows)
+    _MOMENTS(blocks * block_size(), x, means, squares, blocks, rows, channels, width, range_rows)
     last_rows = rows - (ranges - 1) * range_rows
     _STATISTICS(
-        narrow_blocks * block, means, squares, mean, variance, narrow_blocks, channels, narrow_width, ranges,
+        narrow_blocks * block_size(), means, squares, mean, variance, narrow_blocks, channels, narrow_width, ranges,
         range_rows, last_rows,
     )  # fmt: skip
     return mean, variance
@@ -234,7 +230,7 @@ def _device_normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, e
     mean, variance = (library.ascontiguousarray(vector, dtype) for vector in (mean, variance))
     x, gamma, beta = (library.ascontiguousarray(array, x.dtype) for array in (x, gamma, beta))
     _NORMALIZE(
-        tiling.blocks * tiling.block, x, mean, variance, gamma, beta, y, inverse, epsilon, tiling.blocks, rows,
+        tiling.blocks * block_size(), x, mean, variance, gamma, beta, y, inverse, epsilon, tiling.blocks, rows,
         channels, tiling.width, tiling.range_rows,
     )  # fmt: skip
     return y, inverse
@@ -246,7 +242,7 @@ def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tu
     dx = library.empty(x.shape, x.dtype)
     gamma = library.ascontiguousarray(gamma, x.dtype)
     _BACKWARD(
-        tiling.blocks * tiling.block, *arrays, gamma, dgamma, dbeta, dx, tiling.blocks, *x.shape, tiling.width,
+        tiling.blocks * block_size(), *arrays, gamma, dgamma, dbeta, dx, tiling.blocks, *x.shape, tiling.width,
         tiling.range_rows,
     )  # fmt: skip
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
@@ -254,14 +250,15 @@ def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tu
 
 def _device_parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any]:
     library, dtype, channels = array_module(x), accumulator(x.dtype), x.shape[1]
-    width, range_rows, ranges, blocks, narrow_width, narrow_blocks, block = _tiling(*x.shape)
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = _tiling(*x.shape)
     products, sums = (library.empty((ranges, channels), dtype) for _ in range(2))
     dgamma, dbeta = (library.empty(channels, dtype) for _ in range(2))
     dy, x, mean, inverse = _device_arrays(dy, x, mean, inverse)
-    _PRODUCTS(blocks * block, dy, x, mean, products, sums, blocks, *x.shape, width, range_rows)
+    _PRODUCTS(blocks * block_size(), dy, x, mean, products, sums, blocks, *x.shape, width, range_rows)
     _PARAMETER_GRADIENTS(
-        narrow_blocks * block, products, sums, inverse, dgamma, dbeta, narrow_blocks, channels, narrow_width, ranges
-    )
+        narrow_blocks * block_size(), products, sums, inverse, dgamma, dbeta, narrow_blocks, channels, narrow_width,
+        ranges,
+    )  # fmt: skip
     return dgamma, dbeta
 
 

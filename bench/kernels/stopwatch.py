@@ -54,11 +54,12 @@ class Stopwatch:
         self._seconds_of_a_write = max(xp.cuda.get_elapsed_time(start, end) / 4e3, 1e-6)
 
     def samples(self, calls: Sequence[Call], repeats: int) -> Samples:
-        """Times ``repeats`` calls one by one, the given ones in turn, after one that does not count."""
-        calls[0]()
+        """Times ``repeats`` calls one by one, the given ones in turn, after each was called once."""
+        for call in calls:
+            call()
         synchronize()
         begin = time.perf_counter()
-        calls[-1]()
+        calls[0]()
         host_seconds = time.perf_counter() - begin
         writes = min(max(math.ceil(2 * host_seconds / self._seconds_of_a_write), 1), _MOST_WRITES)
         microseconds, late = [], 0

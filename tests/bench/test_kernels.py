@@ -98,7 +98,7 @@ def test_the_cache_is_emptied_before_every_call_that_counts(monkeypatch):
         write = watch._write
         monkeypatch.setattr(watch, "_write", lambda value, times: done.append("write") or write(value, min(times, 1)))
         samples = watch.samples([lambda: done.append("first"), lambda: done.append("second")], 3)
-    assert done == ["first", "second", "write", "first", "write", "second", "write", "first"]
+    assert done == ["first", "second", "first", "write", "first", "write", "second", "write", "first"]
     assert len(samples.microseconds) == 3
 
 
