@@ -167,7 +167,7 @@ def _profile_with_tool(
     context: click.Context, compute: Compute, tool: str | None, report: Path, kernels: str | None, steps: int
 ) -> None:
     """Runs this very command again under Nsight, and prints what it exported."""
-    from training import nsight  # type: ignore[attr-defined]
+    from training import nsight
 
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
