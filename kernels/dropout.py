@@ -18,24 +18,24 @@ _MASK = Kernel("philox.cu", "dropout_mask")
 
 
 @profiling.operation
-def dropout_mask(shape: tuple[int, ...], ratio: float) -> Any:
+def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generator = random.default) -> Any:
     """Which elements stay: bool, ``shape``; False with probability ``ratio`` (to the nearest 2⁻³²).
 
-    Bits are drawn in memory order, which for 4-D (N, C, H, W) is (N, H, W, C).
+    Bits are drawn from ``generator`` in memory order, which for 4-D (N, C, H, W) is (N, H, W, C).
     """
-    keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1))
+    keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1), generator)
     if len(shape) == 4:
         n, c, h, w = shape
         return images(keep.reshape(n, h, w, c))
     return keep.reshape(shape)
 
 
-def _keep(count: int, threshold: int) -> Any:
+def _keep(count: int, threshold: int, generator: random.Generator) -> Any:
     """For each of ``count`` random words whether it is at least the threshold: bool (count,)."""
     library = array_module()
     if library is numpy:
-        return random.bits(count) >= threshold
+        return generator.bits(count) >= threshold
     blocks = library.empty(-(-count // 4), "uint32")  # a byte for each of a block's four words
-    halves = (half for number in random.reserve(count) for half in (number & 0xFFFFFFFF, number >> 32))
+    halves = (half for number in generator.reserve(count) for half in (number & 0xFFFFFFFF, number >> 32))
     _MASK(blocks.size, blocks, blocks.size, threshold, *halves)
     return blocks.view("bool")[:count]

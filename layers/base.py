@@ -220,12 +220,17 @@ class Layer:
             ValueError: ``dout`` has not the shape of the output.
             TypeError: ``dout`` has not its dtype, or lies on another device.
         """
-        name = type(self).__name__
         if self._kept is None:
-            raise RuntimeError(f"{name}.backward needs a forward before it")
+            raise RuntimeError(f"{type(self).__name__}.backward needs a forward before it")
+        self._check_gradient(dout, self._output)
+        return self._kept
+
+    def _check_gradient(self, dout: Any, output: tuple[Any, Any, type]) -> None:
+        """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see :meth:`saved_for_backward`."""
         if not hasattr(dout, "dtype"):
-            return self._kept
-        shape, dtype, kind = self._output
+            return
+        name = type(self).__name__
+        shape, dtype, kind = output
         if dout.shape != shape:
             raise ValueError(f"{name}.backward needs the gradient of an output {shape}, got {dout.shape}")
         if dtype is not None and dout.dtype != dtype:
@@ -235,7 +240,6 @@ class Layer:
                 f"{name}.backward: host and device arrays are mixed: the output was a {kind.__module__} array, the "
                 f"gradient is a {type(dout).__module__} array"
             )
-        return self._kept
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle has arrays of its own and nothing of a forward that it did not see.

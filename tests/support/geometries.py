@@ -50,25 +50,33 @@ def _pair(value):
     return value if isinstance(value, tuple) else (value, value)
 
 
+NUMBERS = st.one_of(st.integers(0, 3), st.tuples(*[st.integers(0, 3)] * 2))
+PADDINGS = st.one_of(NUMBERS, st.tuples(*[st.integers(0, 3)] * 4), st.sampled_from(["same", "valid"]))
+
+
 @st.composite
-def cases(draw, channels=None, ceil=False, dtypes=checks.DTYPES, layouts=checks.LAYOUTS, every_window_sees=False):
+def cases(
+    draw,
+    channels=None,
+    ceil=False,
+    dtypes=checks.DTYPES,
+    layouts=checks.LAYOUTS,
+    every_window_sees=False,
+    dilations=(1, 1, 2, 3),
+    paddings=PADDINGS,
+):
     """Geometries in which at least one window fits.
 
     Args:
+        dilations: steps between taps.
+        paddings: strategy for the padding.
         channels: strategy for C.
         ceil: whether ``rounding="ceil"`` is among them.
         every_window_sees: only those where each window holds at least one pixel, as pooling needs.
 
     """
-    kernel, stride, dilation = draw(_sizes(1, 2, 3, 4)), draw(_sizes(1, 1, 2, 3, 4)), draw(_sizes(1, 1, 2, 3))
-    padding = draw(
-        st.one_of(
-            st.integers(0, 3),
-            st.tuples(*[st.integers(0, 3)] * 2),
-            st.tuples(*[st.integers(0, 3)] * 4),
-            st.sampled_from(["same", "valid"]),
-        )
-    )
+    kernel, stride, dilation = draw(_sizes(1, 2, 3, 4)), draw(_sizes(1, 1, 2, 3, 4)), draw(_sizes(*dilations))
+    padding = draw(paddings)
     rounding = draw(st.sampled_from(["floor", "ceil"])) if ceil else "floor"
     image, pads = [], []
     for axis in (0, 1):
