@@ -77,3 +77,13 @@ def test_wide_indices_and_a_small_grid_change_no_bit(monkeypatch, name, value):
         monkeypatch.setattr(launch, name, value)
         for one, two in zip(expected, results(), strict=True):
             assert_same(two, one)
+
+
+def test_a_generator_of_ones_own(device):
+    """It is drawn from in place of the process's, which stays where it is."""
+    random.seed(5)
+    expected = asnumpy(dropout_mask((3, 4), 0.3))
+    state, own = random.default.state, random.Generator(5)
+    assert_same(dropout_mask((3, 4), 0.3, own), expected, "bool")
+    assert random.default.state == state
+    assert own.state["position"] == 3
