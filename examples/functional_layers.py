@@ -1,0 +1,176 @@
+"""A two-layer convolutional network written wholly with functional layers, as university courses set it: each layer a
+pair ``out, cache = …_forward(…)`` and ``…_backward(dout, cache)``, parameters and gradients in dictionaries.
+
+First the outputs that courses give for the checks of their first functions, then the network's gradients against
+numerical ones, then training on a few hundred digits.
+
+    python -m examples.functional_layers
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import numpy as np
+
+from backend import asarray, asnumpy, random, xp
+from layers import functional, numerical_gradient
+from training.cli.common import choose_compute, device_option
+from training.data import load_mnist
+
+Arrays = dict[str, Any]
+
+CONV = {"stride": 1, "pad": (5 - 1) / 2}
+POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
+
+TEXT_CONV = ((-0.08759809, -0.10987781), (-0.18387192, -0.2109216))
+TEXT_AFFINE = ((1.49834967, 1.70660132, 1.91485297), (3.25553199, 3.5141327, 3.77273342))
+TEXT_LOSS = math.log(10)
+"""Of ten equal scores."""
+
+
+def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """The first checks of the courses, over numbers at equal steps: (what, ours, the text's)."""
+    x, w, b = _steps((2, 3, 4, 4), -0.1, 0.5), _steps((3, 3, 4, 4), -0.2, 0.3), _steps((3,), -0.1, 0.2)
+    conv, _ = functional.conv_forward(x, w, b, {"stride": 2, "pad": 1})
+    x, w, b = _steps((2, 4, 5, 6), -0.1, 0.5), _steps((120, 3), -0.2, 0.3), _steps((3,), -0.3, 0.1)
+    affine, _ = functional.affine_forward(x, w, b)
+    loss, _ = functional.softmax_loss(xp.zeros((5, 10)), xp.arange(5))
+    return [
+        ("conv_forward, first image and filter", asnumpy(conv)[0, 0], np.array(TEXT_CONV)),
+        ("affine_forward", asnumpy(affine), np.array(TEXT_AFFINE)),
+        ("softmax_loss of equal scores", asnumpy(loss), np.array(TEXT_LOSS)),
+    ]
+
+
+def _steps(shape: tuple[int, ...], first: float, last: float) -> Any:
+    return asarray(np.linspace(first, last, math.prod(shape)).reshape(shape))
+
+
+def fresh(
+    filters: int, image: tuple[int, int, int], classes: int, weight_scale: float = 0.001, dtype: str = "float32"
+) -> Arrays:
+    """The parameters of a network for images (C, H, W); see :func:`scores`.
+
+    Small ``weight_scale`` makes equal scores at first: the first loss is then the logarithm of the classes.
+    """
+    c, h, w = image
+    inputs = filters * (h // 2) * (w // 2)
+    return {
+        "gamma": xp.ones(c, dtype),
+        "beta": xp.zeros(c, dtype),
+        "w1": random.normal((filters, c, 5, 5), math.sqrt(2 / (c * 25)), dtype),
+        "b1": xp.zeros(filters, dtype),
+        "w2": random.normal((inputs, classes), weight_scale, dtype),
+        "b2": xp.zeros(classes, dtype),
+    }
+
+
+def scores(params: Arrays, x: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, list[Any]]:
+    """batch norm - conv - relu - 2x2 max pool - dropout - affine: scores (N, classes), and the caches."""
+    caches: list[Any] = [None] * 6
+    out, caches[0] = functional.spatial_batchnorm_forward(x, params["gamma"], params["beta"], bn_param)
+    out, caches[1] = functional.conv_forward(out, params["w1"], params["b1"], CONV)
+    out, caches[2] = functional.relu_forward(out)
+    out, caches[3] = functional.max_pool_forward(out, POOL)
+    out, caches[4] = functional.dropout_forward(out, dropout_param)
+    out, caches[5] = functional.affine_forward(out, params["w2"], params["b2"])
+    return out, caches
+
+
+def loss_and_gradients(params: Arrays, x: Any, y: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, Arrays]:
+    """The mean loss of a batch, and its gradients by the parameters' names; ``"x"`` is that of the images."""
+    out, caches = scores(params, x, bn_param, dropout_param)
+    loss, dout = functional.softmax_loss(out, y)
+    grads: Arrays = {}
+    dout, grads["w2"], grads["b2"] = functional.affine_backward(dout, caches[5])
+    dout = functional.dropout_backward(dout, caches[4])
+    dout = functional.max_pool_backward(dout, caches[3])
+    dout = functional.relu_backward(dout, caches[2])
+    dout, grads["w1"], grads["b1"] = functional.conv_backward(dout, caches[1])
+    grads["x"], grads["gamma"], grads["beta"] = functional.spatial_batchnorm_backward(dout, caches[0])
+    return loss, grads
+
+
+def gradient_errors() -> dict[str, float]:
+    """By name, the largest difference between gradient and numerical gradient, over the largest gradient.
+
+    Of a small network with its images in float64; dropout's seed holds its mask still.
+    """
+    random.seed(0)
+    params = fresh(filters=2, image=(1, 6, 6), classes=3, weight_scale=0.5, dtype="float64")
+    x, y = random.normal((3, 1, 6, 6), dtype="float64"), xp.asarray([2, 0, 1])
+    dropout_param = {"mode": "train", "p": 0.8, "seed": 1}
+
+    def loss(_: Any) -> Any:
+        out, _ = scores(params, x, {"mode": "train"}, dropout_param)
+        return functional.softmax_loss(out, y)[0]
+
+    _, grads = loss_and_gradients(params, x, y, {"mode": "train"}, dropout_param)
+    errors = {}
+    for name, array in {**params, "x": x}.items():
+        numerical = numerical_gradient(loss, array)
+        errors[name] = float(abs(grads[name] - numerical).max() / abs(numerical).max())
+    return errors
+
+
+def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 16) -> Iterator[tuple[float, ...]]:
+    """Plain gradient descent, batches of 50, rate 0.03; yields (mean loss, training accuracy, test accuracy)."""
+    random.seed(0)
+    params = fresh(filters, x.shape[1:], classes=10)
+    bn_param, dropout_param = {"mode": "train"}, {"mode": "train", "p": 0.5}
+    for _ in range(epochs):
+        losses = []
+        order = random.permutation(len(x))
+        for first in range(0, len(x), 50):
+            batch = asarray(order[first : first + 50])
+            loss, grads = loss_and_gradients(params, x[batch], y[batch], bn_param, dropout_param)
+            losses.append(loss)  # on the device: no step waits for it
+            for name, array in params.items():
+                array -= 0.03 * grads[name]
+        yield (
+            float(xp.stack(losses).mean()),
+            *(accuracy(params, bn_param, *data) for data in ((x, y), (test_x, test_y))),
+        )
+
+
+def accuracy(params: Arrays, bn_param: dict, x: Any, y: Any) -> float:
+    """The share of images that get their own class."""
+    out, _ = scores(params, x, {**bn_param, "mode": "test"}, {"mode": "test", "p": 1})
+    return float((out.argmax(axis=1) == y).mean())
+
+
+def digits(count: int) -> tuple[Any, Any, Any, Any]:
+    """The first ``count`` training digits that come with the package, and all its test digits."""
+    (x, y), (test_x, test_y) = load_mnist(flatten=False, dataset="mnist10k")
+    return x[:count], y[:count], test_x, test_y
+
+
+@click.command()
+@device_option
+@click.option("--digits", "count", type=click.IntRange(1, 10000), default=800, show_default=True, help="To train on.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True)
+def main(device: str, count: int, epochs: int) -> None:
+    """Check the functional layers as courses do, then train a network that is made of them."""
+    choose_compute(device, None)
+    click.echo(f"{'':38}{'ours':>36}{'text':>36}")
+    for name, ours, text in course_checks():
+        for row, (one, other) in enumerate(zip(np.atleast_2d(ours), np.atleast_2d(text), strict=True)):
+            click.echo(f"{'' if row else name:38}{_shown(one):>36}{_shown(other):>36}")
+    click.echo("\n|gradient - numerical gradient|, largest over largest gradient")
+    for name, error in gradient_errors().items():
+        click.echo(f"  {name:6}{error:.1e}")
+    click.echo(f"\n{count} digits: epoch   loss  training    test")
+    for epoch, row in enumerate(train(*digits(count), epochs), 1):
+        click.echo("{:17}{:8.4f}{:9.2%}{:9.2%}".format(epoch, *row))
+
+
+def _shown(row: np.ndarray) -> str:
+    return " ".join(f"{value:.8f}" for value in row)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m examples.functional_layers")
