@@ -164,6 +164,22 @@ def test_in_a_row(device):
     assert set(network.grads) == {"Conv2D1.W", "Conv2D1.b"}
 
 
+def test_bound_to_a_models_buffers(device):
+    """Parameters live in the buffers that they were given, and gradients are written there: summed, not added up."""
+    layer, free, x = conv(), conv(), whole((2, 5, 4, 2))
+    buffers = {name: (xp.empty_like(array), xp.empty_like(array)) for name, array in layer.params.items()}
+    for name, pair in buffers.items():
+        layer.bind(name, *pair)
+    for _ in range(2):
+        for each in (layer, free):
+            each.backward([2 * y for y in each.forward([x, x[:1]])])
+    for name, (value, gradient) in buffers.items():
+        assert layer.params[name] is value
+        assert layer.grads[name] is gradient
+        assert_same(value, free.params[name])
+        assert_same(gradient, free.grads[name])
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------
 
 
