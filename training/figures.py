@@ -29,7 +29,7 @@ def learning_curves(history: Sequence[EpochResult]) -> Figure:
     """Loss and accuracy over the epochs, in training and on the test data; the best epoch is marked."""
     epochs = [result.epoch for result in history]
     best = max(history, key=lambda result: result.test_accuracy)
-    figure = _figure(10, 4.2)
+    figure = blank(10, 4.2)
     left, right = figure.subplots(1, 2)
     _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history])
     left.set_ylabel("cross-entropy loss")
@@ -54,7 +54,7 @@ def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure
     matrix = predictions.confusion()
     samples = matrix.sum(axis=1)
     shares = matrix / numpy.maximum(samples, 1)[:, None]
-    figure = _figure(8.2, 7.4)
+    figure = blank(8.2, 7.4)
     axes = figure.subplots()
     # A steep start: a class mistaken in one case of a hundred is to be seen.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.35, 0, 1))
@@ -91,7 +91,7 @@ def worst_mistakes(
     """
     worst = predictions.worst_mistakes(rows * columns)
     rows = max(1, math.ceil(len(worst) / columns))
-    figure = _figure(1.45 * columns, 1.8 * rows + 0.5)
+    figure = blank(1.45 * columns, 1.8 * rows + 0.5)
     wrong = len(predictions.labels) - predictions.correct
     if not len(worst):
         figure.text(0.5, 0.5, f"all {len(predictions.labels):,} right", ha="center", va="center", fontsize=14)
@@ -121,7 +121,7 @@ def filters(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> Figure:
     columns = min(_columns(len(tiles)), len(tiles))
     rows = math.ceil(len(tiles) / columns)
     limit = float(numpy.abs(tiles).max()) or 1.0
-    figure = _figure(9, max(9 * 0.88 * rows / columns + 0.6, 2))
+    figure = blank(9, max(9 * 0.88 * rows / columns + 0.6, 2))
     axes = figure.subplots()
     height, width = tiles.shape[1:]
     zoom = math.ceil(24 / height)  # a gap of one weight would be wide beside a 3x3 filter
@@ -159,7 +159,8 @@ def _columns(count: int) -> int:
     return min(range(math.ceil(0.75 * wide), math.ceil(1.5 * wide) + 1), key=lambda n: (-count % n, abs(n - wide)))
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """A figure with nothing on it yet, its size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")

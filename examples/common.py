@@ -1,0 +1,121 @@
+"""What the book's programs share: options, digits, mini-batches, epochs, and where a plot goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backend import asarray, asnumpy, random, xp
+from training import figures
+from training.cli.common import choose_compute, user_errors
+from training.data import load_mnist
+
+if TYPE_CHECKING:
+    import numpy
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from training.network import Network
+
+Data = tuple[Any, Any]
+"""Images and labels, arrays of one device."""
+
+option = partial(click.option, show_default=True)
+count = click.IntRange(min=1)
+
+
+def out_option(name: str) -> Callable:
+    """The option ``--out``: the plot's file, in a folder that git ignores unless told otherwise."""
+    default = Path("runs", "examples", f"{name}.png")
+    return option("--out", type=click.Path(path_type=Path, dir_okay=False), default=default, help="The plot, a PNG.")
+
+
+def prepare(device: str, out: Path | None = None) -> None:
+    """Makes ``device`` the active one and the folder for the plot ``out``: what can fail should, before the work.
+
+    Raises:
+        UserError: there is no such device, or the folder cannot be made.
+    """
+    choose_compute(device, None)
+    if out is not None:
+        with user_errors():
+            out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def load_digits(dataset: str = "mnist10k", data_dir: Path | None = None, flatten: bool = True) -> tuple[Data, Data]:
+    """Training and test digits as the book's programs take them, on the active device; see :func:`load_mnist`.
+
+    Raises:
+        UserError: the data set is not to be had.
+    """
+    with user_errors():
+        return load_mnist(flatten=flatten, data_dir=data_dir, dataset=dataset)
+
+
+def mini_batches(samples: int, batch_size: int, steps: int | None = None, replace: bool = True) -> Any:
+    """Indices of the samples of each mini-batch: int64 (steps, batch_size), the same on every device.
+
+    Args:
+        steps: with replacement any number; by default those of an epoch, samples // batch_size.
+        replace: True draws each index from all samples, as the book does; False deals out one shuffled epoch.
+    """
+    if replace:
+        drawn = random.uniform((steps or samples // batch_size, batch_size), "float64")
+        return (drawn * samples).astype("int64")
+    steps = samples // batch_size
+    return asarray(random.permutation(samples)[: steps * batch_size].reshape(steps, batch_size))
+
+
+def train_steps(network: Network, optimizer: Any, data: Data, batches: Iterable[Any]) -> numpy.ndarray:
+    """One training step for each row of indices; returns the loss of each, (steps,), on the host."""
+    x, t = data
+    losses = []
+    for batch in batches:
+        losses.append(network.step_gradients(x[batch], t[batch]))  # stays on the device: no step waits for it
+        optimizer.update(network.params, network.grads)
+    return asnumpy(xp.stack(losses))
+
+
+def train_epochs(
+    network: Network,
+    optimizer: Any,
+    data: Data,
+    measured: Sequence[Data],
+    epochs: int,
+    batch_size: int = 100,
+    replace: bool = True,
+) -> Iterator[list[float]]:
+    """Trains, and yields the accuracy on each of the ``measured`` data: at the start, then after each epoch."""
+    yield [network.accuracy(*each) for each in measured]
+    for _ in range(epochs):
+        train_steps(network, optimizer, data, mini_batches(len(data[0]), batch_size, replace=replace))
+        yield [network.accuracy(*each) for each in measured]
+
+
+def gradient_differences(network: Network, x: Any, t: Any) -> dict[str, float]:
+    """By parameter, the mean of |backpropagated - numerical gradient| of the loss."""
+    backward, numerical = network.gradient(x, t), network.numerical_gradient(x, t)
+    return {name: float(abs(backward[name] - numerical[name]).mean()) for name in backward}
+
+
+def tidy(axes: Axes, x_label: str, y_label: str) -> None:
+    """Labels the axes, with a quiet grid and no frame."""
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save_plot(figure: Figure, out: Path) -> None:
+    """Writes a plot and says where.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with user_errors():
+        figures.save(figure, out)
+    click.echo(f"plot: {out}")
