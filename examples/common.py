@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy
 
 from backend import asarray, asnumpy, random, xp
 from training import figures
@@ -15,7 +16,6 @@ from training.cli.common import choose_compute, user_errors
 from training.data import load_mnist
 
 if TYPE_CHECKING:
-    import numpy
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -96,10 +96,17 @@ def train_epochs(
         yield [network.accuracy(*each) for each in measured]
 
 
-def gradient_differences(network: Network, x: Any, t: Any) -> dict[str, float]:
-    """By parameter, the mean of |backpropagated - numerical gradient| of the loss."""
+def both_gradients(network: Network, x: Any, t: Any) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
+    """By parameter, the gradient of the loss by backpropagation and by central differences, on the host."""
     backward, numerical = network.gradient(x, t), network.numerical_gradient(x, t)
-    return {name: float(abs(backward[name] - numerical[name]).mean()) for name in backward}
+    return {name: (asnumpy(backward[name]), asnumpy(numerical[name])) for name in backward}
+
+
+def smooth(values: numpy.ndarray, window: int = 11) -> numpy.ndarray:
+    """A running mean of the same length, weighted by a Kaiser window of β = 2; mirrored at both ends."""
+    weights = numpy.kaiser(window, 2)
+    padded = numpy.pad(values, window // 2, mode="reflect")
+    return numpy.convolve(padded, weights / weights.sum(), mode="valid")
 
 
 def tidy(axes: Axes, x_label: str, y_label: str) -> None:
@@ -108,6 +115,18 @@ def tidy(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def loss_curves(losses: dict[str, numpy.ndarray], top: float) -> Figure:
+    """The losses of several trainings by name, smoothed over eleven steps, in one plot that ends at ``top``."""
+    figure = figures.blank(7.5, 4.5)
+    axes = figure.subplots()
+    for name, values in losses.items():
+        axes.plot(smooth(values), label=name, linewidth=1)
+    axes.set_ylim(0, top)
+    tidy(axes, "step", "cross-entropy loss (smoothed)")
+    axes.legend(frameon=False)
+    return figure
 
 
 def save_plot(figure: Figure, out: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from backend import random
-from examples.common import Data, count, gradient_differences, load_digits, option, prepare, train_epochs
+from examples.common import Data, both_gradients, count, load_digits, option, prepare, train_epochs
 from training.cli.common import data_dir_option, device_option
 from training.models import TwoLayerNet
 from training.optimizers import SGD
@@ -48,7 +48,8 @@ def differences(train: Data, hidden_size: int = 50) -> dict[str, float]:
     x, t = train
     random.seed(0)
     network = TwoLayerNet(784, hidden_size, 10, weight_init_std=0.01, dtype="float64")
-    return gradient_differences(network, x[:3].astype("float64"), t[:3])
+    gradients = both_gradients(network, x[:3].astype("float64"), t[:3])
+    return {name: float(abs(backward - numerical).mean()) for name, (backward, numerical) in gradients.items()}
 
 
 def accuracies(train: Data, test: Data, epochs: int = 16, replace: bool = True) -> Iterator[list[float]]:
