@@ -12,7 +12,7 @@ digits of the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from training.optimizers import Adam
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MODELS: dict[str, type[Network]] = {"SimpleConvNet": SimpleConvNet, "DeepConvNet": DeepConvNet}
+MODELS: dict[str, Callable[[], Network]] = {"SimpleConvNet": SimpleConvNet, "DeepConvNet": DeepConvNet}
 EPOCHS = {"SimpleConvNet": 10, "DeepConvNet": 3}
 MEASURED = 1000
 """How many training images the accuracy of an epoch is measured on, as in the text."""
@@ -82,7 +82,7 @@ def main(model: str, dataset: str, data_dir: Path | None, epochs: int | None, ou
     network = MODELS[model]()
     before = asnumpy(network.params["W1"]).copy()
     click.echo("epoch   training    test")
-    rows = []
+    rows: list[list[float]] = []
     for row in train(network, data, test, epochs or EPOCHS[model]):
         click.echo("{:5}   {:8.4f}{:8.4f}".format(len(rows), *row))
         rows.append(row)

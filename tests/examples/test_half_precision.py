@@ -38,13 +38,13 @@ def test_accuracy_stays(tmp_path):
 @pytest.mark.data
 def test_the_book_s_trained_network_keeps_its_accuracy(data_dir):
     _, (x, t) = load_digits("mnist", data_dir, flatten=False)
-    x, t = x[:3000], t[:3000]
+    x, t = x[:2000], t[:2000]
     network = DeepConvNet()
     network.load_params(data_dir / "book" / "deep_convnet.npz")
     single, half = infer(network, x, "float32"), infer(network, x, "float16")
     check_agreement(single, half)
-    assert single.accuracy(t) > 0.96
-    assert half.accuracy(t) == pytest.approx(single.accuracy(t), abs=0.001)  # 3 of 3,000
+    assert single.accuracy(t) > 0.95
+    assert half.accuracy(t) == pytest.approx(single.accuracy(t), abs=0.001)  # 2 of 2,000
 
 
 def test_margin_is_the_highest_score_less_the_second():

@@ -1,6 +1,7 @@
 """First weights: He's learn fastest, those of 0.01 not at all."""
 
-from example_checks import check_plot, check_png, output_of, some_digits
+import pytest
+from example_checks import check_plot, check_png, error_of, output_of, some_digits
 
 from examples.common import loss_curves
 from examples.weight_init import losses, main
@@ -20,3 +21,10 @@ def test_command(tmp_path):
     out = output_of(main, "--steps", 12, "--out", tmp_path / "a.png")
     assert all(name in out for name in ("std 0.01", "Xavier", "He"))
     check_png(tmp_path / "a.png")
+
+
+def test_what_cannot_be_done_is_said_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.weight_init.losses", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'}: " in error_of(main, "--out", tmp_path / "file" / "a.png")
+    assert "'abacus'" in error_of(main, "--device", "abacus")
