@@ -12,7 +12,7 @@ real size can be asked whether its gradient is right along random directions: so
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy
@@ -27,11 +27,9 @@ from training.models import DeepConvNet, SimpleConvNet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Gradients = dict[str, tuple[numpy.ndarray, numpy.ndarray]]
 
-
-def gradients(filters: int = 10, hidden_size: int = 10, size: int = 10) -> Gradients:
-    """By parameter, (backpropagated, numerical) gradient in float64 for one random image of size×size."""
+def problem(filters: int = 10, hidden_size: int = 10, size: int = 10) -> tuple[SimpleConvNet, Any, Any]:
+    """A small network in float64, a random image (1, 1, size, size), and its label."""
     random.seed(0)
     network = SimpleConvNet(
         (1, size, size),
@@ -40,7 +38,7 @@ def gradients(filters: int = 10, hidden_size: int = 10, size: int = 10) -> Gradi
         weight_init_std=0.01,
         dtype="float64",
     )
-    return both_gradients(network, random.uniform((1, 1, size, size), "float64"), asarray(numpy.array([1])))
+    return network, random.uniform((1, 1, size, size), "float64"), asarray(numpy.array([1]))
 
 
 def directions(images: int = 2) -> list[GradientError]:
@@ -55,8 +53,8 @@ def directions(images: int = 2) -> list[GradientError]:
     return gradient_check(network, x, asarray(numpy.arange(images)))
 
 
-def plot(found: Gradients) -> Figure:
-    """How far the two gradients lie apart, over the gradient's own size."""
+def plot(found: dict[str, tuple[numpy.ndarray, numpy.ndarray]]) -> Figure:
+    """How far the backpropagated and the numerical gradient of each parameter lie apart, over its size."""
     figure = blank(7.5, 5)
     axes = figure.subplots()
     for name, (backward, numerical) in found.items():
@@ -74,7 +72,7 @@ def plot(found: Gradients) -> Figure:
 def main(out: Path, device: str) -> None:
     """Check the gradients of two convnets against difference quotients."""
     prepare(device, out)
-    found = gradients()
+    found = both_gradients(*problem())
     click.echo("SimpleConvNet, element by element: |backpropagated - numerical gradient|")
     click.echo("          mean   median   over 1e-8")
     for name, (backward, numerical) in found.items():
