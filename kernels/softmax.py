@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling
+from backend import array_module, profiling, workspace
 from kernels.gemm import accumulator
 from kernels.launch import Kernel, block_size
 from kernels.masking import apply_mask
@@ -32,7 +32,7 @@ def softmax(x: Any) -> Any:
         return y
     if not x.size:
         return x.copy()
-    _, y, _ = _shares(x.reshape(-1, x.shape[-1]))
+    y, _ = _shares(_shifted(x.reshape(-1, x.shape[-1])))
     return y.astype(x.dtype, order="C", copy=False).reshape(x.shape)
 
 
@@ -62,27 +62,38 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         raise ValueError(f"scores of {x.shape} have no classes")
     if library is not numpy:
         return _on_device(x, t)
-    shifted, y, total = _shares(x)
-    log_total = numpy.log(total)[:, 0]
     if t.ndim == 1:
         _check_classes(t, x.shape[1])
-        loss = numpy.add.reduce(log_total - _pick(shifted, t, numpy)) / len(x)
+    shifted = _shifted(x)
+    # What the labels pick is taken before the exponentials overwrite it.
+    picked = _pick(shifted, t, numpy) if t.ndim == 1 else shifted.copy()
+    y, total = _shares(shifted)
+    log_total = numpy.log(total)
+    if t.ndim == 1:
+        loss = numpy.add.reduce(log_total[:, 0] - picked) / len(x)
     else:
-        cost = log_total[:, None] - shifted
+        cost = log_total - picked
         apply_mask(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
         loss = (cost * t).sum(dtype=dtype) / len(x)
     return loss, y.astype(x.dtype, order="C", copy=False)
 
 
-def _shares(x: Any) -> tuple[Any, Any, Any]:
-    """On a CPU, of scores (N, classes): x less its row's maximum, softmax(x), its row's sum of exponentials (N, 1)."""
-    # Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
+def _shifted(x: Any) -> Any:
+    """On a CPU, scores (N, classes) less their row's maximum, a new array in the dtype of sums.
+
+    Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
+    """
     wide = x.astype(accumulator(x.dtype), order="F" if x.shape[1] <= _SHORT else "K", copy=False)
-    shifted = wide - numpy.maximum.reduce(wide, axis=1, keepdims=True)
-    y = numpy.exp(shifted)
+    out = wide if wide is not x else workspace.empty(x.shape, x.dtype)
+    return numpy.subtract(wide, numpy.maximum.reduce(wide, axis=1, keepdims=True), out=out)
+
+
+def _shares(shifted: Any) -> tuple[Any, Any]:
+    """softmax of what :func:`_shifted` returned, in its place, and the sums of the exponentials (N, 1)."""
+    y = numpy.exp(shifted, out=shifted)
     total = numpy.add.reduce(y, axis=1, keepdims=True)
     y /= total
-    return shifted, y, total
+    return y, total
 
 
 @profiling.operation
@@ -100,14 +111,18 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
         return _backward_on_device(y, t, scale)
     if t.ndim == 1:
         _check_classes(t, y.shape[1])
-        dx = y.copy()
-        dx[library.arange(len(y)), t] -= 1
+    samples = max(len(y), 1)
+    factor = scale / samples if isinstance(scale, (int, float)) else scale.astype(y.dtype) / samples
+    dx = workspace.empty(y.shape, y.dtype)
+    if t.ndim == 1:
+        numpy.multiply(y, factor, out=dx)
+        labels = numpy.arange(len(y)), t
+        dx[labels] = (y[labels] - 1) * factor
     elif y.size:
         # a distribution that sums to s has the gradient s·y - t
-        dx = (y * t.sum(axis=1, keepdims=True, dtype=y.dtype) - t).astype(y.dtype, copy=False)
-    else:
-        dx = y.copy()
-    dx *= (scale / max(len(y), 1)) if isinstance(scale, (int, float)) else scale.astype(y.dtype) / max(len(y), 1)
+        numpy.multiply(y, t.sum(axis=1, keepdims=True, dtype=y.dtype), out=dx)
+        dx -= t
+        dx *= factor
     return dx
 
 
