@@ -180,7 +180,7 @@ def _scratch(out: Any, dtype: Any) -> Any:
     return out if out.dtype == dtype else workspace.empty(out.shape, dtype)
 
 
-class _Tiling(NamedTuple):
+class Tiling(NamedTuple):
     """How the kernels cut (M, C): blocks have ``width`` columns by ``range_rows`` rows, or ``width`` by all ranges."""
 
     width: int
@@ -195,7 +195,7 @@ _CHUNK = 8  # of batch_norm.cu
 _MOST_BLOCKS = 1024  # fill the largest GPUs; more would only be more partial results
 
 
-def _tiling(rows: int, channels: int) -> _Tiling:
+def tiling_of(rows: int, channels: int) -> Tiling:
     """By shapes alone: results have the same bits on every GPU."""
     width = min(1 << max(channels - 1, 0).bit_length(), 32)
     # The second stage reads little, and its lanes go over ranges: few columns a block make many lanes.
@@ -204,12 +204,12 @@ def _tiling(rows: int, channels: int) -> _Tiling:
     ranges = max(min(-(-rows // (block_size() // width * _CHUNK)), _MOST_BLOCKS // max(across, 1)), 1)
     range_rows = max(-(-rows // ranges), 1)
     ranges = max(-(-rows // range_rows), 1)
-    return _Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across)
+    return Tiling(width, range_rows, ranges, across * ranges, narrow_width, narrow_across)
 
 
 def _device_statistics(x: Any) -> tuple[Any, Any]:
     library, dtype = array_module(x), accumulator(x.dtype)
-    (rows, channels), tiling = x.shape, _tiling(*x.shape)
+    (rows, channels), tiling = x.shape, tiling_of(*x.shape)
     means, squares = (library.empty((tiling.ranges, channels), dtype) for _ in range(2))
     mean, variance = (library.empty(channels, dtype) for _ in range(2))
     width, range_rows, ranges, blocks, narrow_width, narrow_blocks = tiling
@@ -225,7 +225,7 @@ def _device_statistics(x: Any) -> tuple[Any, Any]:
 
 def _device_normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any]:
     library, dtype = array_module(x), accumulator(x.dtype)
-    (rows, channels), tiling = x.shape, _tiling(*x.shape)
+    (rows, channels), tiling = x.shape, tiling_of(*x.shape)
     y, inverse = library.empty(x.shape, x.dtype), library.empty(channels, dtype)
     mean, variance = (library.ascontiguousarray(vector, dtype) for vector in (mean, variance))
     x, gamma, beta = (library.ascontiguousarray(array, x.dtype) for array in (x, gamma, beta))
@@ -237,7 +237,7 @@ def _device_normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, e
 
 
 def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    library, tiling, arrays = array_module(x), _tiling(*x.shape), _device_arrays(dy, x, mean, inverse)
+    library, tiling, arrays = array_module(x), tiling_of(*x.shape), _device_arrays(dy, x, mean, inverse)
     dgamma, dbeta = _device_parameter_gradients(*arrays)
     dx = library.empty(x.shape, x.dtype)
     gamma = library.ascontiguousarray(gamma, x.dtype)
@@ -250,7 +250,7 @@ def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tu
 
 def _device_parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any]:
     library, dtype, channels = array_module(x), accumulator(x.dtype), x.shape[1]
-    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = _tiling(*x.shape)
+    width, range_rows, ranges, blocks, narrow_width, narrow_blocks = tiling_of(*x.shape)
     products, sums = (library.empty((ranges, channels), dtype) for _ in range(2))
     dgamma, dbeta = (library.empty(channels, dtype) for _ in range(2))
     dy, x, mean, inverse = _device_arrays(dy, x, mean, inverse)

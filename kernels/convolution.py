@@ -108,13 +108,20 @@ def convolution_backward_input(
         result = workspace.empty((*_nhw(input_shape), input_shape[1]), dy.dtype)
         depthwise.backward_input(storage(dy), weight, result, window)
         return images(result)
-    top, bottom, left, right = window.covering_pads(input_shape[2:])
-    eh, ew = window.extent
-    flipped_pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
-    if window.stride == (1, 1) and min(flipped_pads) >= 0:
-        mirrored = Window(window.kernel, 1, flipped_pads, window.dilation)
-        return convolution(dy, flipped(weight, groups), None, mirrored, groups)
+    turned_round = mirrored(window, input_shape[2:])
+    if turned_round is not None:
+        return convolution(dy, flipped(weight, groups), None, turned_round, groups)
     return _by_col2im(dy, weight, input_shape, window, groups)
+
+
+def mirrored(window: Window, image: Any) -> Window | None:
+    """The window of the convolution that is the input gradient of one with ``window`` over images (H, W), where there
+    is such: at stride 1, unless the padding reaches beyond the window.
+    """
+    top, bottom, left, right = window.covering_pads(image)
+    eh, ew = window.extent
+    pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
+    return Window(window.kernel, 1, pads, window.dilation) if window.stride == (1, 1) and min(pads) >= 0 else None
 
 
 @profiling.operation

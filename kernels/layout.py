@@ -51,12 +51,13 @@ def folded(matrix: Any) -> tuple[Any, int]:
 
     An operation with one row of only a few channels would spend its time between the rows.
     """
-    fold = _fold(*matrix.shape)
+    fold = fold_of(*matrix.shape)
     return matrix.reshape(len(matrix) // fold, fold * matrix.shape[1]), fold
 
 
 @functools.lru_cache(maxsize=1024)
-def _fold(rows: int, columns: int) -> int:
+def fold_of(rows: int, columns: int) -> int:
+    """How many rows of a matrix :func:`folded` makes one."""
     most = max(min(rows, 2048 // max(columns, 1)), 1)
     return next(fold for fold in range(most, 0, -1) if rows % fold == 0)
 

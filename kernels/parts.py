@@ -61,11 +61,20 @@ def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool 
     cap = COLUMN_BYTES[library.__name__]
     if elementwise and library is numpy and threads.limit() == 1:
         cap = min(cap, _CACHED_BYTES)
+    return _cut(images, rows, row_bytes, cap, halved=library is numpy)
+
+
+def cut_on_gpu(images: int, rows: int, row_bytes: int) -> list[Part]:
+    """The parts that :func:`cut` makes on a GPU, whether or not CuPy is installed."""
+    return _cut(images, rows, row_bytes, COLUMN_BYTES["cupy"], halved=False)
+
+
+def _cut(images: int, rows: int, row_bytes: int, cap: int, halved: bool) -> list[Part]:
     image_bytes = rows * row_bytes
     if image_bytes > cap:
         bands = ranges(rows, -(-rows // max(cap // row_bytes, 1)))
         return [Part(n, n + 1, *band) for n in range(images) for band in bands]
-    if library is numpy:
+    if halved:
         cap = min(cap, max(images * image_bytes // 2, _WORTH_CUTTING))  # two parts at least, if worth it
     per_part = max(cap // max(image_bytes, 1), 1)
     return [Part(*piece, 0, rows) for piece in ranges(images, -(-images // per_part))]

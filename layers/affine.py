@@ -55,7 +55,7 @@ class Affine(Layer):
         if x.ndim < 2 or math.prod(x.shape[1:]) != len(self.W):
             raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
         # Images: rather than each sample, the rows of W are brought into the other's order, as long runs of numbers.
-        turned = x.ndim == 4 and self.W.shape[1] <= _MANY * len(x)
+        turned = x.ndim == 4 and turns_weight(len(x), self.W.shape[1])
         rows = (storage(x) if turned else x).reshape(len(x), len(self.W))
         W = _pixels_first(self.W, x.shape).reshape(self.W.shape) if turned else self.W
         y = matmul(rows, W, bias=self.b)
@@ -92,8 +92,9 @@ class Affine(Layer):
         return f"{self.W.shape[0]} → {self.W.shape[1]}"
 
 
-_MANY = 4
-"""To turn W costs less than to turn the images, unless W has so many times more columns than there are images."""
+def turns_weight(images: int, outputs: int) -> bool:
+    """Whether W is turned for so many images, and not they: it costs less, unless W has many times more columns."""
+    return outputs <= 4 * images
 
 
 def _pixels_first(W: Any, shape: tuple[int, ...]) -> Any:

@@ -6,6 +6,7 @@ Any other is a :class:`training.network.Network` over a :class:`layers.Sequentia
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -226,6 +227,22 @@ def build(config: Mapping[str, Any]) -> Network:
         return MODELS[name](**arguments)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{name} cannot be built from {arguments}: {error}") from error
+
+
+def build_for(name: str, input_dim: tuple[int, int, int], classes: int) -> Network:
+    """The model called ``name`` in the size that images (C, H, W) and so many classes need, with fresh weights.
+
+    Raises:
+        ValueError: there is no such model, or it cannot take images of this size.
+    """
+    arguments: dict[str, Any] = {"output_size": classes}
+    if name == "TwoLayerNet":
+        arguments |= {"input_size": math.prod(input_dim), "hidden_size": 50}
+    else:
+        arguments["input_dim"] = input_dim
+    if name == "SimpleConvNet":
+        arguments["weight_init_std"] = "he"
+    return build({"model": name, "arguments": arguments})
 
 
 def _convolution(channels: int, param: ConvParam, init: Init, dtype: Any) -> Convolution:

@@ -128,20 +128,21 @@ OPERATIONS = [
 ]
 
 REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
-PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at
+PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at, or with none
     activations: "rectify relu_in_place",
+    batch_norm: "tiling_of",
     depthwise: "forward backward_input backward_weight applies",
     im2col: "windows padded part_columns check_order check_images check_dtype",
     col2im: "add_windows window_taps spans_of",
-    convolution: "flipped",
+    convolution: "flipped mirrored",
     convolution_checks: "check_shapes check_bias check_backward_weight check_gradient one_dtype",
     gemm: "accumulator matmul_part matmul_rows piece_sums",
-    layout: "storage images channels_last copy_channels_last is_channels_last folded elementwise",
+    layout: "storage images channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     masking: "apply_mask",
     max_pooling: "pool pool_backward",
     pooling: "checked_taps check_gradient",
     winograd: "check_window",
-    parts: "cut in_pieces pieces lanes run ranges",
+    parts: "cut cut_on_gpu in_pieces pieces lanes run ranges",
 }
 
 

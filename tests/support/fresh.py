@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def fresh(code, *, fails=False, **environment):
@@ -26,3 +27,10 @@ def fresh(code, *, fails=False, **environment):
         return done.stderr
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def counted(module, *arguments):
+    """What a module of this folder prints as a program on the emulated CUDA device, which counts memory accesses."""
+    code = f"import runpy, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.argv[1:] = {list(arguments)!r}"
+    program = f"{code}; runpy.run_module({module!r}, run_name='__main__')"
+    return fresh(program, CUDA_ON_CPU_COUNT="1", CUDA_ON_CPU_CHECK=None, CUDA_ON_CPU_REPORT=None, XPNET_DEVICE="cpu")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-COMMANDS = ("train", "evaluate", "predict", "profile", "devices", "check", "kernels")
+COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "devices", "check", "kernels")
 """Each is the function ``command`` of the module of its name, in the order of the help."""
 
 

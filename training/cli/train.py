@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +74,8 @@ def _optimizer_names() -> Sequence[str]:
     return NAMES
 
 
-def _precision_names() -> Sequence[str]:
+def precision_names() -> Sequence[str]:
+    """The precisions that training knows."""
     from training.precision import NAMES
 
     return NAMES
@@ -114,7 +114,7 @@ _SETTINGS = (
     ),
     click.option(
         "--precision",
-        type=Name(_precision_names),
+        type=Name(precision_names),
         default=DEFAULTS.precision,
         help="fp16: float16 with float32 master parameters and a loss scale; tf32: matrix products on tensor cores.",
     ),
@@ -207,16 +207,9 @@ def build_network(model: str, data: Dataset) -> Network:
     Raises:
         ValueError: the model cannot take images of this size.
     """
-    from training.models import build
+    from training.models import build_for
 
-    arguments: dict[str, Any] = {"output_size": len(data.classes)}
-    if model == "TwoLayerNet":
-        arguments |= {"input_size": prod(data.input_dim), "hidden_size": 50}
-    else:
-        arguments["input_dim"] = data.input_dim
-    if model == "SimpleConvNet":
-        arguments["weight_init_std"] = "he"
-    network = build({"model": model, "arguments": arguments})
+    network = build_for(model, data.input_dim, len(data.classes))
     about_data = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.input_dim)}
     network.config = {**(network.config or {}), **about_data}
     return network

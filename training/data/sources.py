@@ -12,6 +12,9 @@ FILES = (
 )
 """Name and number of axes of the four files of every set, in the order of :attr:`Source.sha256`."""
 
+INPUT_DIM = (1, 28, 28)
+"""Shape (C, H, W) of an image of every set."""
+
 DIGITS = tuple("0123456789")
 
 

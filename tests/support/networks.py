@@ -1,0 +1,147 @@
+"""Networks with every layer, and with the geometries in which a layer takes another way on a GPU."""
+
+import math
+
+from layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    ConvolutionTranspose,
+    Dropout,
+    Flatten,
+    Gelu,
+    GlobalAveragePooling,
+    LayerNormalization,
+    LeakyRelu,
+    Pooling,
+    Relu,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet
+from training.network import Network
+
+conv, norm = Convolution.of, BatchNormalization.of
+
+
+def classifier(input_dim, *layers):
+    """A network of layers, with ten classes."""
+    features = math.prod(Sequential(*layers).output_shape(input_dim))
+    return Network(Sequential(*layers, Affine.of(features, 10)), input_dim)
+
+
+MODELS = {
+    "TwoLayerNet": lambda: TwoLayerNet(784, 50, 10),
+    "MultiLayerNet": lambda: MultiLayerNet(20, [60, 50], 10, activation="tanh", weight_init_std="xavier"),
+    "SimpleConvNet": SimpleConvNet,
+    "DeepConvNet": DeepConvNet,
+    "ConvNet": ConvNet,
+}
+
+NETWORKS = {
+    **MODELS,
+    "colour images": lambda: SimpleConvNet(input_dim=(3, 12, 12)),
+    "images to affine": lambda: classifier((3, 6, 6)),
+    "images to a wide affine": lambda: classifier((3, 6, 6), Affine.of(108, 100), Relu()),
+    "convolution to a wide affine": lambda: classifier((3, 6, 6), conv(3, 4, 3), Affine.of(64, 100), Relu()),
+    "one channel to affine": lambda: classifier((1, 6, 6), Affine.of(36, 100)),
+    "one pixel to affine": lambda: classifier((3, 3, 3), conv(3, 6, 3), Affine.of(6, 200)),
+    "strides": lambda: classifier((3, 9, 9), conv(3, 4, 3), Relu(), conv(4, 6, 3, stride=2, pad=1), Relu()),
+    "1x1": lambda: classifier((3, 9, 9), conv(3, 4, 1), Relu(), conv(4, 6, 1), Relu(), conv(6, 5, 1, stride=2)),
+    "groups": lambda: classifier(
+        (4, 9, 9),
+        conv(4, 8, 3, groups=2),
+        Relu(),
+        conv(8, 6, 3, groups=2, pad=1),
+        Relu(),
+        conv(6, 6, 1, groups=2),
+        conv(6, 6, 3, groups=2, stride=2),
+        conv(6, 6, 1, groups=3, stride=2),
+    ),
+    "depthwise": lambda: classifier(
+        (3, 8, 8), conv(3, 4, 3), conv(4, 8, 3, groups=4), Relu(), conv(8, 8, 3, groups=8, stride=2, pad=1)
+    ),
+    "depthwise first": lambda: classifier(
+        (2, 7, 7), conv(2, 2, 3, groups=2, pad=1), Relu(), conv(2, 6, 3, groups=2, dilation=2), Relu()
+    ),
+    "winograd": lambda: classifier(
+        (3, 8, 8), conv(3, 4, 3, pad=1, winograd=True), Relu(), conv(4, 8, 3, winograd=True), Relu()
+    ),
+    "winograd that fits": lambda: classifier(
+        (2, 18, 18), conv(2, 4, 3, winograd=True), conv(4, 4, 3, pad=1, winograd=True)
+    ),
+    "transposed": lambda: classifier((3, 8, 8), conv(3, 4, 3), ConvolutionTranspose.of(4, 3, 3, stride=2), Relu()),
+    "dilated": lambda: classifier(
+        (3, 12, 12), conv(3, 4, 3, dilation=2), conv(4, 4, 3, dilation=2, pad=1), conv(4, 4, 3, pad=4)
+    ),
+    "same": lambda: classifier(
+        (2, 11, 11), conv(2, 4, 3, stride=2, pad="same"), conv(4, 4, (1, 3), pad="same"), conv(4, 6, 6)
+    ),
+    "activations": lambda: classifier(
+        (3, 9, 9),
+        conv(3, 4, 3),
+        LeakyRelu(),
+        Sigmoid(),
+        Tanh(),
+        Gelu(),
+        Softmax(),
+        Dropout(0.3),
+        Flatten(),
+        LeakyRelu(),
+        Gelu(),
+        Softmax(),
+        Flatten(),
+    ),
+    **{
+        f"{type(layer()).__name__} of images": lambda layer=layer: classifier((3, 6, 6), layer(), Relu(), Dropout())
+        for layer in (
+            Relu,
+            LeakyRelu,
+            Sigmoid,
+            Tanh,
+            Gelu,
+            Softmax,
+            Dropout,
+            Flatten,
+            GlobalAveragePooling,
+            lambda: AveragePooling(2, 2),
+            lambda: LayerNormalization.of((3, 6, 6)),
+        )
+    },
+    "a statistic for each pixel": lambda: classifier((3, 6, 6), norm(108), Relu()),
+    "poolings": lambda: classifier(
+        (3, 20, 20),
+        Pooling(2, 2, stride=2),
+        conv(3, 4, 3),
+        Pooling(3, 3, stride=2, pad=1),
+        AveragePooling(2, 2),
+        GlobalAveragePooling(),
+    ),
+    "normalisations": lambda: classifier(
+        (3, 6, 6),
+        norm(3),
+        Relu(),
+        LayerNormalization.of(3),
+        LayerNormalization.of((3, 6, 6)),
+        norm(108),
+        Flatten(),
+        norm(108),
+        Relu(),
+        LayerNormalization.of(108),
+    ),
+    "residual": lambda: classifier(
+        (3, 8, 8),
+        conv(3, 4, 3, pad=1),
+        Relu(),
+        Residual(Sequential(conv(4, 4, 3, pad=1), norm(4), Relu(), conv(4, 4, 3, pad=1))),
+        Relu(),
+        Residual(Sequential(conv(4, 6, 3, stride=2, pad=1), norm(6), Relu()), conv(4, 6, 1, stride=2)),
+        Relu(),
+    ),
+    "residual of images": lambda: classifier((3, 8, 8), Residual(conv(3, 3, 3, pad=1))),
+}
+"""Makers of networks by a name that says what is in them."""

@@ -1,0 +1,134 @@
+"""Sectors of 32 bytes that a warp's request for global memory touches, kernel by kernel, on representative shapes.
+
+A request of 32 lanes for neighbouring numbers of 4 bytes touches 4 sectors; of 8 bytes, 8. Counted by the emulated CUDA
+device's COUNT mode. As a program there, this prints the figures; with ``--write`` it writes them to the table
+``tests/cuda/sectors.json``, whose reasons it keeps.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from fresh import counted
+
+import backend
+from backend import asarray, random
+from kernels import batch_norm, dropout, max_pooling, pooling, softmax
+from kernels.col2im import col2im
+from kernels.im2col import im2col
+from kernels.layout import images
+from kernels.window import Window
+
+TABLE = Path(__file__).parents[1] / "cuda" / "sectors.json"
+KINDS = ("load", "store", "atomic")
+
+
+def cases():
+    """(words, kernels, call): float32, images channels-last."""
+    same, halving, overlapping, five = Window(3, 1, 1), Window(2, 2), Window(3, 2, 1), Window(5)
+    x, odd, grey = (_images(1, *shape) for shape in ((64, 16, 16), (33, 15, 15), (1, 28, 28)))
+    yield "3x3 of 64 channels", ["im2col_hwc"], lambda: im2col(x, same, "HWC")
+    yield "3x3 of 33 channels", ["im2col_hwc"], lambda: im2col(odd, same, "HWC")
+    yield "5x5 of one channel", ["im2col_hwc"], lambda: im2col(grey, five, "HWC")
+    yield "5x5 of one channel", ["im2col_chw"], lambda: im2col(grey, five, "CHW")
+    yield "3x3 of 64 channels", ["im2col_chw"], lambda: im2col(x, same, "CHW")
+    columns = _numbers(256, 64 * 9)
+    for order in ("HWC", "CHW"):
+        words = f"3x3 of 64 channels, columns in the order {order}"
+        yield words, ["col2im_gather"], lambda order=order: col2im(columns, x.shape, same, order)
+        yield words, ["col2im_scatter"], lambda order=order: col2im(columns, x.shape, same, order, "scatter")
+    apart = _numbers(64, 64 * 4)
+    yield "2x2 of 64 channels", ["col2im_scatter_plain"], lambda: col2im(apart, x.shape, halving, "HWC", "scatter")
+    y, argmax = max_pooling.max_pool(x, halving)
+    yield "2x2 of 64 channels", ["max_pool"], lambda: max_pooling.max_pool(x, halving)
+    yield (
+        "2x2 of 64 channels",
+        ["max_pool_backward_scatter"],
+        lambda: max_pooling.max_pool_backward(y, argmax, x.shape, halving),
+    )
+    dy, winners = max_pooling.max_pool(x, overlapping)
+    yield (
+        "3x3, stride 2, of 64 channels",
+        ["max_pool_backward_gather"],
+        lambda: max_pooling.max_pool_backward(dy, winners, x.shape, overlapping),
+    )
+    yield "2x2 of 64 channels", ["average_pool"], lambda: pooling.average_pool(x, halving)
+    yield "2x2 of 64 channels", ["average_pool_backward"], lambda: pooling.average_pool_backward(y, x.shape, halving)
+    yield from _batch_norm_cases()
+    yield from _softmax_cases()
+    yield "64x1024", ["dropout_mask"], lambda: dropout.dropout_mask((64, 1024), 0.5)
+
+
+def _batch_norm_cases():
+    for channels in (64, 16):
+        x, of_columns = _numbers(2048, channels), _numbers(channels)
+        mean, variance = batch_norm.batch_statistics(x)
+        words = f"2048 pixels of {channels} channels"
+        kernels = [f"batch_norm_{stage}" for stage in ("moments", "statistics")]
+        yield words, kernels, lambda x=x: batch_norm.batch_statistics(x)
+        arguments = (x, mean, variance, of_columns, of_columns, 1e-5)
+        yield words, ["batch_norm_normalize"], lambda arguments=arguments: batch_norm.normalize(*arguments)
+        kernels = [f"batch_norm_{stage}" for stage in ("products", "parameter_gradients", "backward")]
+        arguments = (x, x, mean, variance, of_columns)
+        yield words, kernels, lambda arguments=arguments: batch_norm.normalize_backward(*arguments)
+
+
+def _softmax_cases():
+    for rows, classes in ((256, 10), (64, 1000)):
+        scores, shares = _numbers(rows, classes), _numbers(rows, classes)
+        labels = asarray(np.arange(rows, dtype="int32") % classes)
+        words = f"{rows} rows of {classes} classes"
+        yield words, ["softmax"], lambda x=scores: softmax.softmax(x)
+        for of, t in (("indices", labels), ("shares", shares)):
+            kernels = [f"cross_entropy_of_{of}", *(["mean_loss"] if of == "indices" else [])]
+            yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy(x, t)
+            kernels = [f"cross_entropy_backward_of_{of}"]
+            yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy_backward(x, t)
+
+
+def _numbers(*shape):
+    return random.uniform(shape)
+
+
+def _images(n, c, h, w):
+    return images(_numbers(n, h, w, c))
+
+
+def measure():
+    """{"kernel: case": {"load": sectors a request, …}}, of the kinds of access that a kernel has."""
+    import cuda_on_cpu
+
+    found = {}
+    with backend.use("cuda"):
+        for words, kernels, call in cases():
+            cuda_on_cpu.reset()
+            call()
+            for name in kernels:
+                kernel = cuda_on_cpu.kernels()[name]
+                found[f"{name}: {words}"] = {
+                    kind: round(kernel[f"{kind}_sectors"] / kernel[f"{kind}_requests"], 2)
+                    for kind in KINDS
+                    if kernel[f"{kind}_requests"]
+                }
+    return found
+
+
+def figures():
+    """As :func:`measure`, in a process of its own."""
+    return json.loads(counted("sectors"))
+
+
+def main():
+    found = measure()
+    if sys.argv[1:] == ["--write"]:
+        old = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+        table = {case: kinds | {"reason": old.get(case, {}).get("reason", "")} for case, kinds in found.items()}
+        lines = ",\n".join(f"  {json.dumps(case)}: {json.dumps(entry)}" for case, entry in table.items())
+        TABLE.write_text(f"{{\n{lines}\n}}\n")
+    else:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
