@@ -33,12 +33,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device as the driver describes it. ``memory`` is its size in bytes."""
+    """One CUDA device as the driver describes it.
+
+    ``memory`` is its size in bytes, ``bandwidth`` its peak rate in bytes a second, by its clock and the width of its
+    bus; 0 where the driver does not tell these.
+    """
 
     index: int
     model: str
     compute_capability: str
     memory: int
+    bandwidth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,9 @@ def inspect_cuda() -> CudaReport:
 def _describe(runtime: Any, index: int) -> Gpu:
     properties = runtime.getDeviceProperties(index)
     capability = f"{properties['major']}.{properties['minor']}"
-    return Gpu(index, properties["name"].decode(), capability, properties["totalGlobalMem"])
+    kilohertz, bits = (properties.get(name, 0) for name in ("memoryClockRate", "memoryBusWidth"))
+    bandwidth = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
+    return Gpu(index, properties["name"].decode(), capability, properties["totalGlobalMem"], bandwidth)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ class FakeRuntimeError(Exception):
 NO_DEVICE = 100  # cudaErrorNoDevice
 
 
-def cupy_with(count=1, sum_of=None):
+def cupy_with(count=1, sum_of=None, **memory):
     """A stand-in for CuPy of which one part may fail: a number, or the exception it raises."""
 
     def answer(value):
@@ -29,7 +29,7 @@ def cupy_with(count=1, sum_of=None):
             raise value
         return value
 
-    properties = {"major": 9, "minor": 0, "name": b"Model T", "totalGlobalMem": 123}
+    properties = {"major": 9, "minor": 0, "name": b"Model T", "totalGlobalMem": 123, **memory}
     # As in CuPy, whose runtime module has no names for the error codes.
     runtime = SimpleNamespace(getDeviceCount=lambda: answer(count), getDeviceProperties=lambda index: properties)
     array = SimpleNamespace(sum=lambda: SimpleNamespace(item=lambda: answer(sum_of)))
@@ -153,6 +153,13 @@ def test_the_first_step_that_fails_is_the_reason(install, cupy, problem, remedy)
     assert report.cupy_version == ("" if isinstance(cupy, ImportError) else "14.2.0")
     with pytest.raises(DeviceError, match="cuda:0 cannot be used"):
         use("cuda")
+
+
+def test_the_bandwidth_is_that_of_the_memory_s_clock_and_bus(install):
+    install(cupy_with(sum_of=1, memoryClockRate=2_619_000, memoryBusWidth=5120))  # an H100's: kHz, bits
+    assert inspect_cuda().gpus[0].bandwidth == pytest.approx(3352e9, rel=1e-3)
+    install(cupy_with(sum_of=1))  # CUDA 13 does not tell
+    assert inspect_cuda().gpus[0].bandwidth == 0
 
 
 def test_gpus_that_work_are_described(install):

@@ -71,6 +71,22 @@ def test_a_table_without_bytes_peak_or_steps():
     assert lines[1].split() == ["forward", "A", "k", "7", "1.0", "-", "-", "-"]
 
 
+def test_least_bytes_stand_where_the_tool_counts_none():
+    rows = [Row("forward", "A", "k", 2, 4e-6), Row("forward", "A", "l", 2, 4e-6), Row("update", "", "adam", 2, 2e-6)]
+    lines = table(
+        rows, 1000.0, 2, {("forward", "A"): 2_000_000, ("update", ""): 1_000, ("backward", "A"): 7}
+    ).splitlines()
+    assert [line.split()[-4:] for line in lines[1:]] == [
+        ["4.0", "2.000", "500.0", "50.0"],
+        ["2.0", "-", "-", "-"],
+        ["2.0", "-", "-", "-"],
+        ["1.0", "0.001", "1.0", "0.1"],
+        ["5.0", "2.001", "400.2", "40.0"],
+    ]
+    counted = table([Row("forward", "A", "k", 1, 1e-6, 5e3)], None, 1, {("forward", "A"): 1}).splitlines()
+    assert counted[1].split()[-3:] == ["0.005", "5.0", "-"]
+
+
 def test_the_total_of_all_bytes():
     assert table(ROWS[1:], 1000.0).splitlines()[-1].split() == ["total", "50", "600.0", "160.000", "266.7", "26.7"]
 

@@ -90,7 +90,7 @@ def command(
             raise ValueError(f"{trace_file}: there is no folder {trace_file.absolute().parent}")
         compute = choose_compute(device, threads)
     if compute.device.kind == "cuda" and tool != "none":
-        _profile_with_tool(context, compute, None if tool == "auto" else tool, report, kernels, steps)
+        _profile_with_tool(context, compute, None if tool == "auto" else tool, report, kernels, steps, settings)
         return
     if tool in TOOLS:
         raise UserError(
@@ -164,9 +164,16 @@ def _numbers(row: Row, steps: int, total: Row, with_rates: bool) -> tuple[str, .
 
 
 def _profile_with_tool(
-    context: click.Context, compute: Compute, tool: str | None, report: Path, kernels: str | None, steps: int
+    context: click.Context,
+    compute: Compute,
+    tool: str | None,
+    report: Path,
+    kernels: str | None,
+    steps: int,
+    settings: Settings,
 ) -> None:
     """Runs this very command again under Nsight, and prints what it exported."""
+    from backend import inspect_cuda
     from training import nsight
 
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
@@ -175,8 +182,35 @@ def _profile_with_tool(
         rows = nsight.run(chosen, again, report, kernels)
     except nsight.ToolError as error:
         raise UserError(str(error)) from error
-    click.echo(nsight.table(rows, None, steps))
+    counted = any(row.bytes is not None for row in rows)
+    least = None if counted or kernels else _least_bytes(settings)
+    gpus = inspect_cuda().gpus
+    peak = next((gpu.bandwidth for gpu in gpus if gpu.index == compute.device.index), 0.0) / 1e9
+    click.echo(nsight.table(rows, peak or None, steps, least))
+    if least:
+        click.echo(f"{chosen} counts no bytes: MB are the least that must move, as xpnet summary has them")
     click.echo(f"{chosen}'s report: {nsight.report_file(chosen, report)}")
+
+
+def _least_bytes(settings: Settings) -> dict[tuple[str, str], int]:
+    """By phase and layer as a profiler sees them, the bytes of a step with full batches."""
+    from backend import use
+    from training import optimizers
+    from training.cost import cost_of_step
+    from training.data.sources import INPUT_DIM, SOURCES
+    from training.layer_phases import OPTIMIZER
+    from training.models import build_for
+
+    with use("cpu"):
+        network = build_for(settings.model, INPUT_DIM, len(SOURCES[settings.dataset].classes))
+        network.astype("float16" if settings.precision == "fp16" else "float32")
+        optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
+        cost = cost_of_step(network, settings.batch_size, optimizer)
+    return {
+        (phase, "" if row.name == OPTIMIZER else row.name): work.nbytes
+        for row in cost.rows
+        for phase, work in row.work.items()
+    }
 
 
 def _options(context: click.Context, compute: Compute) -> Sequence[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from training.nsight.rows import PHASES, Row, total
 
@@ -10,13 +11,19 @@ NAMES = 3
 NAME_WIDTH = 48
 
 
-def table(rows: Sequence[Row], peak_gb_s: float | None, steps: int = 1) -> str:
+def table(
+    rows: Sequence[Row],
+    peak_gb_s: float | None,
+    steps: int = 1,
+    least: Mapping[tuple[str, str], int] | None = None,
+) -> str:
     """A line for each phase and layer, one below it for each of its kernels if they are several, and the total.
 
     Args:
-        rows: of :func:`~training.nsight.run`. Where the tool counts no bytes, a caller may have put in the least bytes.
+        rows: of :func:`~training.nsight.run`.
         peak_gb_s: the GPU's memory bandwidth in 1e9 bytes a second, for rows with bytes and without a percentage.
         steps: how many steps were captured: launches, time and bytes are those of one.
+        least: the least bytes that a step must move, by phase and layer: shown where the tool counts none.
 
     Raises:
         ValueError: ``steps`` is less than 1.
@@ -26,6 +33,7 @@ def table(rows: Sequence[Row], peak_gb_s: float | None, steps: int = 1) -> str:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: PHASES.index(row.phase) if row.phase in PHASES else len(PHASES)):
         groups.setdefault((row.phase, row.layer), []).append(row)
+    sums = {key: _with_least(total(group), (least or {}).get(key), steps) for key, group in groups.items()}
     of_step = "/step" if steps > 1 else ""
     lines: list[tuple[str, ...]] = [
         ("phase", "layer", "kernel", f"launches{of_step}", f"us{of_step}", f"MB{of_step}", "GB/s", "% of peak")
@@ -33,10 +41,10 @@ def table(rows: Sequence[Row], peak_gb_s: float | None, steps: int = 1) -> str:
     for (phase, layer), group in groups.items():
         several = len(group) > 1
         kernel = f"{len(group)} kernels" if several else _shortened(group[0].kernel)
-        lines.append((phase or "-", layer or "-", kernel, *_numbers(total(group), peak_gb_s, steps)))
+        lines.append((phase or "-", layer or "-", kernel, *_numbers(sums[phase, layer], peak_gb_s, steps)))
         if several:
             lines += [("", "", f"  {_shortened(row.kernel)}", *_numbers(row, peak_gb_s, steps)) for row in group]
-    lines.append(("total", "", "", *_numbers(total(rows), peak_gb_s, steps)))
+    lines.append(("total", "", "", *_numbers(total(list(sums.values())), peak_gb_s, steps)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -45,6 +53,10 @@ def table(rows: Sequence[Row], peak_gb_s: float | None, steps: int = 1) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def _with_least(row: Row, least: int | None, steps: int) -> Row:
+    return row if row.bytes is not None or least is None else replace(row, bytes=float(least * steps))
 
 
 def _numbers(row: Row, peak_gb_s: float | None, steps: int) -> tuple[str, ...]:
