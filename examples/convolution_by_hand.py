@@ -1,8 +1,9 @@
 """A convolution worked by hand: as one product of matrices, first with all its numbers, then at full size.
 
-A 3×3 input under a 2×2 filter, step by step, forward and backward; then the first layer of a well-known network: 96
-filters of 11×11×3 over an image of 227×227×3 at stride 4, whose windows as columns are a matrix of 363×3025. Here each
-window is a column, as in the lecture notes that work it so; ``layers.im2col`` has each window as a row.
+A 3×3 input under a 2×2 filter, step by step, forward and backward: the numbers of *Dive into Deep Learning*, figure
+7.2.1, which prints the four windows' sums. Then the first layer of a well-known network, as lecture notes on
+convolutional networks work it: 96 filters of 11×11×3 over an image of 227×227×3 at stride 4, whose windows as columns
+are a matrix of 363×3025. Here each window is a column, as there; ``layers.im2col`` has each window as a row.
 
     python -m examples.convolution_by_hand
 """
@@ -18,8 +19,9 @@ from backend import asarray, asnumpy, random, xp
 from layers import Convolution, col2im, im2col
 from training.cli.common import choose_compute, device_option
 
-INPUT = np.arange(1.0, 10.0, dtype="float32").reshape(3, 3)
-FILTER = np.arange(1.0, 5.0, dtype="float32").reshape(2, 2)
+INPUT = np.arange(9, dtype="float32").reshape(3, 3)
+FILTER = np.arange(4, dtype="float32").reshape(2, 2)
+TEXT_OUTPUT = ((19, 25), (37, 43))
 TEXT_LARGE = {
     "columns": (363, 3025),
     "filters as rows": (96, 363),
@@ -90,7 +92,7 @@ def large() -> tuple[dict[str, tuple[int, ...]], float]:
 def _window(row: int, column: int) -> str:
     pixels = INPUT[row : row + 2, column : column + 2]
     terms = " + ".join(f"{x:g}*{w:g}" for x, w in zip(pixels.flat, FILTER.flat, strict=True))
-    return f"  window ({row}, {column}): {terms} = {(pixels * FILTER).sum():g}"
+    return f"  window ({row}, {column}): {terms} = {(pixels * FILTER).sum():g}   text {TEXT_OUTPUT[row][column]}"
 
 
 def _lines(matrix: Any) -> str:
@@ -112,4 +114,4 @@ def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m examples.convolution_by_hand")
+    main()
