@@ -2,7 +2,7 @@
 pair ``out, cache = …_forward(…)`` and ``…_backward(dout, cache)``, parameters and gradients in dictionaries.
 
 First the outputs that courses give for the checks of their first functions, then the network's gradients against
-numerical ones, then training on a few hundred digits.
+numerical ones, what is right here where naive versions are not, and training on a few hundred digits.
 
     python -m examples.functional_layers
 """
@@ -17,9 +17,9 @@ import click
 import numpy as np
 
 from backend import asarray, asnumpy, random, xp
+from examples.common import count, load_digits, option, prepare
 from layers import functional, numerical_gradient
-from training.cli.common import choose_compute, device_option
-from training.data import load_mnist
+from training.cli.common import device_option
 
 Arrays = dict[str, Any]
 
@@ -43,6 +43,22 @@ def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
         ("conv_forward, first image and filter", asnumpy(conv)[0, 0], np.array(TEXT_CONV)),
         ("affine_forward", asnumpy(affine), np.array(TEXT_AFFINE)),
         ("softmax_loss of equal scores", asnumpy(loss), np.array(TEXT_LOSS)),
+    ]
+
+
+def corrections() -> list[tuple[str, Any]]:
+    """Where naive versions fail or give wrong numbers: (what, the shape or the numbers that it is here)."""
+    x, w, b = xp.ones((1, 1, 6, 7)), xp.ones((1, 1, 3, 3)), xp.zeros(1)
+    out, cache = functional.conv_forward(x, w, b, {"stride": 1, "pad": (3 - 1) / 2})
+    dx, _, _ = functional.conv_backward(out, cache)
+    tie, tie_cache = functional.max_pool_forward(xp.ones((1, 1, 2, 2)), POOL)
+    wide, _ = functional.max_pool_forward(x, {"pool_height": 2, "pool_width": 3, "stride": 2})
+    return [
+        ("a pad of (3 - 1) / 2, a float: conv_forward of 6x7, filter 3x3", out.shape[2:]),
+        ("the padding's gradient is cut off: conv_backward", dx.shape[2:]),
+        ("a tie counts once: max_pool_backward over four equal pixels", functional.max_pool_backward(tie, tie_cache)),
+        ("windows that are not square: max_pool_forward of 6x7, 2x3 at stride 2", wide.shape[2:]),
+        ("im2col of one image 1x6x7 with them", functional.im2col(x[0], 2, 3, stride=2).shape),
     ]
 
 
@@ -143,19 +159,19 @@ def accuracy(params: Arrays, bn_param: dict, x: Any, y: Any) -> float:
     return float((out.argmax(axis=1) == y).mean())
 
 
-def digits(count: int) -> tuple[Any, Any, Any, Any]:
-    """The first ``count`` training digits that come with the package, and all its test digits."""
-    (x, y), (test_x, test_y) = load_mnist(flatten=False, dataset="mnist10k")
-    return x[:count], y[:count], test_x, test_y
+def digits(training: int) -> tuple[Any, Any, Any, Any]:
+    """The first ``training`` training digits that come with the package, and all its test digits."""
+    (x, y), (test_x, test_y) = load_digits(flatten=False)
+    return x[:training], y[:training], test_x, test_y
 
 
 @click.command()
+@option("--images", type=click.IntRange(1, 10000), default=800, help="Training images.")
+@option("--epochs", type=count, default=10)
 @device_option
-@click.option("--digits", "count", type=click.IntRange(1, 10000), default=800, show_default=True, help="To train on.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True)
-def main(device: str, count: int, epochs: int) -> None:
+def main(images: int, epochs: int, device: str) -> None:
     """Check the functional layers as courses do, then train a network that is made of them."""
-    choose_compute(device, None)
+    prepare(device)
     click.echo(f"{'':38}{'ours':>36}{'text':>36}")
     for name, ours, text in course_checks():
         for row, (one, other) in enumerate(zip(np.atleast_2d(ours), np.atleast_2d(text), strict=True)):
@@ -163,9 +179,12 @@ def main(device: str, count: int, epochs: int) -> None:
     click.echo("\n|gradient - numerical gradient|, largest over largest gradient")
     for name, error in gradient_errors().items():
         click.echo(f"  {name:6}{error:.1e}")
-    click.echo(f"\n{count} digits: epoch   loss  training    test")
-    for epoch, row in enumerate(train(*digits(count), epochs), 1):
-        click.echo("{:17}{:8.4f}{:9.2%}{:9.2%}".format(epoch, *row))
+    click.echo("\nwhere naive versions go wrong")
+    for what, found in corrections():
+        click.echo(f"  {what:72}{found if isinstance(found, tuple) else asnumpy(found).ravel().tolist()}")
+    click.echo(f"\n{images} digits: epoch   loss  training    test")
+    for epoch, measured in enumerate(train(*digits(images), epochs), 1):
+        click.echo("{:17}{:8.4f}{:9.2%}{:9.2%}".format(epoch, *measured))
 
 
 def _shown(row: np.ndarray) -> str:
@@ -173,4 +192,4 @@ def _shown(row: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m examples.functional_layers")
+    main()

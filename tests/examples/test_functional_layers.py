@@ -4,11 +4,20 @@ import math
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from example_checks import error_of, output_of
 
 import backend
 from backend import random, xp
-from examples.functional_layers import course_checks, digits, fresh, gradient_errors, loss_and_gradients, main, train
+from examples.functional_layers import (
+    corrections,
+    course_checks,
+    digits,
+    fresh,
+    gradient_errors,
+    loss_and_gradients,
+    main,
+    train,
+)
 
 
 def test_the_courses_numbers(device):
@@ -25,6 +34,14 @@ def test_gradients_are_the_numerical_ones(device):
     errors = gradient_errors()
     assert list(errors) == ["gamma", "beta", "w1", "b1", "w2", "b2", "x"]
     assert max(errors.values()) < 1e-7, errors
+
+
+def test_what_naive_versions_get_wrong(device):
+    padded, cut, tie, wide, columns = (found for _, found in corrections())
+    assert padded == cut == (6, 7)
+    assert tie.tolist() == [[[[1, 0], [0, 0]]]]
+    assert wide == (3, 3)
+    assert columns == (9, 6)
 
 
 def test_the_first_loss_is_that_of_equal_scores(device):
@@ -66,9 +83,7 @@ def test_the_device_learns_what_the_host_does():
 
 
 def test_prints():
-    done = CliRunner().invoke(main, ["--device", "cpu", "--digits", "50", "--epochs", "1"], catch_exceptions=False)
-    assert done.exit_code == 0
-    lines = done.output.splitlines()
+    lines = output_of(main, "--images", 50, "--epochs", 1).splitlines()
     assert lines[1].split()[-4:] == ["-0.08759809", "-0.10987781"] * 2
     assert lines[-2].startswith("50 digits: epoch")
     assert lines[-1].split()[0] == "1"
@@ -76,6 +91,4 @@ def test_prints():
 
 
 def test_a_device_that_is_not_there_is_an_error_in_words():
-    done = CliRunner().invoke(main, ["--device", "cuda:99"])
-    assert done.exit_code == 2
-    assert done.output.startswith("Error: cuda:99 ")
+    assert error_of(main, "--device", "cuda:99").startswith("Error: cuda:99 ")
