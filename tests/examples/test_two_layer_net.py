@@ -59,11 +59,11 @@ def test_draws_are_the_same_on_both_devices():
 @pytest.mark.data
 def test_accuracies_lie_within_a_hundredth_of_the_text_s(data_dir):
     rows = np.array(list(accuracies(*load_digits("mnist", data_dir))))
-    assert rows.shape == (17, 2)
+    assert rows.shape == (18, 2)  # the start and 17 epochs; the text's table has the start and 16
     assert rows[0] == pytest.approx(0.1, abs=0.03)  # ten classes, nothing learned
     # Text and we differ in every random number. By the binomial law an accuracy of 10,000 images has a standard
     # deviation of 0.002 to 0.003 here: 0.01 is about four of them.
-    np.testing.assert_allclose(rows[1:], TEXT[1:], atol=0.01, rtol=0)
+    np.testing.assert_allclose(rows[1:17], TEXT[1:], atol=0.01, rtol=0)
 
 
 @pytest.mark.data
