@@ -25,7 +25,7 @@ ROW = (1.0, 4.0, 4.0, 2.0)
 
 def output_sizes(image: tuple[int, int] = (8, 7)) -> list[tuple[Any, tuple[int, ...], tuple[int, ...]]]:
     """What each padding makes of an image under 3x3 windows at stride 2: (pad, its four sides, output (OH, OW, FN))."""
-    rows = []
+    rows: list[tuple[Any, tuple[int, ...], tuple[int, ...]]] = []
     for pad in PADS:
         layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 3), stride=2, pad=pad)
         rows.append((pad, layer.window.pads(image), layer.output_shape((*image, 3))))
@@ -58,7 +58,7 @@ def several_inputs() -> tuple[list[tuple[int, ...]], float]:
     layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 2), pad="same", dtype="float64")
     xs = [random.normal(shape, dtype="float64") for shape in ((2, 8, 7, 3), (1, 5, 9, 3))]
     douts = [random.normal((*x.shape[:3], 4), dtype="float64") for x in xs]
-    total = 0
+    total: Any = 0
     for x, dout in zip(xs, douts, strict=True):
         layer.forward(x)
         layer.backward(dout)
@@ -116,4 +116,4 @@ def _shown(values: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m examples.channels_last")
+    main()

@@ -1,4 +1,4 @@
-"""What the book's programs share: options, digits, mini-batches, epochs, and where a plot goes."""
+"""What the examples share: options, digits, mini-batches, epochs, and where a plot goes."""
 
 from __future__ import annotations
 

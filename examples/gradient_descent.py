@@ -12,14 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from backend import asarray, asnumpy, xp
+from examples.common import out_option, prepare, save_plot
 from layers import cross_entropy_error, numerical_gradient, softmax
-from training.cli.common import choose_compute, device_option, user_errors
+from training.cli.common import device_option
+from training.figures import QUIET_COLOUR, TEST_COLOUR, blank
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 X = (0.6, 0.9)
 W = ((0.23210343, 0.80529943, 0.33053336), (1.15018482, 0.39713218, -1.69789563))
@@ -94,20 +99,25 @@ def _fails(_: Any) -> Any:
     raise ArithmeticError("this function cannot be evaluated")
 
 
+def plot(way: np.ndarray) -> Figure:
+    """The way of a descent over the contours of :func:`bowl`."""
+    figure = blank(6, 5.4)
+    axes = figure.subplots()
+    x0, x1 = np.meshgrid(*[np.linspace(-5, 5, 101)] * 2)
+    levels = [1, 4, 9, 16, 25, 36]
+    axes.contour(x0, x1, x0**2 + x1**2, levels=levels, colors=QUIET_COLOUR, linestyles="--", linewidths=0.8)
+    axes.plot(*way.T, "o-", color=TEST_COLOUR, markersize=4, linewidth=0.8)
+    axes.set(xlabel="x0", ylabel="x1", title="100 steps down x0² + x1² from (-3, 4), rate 0.1")
+    axes.set_aspect("equal")
+    return figure
+
+
 @click.command()
+@out_option("gradient_descent")
 @device_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="runs/examples/gradient_descent.png",
-    show_default=True,
-    help="Where the way of the descent is drawn.",
-)
-def main(device: str, out: Path) -> None:
+def main(out: Path, device: str) -> None:
     """Compute gradients by central differences and descend along them."""
-    choose_compute(device, None)
-    with user_errors():
-        out.parent.mkdir(parents=True, exist_ok=True)
+    prepare(device, out)
     gradient = numerical_gradient(bowl, xp.asarray([3.0, 4.0]))
     way = descend(bowl, (-3.0, 4.0), rate=0.1, steps=100)
     weights = asarray(np.array(W))
@@ -130,9 +140,7 @@ def main(device: str, out: Path) -> None:
     _row("what it had left in W, less W", moved, None)
     _row("layers.numerical_gradient: dW", own_dW, TEXT_DW)
     _row("what it had left in W, less W", kept, None)
-    with user_errors():
-        _draw(way, out)
-    click.echo(f"plot: {out}")
+    save_plot(plot(way), out)
 
 
 def _row(name: str, ours: Any, text: Any) -> None:
@@ -147,21 +155,5 @@ def _shown(row: Any) -> str:
     return " ".join(f"{value:.9g}" for value in row)
 
 
-def _draw(way: np.ndarray, out: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from training import figures
-
-    figure = Figure(figsize=(6, 5.4), layout="constrained")
-    axes = figure.subplots()
-    side = np.linspace(-5, 5, 101)
-    x0, x1 = np.meshgrid(side, side)
-    axes.contour(x0, x1, x0**2 + x1**2, levels=[1, 4, 9, 16, 25, 36], colors="#8a8f98", linestyles="--", linewidths=0.8)
-    axes.plot(*way.T, "o-", color="#1f5fa8", markersize=4, linewidth=0.8)
-    axes.set(xlabel="x0", ylabel="x1", title="100 steps down x0² + x1² from (-3, 4), rate 0.1")
-    axes.set_aspect("equal")
-    figures.save(figure, out)
-
-
 if __name__ == "__main__":
-    main(prog_name="python -m examples.gradient_descent")
+    main()

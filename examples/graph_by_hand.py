@@ -77,4 +77,4 @@ def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m examples.graph_by_hand")
+    main()

@@ -15,17 +15,22 @@ import importlib.resources
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from backend import asnumpy
-from training.cli.common import Name, choose_compute, data_dir_option, dataset_names, device_option, user_errors
+from examples.common import option, out_option, prepare, save_plot
+from training.cli.common import Name, data_dir_option, dataset_names, device_option, user_errors
 from training.data import load_mnist, read_idx, write_idx
+from training.figures import blank, mosaic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EMBEDDED = importlib.resources.files("training.data") / "embedded"
-OPTIONS = ({}, {"flatten": False}, {"normalize": False}, {"one_hot_label": True})
+OPTIONS: tuple[dict[str, bool], ...] = ({}, {"flatten": False}, {"normalize": False}, {"one_hot_label": True})
 """What ``load_mnist`` is called with, one option at a time."""
 TEXT_SHAPES = ("(60000, 784)", "(60000,)", "(10000, 784)", "(10000,)")
 TEXT_FIRST_LABEL = 5
@@ -70,22 +75,23 @@ def summary(array: Any) -> str:
     return f"{array.shape!s:18} {array.dtype!s:8} {float(array.min()):g} ... {float(array.max()):g}"
 
 
+def plot(images: np.ndarray) -> Figure:
+    """Images (N, H, W), ten in a row."""
+    figure = blank(6, 6)
+    axes = figure.subplots()
+    axes.imshow(mosaic(images, columns=10), cmap="gray", interpolation="nearest")
+    axes.set_axis_off()
+    return figure
+
+
 @click.command()
-@click.option("--dataset", type=Name(dataset_names), default="mnist", show_default=True, help="What load_mnist reads.")
+@option("--dataset", type=Name(dataset_names), default="mnist", help="What load_mnist reads.")
 @data_dir_option
+@out_option("mnist_reader")
 @device_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="runs/examples/mnist_reader.png",
-    show_default=True,
-    help="Where the first hundred digits are drawn.",
-)
-def main(dataset: str, data_dir: Path | None, device: str, out: Path) -> None:
+def main(dataset: str, data_dir: Path | None, out: Path, device: str) -> None:
     """Show how MNIST's files become arrays, and what load_mnist returns."""
-    choose_compute(device, None)
-    with user_errors():
-        out.parent.mkdir(parents=True, exist_ok=True)
+    prepare(device, out)
     click.echo("10,000 training images, from the file to the network:")
     for name, result in conversion_steps().items():
         click.echo(f"  {name:16}{summary(result)}")
@@ -97,10 +103,10 @@ def main(dataset: str, data_dir: Path | None, device: str, out: Path) -> None:
             train, test = load_mnist(**options, dataset=dataset, data_dir=data_dir)
         if not options:
             _compare((*train, *test), dataset)
-            _draw(asnumpy(train[0][:100]).reshape(-1, 28, 28), out)
+            digits = asnumpy(train[0][:100]).reshape(-1, 28, 28)
         words = ", ".join(f"{name}={value}" for name, value in options.items())
         click.echo(f"  {words or 'the default':20}{summary(train[0]):46}{summary(train[1])}")
-    click.echo(f"plot: {out}")
+    save_plot(plot(digits), out)
 
 
 def _compare(arrays: tuple[Any, ...], dataset: str) -> None:
@@ -111,18 +117,5 @@ def _compare(arrays: tuple[Any, ...], dataset: str) -> None:
     click.echo("\nx_train and t_train by option:")
 
 
-def _draw(images: np.ndarray, out: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from training import figures
-
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(figures.mosaic(images, columns=10), cmap="gray", interpolation="nearest")
-    axes.set_axis_off()
-    with user_errors():
-        figures.save(figure, out)
-
-
 if __name__ == "__main__":
-    main(prog_name="python -m examples.mnist_reader")
+    main()

@@ -18,7 +18,7 @@ from kernels.max_pooling import max_pool, max_pool_backward
 from layers import AveragePooling, Pooling
 from training.cli.common import choose_compute, device_option
 
-X = np.float32(
+X = np.array(
     [
         [
             [[0.79, 0.36, 0.41, 0.16], [0.94, 0.56, 0.26, 0.89], [0.82, 0.5, 0.81, 0.47], [0.95, 0.99, 0.38, 0.94]],
@@ -28,15 +28,17 @@ X = np.float32(
             [[0.51, 0.48, 0.8, 0.57], [0.64, 0.05, 0.64, 0.28], [0.01, 0.65, 0.03, 0.21], [0.24, 0.3, 0.72, 0.89]],
             [[0.14, 0.43, 0.98, 0.6], [0.79, 0.42, 0.42, 0.39], [0.04, 0.29, 0.55, 0.32], [0.38, 0.26, 0.39, 0.97]],
         ],
-    ]
+    ],
+    "float32",
 )
-DOUT = np.float32(
+DOUT = np.array(
     [
         [[[0.41, 0.71], [0.28, 0.74]], [[0.39, 0.43], [0.58, 0.25]]],
         [[[0.07, 0.55], [0.4, 0.15]], [[0.42, 0.83], [0.59, 0.38]]],
-    ]
+    ],
+    "float32",
 )
-TEXT_DX = np.float32(
+TEXT_DX = np.array(
     [
         [
             [[0, 0, 0, 0], [0.41, 0, 0, 0.71], [0, 0, 0, 0], [0, 0.28, 0, 0.74]],
@@ -46,7 +48,8 @@ TEXT_DX = np.float32(
             [[0, 0, 0.55, 0], [0.07, 0, 0, 0], [0, 0.4, 0, 0], [0, 0, 0, 0.15]],
             [[0, 0, 0.83, 0], [0.42, 0, 0, 0], [0, 0, 0, 0], [0.59, 0, 0, 0.38]],
         ],
-    ]
+    ],
+    "float32",
 )
 
 
@@ -101,4 +104,4 @@ def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m examples.pooling_backward")
+    main()

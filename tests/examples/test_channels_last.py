@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from click.testing import CliRunner
+from example_checks import output_of
 
 from examples.channels_last import main, output_sizes, poolings, rebuilt, several_inputs, without_gradients
 
@@ -52,8 +52,7 @@ def test_rebuilt(device):
 
 
 def test_prints(device):
-    done = CliRunner().invoke(main, ["--device", device.kind], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert "pad same          top, bottom, left, right (0, 1, 1, 1)   output (4, 4, 4)" in done.output
-    assert "retain_grads=False: none; True: W, b" in done.output
-    assert '{"layer": "Conv2D", "in_ch": 3' in done.output
+    output = output_of(main, "--device", device.kind)
+    assert "pad same          top, bottom, left, right (0, 1, 1, 1)   output (4, 4, 4)" in output
+    assert "retain_grads=False: none; True: W, b" in output
+    assert '{"layer": "Conv2D", "in_ch": 3' in output

@@ -1,8 +1,7 @@
 """Numerical gradients in a text's numbers, and what its own routine had done to W."""
 
 import numpy as np
-from click.testing import CliRunner
-from PIL import Image
+from example_checks import check_plot, check_png, error_of, output_of
 
 import backend
 from backend import asnumpy, xp
@@ -18,6 +17,7 @@ from examples.gradient_descent import (
     descend,
     loss,
     main,
+    plot,
     scores,
     text_gradient,
     text_loss,
@@ -80,18 +80,20 @@ def test_ours_leaves_W_as_it_was_after_a_failed_call(device):
 
 def test_prints_and_draws(device, tmp_path):
     out = tmp_path / "new" / "way.png"
-    done = CliRunner().invoke(main, ["--device", device.kind, "--out", str(out)], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert done.output.splitlines()[2].split()[-4:] == ["-6.11110793e-10", "8.14814391e-10"] * 2
-    assert "W is restored to the bit: True" in done.output
-    assert str(out) in done.output
-    with Image.open(out) as image:
-        assert image.format == "PNG"
+    output = output_of(main, "--device", device.kind, "--out", out)
+    assert output.splitlines()[2].split()[-4:] == ["-6.11110793e-10", "8.14814391e-10"] * 2
+    assert "W is restored to the bit: True" in output
+    assert output.endswith(f"plot: {out}\n")
+    check_png(out)
+
+
+def test_the_plot_shows_every_step(tmp_path):
+    way = np.array([[-3.0, 4.0], [-2.4, 3.2], [-1.9, 2.6]])
+    figure = plot(way)
+    assert [line.get_xydata().tolist() for line in figure.axes[0].get_lines()] == [way.tolist()]
+    check_plot(figure, tmp_path, "x0", "x1")
 
 
 def test_a_plot_that_cannot_be_written_is_an_error_in_words(tmp_path):
     (tmp_path / "file").touch()
-    done = CliRunner().invoke(main, ["--device", "cpu", "--out", str(tmp_path / "file" / "way.png")])
-    assert done.exit_code == 2
-    assert "Error: " in done.output
-    assert "file" in done.output
+    assert f"Error: {tmp_path / 'file'}: " in error_of(main, "--out", tmp_path / "file" / "way.png")

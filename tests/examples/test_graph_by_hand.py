@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from example_checks import error_of, output_of
 
 from examples.graph_by_hand import TEXT_APPLES, TEXT_FRUIT, apples, apples_and_oranges, main
 
@@ -21,8 +21,7 @@ def test_price_and_gradients_are_the_texts(device, graph, text):
 
 
 def test_prints_ours_beside_the_texts(device):
-    done = CliRunner().invoke(main, ["--device", device.kind], catch_exceptions=False)
-    rows = [line.split() for line in done.output.splitlines() if line.startswith("  ")]
+    rows = [line.split() for line in output_of(main, "--device", device.kind).splitlines() if line.startswith("  ")]
     values = [row for row in rows if "ours" not in row]
     assert len(values) == len(TEXT_APPLES) + len(TEXT_FRUIT)
     assert all(row[-2] == row[-1] for row in values)
@@ -36,6 +35,4 @@ def test_runs_from_the_checkout():
 
 
 def test_an_unknown_device_is_an_error_in_words():
-    done = CliRunner().invoke(main, ["--device", "abacus"])
-    assert done.exit_code == 2
-    assert "abacus" in done.output
+    assert "abacus" in error_of(main, "--device", "abacus")

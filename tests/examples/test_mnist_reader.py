@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from checks import assert_same
-from click.testing import CliRunner
-from PIL import Image
+from example_checks import check_png, error_of, output_of
 
 from examples.mnist_reader import TEXT_FIRST_LABEL, cache_round_trip, conversion_steps, main, summary
 from training.data import load_mnist, read_idx
@@ -44,31 +43,24 @@ def test_summary():
 
 def test_prints_and_draws(device, tmp_path):
     out = tmp_path / "new" / "digits.png"
-    arguments = ["--dataset", "mnist10k", "--device", device.kind, "--out", str(out)]
-    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    assert done.exit_code == 0
-    options = {line.split()[0]: line for line in done.output.split("by option:\n")[1].splitlines()}
+    output = output_of(main, "--dataset", "mnist10k", "--device", device.kind, "--out", out)
+    options = {line.split()[0]: line for line in output.split("by option:\n")[1].splitlines()}
     assert "(10000, 784)       uint8    0 ... 255" in options["normalize=False"]
     assert "(10000, 1, 28, 28) float32  0 ... 1" in options["flatten=False"]
     assert "(10000, 10)        float32  0 ... 1" in options["one_hot_label=True"]
     assert "(10000,)           uint8    0 ... 9" in options["the"]
-    with Image.open(out) as image:
-        assert image.format == "PNG"
-        assert len(image.convert("L").getcolors()) > 100  # not blank: digits have many greys
+    check_png(out)
 
 
 @pytest.mark.data
 def test_the_full_set_has_the_texts_shapes(data_dir, tmp_path):
-    arguments = ["--data-dir", str(data_dir), "--device", "cpu", "--out", str(tmp_path / "digits.png")]
-    output = CliRunner().invoke(main, arguments, catch_exceptions=False).output
+    output = output_of(main, "--data-dir", data_dir, "--out", tmp_path / "digits.png")
     table = output.split("text\n")[1].split("\n\n")[0].splitlines()
     ours, text = ([line[begin : begin + 14].strip() for line in table] for begin in (38, 52))
     assert ours == text == ["(60000, 784)", "(60000,)", "(10000, 784)", "(10000,)", "5"]
 
 
 def test_missing_files_are_an_error_in_words(tmp_path):
-    arguments = ["--data-dir", str(tmp_path / "nowhere"), "--device", "cpu", "--out", str(tmp_path / "digits.png")]
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 2
-    assert "Error: MNIST was not found" in done.output
+    output = error_of(main, "--data-dir", tmp_path / "nowhere", "--out", tmp_path / "digits.png")
+    assert "Error: MNIST was not found" in output
     assert not (tmp_path / "digits.png").exists()

@@ -2,7 +2,7 @@
 
 import numpy as np
 from checks import assert_same
-from click.testing import CliRunner
+from example_checks import output_of
 
 import backend
 from backend import asnumpy
@@ -42,7 +42,7 @@ image 0, channel 1"""
 
 
 def test_prints_every_entry(device):
-    output = CliRunner().invoke(main, ["--device", device.kind], catch_exceptions=False).output
+    output = output_of(main, "--device", device.kind)
     assert output.startswith(PRINTED)
     assert "dx differs from the text's by 0 at most\nlayers.Pooling computes the same bits: True\n" in output
     assert output.endswith("  0.0700 0.0700 0.1850 0.1850\n")
