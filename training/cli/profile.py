@@ -45,7 +45,7 @@ TOOLS = ("nsys", "ncu")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    default="profile",
+    default="runs/profile",
     help="Folder for the tool's report; one of before is replaced.",
 )
 @click.option(
