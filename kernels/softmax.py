@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, workspace
+from backend import array_module, profiling, require_active, workspace
 from kernels.gemm import accumulator
 from kernels.launch import Kernel, block_size
 from kernels.masking import apply_mask
@@ -24,6 +24,7 @@ _SHORT = 64  # numbers in a row; measured: 10 are reduced 6 to 30 times as fast 
 def softmax(x: Any) -> Any:
     """exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
     library = array_module(x)
+    require_active(x)
     if library is not numpy:
         rows, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
         if x.size:
@@ -55,6 +56,7 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
     """
     _check(x, t)
     library = array_module(x, t)
+    require_active(x)
     dtype = accumulator(x.dtype)
     if not len(x):
         return library.zeros((), dtype), x.copy()
@@ -107,6 +109,7 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
     """
     _check(y, t)
     library = array_module(y, t, scale)
+    require_active(y)
     if library is not numpy:
         return _backward_on_device(y, t, scale)
     if t.ndim == 1:

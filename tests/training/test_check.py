@@ -102,17 +102,26 @@ def test_a_wrong_step_under_a_loss_scale_is_found(monkeypatch):
 
 @pytest.mark.gpu
 def test_the_layer_at_which_two_trainings_part_is_named(monkeypatch):
-    """The GPU's relus behind the first pooling are off: Relu3 is the first of them."""
-    right, calls = activations.relu, []
+    """The GPU's relus behind the first pooling are off, alone or along with the layer before: Relu3 is the first."""
+    relu, rectify, calls = activations.relu, activations.rectify, []
 
-    def wrong(x):
-        y, positive = right(x)
-        if array_module(x) is not np and x.shape[2:] != (28, 28):
-            calls.append(x.shape)
+    def is_wrong(array, image):
+        return array_module(array) is not np and image != (28, 28)
+
+    def wrong_relu(x):
+        y, positive = relu(x)
+        if is_wrong(x, x.shape[2:]):
             y *= 1.1
         return y, positive
 
-    monkeypatch.setattr(activations, "relu", wrong)
+    def wrong_rectify(y, positive):
+        rectify(y, positive)
+        if is_wrong(y, y.shape[1:3]):  # pixels, channels last
+            calls.append(y.shape)
+            y *= 1.1
+
+    monkeypatch.setattr(activations, "relu", wrong_relu)
+    monkeypatch.setattr(activations, "rectify", wrong_rectify)
     parting = train_side_by_side("cuda", 3, batch_size=4)
     assert calls
     assert (parting.step, parting.layer) == (1, "Relu3")
