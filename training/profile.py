@@ -96,7 +96,8 @@ class Profile:
 
 
 def profile(trainer: Trainer, steps: int, warmup: int) -> Profile:
-    """Records ``steps`` training steps after ``warmup`` others; beyond an epoch's end the next begins.
+    """Records ``steps`` training steps after ``warmup`` others, all with full batches: where an epoch has no more of
+    them, the next begins.
 
     The recorded steps are what a GPU's profiler captures (:func:`backend.profiling.capture`).
 
@@ -119,8 +120,10 @@ def profile(trainer: Trainer, steps: int, warmup: int) -> Profile:
 
 
 def _endless(trainer: Trainer) -> Generator[int, None, None]:
+    full_batches = trainer.train_loader.samples // trainer.train_loader.largest_batch
     for epoch in itertools.count(1):
-        yield from trainer.steps(epoch)
+        with closing(trainer.steps(epoch)) as steps:
+            yield from itertools.islice(steps, full_batches)
 
 
 def _take(steps: Iterable[int], count: int) -> None:

@@ -88,6 +88,15 @@ def test_a_profile_adds_up(device, steps, warmup, prefetch):
     assert rows["Affine1", "backward"].operations == 2 * steps  # the data needs no gradient
 
 
+def test_every_step_is_of_a_full_batch():
+    """An epoch of 14 samples ends with a batch of two."""
+    training = trainer(samples=14)
+    found = profile(training, 6, 1)
+    assert training.samples == 7 * 4
+    forward = [each.shapes[0] for each in found.events if each.name == "forward"]
+    assert forward == [(4, 6)] * 6
+
+
 def test_a_profile_trains_as_training_does():
     trained, profiled = trainer(), trainer()
     profiled.network.params.flat[...] = trained.network.params.flat
