@@ -108,6 +108,12 @@ def test_no_gpu_is_needed_and_nothing_is_measured_unless_asked_for():
     assert "cuda:77" in refused.err
 
 
+def test_tf32_is_not_measured_on_a_cpu():
+    refused = xpnet("summary", "--model", "twolayernet", "--precision", "tf32", "--measure", "--device", "cpu")
+    assert refused.code == 2
+    assert refused.err.startswith("Error: TF32 needs a CUDA GPU")
+
+
 def test_no_data_set_is_loaded(monkeypatch):
     monkeypatch.setattr("training.data.datasets.load", None)
     monkeypatch.setenv("XPNET_DATA_DIR", "/nowhere")

@@ -92,7 +92,8 @@ def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision
     from training.layer_phases import example_batch, seconds_of_a_step
     from training.precision import LossScaler
 
-    allow_tf32(precision == "tf32")
+    with user_errors():
+        allow_tf32(precision == "tf32")
     scaler = LossScaler() if precision == "fp16" else None
     try:
         return seconds_of_a_step(network, optimizer, *example_batch(network, batch_size), steps=10, scaler=scaler)
