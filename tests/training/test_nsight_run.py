@@ -125,6 +125,13 @@ def test_nsys_captures_all_kernels_and_the_named_ones_are_read(path, gpu, tmp_pa
     assert {row.kernel for row in rows} == {"im2col", "adam_step"}
 
 
+def test_no_kernel_of_the_name_is_told_with_those_that_there_are(path, gpu, tmp_path):
+    install(path, "nsys")
+    message = error_of("nsys", [*COMMAND, tmp_path / "ran", ""], tmp_path, kernels="^col2im$")
+    assert message.startswith("nsys captured no kernel with '^col2im$' in its name; there are ")
+    assert "col2im_gather" in message
+
+
 def test_an_earlier_profile_is_replaced(path, gpu, tmp_path):
     install(path, "nsys", "ncu")
     for tool in ("nsys", "ncu"):

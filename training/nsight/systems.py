@@ -87,19 +87,25 @@ def read(out: Path, kernels: str | None) -> list[Row]:
         kernels: a regular expression; only kernels in whose names it is found. None: all.
 
     Raises:
-        ToolError: a file is not there (nsys writes none where nothing was captured), or lacks columns or ranges.
+        ToolError: a file is not there (nsys writes none where nothing was captured), or lacks columns or ranges; or
+            no kernel has such a name.
     """
     ranges_file, kernels_file = exported_files(out)
+    nothing = (
+        "nsys captured no kernel: the profiled steps launched none on a GPU; train with --device cuda, and see "
+        f"{report_file(out)}"
+    )
     if not kernels_file.is_file():
-        raise ToolError(
-            "nsys captured no kernel: the profiled steps launched none on a GPU; train with --device cuda, and see "
-            f"{report_file(out)}"
-        )
+        raise ToolError(nothing)
     if not ranges_file.is_file():
         raise ToolError(f"nsys captured no NVTX range, so no kernel has a layer: pip install nvtx; see {out}")
     ranges = read_ranges(ranges_file.read_text(errors="replace"), ranges_file.name)
     rows = read_kernels(kernels_file.read_text(errors="replace"), ranges, kernels_file.name)
-    return merged(row for row in rows if kernels is None or re.search(kernels, row.kernel))
+    chosen = [row for row in rows if kernels is None or re.search(kernels, row.kernel)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(row.kernel for row in rows))
+        raise ToolError(f"nsys captured no kernel with {kernels!r} in its name; there are {names}" if rows else nothing)
+    return merged(chosen)
 
 
 def read_ranges(text: str, source: str) -> dict[Thread, list[Range]]:
