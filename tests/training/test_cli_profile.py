@@ -12,6 +12,9 @@ from command_line import xpnet
 import backend
 from training.cli.common import Compute
 from training.cli.profile import TOOLS, _options, command
+from training.cost import cost_of_step
+from training.models import TwoLayerNet
+from training.optimizers import SGD
 
 QUICK = ["--model", "twolayernet", "--optimizer", "sgd", "--device", "cpu", "--threads", "1"]
 NO_GPU = not backend.inspect_cuda().usable
@@ -21,13 +24,15 @@ def rows(out):
     """The cells of the table's lines, by layer and phase; the step's by ("step", "")."""
     lines = out.splitlines()
     head = next(index for index, line in enumerate(lines) if line.startswith("layer"))
-    assert lines[head].split() == ["layer", "phase", "calls", "ms", "share", "MB", "GB/s"]
+    words = "layer phase calls ms share MB GB/s least MB MFLOP GFLOP/s"
+    assert lines[head].split() == words.split()
     found = {}
     for line in lines[head + 1 :]:
         if line.startswith(("meanwhile", "trace ")):
             break
-        *names, calls, ms, share, mb, rate = line.split()
-        found[names[0], names[1] if len(names) > 1 else ""] = (float(calls), float(ms), float(share[:-1]), mb, rate)
+        *names, calls, ms, share, mb, rate, least, mflop, gflops = line.split()
+        cells = (float(calls), float(ms), float(share[:-1]), mb, rate, least, mflop, gflops)
+        found[names[0], names[1] if len(names) > 1 else ""] = cells
     return found
 
 
@@ -59,7 +64,15 @@ def test_a_table_that_adds_up():
     matmul = 4 * (50 * 784 + 784 * 50 + 50 + 50 * 50) / 1e6
     relu = (4 + 1) * 50 * 50 / 1e6  # its numbers, and where they are positive
     assert found["Affine1", "forward"][3] == f"{matmul + relu:.3f}"
-    assert found["loop", ""][3:] == ("-", "-")
+    assert found["loop", ""][3:] == ("-",) * 5
+    cost = cost_of_step(TwoLayerNet(784, 50, 10), 50, SGD())
+    for row in cost.rows:
+        for phase, work in row.work.items():
+            ms, *_, least, mflop, gflops = found[row.name, phase][1:]
+            assert (least, mflop) == (f"{work.nbytes / 1e6:.3f}", f"{work.flops / 1e6:.3f}")
+            slow, fast = (work.flops / 1e6 / max(ms + error, 1e-9) for error in (0.0005, -0.0005))
+            assert slow - 0.05 <= float(gflops) <= fast + 0.05
+    assert step[5:7] == (f"{cost.total.nbytes / 1e6:.3f}", f"{cost.total.flops / 1e6:.3f}")
     mean, least, most = map(float, re.search(r"([\d.]+) ms a step \(([\d.]+) to ([\d.]+)\)", first).groups())
     assert step[1] <= mean + 0.001  # which has what lies between two steps
     assert least <= step[1] <= most
@@ -99,6 +112,17 @@ def test_auto_says_why_there_is_no_gpu():
     result = xpnet("profile", "--device", "auto", "--tool", "nsys")
     (line,) = result.err.splitlines()
     assert "would run on cpu (no GPU: " in line
+    done = xpnet("profile", *QUICK[:4], "--device", "auto", "--steps", 1, "--warmup", 0)
+    assert done.out.splitlines()[1] == f"no GPU: {backend.inspect_cuda()}"
+
+
+def test_images_a_second_are_those_of_full_batches():
+    """Of 10,000 images one is left after a batch of 9,999."""
+    result = xpnet("profile", *QUICK, "--batch-size", 9999, "--steps", 3, "--warmup", 0)
+    assert result.code == 0, result.err
+    ms, images = re.search(r"([\d.]+) ms a step .* ([\d,]+) images/s", result.out).groups()
+    assert int(images.replace(",", "")) * float(ms) / 1e3 == pytest.approx(9999, rel=1e-3)
+    assert rows(result.out)["Affine1", "forward"][3] == f"{(4 * (9999 * 834 + 39250) + 5 * 9999 * 50) / 1e6:.3f}"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +132,8 @@ def test_auto_says_why_there_is_no_gpu():
         (["--warmup", -1], "-1 is not in the range x>=0"),
         (["--tool", "gprof"], "'gprof' is not one of"),
         (["--trace", "nowhere/a.json"], "nowhere/a.json: there is no folder"),
+        (["--kernels", "im2col("], "--kernels im2col( is no regular expression: missing )"),
+        (["--kernels", "im2col"], "--kernels im2col is for nsys and ncu"),
         (["--batch-size", 1, "--model", "vgg"], "'vgg' is none of"),
     ],
 )

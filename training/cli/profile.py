@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,11 @@ from training.cli.train import Settings, build_trainer, settings_options
 
 if TYPE_CHECKING:
     from training.cli.common import Compute
+    from training.cost import StepCost, Work
+    from training.data import Dataset
     from training.profile import Profile, Row
+
+    Works = Mapping[tuple[str, str], Work]
 
 TOOLS = ("nsys", "ncu")
 
@@ -72,7 +79,9 @@ def command(
 
     On the CPU, the time in each layer's calls: calls are those of operations (convolution, max pooling, …), MB the
     arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's time. A
-    Relu that is done along with the layer before it has no line for its forward.
+    Relu that is done along with the layer before it has no line for its forward. Beside them stands what the cost model
+    of xpnet summary says: the least MB that must move, and floating-point operations, MFLOP; GFLOP/s are these over the
+    layer's time.
 
     On a GPU, the kernels as nsys or ncu sees them, which this command runs itself; the report stays in the folder.
     With --tool none the times are those of the host's calls, which wait for no kernel; the steps run between
@@ -80,6 +89,7 @@ def command(
     nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
     """
     from backend import memory
+    from training.cost import cost_of_step
     from training.profile import profile
     from training.trace import write_trace
     from training.trainer import NonFiniteError
@@ -89,13 +99,19 @@ def command(
         if trace_file is not None and not trace_file.absolute().parent.is_dir():
             raise ValueError(f"{trace_file}: there is no folder {trace_file.absolute().parent}")
         compute = choose_compute(device, threads)
+    _check_kernels(kernels)
     if compute.device.kind == "cuda" and tool != "none":
-        _profile_with_tool(context, compute, None if tool == "auto" else tool, report, kernels, steps, settings)
+        wanted = None if tool == "auto" else tool
+        _profile_with_tool(context, compute, wanted, report, kernels, steps, settings, data_dir)
+        if trace_file is not None:
+            click.echo(f"trace {trace_file}, of the host's calls: open it in https://ui.perfetto.dev")
         return
     if tool in TOOLS:
         raise UserError(
             f"{tool} profiles a GPU, and this would run on {compute}; leave out --tool for a profile of the CPU"
         )
+    if kernels is not None:
+        raise UserError(f"--kernels {kernels} is for nsys and ncu; without them there are layers, and no kernels")
     data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty())
     with user_errors():
         trainer = build_trainer(settings, data)
@@ -117,7 +133,10 @@ def command(
     on_gpu = compute.device.kind == "cuda"
     if on_gpu:
         click.echo("times are those of the host's calls, which wait for no kernel")
-    for line in table(found, with_rates=not on_gpu):
+    if compute.no_gpu:
+        click.echo(f"no GPU: {compute.no_gpu}")
+    cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
+    for line in table(found, _works(cost), with_rates=not on_gpu):
         click.echo(line)
     if trace_file is not None:
         with user_errors():
@@ -125,12 +144,21 @@ def command(
         click.echo(f"trace {trace_file}: open it in https://ui.perfetto.dev")
 
 
-def table(found: Profile, with_rates: bool) -> Iterator[str]:
+def _check_kernels(kernels: str | None) -> None:
+    try:
+        re.compile(kernels or "")
+    except re.error as error:
+        raise UserError(f"--kernels {kernels} is no regular expression: {error}") from None
+
+
+def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
     """The lines of a profile: a row for each layer and phase, the step, and what other threads did meanwhile.
 
     Args:
-        with_rates: whether bytes over time say something: not where the time is not that of the work.
+        works: what a step costs by the model, by layer and phase.
+        with_rates: whether bytes and operations over time say something: not where the time is not that of the work.
     """
+    from training.cost import Work
     from training.profile import Row
 
     rows = found.rows()
@@ -141,8 +169,14 @@ def table(found: Profile, with_rates: bool) -> Iterator[str]:
         sum(row.nanoseconds for row in rows),
         sum(row.bytes for row in rows),
     )
-    cells: list[tuple[str, ...]] = [("layer", "phase", "calls", "ms", "share", "MB", "GB/s")]
-    cells += [(row.layer, row.phase, *_numbers(row, found.steps, total, with_rates)) for row in (*rows, total)]
+    whole = reduce(Work.then, works.values())
+    cells: list[tuple[str, ...]] = [
+        ("layer", "phase", "calls", "ms", "share", "MB", "GB/s", "least MB", "MFLOP", "GFLOP/s")
+    ]
+    for row in (*rows, total):
+        work = whole if row is total else works.get((row.layer, row.phase))
+        measured = _numbers(row, found.steps, total, with_rates)
+        cells.append((row.layer, row.phase, *measured, *_model(work, row, found.steps, with_rates)))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         names = (cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True))
@@ -163,6 +197,19 @@ def _numbers(row: Row, steps: int, total: Row, with_rates: bool) -> tuple[str, .
     )
 
 
+def _model(work: Work | None, row: Row, steps: int, with_rates: bool) -> tuple[str, ...]:
+    """Least bytes, operations, and their rate over the measured time; "-" where the model has none."""
+    if work is None:
+        return ("-",) * 3
+    rate = f"{steps * work.flops / max(row.nanoseconds, 1):,.1f}" if with_rates else "-"
+    return f"{work.nbytes / 1e6:,.3f}", f"{work.flops / 1e6:,.3f}", rate
+
+
+def _works(cost: StepCost) -> Works:
+    """What a step costs by layer and phase."""
+    return {(row.name, phase): work for row in cost.rows for phase, work in row.work.items()}
+
+
 def _profile_with_tool(
     context: click.Context,
     compute: Compute,
@@ -171,6 +218,7 @@ def _profile_with_tool(
     kernels: str | None,
     steps: int,
     settings: Settings,
+    data_dir: Path | None,
 ) -> None:
     """Runs this very command again under Nsight, and prints what it exported."""
     from backend import inspect_cuda
@@ -179,38 +227,33 @@ def _profile_with_tool(
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
         chosen = nsight.choose(tool)
+        data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty())
+        with user_errors():
+            least = _least_bytes(settings, data)
         rows = nsight.run(chosen, again, report, kernels)
     except nsight.ToolError as error:
         raise UserError(str(error)) from error
     counted = any(row.bytes is not None for row in rows)
-    least = None if counted or kernels else _least_bytes(settings)
     gpus = inspect_cuda().gpus
     peak = next((gpu.bandwidth for gpu in gpus if gpu.index == compute.device.index), 0.0) / 1e9
-    click.echo(nsight.table(rows, peak or None, steps, least))
-    if least:
+    is_least = not counted and kernels is None
+    click.echo(nsight.table(rows, peak or None, steps, least if is_least else None))
+    if is_least:
         click.echo(f"{chosen} counts no bytes: MB are the least that must move, as xpnet summary has them")
     click.echo(f"{chosen}'s report: {nsight.report_file(chosen, report)}")
 
 
-def _least_bytes(settings: Settings) -> dict[tuple[str, str], int]:
-    """By phase and layer as a profiler sees them, the bytes of a step with full batches."""
+def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:
+    """By phase and layer as a profiler sees them, the bytes of a step with a full batch."""
     from backend import use
-    from training import optimizers
     from training.cost import cost_of_step
-    from training.data.sources import INPUT_DIM, SOURCES
     from training.layer_phases import OPTIMIZER
-    from training.models import build_for
 
     with use("cpu"):
-        network = build_for(settings.model, INPUT_DIM, len(SOURCES[settings.dataset].classes))
-        network.astype("float16" if settings.precision == "fp16" else "float32")
-        optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
-        cost = cost_of_step(network, settings.batch_size, optimizer)
-    return {
-        (phase, "" if row.name == OPTIMIZER else row.name): work.nbytes
-        for row in cost.rows
-        for phase, work in row.work.items()
-    }
+        trainer = build_trainer(replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32"), data)
+        cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
+    works = _works(cost).items()
+    return {(phase, "" if layer == OPTIMIZER else layer): work.nbytes for (layer, phase), work in works}
 
 
 def _options(context: click.Context, compute: Compute) -> Sequence[str]:

@@ -2,8 +2,8 @@
 
 :func:`cost_of_step` counts floating-point operations, the least bytes that must move, kernel launches and memory;
 :class:`Gpu` makes a time of them, that of the roofline model. Launches and memory are those of a GPU; on a CPU
-operations and least bytes are the same. A layer of one's own says what it costs with :func:`formula`; without, it is
-shown as not known and is in no total.
+operations are the same, and least bytes but for max pooling, which keeps its winners in fewer there. A layer of one's
+own says what it costs with :func:`formula`; without, it is shown as not known and is in no total.
 """
 
 from training.cost import convolutions, elementwise, products  # noqa: F401  (they declare what the layers cost)
