@@ -51,6 +51,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self._entered = self.events
         self._local = threading.local()
         self._listening: AbstractContextManager[None] | None = None
 
@@ -62,6 +63,7 @@ class Recorder:
     def __exit__(self, *exc_info: object) -> None:
         assert self._listening is not None
         self._listening.__exit__(None, None, None)
+        self.events = list(self._entered)  # what another thread is just entering is not in it
         now = time.perf_counter_ns()
         for event in self.events:
             event.end = event.end or now
@@ -75,8 +77,8 @@ class Recorder:
         event.shapes = tuple(tuple(array.shape) for array in given)
         event.bytes = sum(array.nbytes for array in given)
         stack.append((event, {id(array) for array in given}))
-        self.events.append(event)
         event.begin = time.perf_counter_ns()  # what recording takes is the surrounding range's time
+        self._entered.append(event)
 
     def pop(self, results: Any) -> None:
         now = time.perf_counter_ns()
@@ -84,7 +86,7 @@ class Recorder:
         if not stack:
             return
         event, given = stack.pop()
-        event.end = now
+        event.end = event.end or now
         event.bytes += sum(array.nbytes for array in profiling.arrays_in(results) if id(array) not in given)
 
     def _stack(self) -> list[tuple[Event, set[int]]]:

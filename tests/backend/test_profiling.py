@@ -180,6 +180,31 @@ def test_a_recording_begins_and_ends_anywhere():
     assert len(recorder.events) == 2
 
 
+def test_a_recording_may_end_while_another_thread_enters_and_leaves_a_range():
+    """As that thread sees it: it has begun to tell the recorder, and goes on when there is no recording any more."""
+
+    class Last:
+        """An array: asked for its size, it ends the recording."""
+
+        @property
+        def nbytes(self):
+            recorder.__exit__(None, None, None)
+            return 1
+
+        shape = ()
+
+    for way in ("enter", "leave"):
+        recorder = Recorder()
+        recorder.__enter__()
+        with profiling.Range("around"):
+            profiling.Range("inside").push(Last() if way == "enter" else ())
+            profiling.pop(Last() if way == "leave" else ())
+        assert [event.name for event in recorder.events] == ["around", "inside"][: 1 if way == "enter" else 2]
+        for event in recorder.events:
+            assert 0 < event.begin <= event.end
+            assert event.parent is None or event.end <= event.parent.end
+
+
 def test_every_thread_has_ranges_of_its_own():
     def work():
         with profiling.Range("there"):
