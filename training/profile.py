@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from backend import profiling, synchronize, threads
 from backend.recording import Event, Recorder
+from training.layer_phases import OPTIMIZER
 from training.trainer import EPOCH, RUN, STEP, Trainer
 
-LOADER, OPTIMIZER, LOOP = "loader", "optimizer", "loop"
+LOADER, LOOP = "loader", "loop"
 _WITHOUT_LAYER = {"data": (LOADER, "data"), "update": (OPTIMIZER, "update")}
 """What a phase's time is called outside of layers; anything else is the loop's."""
 

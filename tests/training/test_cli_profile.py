@@ -11,10 +11,12 @@ from command_line import xpnet
 
 import backend
 from training.cli.common import Compute
-from training.cli.profile import TOOLS, _options, command
+from training.cli.profile import TOOLS, _least_bytes, _options, command
+from training.cli.train import Settings
 from training.cost import cost_of_step
+from training.data import load
 from training.models import TwoLayerNet
-from training.optimizers import SGD
+from training.optimizers import SGD, AdamW
 
 QUICK = ["--model", "twolayernet", "--optimizer", "sgd", "--device", "cpu", "--threads", "1"]
 NO_GPU = not backend.inspect_cuda().usable
@@ -156,6 +158,16 @@ def test_on_a_gpu_without_a_tool_the_host_is_profiled():
     assert result.code == 0, result.err
     assert "times are those of the host's calls, which wait for no kernel" in result.out
     assert ("Affine1", "forward") in rows(result.out)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "float32"), ("tf32", "float32"), ("fp16", "float16")])
+def test_least_bytes_beside_a_tool_are_those_of_the_steps_that_it_sees(precision, dtype):
+    """Also where a CPU could not do them, and where all images are less than a batch."""
+    settings = Settings(model="TwoLayerNet", precision=precision, batch_size=10**6)
+    cost = cost_of_step(TwoLayerNet(784, 50, 10).astype(dtype), 10_000, AdamW())
+    found = _least_bytes(settings, load("mnist10k"))
+    assert found.pop(("update", "")) == cost.rows[-1].work["update"].nbytes
+    assert found == {(phase, row.name): work.nbytes for row in cost.rows[:-1] for phase, work in row.work.items()}
 
 
 def test_a_tool_is_given_the_same_command_again(tmp_path):

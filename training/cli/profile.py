@@ -193,7 +193,7 @@ def _numbers(row: Row, steps: int, total: Row, with_rates: bool) -> tuple[str, .
         f"{row.operations / steps:.4g}",
         f"{1e-6 * row.nanoseconds / steps:,.3f}",
         f"{row.nanoseconds / max(total.nanoseconds, 1):.1%}",
-        *((f"{1e-6 * row.bytes / steps:,.3f}", rate) if row.operations else ("-", "-")),
+        *((f"{row.bytes / steps / 1e6:,.3f}", rate) if row.operations else ("-", "-")),
     )
 
 
@@ -250,7 +250,8 @@ def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int
     from training.layer_phases import OPTIMIZER
 
     with use("cpu"):
-        trainer = build_trainer(replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32"), data)
+        of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32
+        trainer = build_trainer(of_bytes, data)
         cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
     works = _works(cost).items()
     return {(phase, "" if layer == OPTIMIZER else layer): work.nbytes for (layer, phase), work in works}
