@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module
+from backend import array_module, profiling
 from kernels import softmax as kernel
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
@@ -22,9 +22,15 @@ class Softmax(Layer):
 
     def backward(self, dout: Any) -> Any:
         (y,) = self.saved_for_backward(dout)
-        dx = (storage(dout) if y.ndim == 4 else dout) * y
-        dx -= y * dx.sum(axis=-1, keepdims=True)
+        dx = _softmax_backward(storage(dout) if y.ndim == 4 else dout, y)
         return images(dx) if y.ndim == 4 else dx
+
+
+@profiling.operation
+def _softmax_backward(dy: Any, y: Any) -> Any:
+    dx = dy * y
+    dx -= y * dx.sum(axis=-1, keepdims=True)
+    return dx
 
 
 class SoftmaxWithLoss(Layer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from backend import workspace
+from backend import profiling, workspace
 from kernels import max_pooling
 from kernels import pooling as kernel
 from kernels.gemm import accumulator
@@ -98,18 +98,27 @@ class GlobalAveragePooling(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("GlobalAveragePooling", x=x)
         self.output_shape(x.shape[1:])
-        n, c, h, w = x.shape
-        y = storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
-        return self.save_for_backward(y, x.shape)
+        return self.save_for_backward(_global_average_pool(x), x.shape)
 
     def backward(self, dout: Any) -> Any:
         (shape,) = self.saved_for_backward(dout)
-        n, c, h, w = shape
-        dx = workspace.empty((n, h, w, c), dout.dtype)
-        dx[...] = (dout / (h * w))[:, None, None]
-        return images(dx)
+        return _global_average_pool_backward(dout, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or 0 in shape[1:]:
             raise ValueError(f"takes images (C, H, W) of at least one pixel, got {shape}")
         return (shape[0],)
+
+
+@profiling.operation
+def _global_average_pool(x: Any) -> Any:
+    n, c, h, w = x.shape
+    return storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+
+
+@profiling.operation
+def _global_average_pool_backward(dy: Any, shape: tuple[int, int, int, int]) -> Any:
+    n, c, h, w = shape
+    dx = workspace.empty((n, h, w, c), dy.dtype)
+    dx[...] = (dy / (h * w))[:, None, None]
+    return images(dx)

@@ -2,6 +2,7 @@
 
 import threading
 
+import networks
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from backend.recording import Recorder
 from layers import Affine, Layer, Relu, Residual, Sequential
 from training.callbacks import Callback
 from training.data import Loader
+from training.layer_phases import example_batch
 from training.network import Network
 from training.optimizers import SGD, Adam
 from training.precision import LossScaler
@@ -85,6 +87,17 @@ def test_layers_and_operations_lie_in_their_phase_and_have_its_category():
         if event.kind == "kernel":
             assert event.bytes > 0
             assert event.shapes
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_layer_does_its_work_in_operations(name):
+    """So that a profiler sees what it is about: arrays, by shape and bytes."""
+    network = networks.NETWORKS[name]()
+    with Recorder() as recorder:
+        network.step_gradients(*example_batch(network, 2))
+    around = {event.parent for event in recorder.events}
+    bare = [event for event in recorder.events if event.kind == "layer" and event not in around]
+    assert all(event.name.startswith("Flatten") for event in bare)  # another view of the same memory
 
 
 def test_the_loader_loads_on_its_own_thread():
