@@ -80,8 +80,8 @@ def command(
     On the CPU, the time in each layer's calls: calls are those of operations (convolution, max pooling, …), MB the
     arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's time. A
     Relu that is done along with the layer before it has no line for its forward. Beside them stands what the cost model
-    of xpnet summary says: the least MB that must move, and floating-point operations, MFLOP; GFLOP/s are these over the
-    layer's time.
+    of xpnet summary says: the least MB that must move, where what is read and written again counts twice, and
+    floating-point operations, MFLOP; GFLOP/s are these over the layer's time.
 
     On a GPU, the kernels as nsys or ncu sees them, which this command runs itself; the report stays in the folder.
     With --tool none the times are those of the host's calls, which wait for no kernel; the steps run between
