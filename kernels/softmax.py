@@ -220,7 +220,9 @@ def _check(x: Any, t: Any) -> None:
 
 def _check_classes(t: Any, classes: int) -> None:
     """Raises unless every index in ``t``, on the host, is a class."""
-    unsigned = t.view(t.dtype.str.replace("i", "u"))  # in which a negative index is a large number
-    if len(t) and numpy.maximum.reduce(unsigned) >= classes:
-        bad = numpy.flatnonzero(unsigned >= classes)[0]
+    # Unsigned, a negative index is at least 2ⁿ⁻¹: more than any of n bits, but perhaps fewer than there are classes.
+    unsigned = t.view(t.dtype.str.replace("i", "u"))
+    end = min(classes, 1 << (8 * t.dtype.itemsize - (t.dtype.kind == "i")))
+    if len(t) and numpy.maximum.reduce(unsigned) >= end:
+        bad = numpy.flatnonzero(unsigned >= end)[0]
         raise ValueError(f"label {t[bad]} of sample {bad} is no class: there are {classes}, from 0")

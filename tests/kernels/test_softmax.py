@@ -298,6 +298,17 @@ def test_an_index_that_is_no_class_is_named_on_the_host(function, t, message):
         function(whole((3, 3)), np.array(t))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", ">i2"])
+def test_minus_1_is_no_class_where_there_are_more_than_its_dtype_counts(dtype):
+    classes = 1 << 8 * np.dtype(dtype).itemsize
+    x, t = np.zeros((2, classes), "float32"), np.array([5, -1], dtype)
+    with backend.use("cpu"):
+        _, y = softmax_cross_entropy(x, t.astype("int64") % 7)
+        for function in (softmax_cross_entropy, softmax_cross_entropy_backward, cross_entropy):
+            with pytest.raises(ValueError, match=f"label -1 of sample 1 is no class: there are {classes}"):
+                function(y, t)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("function", [lambda x, t: softmax_cross_entropy(x, t)[0], cross_entropy])
 @pytest.mark.parametrize("bad", [3, 100, -1])
