@@ -215,13 +215,13 @@ def test_pieces_are_put_together(device, dtype, rows, columns):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("columns", [1, 3, 64])
-def test_pieces_and_threads_change_no_bit(device, dtype, columns):
+@pytest.mark.parametrize(("rows", "columns"), [(24000, 1), (8000, 3), (3000, 64)])
+def test_pieces_and_threads_change_no_bit(device, dtype, rows, columns):
     """Cut alike for any number of threads. That cutting itself changes no more than rounding, the tests above show."""
-    x, dy, gamma, beta = arrays(6000, columns, dtype, 0)
+    x, dy, gamma, beta = arrays(rows, columns, dtype, 0)
     results = []
     for count in (1, 2, 3):
-        with thread_limit(count), piece_bytes(1 << 12), watched_cuts(module, "pieces") as cuts:
+        with thread_limit(count), piece_bytes(1 << 14), watched_cuts(module, "pieces") as cuts:
             y, mean, variance, inverse = forward(x, gamma, beta)
             results.append((y, mean, variance, inverse, *normalize_backward(dy, x, mean, inverse, gamma)))
         assert device.kind == "cuda" or all(len(slices) > 1 for slices in cuts)

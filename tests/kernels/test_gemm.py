@@ -110,6 +110,26 @@ def test_the_threads_change_no_bit(device, monkeypatch, dtype, piece_flops, m, k
         assert_same(matmul(a, b, out=out), expected, dtype)
 
 
+@pytest.mark.parametrize(("m", "k", "n"), [(60, 70, 80), (300, 300, 1200)])
+def test_blas_has_one_thread_in_every_product(device, monkeypatch, m, k, n):
+    if device.kind != "cpu":
+        pytest.skip("a GPU's products need no BLAS of the host")
+    seen, original = [], np.matmul
+
+    def watch(*args, **options):
+        seen.append({pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"})
+        return original(*args, **options)
+
+    a, b, tall = normal((m, k)), normal((k, n)), normal((m * n // 4, 10))
+    monkeypatch.setattr(np, "matmul", watch)
+    with thread_limit(2), threadpoolctl.threadpool_limits(2, user_api="blas"), piece_bytes(1 << 16):
+        for calculate in (lambda: matmul(a, b), lambda: column_sums(tall)):
+            seen.clear()
+            calculate()
+            assert seen
+            assert all(counts == {1} for counts in seen)
+
+
 def test_float16_is_multiplied_in_float32(device):
     a = backend.asarray(np.array([[2048, 1, 1]], "float16"))
     b = backend.asarray(np.ones((3, 1), "float16"))

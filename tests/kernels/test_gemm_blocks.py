@@ -72,3 +72,12 @@ def test_large_products_do_go_in_blocks(device, monkeypatch):
     matmul_part(whole((257, 9), "float32"), whole((9, 16), "float32"))
     matmul_rows(whole((700, 72), "float32"), whole((700, 64), "float32"))
     assert seen == [3, 2, 4, 2]
+
+
+def test_parts_of_float16_are_refused(device):
+    if device.kind != "cpu":
+        pytest.skip("a GPU multiplies them, and sums in float32")
+    a, b = whole((4, 3), "float16"), whole((3, 4), "float16")
+    for multiply, left in ((matmul_part, a), (matmul_rows, b)):
+        with pytest.raises(TypeError, match="their accumulator's dtype"):
+            multiply(left, b)

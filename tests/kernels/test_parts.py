@@ -72,6 +72,33 @@ def test_the_cut_does_not_depend_on_the_threads():
         assert cuts[0] == cuts[1] == cuts[2]
 
 
+def test_one_thread_takes_elementwise_work_in_pieces_that_stay_in_cache():
+    """Several threads take what is worth a call that others wait for."""
+    images, item = 64, 1 << 18  # 16 MiB
+    with thread_limit(1):
+        pieces, whole_images = parts.pieces(images, item, np, elementwise=True), parts.cut(images, 1, item, np, True)
+    assert len(pieces) == len(whole_images) == 32
+    assert [piece.images for piece in whole_images] == pieces
+    for count in (2, 3):
+        with thread_limit(count):
+            assert parts.pieces(images, item, np, elementwise=True) == parts.pieces(images, item, np)
+            assert parts.cut(images, 1, item, np, True) == parts.cut(images, 1, item, np)
+            assert len(parts.pieces(images, item, np)) == 4
+    with thread_limit(1):
+        assert parts.cut(images, 1, item, CUPY, True) == [Part(0, images, 0, 1)]
+        assert parts.pieces(images, item, CUPY, elementwise=True) == [slice(0, images)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_small_elementwise_work_is_done_in_one_call(count):
+    seen = []
+    with thread_limit(count):
+        parts.in_pieces(seen.append, np.empty((4, 1 << 16), "float32"))
+        assert seen == [...]
+        parts.in_pieces(seen.append, np.empty((5, 1 << 16), "float32"))
+    assert len(seen) - 1 == (3 if count == 1 else 2)
+
+
 @given(st.integers(0, 3000), st.integers(0, 300), LIBRARIES, st.integers(1, 1 << 12))
 def test_pieces_cover_an_axis_in_order(length, item_bytes, library, cap):
     with piece_bytes(cap):

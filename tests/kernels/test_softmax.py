@@ -74,6 +74,7 @@ def test_softmax(device):
         # exp(d) has the relative error of d's rounding, |d|·eps, and exp's own, below 4 ulps
         assert_close(y, expected, dtype, terms=k + 8, magnitude=expected * (1 + spread(host)))
         assert_separate(y, [x])
+        assert y.flags.c_contiguous
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 3, 5), (2, 3, 2, 5)])
@@ -116,6 +117,7 @@ def test_cross_entropy_of_scores(device):
         probabilities = oracles.softmax(host)
         assert_close(y, probabilities, dtype, terms=k + 8, magnitude=probabilities * (1 + spread(host)))
         assert_separate(y, [x, t])
+        assert y.flags.c_contiguous
 
 
 def test_backward(device):

@@ -131,6 +131,12 @@ def test_copy_has_a_buffer_of_its_own(device):
         assert clone[name].shape == values.shape
 
 
+def test_the_layout_is_that_of_the_arrays(device):
+    for params in (counted("float64"), counted("float64").copy()):
+        assert params.layout == [(name, array.shape, array.dtype) for name, array in params.items()]
+        assert [name for name, _, _ in params.layout] == list(SHAPES)
+
+
 @pytest.mark.parametrize(
     "change",
     [
