@@ -143,7 +143,7 @@ def compare_command(context: click.Context, old: Path, new: Path, tolerance: flo
             raise ValueError(f"{old} and {new} have no ratio to {compare.PEER} in common")
     width = max(len(change.what) for change in found)
     for change in found:
-        verdict = "  WORSE" if change.growth > tolerance else ""
+        verdict = "  WORSE" * (change.growth > tolerance) + "  disturbed: measure again" * change.disturbed
         click.echo(f"{change.what:<{width}}  {change.old:6.2f} → {change.new:6.2f}  {change.growth:+7.1%}{verdict}")
     worse = [change for change in found if change.growth > tolerance]
     click.echo(f"{len(worse)} of {len(found)} worse by more than {tolerance:.0%}")

@@ -11,11 +11,16 @@ PEER = "torch"
 
 @dataclass(frozen=True)
 class Change:
-    """A ratio to PyTorch before and after."""
+    """A ratio to PyTorch before and after.
+
+    Attributes:
+        disturbed: whether a figure in it is of samples that other programs disturbed: it may be worth nothing.
+    """
 
     what: str
     old: float
     new: float
+    disturbed: bool
 
     @property
     def growth(self) -> float:
@@ -26,15 +31,19 @@ class Change:
 def changes(old: Results, new: Results) -> list[Change]:
     """All ratios to PyTorch that both results have."""
     before, after = _ratios(old), _ratios(new)
-    return [Change(what, ratio, after[what]) for what, ratio in before.items() if what in after]
+    return [
+        Change(what, ratio, after[what][0], disturbed or after[what][1])
+        for what, (ratio, disturbed) in before.items()
+        if what in after
+    ]
 
 
-def _ratios(results: Results) -> dict[str, float]:
+def _ratios(results: Results) -> dict[str, tuple[float, bool]]:
     found = {}
     for kind, mark in (("steps", ""), ("memory", " memory")):
         for row in results[kind]:
             if PEER in row["ratios"]:
-                found[f"{row['workload']}{mark}, {row['threads']} thread{'s' * (row['threads'] > 1)}"] = row["ratios"][
-                    PEER
-                ]
+                disturbed = kind == "steps" and any(row["sides"][side]["disturbed"] for side in ("xpnet", PEER))
+                what = f"{row['workload']}{mark}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
+                found[what] = row["ratios"][PEER], disturbed
     return found

@@ -91,6 +91,17 @@ class TestGate:
         assert result.code == 1
         assert "W4 memory, 1 thread" in result.out
 
+    @pytest.mark.parametrize("side", ["xpnet", "torch"])
+    @pytest.mark.parametrize("file", [0, 1])
+    def test_a_disturbed_ratio_is_marked(self, compare, results, side, file):
+        made = results(W4=1.0, W2=1.0), results(W4=1.2, W2=1.0)
+        made[file]["steps"][0]["sides"][side]["disturbed"] = True
+        result = compare(*made)
+        assert result.code == 1
+        lines = result.out.splitlines()
+        assert lines[0].endswith("WORSE  disturbed: measure again")
+        assert "disturbed" not in lines[1]
+
     def test_only_common_rows_are_compared(self, compare, results):
         assert "of 1 worse" in compare(results(W4=1.0, W2=1.0), results(W4=1.0, W3=9.0)).out
 
