@@ -29,7 +29,7 @@ from layers.channels_last import Conv2D, Pool2D
             },
         ),
         (
-            lambda: Conv2D(np.int64(1), 2, 3, (1, 2), pad=(1, 0)).astype("float16"),
+            lambda: Conv2D(np.int64(1), 2, 3, (1, 2), pad=(1, 0), init=np.float32(0.25)).astype("float16"),
             {
                 "layer": "Conv2D",
                 "in_ch": 1,
@@ -37,12 +37,12 @@ from layers.channels_last import Conv2D, Pool2D
                 "kernel_shape": [3, 3],
                 "stride": [1, 2],
                 "pad": [1, 1, 0, 0],
-                "init": "he",
+                "init": 0.25,
                 "dtype": "float16",
             },
         ),
         (
-            lambda: Pool2D((2, 3), 2, (0, 1, 2, 1), "average", count_padding=True),
+            lambda: Pool2D((2, 3), 2, (0, 1, 2, 1), "average", count_padding=np.True_),
             {
                 "layer": "Pool2D",
                 "kernel_shape": [2, 3],
@@ -69,7 +69,9 @@ def test_hyperparameters_rebuild_the_layer(device, layer, expected):
     """Through JSON; with the weights carried over, it computes the same."""
     made = layer()
     assert made.hyperparameters == expected
-    twin = type(made).from_hyperparameters(json.loads(json.dumps(made.hyperparameters)))
+    given = json.loads(json.dumps(made.hyperparameters))
+    twin = type(made).from_hyperparameters(given)
+    assert given == expected
     assert twin.hyperparameters == expected
     assert repr(twin) == repr(made)
     for name, array in made.params.items():
