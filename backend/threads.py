@@ -2,7 +2,7 @@
 
 NumPy releases the GIL inside its loops, so plain threads compute in parallel. Each works on its own slice with
 BLAS held to one thread; otherwise every slice's matrix product would start threads of its own.
-How the work is cut never depends on the number of threads, so neither does any result.
+Work whose result depends on how it is cut is cut alike for every number of threads, so no result depends on that.
 """
 
 from __future__ import annotations

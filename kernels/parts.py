@@ -1,6 +1,7 @@
 """A batch cut into parts, so that the columns of one part stay in cache and the CPU's cores share the parts.
 
-How a batch is cut depends on shapes alone, never on the number of threads: results are the same bits for any.
+Where a bit of a result depends on the cut, that depends on shapes alone, never on the number of threads: results are
+the same bits for any. Elementwise work is cut finer for a single thread.
 """
 
 from __future__ import annotations
