@@ -132,9 +132,12 @@ def matmul_rows(a: Any, b: Any) -> Any:
 
 def _multiply_in_blocks(a: Any, b: Any, product: Any) -> None:
     """``a`` @ ``b`` into ``product`` on the CPU, a tall ``a`` or a wide ``b`` in blocks that BLAS need not pack."""
-    if b.shape[-1] > a.shape[-2]:
-        a, b, product = b.swapaxes(-2, -1), a.swapaxes(-2, -1), product.swapaxes(-2, -1)
     (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
+    if m * k * n <= _UNPACKED:
+        numpy.matmul(a, b, out=product)
+        return
+    if n > m:
+        a, b, product, m, n = b.swapaxes(-2, -1), a.swapaxes(-2, -1), product.swapaxes(-2, -1), n, m
     rows = min(_UNPACKED // max(k * n, 1), 256) // 16 * 16
     if not 32 <= rows < m or not 0 < n <= _NARROW:
         numpy.matmul(a, b, out=product)

@@ -11,11 +11,12 @@ from kernels.gemm import matmul, matmul_part, matmul_rows
 
 SHAPES = [  # M, K, N: a block is of 256 rows at most
     (1, 5, 3),
-    (256, 9, 16),
-    (257, 9, 16),  # one row is left over
-    (700, 25, 30),
+    (257, 9, 16),  # small enough as it is
+    (512, 61, 40),
+    (513, 61, 40),  # one row is left over
+    (1800, 25, 30),
     (300, 100, 50),
-    (16, 36, 700),  # wide
+    (16, 36, 1800),  # wide
     (500, 144, 64),
     (300, 70, 130),  # too many columns
     (300, 600, 128),  # too many numbers
@@ -70,7 +71,7 @@ def test_large_products_do_go_in_blocks(device, monkeypatch):
         return original(a, b, **options)
 
     monkeypatch.setattr(gemm.numpy, "matmul", watch)
-    matmul_part(whole((257, 9), "float32"), whole((9, 16), "float32"))
+    matmul_part(whole((513, 61), "float32"), whole((61, 40), "float32"))
     matmul_rows(whole((700, 72), "float32"), whole((700, 64), "float32"))
     assert seen == [3, 2, 4, 2]
 
