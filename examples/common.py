@@ -129,6 +129,15 @@ def loss_curves(losses: dict[str, numpy.ndarray], top: float) -> Figure:
     return figure
 
 
+def show_losses(losses: dict[str, numpy.ndarray], out: Path, top: float) -> None:
+    """Prints where the losses of several trainings ended, and draws them, see :func:`loss_curves`."""
+    last = min(100, *map(len, losses.values()))
+    click.echo(f"{'':<10}mean loss of the last {last} steps")
+    for name, values in losses.items():
+        click.echo(f"{name:<10}{values[-last:].mean():.4f}")
+    save_plot(loss_curves(losses, top), out)
+
+
 def save_plot(figure: Figure, out: Path) -> None:
     """Writes a plot and says where.
 

@@ -19,12 +19,11 @@ from examples.common import (
     Data,
     count,
     load_digits,
-    loss_curves,
     mini_batches,
     option,
     out_option,
     prepare,
-    save_plot,
+    show_losses,
     train_steps,
 )
 from training.cli.common import device_option
@@ -57,11 +56,7 @@ def main(steps: int, out: Path, device: str) -> None:
     """Train with four optimizers and compare their losses."""
     prepare(device, out)
     train, _ = load_digits()
-    found = losses(train, steps)
-    click.echo(f"{'':<10}mean loss of the last {min(100, steps)} steps")
-    for name, each in found.items():
-        click.echo(f"{name:<10}{each[-100:].mean():.4f}")
-    save_plot(loss_curves(found, top=1.0), out)
+    show_losses(losses(train, steps), out, top=1.0)
 
 
 if __name__ == "__main__":

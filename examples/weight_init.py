@@ -19,12 +19,11 @@ from examples.common import (
     Data,
     count,
     load_digits,
-    loss_curves,
     mini_batches,
     option,
     out_option,
     prepare,
-    save_plot,
+    show_losses,
     train_steps,
 )
 from layers.initializers import Init
@@ -53,11 +52,7 @@ def main(steps: int, out: Path, device: str) -> None:
     """Train from three kinds of first weights and compare the losses."""
     prepare(device, out)
     train, _ = load_digits()
-    found = losses(train, steps)
-    click.echo(f"{'':<10}mean loss of the last {min(100, steps)} steps")
-    for name, each in found.items():
-        click.echo(f"{name:<10}{each[-100:].mean():.4f}")
-    save_plot(loss_curves(found, top=2.5), out)
+    show_losses(losses(train, steps), out, top=2.5)
 
 
 if __name__ == "__main__":
