@@ -18,7 +18,7 @@ from kernels.convolution_checks import check_backward_weight, check_bias, check_
 from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows, piece_sums
 from kernels.im2col import check_images, part_columns, windows
 from kernels.layout import folded, images, storage
-from kernels.parts import COLUMN_BYTES, Part, cut, lanes, ranges, run
+from kernels.parts import Part, channel_strips, cut, lanes, run
 from kernels.window import Window
 
 
@@ -197,7 +197,7 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
     dtype = accumulator(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
     library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
     # Windows overlap, so an image is not cut into bands; where its columns are too many, some channels at a time.
-    strips = ranges(c_group, min(-(-c_group * channel_bytes // COLUMN_BYTES[library.__name__]), c_group))
+    strips = channel_strips(c_group, channel_bytes, library.__name__)
     matrices = []
     for group, matrix in enumerate(_matrices(weight, groups, dtype)):
         by_channel = matrix.reshape(fh * fw, c_group, f_group)

@@ -70,6 +70,16 @@ def cut_on_gpu(images: int, rows: int, row_bytes: int) -> list[Part]:
     return _cut(images, rows, row_bytes, COLUMN_BYTES["cupy"], halved=False)
 
 
+def channel_strips(channels: int, channel_bytes: int, library: str) -> list[tuple[int, int]]:
+    """The channels of one image in ranges whose columns fit :data:`COLUMN_BYTES`, for what cannot be cut into bands.
+
+    Args:
+        channel_bytes: of one channel's columns, all rows of the output.
+        library: ``"numpy"`` or ``"cupy"``.
+    """
+    return ranges(channels, min(-(-channels * channel_bytes // COLUMN_BYTES[library]), channels))
+
+
 def _cut(images: int, rows: int, row_bytes: int, cap: int, halved: bool) -> list[Part]:
     image_bytes = rows * row_bytes
     if image_bytes > cap:

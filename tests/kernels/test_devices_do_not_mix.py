@@ -142,7 +142,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     max_pooling: "pool pool_backward",
     pooling: "checked_taps check_gradient",
     winograd: "check_window",
-    parts: "cut cut_on_gpu in_pieces pieces lanes run ranges",
+    parts: "cut cut_on_gpu channel_strips in_pieces pieces lanes run ranges",
 }
 
 

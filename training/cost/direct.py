@@ -12,7 +12,7 @@ import numpy
 
 from kernels.convolution import mirrored
 from kernels.gemm import accumulator
-from kernels.parts import COLUMN_BYTES, Part, cut_on_gpu, lanes, ranges
+from kernels.parts import Part, channel_strips, cut_on_gpu, lanes
 from kernels.window import Window
 from layers.base import Shape
 from training.cost.work import Work, moves
@@ -117,7 +117,7 @@ class Direct:
             return work._replace(launches=work.launches - back.orders_filters() + ordered)
         half, grouped, channels = self.dtype != self.sums, self.groups > 1, self.weight[2]
         channel_bytes = math.prod(self.output) * math.prod(self.window.kernel) * self.sums.itemsize
-        strips = ranges(channels, min(-(-channels * channel_bytes // COLUMN_BYTES["cupy"]), channels))
+        strips = channel_strips(channels, channel_bytes, "cupy")
         image_bytes = channel_bytes * max(last - first for first, last in strips)
         parts = cut_on_gpu(self.samples, 1, image_bytes)
         stripped, several_taps = len(strips) > 1, math.prod(self.window.kernel) > 1
