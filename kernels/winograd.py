@@ -86,10 +86,9 @@ def convolution_backward_input(
     check_shapes(input_shape, weight.shape, window)
     check_gradient(dy, input_shape, len(weight), window)
     one_dtype(dy=dy, weight=weight)
-    top, bottom, left, right = window.pads(input_shape[2:])
-    if max(top, bottom, left, right) > 2:  # windows that see padding alone: the mirrored convolution would cut
+    mirrored = direct.mirrored(window, input_shape[2:])
+    if mirrored is None:  # there are windows that see padding alone
         return direct.convolution_backward_input(dy, weight, input_shape, window)
-    mirrored = Window(3, 1, (2 - top, 2 - bottom, 2 - left, 2 - right))
     return convolution(dy, flipped(weight, 1), None, mirrored)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kernels.convolution import mirrored
 from kernels.parts import Part, cut_on_gpu, lanes
-from kernels.window import Window
 from kernels.winograd import PATCH, TILE
 from training.cost.direct import Direct, largest
 from training.cost.work import Work
@@ -51,12 +51,10 @@ class Winograd(Direct):
 
     def input_gradient(self) -> Work:
         """A convolution with the flipped filters; the direct one where they would cut."""
-        pads = self.window.pads((self.image[0], self.image[1]))
-        if max(pads) > 2:
+        turned_round = mirrored(self.window, self.image)
+        if turned_round is None:
             return super().input_gradient()
-        top, bottom, left, right = pads
-        mirrored = Window(3, 1, (2 - top, 2 - bottom, 2 - left, 2 - right))
-        back = replace(self, channels=self.filters, image=self.output, filters=self.channels, window=mirrored)
+        back = replace(self, channels=self.filters, image=self.output, filters=self.channels, window=turned_round)
         return back.forward()
 
     def _patches(self, part: Part) -> int:
