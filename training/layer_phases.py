@@ -15,7 +15,7 @@ import numpy
 
 from backend import asarray, random, synchronize, threads
 from layers import Layer, Sequential
-from training.network import Network
+from training.network import Network, walk
 from training.optimizer_base import Optimizer
 from training.precision import LossScaler
 
@@ -34,15 +34,10 @@ def example_batch(network: Network, samples: int) -> tuple[Any, Any]:
 
 def named_layers(network: Network) -> Iterator[tuple[str, Layer]]:
     """All layers that do work of their own, the loss among them, by the names of their places in the model."""
-    yield from _named("", network.layers)
+    for place, layer in walk(network.layers):
+        if type(layer) is not Sequential:  # which does nothing but to call its layers
+            yield place, layer
     yield LOSS, network.last_layer
-
-
-def _named(prefix: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
-    for name, sublayer in layer.sublayers():
-        yield from _named(f"{prefix}.{name}" if prefix else name, sublayer)
-    if type(layer) is not Sequential:  # which does nothing but to call its layers
-        yield prefix, layer
 
 
 def phases_of_a_step(

@@ -208,12 +208,16 @@ class Network:
     def _saved(self) -> dict[str, Any]:
         return {**self.params, **self.state}
 
+    def _plain_layers(self) -> Iterator[tuple[str, Layer]]:
+        """The layers that are made of no others, with the names of their places."""
+        return ((place, layer) for place, layer in walk(self.layers) if not layer.sublayers())
+
     def _leaves(self) -> Iterator[tuple[int, Layer]]:
         """Layers with parameters of their own, in order, numbered among those that share a name with them: the
         second with a W or a b has W2 and b2, the first with a gamma gamma1 and beta1.
         """
         counts: Counter[str] = Counter()
-        for _, layer in _walk("", self.layers):
+        for _, layer in self._plain_layers():
             names = [*layer.params, *layer.state]
             if names:
                 number = 1 + max(counts[name] for name in names)
@@ -237,7 +241,7 @@ class Network:
 
     def _named(self) -> Iterator[tuple[str, str, Any]]:
         """(layer's name, parameter's name, array) of every parameter and state array."""
-        places = {id(layer): name for name, layer in _walk("", self.layers)}
+        places = {id(layer): name for name, layer in self._plain_layers()}
         for number, leaf in self._leaves():
             for key, array in {**leaf.params, **leaf.state}.items():
                 yield places[id(leaf)], f"{key}{number}", array
@@ -277,13 +281,16 @@ def correct_count(scores: Any, t: Any) -> Any:
     return (scores.argmax(axis=1) == labels).sum()
 
 
-def _walk(prefix: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
-    """All layers that are made of no others, with their names."""
-    inside = layer.sublayers()
-    if not inside:
-        yield prefix, layer
-    for name, sublayer in inside:
-        yield from _walk(f"{prefix}.{name}" if prefix else name, sublayer)
+def walk(layer: Layer, place: str = "") -> Iterator[tuple[str, Layer]]:
+    """A layer behind all that it is made of, each with the name of its place: ``"Residual1.body.Affine1"``."""
+    for name, sublayer in layer.sublayers():
+        yield from walk(sublayer, joined(place, name))
+    yield place, layer
+
+
+def joined(place: str, name: str) -> str:
+    """The name of a layer's place inside another's."""
+    return f"{place}.{name}" if place else name
 
 
 def _finite(array: Any) -> bool:

@@ -13,7 +13,7 @@ from layers import Layer, Relu, Residual, Sequential
 from layers.base import Shape
 from training.cost.work import Array, Cost, Work, cost_of, output_of
 from training.layer_phases import LOSS, OPTIMIZER
-from training.network import Network
+from training.network import Network, joined
 from training.optimizer_base import Optimizer
 
 
@@ -114,17 +114,17 @@ def _walk(prefix: str, layer: Layer, x: Array, is_held: bool) -> tuple[list[Row]
         before: Layer = layer
         cost_before = None
         for name, each in layer.sublayers():
-            inside, y, is_held = _walk(_joined(prefix, name), each, x, is_held)
+            inside, y, is_held = _walk(joined(prefix, name), each, x, is_held)
             if type(each) is Relu and before.forward_relu is not None:
                 rows[-1], inside[0] = _joint(rows[-1], inside[0], cost_before)
             rows += inside
             before, cost_before, x = each, cost_of(each, x), y
         return rows, x, is_held
     if type(layer) is Residual:
-        rows, y, _ = _walk(_joined(prefix, "body"), layer.body, x, is_held)
+        rows, y, _ = _walk(joined(prefix, "body"), layer.body, x, is_held)
         if layer.shortcut is not None:
             held_by_body = is_held or _holds_input(layer.body, x)
-            rows += _walk(_joined(prefix, "shortcut"), layer.shortcut, x, held_by_body)[0]
+            rows += _walk(joined(prefix, "shortcut"), layer.shortcut, x, held_by_body)[0]
         return [*rows, _row(prefix, layer, x, y, is_held=True)], y, False
     cost = cost_of(layer, x)
     return [_row(prefix, layer, x, output_of(layer, x), is_held)], output_of(layer, x), bool(cost and cost.keeps_output)
@@ -179,7 +179,3 @@ def _update(network: Network, optimizer: Optimizer) -> tuple[Row, int]:
     if scaled:  # overflow is looked for before, and the scale moved after
         work = work.then(Work(0, flat.size, flat.nbytes, 2))
     return Row(OPTIMIZER, type(optimizer).__name__, (), 0, {"update": work}), state
-
-
-def _joined(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
