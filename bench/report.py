@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from training.tables import aligned
+
 SCHEMA = 1
 
 Results = dict[str, Any]
@@ -133,16 +135,7 @@ def _grid(rows: list[dict[str, Any]], unit: str) -> str | None:
             if side != sides[0]:
                 cells.append(f"{row['ratios'][side]:.2f}" if figures else "")
         lines.append(cells)
-    return aligned(lines)
-
-
-def aligned(lines: list[list[str]], left: int = 1) -> str:
-    """Cells in columns, the first ``left`` of which start at their left edge."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if place < left else cell.rjust(width) for place, (cell, width) in enumerate(both))
-        for both in (list(zip(line, widths, strict=True)) for line in lines)
-    )
+    return "\n".join(aligned(lines))
 
 
 def _cell(figures: dict[str, Any], unit: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.report import aligned
+from training.tables import aligned
 
 SCHEMA = 1
 
@@ -40,7 +40,7 @@ def table(results: Results) -> str:
     parts = [_cases(results), *_notes(rows), "", _launched(rows)]
     for title, lines in (("col2im, gather against scatter, µs", _col2im(rows)), ("convolution, µs", _pieces(rows))):
         if len(lines) > 1:
-            parts += ["", title, aligned(lines, left=3)]
+            parts += ["", title, *aligned(lines, words=3)]
     return "\n".join(parts)
 
 
@@ -61,7 +61,7 @@ def _cases(results: Results) -> str:
             f"{own['gbps'] / results['copy']['gbps']:.0%}",
             *(_other(times.get(size), own, size) for size in others),
         ])  # fmt: skip
-    return aligned(lines, left=3)
+    return "\n".join(aligned(lines, words=3))
 
 
 def _other(row: Row | None, own: Row, size: int) -> str:
@@ -111,7 +111,7 @@ def _launched(rows: list[Row]) -> str:
         if names not in ways:
             ways.append(names)
     lines = [[operation, " or ".join(ways)] for operation, ways in found.items()]
-    return aligned([["operation", "kernels"], *lines], left=2)
+    return "\n".join(aligned([["operation", "kernels"], *lines], words=2))
 
 
 def _find(rows: list[Row], like: Row, operation: str) -> Row | None:

@@ -23,6 +23,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.train import Settings, build_trainer, settings_options
+from training.tables import aligned
 
 if TYPE_CHECKING:
     from training.cli.common import Compute
@@ -177,11 +178,7 @@ def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
         work = whole if row is total else works.get((row.layer, row.phase))
         measured = _numbers(row, found.steps, total, with_rates)
         cells.append((row.layer, row.phase, *measured, *_model(work, row, found.steps, with_rates)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        names = (cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True))
-        numbers = (cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True))
-        yield "  ".join((*names, *numbers))
+    yield from aligned(cells, words=2)
     for (thread, name), nanoseconds in found.beside().items():
         yield f"meanwhile, on thread {thread}: {name}, {1e-6 * nanoseconds / found.steps:.3f} ms a step"
 

@@ -20,6 +20,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.train import DEFAULTS, precision_names
+from training.tables import aligned, column_widths
 
 if TYPE_CHECKING:
     from training.cost import Gpu, StepCost, Work
@@ -123,20 +124,11 @@ def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Readings | 
                 cells.append("" if seen is None else f"{1e3 * seen:.3f}")
             line += cells
         lines.append(line)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    words = 3  # the first columns, which are no numbers
-    printed = [_aligned(line, widths, words) for line in lines]
+    widths = column_widths(lines)
+    printed = [line.rstrip() for line in aligned(lines, words=3)]
     left = sum(widths[: len(heads)]) + 2 * len(heads)
     width = sum(widths[len(heads) : len(heads) + len(phase_heads)]) + 2 * len(phase_heads)
     return [f"{'':<{left}}{'forward, or update':<{width}}{'backward'}".rstrip(), *printed]
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int], words: int) -> str:
-    padded = [
-        f"{cell:<{width}}" if column < words else f"{cell:>{width}}"
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(padded).rstrip()
 
 
 def _totals(cost: StepCost, gpu: Gpu | None, precision: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from training.nsight.rows import PHASES, Row, total
+from training.tables import aligned
 
 NAMES = 3
 NAME_WIDTH = 48
@@ -45,14 +46,7 @@ def table(
         if several:
             lines += [("", "", f"  {_shortened(row.kernel)}", *_numbers(row, peak_gb_s, steps)) for row in group]
     lines.append(("total", "", "", *_numbers(total(list(sums.values())), peak_gb_s, steps)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < NAMES else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(line.rstrip() for line in aligned(lines, words=NAMES))
 
 
 def _with_least(row: Row, least: int | None, steps: int) -> Row:
