@@ -112,12 +112,11 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
     require_active(y)
     if library is not numpy:
         return _backward_on_device(y, t, scale)
-    if t.ndim == 1:
-        _check_classes(t, y.shape[1])
     samples = max(len(y), 1)
     factor = scale / samples if isinstance(scale, (int, float)) else scale.astype(y.dtype) / samples
     dx = workspace.empty(y.shape, y.dtype)
     if t.ndim == 1:
+        _check_classes(t, y.shape[1])
         numpy.multiply(y, factor, out=dx)
         labels = numpy.arange(len(y)), t
         dx[labels] = (y[labels] - 1) * factor

@@ -33,10 +33,9 @@ def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
     Raises:
         TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
     """
+    array_module(x, parameter)  # before the others: a mix is what is wrong then, not the active device
     if getattr(x, "dtype", None) == parameter.dtype:  # which is floating: the common case, in every layer of every step
-        array_module(x, parameter)
         require_active(x)
         return x
-    array_module(x, parameter)  # before floating: a mix is what is wrong then, not the active device
     floating(owner, x=x)
     return x.astype(parameter.dtype, copy=False)
