@@ -13,6 +13,7 @@ from backend import threads, use
 from bench import compare, machine, report
 from bench.by_layer import by_layer
 from bench.epoch import measure_epoch
+from bench.faults.command import faults
 from bench.kernels.command import kernels
 from bench.measure import measure
 from bench.memory import NAMES as MEMORY_NAMES
@@ -153,6 +154,7 @@ def compare_command(context: click.Context, old: Path, new: Path, tolerance: flo
 main.add_command(by_layer)
 main.add_command(ranges)
 main.add_command(kernels)
+main.add_command(faults)
 
 
 def _sides(peers: tuple[str, ...] | None) -> list[Side]:
