@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from training.console import printable
+
 COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "devices", "check", "kernels")
 """Each is the function ``command`` of the module of its name, in the order of the help."""
 
@@ -50,6 +52,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             if isinstance(error, click.UsageError):
                 error.ctx = None  # it would add the usage
+            error.message = printable(error.message, keep="\n")
             error.show()
             sys.exit(error.exit_code)
         except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from training.console import printable
 
 if TYPE_CHECKING:
     from backend import Device
@@ -42,10 +45,11 @@ def user_errors() -> Iterator[None]:
 
 
 def in_words(error: Exception) -> str:
-    """What an error says, for people."""
+    """What an error says, for people; what a terminal would obey in it is escaped, but for line breaks."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+        name = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, (str, bytes)) else ""
+        return f"{name}{error.strerror}"
+    return printable(str(error), keep="\n") or type(error).__name__
 
 
 class Name(click.ParamType):

@@ -24,6 +24,7 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
+from training.console import printable
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -117,16 +118,17 @@ def _record(file: Path, network: Network, data: Dataset, predictions: Prediction
 
 
 def _print(record: dict[str, Any]) -> None:
-    click.echo(f"model     {record['model']}, {click.format_filename(record['file'])}")
+    click.echo(f"model     {record['model']}, {printable(record['file'])}")
     click.echo(f"data      {record['dataset']}, {record['samples']:,} test images")
     click.echo(f"loss      {record['loss']:.4f}")
     click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
     click.echo()
-    width = max(len("class"), *(len(entry["class"]) for entry in record["classes"]))
+    names = [printable(entry["class"]) for entry in record["classes"]]
+    width = max(map(len, ("class", *names)))
     click.echo(f"{'class':{width}}  correct      of  accuracy")
-    for entry in record["classes"]:
+    for name, entry in zip(names, record["classes"], strict=True):
         counts = f"{entry['correct']:7,} {entry['samples']:7,}"
-        click.echo(f"{entry['class']:{width}}  {counts}  {_share(entry):>8}")
+        click.echo(f"{name:{width}}  {counts}  {_share(entry):>8}")
 
 
 def _share(record: dict[str, Any]) -> str:

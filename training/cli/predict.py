@@ -18,6 +18,7 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
+from training.console import printable
 
 if TYPE_CHECKING:
     from training.network import Network
@@ -61,13 +62,12 @@ def command(
             failed = True
             click.echo(f"Error: {in_words(error)}", err=True)
             continue
-        name = click.format_filename(image)
         if as_json:
             classes = [{"class": label, "probability": probability} for label, probability in ranking]
-            click.echo(json.dumps({"image": name, **classes[0], "top": classes}))
+            click.echo(json.dumps({"image": click.format_filename(image), **classes[0], "top": classes}))
         else:
-            answers = "   ".join(f"{label} {100 * probability:.2f} %" for label, probability in ranking)
-            click.echo(f"{name}: {answers}")
+            answers = "   ".join(f"{printable(label)} {100 * probability:.2f} %" for label, probability in ranking)
+            click.echo(f"{printable(image)}: {answers}")
     if failed:
         context.exit(UserError.exit_code)
 

@@ -23,6 +23,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.train import Settings, build_trainer, settings_options
+from training.console import printable
 from training.tables import aligned
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def command(
         wanted = None if tool == "auto" else tool
         _profile_with_tool(context, compute, wanted, report, kernels, steps, settings, data_dir)
         if trace_file is not None:
-            click.echo(f"trace {trace_file}, of the host's calls: open it in https://ui.perfetto.dev")
+            click.echo(f"trace {printable(trace_file)}, of the host's calls: open it in https://ui.perfetto.dev")
         return
     if tool in TOOLS:
         raise UserError(
@@ -142,7 +143,7 @@ def command(
     if trace_file is not None:
         with user_errors():
             write_trace(found.events, trace_file)
-        click.echo(f"trace {trace_file}: open it in https://ui.perfetto.dev")
+        click.echo(f"trace {printable(trace_file)}: open it in https://ui.perfetto.dev")
 
 
 def _check_kernels(kernels: str | None) -> None:
@@ -237,7 +238,7 @@ def _profile_with_tool(
     click.echo(nsight.table(rows, peak or None, steps, least if is_least else None))
     if is_least:
         click.echo(f"{chosen} counts no bytes: MB are the least that must move, as xpnet summary has them")
-    click.echo(f"{chosen}'s report: {nsight.report_file(chosen, report)}")
+    click.echo(f"{chosen}'s report: {printable(nsight.report_file(chosen, report))}")
 
 
 def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:

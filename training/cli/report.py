@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from training.console import printable
 from training.progress import epoch_line
 from training.run_folder import json_line
 
@@ -49,7 +50,7 @@ class Report:
             "data": f"{data.name}: {train:,} training and {test:,} test images {size}, {len(data.classes)} classes",
             "device": str(compute),
             "threads": str(compute.threads),
-            "folder": click.format_filename(folder.path),
+            "folder": printable(folder.path),
         }
         for key, text in lines.items():
             click.echo(f"{key:8} {text}", err=self._json)
@@ -66,7 +67,7 @@ class Report:
             what = "no epoch had ended; the model as it was"
         else:
             what = f"the best model so far, of epoch {trainer.best.epoch},"
-        click.echo(f"Interrupted: {what} is in {click.format_filename(folder.model)}", err=True)
+        click.echo(f"Interrupted: {what} is in {printable(folder.model)}", err=True)
 
     def end(self, trainer: Trainer, folder: RunFolder, seconds: float, interrupted: bool) -> None:
         """The last line."""
@@ -86,5 +87,5 @@ class Report:
             click.echo(
                 f"best: {100 * best.test_accuracy:.2f} % of the test images right, in epoch {best.epoch} of "
                 f"{len(trainer.history)}; last: {100 * last.test_accuracy:.2f} %; {seconds:.1f} s; "
-                f"{click.format_filename(folder.path)}"
+                f"{printable(folder.path)}"
             )
