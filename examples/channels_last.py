@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from backend import asarray, asnumpy, random, xp
-from layers.channels_last import Conv2D, Pool2D
+from layers.compat.nhwc import Conv2D, Pool2D
 from training.cli.common import choose_compute, device_option
 
 PADS: tuple[Any, ...] = ("valid", "same", 1, (0, 1), (0, 1, 2, 0))

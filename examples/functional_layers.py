@@ -18,7 +18,8 @@ import numpy as np
 
 from backend import asarray, asnumpy, random, xp
 from examples.common import count, load_digits, option, prepare
-from layers import functional, numerical_gradient
+from layers import numerical_gradient
+from layers.compat import course
 from training.cli.common import device_option
 
 Arrays = dict[str, Any]
@@ -35,10 +36,10 @@ TEXT_LOSS = math.log(10)
 def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
     """The first checks of the courses, over numbers at equal steps: (what, ours, the text's)."""
     x, w, b = _steps((2, 3, 4, 4), -0.1, 0.5), _steps((3, 3, 4, 4), -0.2, 0.3), _steps((3,), -0.1, 0.2)
-    conv, _ = functional.conv_forward(x, w, b, {"stride": 2, "pad": 1})
+    conv, _ = course.conv_forward(x, w, b, {"stride": 2, "pad": 1})
     x, w, b = _steps((2, 4, 5, 6), -0.1, 0.5), _steps((120, 3), -0.2, 0.3), _steps((3,), -0.3, 0.1)
-    affine, _ = functional.affine_forward(x, w, b)
-    loss, _ = functional.softmax_loss(xp.zeros((5, 10)), xp.arange(5))
+    affine, _ = course.affine_forward(x, w, b)
+    loss, _ = course.softmax_loss(xp.zeros((5, 10)), xp.arange(5))
     return [
         ("conv_forward, first image and filter", asnumpy(conv)[0, 0], np.array(TEXT_CONV)),
         ("affine_forward", asnumpy(affine), np.array(TEXT_AFFINE)),
@@ -49,16 +50,16 @@ def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
 def corrections() -> list[tuple[str, Any]]:
     """Where naive versions fail or give wrong numbers: (what, the shape or the numbers that it is here)."""
     x, w, b = xp.ones((1, 1, 6, 7)), xp.ones((1, 1, 3, 3)), xp.zeros(1)
-    out, cache = functional.conv_forward(x, w, b, {"stride": 1, "pad": (3 - 1) / 2})
-    dx, _, _ = functional.conv_backward(out, cache)
-    tie, tie_cache = functional.max_pool_forward(xp.ones((1, 1, 2, 2)), POOL)
-    wide, _ = functional.max_pool_forward(x, {"pool_height": 2, "pool_width": 3, "stride": 2})
+    out, cache = course.conv_forward(x, w, b, {"stride": 1, "pad": (3 - 1) / 2})
+    dx, _, _ = course.conv_backward(out, cache)
+    tie, tie_cache = course.max_pool_forward(xp.ones((1, 1, 2, 2)), POOL)
+    wide, _ = course.max_pool_forward(x, {"pool_height": 2, "pool_width": 3, "stride": 2})
     return [
         ("a pad of (3 - 1) / 2, a float: conv_forward of 6x7, filter 3x3", out.shape[2:]),
         ("the padding's gradient is cut off: conv_backward", dx.shape[2:]),
-        ("a tie counts once: max_pool_backward over four equal pixels", functional.max_pool_backward(tie, tie_cache)),
+        ("a tie counts once: max_pool_backward over four equal pixels", course.max_pool_backward(tie, tie_cache)),
         ("windows that are not square: max_pool_forward of 6x7, 2x3 at stride 2", wide.shape[2:]),
-        ("im2col of one image 1x6x7 with them", functional.im2col(x[0], 2, 3, stride=2).shape),
+        ("im2col of one image 1x6x7 with them", course.im2col(x[0], 2, 3, stride=2).shape),
     ]
 
 
@@ -88,26 +89,26 @@ def fresh(
 def scores(params: Arrays, x: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, list[Any]]:
     """batch norm - conv - relu - 2x2 max pool - dropout - affine: scores (N, classes), and the caches."""
     caches: list[Any] = [None] * 6
-    out, caches[0] = functional.spatial_batchnorm_forward(x, params["gamma"], params["beta"], bn_param)
-    out, caches[1] = functional.conv_forward(out, params["w1"], params["b1"], CONV)
-    out, caches[2] = functional.relu_forward(out)
-    out, caches[3] = functional.max_pool_forward(out, POOL)
-    out, caches[4] = functional.dropout_forward(out, dropout_param)
-    out, caches[5] = functional.affine_forward(out, params["w2"], params["b2"])
+    out, caches[0] = course.spatial_batchnorm_forward(x, params["gamma"], params["beta"], bn_param)
+    out, caches[1] = course.conv_forward(out, params["w1"], params["b1"], CONV)
+    out, caches[2] = course.relu_forward(out)
+    out, caches[3] = course.max_pool_forward(out, POOL)
+    out, caches[4] = course.dropout_forward(out, dropout_param)
+    out, caches[5] = course.affine_forward(out, params["w2"], params["b2"])
     return out, caches
 
 
 def loss_and_gradients(params: Arrays, x: Any, y: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, Arrays]:
     """The mean loss of a batch, and its gradients by the parameters' names; ``"x"`` is that of the images."""
     out, caches = scores(params, x, bn_param, dropout_param)
-    loss, dout = functional.softmax_loss(out, y)
+    loss, dout = course.softmax_loss(out, y)
     grads: Arrays = {}
-    dout, grads["w2"], grads["b2"] = functional.affine_backward(dout, caches[5])
-    dout = functional.dropout_backward(dout, caches[4])
-    dout = functional.max_pool_backward(dout, caches[3])
-    dout = functional.relu_backward(dout, caches[2])
-    dout, grads["w1"], grads["b1"] = functional.conv_backward(dout, caches[1])
-    grads["x"], grads["gamma"], grads["beta"] = functional.spatial_batchnorm_backward(dout, caches[0])
+    dout, grads["w2"], grads["b2"] = course.affine_backward(dout, caches[5])
+    dout = course.dropout_backward(dout, caches[4])
+    dout = course.max_pool_backward(dout, caches[3])
+    dout = course.relu_backward(dout, caches[2])
+    dout, grads["w1"], grads["b1"] = course.conv_backward(dout, caches[1])
+    grads["x"], grads["gamma"], grads["beta"] = course.spatial_batchnorm_backward(dout, caches[0])
     return loss, grads
 
 
@@ -123,7 +124,7 @@ def gradient_errors() -> dict[str, float]:
 
     def loss(_: Any) -> Any:
         out, _ = scores(params, x, {"mode": "train"}, dropout_param)
-        return functional.softmax_loss(out, y)[0]
+        return course.softmax_loss(out, y)[0]
 
     _, grads = loss_and_gradients(params, x, y, {"mode": "train"}, dropout_param)
     errors = {}

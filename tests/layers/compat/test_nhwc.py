@@ -13,7 +13,7 @@ from oracles import Geometry
 
 import backend
 from backend import asnumpy
-from layers.channels_last import Conv2D, Pool2D
+from layers.compat.nhwc import Conv2D, Pool2D
 
 WINDOWS = cases(dilations=(1,))
 SEEING = cases(dilations=(1,), every_window_sees=True)

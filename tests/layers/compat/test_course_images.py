@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 import backend
 import layers
 from backend import asnumpy, xp
-from layers import functional
-from layers.functional import col2im, conv_backward, conv_forward, im2col, max_pool_backward, max_pool_forward
+from layers.compat import course
+from layers.compat.course import col2im, conv_backward, conv_forward, im2col, max_pool_backward, max_pool_forward
 
 WINDOWS = cases(dilations=(1,), paddings=NUMBERS)
 UNPADDED = cases(dilations=(1,), paddings=st.just(0))
@@ -280,8 +280,8 @@ def test_refuses_arrays(call, error, message):
 def test_refuses_a_gradient(name):
     x = ones(1, 1, 4, 4)
     arguments = (x, ones(1, 1, 2, 2), ones(1), CONV) if name == "conv" else (x, POOL)
-    out, cache = getattr(functional, f"{name}_forward")(*arguments)
-    backward = getattr(functional, f"{name}_backward")
+    out, cache = getattr(course, f"{name}_forward")(*arguments)
+    backward = getattr(course, f"{name}_backward")
     with pytest.raises(ValueError, match=rf"{name}_backward needs the gradient of an output .*got \(1, 1, 4, 4\)"):
         backward(x, cache)
     with pytest.raises(TypeError, match=f"{name}_backward needs a gradient of the output's float32, got float64"):

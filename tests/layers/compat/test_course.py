@@ -20,8 +20,8 @@ from checks import (
 
 import backend
 from backend import asnumpy, random, xp
-from layers import functional
-from layers.functional import (
+from layers.compat import course
+from layers.compat.course import (
     affine_backward,
     affine_forward,
     dropout_backward,
@@ -278,8 +278,8 @@ def test_refuses_arrays(call, error, message):
 def test_refuses_a_gradient(name, mode):
     x = ones(2, 3)
     arguments = {"relu": (x,), "affine": (x, ones(3, 4), ones(4)), "dropout": (x, DROPOUT | {"mode": mode})}[name]
-    out, cache = getattr(functional, f"{name}_forward")(*arguments)
-    backward = getattr(functional, f"{name}_backward")
+    out, cache = getattr(course, f"{name}_forward")(*arguments)
+    backward = getattr(course, f"{name}_backward")
     with pytest.raises(ValueError, match=rf"{name}_backward needs the gradient of an output \(2, .\), got \(2, 5\)"):
         backward(ones(2, 5), cache)
     with pytest.raises(TypeError, match=f"{name}_backward needs a gradient of the output's float32, got float64"):
@@ -305,7 +305,7 @@ def test_host_and_device_do_not_mix(name):
                 "batchnorm": (x, one, one, {"mode": "train"}),
                 "spatial_batchnorm": (pixels, one, one, {"mode": "train"}),
             }[name]
-    forward, backward = (getattr(functional, f"{name}_{way}") for way in ("forward", "backward"))
+    forward, backward = (getattr(course, f"{name}_{way}") for way in ("forward", "backward"))
     for active, other in (("cuda", "cpu"), ("cpu", "cuda")):
         with backend.use(active):
             with pytest.raises(TypeError, match="does not lie on the active device"):

@@ -30,7 +30,7 @@ from kernels.layout import images, storage
 from kernels.masking import masked
 from kernels.window import Window
 from layers import checks
-from layers.options import choice, dictionary, number, whole
+from layers.compat._options import choice, dictionary, number, whole
 
 Cache = tuple[Any, ...]
 

@@ -6,7 +6,7 @@ from checks import DTYPES, assert_same, frozen, whole
 
 from backend import asnumpy, xp
 from layers import Flatten, Relu, Sequential
-from layers.channels_last import Conv2D, Pool2D
+from layers.compat.nhwc import Conv2D, Pool2D
 
 
 def conv(channels=2, filters=3, kernel=(3, 2), dtype="float32", **options):

@@ -7,7 +7,7 @@ import pytest
 from checks import assert_same, normal
 
 import backend
-from layers.channels_last import Conv2D, Pool2D
+from layers.compat.nhwc import Conv2D, Pool2D
 
 # -- hyper-parameters ----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from checks import (
 
 import backend
 from backend import asnumpy, xp
-from layers.functional import (
+from layers.compat.course import (
     batchnorm_backward,
     batchnorm_forward,
     spatial_batchnorm_backward,

@@ -21,8 +21,8 @@ from kernels.layout import images, storage
 from kernels.window import Padding, Pair, Window
 from layers import checks
 from layers.base import Layer, Shape, parameter
+from layers.compat._options import choice, dictionary, whole
 from layers.initializers import Init, weights
-from layers.options import choice, dictionary, whole
 
 
 class _ChannelsLast(Layer):
