@@ -50,10 +50,8 @@ class Commands(click.Group):
             click.echo("Interrupted.", err=True)
             sys.exit(130)
         except click.ClickException as error:
-            if isinstance(error, click.UsageError):
-                error.ctx = None  # it would add the usage
-            error.message = printable(error.message, keep="\n")
-            error.show()
+            message = printable(error.format_message(), keep="\n")
+            click.echo(f"Error: {message}", err=True)  # its own `show` would add the usage
             sys.exit(error.exit_code)
         except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read
             UserError(in_words(error)).show()
