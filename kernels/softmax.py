@@ -7,14 +7,15 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
+from kernels import labels
 from kernels.gemm import accumulator
 from kernels.launch import Kernel, block_size
 from kernels.masking import apply_mask
 
 _SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
-_OF_INDICES, _OF_SHARES = (Kernel("softmax.cu", f"cross_entropy_of_{labels}") for labels in ("indices", "shares"))
+_OF_INDICES, _OF_SHARES = (Kernel("softmax.cu", f"cross_entropy_of_{form}") for form in ("indices", "shares"))
 _BACKWARD_OF_INDICES, _BACKWARD_OF_SHARES = (
-    Kernel("softmax.cu", f"cross_entropy_backward_of_{labels}") for labels in ("indices", "shares")
+    Kernel("softmax.cu", f"cross_entropy_backward_of_{form}") for form in ("indices", "shares")
 )
 
 _SHORT = 64  # numbers in a row; measured: 10 are reduced 6 to 30 times as fast in columns, 1000 twice as slow
@@ -51,11 +52,12 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         y: softmax(x), (N, classes).
 
     Raises:
-        ValueError: shapes do not fit or there are no classes; or, on the CPU, an index is no class (the first such
-            is named).
+        TypeError: labels of another dtype.
+        ValueError: shapes do not fit, or there are no classes; or, on the CPU, an index is no class or a
+            number of a distribution is not finite (the first such is named).
     """
-    _check(x, t)
     library = array_module(x, t)
+    _check(x, t)
     require_active(x)
     dtype = accumulator(x.dtype)
     if not len(x):
@@ -64,8 +66,6 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         raise ValueError(f"scores of {x.shape} have no classes")
     if library is not numpy:
         return _on_device(x, t)
-    if t.ndim == 1:
-        _check_classes(t, x.shape[1])
     shifted = _shifted(x)
     # What the labels pick is taken before the exponentials overwrite it.
     picked = _pick(shifted, t, numpy) if t.ndim == 1 else shifted.copy()
@@ -104,11 +104,11 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
 
     Args:
         y: probabilities from :func:`softmax_cross_entropy`.
-        t: the same labels.
+        t: the same labels; errors as there.
         scale: the gradient of what follows the loss: a number or a 0-d array.
     """
-    _check(y, t)
     library = array_module(y, t, scale)
+    _check(y, t)
     require_active(y)
     if library is not numpy:
         return _backward_on_device(y, t, scale)
@@ -116,10 +116,9 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
     factor = scale / samples if isinstance(scale, (int, float)) else scale.astype(y.dtype) / samples
     dx = workspace.empty(y.shape, y.dtype)
     if t.ndim == 1:
-        _check_classes(t, y.shape[1])
         numpy.multiply(y, factor, out=dx)
-        labels = numpy.arange(len(y)), t
-        dx[labels] = (y[labels] - 1) * factor
+        own = numpy.arange(len(y)), t
+        dx[own] = (y[own] - 1) * factor
     elif y.size:
         # a distribution that sums to s has the gradient s·y - t
         numpy.multiply(y, t.sum(axis=1, keepdims=True, dtype=y.dtype), out=dx)
@@ -134,8 +133,8 @@ def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
     losses, loss = library.empty(len(x), dtype), library.empty((), dtype)
     count, *sizes = _rows(*x.shape)
     if t.ndim == 1:
-        labels, words = _labels(t)
-        _OF_INDICES(count, x, labels, y, losses, *sizes, words)
+        indices, words = _words(t)
+        _OF_INDICES(count, x, indices, y, losses, *sizes, words)
     else:
         _OF_SHARES(count, x, library.ascontiguousarray(t, dtype), y, losses, *sizes)
     _MEAN(block_size(), losses, loss, len(x))
@@ -152,8 +151,8 @@ def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
     if not y.size:
         return dx
     if t.ndim == 1:
-        labels, words = _labels(t)
-        _BACKWARD_OF_INDICES(y.size, y, labels, scale, dx, y.size, *y.shape, words)
+        indices, words = _words(t)
+        _BACKWARD_OF_INDICES(y.size, y, indices, scale, dx, y.size, *y.shape, words)
     else:
         _BACKWARD_OF_SHARES(count, y, library.ascontiguousarray(t, dtype), scale, dx, *sizes)
     return dx
@@ -165,7 +164,7 @@ def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
     return rows * group, rows, classes, group
 
 
-def _labels(t: Any) -> tuple[Any, int]:
+def _words(t: Any) -> tuple[Any, int]:
     """Class indices of any integer dtype as the kernels take them, int32 words, and how many make a label.
 
     64-bit ones stay so: rounded off to 32 bits, a label that is no class could become one.
@@ -192,8 +191,6 @@ def cross_entropy(y: Any, t: Any) -> Any:
     _check(y, t)
     dtype = accumulator(y.dtype)
     logarithm = library.log(library.maximum(y.astype(dtype, copy=False), float(numpy.finfo(dtype).tiny)))
-    if t.ndim == 1 and library is numpy:
-        _check_classes(t, y.shape[1])
     picked = _pick(logarithm, t, library) if t.ndim == 1 else logarithm * t
     return -picked.sum(dtype=dtype) / max(len(y), 1)
 
@@ -207,21 +204,6 @@ def _pick(rows: Any, t: Any, library: Any) -> Any:
 
 
 def _check(x: Any, t: Any) -> None:
-    if not hasattr(t, "dtype"):
-        raise TypeError(f"labels are an array, not {type(t).__name__}")
     if x.ndim != 2:
         raise ValueError(f"scores are (N, classes), got shape {x.shape}")
-    if t.shape not in ((len(x),), x.shape):
-        raise ValueError(f"labels for scores of {x.shape} are {(len(x),)} or {x.shape}, got {t.shape}")
-    if t.ndim == 1 and t.dtype.kind not in "iu":
-        raise ValueError(f"class indices are integers, got {t.dtype}")
-
-
-def _check_classes(t: Any, classes: int) -> None:
-    """Raises unless every index in ``t``, on the host, is a class."""
-    # Unsigned, a negative index is at least 2ⁿ⁻¹: more than any of n bits, but perhaps fewer than there are classes.
-    unsigned = t.view(t.dtype.str.replace("i", "u"))
-    end = min(classes, 1 << (8 * t.dtype.itemsize - (t.dtype.kind == "i")))
-    if len(t) and numpy.maximum.reduce(unsigned) >= end:
-        bad = numpy.flatnonzero(unsigned >= end)[0]
-        raise ValueError(f"label {t[bad]} of sample {bad} is no class: there are {classes}, from 0")
+    labels.check(t, x.shape)

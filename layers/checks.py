@@ -39,3 +39,16 @@ def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
         return x
     floating(owner, x=x)
     return x.astype(parameter.dtype, copy=False)
+
+
+def more_than_one_score(owner: str, scores: int) -> None:
+    """Refuse a softmax loss over one score, which is 0 whatever the score, so that nothing would be learned.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if scores == 1:
+        raise ValueError(
+            f"{owner}: one score a sample has a softmax of 1 and a loss of 0 whatever the score; a classifier needs a "
+            "score for each class: two for yes or no"
+        )

@@ -39,6 +39,11 @@ class SoftmaxWithLoss(Layer):
     ``forward(x, t)`` takes scores (N, classes) and labels, as class indices (N,) or one-hot rows (N, classes), and
     returns the loss, 0-d and on the device; ``y`` then holds the probabilities. ``backward(dout)`` scales by ``dout``.
     Of float16 scores the loss and the probabilities are float32: near 1, where probabilities end up, float16 is coarse.
+
+    Raises:
+        TypeError: scores are not floating, labels no integers or distributions; host and device arrays are mixed.
+        ValueError: shapes do not fit; there is one score a sample, over which any softmax is 1; or, on the CPU, a label
+            is no class (it is named; on a GPU the loss is NaN, since raising would wait for the device).
     """
 
     def __init__(self) -> None:
@@ -49,6 +54,7 @@ class SoftmaxWithLoss(Layer):
     def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
         array_module(x, t)  # refuses a mix of host and device arrays
         checks.floating("SoftmaxWithLoss", x=x)
+        checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
         self.loss, self.y = kernel.softmax_cross_entropy(x.astype(accumulator(x.dtype), copy=False), t)
         self.t = t
         return self.save_for_backward(self.loss, self.y, t, x.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asnumpy, threads
+from kernels.labels import check as check_labels
 from training.data import Loader
 from training.network import Network
 
@@ -22,12 +23,20 @@ class Predictions:
         labels: the right classes, int (N,).
         predicted: the classes with the highest scores, int (N,).
         probabilities: softmax of the scores, floating (N, classes).
+
+    Raises:
+        TypeError: labels or predicted classes are not integers.
+        ValueError: they do not fit the probabilities, or one is no class.
     """
 
     loss: float
     labels: numpy.ndarray
     predicted: numpy.ndarray
     probabilities: numpy.ndarray
+
+    def __post_init__(self) -> None:
+        for classes in (self.labels, self.predicted):
+            check_labels(classes, self.probabilities.shape, distributions=False)
 
     @property
     def correct(self) -> int:
@@ -58,9 +67,10 @@ def predict(network: Network, samples: Loader) -> Predictions:
     Loss and hits are those of :meth:`training.trainer.Trainer.evaluate` to the last bit, given the same batches.
 
     Raises:
-        ValueError: the samples do not fit the network.
+        ValueError: the samples do not fit the network, or a label is none of its classes.
         OutOfMemoryError: the loader's batches are too large.
     """
+    samples.check_labels(network.classes)
     loss: Any = array_module(network.params.flat).zeros((), "float64")
     kept: list[tuple[Any, Any, Any]] = []
     within = network.within_memory(samples.largest_batch)

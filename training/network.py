@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from backend import array_module, asarray, asnumpy, memory, profiling, random
+from kernels import labels
 from kernels.parts import COLUMN_BYTES
-from layers import Layer, Sequential, SoftmaxWithLoss, numerical_gradient
+from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
 from training import saving
 from training.parameters import ParameterDict
 
@@ -38,7 +39,8 @@ class Network:
     Nothing of what they computed is held then, and the parameters are as they were: fewer samples can follow.
 
     Raises:
-        ValueError: a layer does not fit the one before it (it is named), or the last makes no row of scores.
+        ValueError: a layer does not fit the one before it (it is named), or the last makes no row of scores, or of one
+            score only.
         TypeError: parameters have different dtypes.
     """
 
@@ -52,6 +54,7 @@ class Network:
         scores = layers.output_shape(self.input_dim)
         if len(scores) != 1:
             raise ValueError(f"a classifier ends in (classes,) scores; {layers!r} makes {scores} of {self.input_dim}")
+        checks.more_than_one_score(f"{layers!r}", scores[0])
         self.classes = scores[0]
         self._bind()
         first = layers[0]
@@ -73,11 +76,19 @@ class Network:
                 return self.last_layer.forward(scores, t)
 
     def accuracy(self, x: Any, t: Any, batch_size: int = 1000) -> float:
-        """The share of samples whose highest score is their label's; every sample counts."""
+        """The share of samples whose highest score is their label's; every sample counts.
+
+        Raises:
+            TypeError: labels are no array, of another dtype, or on another device than the samples.
+            ValueError: there are no samples; labels do not fit them, or one is no class (on a GPU, too: it is named).
+        """
         if not len(x):
             raise ValueError("accuracy needs at least one sample")
-        if t.shape not in ((len(x),), (len(x), self.classes)):
-            raise ValueError(f"labels of {len(x)} samples are {(len(x),)} or {(len(x), self.classes)}, got {t.shape}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, not {batch_size}")
+        array_module(x, t)  # refuses a mix of host and device arrays
+        labels.check_form(t, (len(x), self.classes))
+        labels.check(asnumpy(t), (len(x), self.classes))  # this waits for the device, as the result does
         correct: Any = 0
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)

@@ -53,7 +53,8 @@ class Trainer:
         step: steps taken.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or a label is none of the network's classes: the loader, the sample's
+            index in the data set and the label are named.
     """
 
     def __init__(
@@ -76,6 +77,11 @@ class Trainer:
             raise ValueError(f"patience is at least 1 epoch, not {patience}")
         if clip_norm is not None:
             clip_norm = check_max_norm("clip_norm", clip_norm)
+        for data, loader in (("training", train), ("test", test)):
+            try:
+                loader.check_labels(network.classes)
+            except ValueError as error:
+                raise ValueError(f"{data} data: {error}") from None
         self.network = network
         self.train_loader = train
         self.test_loader = test
@@ -161,9 +167,11 @@ class Trainer:
         """Mean loss and accuracy over all samples of a loader, in evaluation mode.
 
         Raises:
+            ValueError: a label is none of the network's classes.
             OutOfMemoryError: the loader's batches are too large.
         """
         network = self.network
+        loader.check_labels(network.classes)
         totals = array_module(network.params.flat).zeros(2, "float64")
         within = network.within_memory(loader.largest_batch)
         with threads.single_threaded_blas(), EVALUATE, within, closing(loader.epoch(0)) as batches:

@@ -223,6 +223,7 @@ def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
     """
     array_module(x, y)  # refuses a mix of host and device arrays
     checks.floating("softmax_loss", x=x)
+    checks.more_than_one_score("softmax_loss", x.shape[-1] if x.ndim else 0)
     loss, probabilities = _softmax.softmax_cross_entropy(x.astype(accumulator(x.dtype), copy=False), y)
     return loss, _softmax.softmax_cross_entropy_backward(probabilities, y).astype(x.dtype, copy=False)
 

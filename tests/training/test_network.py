@@ -429,7 +429,7 @@ def test_samples_of_another_shape_are_refused():
 
 def test_labels_that_are_no_classes_are_refused_on_the_cpu():
     network = TwoLayerNet(3, 4, 2)
-    with pytest.raises(ValueError, match="label 2 of sample 1"):
+    with pytest.raises(ValueError, match="label 2 at index 1 is out of range: expected 0 to 1"):
         network.loss(np.zeros((2, 3), "float32"), np.array([0, 2]))
 
 

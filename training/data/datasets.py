@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backend import asarray
+from kernels.labels import check_dtype, check_range
 from training.data.download import cache_dir, fetch
 from training.data.idx import DataError, read_labelled_images
 from training.data.sources import EMBEDDED, FILES, SOURCES, Source
@@ -70,13 +71,11 @@ class Dataset:
             )
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise DataError(f"{self.name}: {part} images of {images.dtype}; needed is uint8 or floating point")
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"{self.name}: {part} labels of {labels.dtype}; needed are whole numbers")
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise DataError(
-                f"{self.name}: {part} labels run from {labels.min()} to {labels.max()}; "
-                f"{len(self.classes)} classes have 0 to {len(self.classes) - 1}"
-            )
+        try:
+            check_dtype(labels)
+            check_range(labels, len(self.classes))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.name}, {part} data: {error}") from None
 
 
 def load(

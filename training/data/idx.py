@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kernels.labels import find_out_of_range, range_error
+
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
@@ -85,7 +87,9 @@ def read_labelled_images(
             f"{images_path} holds {len(images)} images but {labels_path} holds {len(labels)} labels; "
             "the two must be of one set"
         )
-    _check_labels(labels, classes, labels_path)
+    bad = find_out_of_range(labels, classes)
+    if bad is not None:
+        raise DataError(f"{labels_path}: {range_error(labels, bad, classes)} (byte {8 + bad} of the content)")
     if sha256 is not None:
         check_sha256(image_content, sha256[0], images_path)
         check_sha256(label_content, sha256[1], labels_path)
@@ -168,12 +172,3 @@ def check_sha256(content: bytes, expected: str, path: AnyPath | str) -> None:
 
 def _magic(ndim: int) -> bytes:
     return bytes((0, 0, _UNSIGNED_BYTE, ndim))
-
-
-def _check_labels(labels: np.ndarray, classes: int, path: AnyPath) -> None:
-    if labels.size and labels.max() >= classes:
-        first = int(np.argmax(labels >= classes))
-        raise DataError(
-            f"{path}: label {labels[first]} at byte {8 + first} (label number {first}); "
-            f"the labels of {classes} classes are 0 to {classes - 1}"
-        )

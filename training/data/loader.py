@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from backend import Upload, array_module, asnumpy, profiling, random, upload
+from kernels import labels as checks
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
 
 BLOCK_BYTES = 2 << 20
 """Batches are gathered in blocks of about this size: the cost of a block's calls is shared by its batches."""
+
+_MOST_CLASSES = 1 << 31  # labels are int32
 
 Batch = tuple[Any, Any]
 
@@ -32,7 +35,7 @@ class Loader:
 
     Args:
         images: (N, ...), uint8 or floating point; as a rule (N, C, H, W).
-        labels: (N,), whole numbers.
+        labels: (N,), class indices of any integer dtype.
         batch_size: samples in a batch; the last one of an epoch has what is left.
         shuffle: False gives the samples in their own order.
         seed: of the shuffling, 0 ≤ seed < 2⁶⁴.
@@ -46,7 +49,8 @@ class Loader:
 
     Raises:
         TypeError: dtype of images, labels or batches is none of the above.
-        ValueError: shapes do not match, there are no samples, or not one full batch with ``drop_last``.
+        ValueError: shapes do not match, there are no samples, or not one full batch with ``drop_last``; or a label is
+            negative or does not fit into int32 (the first such is named).
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Loader:
         self._is_image = images.ndim == 4
         # Channels-last once, so that every batch is: for one channel this is no copy.
         self._rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if self._is_image else images)
-        self._labels = labels.astype(np.int32)
+        self._labels = labels.astype(np.int32)  # _check has seen that they fit
         batch_bytes = batch_size * max(1, self._rows[0].size) * self.dtype.itemsize
         self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
 
@@ -116,6 +120,16 @@ class Loader:
         if not self.shuffle:
             return np.arange(self.samples)
         return random.Generator(self.seed, SHUFFLE_STREAM + epoch).permutation(count)[: self.samples]
+
+    def check_labels(self, classes: int) -> None:
+        """Refuse the labels, all of them, where one is none of so many classes.
+
+        On the host and at once: the loss of a GPU could not say it without waiting.
+
+        Raises:
+            ValueError: the first such label is named, with its index in the data set.
+        """
+        checks.check_range(self._labels, classes)
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of epoch 0, 1, …, on the active device.
@@ -203,11 +217,11 @@ def _is_loaded(block: Future[Upload]) -> bool:
 def _check(images: np.ndarray, labels: np.ndarray, dtype: np.dtype) -> None:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"images are uint8 or floating point, not {images.dtype}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(f"labels are whole numbers, not {labels.dtype}")
     if dtype.name not in ("float16", "float32", "float64"):
         raise TypeError(f"batches are float16, float32 or float64, not {dtype}")
     if images.ndim < 2 or labels.shape != images.shape[:1]:
         raise ValueError(f"images {images.shape} with labels {labels.shape}; needed are (N, ...) and (N,)")
     if not len(images):
         raise ValueError("there are no samples to load")
+    checks.check_dtype(labels)
+    checks.check_range(labels, _MOST_CLASSES)

@@ -264,7 +264,8 @@ def test_refuses_a_dropout_param(dropout_param, error, message, mode):
         (lambda: relu_forward([1.0]), TypeError, "relu_forward needs x as a floating-point array, got list"),
         (lambda: dropout_forward(ones(3, dtype=bool), DROPOUT), TypeError, "dropout_forward needs x .* got bool"),
         (lambda: softmax_loss(ones(3), np.array([1])), ValueError, r"scores are \(N, classes\)"),
-        (lambda: softmax_loss(ones(2, 3), np.array([1, 3])), ValueError, "label 3 of sample 1 is no class"),
+        (lambda: softmax_loss(ones(2, 3), np.array([1, 3])), ValueError, "label 3 at index 1 is out of range"),
+        (lambda: softmax_loss(ones(2, 1), np.array([0, 0])), ValueError, "softmax_loss: one score a sample"),
         (lambda: softmax_loss(ones(2, 3), [0, 1]), TypeError, "labels are an array, not list"),
     ],
 )

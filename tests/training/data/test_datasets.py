@@ -195,9 +195,9 @@ GOOD = {
         ({"train_labels": np.zeros(3, int)}, r"train images \(4, 3, 5, 6\) with labels \(3,\)"),
         ({"test_images": np.zeros((2, 3, 5, 7), np.uint8)}, r"\(3, 5, 6\), test images \(3, 5, 7\)"),
         ({"test_images": np.zeros((2, 3, 5, 6), np.int16)}, "test images of int16; needed is uint8 or"),
-        ({"test_labels": np.zeros(2)}, "test labels of float64; needed are whole numbers"),
-        ({"test_labels": np.array([0, 2])}, "test labels run from 0 to 2; 2 classes have 0 to 1"),
-        ({"test_labels": np.array([-1, 0])}, "test labels run from -1 to 0"),
+        ({"test_labels": np.zeros(2)}, "test data: labels are class indices, .* got float64"),
+        ({"test_labels": np.array([0, 2])}, "test data: label 2 at index 1 is out of range: expected 0 to 1"),
+        ({"test_labels": np.array([-1, 0])}, "test data: label -1 at index 0"),
     ],
 )
 def test_a_data_set_of_ones_own_is_checked(wrong, message):

@@ -1,0 +1,78 @@
+"""Check labels: the one mechanism behind losses, accuracies, loaders and data sets.
+
+Labels are class indices (N,), of any integer dtype, or, where a function says so, a distribution (one-hot or soft) for
+each sample (N, classes). Their form can be checked anywhere; values only on the host, since reading them from a device
+would wait for it: there a loss is NaN where an index is no class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+
+def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:
+    """Refuse labels that do not fit scores; values are looked at where ``t`` lies on the host.
+
+    Args:
+        t: the labels.
+        scores: shape (N, classes).
+        distributions: whether (N, classes) will do as well as indices (N,).
+
+    Raises:
+        TypeError: ``t`` is no array, or not of an integer dtype (distributions: boolean, integer or floating).
+        ValueError: wrong shape; an index is no class, or a number of a distribution is not finite. The first such is
+            named.
+    """
+    check_form(t, scores, distributions=distributions)
+    if not isinstance(t, numpy.ndarray):
+        return
+    if t.ndim == 1:
+        check_range(t, scores[1])
+    elif t.dtype.kind == "f":
+        bad = numpy.argwhere(~numpy.isfinite(t))
+        if len(bad):
+            sample, label = bad[0]
+            raise ValueError(f"labels are finite; {t[sample, label]} was given for class {label} at index {sample}")
+
+
+def check_form(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:
+    """Refuse labels by type, dtype and shape alone; arguments and errors as of :func:`check`."""
+    if not hasattr(t, "dtype"):
+        raise TypeError(f"labels are an array, not {type(t).__name__}")
+    if t.shape != scores[:1] and not (distributions and t.shape == scores):
+        forms = f"{scores[:1]} or {scores}" if distributions else f"{scores[:1]}"
+        raise ValueError(f"labels for scores of {scores} are {forms}, got {t.shape}")
+    if t.ndim == 1:
+        check_dtype(t)
+    elif t.dtype.kind not in "biuf":
+        raise TypeError(f"labels of shape (N, classes) are numbers, got {t.dtype}")
+
+
+def check_dtype(t: Any) -> None:
+    """Raise a TypeError unless labels are of an integer dtype."""
+    if t.dtype.kind not in "iu":
+        raise TypeError(f"labels are class indices, of an integer dtype, got {t.dtype}")
+
+
+def check_range(t: numpy.ndarray, classes: int) -> None:
+    """Raise a ValueError that names the first index in ``t``, on the host, that is none of so many classes."""
+    bad = find_out_of_range(t, classes)
+    if bad is not None:
+        raise ValueError(range_error(t, bad, classes))
+
+
+def find_out_of_range(t: numpy.ndarray, classes: int) -> int | None:
+    """Return the place of the first index in ``t`` (N,), on the host, that is no class; None where all are."""
+    # Unsigned, a negative index is at least 2ⁿ⁻¹: more than any of n bits, but perhaps fewer than there are classes.
+    unsigned = t.view(t.dtype.str.replace("i", "u"))
+    end = min(classes, 1 << (8 * t.dtype.itemsize - (t.dtype.kind == "i")))
+    if not len(t) or numpy.maximum.reduce(unsigned) < end:
+        return None
+    return int(numpy.argmax(unsigned >= end))
+
+
+def range_error(t: numpy.ndarray, index: int, classes: int) -> str:
+    """Return what is wrong with the label at ``index``, in words."""
+    return f"label {t[index]} at index {index} is out of range: expected 0 to {classes - 1}"
