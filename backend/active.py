@@ -108,7 +108,9 @@ def _require(wanted: Device, report: CudaReport) -> None:
         raise DeviceError(f"{wanted} cannot be used: {report}")
     if wanted.index >= len(report.gpus):
         found = ", ".join(f"cuda:{gpu.index} ({gpu.model})" for gpu in report.gpus)
-        raise DeviceError(f"{wanted} does not exist; found {found}")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f" (the environment has CUDA_VISIBLE_DEVICES={visible!r})"
+        raise DeviceError(f"{wanted} does not exist; found {found}{hidden}")
 
 
 def _activate(device: Device | None) -> None:

@@ -6,9 +6,10 @@ array. So the device itself is asked, step by step, and the first step that fail
 
 import importlib
 import importlib.util
-import sys
 from dataclasses import dataclass, field
 from typing import Any
+
+from backend import cuda_faults
 
 
 class DeviceError(RuntimeError):
@@ -64,15 +65,6 @@ class CudaReport:
         return f"{self.problem}; remedy: {self.remedy}" if self.problem else f"{len(self.gpus)} CUDA device(s)"
 
 
-_NO_DEVICE = 100  # cudaErrorNoDevice; CuPy has no name for it
-_PIP = f"{sys.executable} -m pip install"
-_INSTALL = f"{_PIP} 'cupy-cuda12x[ctk]' (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')"
-_REINSTALL = f"{_PIP} --force-reinstall 'cupy-cuda12x[ctk]' (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')"
-_DRIVER = "install NVIDIA's driver (on Ubuntu: sudo ubuntu-drivers install) until nvidia-smi lists the GPU"
-_VISIBLE = "check that `nvidia-smi -L` lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it"
-_COMPILER = f"{_INSTALL}, which brings the compiler and its headers"
-
-
 def parse(name: str) -> Device:
     """The device that ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"`` names.
 
@@ -94,30 +86,34 @@ def inspect_cuda() -> CudaReport:
     one small kernel on the current GPU (about 0.1 s the first time on a machine; CuPy keeps the result).
     """
     if importlib.util.find_spec("cupy") is None:
-        return CudaReport(problem="CuPy is not installed", remedy=_INSTALL)
+        return _unusable(cuda_faults.not_installed())
     try:
         cupy = importlib.import_module("cupy")
     except Exception as error:  # a broken installation fails in many ways: each is a reason, none is ours
-        return CudaReport(problem=f"CuPy does not import ({_first_line(error)})", remedy=_REINSTALL)
+        return _unusable(cuda_faults.not_imported(error))
+    if not hasattr(cupy, "__version__"):
+        return _unusable(cuda_faults.not_cupy(cupy))
     version = cupy.__version__
     runtime = cupy.cuda.runtime
     try:
         count = runtime.getDeviceCount()
     except Exception as error:
-        code = getattr(error, "status", None)
-        if code == _NO_DEVICE:
-            return CudaReport(cupy_version=version, problem="no CUDA device is visible", remedy=_VISIBLE)
-        problem = f"no usable NVIDIA driver ({_first_line(error)})"
-        return CudaReport(cupy_version=version, problem=problem, remedy=_DRIVER)
+        return _unusable(cuda_faults.no_devices(cupy, error), version)
     if count == 0:
-        return CudaReport(cupy_version=version, problem="no CUDA device is visible", remedy=_VISIBLE)
+        return _unusable(cuda_faults.no_devices(cupy, None), version)
+    gpus: tuple[Gpu, ...] = ()
     try:
         gpus = tuple(_describe(runtime, index) for index in range(count))
         cupy.arange(2).sum().item()
     except Exception as error:
-        problem = f"kernels cannot be built or run ({_first_line(error)})"
-        return CudaReport(cupy_version=version, problem=problem, remedy=_COMPILER)
+        capability = gpus[0].compute_capability if gpus else ""
+        return _unusable(cuda_faults.no_kernels(cupy, error, capability), version)
     return CudaReport(gpus=gpus, cupy_version=version)
+
+
+def _unusable(fault: cuda_faults.Fault, version: str = "") -> CudaReport:
+    problem, remedy = fault
+    return CudaReport(cupy_version=version, problem=problem, remedy=remedy)
 
 
 def _describe(runtime: Any, index: int) -> Gpu:
@@ -126,8 +122,3 @@ def _describe(runtime: Any, index: int) -> Gpu:
     kilohertz, bits = (properties.get(name, 0) for name in ("memoryClockRate", "memoryBusWidth"))
     bandwidth = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
     return Gpu(index, properties["name"].decode(), capability, properties["totalGlobalMem"], bandwidth)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,194 @@
+"""Say why CUDA cannot be used, and the command that fixes it.
+
+An error's own text names the symptom ("CUDA driver version is insufficient" is also said where there is no driver), so
+driver, environment and installed packages are asked as well. Numbers are those of ``cudaError_t``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+NO_DEVICE = 100  # cudaErrorNoDevice; CuPy has no name for it
+INSUFFICIENT_DRIVER = 35
+
+_PIP = f"{sys.executable} -m pip"
+_OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}  # for Linux, by the release notes of CUDA
+_COMPILER_IS_MISSING = r"libnvrtc|nvrtc.*(?:not found|cannot open|failed to load)|cannot open source file|CUDA headers"
+_ARCHITECTURE_IS_UNKNOWN = r"invalid value for --gpu-architecture|gpu-architecture.*(?:unsupported|invalid)"
+
+Fault = tuple[str, str]  # what is wrong, and the remedy
+
+_BY_CODE: dict[int, Fault] = {
+    2: ("the GPU's memory is full", "end a process that holds it: nvidia-smi lists them with their memory"),
+    3: (
+        "the driver did not start",
+        "in a process forked after CUDA was used, fork before or start it by 'spawn'; else sudo nvidia-modprobe -u, or "
+        "reboot",
+    ),
+    46: (
+        "the GPU is taken by another process",
+        "end that process (nvidia-smi lists it), or let several share the GPU: sudo nvidia-smi -c DEFAULT",
+    ),
+    802: ("the GPUs' fabric is not up", "sudo systemctl start nvidia-fabricmanager, and wait until it has started"),
+    803: (
+        "NVIDIA's driver and its kernel module are of two versions",
+        "reboot: a driver that was updated needs it",
+    ),
+    804: (
+        "CUDA's compatibility libraries do not support this GPU",
+        "take the folder cuda-compat out of LD_LIBRARY_PATH (or uninstall the package), or update NVIDIA's driver",
+    ),
+    999: ("the driver failed", "sudo nvidia-modprobe -u, or reboot; dmesg says more"),
+}
+
+
+def not_installed() -> Fault:
+    """CuPy is missing."""
+    return "CuPy is not installed", _install()
+
+
+def not_imported(error: Exception) -> Fault:
+    """Importing CuPy raised ``error``."""
+    return _with_packages(f"CuPy does not import ({first_line(error)})", _install("--force-reinstall "))
+
+
+def not_cupy(module: Any) -> Fault:
+    """What was imported as cupy is something else: a folder of that name, or what an uninstall has left."""
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    place = next((str(place) for place in places if place), "?")
+    return f"the module cupy is not CuPy ({place})", f"rename or remove {place}, and {_install()}"
+
+
+def no_devices(cupy: Any, error: Exception | None) -> Fault:
+    """Asking for the number of devices raised ``error``, or (None) gave 0."""
+    code = getattr(error, "status", NO_DEVICE if error is None else None)
+    if code == NO_DEVICE or error is None:
+        return _nothing_visible()
+    if code in _BY_CODE:
+        return _by_code(code, error)
+    driver, runtime = _versions(cupy)
+    if code == INSUFFICIENT_DRIVER and (0 < driver < runtime or (driver and not runtime)):
+        return _driver_too_old(cupy, driver, runtime)
+    return _with_packages(
+        f"no usable NVIDIA driver ({first_line(error)})",
+        "install NVIDIA's driver (on Ubuntu: sudo ubuntu-drivers install) until nvidia-smi lists the GPU; a container "
+        "gets the machine's: docker run --gpus all",
+    )
+
+
+def no_kernels(cupy: Any, error: Exception, capability: str = "") -> Fault:
+    """A first small kernel raised ``error`` on a GPU of a compute capability (unknown where empty)."""
+    code, text = getattr(error, "status", None), str(error)
+    if isinstance(error, MemoryError):
+        code = 2
+    if code in _BY_CODE:
+        return _by_code(code, error)
+    problem = f"kernels cannot be built or run ({first_line(error)})"
+    driver, runtime = _versions(cupy)
+    if code in (INSUFFICIENT_DRIVER, 36, 218, 222) and 0 < driver < runtime:  # 218, 222: PTX of a newer compiler
+        return _driver_too_old(cupy, driver, runtime)
+    if code == 209 or re.search(_ARCHITECTURE_IS_UNKNOWN, text):
+        gpu = f"a GPU of compute capability {capability}" if capability else "this GPU"
+        older = "" if runtime < 13000 else f": {_replace('cupy-cuda12x')}, which knows GPUs from 5.0 on"
+        return f"{problem}: CUDA {_dotted(runtime)} does not support {gpu}", f"take a CuPy for another CUDA{older}"
+    compiler = f"{_install()}, which brings the compiler and its headers"
+    if re.search(_COMPILER_IS_MISSING, text):
+        return _with_packages(f"CUDA's compiler, NVRTC, or its headers are missing ({first_line(error)})", compiler)
+    return _with_packages(problem, compiler)
+
+
+def first_line(error: BaseException) -> str:
+    """The kind and the first line of an error; of the one that caused it where its own text begins with a ruler."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip("=- \t")]
+    if error.__cause__ is not None and str(error).strip().startswith("==="):
+        return first_line(error.__cause__)
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _by_code(code: int, error: Exception) -> Fault:
+    problem, remedy = _BY_CODE[code]
+    return f"{problem} ({first_line(error)})", remedy
+
+
+def _nothing_visible() -> Fault:
+    problem, listed = "no CUDA device is visible", "`nvidia-smi -L` lists"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return (
+            f"{problem}: the environment has CUDA_VISIBLE_DEVICES={visible!r}",
+            f"unset CUDA_VISIBLE_DEVICES, or put numbers or UUIDs in it that {listed}",
+        )
+    return (
+        problem,
+        f"check that {listed} a GPU (CUDA_VISIBLE_DEVICES is not set and hides none); one in MIG mode needs an "
+        "instance: sudo nvidia-smi mig -cgi 0 -C",
+    )
+
+
+def _driver_too_old(cupy: Any, driver: int, runtime: int) -> Fault:
+    wheels, major = _packages(), runtime // 1000
+    of = f" ({', '.join(wheels)})" if wheels else ""
+    oldest = f" (version {_OLDEST_DRIVER[major]} or newer)" if major in _OLDEST_DRIVER else ""
+    same = driver // 1000 == major
+    needed = f"CUDA {_dotted(runtime) if same else major}" if runtime else "a newer CUDA"
+    to = (
+        f"one for {needed} or newer{'' if same else oldest}; nvidia-smi shows both versions"
+        if runtime
+        else "the newest"
+    )
+    remedy = f"update NVIDIA's driver to {to}"
+    if driver // 1000 == 12 and major > 12:
+        remedy += f"; or take the CuPy for this driver: {_replace('cupy-cuda12x')}"
+    return (
+        f"NVIDIA's driver is too old: it supports CUDA {_dotted(driver)}, and CuPy {cupy.__version__}{of} needs "
+        f"{needed}",
+        remedy,
+    )
+
+
+def _versions(cupy: Any) -> tuple[int, int]:
+    """The newest CUDA that the driver knows and the one that CuPy is built for, 12090 for 12.9; 0 for one unknown."""
+    versions = []
+    for function in ("driverGetVersion", "runtimeGetVersion"):
+        try:
+            versions.append(int(getattr(cupy.cuda.runtime, function)()))
+        except Exception:  # a driver that is half there fails in many ways; without a version less is said
+            versions.append(0)
+    return versions[0], versions[1]
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _packages() -> list[str]:
+    """The names of the installed packages that bring a module cupy."""
+    import importlib.metadata  # 20 ms, and wanted where something is wrong only
+
+    names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions() if found.metadata}
+    return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[-\w]+)?|amd-cupy", name))
+
+
+def _with_packages(problem: str, remedy: str) -> Fault:
+    """The fault, or where several packages have overwritten each other's files, that."""
+    packages = _packages()
+    if len(packages) < 2:
+        return problem, remedy
+    return f"{problem}; {' and '.join(packages)} are installed over each other", _replace()
+
+
+def _install(options: str = "") -> str:
+    """The command that installs CuPy with all that it needs: the package that is there, or else one by the driver."""
+    packages = [name for name in _packages() if re.fullmatch(r"cupy-cuda1[2-9]x", name)]
+    if len(packages) == 1:
+        return f"{_PIP} install {options}'{packages[0]}[ctk]'"
+    return f"{_PIP} install {options}'cupy-cuda12x[ctk]' (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')"
+
+
+def _replace(package: str = "cupy-cuda12x") -> str:
+    """The commands that put one CuPy in the place of all that are installed."""
+    hint = " (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')" if len(_packages()) > 1 else ""
+    return f"{_PIP} uninstall -y {' '.join(_packages()) or 'cupy'}, then {_PIP} install '{package}[ctk]'{hint}"
