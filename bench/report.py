@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+from training.files.durable import write_output
 from training.tables import aligned
 
 SCHEMA = 1
@@ -30,7 +32,7 @@ def check_folder(file: Path | None) -> None:
 
 def write_json(results: Results, file: Path) -> None:
     """Writes results for :func:`read_json`."""
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_output(file, (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(file: Path) -> Results:
@@ -95,7 +97,9 @@ def chart(results: Results, file: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=max(len(labels), 1))
     figure.suptitle("time of xpnet / time of the peer: left of the line xpnet is faster")
-    figure.savefig(file, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=file.suffix.removeprefix("."), dpi=120)
+    write_output(file, drawn.getvalue())
 
 
 def _panel(axes: Any, rows: list[dict[str, Any]], title: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
+
+from training.files.durable import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +24,14 @@ DOTS_PER_INCH = 120
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG."""
-    figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
+    """Writes a figure as PNG, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
+    write_atomically(path, drawn.getbuffer())
 
 
 def learning_curves(history: Sequence[EpochResult]) -> Figure:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import logging
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,46 +13,69 @@ from pathlib import Path
 from typing import Any
 
 from training import saving
+from training.files import leftovers
+from training.files.durable import append_line, make_folder, write_atomically
+from training.loop import lock
+from training.loop.lock import FolderLock
 from training.models import build
 from training.network import Network
 
 RUNS = Path("runs")
 """Where runs are kept unless a folder is named: below the current folder."""
 
+_log = logging.getLogger("xpnet")
+
 
 class RunFolder:
     """A folder with ``config.json``, ``metrics.jsonl``, ``model.safetensors`` and figures.
 
-    Made by :meth:`create` for a new run; an existing one is opened by its path.
+    Made by :meth:`create` for a new run; an existing one is opened by its path. Every file is whole and on the disk
+    when its method returns, after a power cut too. The folder itself may be reached through symbolic links; its files
+    may not be links: writing replaces one, or refuses it (``metrics.jsonl``), and reading refuses it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._lock: FolderLock | None = None
 
     @classmethod
     def create(cls, path: str | Path | None = None, *, name: str = "run", root: str | Path = RUNS) -> RunFolder:
         """Makes the folder ``path``, or ``root/YYYYmmdd-HHMMSS-name``; one that exists gets a number after it.
 
+        It is locked until :meth:`close`, or until the object or the process is no more. Temporary files that killed
+        runs left are removed, in ``path`` or in all runs below ``root``.
+
         Raises:
-            FileExistsError: ``path`` is a file, or a folder that is not empty.
+            FileExistsError: ``path`` is a file, or a folder that is not empty or that another run has locked.
             OSError: it cannot be made.
         """
-        if path is not None:
-            folder = Path(path)
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise FileExistsError(f"{folder} exists and is not an empty folder; a run needs a new one")
-            folder.mkdir(parents=True, exist_ok=True)
-            return cls(folder)
-        base = Path(root) / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-        base.parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        run = cls(_new_folder(Path(root), name) if path is None else path)
+        if path is None:
+            for folder in Path(root).iterdir():
+                leftovers.remove(folder)
+        else:
             try:
-                folder.mkdir()
+                make_folder(run.path)
             except FileExistsError:
-                continue
-            break
-        return cls(folder)
+                if not run.path.is_dir():
+                    raise _not_empty(run.path) from None
+        run._lock = FolderLock(run.path)
+        leftovers.remove(run.path)
+        if any(entry.name != lock.NAME for entry in run.path.iterdir()):
+            run.close()
+            raise _not_empty(run.path)
+        return run
+
+    def close(self) -> None:
+        """Ends the lock of a folder that :meth:`create` made; reading and writing go on as before."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     @classmethod
     def newest(cls, root: str | Path = RUNS) -> RunFolder:
@@ -60,7 +85,7 @@ class RunFolder:
             FileNotFoundError: none has a model.
         """
         models = [path / "model.safetensors" for path in Path(root).glob("*/")]
-        models = [model for model in models if model.is_file()]
+        models = [model for model in models if model.is_file() and not model.is_symlink()]
         if not models:
             raise FileNotFoundError(f"no run with a model in {root}/: train one first")
         return cls(max(models, key=lambda model: (model.stat().st_mtime_ns, model.parent.name)).parent)
@@ -72,21 +97,33 @@ class RunFolder:
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Writes ``config.json``."""
-        (self.path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     def load_config(self) -> dict[str, Any]:
         """What :meth:`save_config` wrote."""
-        return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return json.loads(not_a_link(self.path / "config.json").read_text(encoding="utf-8"))
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Adds a line to ``metrics.jsonl``; it is on disk when this returns."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json_line(metrics) + "\n")
+        """Adds a line to ``metrics.jsonl``; it is on the disk when this returns."""
+        append_line(self.path / "metrics.jsonl", json_line(metrics))
 
     def load_metrics(self) -> list[dict[str, Any]]:
-        """What :meth:`add_metrics` wrote."""
-        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        """What :meth:`add_metrics` wrote.
+
+        A line that holds no JSON object, torn by a power cut, is left out; a warning of the logger ``xpnet`` names it.
+        """
+        file = not_a_link(self.path / "metrics.jsonl")
+        found = []
+        for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if isinstance(record, dict):
+                found.append(record)
+            elif line:
+                _log.warning("%s: line %d is torn and was left out: %.40r", file, number, line)
+        return found
 
     def save_model(self, network: Network) -> None:
         """Writes ``model.safetensors``, atomically, with the network's ``config`` in its header."""
@@ -98,6 +135,33 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
+
+
+def not_a_link(file: Path) -> Path:
+    """A file of a run folder as it was given.
+
+    Raises:
+        OSError: it is a symbolic link, which might lead anywhere.
+    """
+    if file.is_symlink():
+        raise OSError(errno.ELOOP, "a symbolic link; the files of a run folder are not followed elsewhere", str(file))
+    return file
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    base = root / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for number in itertools.count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            make_folder(folder)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")
+
+
+def _not_empty(folder: Path) -> FileExistsError:
+    return FileExistsError(f"{folder} exists and is not an empty folder; a run needs a new one")
 
 
 def load_network(file: str | Path) -> Network:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy
 
+from training.files.durable import write_atomically
+
 _CONFIG = "xpnet"  # the key of the config in a safetensors header
 
 
 def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: Any = None) -> None:
-    """Writes arrays by name, atomically: the file is the old one or the new one, never a part.
+    """Writes arrays by name, atomically: the file is the old one or the new one, never a part, after a power cut too.
 
     Args:
         file: ``*.npz`` or ``*.safetensors``.
@@ -29,13 +29,14 @@ def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: A
     """
     file = Path(file)
     if _kind(file) == ".npz":
-        write_atomically(file, lambda path: _write_npz(path, arrays))
+        stream = io.BytesIO()
+        numpy.savez(stream, **arrays)  # type: ignore[arg-type]
+        write_atomically(file, stream.getbuffer())
         return
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    contiguous = {name: numpy.array(array, order="C") for name, array in arrays.items()}  # keeps 0-d arrays 0-d
-    metadata = None if config is None else {_CONFIG: json.dumps(config)}
-    write_atomically(file, lambda path: save_file(contiguous, path, metadata))
+    contiguous = {name: numpy.asarray(array, order="C") for name, array in arrays.items()}  # keeps 0-d arrays 0-d
+    write_atomically(file, save(contiguous, None if config is None else {_CONFIG: json.dumps(config)}))
 
 
 def load_arrays(file: str | Path) -> dict[str, numpy.ndarray]:
@@ -101,33 +102,12 @@ def check_fit(
             raise ValueError(f"{file} does not fit the network: {name} holds {array.dtype}, no numbers")
 
 
-def write_atomically(file: Path, write: Callable[[Path], Any]) -> None:
-    """Lets ``write`` fill a temporary file beside ``file``, then puts it in its place in one step."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a saved model is a file like any other
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _read_array(archive: zipfile.ZipFile, name: str) -> numpy.ndarray:
     with archive.open(name) as member:
         array = numpy.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):  # the checksum is looked at where a member ends
             raise ValueError(f"{name} is longer than its array")
         return array
-
-
-def _write_npz(path: Path, arrays: Mapping[str, numpy.ndarray]) -> None:
-    with path.open("wb") as stream:
-        numpy.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _kind(file: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.recording import Event
+from training.files.durable import write_output
 
 
 def trace(events: Sequence[Event]) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def write_trace(events: Sequence[Event], file: Path) -> None:
     """Writes the trace.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; a file that was there is as before.
     """
-    file.write_text(json.dumps(trace(events)), encoding="utf-8")
+    write_output(file, json.dumps(trace(events)).encode())
 
 
 def _arguments(event: Event) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import click
 
 import bench.faults
+from backend import use
 
 Run = Callable[[int, int], Generator[str | None, None, None]]
 
@@ -98,15 +100,29 @@ def faults(
     end = None if minutes is None else time.monotonic() + 60 * minutes
     most = count or (COUNT if end is None else sys.maxsize)
     broken = False
-    for left, injector in zip(range(len(chosen), 0, -1), chosen, strict=True):
-        share = None if end is None else max(0.0, end - time.monotonic()) / left
-        outcome = inject(injector, most, seed, share)
-        broken |= bool(outcome.failures)
-        click.echo(
-            f"{injector.name:<12} {outcome.trials:6} trials  {len(outcome.failures):4} failed  {outcome.seconds:6.1f} s"
-        )
-        for failure in outcome.failures[:SHOWN]:
-            click.echo(f"  {failure}")
-        if len(outcome.failures) > SHOWN:
-            click.echo(f"  and {len(outcome.failures) - SHOWN} more")
+    with use("cpu"), _no_warnings():
+        for left, injector in zip(range(len(chosen), 0, -1), chosen, strict=True):
+            share = None if end is None else max(0.0, end - time.monotonic()) / left
+            outcome = inject(injector, most, seed, share)
+            broken |= bool(outcome.failures)
+            click.echo(
+                f"{injector.name:<12} {outcome.trials:6} trials  {len(outcome.failures):4} failed  "
+                f"{outcome.seconds:6.1f} s"
+            )
+            for failure in outcome.failures[:SHOWN]:
+                click.echo(f"  {failure}")
+            if len(outcome.failures) > SHOWN:
+                click.echo(f"  and {len(outcome.failures) - SHOWN} more")
     context.exit(1 if broken else 0)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Mutes the warnings that are provoked."""
+    log = logging.getLogger("xpnet")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -1,14 +1,19 @@
 """The folder of a run."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import numpy as np
 import pytest
 
 import backend
-from training import run_folder, saving
+from training import figures, run_folder, saving
 from training.models import TwoLayerNet
 from training.run_folder import RunFolder, json_line, load_network
 
@@ -52,6 +57,7 @@ def test_numbers_that_json_lacks_become_null():
 
 def test_the_model_comes_back_with_what_was_said_of_its_data(tmp_path, device):
     folder = RunFolder.create(tmp_path / "run")
+    folder.close()
     network = TwoLayerNet(6, 4, 3)
     network.config = {**network.config, "dataset": "pets", "classes": ["a", "b", "c"], "input_dim": [1, 2, 3]}
     folder.save_model(network)
@@ -84,3 +90,136 @@ def test_the_newest_run_is_the_one_whose_model_was_written_last(tmp_path):
     RunFolder.create(tmp_path / "runs" / "without-model")
     (tmp_path / "runs" / "file").touch()
     assert RunFolder.newest(tmp_path / "runs").path == tmp_path / "runs" / "a"
+
+
+def test_a_torn_line_of_the_metrics_is_named_and_the_rest_is_read(tmp_path, caplog):
+    folder = RunFolder.create(tmp_path / "run")
+    file = folder.path / "metrics.jsonl"
+    whole = b'{"epoch": 1}\n{"epoch": 2}\n'
+    for torn in (b'{"epo', b"\0" * 12, b"\xff\xfe", b"17", b"[" * 100_000):
+        caplog.clear()
+        file.write_bytes(whole + torn)
+        assert folder.load_metrics() == [{"epoch": 1}, {"epoch": 2}]
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"{file}: line 3 is torn and was left out: ")
+        folder.add_metrics({"epoch": 3})  # not glued to what was torn
+        assert [record["epoch"] for record in folder.load_metrics()] == [1, 2, 3]
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
+    with RunFolder.create(tmp_path / "run") as first:
+        with pytest.raises(FileExistsError, match="another training is running in"):
+            RunFolder.create(tmp_path / "run")
+        assert os.listdir(first.path) == [".lock"]
+    assert os.listdir(first.path) == []
+    with RunFolder.create(tmp_path / "run") as second:
+        second.save_config({})
+        first.close()  # once is enough: the lock is the other's now
+        with pytest.raises(FileExistsError, match="another training is running in"):
+            RunFolder.create(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        RunFolder.create(tmp_path / "run")
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
+def test_many_that_want_one_folder_at_once_get_it_once(tmp_path):
+    def attempt(path):
+        start.wait()
+        try:
+            folder = RunFolder.create(path)
+        except FileExistsError:
+            return None
+        folder.save_config({})
+        return folder
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(50):
+            start = threading.Barrier(4)
+            folders = list(pool.map(attempt, [tmp_path / f"run-{number}"] * 4))
+            assert sum(folder is not None for folder in folders) == 1
+
+
+def test_the_lock_ends_with_its_process(tmp_path):
+    program = """
+import os, signal, sys
+from training.run_folder import RunFolder
+folder = RunFolder.create(sys.argv[1])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path / "run"], timeout=60)
+    assert os.listdir(tmp_path / "run") == [".lock"]
+    RunFolder.create(tmp_path / "run").close()
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_a_file_system_without_locks_still_keeps_two_runs_apart(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks are others on this system")
+
+    def unsupported(handle, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    said = r"another training may be running in .*; if none is, remove .*\.lock"
+    with RunFolder.create(tmp_path / "run"), pytest.raises(FileExistsError, match=said):
+        RunFolder.create(tmp_path / "run")
+    RunFolder.create(tmp_path / "run").close()
+
+
+def test_planted_links_are_not_followed(tmp_path):
+    folder, victim = RunFolder.create(tmp_path / "run"), tmp_path / "victim"
+    network, metrics = TwoLayerNet(6, 4, 3), folder.path / "metrics.jsonl"
+    for plant in (os.symlink, os.link):
+        victim.write_text("precious")
+        for name in ("config.json", "model.safetensors", "filters.png", "metrics.jsonl"):
+            (folder.path / name).unlink(missing_ok=True)
+            plant(victim, folder.path / name)
+        folder.save_config({"a": 1})
+        folder.save_model(network)
+        figures.save(figures.filters(np.zeros((4, 1, 3, 3)), (1, 6, 6)), folder.figure("filters"))
+        if plant is os.symlink:
+            with pytest.raises(OSError, match=r"metrics\.jsonl"):
+                folder.add_metrics({"epoch": 1})
+            with pytest.raises(OSError, match="a symbolic link"):
+                folder.load_metrics()
+            metrics.unlink()
+        folder.add_metrics({"epoch": 1})
+        assert victim.read_text() == "precious"
+        assert folder.load_config() == {"a": 1}
+        assert load_network(folder.model).classes == 3
+
+
+def test_links_are_not_read_either(tmp_path):
+    run = RunFolder.create(tmp_path / "runs" / "a")
+    elsewhere = tmp_path / "model.safetensors"
+    saving.save_arrays(elsewhere, {"W1": np.zeros((2, 2), np.float32)})
+    for name in ("config.json", "model.safetensors"):
+        os.symlink(elsewhere, run.path / name)
+    with pytest.raises(OSError, match="a symbolic link"):
+        run.load_config()
+    with pytest.raises(FileNotFoundError, match="no run with a model"):
+        RunFolder.newest(tmp_path / "runs")
+
+
+def test_a_planted_pipe_does_not_make_a_run_wait(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    os.mkfifo(folder.path / "metrics.jsonl")
+    with pytest.raises(OSError, match="Not a regular file"):
+        folder.add_metrics({"epoch": 1})
+
+
+def test_a_new_run_removes_what_killed_ones_left(tmp_path):
+    runs = tmp_path / "runs"
+    killed = RunFolder.create(name="killed", root=runs)
+    for name in (leftover(), ".xpnet-notes"):
+        (killed.path / name).touch()
+    RunFolder.create(name="next", root=runs)
+    assert sorted(os.listdir(killed.path)) == [".lock", ".xpnet-notes"]
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / leftover()).touch()
+    assert os.listdir(RunFolder.create(tmp_path / "named").path) == [".lock"]
+
+
+def leftover():
+    """The name of a temporary file of a process that has ended."""
+    program = "from training.files import leftovers; print(leftovers.new_name('.xpnet'))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()

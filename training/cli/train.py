@@ -176,29 +176,30 @@ def command(
         trainer = build_trainer(settings, data)
         config = describe(settings, trainer, compute, data, data_dir)
         folder = create_folder(out, settings)
-    interrupted = False
-    try:
-        folder.save_config(config)
-        report.header(trainer.network, data, compute, folder)
-        train(trainer, folder, report)
-    except (NonFiniteError, MemoryError) as error:
-        kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
-        if isinstance(error, MemoryError):
-            raise UserError(
-                f"{error}; give a smaller --model or --batch-size (for the evaluation it counts "
-                f"{_EVALUATION_FACTOR} times, up to {EVALUATION_BATCH}){kept}"
-            ) from error
-        raise click.ClickException(f"{error}{kept}") from error
-    except KeyboardInterrupt:
-        interrupted = True
-        keep_model(trainer, folder)
-        report.interrupted(trainer, folder)
-    if trainer.best is not None:
-        trainer.restore_best()
-        draw_figures(trainer, data, folder)
-    report.end(trainer, folder, time.perf_counter() - start, interrupted)
-    if interrupted:
-        context.exit(130)
+    with folder:
+        interrupted = False
+        try:
+            folder.save_config(config)
+            report.header(trainer.network, data, compute, folder)
+            train(trainer, folder, report)
+        except (NonFiniteError, MemoryError) as error:
+            kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
+            if isinstance(error, MemoryError):
+                raise UserError(
+                    f"{error}; give a smaller --model or --batch-size (for the evaluation it counts "
+                    f"{_EVALUATION_FACTOR} times, up to {EVALUATION_BATCH}){kept}"
+                ) from error
+            raise click.ClickException(f"{error}{kept}") from error
+        except KeyboardInterrupt:
+            interrupted = True
+            keep_model(trainer, folder)
+            report.interrupted(trainer, folder)
+        if trainer.best is not None:
+            trainer.restore_best()
+            draw_figures(trainer, data, folder)
+        report.end(trainer, folder, time.perf_counter() - start, interrupted)
+        if interrupted:
+            context.exit(130)
 
 
 def build_network(model: str, data: Dataset) -> Network:

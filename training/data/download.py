@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 
 from training.data.idx import DataError, read_idx, write_idx
 from training.data.sources import FILES, Source
+from training.files import leftovers
+from training.files.durable import sync_folder
 
 
 def cache_dir() -> Path:
@@ -40,13 +42,20 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
     made = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as temporary:
+        leftovers.remove(folder.parent)
+        temporary = folder.parent / leftovers.new_name(".download")
+        temporary.mkdir(mode=0o700)
+        try:
             for (name, ndim), sha256 in zip(FILES, source.sha256, strict=True):
-                array = _fetch_file(source, Path(temporary, f"{name}.gz"), ndim, sha256, progress)
-                write_idx(Path(temporary, name), array)
+                array = _fetch_file(source, temporary / f"{name}.gz", ndim, sha256, progress)
+                write_idx(temporary / name, array)
             folder.mkdir(exist_ok=True)
             for name, _ in FILES:
-                os.replace(Path(temporary, name), folder / name)
+                os.replace(temporary / name, folder / name)
+            sync_folder(folder)
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     except BaseException:
         with suppress(OSError):  # not empty: somebody else uses it by now
             for parent in made:

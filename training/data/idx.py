@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernels.labels import find_out_of_range, range_error
+from training.files.durable import write_atomically
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -109,7 +110,7 @@ def write_idx(path: Path, array: np.ndarray) -> bytes:
         raise TypeError(f"write_idx writes uint8 arrays, not {array.dtype}")
     content = _magic(array.ndim) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
     # mtime=0: the header would carry the time of writing otherwise, and no two builds would be alike.
-    path.write_bytes(gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
+    write_atomically(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return content
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.files.durable import write_atomically
 from training.nsight.errors import ToolError
 from training.nsight.exports import Table
 from training.nsight.rows import DOMAIN, LOAD, Row, bare_name, merged, place
@@ -74,7 +75,7 @@ def export_command(tool: str, out: Path) -> list[str]:
 
 def save_export(out: Path, stdout: str) -> None:
     """Keeps what the export printed."""
-    exported_files(out)[0].write_text(stdout)
+    write_atomically(exported_files(out)[0], stdout.encode())
 
 
 def read(out: Path, kernels: str | None) -> list[Row]:

@@ -1,0 +1,229 @@
+"""A disk that fails: what happens at the Nth operation on files, and what a power cut leaves of recorded ones.
+
+Python code that writes files by the functions of ``os`` can be made to fail here, in this process and on any system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+class Disk:
+    """Sees the operations of ``os`` that change files below a folder, as long as the ``with`` lasts.
+
+    Derive from it and override :meth:`before` or :meth:`done`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = os.path.abspath(folder)
+        self._real: dict[str, Any] = {}
+        self._files: dict[int, str] = {}
+
+    def before(self, name: str, argument: Any) -> None:
+        """Before an operation; an OSError from here is the operation's."""
+
+    def done(self, name: str, path: str, argument: Any) -> None:
+        """After an operation that went well."""
+
+    def real(self, name: str) -> Any:
+        """The function of ``os`` itself."""
+        return self._real[name]
+
+    def __enter__(self) -> Disk:
+        for name in ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "ftruncate"):
+            self._real[name] = getattr(os, name)
+            setattr(os, name, getattr(self, f"_{name}"))
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for name, function in self._real.items():
+            setattr(os, name, function)
+
+    def _is_ours(self, path: Any) -> bool:
+        return not isinstance(path, int) and f"{os.path.abspath(os.fsdecode(path))}/".startswith(f"{self.folder}/")
+
+    def _open(self, path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if not self._is_ours(path):
+            return self._real["open"](path, flags, *arguments, **options)
+        writes = flags & _WRITING
+        if writes:
+            self.before("open", path)
+        is_new = not os.path.lexists(path)
+        handle = self._real["open"](path, flags, *arguments, **options)
+        self._files[handle] = os.path.abspath(os.fsdecode(path))
+        if writes and is_new:
+            self.done("create", self._files[handle], None)
+        return handle
+
+    def _write(self, handle: int, content: Any) -> int:
+        if handle not in self._files:
+            return self._real["write"](handle, content)
+        try:
+            self.before("write", content)
+        except OSError:
+            half = bytes(content)[: len(content) // 2]
+            self._real["write"](handle, half)
+            self.done("write", self._files[handle], half)
+            raise
+        count = self._real["write"](handle, content)
+        self.done("write", self._files[handle], bytes(content[:count]))
+        return count
+
+    def _fsync(self, handle: int) -> None:
+        if handle in self._files:
+            self.before("fsync", handle)
+        self._real["fsync"](handle)
+        if handle in self._files:
+            self.done("fsync", self._files[handle], None)
+
+    def _close(self, handle: int) -> None:
+        ours = self._files.pop(handle, None)
+        self._real["close"](handle)
+        if ours is not None:
+            self.before("close", handle)
+
+    def _ftruncate(self, handle: int, length: int) -> None:
+        self._real["ftruncate"](handle, length)
+        if handle in self._files:
+            self.done("truncate", self._files[handle], length)
+
+    def _replace(self, source: Any, target: Any, **options: Any) -> None:
+        if self._is_ours(target):
+            self.before("replace", target)
+        self._real["replace"](source, target, **options)
+        if self._is_ours(target):
+            old, new = (os.path.abspath(os.fsdecode(path)) for path in (source, target))
+            for handle, path in self._files.items():
+                if path == old:
+                    self._files[handle] = new
+            self.done("replace", old, new)
+
+    def _unlink(self, path: Any, **options: Any) -> None:
+        self._real["unlink"](path, **options)
+        if self._is_ours(path):
+            self.done("unlink", os.path.abspath(os.fsdecode(path)), None)
+
+    def _mkdir(self, path: Any, *arguments: Any, **options: Any) -> None:
+        if self._is_ours(path):
+            self.before("mkdir", path)
+        self._real["mkdir"](path, *arguments, **options)
+        if self._is_ours(path):
+            self.done("mkdir", os.path.abspath(os.fsdecode(path)), None)
+
+
+class FailingDisk(Disk):
+    """Lets ``fail`` happen at the Nth operation (0, 1, …) that could need space; with ``for_good`` at all from there.
+
+    Attributes:
+        count: operations so far.
+    """
+
+    def __init__(self, folder: str | Path, fail: Callable[[], None], number: int, for_good: bool = False) -> None:
+        super().__init__(folder)
+        self._fail = fail
+        self._number = number
+        self._for_good = for_good
+        self.count = 0
+
+    def before(self, name: str, argument: Any) -> None:
+        number = self.count
+        self.count += 1
+        if number == self._number or (self._for_good and number > self._number and name != "close"):
+            self._fail()
+
+
+@dataclass
+class _Inode:
+    now: bytes = b""
+    on_disk: bytes = b""
+
+    def left(self, kept: str) -> bytes:
+        """What a power cut leaves: of what has not been synced nothing, zeros, half or all."""
+        if not self.now.startswith(self.on_disk):
+            return self.on_disk if kept in ("nothing", "zeros") else self.now
+        rest = self.now[len(self.on_disk) :]
+        return (
+            self.on_disk
+            + {"nothing": b"", "zeros": bytes(len(rest)), "half": rest[: len(rest) // 2], "all": rest}[kept]
+        )
+
+
+@dataclass
+class RecordingDisk(Disk):
+    """Records operations, for :meth:`power_cuts`: what the files could be like after a power cut at any moment.
+
+    Attributes:
+        log: (operation, path, argument); a program under test may add ("note", "", anything) of its own.
+    """
+
+    folder: str | Path
+    log: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.folder)
+
+    def done(self, name: str, path: str, argument: Any) -> None:
+        self.log.append((name, path, argument))
+
+    def power_cuts(self) -> Iterator[tuple[int, str, dict[str, bytes | None]]]:
+        """Every state: length of the log, what happened in words, and the files (None is a folder).
+
+        Names that were made, changed or removed are on the disk, in their order, up to some moment after the last
+        fsync of their folder; the bytes of a file are those of its last fsync, and then nothing, zeros, half or all.
+        """
+        for length in range(len(self.log) + 1):
+            names, pending, _ = self._replay(length)
+            for reached in range(len(pending) + 1):
+                for kept in ("nothing", "zeros", "half", "all"):
+                    found = dict(names)
+                    for change in pending[:reached]:
+                        _rename(found, *change)
+                    files = {path: None if inode is None else inode.left(kept) for path, inode in found.items()}
+                    words = f"cut after operation {length}, {reached} of {len(pending)} names kept, {kept} of the bytes"
+                    yield length, words, files
+
+    def final(self) -> dict[str, bytes | None]:
+        """The files as the recorded operations leave them: what else has written shows as a difference."""
+        return {path: inode and inode.now for path, inode in self._replay(len(self.log))[2].items()}
+
+    def _replay(self, length: int) -> tuple[dict[str, _Inode | None], list[tuple], dict[str, _Inode | None]]:
+        """Names on the disk, changes of names that may be lost, and names as a running program sees them."""
+        on_disk: dict[str, _Inode | None] = {}
+        now: dict[str, _Inode | None] = {}
+        pending: list[tuple] = []
+        for name, path, argument in self.log[:length]:
+            inode = now.get(path)
+            if name in ("create", "mkdir", "replace", "unlink"):
+                made = {"create": _Inode(), "mkdir": None}.get(name)
+                change = (name, path, argument, made)
+                pending.append(change)
+                _rename(now, *change)
+            elif name == "fsync" and inode is None:  # a folder
+                kept = [change for change in pending if os.path.dirname(change[1]) != path]
+                for change in pending:
+                    if change not in kept:
+                        _rename(on_disk, *change)
+                pending = kept
+            elif inode is not None and name == "fsync":
+                inode.on_disk = inode.now
+            elif inode is not None and name == "write":
+                inode.now += argument
+            elif inode is not None and name == "truncate":
+                inode.now = inode.now[:argument]
+        return on_disk, pending, now
+
+
+def _rename(names: dict[str, _Inode | None], name: str, path: str, argument: Any, made: _Inode | None) -> None:
+    if name in ("create", "mkdir"):
+        names[path] = made
+    elif name == "unlink":
+        names.pop(path, None)
+    elif path in names:
+        names[argument] = names.pop(path)

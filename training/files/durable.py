@@ -1,0 +1,155 @@
+"""Files that survive: written whole or not at all, and on the disk when the call returns.
+
+Every file that xpnet writes goes through here. A kill, a full disk or a power cut leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from training.files import leftovers
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would turn line ends
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # and a planted pipe must not make it wait
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomically(file: str | Path, content: bytes | memoryview) -> None:
+    """Writes a file in one step: temporary file beside it, fsync, rename, fsync of the folder.
+
+    A link or any other thing that has the file's name is replaced, not followed. The first write into a folder removes
+    what dead processes left there.
+
+    Raises:
+        OSError: it cannot be written; it names ``file``, and what was there is as before.
+    """
+    file = Path(file)
+    with _about(file):
+        leftovers.remove_once(file.parent)
+        temporary = file.parent / leftovers.new_name(".xpnet")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _NO_LINK, 0o666)
+        try:
+            try:
+                _write(handle, content)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.replace(temporary, file)
+        except BaseException:
+            with suppress(OSError):  # it is of no use to anybody, and the next start removes it
+                os.unlink(temporary)
+            raise
+        sync_folder(file.parent)
+
+
+def write_output(file: str | Path, content: bytes) -> None:
+    """Writes a file that the user has named: links are followed, and a pipe or a device is written to as it is.
+
+    Raises:
+        OSError: it cannot be written; a file that was there is as before.
+    """
+    try:
+        is_special = not (stat.S_ISREG(mode := os.stat(file).st_mode) or stat.S_ISDIR(mode))
+    except FileNotFoundError:
+        is_special = False
+    if not is_special:
+        write_atomically(os.path.realpath(file), content)
+        return
+    with _about(Path(file)), open(file, "wb", buffering=0) as stream:
+        _write(stream.fileno(), content)
+
+
+def append_line(file: str | Path, line: str) -> None:
+    """Adds a line of text to a file; it is on the disk when this returns.
+
+    A line that was torn by a power cut is ended first: the new one stands by itself.
+
+    Raises:
+        OSError: it cannot be written, or it is a link or no file; then it is as before.
+    """
+    file = Path(file)
+    content = f"{line}\n".encode()
+    with _about(file):
+        is_new = not os.path.lexists(file)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY | _NO_LINK, 0o666)
+        try:
+            state = os.fstat(handle)
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "Not a regular file")
+            if state.st_size:
+                os.lseek(handle, -1, os.SEEK_END)
+                if os.read(handle, 1) != b"\n":
+                    content = b"\n" + content
+            if state.st_nlink > 1:  # the other name may be of somebody else's file, or of a backup
+                os.lseek(handle, 0, os.SEEK_SET)
+                write_atomically(file, _read(handle) + content)
+                return
+            try:
+                _write(handle, content)
+                os.fsync(handle)
+            except OSError:
+                with suppress(OSError):  # a torn line is dropped by the reader anyway
+                    os.ftruncate(handle, state.st_size)
+                raise
+        finally:
+            os.close(handle)
+        if is_new:
+            sync_folder(file.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder that does not exist yet, its parents too where need be.
+
+    Raises:
+        FileExistsError: something has its name.
+        OSError: it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Puts a folder's names on the disk, as far as the file system and the rights on the folder let it.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in _LOST:
+            raise
+
+
+class _about:  # noqa: N801  (reads as a statement)
+    """Makes an OSError name the file that was to be written: the user knows nothing of a temporary one."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename != str(self._file):
+            raise OSError(error.errno, error.strerror, str(self._file)) from error
+
+
+def _write(handle: int, content: bytes | memoryview) -> None:
+    left = memoryview(content).cast("B")
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def _read(handle: int) -> bytes:
+    with open(handle, "rb", closefd=False) as stream:
+        return stream.read()

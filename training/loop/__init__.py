@@ -1,0 +1,1 @@
+"""The training loop's surroundings: the folder of a run, its lock, and how a run stops."""
