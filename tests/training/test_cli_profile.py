@@ -133,6 +133,7 @@ def test_images_a_second_are_those_of_full_batches():
         (["--steps", 0], "0 is not in the range x>=1"),
         (["--warmup", -1], "-1 is not in the range x>=0"),
         (["--tool", "gprof"], "'gprof' is not one of"),
+        (["--tool", "nvprof"], "nvprof profiles no GPU of compute capability 8.0 or newer"),
         (["--trace", "nowhere/a.json"], "nowhere/a.json: there is no folder"),
         (["--kernels", "im2col("], "--kernels im2col( is no regular expression: missing )"),
         (["--kernels", "im2col"], "--kernels im2col is for nsys and ncu"),

@@ -73,7 +73,19 @@ def test_a_missing_tool_is_said_with_where_to_get_it(path, tmp_path, tool, words
 
 
 def test_no_such_tool(tmp_path):
-    assert error_of("nvprof", COMMAND, tmp_path) == "there is no tool 'nvprof'; there are nsys and ncu"
+    assert error_of("gprof", COMMAND, tmp_path) == "there is no tool 'gprof'; there are nsys and ncu"
+
+
+@pytest.mark.parametrize("tool", ["nvprof", "nvvp"])
+def test_tools_that_were_replaced_are_told_by_what(path, tmp_path, tool):
+    message = error_of(tool, COMMAND, tmp_path)
+    assert message.startswith(f"{tool} profiles no GPU of compute capability 8.0 or newer")
+    assert "--tool nsys for times" in message
+    assert "--tool ncu for counters" in message
+    assert tool not in error_of(None, COMMAND, tmp_path)
+    (path / tool).write_text("#!/bin/sh\n")
+    (path / tool).chmod(0o755)
+    assert f"--tool none; {tool}, which is there, profiles no GPU" in error_of(None, COMMAND, tmp_path)
 
 
 def test_no_gpu(path, tmp_path, monkeypatch):
@@ -163,6 +175,41 @@ def test_a_command_that_fails_silently(path, gpu, tmp_path):
     install(path, "ncu")
     message = error_of("ncu", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
     assert message == "the command under ncu failed (exit code 3): it said nothing"
+
+
+def test_a_command_that_crashes(path, gpu, tmp_path):
+    """A program in the tool's place that is killed itself, since tools give a command's signal as a code."""
+    (path / "ncu").write_text("#!/bin/sh\nkill -SEGV $$\n")
+    (path / "ncu").chmod(0o755)
+    assert error_of("ncu", COMMAND, tmp_path).startswith("the command under ncu failed (killed by SIGSEGV): ")
+
+
+CHATTER = "import sys; print('epoch 1'); print('a\\nb\\nUserWarning: c\\nd\\ne\\nf', file=sys.stderr)"
+
+
+@pytest.mark.parametrize(
+    ("tool", "fault", "words"),
+    [
+        (
+            "nsys",
+            "fails",
+            "the command under nsys failed (exit code 1): FATAL ERROR: target process not found | d | e | f",
+        ),
+        ("nsys", "fails on stderr", "failed (exit code 1): e | f | FATAL ERROR: target process not found"),
+        ("ncu", "fails", "ncu failed (exit code 9): ==ERROR== Failed to prepare kernel for profiling | d | e | f"),
+        ("nsys", "export fails", "the export by nsys failed (exit code 1): ERROR: File is corrupt"),
+        ("nsys", "nothing", "train with --device cuda; nsys said: WARNING: unable to trace CUDA: driver is too old"),
+        ("ncu", "nothing", "train with --device cuda; ncu said: ==WARNING== No kernels were profiled."),
+        ("nsys", "no cuda_kern_exec_trace", "; nsys said: SKIPPED: "),
+    ],
+)
+def test_a_tool_that_fails_is_quoted(path, gpu, tmp_path, monkeypatch, tool, fault, words):
+    """Its own last lines, whichever stream they come on, and whatever its command has said on the other."""
+    install(path, tool)
+    monkeypatch.setenv("STAND_IN", fault)
+    message = error_of(tool, [sys.executable, "-c", CHATTER], tmp_path)
+    assert words in message
+    assert "epoch 1" not in message
 
 
 def test_denied_counters(path, gpu, tmp_path, monkeypatch):

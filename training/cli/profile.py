@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 TOOLS = ("nsys", "ncu")
 
 
+class Tool(click.Choice):
+    """A tool by name; a name of one that NVIDIA has replaced is told what to take instead."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from training import nsight
+
+        if value in nsight.REPLACED:
+            self.fail(f"{value} {nsight.SUCCESSORS}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command("profile")
 @settings_options
 @device_option
@@ -45,7 +56,7 @@ TOOLS = ("nsys", "ncu")
 @click.option("--warmup", type=click.IntRange(min=0), default=5, help="Steps before them.")
 @click.option(
     "--tool",
-    type=click.Choice(["auto", *TOOLS, "none"]),
+    type=Tool(["auto", *TOOLS, "none"]),
     default="auto",
     help="Nsight Systems (times) or Nsight Compute (bytes, too), for a GPU; auto takes the one there is. none, and on "
     "a CPU auto: this process records its own calls.",

@@ -13,6 +13,6 @@ the formats that ``systems`` and ``compute`` describe.
 from training.nsight.errors import ToolError
 from training.nsight.report import table
 from training.nsight.rows import Row
-from training.nsight.tools import choose, report_file, run
+from training.nsight.tools import REPLACED, SUCCESSORS, choose, report_file, run
 
-__all__ = ["Row", "ToolError", "choose", "report_file", "run", "table"]
+__all__ = ["REPLACED", "SUCCESSORS", "Row", "ToolError", "choose", "report_file", "run", "table"]

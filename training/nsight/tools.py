@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from training.nsight import compute, systems
 from training.nsight.errors import ToolError
 from training.nsight.rows import Row
 
+Done = subprocess.CompletedProcess[str]
+
 TOOLS: dict[str, ModuleType] = {"nsys": systems, "ncu": compute}
 """In the order of preference: nsys needs no permission and hardly slows a run down."""
 
@@ -21,7 +24,15 @@ DENIED = "ERR_NVGPUCTRPERM"
 NO_OPTION = r"unrecogni[sz]ed option '?(--[\w-]+)"
 NO_REPORT = rf"({systems.RANGES}|{systems.KERNELS})\W+(?:was |could |is )?not (?:be )?found"
 LAST_LINES = 3
-NOTICE = ("==PROF==", "==WARNING==", "Generating", "Processing", "Collecting data")
+NOTICE = ("==PROF==", "==ERROR== The application returned", "Generating", "Processing", "Collecting data")
+COMPLAINT = (
+    r"(?i)^==(?:error|warning)==|\b(?:error|fatal|fail(?:ed|ure)?|cannot|unable|denied|un(?:supported|known)|skipped)\b"
+)
+REPLACED = ("nvprof", "nvvp", "pgprof")
+SUCCESSORS = (
+    "profiles no GPU of compute capability 8.0 or newer and is no part of CUDA 13: take --tool nsys for times (its "
+    "summary and timeline), --tool ncu for counters (its --metrics)"
+)
 
 
 def choose(tool: str | None) -> str:
@@ -30,6 +41,8 @@ def choose(tool: str | None) -> str:
     Raises:
         ToolError: it is not on the PATH, or there is no such tool.
     """
+    if tool in REPLACED:
+        raise ToolError(f"{tool} {SUCCESSORS}")
     if tool is not None and tool not in TOOLS:
         raise ToolError(f"there is no tool {tool!r}; there are {' and '.join(TOOLS)}")
     for candidate in TOOLS if tool is None else (tool,):
@@ -37,9 +50,10 @@ def choose(tool: str | None) -> str:
             return candidate
     missing = f"{tool} is" if tool else f"neither {' nor '.join(TOOLS)} is"
     kit = TOOLS[tool or "nsys"]
+    older = next((name for name in REPLACED if shutil.which(name)), None)
     raise ToolError(
         f"{missing} on the PATH: install {kit.name} (with the CUDA Toolkit, or alone from {kit.site}), or profile "
-        "without it: --tool none"
+        f"without it: --tool none{f'; {older}, which is there, {SUCCESSORS}' if older else ''}"
     )
 
 
@@ -79,22 +93,28 @@ def run(tool: str | None, command: Sequence[str], out: Path, kernels: str | None
     out.mkdir(parents=True, exist_ok=True)
     for file in (kit.report_file(out), *kit.exported_files(out)):
         file.unlink(missing_ok=True)  # what lies there later is of this run
-    _call(tool, executable, kit.capture_command(executable, command, out, kernels))
+    captured = _call(
+        tool, executable, kit.capture_command(executable, command, out, kernels), "the command under {tool}"
+    )
     if not kit.report_file(out).is_file():
         named = "" if kernels is None else f" with {kernels!r} in its name"
         raise ToolError(
             f"{tool} captured nothing: no kernel{named} was launched in a step between cudaProfilerStart and "
-            "cudaProfilerStop; train with --device cuda"
+            f"cudaProfilerStop; train with --device cuda{_complaints(tool, captured)}"
         )
-    kit.save_export(out, _call(tool, executable, kit.export_command(executable, out)))
-    return kit.read(out, kernels)
+    exported = _call(tool, executable, kit.export_command(executable, out), "the export by {tool}")
+    kit.save_export(out, exported.stdout)
+    try:
+        return kit.read(out, kernels)
+    except ToolError as error:
+        raise ToolError(f"{error}{_complaints(tool, captured, exported)}") from None
 
 
-def _call(tool: str, executable: str, command: Sequence[str]) -> str:
-    """What a command line of a tool prints on standard output.
+def _call(tool: str, executable: str, command: Sequence[str], what: str) -> Done:
+    """Run a command line of a tool.
 
     Raises:
-        ToolError: it failed.
+        ToolError: it failed; the tool's own last lines, and those of the command, are in the message.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
@@ -109,7 +129,7 @@ def _call(tool: str, executable: str, command: Sequence[str]) -> str:
         )
     unknown = re.search(NO_REPORT, said)
     if not unknown and done.returncode == 0:
-        return done.stdout
+        return done
     unknown = unknown or re.search(NO_OPTION, said)
     if unknown:
         kit = TOOLS[tool]
@@ -117,7 +137,8 @@ def _call(tool: str, executable: str, command: Sequence[str]) -> str:
             f"this {tool}{_version(executable)} does not know {unknown[1]}: {kit.name} {kit.oldest} or newer is "
             f"needed, from {kit.site}"
         )
-    raise ToolError(f"the command under {tool} failed (exit code {done.returncode}): {_last(done.stderr, done.stdout)}")
+    who = tool if any(line.startswith("==ERROR==") for line in _lines(said)) else what.format(tool=tool)
+    raise ToolError(f"{who} failed ({_ending(done.returncode)}): {' | '.join(_last(done)) or 'it said nothing'}")
 
 
 def _version(executable: str) -> str:
@@ -130,10 +151,31 @@ def _version(executable: str) -> str:
     return f" {match[0]}" if match else ""
 
 
-def _last(*outputs: str) -> str:
-    """The last lines of the first output that has any, without the tool's notices."""
-    for output in outputs:
-        lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(NOTICE)]
-        if lines:
-            return " | ".join(lines[-LAST_LINES:])
-    return "it said nothing"
+def _ending(code: int) -> str:
+    """How a process ended, in words; a negative code is a signal's number."""
+    if code >= 0:
+        return f"exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"killed by {names.get(-code, f'signal {-code}')}"
+
+
+def _last(done: Done) -> list[str]:
+    """The last lines of standard error, before them what looks like complaints on standard output: the tool and its
+    command share both, and none of them always takes the same one. Without either, the last lines of the output.
+    """
+    errors, output = _lines(done.stderr), _lines(done.stdout)
+    complaints = [line for line in output if re.search(COMPLAINT, line)]
+    chosen = [*complaints[-LAST_LINES:], *errors[-LAST_LINES:]]
+    of_tool = [line for line in errors[:-LAST_LINES] if line.startswith("==ERROR==")]
+    return list(dict.fromkeys([*of_tool[-LAST_LINES:], *chosen])) or output[-LAST_LINES:]
+
+
+def _complaints(tool: str, *calls: Done) -> str:
+    """What a tool complained of though it ended well, as the end of a message; "" where it did not."""
+    lines = [line for done in calls for line in _lines(done.stdout + done.stderr) if re.search(COMPLAINT, line)]
+    return f"; {tool} said: {' | '.join(list(dict.fromkeys(lines))[-LAST_LINES:])}" if lines else ""
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with something in them, without the tools' notices."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(NOTICE)]

@@ -63,6 +63,11 @@ if fault == "denied":
         "https://developer.nvidia.com/ERR_NVGPUCTRPERM"
     )
     sys.exit(1)
+if fault == "fails":
+    print("==ERROR== Failed to prepare kernel for profiling")
+    sys.exit(9)
+if code:
+    print(f"==ERROR== The application returned an error code ({code}).")
 if fault == "nothing":
     print("==WARNING== No kernels were profiled.")
 elif code == 0:

@@ -59,6 +59,12 @@ if options.switch == "profile":
         sys.exit("unrecognised option '--capture-range-end=stop'\n\nusage: nsys profile [<args>] [application]")
     report = Path(options.output + ".nsys-rep")
     code = subprocess.run(options.application).returncode
+    if fault.startswith("fails"):
+        message = "FATAL ERROR: target process not found"
+        print(message, file=sys.stderr if fault.endswith("stderr") else sys.stdout)
+        sys.exit(1)
+    if fault == "nothing":
+        print("WARNING: unable to trace CUDA: driver is too old")
     print("Generating '/tmp/nsys-report-1234.qdstrm'")
     if code == 0 and fault != "nothing":
         if report.exists() and options.force_overwrite == "false":
@@ -69,6 +75,8 @@ if options.switch == "profile":
 print(f"Generating SQLite file {options.input.with_suffix('.sqlite')} from {options.input}")
 if not options.input.is_file():
     sys.exit(f"ERROR: File {options.input} does not exist.")
+if fault == "export fails":
+    sys.exit("ERROR: File is corrupt")
 for name in options.report:
     if fault == "old reports":
         print(f"ERROR: Report '{name}' could not be found.")
