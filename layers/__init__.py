@@ -4,19 +4,12 @@ from layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from layers.affine import Affine
 from layers.arithmetic import AddLayer, MulLayer
 from layers.base import Layer, parameter
+from layers.compat.book.functions import col2im, im2col, relu, sigmoid, softmax
 from layers.convolution import Convolution, ConvolutionTranspose
 from layers.dropout import Dropout
-from layers.functions import (
-    col2im,
-    cross_entropy_error,
-    im2col,
-    numerical_gradient,
-    relu,
-    sigmoid,
-    softmax,
-)
-from layers.loss import Softmax, SoftmaxWithLoss
+from layers.loss import Softmax, SoftmaxWithLoss, cross_entropy_error
 from layers.normalization import BatchNormalization, LayerNormalization
+from layers.numerical import numerical_gradient
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
 from layers.sequential import Residual, Sequential
 from layers.shape import Flatten

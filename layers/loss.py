@@ -12,6 +12,21 @@ from layers import checks
 from layers.base import Layer
 
 
+def cross_entropy_error(y: Any, t: Any) -> Any:
+    """Return the mean of -log y[label].
+
+    The book's function of this name, :func:`layers.compat.book.cross_entropy_error`, adds 1e-7 to y.
+
+    Args:
+        y: probabilities (N, classes) or (classes,), floating. A probability of 0 counts as the smallest normal number.
+        t: labels as class indices (N,) or one-hot rows.
+
+    Raises:
+        ValueError: shapes do not fit, or, on the CPU, a label is out of range.
+    """
+    return kernel.cross_entropy(y, t)
+
+
 class Softmax(Layer):
     """y = exp(x) / Σ exp(x) over the classes: the last axis, or for images (N, C, H, W) the channels of each pixel."""
 

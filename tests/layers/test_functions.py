@@ -190,6 +190,6 @@ def test_integers_numbers_and_lists_are_no_trap():
     """An integer array must not come back as zeros, and what the book writes in a shell works."""
     assert_same(sigmoid(np.array([0, 1])), sigmoid(np.array([0.0, 1.0])))
     assert_same(softmax(np.array([1, 2])), softmax(np.array([1.0, 2.0])))
-    assert_same(relu(np.array([-1, 2])), np.array([0.0, 2.0]))
+    assert_same(relu(np.array([-1, 2])), np.array([0, 2]))  # as in the book
     assert float(sigmoid(0.0)) == 0.5
     assert_same(softmax([0.0, 0.0]), np.array([0.5, 0.5]))

@@ -1,0 +1,72 @@
+"""Rewrite the imports of programs of the book *Deep Learning from Scratch*, so that they run on xpnet.
+
+Every Python file below SOURCE is copied to TARGET with its imports changed and nothing else; other files are copied as
+they are. ``common.NAME`` and ``dataset.mnist`` become ``training.compat.book.NAME`` and ``….mnist``; with ``--device``
+NumPy, matplotlib's pyplot and pickle become those of ``training.compat.book``, too, which put arrays on a GPU and hand
+plots and files arrays of the host.
+
+    python -m examples.book_imports deep-learning-from-scratch on-xpnet
+    cd on-xpnet/ch07 && python train_convnet.py
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import click
+
+PACKAGE = "training.compat.book"
+"""Where the book's modules are."""
+
+_MODULES = [
+    (r"^(\s*)from common\.(\w+) import ", rf"\1from {PACKAGE}.\2 import "),
+    (r"^(\s*)import common\.(\w+) as ", rf"\1import {PACKAGE}.\2 as "),
+    (r"^(\s*)from common import ", rf"\1from {PACKAGE} import "),
+    (r"^(\s*)from dataset\.mnist import ", rf"\1from {PACKAGE}.mnist import "),
+    (r"^(\s*)from dataset import mnist\b", rf"\1from {PACKAGE} import mnist"),
+]
+_LIBRARIES = [
+    (r"^(\s*)import numpy as np\b", rf"\1from {PACKAGE} import np"),
+    (r"^(\s*)import matplotlib\.py(plot|lab) as plt\b", rf"\1from {PACKAGE} import pyplot as plt"),
+    (r"^(\s*)import pickle\b", rf"\1from {PACKAGE} import pickle"),
+]
+
+
+def convert(text: str, device: bool = False) -> str:
+    """Return a program's text with its imports changed.
+
+    Args:
+        text: the program.
+        device: whether its arrays shall lie on the active device.
+    """
+    for pattern, replacement in [*_MODULES, *(_LIBRARIES if device else [])]:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return text
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--device", is_flag=True, help="Change NumPy's, pyplot's and pickle's imports, too: arrays on a GPU.")
+def main(source: Path, target: Path, device: bool) -> None:
+    """Copy the programs below SOURCE to TARGET with their imports changed."""
+    if target.exists():
+        raise click.UsageError(f"{target} is there already: name a folder that is not")
+    changed = 0
+    for path in sorted(path for path in source.rglob("*") if path.is_file() and ".git" not in path.parts):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix != ".py":
+            shutil.copyfile(path, copy)
+            continue
+        text = path.read_text("utf-8")
+        converted = convert(text, device)
+        copy.write_text(converted, "utf-8")
+        changed += converted != text
+    click.echo(f"{changed} programs changed, in {target}")
+
+
+if __name__ == "__main__":
+    main()

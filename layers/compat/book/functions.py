@@ -1,0 +1,160 @@
+"""The functions of the book's ``common.functions``, and im2col and col2im of its ``common.util``.
+
+Arrays keep a floating dtype; integers, numbers and lists are computed in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module
+from kernels import activations
+from kernels import col2im as _col2im
+from kernels import im2col as _im2col
+from kernels import softmax as _softmax
+from kernels.window import Padding, Pair, Window
+from layers.compat.book import np
+from layers.compat.book._arrays import as_array, as_floating
+
+__all__ = [
+    "col2im",
+    "cross_entropy_error",
+    "identity_function",
+    "im2col",
+    "mean_squared_error",
+    "np",
+    "relu",
+    "relu_grad",
+    "sigmoid",
+    "sigmoid_grad",
+    "softmax",
+    "softmax_loss",
+    "step_function",
+    "sum_squared_error",
+]
+
+IN_LOGARITHM = 1e-7
+"""What the book adds to a probability before it takes the logarithm."""
+
+
+def identity_function(x: Any) -> Any:
+    """Return ``x`` itself."""
+    return x
+
+
+def step_function(x: Any) -> Any:
+    """Return 1 where x > 0, else 0: an integer array."""
+    return (as_array(x) > 0).astype(int)
+
+
+def sigmoid(x: Any) -> Any:
+    """Return 1 / (1 + exp(-x)), elementwise; nothing overflows."""
+    return activations.sigmoid(as_floating(x))
+
+
+def sigmoid_grad(x: Any) -> Any:
+    """Return the derivative of :func:`sigmoid` at ``x``: (1 - sigmoid(x))·sigmoid(x)."""
+    y = sigmoid(x)
+    return (1.0 - y) * y
+
+
+def relu(x: Any) -> Any:
+    """Return max(x, 0), elementwise; integers stay integers."""
+    x = as_array(x)
+    return activations.relu(x)[0] if x.dtype.kind == "f" else array_module(x).maximum(x, 0)
+
+
+def relu_grad(x: Any) -> Any:
+    """Return 1 where x ≥ 0, else 0, in the dtype of ``x``. (The gradient of the layer ``Relu`` is 0 at 0.)"""
+    x = as_array(x)
+    return (x >= 0).astype(x.dtype)
+
+
+def softmax(x: Any) -> Any:
+    """Return exp(x) / Σ exp(x) along the last axis: of one sample (classes,) or a batch (N, classes)."""
+    return _softmax.softmax(as_floating(x))
+
+
+def sum_squared_error(y: Any, t: Any) -> Any:
+    """Return half the sum of the squared differences, over all elements."""
+    difference = as_array(y) - as_array(t)
+    return 0.5 * (difference**2).sum()
+
+
+mean_squared_error = sum_squared_error
+"""The name in the book's text and first printings. It is not a mean."""
+
+
+def cross_entropy_error(y: Any, t: Any) -> Any:
+    """Return the mean of -log(y[label] + 1e-7).
+
+    The core's :func:`layers.cross_entropy_error` has no 1e-7: it differs by 1e-7 of a probable label, and finds
+    16.1 for an impossible one here.
+
+    Args:
+        y: probabilities (N, classes), or (classes,) of one sample.
+        t: labels: class indices (N,) or (N, 1), or rows of the shape of ``y`` whose largest number marks the class.
+            Of one sample the index, or such a row.
+
+    Returns:
+        0-d. On a GPU a label that is no class makes it NaN, since raising would wait for the device.
+
+    Raises:
+        ValueError: shapes do not fit, or, on the CPU, a label is out of range.
+        TypeError: labels are not integers.
+    """
+    y, t = as_floating(y), as_array(t)
+    if y.ndim == 1:
+        y, t = y.reshape(1, -1), t.reshape(1, -1)
+    labels = class_indices(t, y.shape)
+    library = array_module(y, labels)
+    picked = y[library.arange(len(y)), labels]
+    if library.__name__ != "numpy":
+        picked = library.where((labels >= 0) & (labels < y.shape[1]), picked, library.nan)
+    return -library.log(picked + IN_LOGARITHM).sum() / len(y)
+
+
+def softmax_loss(X: Any, t: Any) -> Any:
+    """Return :func:`cross_entropy_error` of softmax(X) against ``t``."""
+    return cross_entropy_error(softmax(X), t)
+
+
+def im2col(input_data: Any, filter_h: int, filter_w: int, stride: int | Pair = 1, pad: Padding = 0) -> Any:
+    """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see :func:`kernels.im2col.im2col`."""
+    return _im2col.im2col(as_array(input_data), Window((filter_h, filter_w), stride, pad))
+
+
+def col2im(
+    col: Any,
+    input_shape: tuple[int, int, int, int],
+    filter_h: int,
+    filter_w: int,
+    stride: int | Pair = 1,
+    pad: Padding = 0,
+) -> Any:
+    """Add the rows of im2col back into images (N, C, H, W); see :func:`kernels.col2im.col2im`."""
+    return _col2im.col2im(as_array(col), input_shape, Window((filter_h, filter_w), stride, pad))
+
+
+def class_indices(t: Any, scores: tuple[int, ...]) -> Any:
+    """The labels ``t`` of scores (N, classes) as class indices (N,).
+
+    Raises:
+        ValueError: there are not N labels, or, on the CPU, one is out of range.
+        TypeError: labels are not integers.
+    """
+    if len(scores) != 2:
+        raise ValueError(f"scores must have shape (N, classes), got {scores}")
+    if t.shape == scores:
+        return t.argmax(axis=1)
+    if t.shape not in ((scores[0],), (scores[0], 1)):
+        raise ValueError(f"labels of scores {scores} must have shape {scores[:1]} or {scores}, got {t.shape}")
+    if t.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {t.dtype}")
+    labels = t.reshape(-1)
+    if array_module(t).__name__ == "numpy" and labels.size:
+        wrong = (labels < 0) | (labels >= scores[1])
+        if wrong.any():
+            index = int(wrong.argmax())
+            raise ValueError(f"label {labels[index]} at index {index} is out of range: expected 0 to {scores[1] - 1}")
+    return labels

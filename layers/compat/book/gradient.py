@@ -1,0 +1,61 @@
+"""The numerical gradients of the book's ``common.gradient``: central differences with a step of 1e-4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from backend import array_module, asnumpy
+from layers.compat.book import np
+from layers.numerical import require_floating
+
+__all__ = ["np", "numerical_gradient", "numerical_gradient_2d"]
+
+STEP = 1e-4
+
+
+def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
+    """Return (f(x + h) - f(x - h)) / 2h for each element of ``x``, with h = 1e-4.
+
+    The core's :func:`layers.numerical_gradient` has a larger step for float32, where 1e-4 is mostly rounding.
+
+    Args:
+        f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly, also
+            when ``f`` raises: ``f`` may ignore its argument and read ``x`` where it lies.
+        x: a floating array of any shape.
+
+    Returns:
+        The gradient, shape and dtype of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not a floating array: an integer array cannot take a small step (the book finds 0).
+    """
+    require_floating(x)
+    gradient, original = array_module(x).zeros_like(x), x.copy()
+    values = asnumpy(original)
+    try:
+        for index in numpy.ndindex(x.shape):
+            x[index] = values[index] + STEP
+            above = f(x)
+            x[index] = values[index] - STEP
+            gradient[index] = (above - f(x)) / (2 * STEP)
+            x[index] = values[index]
+    finally:
+        x[...] = original
+    return gradient
+
+
+def numerical_gradient_2d(f: Callable[[Any], Any], X: Any) -> Any:
+    """Return :func:`numerical_gradient` of each row of ``X`` (N, D), where ``f`` is a function of one row.
+
+    A vector counts as one row. Arguments and errors are those of :func:`numerical_gradient`.
+    """
+    require_floating(X)
+    if X.ndim == 1:
+        return numerical_gradient(f, X)
+    gradient = array_module(X).zeros_like(X)
+    for row, into in zip(X, gradient, strict=True):  # views
+        into[...] = numerical_gradient(f, row)
+    return gradient

@@ -1,0 +1,301 @@
+"""The layers of the book's ``common.layers``: its arguments, defaults and formulas, on the core's kernels.
+
+Parameters and inputs may be integers, numbers or arrays of several dtypes; they are computed with in the dtype that
+NumPy would choose. Parameters stay the very arrays that were given, so that an optimizer's change of ``params["W1"]``
+in place reaches the layer. Gradients are None before the first ``backward``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from backend import array_module
+from kernels import activations
+from kernels import softmax as _softmax
+from kernels.gemm import accumulator
+from kernels.masking import masked
+from kernels.window import Padding, Pair
+from layers import affine, convolution, normalization, pooling
+from layers.base import Layer, Shape, parameter
+from layers.compat.book import functions, np
+from layers.compat.book._arrays import as_array, as_floating, as_vector, in_common_dtype
+from layers.compat.book.functions import *  # noqa: F403  (the book's module exports them, too)
+from layers.compat.book.functions import class_indices, cross_entropy_error, sigmoid, softmax
+
+__all__ = [
+    *functions.__all__,
+    "Affine",
+    "BatchNormalization",
+    "Convolution",
+    "Dropout",
+    "Pooling",
+    "Relu",
+    "Sigmoid",
+    "SoftmaxWithLoss",
+]
+
+EPSILON = 10e-7
+"""What the book adds to a variance: 10e-7, which is 1e-6."""
+
+
+class _Converting(Layer):
+    """A layer that gives its arguments, converted, to a layer of the core.
+
+    That one is made anew in each forward, which costs microseconds: parameters may have been replaced meanwhile.
+    """
+
+    def _core(self, *parameters: Any) -> Layer:
+        """The core's layer with these parameters, floating arrays of one dtype."""
+        raise NotImplementedError
+
+    def forward(self, x: Any) -> Any:
+        x, *parameters = in_common_dtype(x, *self._params.values())
+        return self._run(self._core(*parameters), x)
+
+    def _run(self, core: Layer, x: Any, *options: Any) -> Any:
+        core.input_gradient = self.input_gradient
+        matrix = x.reshape(-1, 1) if x.ndim == 1 else x  # numbers are samples of one feature
+        return self.save_for_backward(core.forward(matrix, *options), core, x)
+
+    def backward(self, dout: Any) -> Any:
+        core, x = self.saved_for_backward()
+        dout = as_array(dout).astype(self._output[1], copy=False)
+        dx = core.backward(dout)
+        for name, gradient in core.grads.items():
+            setattr(self, f"d{name}", gradient)
+        return dx if dx is None or dx.shape == x.shape else dx.reshape(x.shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        values = self._params.values()
+        return self._core(*(in_common_dtype(*values) if values else ())).output_shape(shape)
+
+    @property
+    def x(self) -> Any:
+        """The input of the latest forward; None before it."""
+        return None if self._kept is None else self._kept[1]
+
+
+class Affine(_Converting):
+    """y = x·W + b.
+
+    Args:
+        W: (inputs, outputs).
+        b: (outputs,), or one number for all.
+
+    ``forward`` takes (N, inputs), or any (N, …) with that many numbers a sample. Errors are those of
+    :class:`layers.Affine`.
+    """
+
+    W, dW = parameter()
+    b, db = parameter()
+
+    def __init__(self, W: Any, b: Any) -> None:
+        self.W = W
+        self.b = b
+
+    def _core(self, W: Any, b: Any) -> Layer:
+        return affine.Affine(W, as_vector(b, math.prod(W.shape[1:]), "b of Affine"))
+
+
+class Convolution(_Converting):
+    """y[n, f] = Σ_c x[n, c] ⋆ W[f, c] + b[f].
+
+    Args:
+        W: filters (FN, C, FH, FW).
+        b: (FN,), or one number for all.
+        stride, pad: as for :class:`layers.Convolution`.
+
+    ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW). Errors are those of :class:`layers.Convolution`.
+    """
+
+    W, dW = parameter()
+    b, db = parameter()
+
+    def __init__(self, W: Any, b: Any, stride: int | Pair = 1, pad: Padding = 0) -> None:
+        self.W = W
+        self.b = b
+        self.stride = stride
+        self.pad = pad
+
+    def _core(self, W: Any, b: Any) -> Layer:
+        return convolution.Convolution(W, as_vector(b, len(W), "b of Convolution"), self.stride, self.pad)
+
+
+class Pooling(_Converting):
+    """Max pooling, with a stride of 2 unless told otherwise (:class:`layers.Pooling` has 1).
+
+    Padding never wins. (In the book it counts as 0, but a layer with padding fails there: its output's size ignores
+    the padding.)
+    """
+
+    def __init__(self, pool_h: int, pool_w: int, stride: int | Pair = 2, pad: Padding = 0) -> None:
+        self.pool_h = pool_h
+        self.pool_w = pool_w
+        self.stride = stride
+        self.pad = pad
+
+    def _core(self) -> Layer:
+        return pooling.Pooling(self.pool_h, self.pool_w, self.stride, self.pad)
+
+
+class BatchNormalization(_Converting):
+    """y = γ·(x - μ) / √(σ² + 10e-7) + β over the batch, each number of a sample by itself.
+
+    In training μ and σ² are those of the batch, and running = momentum·running + (1 - momentum)·batch; in evaluation
+    they are the running ones. These begin with 0, both. (:class:`layers.BatchNormalization` has ε = 1e-5 and a running
+    variance that begins with 1.)
+
+    Args:
+        gamma, beta: (D,) for (N, D) or for (N, C, H, W) of D = C·H·W numbers, or one number for all. With (C,) each
+            channel of images is normalised, which the book has not.
+        momentum: how much of the running statistics stays in a step.
+        running_mean, running_var: (D,); made by the first forward where not given.
+    """
+
+    takes_train_flg = True
+    gamma, dgamma = parameter()
+    beta, dbeta = parameter()
+
+    def __init__(
+        self, gamma: Any, beta: Any, momentum: float = 0.9, running_mean: Any = None, running_var: Any = None
+    ) -> None:
+        self.gamma = gamma
+        self.beta = beta
+        self.momentum = momentum
+        self.running_mean = running_mean
+        self.running_var = running_var
+
+    @property
+    def state_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The running statistics, once they are there."""
+        return () if self.running_mean is None else ("running_mean", "running_var")
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        training = self.training if train_flg is None else bool(train_flg)
+        x, gamma, beta = in_common_dtype(x, self.gamma, self.beta)
+        per_channel = x.ndim == 4 and gamma.shape == x.shape[1:2]
+        features = x.shape[1] if per_channel else math.prod(x.shape[1:])
+        core = self._normalization(gamma, beta, features)
+        y = self._run(core, x, training)
+        self.running_mean, self.running_var = core.running_mean, core.running_var
+        return y
+
+    def _core(self, gamma: Any, beta: Any) -> Layer:
+        return self._normalization(gamma, beta, max(gamma.size, beta.size))
+
+    def _normalization(self, gamma: Any, beta: Any, features: int) -> normalization.BatchNormalization:
+        gamma = as_vector(gamma, features, "gamma of BatchNormalization")
+        beta = as_vector(beta, features, "beta of BatchNormalization")
+        mean, variance = (
+            array_module(gamma).zeros(features, accumulator(gamma.dtype))
+            if running is None
+            else as_vector(as_floating(running), features, "a running statistic of BatchNormalization")
+            for running in (self.running_mean, self.running_var)
+        )
+        return normalization.BatchNormalization(gamma, beta, float(self.momentum), mean, variance, EPSILON)
+
+
+class Relu(Layer):
+    """y = max(x, 0); integers stay integers. Its gradient at 0 is 0."""
+
+    def forward(self, x: Any) -> Any:
+        x = as_array(x)
+        if x.dtype.kind == "f":
+            y, positive = activations.relu(x)
+        else:
+            y, positive = array_module(x).maximum(x, 0), x > 0
+        return self.save_for_backward(y, positive)
+
+    def backward(self, dout: Any) -> Any:
+        (positive,) = self.saved_for_backward()
+        return masked(as_array(dout), positive)
+
+    @property
+    def mask(self) -> Any:
+        """Where the input of the latest forward was not above 0; None before it."""
+        return None if self._kept is None else ~self._kept[0]
+
+
+class Sigmoid(Layer):
+    """y = 1 / (1 + exp(-x))."""
+
+    def forward(self, x: Any) -> Any:
+        y = sigmoid(x)
+        return self.save_for_backward(y, y)
+
+    def backward(self, dout: Any) -> Any:
+        (y,) = self.saved_for_backward()
+        return dout * (1.0 - y) * y
+
+    @property
+    def out(self) -> Any:
+        """The output of the latest forward; None before it."""
+        return None if self._kept is None else self._kept[0]
+
+
+class Dropout(Layer):
+    """y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation.
+
+    Masks are drawn by ``numpy.random``, as in the book: the same seed drops the same numbers. (:class:`layers.Dropout`
+    draws from :mod:`backend.random`, on the device.)
+    """
+
+    takes_train_flg = True
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        self.dropout_ratio = float(dropout_ratio)
+        self.mask: Any = None
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        x = as_array(x)
+        if self.training if train_flg is None else train_flg:
+            self.mask = np.random.rand(*x.shape) > self.dropout_ratio
+            return self.save_for_backward(x * self.mask, self.mask)
+        return self.save_for_backward(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)
+
+    def backward(self, dout: Any) -> Any:
+        (factor,) = self.saved_for_backward()
+        return dout * factor
+
+    def forget(self) -> Layer:
+        self.mask = None
+        return super().forget()
+
+
+class SoftmaxWithLoss(Layer):
+    """The mean cross-entropy of softmax(x) against labels, with the book's 1e-7: see :func:`cross_entropy_error`.
+
+    ``forward(x, t)`` takes scores (N, classes), and labels as class indices (N,) or (N, 1) or as rows (N, classes), and
+    returns the loss, 0-d. Of one sample x is (classes,). ``backward`` returns the gradient of that loss, (y - t) / N,
+    and leaves its argument aside, as in the book. (Of labels (N, 1) with N > 1 the book takes each for all samples.)
+
+    Attributes:
+        loss, y, t: the loss, the probabilities and the labels of the latest forward.
+    """
+
+    def __init__(self) -> None:
+        self.loss: Any = None
+        self.y: Any = None
+        self.t: Any = None
+
+    def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
+        x, t = as_floating(x), as_array(t)
+        if x.ndim not in (1, 2) or x.shape[-1] < 2:
+            raise ValueError(f"SoftmaxWithLoss needs scores (N, classes) of two classes or more, got {x.shape}")
+        y = softmax(x.astype(accumulator(x.dtype), copy=False))
+        self.loss, self.y, self.t = cross_entropy_error(y, t), y, t
+        return self.save_for_backward(self.loss, y, t, x.dtype)
+
+    def backward(self, dout: Any = 1) -> Any:
+        y, t, dtype = self.saved_for_backward()
+        rows = y.reshape(-1, y.shape[-1])
+        if t.size == y.size:
+            dx = (rows - t.reshape(rows.shape)) / len(rows)
+        else:
+            dx = _softmax.softmax_cross_entropy_backward(rows, class_indices(t.reshape(len(rows), -1), rows.shape))
+        return dx.reshape(y.shape).astype(dtype, copy=False)
+
+    def forget(self) -> Layer:
+        self.loss = self.y = self.t = None
+        return super().forget()

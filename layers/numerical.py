@@ -1,0 +1,51 @@
+"""Gradients by central differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from backend import array_module
+
+
+def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
+    """Return the gradient of ``f`` at ``x`` by central differences, one element at a time.
+
+    The step suits the dtype, and the difference is divided by the step that rounding left. The book's function of this
+    name, :func:`layers.compat.book.numerical_gradient`, has a step of 1e-4 for every dtype and divides by 2e-4.
+
+    Args:
+        f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly,
+            also when ``f`` raises, so ``f`` may as well ignore its argument and read ``x`` where it lies.
+        x: a floating array of any shape.
+
+    Returns:
+        The gradient, shape and dtype of ``x``. The step is 1e-4 (1e-2 for float32, 1e-1 for float16, whose
+        rounding would drown a smaller one).
+
+    Raises:
+        TypeError: ``x`` is not a floating array: an integer array cannot take a small step.
+    """
+    require_floating(x)
+    step = {"float64": 1e-4, "float32": 1e-2}.get(x.dtype.name, 1e-1)
+    original = x.copy()
+    gradient = array_module(x).zeros_like(x)
+    try:
+        for index in numpy.ndindex(x.shape):
+            x[index] = original[index] + step
+            above, upper = f(x), x[index].copy()
+            x[index] = original[index] - step
+            below, lower = f(x), x[index].copy()
+            gradient[index] = (above - below) / (upper - lower)  # the step that rounding left
+            x[index] = original[index]
+    finally:
+        x[...] = original
+    return gradient
+
+
+def require_floating(x: Any) -> None:
+    """Raise TypeError unless ``x`` is an array that can take a small step."""
+    if getattr(x, "dtype", None) is None or x.dtype.kind != "f":
+        raise TypeError(f"numerical_gradient needs a floating array, got {getattr(x, 'dtype', type(x).__name__)}")

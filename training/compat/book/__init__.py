@@ -1,0 +1,19 @@
+"""The modules of the book *Deep Learning from Scratch*, for its programs: only imports change.
+
+    from common.layers import *          →  from training.compat.book.layers import *
+    from dataset.mnist import load_mnist →  from training.compat.book.mnist import load_mnist
+
+and so for each module ``functions``, ``gradient``, ``layers``, ``multi_layer_net``, ``multi_layer_net_extend``,
+``optimizer``, ``trainer`` and ``util`` of the book's ``common``. That is all on the CPU. For a GPU three more imports
+change, so that NumPy's names make arrays on the device, and plots and files get arrays of the host:
+
+    import numpy as np                   →  from training.compat.book import np
+    import matplotlib.pyplot as plt      →  from training.compat.book import pyplot as plt
+    import pickle                        →  from training.compat.book import pickle
+
+Defaults, formulas and random numbers (``numpy.random``) are the book's: the same seed gives its numbers.
+"""
+
+from layers.compat.book import np
+
+__all__ = ["np"]

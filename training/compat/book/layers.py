@@ -1,0 +1,4 @@
+"""The book's ``common.layers``: see :mod:`layers.compat.book.layers`."""
+
+from layers.compat.book.layers import *  # noqa: F403
+from layers.compat.book.layers import __all__ as __all__

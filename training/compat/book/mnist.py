@@ -1,0 +1,101 @@
+"""MNIST as the book's ``dataset.mnist`` hands it out, from the files that xpnet's own loader finds or downloads."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from backend import asarray
+from layers.compat.book import np
+from training.data import load
+from training.data.download import cache_dir
+from training.data.sources import FILES, INPUT_DIM, SOURCES
+from training.saving import write_atomically
+
+__all__ = [
+    "dataset_dir",
+    "download_mnist",
+    "img_dim",
+    "img_size",
+    "init_mnist",
+    "key_file",
+    "load_mnist",
+    "np",
+    "save_file",
+    "test_num",
+    "train_num",
+    "url_base",
+]
+
+url_base = SOURCES["mnist"].mirrors[0]
+key_file = {
+    key: f"{name}.gz"
+    for key, (name, _) in zip(("train_img", "train_label", "test_img", "test_label"), FILES, strict=True)
+}
+dataset_dir = str(cache_dir() / "mnist")
+"""Where downloaded files go. Others are found as :func:`training.data.load` says."""
+
+save_file = f"{dataset_dir}/mnist.pkl"
+"""What :func:`init_mnist` writes. Nothing here reads it."""
+
+train_num = 60000
+test_num = 10000
+img_dim = INPUT_DIM
+img_size = 784
+
+
+def load_mnist(
+    normalize: bool = True, flatten: bool = True, one_hot_label: bool = False
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Return the 60,000 training and 10,000 test digits, on the active device.
+
+    Args:
+        normalize: pixels as float32 from 0 to 1, else uint8 from 0 to 255.
+        flatten: images as (N, 784), else (N, 1, 28, 28).
+        one_hot_label: labels as float64 rows (N, 10) with a single 1, else uint8 (N,).
+
+    Returns:
+        ``(x_train, t_train), (x_test, t_test)``.
+
+    Raises:
+        DataError, OSError: as :func:`training.data.load`.
+    """
+    data = load("mnist", download=True)
+
+    def prepare(images: numpy.ndarray, labels: numpy.ndarray) -> tuple[Any, Any]:
+        x = images.astype(numpy.float32) if normalize else images.copy()  # those of a Dataset are read-only
+        if normalize:
+            x /= 255.0
+        x = x.reshape(len(x), img_size) if flatten else x
+        return asarray(x), asarray(numpy.eye(10)[labels] if one_hot_label else labels.copy())
+
+    return prepare(data.train_images, data.train_labels), prepare(data.test_images, data.test_labels)
+
+
+def download_mnist() -> None:
+    """Download the four files, unless they are there, and check them.
+
+    Raises:
+        DataError, OSError: as :func:`training.data.load`.
+    """
+    load("mnist", download=True)
+
+
+def init_mnist() -> None:
+    """Write the digits to ``save_file``: a pickled dictionary of uint8 arrays by the names in ``key_file``.
+
+    Raises:
+        DataError, OSError: as :func:`training.data.load`, or the file cannot be written.
+    """
+    data = load("mnist", download=True)
+    arrays = {
+        "train_img": data.train_images.reshape(-1, img_size),
+        "train_label": data.train_labels,
+        "test_img": data.test_images.reshape(-1, img_size),
+        "test_label": data.test_labels,
+    }
+    Path(dataset_dir).mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(save_file), lambda path: path.write_bytes(pickle.dumps(arrays, -1)))

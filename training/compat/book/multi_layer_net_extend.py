@@ -1,0 +1,89 @@
+"""The network of the book's ``common.multi_layer_net_extend``: with batch normalisation and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from layers.compat.book import np
+from layers.compat.book.gradient import numerical_gradient
+from layers.compat.book.layers import BatchNormalization, Dropout
+from training.compat.book import multi_layer_net as _plain
+from training.compat.book.multi_layer_net import *  # noqa: F403  (the book's module exports nearly the same)
+from training.compat.book.multi_layer_net import MultiLayerNet, _accuracy
+
+__all__ = [*(name for name in _plain.__all__ if name != "MultiLayerNet"), "MultiLayerNetExtend"]
+
+
+class MultiLayerNetExtend(MultiLayerNet):
+    """A :class:`MultiLayerNet` that can normalise before and drop after each hidden layer's activation.
+
+    Args:
+        input_size, hidden_size_list, output_size, activation, weight_init_std, weight_decay_lambda: as there.
+        use_dropout: whether a Dropout follows each activation.
+        dropout_ration: what share it drops (the book's spelling).
+        use_batchnorm: whether a BatchNormalization, with gamma1, beta1, … in ``params``, comes before each activation.
+
+    ``predict`` and ``loss`` compute as in evaluation unless ``train_flg`` is True.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: Any = "relu",
+        weight_decay_lambda: float = 0,
+        use_dropout: bool = False,
+        dropout_ration: float = 0.5,
+        use_batchnorm: bool = False,
+    ) -> None:
+        self.use_dropout = use_dropout
+        self.use_batchnorm = use_batchnorm
+        self._dropout_ratio = dropout_ration
+        super().__init__(input_size, hidden_size_list, output_size, activation, weight_init_std, weight_decay_lambda)
+
+    def _add_after_affine(self, index: int, activation: Any) -> None:
+        if self.use_batchnorm:
+            gamma = self.params[f"gamma{index}"] = np.ones(self.hidden_size_list[index - 1])
+            beta = self.params[f"beta{index}"] = np.zeros(self.hidden_size_list[index - 1])
+            self.layers[f"BatchNorm{index}"] = BatchNormalization(gamma, beta)
+        super()._add_after_affine(index, activation)
+        if self.use_dropout:
+            self.layers[f"Dropout{index}"] = Dropout(self._dropout_ratio)
+
+    def predict(self, x: Any, train_flg: bool = False) -> Any:
+        """Return the scores (N, output_size) of samples ``x`` (N, input_size)."""
+        for layer in self.layers.values():
+            x = layer.forward(x, train_flg) if layer.takes_train_flg else layer.forward(x)
+        return x
+
+    def loss(self, x: Any, t: Any, train_flg: bool = False) -> Any:
+        """Return the loss, 0-d, of samples and labels (indices or one-hot), with the weight decay."""
+        return self.last_layer.forward(self.predict(x, train_flg), t) + self._weight_decay()
+
+    def accuracy(self, x: Any, t: Any) -> float:
+        """Return the share of samples whose highest score, in evaluation, is their label's."""
+        return _accuracy(self.predict(x, train_flg=False), t)
+
+    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
+        """Return the gradient of the training loss with respect to every parameter, by central differences.
+
+        With dropout each evaluation draws its own masks, as in the book: the result is of no use then.
+        """
+
+        def loss(_: Any) -> Any:
+            return self.loss(x, t, train_flg=True)
+
+        return {name: numerical_gradient(loss, array) for name, array in self.params.items()}
+
+    def gradient(self, x: Any, t: Any) -> dict[str, Any]:
+        """Return the gradient of the training loss with respect to every parameter, by backpropagation."""
+        self.loss(x, t, train_flg=True)
+        grads = self._backward()
+        if self.use_batchnorm:
+            for index in range(1, self.hidden_layer_num + 1):
+                layer = self.layers[f"BatchNorm{index}"]
+                grads[f"gamma{index}"], grads[f"beta{index}"] = layer.dgamma, layer.dbeta
+        return grads
