@@ -11,6 +11,7 @@ from backend import array_module
 from kernels import activations
 from kernels import col2im as _col2im
 from kernels import im2col as _im2col
+from kernels import labels as _labels
 from kernels import softmax as _softmax
 from kernels.window import Padding, Pair, Window
 from layers.compat.book import np
@@ -88,8 +89,8 @@ mean_squared_error = sum_squared_error
 def cross_entropy_error(y: Any, t: Any) -> Any:
     """Return the mean of -log(y[label] + 1e-7).
 
-    The core's :func:`layers.cross_entropy_error` has no 1e-7: it differs by 1e-7 of a probable label, and finds
-    16.1 for an impossible one here.
+    The 1e-7 lowers the loss of a probable label by about as much, and limits that of an impossible one to 16.1. The
+    core's :func:`layers.cross_entropy_error` has none.
 
     Args:
         y: probabilities (N, classes), or (classes,) of one sample.
@@ -100,8 +101,7 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
         0-d. On a GPU a label that is no class makes it NaN, since raising would wait for the device.
 
     Raises:
-        ValueError: shapes do not fit, or, on the CPU, a label is out of range.
-        TypeError: labels are not integers.
+        TypeError, ValueError: labels do not fit, as :func:`kernels.labels.check`.
     """
     y, t = as_floating(y), as_array(t)
     if y.ndim == 1:
@@ -137,24 +137,12 @@ def col2im(
 
 
 def class_indices(t: Any, scores: tuple[int, ...]) -> Any:
-    """The labels ``t`` of scores (N, classes) as class indices (N,).
+    """Return the labels ``t`` of scores (N, classes), (N,), (N, 1) or (N, classes), as class indices (N,).
 
     Raises:
-        ValueError: there are not N labels, or, on the CPU, one is out of range.
-        TypeError: labels are not integers.
+        TypeError, ValueError: as :func:`kernels.labels.check`.
     """
-    if len(scores) != 2:
-        raise ValueError(f"scores must have shape (N, classes), got {scores}")
-    if t.shape == scores:
-        return t.argmax(axis=1)
-    if t.shape not in ((scores[0],), (scores[0], 1)):
-        raise ValueError(f"labels of scores {scores} must have shape {scores[:1]} or {scores}, got {t.shape}")
-    if t.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {t.dtype}")
-    labels = t.reshape(-1)
-    if array_module(t).__name__ == "numpy" and labels.size:
-        wrong = (labels < 0) | (labels >= scores[1])
-        if wrong.any():
-            index = int(wrong.argmax())
-            raise ValueError(f"label {labels[index]} at index {index} is out of range: expected 0 to {scores[1] - 1}")
-    return labels
+    if t.shape != scores and t.shape == (scores[0], 1):
+        t = t.reshape(-1)
+    _labels.check(t, scores)
+    return t.argmax(axis=1) if t.ndim == 2 else t

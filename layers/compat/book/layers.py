@@ -16,7 +16,7 @@ from kernels import softmax as _softmax
 from kernels.gemm import accumulator
 from kernels.masking import masked
 from kernels.window import Padding, Pair
-from layers import affine, convolution, normalization, pooling
+from layers import affine, checks, convolution, normalization, pooling
 from layers.base import Layer, Shape, parameter
 from layers.compat.book import functions, np
 from layers.compat.book._arrays import as_array, as_floating, as_vector, in_common_dtype
@@ -281,8 +281,9 @@ class SoftmaxWithLoss(Layer):
 
     def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
         x, t = as_floating(x), as_array(t)
-        if x.ndim not in (1, 2) or x.shape[-1] < 2:
-            raise ValueError(f"SoftmaxWithLoss needs scores (N, classes) of two classes or more, got {x.shape}")
+        if x.ndim not in (1, 2):
+            raise ValueError(f"SoftmaxWithLoss needs scores (N, classes) or (classes,), got {x.shape}")
+        checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1])
         y = softmax(x.astype(accumulator(x.dtype), copy=False))
         self.loss, self.y, self.t = cross_entropy_error(y, t), y, t
         return self.save_for_backward(self.loss, y, t, x.dtype)

@@ -98,4 +98,4 @@ def init_mnist() -> None:
         "test_label": data.test_labels,
     }
     Path(dataset_dir).mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(save_file), lambda path: path.write_bytes(pickle.dumps(arrays, -1)))
+    write_atomically(Path(save_file), pickle.dumps(arrays, -1))
