@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from backend import random
+from backend import random, xp
 
 Init = str | float
+
+_allowed: ContextVar[Counter[tuple[int, ...]] | None] = ContextVar("allowed shapes", default=None)
 
 
 def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any = "float32") -> Any:
@@ -19,9 +25,29 @@ def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any =
             √(1 / fan_in) (Glorot and Bengio, 2010, as the book has it, for sigmoid and tanh), or a number.
 
     Raises:
-        ValueError: ``init`` is another name or a negative number.
+        ValueError: ``init`` is another name or a negative number; inside :func:`unfilled`, the shape is not allowed.
     """
-    return random.normal(shape, standard_deviation(fan_in, init), dtype)
+    allowed = _allowed.get()
+    if allowed is None:
+        return random.normal(shape, standard_deviation(fan_in, init), dtype)
+    if allowed[shape] == 0:
+        raise ValueError(f"needs weights of shape {shape}, which are not there")
+    allowed[shape] -= 1
+    return xp.zeros(shape, dtype)
+
+
+@contextmanager
+def unfilled(shapes: Iterable[tuple[int, ...]]) -> Iterator[None]:
+    """For a ``with`` in which layers are made whose weights come later, from a file: they are zeros.
+
+    Nothing is drawn, so the random state stays as it is. Weights are made of the given shapes alone, each as often as
+    it is given, so that layers take no more memory than the arrays that are there for them.
+    """
+    before = _allowed.set(Counter(shapes))
+    try:
+        yield
+    finally:
+        _allowed.reset(before)
 
 
 def standard_deviation(fan_in: int, init: Init) -> float:

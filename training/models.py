@@ -8,13 +8,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import Init
+from training.files import clipped
+from training.model_config import AtLeast, checked_arguments
 from training.network import Network
 
-ConvParam = Mapping[str, int]
+
+class ConvParam(TypedDict):
+    """A convolution, as the book describes one."""
+
+    filter_num: int
+    filter_size: int
+    pad: Annotated[int, AtLeast(0)]
+    stride: int
 
 
 class TwoLayerNet(Network):
@@ -117,7 +126,7 @@ class SimpleConvNet(Network):
         super().__init__(layers, tuple(input_dim), {"model": "SimpleConvNet", "arguments": arguments})
 
 
-def _conv3(filters: int, pad: int = 1) -> dict[str, int]:
+def _conv3(filters: int, pad: int = 1) -> ConvParam:
     return {"filter_num": filters, "filter_size": 3, "pad": pad, "stride": 1}
 
 
@@ -217,16 +226,16 @@ def build(config: Mapping[str, Any]) -> Network:
 
     Raises:
         ValueError: there is no such model, or it does not take such arguments.
+        OutOfMemoryError: it is too large for the memory.
     """
-    name, arguments = config.get("model"), dict(config.get("arguments", {}))
-    if name not in MODELS:
-        raise ValueError(f"model is one of {', '.join(MODELS)}, not {name!r}")
-    if "input_dim" in arguments:
-        arguments["input_dim"] = tuple(arguments["input_dim"])
+    name = config.get("model")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(f"model is one of {', '.join(MODELS)}, not {clipped(name)}")
+    arguments = checked_arguments(MODELS[name], config.get("arguments", {}))
     try:
         return MODELS[name](**arguments)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{name} cannot be built from {arguments}: {error}") from error
+    except (TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{name} cannot be built from {clipped(arguments)}: {error}") from error
 
 
 def build_for(name: str, input_dim: tuple[int, int, int], classes: int) -> Network:

@@ -146,14 +146,14 @@ class Network:
         Values are converted to the network's dtype. Running statistics may be missing from the file.
 
         Raises:
-            ValueError: a name or a shape is wrong, or the file is damaged; nothing was changed.
+            ValueError: a name, a shape or a dtype is wrong, a number is too large, or the file is damaged; nothing
+                was changed.
             OSError: it cannot be read.
         """
         own = self._saved()
-        arrays = saving.load_arrays(file)
-        saving.check_fit(file, arrays, {name: array.shape for name, array in own.items()}, optional=set(self.state))
-        for name, array in arrays.items():
-            own[name][...] = asarray(array, own[name].dtype)
+        arrays = saving.load_fitting(file, own, optional=set(self.state))
+        for name, array in {name: asarray(array) for name, array in arrays.items()}.items():
+            own[name][...] = array
 
     def astype(self, dtype: Any) -> Network:
         """Converts parameters and state to a floating dtype. Returns the network.

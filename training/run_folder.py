@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import logging
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from training import saving
-from training.files import leftovers
+from layers.initializers import unfilled
+from training.files import FileError, clipped, json_text, leftovers
+from training.files.arrays import config_of, open_arrays
 from training.files.durable import append_line, make_folder, write_atomically
 from training.loop import lock
 from training.loop.lock import FolderLock
+from training.model_config import check_data
 from training.models import build
 from training.network import Network
 
@@ -97,11 +97,20 @@ class RunFolder:
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Writes ``config.json``."""
-        write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        write_atomically(self.path / "config.json", (json_text.dump(config, indent=2) + "\n").encode())
 
     def load_config(self) -> dict[str, Any]:
-        """What :meth:`save_config` wrote."""
-        return json.loads(not_a_link(self.path / "config.json").read_text(encoding="utf-8"))
+        """What :meth:`save_config` wrote.
+
+        Raises:
+            ValueError: the file is damaged.
+            OSError: it cannot be read, or is a link.
+        """
+        file = not_a_link(self.path / "config.json")
+        config = json_text.read(file)
+        if not isinstance(config, dict):
+            raise ValueError(f"{file} holds {clipped(config)}, expected an object")
+        return config
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Adds a line to ``metrics.jsonl``; it is on the disk when this returns."""
@@ -116,8 +125,8 @@ class RunFolder:
         found = []
         for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+                record = json_text.parse(line)
+            except FileError:
                 record = None
             if isinstance(record, dict):
                 found.append(record)
@@ -170,23 +179,28 @@ def load_network(file: str | Path) -> Network:
     Its ``config`` is all that was saved with it: ``xpnet train`` adds ``dataset``, ``classes`` (names) and
     ``input_dim``, the shape (C, H, W) of an image, to the model and its arguments.
 
+    The config is checked before anything is built, and the network is built only as large as the file's arrays. No
+    random number is drawn.
+
     Raises:
         ValueError: the file is damaged, has no model's description in it, or does not fit it.
         OSError: it cannot be read.
     """
-    config = saving.load_config(file)
+    with open_arrays(Path(file)) as opened:
+        config, shapes = config_of(opened), [header.shape for header in opened.headers.values()]
     if not isinstance(config, dict):
         raise ValueError(f"{file} does not say which model it is: it was not saved by xpnet")
-    network = build(config)
+    try:
+        with unfilled(shapes):
+            network = build(config)
+        check_data(config, network.classes)
+    except ValueError as error:
+        raise ValueError(f"{file} describes no model that can be built: {error}") from error
     network.load_params(file)
     network.config = config
     return network
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """A flat record as one line of JSON. JSON has no NaN and no infinity: they become null."""
-    return json.dumps({key: None if _not_finite(value) else value for key, value in record.items()}, allow_nan=False)
-
-
-def _not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+    """A record as one line of JSON. JSON has no NaN and no infinity: they become null."""
+    return json_text.dump(record)

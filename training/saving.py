@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy
 
+from training.files import clipped, json_text
+from training.files.arrays import CONFIG, config_of, open_arrays, suffix
 from training.files.durable import write_atomically
-
-_CONFIG = "xpnet"  # the key of the config in a safetensors header
+from training.files.headers import Header
 
 
 def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: Any = None) -> None:
@@ -28,7 +27,7 @@ def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: A
         OSError: it cannot be written.
     """
     file = Path(file)
-    if _kind(file) == ".npz":
+    if suffix(file) == ".npz":
         stream = io.BytesIO()
         numpy.savez(stream, **arrays)  # type: ignore[arg-type]
         write_atomically(file, stream.getbuffer())
@@ -36,7 +35,7 @@ def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: A
     from safetensors.numpy import save
 
     contiguous = {name: numpy.asarray(array, order="C") for name, array in arrays.items()}  # keeps 0-d arrays 0-d
-    write_atomically(file, save(contiguous, None if config is None else {_CONFIG: json.dumps(config)}))
+    write_atomically(file, save(contiguous, None if config is None else {CONFIG: json_text.dump(config)}))
 
 
 def load_arrays(file: str | Path) -> dict[str, numpy.ndarray]:
@@ -46,19 +45,38 @@ def load_arrays(file: str | Path) -> dict[str, numpy.ndarray]:
         ValueError: the name ends otherwise than ``.npz`` or ``.safetensors``, or the file is damaged.
         OSError: it cannot be read.
     """
-    file = Path(file)
-    kind = _kind(file)
-    _must_be_file(file)
-    content = file.read_bytes()
-    try:
-        if kind == ".npz":
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                return {name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()}
-        from safetensors.numpy import load
+    with open_arrays(Path(file)) as opened:
+        return {name: opened.read(name) for name in opened.headers}
 
-        return load(content)
-    except Exception as error:  # reading succeeded: whatever a decoder raises, the content is to blame
-        raise ValueError(f"{file} is no {kind} file of arrays: {error}") from error
+
+def load_fitting(
+    file: str | Path,
+    wanted: Mapping[str, Any],
+    optional: set[str] = frozenset(),  # type: ignore[assignment]
+) -> dict[str, numpy.ndarray]:
+    """The arrays of a file in place of those that are ``wanted``, in the dtypes of these.
+
+    Names, shapes and dtypes are checked before an array is read.
+
+    Args:
+        wanted: arrays by name, on any device.
+        optional: names that the file may lack.
+
+    Raises:
+        ValueError: as :func:`load_arrays`; the arrays do not fit those that are wanted, or a number is too large for
+            their dtype.
+        OSError: it cannot be read.
+    """
+    with open_arrays(Path(file)) as opened:
+        check_fit(file, opened.headers, {name: array.shape for name, array in wanted.items()}, optional)
+        arrays = {}
+        for name in opened.headers:
+            given, dtype = opened.read(name), wanted[name].dtype
+            with numpy.errstate(all="ignore"):
+                arrays[name] = given.astype(dtype, copy=False)
+            if numpy.count_nonzero(numpy.isinf(arrays[name])) > numpy.count_nonzero(numpy.isinf(given)):
+                raise ValueError(f"{file} does not fit the network: {name} has numbers too large for {dtype}")
+        return arrays
 
 
 def load_config(file: str | Path) -> Any:
@@ -68,32 +86,22 @@ def load_config(file: str | Path) -> Any:
         ValueError: it is no such file.
         OSError: it cannot be read.
     """
-    file = Path(file)
-    if _kind(file) == ".npz":
-        return None
-    _must_be_file(file)
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-        return json.loads(metadata[_CONFIG]) if _CONFIG in metadata else None
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{file} is no .safetensors file of ours: {error}") from error
+    with open_arrays(Path(file)) as opened:
+        return config_of(opened)
 
 
 def check_fit(
     file: str | Path,
-    arrays: Mapping[str, numpy.ndarray],
+    arrays: Mapping[str, numpy.ndarray | Header],
     shapes: Mapping[str, tuple[int, ...]],
     optional: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> None:
-    """Raises a ValueError unless ``arrays`` have the names and shapes that a network needs."""
+    """Raises a ValueError unless ``arrays``, or their headers, have the names and shapes that a network needs."""
     missing = [name for name in shapes if name not in arrays and name not in optional]
     unknown = [name for name in arrays if name not in shapes]
     if missing or unknown:
         raise ValueError(
-            f"{file} does not fit the network: it lacks {missing or 'nothing'} and has {unknown or 'nothing'} beside"
+            f"{file} does not fit the network: it lacks {_listed(missing)} and has {_listed(unknown)} beside"
         )
     for name, array in arrays.items():
         if array.shape != shapes[name]:
@@ -102,20 +110,7 @@ def check_fit(
             raise ValueError(f"{file} does not fit the network: {name} holds {array.dtype}, no numbers")
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> numpy.ndarray:
-    with archive.open(name) as member:
-        array = numpy.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1):  # the checksum is looked at where a member ends
-            raise ValueError(f"{name} is longer than its array")
-        return array
-
-
-def _kind(file: Path) -> str:
-    if file.suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"parameters are saved as .npz or .safetensors, not {file.name!r}")
-    return file.suffix
-
-
-def _must_be_file(file: Path) -> None:
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+def _listed(names: list[str]) -> str:
+    """Some of the names, in words."""
+    shown = ", ".join(clipped(name) for name in names[:5])
+    return f"{shown}, and {len(names) - 5} more" if len(names) > 5 else shown or "nothing"

@@ -1,0 +1,156 @@
+"""NumPy's ``.npz``: a zip archive in which each member is an array, a short header before its bytes."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO
+
+import numpy
+
+from training.files.errors import FileError, clipped, said
+from training.files.headers import CHUNK, Header, checked_shape, read_into
+
+MAX_HEADER = 4096
+"""The longest header of an array: one of plain numbers with 32 axes takes less than 800 bytes."""
+
+DEFLATE_RATIO = 1032
+"""What deflate can shrink bytes to at best, 1032 to 1 (zlib's manual)."""
+
+_ENCRYPTED = 0x1
+
+# An entry of a dict, as Python writes one. It is matched, not evaluated: Python's parser has no bounds. Python 2 wrote
+# an L behind a large number.
+_ENTRY = re.compile(
+    r"'descr' *: *'(?P<descr>[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)))'"
+    r"|'fortran_order' *: *(?P<fortran>True|False)"
+    r"|'shape' *: *\((?P<shape>[0-9L, ]*)\)"
+)
+
+
+class NpzReader:
+    """The arrays of an open ``.npz`` file.
+
+    Attributes:
+        headers: shape and dtype of each array, by name.
+
+    Raises:
+        FileError: it is no zip archive, or a member is no array of numbers, is encrypted, is packed otherwise than
+            NumPy packs, has another's name, or announces more bytes than it can hold.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        with _damage("no zip archive"):
+            self._archive = zipfile.ZipFile(_Limited(stream))
+        self.headers: dict[str, Header] = {}
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        size = stream.seek(0, os.SEEK_END)
+        for member in self._archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name in self.headers:
+                raise FileError(f"two members are called {clipped(name)}")
+            _check_member(member, size)
+            self._members[name] = member
+            with self._opened(name) as (_, self.headers[name], _):
+                pass
+
+    def read(self, name: str) -> numpy.ndarray:
+        """An array; it takes no more memory than its own and a few megabytes.
+
+        Raises:
+            FileError: the data are damaged, or are not of the size that the header announces.
+        """
+        with self._opened(name) as (stream, (shape, dtype), fortran):
+            array = numpy.empty(shape[::-1] if fortran else shape, dtype)
+            read_into(array, stream, name)
+            if stream.read(1):  # the checksum is looked at where a member ends
+                raise FileError(f"array {clipped(name)} is longer than announced")
+        return array.T if fortran else array
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[IO[bytes], Header, bool]]:
+        """A member behind its header, the header, and whether the array's first axis is the fastest."""
+        member = self._members[name]
+        with _damage(f"array {clipped(name)} is damaged"), self._archive.open(member) as stream:
+            header, fortran, size = _read_header(stream, name)
+            needed, held = math.prod(header.shape) * header.dtype.itemsize, member.file_size - size
+            if needed != held:
+                raise FileError(f"array {clipped(name)} takes {needed:,} bytes, but {held:,} follow its header")
+            yield stream, header, fortran
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Makes whatever unpacking raises a FileError; a file that cannot be read, and memory, are other matters."""
+    try:
+        yield
+    except (FileError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: to seek where no file has a place
+            raise
+        raise FileError(f"{what}: {said(error)}") from error
+
+
+class _Limited:
+    """A file that hands out at most a megabyte at once: the list of members is read in one go."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > CHUNK:
+            content = self._stream.read(CHUNK + 1)
+            if len(content) > CHUNK:
+                raise FileError(f"its list of members takes more than {CHUNK:,} bytes")
+            return content
+        return self._stream.read(size)
+
+
+def _check_member(member: zipfile.ZipInfo, size: int) -> None:
+    name = clipped(member.filename)
+    if member.flag_bits & _ENCRYPTED:
+        raise FileError(f"member {name} is encrypted")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FileError(f"member {name} is packed by method {member.compress_type}; NumPy packs by 0 or 8")
+    ratio = 1 if member.compress_type == zipfile.ZIP_STORED else DEFLATE_RATIO
+    if member.file_size > ratio * min(member.compress_size, size):
+        raise FileError(
+            f"member {name} announces {member.file_size:,} bytes, more than its {member.compress_size:,} packed bytes "
+            f"in a file of {size:,} can hold"
+        )
+
+
+def _read_header(stream: IO[bytes], name: str) -> tuple[Header, bool, int]:
+    """The header of an array, whether its first axis is the fastest, and the header's size."""
+    start = stream.read(8)
+    if start[:6] != b"\x93NUMPY" or len(start) < 8 or start[6] not in (1, 2, 3):
+        raise FileError(f"member {clipped(name)} begins with the bytes {start.hex(' ')}, not as an array of NumPy")
+    width = 2 if start[6] == 1 else 4
+    prefix = stream.read(width)
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER:
+        raise FileError(
+            f"array {clipped(name)} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are read"
+        )
+    text = stream.read(length).decode("latin-1")
+    entries = {str(entry.lastgroup): entry[str(entry.lastgroup)] for entry in _ENTRY.finditer(text)}
+    if len(entries) != 3 or "".join(_ENTRY.sub("", text).split()) not in ("{,,}", "{,,,}"):
+        raise FileError(
+            f"array {clipped(name)} has the header {clipped(text)}; expected a number's descr, fortran_order and shape"
+        )
+    lengths = [length.strip().removesuffix("L") for length in entries["shape"].split(",")]
+    if not lengths[-1]:
+        del lengths[-1]  # of "3," and of nothing
+    if not all(length.isdigit() and len(length) < 20 for length in lengths):
+        raise FileError(f"array {clipped(name)} has the shape {clipped(entries['shape'])}")
+    shape = checked_shape(name, [int(length) for length in lengths])
+    with _damage(f"array {clipped(name)} has the dtype {entries['descr']}"):
+        dtype = numpy.dtype(entries["descr"])  # not every machine has those of 16 bytes
+    return Header(shape, dtype), entries["fortran"] == "True", 8 + width + length

@@ -1,0 +1,134 @@
+"""What a model's config may say: checked against the model's own signature before anything is built.
+
+A config comes from a file that anybody may have made. Each argument has the type of its annotation, and numbers are
+of the size that they have in any real network.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import numpy
+
+from training.files import clipped
+
+LARGEST = 2**31 - 1
+"""The largest whole number that an argument may be."""
+
+MAX_TEXT, MAX_ITEMS = 200, 10_000
+
+
+class AtLeast(NamedTuple):
+    """The least that a whole number may be, in ``Annotated[int, AtLeast(0)]``; without, it is 1."""
+
+    number: int
+
+
+def checked_arguments(model: type, arguments: Any) -> dict[str, Any]:
+    """The arguments of a model's constructor, lists as tuples where it takes tuples.
+
+    Raises:
+        ValueError: it has no such argument, one is missing, or one is not of its type or range.
+    """
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise ValueError(f"the arguments of {model.__name__} are {clipped(arguments)}, expected an object")
+    parameters = dict(inspect.signature(model).parameters)
+    hints = get_type_hints(model.__init__, include_extras=True)  # type: ignore[misc]
+    unknown = [name for name in arguments if name not in parameters]
+    if unknown:
+        raise ValueError(f"{model.__name__} takes {', '.join(parameters)}, not {clipped(unknown[0])}")
+    missing = [name for name, known in parameters.items() if known.default is known.empty and name not in arguments]
+    if missing:
+        raise ValueError(f"{model.__name__} needs {', '.join(missing)}")
+    try:
+        return {name: _checked(name, value, hints.get(name, Any)) for name, value in arguments.items()}
+    except _MismatchError as error:
+        raise ValueError(f"{model.__name__} cannot be built: {error}") from None
+
+
+def check_data(config: Mapping[str, Any], classes: int) -> None:
+    """Checks what a config says of the data that a model of so many classes was trained on.
+
+    Raises:
+        ValueError: ``dataset`` is no text, ``classes`` are not the names of the classes, or ``input_dim`` is no
+            (C, H, W).
+    """
+    kinds = {"dataset": str, "classes": list[str], "input_dim": list[int]}
+    for name, kind in kinds.items():
+        if name in config:
+            _checked(name, config[name], kind)
+    names, shape = config.get("classes"), config.get("input_dim")
+    if names is not None and len(names) != classes:
+        raise ValueError(f"classes names {len(names)}, but the model tells {classes} classes apart")
+    if shape is not None and len(shape) != 3:
+        raise ValueError(f"input_dim is {clipped(shape)}, expected (C, H, W)")
+
+
+class _MismatchError(ValueError):
+    pass
+
+
+def _checked(name: str, value: Any, hint: Any, least: int = 1) -> Any:
+    origin, inside = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return _checked_dtype(name, value)
+    if least_of := [mark.number for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, AtLeast)]:
+        return _checked(name, value, inside[0], least_of[0])
+    if origin in (Union, types.UnionType):
+        for kind in inside:
+            try:
+                return _checked(name, value, kind)
+            except _MismatchError as error:
+                mismatch = error
+        raise mismatch
+    if is_typeddict(hint):
+        hints = get_type_hints(hint, include_extras=True)
+        if not isinstance(value, Mapping) or value.keys() != hints.keys():
+            raise _MismatchError(f"{name} is {clipped(value)}, expected {', '.join(hints)}")
+        return {key: _checked(f"{name}[{key!r}]", value[key], hints[key]) for key in hints}
+    if origin is tuple and Ellipsis not in inside:
+        if not _is_list(value) or len(value) != len(inside):
+            raise _MismatchError(f"{name} is {clipped(value)}, expected a list of {len(inside)}")
+        return tuple(_checked(f"{name}[{place}]", *pair) for place, pair in enumerate(zip(value, inside, strict=True)))
+    if origin in (list, tuple, Sequence):
+        if not _is_list(value) or len(value) > MAX_ITEMS:
+            raise _MismatchError(f"{name} is {clipped(value)}, expected a list of at most {MAX_ITEMS:,}")
+        return [_checked(f"{name}[{place}]", item, inside[0]) for place, item in enumerate(value)]
+    return _checked_scalar(name, value, hint, least)
+
+
+def _checked_scalar(name: str, value: Any, hint: Any, least: int) -> Any:
+    is_bool = isinstance(value, bool)
+    if hint is int:
+        if is_bool or not isinstance(value, (int, numpy.integer)) or not least <= value <= LARGEST:
+            raise _MismatchError(f"{name} is {clipped(value)}, expected a whole number from {least} to {LARGEST:,}")
+        return int(value)
+    if hint is float:
+        if is_bool or not isinstance(value, (int, float, numpy.floating)) or not -LARGEST <= value <= LARGEST:
+            raise _MismatchError(f"{name} is {clipped(value)}, expected a number")
+        return value
+    if hint is str and (not isinstance(value, str) or len(value) > MAX_TEXT):
+        raise _MismatchError(f"{name} is {clipped(value)}, expected a text of at most {MAX_TEXT} letters")
+    if hint is bool and not is_bool:
+        raise _MismatchError(f"{name} is {clipped(value)}, expected true or false")
+    if hint in (None, type(None)) and value is not None:
+        raise _MismatchError(f"{name} is {clipped(value)}, expected nothing")
+    return value
+
+
+def _checked_dtype(name: str, value: Any) -> Any:
+    """What a model leaves open is its dtype."""
+    try:
+        dtype = numpy.dtype(value) if isinstance(value, (str, type, numpy.dtype)) else None
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.name not in ("float16", "float32", "float64"):
+        raise _MismatchError(f"{name} is {clipped(value)}, expected float16, float32 or float64")
+    return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
