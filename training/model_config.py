@@ -7,6 +7,7 @@ of the size that they have in any real network.
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -49,12 +50,12 @@ def checked_arguments(model: type, arguments: Any) -> dict[str, Any]:
         raise ValueError(f"{model.__name__} cannot be built: {error}") from None
 
 
-def check_data(config: Mapping[str, Any], classes: int) -> None:
-    """Checks what a config says of the data that a model of so many classes was trained on.
+def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: int) -> None:
+    """Checks what a config says of the data that its model, of that input and so many classes, was trained on.
 
     Raises:
         ValueError: ``dataset`` is no text, ``classes`` are not the names of the classes, or ``input_dim`` is no
-            (C, H, W).
+            (C, H, W) that the model takes.
     """
     kinds = {"dataset": str, "classes": list[str], "input_dim": list[int]}
     for name, kind in kinds.items():
@@ -63,8 +64,8 @@ def check_data(config: Mapping[str, Any], classes: int) -> None:
     names, shape = config.get("classes"), config.get("input_dim")
     if names is not None and len(names) != classes:
         raise ValueError(f"classes names {len(names)}, but the model tells {classes} classes apart")
-    if shape is not None and len(shape) != 3:
-        raise ValueError(f"input_dim is {clipped(shape)}, expected (C, H, W)")
+    if shape is not None and (len(shape) != 3 or (tuple(shape) != input_dim and (math.prod(shape),) != input_dim)):
+        raise ValueError(f"input_dim is {clipped(shape)}, but the model takes {input_dim}; expected (C, H, W)")
 
 
 class _MismatchError(ValueError):

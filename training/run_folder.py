@@ -193,7 +193,7 @@ def load_network(file: str | Path) -> Network:
     try:
         with unfilled(shapes):
             network = build(config)
-        check_data(config, network.classes)
+        check_data(config, network.input_dim, network.classes)
     except ValueError as error:
         raise ValueError(f"{file} describes no model that can be built: {error}") from error
     network.load_params(file)

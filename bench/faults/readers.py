@@ -151,7 +151,7 @@ class _Images:
     def damaged(self, folder: Path, draw: random.Random) -> tuple[Path, bytes]:
         damaged = damage(bytes.fromhex("00000803 00000003 00000004 00000005") + bytes(range(60)), draw)
         if draw.random() < 0.5:
-            damaged = gzip.compress(damaged)
+            damaged = gzip.compress(damaged, mtime=0)
             damaged = damaged if draw.random() < 0.5 else damage(damaged, draw)
         return folder / "images", damaged
 
@@ -163,7 +163,7 @@ class _RunFolders:
     """The damaged config of a run."""
 
     def damaged(self, folder: Path, draw: random.Random) -> tuple[Path, bytes]:
-        config = {"settings": {"lr": 0.1, "epochs": 3}, "model": TWO_LAYERS, "threads": 2}
+        config = {"settings": {"lr": 0.1, "epochs": 3}, "model": copy.deepcopy(TWO_LAYERS), "threads": 2}
         _exchange(config, draw)
         return folder / "config.json", damage(json.dumps(config).encode(), draw)
 

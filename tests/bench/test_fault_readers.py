@@ -13,9 +13,9 @@ from training.files import FileError
 from training.files.safetensors import SafetensorsReader
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_every_reader_refuses_in_words(seed):
-    failures = [failure for failure in readers.run(2000, seed) if failure]
+    failures = [failure for failure in readers.run(2500, seed) if failure]
     assert not failures, "\n".join(failures[:10])
 
 

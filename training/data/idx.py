@@ -10,14 +10,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kernels.labels import find_out_of_range, range_error
 from training.files.durable import write_atomically
+from training.files.headers import CHUNK, DEFLATE_RATIO
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -50,8 +52,7 @@ def read_idx(path: AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarr
         DataError: empty, damaged gzip, bad magic number, truncated or trailing bytes, wrong checksum.
         OSError: the file cannot be opened or read.
     """
-    content = read_content(path)
-    array = parse_idx(content, ndim, path)
+    array, content = _read(path, ndim)
     if sha256 is not None:
         check_sha256(content, sha256, path)
     return array
@@ -80,9 +81,8 @@ def read_labelled_images(
         DataError: as :func:`read_idx`; a label out of range; as many labels as images are not there.
         OSError: a file cannot be opened or read.
     """
-    image_content, label_content = read_content(images_path), read_content(labels_path)
-    images = parse_idx(image_content, 3, images_path)
-    labels = parse_idx(label_content, 1, labels_path)
+    images, image_content = _read(images_path, 3)
+    labels, label_content = _read(labels_path, 1)
     if len(images) != len(labels):
         raise DataError(
             f"{images_path} holds {len(images)} images but {labels_path} holds {len(labels)} labels; "
@@ -114,50 +114,81 @@ def write_idx(path: Path, array: np.ndarray) -> bytes:
     return content
 
 
-def read_content(path: AnyPath) -> bytes:
-    """The bytes of a file, unpacked if they are gzipped.
+def _read(path: AnyPath, ndim: int) -> tuple[np.ndarray, memoryview]:
+    """The array of a file, and the file's uncompressed content, on which the array lies.
 
-    Raises:
-        DataError: the gzip data are damaged.
+    As much is read as the header announces, and one byte more: a small file that unpacks to much costs little.
     """
-    raw = path.read_bytes()
-    if not raw.startswith(_GZIP_MAGIC):
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip data in a file of {len(raw)} bytes ({error})") from error
+    with path.open("rb") as stream:
+        packed = stream.read(2) == _GZIP_MAGIC
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        if not packed:
+            return _parse(stream, size, size, ndim, path)
+        try:
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                return _parse(unpacked, None, DEFLATE_RATIO * size, ndim, path)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path}: damaged gzip data in a file of {size} bytes ({error})") from error
 
 
-def parse_idx(content: bytes, ndim: int, path: AnyPath | str) -> np.ndarray:
-    """The array in the uncompressed ``content`` of an IDX file; ``path`` is for the error message.
-
-    Raises:
-        DataError: see :func:`read_idx`.
-    """
+def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -> tuple[np.ndarray, memoryview]:
+    """What :func:`_read` returns, of ``size`` uncompressed bytes where that is known, else of at ``most`` so many."""
     magic, header_size = _magic(ndim), 4 + 4 * ndim
     kind = f"{_KINDS[ndim]} " if ndim in _KINDS else ""
-    if not content:
+    header = _read_up_to(stream, header_size)
+    if not header:
         raise DataError(f"{path}: the file is empty (0 bytes); an IDX file of {kind}was expected")
-    if content[:4] != magic:
+    if header[:4] != magic:
         raise DataError(
-            f"{path}: begins with the bytes {content[:4].hex(' ')}; an IDX file of {kind}begins with "
+            f"{path}: begins with the bytes {header[:4].hex(' ')}; an IDX file of {kind}begins with "
             f"{magic.hex(' ')} (gzipped: {_GZIP_MAGIC.hex(' ')})"
         )
-    if len(content) < header_size:
-        raise DataError(f"{path}: ends after {len(content)} bytes; its header alone takes {header_size}")
-    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", ndim, offset=4))
-    expected, found = math.prod(shape), len(content) - header_size
-    if found != expected:
+    if len(header) < header_size:
+        raise DataError(f"{path}: ends after {len(header)} bytes; its header alone takes {header_size}")
+    shape = tuple(int(length) for length in np.frombuffer(header, ">u4", ndim, offset=4))
+    expected = math.prod(shape)
+    announced = (
+        f"{path}: its header (bytes {header[4:].hex(' ', 4)}) announces {' x '.join(map(str, shape))} = {expected} "
+        "bytes of data, but"
+    )
+    if size is not None and size - header_size != expected:
+        found = size - header_size
         wrong = f"{expected - found} are missing" if found < expected else f"{found - expected} are too many"
-        raise DataError(
-            f"{path}: its header (bytes {content[4:header_size].hex(' ', 4)}) announces "
-            f"{' x '.join(map(str, shape))} = {expected} bytes of data, but {found} follow: {wrong}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+        raise DataError(f"{announced} {found} follow: {wrong}")
+    if expected > most:
+        raise DataError(f"{announced} at most {most} can follow")
+    try:
+        content = np.empty(header_size + expected, np.uint8)
+        array = content[header_size:].reshape(shape)
+    except (MemoryError, ValueError) as error:  # ValueError: no bytes at all, but more rows than can be counted
+        raise DataError(f"{announced} no array can hold them: {error}") from error
+    content[:header_size] = np.frombuffer(header, np.uint8)
+    target = memoryview(content)  # type: ignore[arg-type]
+    place = header_size
+    while place < len(target):
+        read = stream.readinto(target[place : place + CHUNK])
+        if not read:
+            found = place - header_size
+            raise DataError(f"{announced} {found} follow: {expected - found} are missing")
+        place += read
+    surplus = len(_read_up_to(stream, CHUNK))  # the checksum of gzip is looked at where it ends
+    if surplus:
+        at_least = "at least " * (surplus == CHUNK)
+        raise DataError(f"{announced} {at_least}{expected + surplus} follow: {at_least}{surplus} are too many")
+    array.flags.writeable = False
+    return array, target.toreadonly()
 
 
-def check_sha256(content: bytes, expected: str, path: AnyPath | str) -> None:
+def _read_up_to(stream: Any, size: int) -> bytes:
+    """The next bytes, fewer only at the end."""
+    content = b""
+    while len(content) < size and (piece := stream.read(size - len(content))):
+        content += piece
+    return content
+
+
+def check_sha256(content: bytes | memoryview, expected: str, path: AnyPath | str) -> None:
     """Checks the uncompressed ``content`` of a file.
 
     Raises:

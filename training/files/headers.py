@@ -9,7 +9,11 @@ import numpy
 from training.files.errors import FileError, clipped
 
 MAX_AXES = 32
-CHUNK = 1 << 20
+CHUNK = 1 << 18
+"""Bytes that are read at a time."""
+
+DEFLATE_RATIO = 1032
+"""How many bytes one byte of deflate's unpacks to at most (zlib's manual, "Technical details")."""
 
 
 class Header(NamedTuple):

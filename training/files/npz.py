@@ -14,13 +14,13 @@ from typing import IO, BinaryIO
 import numpy
 
 from training.files.errors import FileError, clipped, said
-from training.files.headers import CHUNK, Header, checked_shape, read_into
+from training.files.headers import DEFLATE_RATIO, Header, checked_shape, read_into
 
 MAX_HEADER = 4096
 """The longest header of an array: one of plain numbers with 32 axes takes less than 800 bytes."""
 
-DEFLATE_RATIO = 1032
-"""What deflate can shrink bytes to at best, 1032 to 1 (zlib's manual)."""
+MAX_LIST = 1 << 20
+"""The longest list of members: one of ten thousand."""
 
 _ENCRYPTED = 0x1
 
@@ -105,10 +105,10 @@ class _Limited:
         self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > CHUNK:
-            content = self._stream.read(CHUNK + 1)
-            if len(content) > CHUNK:
-                raise FileError(f"its list of members takes more than {CHUNK:,} bytes")
+        if size < 0 or size > MAX_LIST:
+            content = self._stream.read(MAX_LIST + 1)
+            if len(content) > MAX_LIST:
+                raise FileError(f"its list of members takes more than {MAX_LIST:,} bytes")
             return content
         return self._stream.read(size)
 

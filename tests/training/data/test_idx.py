@@ -133,6 +133,39 @@ def test_a_huge_announced_size_is_refused_without_allocating_it(tmp_path):
         read_idx(path, 3)
 
 
+def test_a_size_beyond_what_gzip_can_hold_is_refused_without_allocating_it(tmp_path):
+    path = tmp_path / "images"
+    packed = gzip.compress(bytes.fromhex("00000803 ffffffff 00001000 00001000") + PIXELS)
+    path.write_bytes(packed)
+    with pytest.raises(DataError, match=f"bytes of data, but at most {1032 * len(packed)} can follow"):
+        read_idx(path, 3)
+
+
+def test_no_images_of_a_size_that_cannot_be_counted(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(bytes.fromhex("00000803 00000000 ffffffff ffffffff"))
+    with pytest.raises(DataError, match="= 0 bytes of data, but no array can hold them"):
+        read_idx(path, 3)
+
+
+def test_long_surpluses_are_not_counted_to_their_end(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(IMAGES + bytes(5 << 20)))
+    with pytest.raises(DataError, match="24 bytes of data, but at least 262168 follow: at least 262144 are too many"):
+        read_idx(path, 3)
+
+
+def test_several_gzip_members_are_one_file(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(IMAGES[:20]) + gzip.compress(IMAGES[20:]))
+    assert read_idx(path, 3).tobytes() == PIXELS
+
+
+def test_the_array_cannot_be_written_to(pair):
+    for array in (read_idx(pair[0], 3), *read_labelled_images(*pair)):
+        assert not array.flags.writeable
+
+
 def test_labels_are_not_images(pair):
     with pytest.raises(DataError, match="begins with the bytes 00 00 08 01; an IDX file of images"):
         read_idx(pair[1], 3)
@@ -164,7 +197,7 @@ def test_every_changed_byte_of_gzip_data_is_refused(tmp_path, position):
     damaged[position] ^= 0xFF
     path = tmp_path / "images.gz"
     path.write_bytes(damaged)
-    with pytest.raises(DataError, match="damaged gzip data"):
+    with pytest.raises(DataError, match=r"damaged gzip data|but at most [0-9]+ can follow"):
         read_idx(path, 3)
 
 
