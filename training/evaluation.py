@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from backend import array_module, asnumpy, threads
 from kernels.labels import check as check_labels
 from training.data import Loader
 from training.network import Network
+from training.non_finite import NonFiniteError, in_evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ def predict(network: Network, samples: Loader) -> Predictions:
 
     Raises:
         ValueError: the samples do not fit the network, or a label is none of its classes.
+        NonFiniteError: the loss is infinite or NaN; the message names the sample, parameter or layer it begins in.
         OutOfMemoryError: the loader's batches are too large.
     """
     samples.check_labels(network.classes)
@@ -79,7 +82,10 @@ def predict(network: Network, samples: Loader) -> Predictions:
             scores = network.predict(x)
             loss += network.last_layer.forward(scores, t) * len(t)
             kept.append((t, scores.argmax(axis=1), network.last_layer.y))
+        mean = float(asnumpy(loss)) / samples.samples
+        if not math.isfinite(mean):
+            raise NonFiniteError(f"the loss is {mean}; {in_evaluation(network, samples, 'data')}")
     labels, predicted, probabilities = (
         numpy.concatenate([asnumpy(part) for part in parts]) for parts in zip(*kept, strict=True)
     )
-    return Predictions(float(asnumpy(loss)) / samples.samples, labels, predicted, probabilities)
+    return Predictions(mean, labels, predicted, probabilities)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy
 
 from backend import array_module, asarray, asnumpy, memory, profiling, random
 from kernels import labels
@@ -81,6 +84,10 @@ class Network:
         Raises:
             TypeError: labels are no array, of another dtype, or on another device than the samples.
             ValueError: there are no samples; labels do not fit them, or one is no class (on a GPU, too: it is named).
+
+        Warns:
+            RuntimeWarning: scores are not finite, so that the highest says nothing; not under
+                ``numpy.errstate(invalid="ignore")``, which silences NumPy's own.
         """
         if not len(x):
             raise ValueError("accuracy needs at least one sample")
@@ -90,9 +97,19 @@ class Network:
         labels.check_form(t, (len(x), self.classes))
         labels.check(asnumpy(t), (len(x), self.classes))  # this waits for the device, as the result does
         correct: Any = 0
+        unclear: Any = 0
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)
-            correct = correct + correct_count(self.predict(x[part]), t[part])
+            scores = self.predict(x[part])
+            correct = correct + correct_count(scores, t[part])
+            unclear = unclear + (~array_module(scores).isfinite(scores).all(axis=1)).sum()
+        if numpy.geterr()["invalid"] != "ignore" and unclear:
+            warnings.warn(
+                f"{int(unclear)} of {len(x)} samples have scores that are not finite; where they come from, "
+                "training.non_finite.find_non_finite(network, x, t) tells",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return float(asnumpy(correct)) / len(x)
 
     def gradient(self, x: Any, t: Any) -> ParameterDict:
@@ -127,7 +144,7 @@ class Network:
             random.default.state = start
             return self.loss(x, t, train_flg=True)
 
-        with self._undisturbed():
+        with self.undisturbed():
             return {name: numerical_gradient(loss, array) for name, array in self.params.items()}
 
     def save_params(self, file: str | Path = "params.npz") -> None:
@@ -192,29 +209,29 @@ class Network:
 
         return memory.guard(lower, release=self.forget)
 
-    def find_non_finite(self, x: Any, t: Any) -> str | None:
-        """Where the first number that is not finite arises for a batch: words that name the layer, or None.
-
-        Reads every array involved, so it waits for the device; the random state and running statistics are kept.
-        """
-        if not _finite(x):
-            return "the input"
-        for owner, name, array in self._named():
-            if not _finite(array):
-                return f"parameter {name} of layer {owner}"
-        with self._undisturbed():
-            for name, layer in self.layers.layers.items():
-                x = layer.forward(x, True) if layer.takes_train_flg else layer.forward(x)  # type: ignore[call-arg]
-                if not _finite(x):
-                    return f"the output of layer {name}, {layer!r}"
-        if t.ndim == 1 and (int(t.min()) < 0 or int(t.max()) >= self.classes):
-            return f"the labels: {int(t.min())} … {int(t.max())} for {self.classes} classes"
-        return None
-
     @property
     def state(self) -> dict[str, Any]:
         """Arrays that are saved but not learned, by name."""
         return {f"{key}{number}": array for number, leaf in self._leaves() for key, array in leaf.state.items()}
+
+    def named_arrays(self) -> Iterator[tuple[str, str, Any]]:
+        """(layer's name, parameter's name, array) of every parameter and state array."""
+        places = {id(layer): name for name, layer in self._plain_layers()}
+        for number, leaf in self._leaves():
+            for key, array in {**leaf.params, **leaf.state}.items():
+                yield places[id(leaf)], f"{key}{number}", array
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """For a ``with``: puts the random state and the running statistics back at the end."""
+        start = random.default.state
+        before = {name: array.copy() for name, array in self.state.items()}
+        try:
+            yield
+        finally:
+            random.default.state = start
+            for name, array in self.state.items():
+                array[...] = before[name]
 
     def _saved(self) -> dict[str, Any]:
         return {**self.params, **self.state}
@@ -250,25 +267,6 @@ class Network:
             for key in list(leaf.params):
                 leaf.bind(key, self.params[f"{key}{number}"], self.grads[f"{key}{number}"])
 
-    def _named(self) -> Iterator[tuple[str, str, Any]]:
-        """(layer's name, parameter's name, array) of every parameter and state array."""
-        places = {id(layer): name for name, layer in self._plain_layers()}
-        for number, leaf in self._leaves():
-            for key, array in {**leaf.params, **leaf.state}.items():
-                yield places[id(leaf)], f"{key}{number}", array
-
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Puts the random state and the running statistics back at the end."""
-        start = random.default.state
-        before = {name: array.copy() for name, array in self.state.items()}
-        try:
-            yield
-        finally:
-            random.default.state = start
-            for name, array in self.state.items():
-                array[...] = before[name]
-
     def _check(self, x: Any) -> None:
         if x.shape[1:] != self.input_dim and self.layers.output_shape(x.shape[1:]) != (self.classes,):
             raise ValueError(f"samples are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
@@ -302,7 +300,3 @@ def walk(layer: Layer, place: str = "") -> Iterator[tuple[str, Layer]]:
 def joined(place: str, name: str) -> str:
     """The name of a layer's place inside another's."""
     return f"{place}.{name}" if place else name
-
-
-def _finite(array: Any) -> bool:
-    return bool(array_module(array).isfinite(array).all())

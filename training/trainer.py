@@ -17,18 +17,16 @@ import numpy
 
 from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
 from backend.transfer import HostCopy
+from training import non_finite
 from training.callbacks import Callback, EpochResult
 from training.clipping import check_max_norm, clip_gradients
 from training.data import Loader
 from training.network import Network, correct_count
+from training.non_finite import NonFiniteError
 from training.precision import LossScaler
 
 RUN, EPOCH, STEP = (profiling.Range(name, name, "loop") for name in ("run", "epoch", "step"))
 DATA, UPDATE, EVALUATE = (profiling.Range(name, name) for name in ("data", "update", "evaluate"))
-
-
-class NonFiniteError(ArithmeticError):
-    """The loss became infinite or NaN; the message says at which step and in which layer."""
 
 
 class Trainer:
@@ -105,8 +103,9 @@ class Trainer:
         """Runs all epochs, or until :meth:`stop` or the end of patience. Returns the history.
 
         Raises:
-            NonFiniteError: the loss is infinite or NaN. The parameters are those before the step where the loss
-                could be read at once (on the CPU); on a GPU a few steps may have followed.
+            NonFiniteError: the loss is infinite or NaN, or a parameter before the first step. The parameters are those
+                before the step where the loss could be read at once (on the CPU); on a GPU a few steps may have
+                followed.
             OutOfMemoryError: a batch is too large, of the training or of the evaluation. The parameters are those
                 after the last whole step; what failed holds nothing any more: a trainer with smaller batches can go on.
         """
@@ -132,6 +131,8 @@ class Trainer:
 
         Nothing else of an epoch happens here: no callback, no evaluation. Close it where it is left early.
         """
+        if self.step == 0 and (found := non_finite.in_parameters(self.network)):
+            raise NonFiniteError(str(found))
         self._losses.clear()
         self._totals = array_module(self.network.params.flat).zeros(3, "float64")
         with closing(self.train_loader.epoch(epoch - 1)) as batches:
@@ -196,17 +197,16 @@ class Trainer:
         loss_scale, skipped = self._loss_scale()
         skipped -= skipped_before
         if self.scaler is not None and skipped and self.scaler.is_exhausted():
+            found = non_finite.in_backward(self.network, self.train_loader, *self._place, self.scaler.scale)
             raise NonFiniteError(
                 f"gradients are not finite at any loss scale down to {loss_scale:g}: {skipped} steps of epoch {epoch} "
-                "were skipped; a smaller learning rate, other first weights or float32 may help"
+                f"were skipped; in the last of them {found}"
             )
         test_loss, test_accuracy = self.evaluate(self.test_loader)
         if not math.isfinite(test_loss):
-            place = self.network.find_non_finite(*self.test_loader.batch(0, 0)) or "the softmax loss itself"
-            raise NonFiniteError(
-                f"the test loss is {test_loss} after step {self.step} (epoch {epoch}); the first number that is not "
-                f"finite is in {place}; a smaller learning rate or clipped gradients may help"
-            )
+            since = non_finite.since_step(self.step)
+            found = non_finite.in_evaluation(self.network, self.test_loader, "test data", since)
+            raise NonFiniteError(f"the test loss is {test_loss} after step {self.step} (epoch {epoch}); {found}")
         return EpochResult(
             epoch,
             float(loss_sum / samples),
@@ -255,12 +255,10 @@ class Trainer:
             step, epoch, index, copy = self._losses.popleft()
             loss = float(copy.get())
             if not math.isfinite(loss):
-                batch = self.train_loader.batch(epoch, index)
-                place = self.network.find_non_finite(*batch) or "the softmax loss itself"
+                found = non_finite.in_step(self.network, self.train_loader, epoch, index, step)
                 raise NonFiniteError(
                     f"the loss is {loss} at step {step + 1} (epoch {epoch + 1}, batch {index + 1} of "
-                    f"{len(self.train_loader)}); the first number that is not finite is in {place}; a smaller "
-                    "learning rate or clipped gradients may help"
+                    f"{len(self.train_loader)}); {found}"
                 )
 
     def _keep_best(self, result: EpochResult) -> None:

@@ -18,9 +18,10 @@ from training import optimizers
 from training.data import Loader, load
 from training.models import ConvNet, TwoLayerNet
 from training.network import Network
+from training.non_finite import NonFiniteError
 from training.optimizers import SGD, Adam
 from training.precision import LossScaler
-from training.trainer import NonFiniteError, Trainer
+from training.trainer import Trainer
 
 
 def half(width=16, seed=0):

@@ -15,8 +15,9 @@ from training.callbacks import Callback, EpochResult
 from training.data import Loader
 from training.models import ConvNet, TwoLayerNet
 from training.network import Network
+from training.non_finite import NonFiniteError
 from training.optimizers import SGD, Adam, Momentum
-from training.trainer import NonFiniteError, Trainer
+from training.trainer import Trainer
 
 N, FEATURES, CLASSES = 50, 6, 3
 

@@ -57,6 +57,7 @@ def command(
     """
     from training.data import EMBEDDED, Loader
     from training.evaluation import predict
+    from training.non_finite import NonFiniteError
 
     file = find_model(run)
     choose_compute(device, threads)
@@ -70,6 +71,8 @@ def command(
     check_fit(network, data)
     try:
         predictions = predict(network, Loader(data.test_images, data.test_labels, batch_size, shuffle=False))
+    except NonFiniteError as error:
+        raise click.ClickException(f"{click.format_filename(file)}: {error}") from error
     except MemoryError as error:
         raise UserError(f"{error}; give a smaller --batch-size") from error
     if as_json:

@@ -76,12 +76,16 @@ class Classifier:
     """From an image file to the classes with their probabilities, the likeliest first.
 
     Raises:
-        ValueError: the network takes no grey images, or its file does not say of what size.
+        ValueError: the network takes no grey images, its file does not say of what size, or it has a parameter that is
+            not finite; of a call, the network's scores are not finite.
     """
 
     def __init__(self, network: Network) -> None:
         from training.images import FASHION_MNIST, MNIST
+        from training.non_finite import in_parameters
 
+        if found := in_parameters(network):
+            raise ValueError(f"the model cannot classify: {found}")
         config = network.config or {}
         shape = tuple(config.get("input_dim", network.input_dim))
         if len(shape) != 3 or shape[0] != 1:
@@ -92,11 +96,15 @@ class Classifier:
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
 
     def __call__(self, file: Path) -> list[tuple[str, float]]:
+        from numpy import isfinite
+
         from backend import asarray, asnumpy
         from layers import softmax
         from training.images import load_image
 
         image = load_image(file, self._size, self._framing)
         probabilities = asnumpy(softmax(self._network.predict(asarray(image[None]))))[0]
+        if not isfinite(probabilities).all():
+            raise ValueError(f"{file}: the model's scores are not finite, though its parameters are: they overflow")
         order = (-probabilities).argsort(kind="stable")
         return [(self._names[label], float(probabilities[label])) for label in order]

@@ -103,9 +103,9 @@ def command(
     """
     from backend import memory
     from training.cost import cost_of_step
+    from training.non_finite import NonFiniteError
     from training.profile import profile
     from training.trace import write_trace
-    from training.trainer import NonFiniteError
 
     settings = Settings.chosen(**options)
     with user_errors():

@@ -166,7 +166,7 @@ def command(
     """
     start = time.perf_counter()
     from training.cli.report import Report
-    from training.trainer import NonFiniteError
+    from training.non_finite import NonFiniteError
 
     settings = Settings.chosen(**options)
     compute = choose_compute(device, threads)

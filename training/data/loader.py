@@ -151,10 +151,23 @@ class Loader:
         Raises:
             IndexError: there is no such batch.
         """
+        return self._load(self._upload(self.indices(epoch, index))).get()
+
+    def indices(self, epoch: int, index: int) -> np.ndarray:
+        """Which samples of the data set make up :meth:`batch`: int64, on the host.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"an epoch has the batches 0 to {len(self) - 1}; there is no batch {index}")
         first = index * self.batch_size
-        return self._load(self._upload(self.order(epoch)[first : first + self.batch_size])).get()
+        return self.order(epoch)[first : first + self.batch_size]
+
+    def sample(self, index: int) -> np.ndarray:
+        """A sample's image as it was given, by its index in the data set: on the host, (C, H, W) or (...)."""
+        row = self._rows[index]
+        return row.transpose(2, 0, 1) if self._is_image else row
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
         blocks = (self._upload(order[first : first + self._block]) for first in range(0, len(order), self._block))
