@@ -17,7 +17,7 @@ from training.files.durable import append_line, make_folder, write_atomically
 from training.loop import lock
 from training.loop.lock import FolderLock
 from training.model_config import check_data
-from training.models import build
+from training.models import MODELS, build
 from training.network import Network
 
 RUNS = Path("runs")
@@ -183,13 +183,14 @@ def load_network(file: str | Path) -> Network:
     random number is drawn.
 
     Raises:
-        ValueError: the file is damaged, has no model's description in it, or does not fit it.
+        ValueError: the file is damaged, has no model's description in it, or that of a model that is not xpnet's own
+            (build such a network and call its ``load_params``), or does not fit it.
         OSError: it cannot be read.
     """
     with open_arrays(Path(file)) as opened:
         config, shapes = config_of(opened), [header.shape for header in opened.headers.values()]
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} does not say which model it is: it was not saved by xpnet")
+        others = getattr(opened, "metadata", {})
+    _check_model(Path(file), config, others)
     try:
         with unfilled(shapes):
             network = build(config)
@@ -199,6 +200,25 @@ def load_network(file: str | Path) -> Network:
     network.load_params(file)
     network.config = config
     return network
+
+
+def _check_model(file: Path, config: Any, metadata: Mapping[str, str]) -> None:
+    """Raise a ValueError unless a config names a model of xpnet's own: why the file has none, and the remedy."""
+    remedy = f"build the network and call its load_params({file.name!r})"
+    if config is None:
+        if file.suffix == ".npz":
+            reason = "an .npz holds arrays alone"
+        elif metadata:
+            said = ", ".join(f"{clipped(name)}: {clipped(text)}" for name, text in list(metadata.items())[:3])
+            reason = f"its header has {said}, and no config of xpnet, as a file of another program"
+        else:
+            reason = "it was saved from a network without a config, as one of your own has none"
+        raise ValueError(f"{file} does not say which model it is: {reason}; {remedy}")
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} does not say which model it is: its config is {clipped(config)}, expected an object")
+    if config.get("model") not in list(MODELS):
+        named = f"is of the model {clipped(config['model'])}" if "model" in config else "has a config without a model"
+        raise ValueError(f"{file} {named}, which is none of xpnet's own ({', '.join(MODELS)}); {remedy}")
 
 
 def json_line(record: Mapping[str, Any]) -> str:

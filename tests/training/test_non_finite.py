@@ -255,7 +255,8 @@ def test_evaluation_and_prediction(device):
     assert message.startswith(f"the loss is nan; {FIRST} the input: sample 250 of the data has nan at (3,)")
     with pytest.warns(RuntimeWarning, match=r"1 of 300 samples have scores that are not finite.*find_non_finite"):
         flat().accuracy(asarray(x), asarray(t), batch_size=100)
-    with np.errstate(invalid="ignore"), warnings.catch_warnings(action="error"):
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("error")
         flat().accuracy(asarray(x), asarray(t))
 
 
