@@ -15,8 +15,10 @@ from backend import threads
 from bench import timing
 from bench.measure import thread_limit
 from training.cli.report import Report
-from training.cli.train import Settings, build_trainer, train
+from training.cli.run import train
+from training.cli.train import Settings, build_trainer
 from training.data import Dataset, load
+from training.loop.recorder import Recorder
 from training.run_folder import RunFolder
 from training.trainer import Trainer
 
@@ -71,10 +73,11 @@ def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]
     """Seconds of an epoch as the command trains it, and of its steps without evaluation; the parameters."""
     trainer = build_trainer(settings, data)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder.create(Path(folder) / "run")
-        start = time.perf_counter()
-        train(trainer, run, Report(quiet=True, as_json=False))
-        whole = time.perf_counter() - start
+        report = Report(quiet=True, as_json=False)
+        with RunFolder.create(Path(folder) / "run") as run:
+            start = time.perf_counter()
+            train(trainer, Recorder(run, lambda result, metrics: report.epoch(result, 1, metrics)), report)
+            whole = time.perf_counter() - start
     loop = trainer.train_loader.samples / trainer.history[0].images_per_second
     return whole, loop, trainer.network.params.flat
 

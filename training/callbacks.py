@@ -43,5 +43,8 @@ class Callback:
     def on_step_end(self, trainer: Trainer, step: int) -> None:
         """After step 1, 2, … of the whole run. To read a device array here would make every step wait."""
 
+    def on_evaluation_step(self, trainer: Trainer) -> None:
+        """After each batch of an evaluation."""
+
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         """After the evaluation of an epoch."""

@@ -180,6 +180,8 @@ class Trainer:
                 scores = network.predict(x)
                 totals[0] += network.last_layer.forward(scores, t) * len(t)
                 totals[1] += correct_count(scores, t)
+                for callback in self.callbacks:
+                    callback.on_evaluation_step(self)
         loss, correct = asnumpy(totals) / loader.samples
         return float(loss), float(correct)
 

@@ -43,7 +43,7 @@ def _elsewhere(tmp_path, monkeypatch):
 @pytest.fixture
 def _no_figures(monkeypatch):
     """For tests of other things: drawing takes a second."""
-    monkeypatch.setattr("training.cli.train.draw_figures", lambda *_: None)
+    monkeypatch.setattr("training.loop.recorder.draw_figures", lambda *_: None)
 
 
 def test_train_prints_a_header_a_line_per_epoch_and_the_end(trained):

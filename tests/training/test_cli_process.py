@@ -13,6 +13,9 @@ from command_line import QUICK
 import backend
 from training.run_folder import RunFolder, load_network
 
+FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
+FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
+
 # A shell that runs tests in the background lets its children ignore Ctrl-C; this undoes it.
 INTERRUPTIBLE = """
 import signal
@@ -54,14 +57,105 @@ def test_ctrl_c_keeps_the_best_model_and_says_where(tmp_path):
     assert folder.figure("learning_curves").is_file()
 
 
-def test_a_closed_pipe_ends_the_command_quietly(tmp_path):
-    with start("train", *QUICK, "--epochs", 100_000, "--json", "--out", tmp_path / "run") as process:
+def test_a_closed_pipe_does_not_stop_a_training(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with start("train", *QUICK, "--epochs", 3, "--json", "--out", folder.path) as process:
         assert json.loads(process.stdout.readline())["epoch"] == 1
         process.stdout.close()
         err = process.stderr.read()
         process.wait(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 0
     assert err.splitlines()[-1].startswith("folder ")  # the header, and nothing after it
+    assert [epoch["epoch"] for epoch in folder.load_metrics()] == [1, 2, 3]
+    assert sorted(os.listdir(folder.path)) == sorted(FILES)
+
+
+def test_a_closed_pipe_ends_another_command_quietly():
+    with start("summary") as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=60)
+    assert (process.returncode, err) == (1, "")
+
+
+SHELL = f"exec {sys.executable} -m training.cli train {' '.join(QUICK)} --epochs 2 --out run"
+
+
+@pytest.mark.parametrize("streams", [">&- 2>&- <&-", ">/dev/full 2>&1"])
+def test_closed_and_full_streams_do_not_stop_a_training(tmp_path, streams):
+    if "/dev/full" in streams and not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    done = subprocess.run(["sh", "-c", f"{SHELL} {streams}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    folder = RunFolder(tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(folder.path)) == sorted(FILES)
+    assert len(folder.load_metrics()) == 2
+    assert load_network(folder.model).classes == 10  # nothing printed has gone into a file
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["train --help", "summary --json"])
+def test_output_that_cannot_be_written_is_told_in_one_line(command):
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m training.cli {command} >/dev/full"], stderr=subprocess.PIPE, timeout=60
+    )
+    assert done.stderr == b"Error: standard output: No space left on device\n"
+    assert done.returncode == 1
+    silent = f"exec {sys.executable} -m training.cli {command} >/dev/full 2>&1"
+    assert subprocess.run(["sh", "-c", silent], timeout=60).returncode == 1
+
+
+def test_sigterm_ends_a_training_like_ctrl_c(tmp_path):
+    name = "SIGTERM"
+    folder = RunFolder(tmp_path / "run")
+    with start("train", *QUICK, "--epochs", 100_000, "--json", "--out", folder.path) as process:
+        process.stdout.readline()
+        process.send_signal(getattr(signal, name))
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert re.fullmatch(
+        rf"Interrupted by {name}: the best model so far, of epoch \d+, is in {re.escape(str(folder.model))}",
+        err.splitlines()[-1],
+    )
+    assert json.loads(out.splitlines()[-1])["interrupted"] is True
+    assert sorted(os.listdir(folder.path)) == sorted(FILES)
+    assert load_network(folder.model).classes == 10
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    """The first waits for a step that takes longer than anybody has patience."""
+    program = f"""
+import time
+from training import network
+network.Network.step_gradients = lambda *arguments: (print("in a step", flush=True), time.sleep(60))
+{INTERRUPTIBLE}"""
+    command = [sys.executable, "-c", program, "train", *QUICK, "--quiet", "--out", tmp_path / "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in a step\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, "", "")
+    RunFolder.create(tmp_path / "other").close()
+
+
+def test_a_signal_before_the_training_ends_in_one_line():
+    program = f"""
+import time
+from training.cli import common
+import training.cli.train as train
+train.choose_compute = lambda *arguments: (print("before", flush=True), time.sleep(60))
+{INTERRUPTIBLE}"""
+    for number, said in ((signal.SIGINT, "Interrupted."), (signal.SIGTERM, "Interrupted by SIGTERM.")):
+        command = [sys.executable, "-c", program, "train"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "before\n"
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert err.split() == said.split()
 
 
 def test_threads_are_held_to_the_number_given(tmp_path):

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 import backend
 from layers import Affine, Sequential
 from training import figures, run_folder, saving
+from training.cli.common import UserError, find_model
 from training.models import TwoLayerNet
 from training.network import Network
 from training.run_folder import RunFolder, json_line, load_network
@@ -239,6 +240,9 @@ def test_links_are_not_read_either(tmp_path):
         os.symlink(elsewhere, run.path / name)
     with pytest.raises(OSError, match="a symbolic link"):
         run.load_config()
+    with pytest.raises(UserError, match="a symbolic link"):
+        find_model(run.path)
+    assert find_model(run.model) == run.model  # named itself, it is what is meant
     with pytest.raises(FileNotFoundError, match="no run with a model"):
         RunFolder.newest(tmp_path / "runs")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -18,7 +20,8 @@ COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "devices", "ch
 class Commands(click.Group):
     """The commands; errors of the user in one line, and the exit codes of this program.
 
-    0: done. 1: training failed. 2: the user has something to mend. 130: interrupted by Ctrl-C.
+    0: done. 1: training failed, or nothing can be written. 2: the user has something to mend. 130, 143, 129: ended by
+    Ctrl-C, SIGTERM, SIGHUP.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -42,21 +45,54 @@ class Commands(click.Group):
 
         if not standalone_mode:
             return run()
-        from training.cli.common import UserError, in_words
+        from training.cli import streams
+        from training.loop.stopping import signals_interrupt
 
-        try:
-            code = run()  # ends quietly where a pipe is broken
-        except click.Abort:
-            click.echo("Interrupted.", err=True)
-            sys.exit(130)
-        except click.ClickException as error:
-            message = printable(error.format_message(), keep="\n")
-            click.echo(f"Error: {message}", err=True)  # its own `show` would add the usage
-            sys.exit(error.exit_code)
-        except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read
-            UserError(in_words(error)).show()
-            sys.exit(UserError.exit_code)
-        sys.exit(code if isinstance(code, int) else 0)
+        streams.fill_closed()
+        with signals_interrupt():
+            code = _exit_code(run)
+        sys.exit(code)
+
+
+def _exit_code(run: Callable[[], Any]) -> int:
+    """Runs a command, and tells in one line why it failed if it did."""
+    from training.cli import streams
+    from training.cli.common import failure
+    from training.files.durable import is_disk_full
+
+    unwritten: Any
+    try:
+        code = run()  # ends quietly where a pipe is broken
+    except click.Abort as abort:
+        stop = abort.__cause__
+        name = getattr(stop, "name", "")
+        _say(f"Interrupted by {name}." if name else "Interrupted.")
+        return getattr(stop, "exit_code", 130)
+    except click.ClickException as error:
+        _say(f"Error: {printable(error.format_message(), keep=chr(10))}")  # its own `show` would add the usage
+        return error.exit_code
+    except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read
+        if not (is_disk_full(error) and error.filename is None):  # type: ignore[union-attr]
+            said = failure(error)
+            _say(f"Error: {said.format_message()}")
+            return said.exit_code
+        unwritten = error  # every file is named: this is what was to be printed
+        streams.silence(sys.stdout)
+    else:
+        unwritten = streams.drain()
+    if unwritten is not None:
+        if unwritten.errno != errno.EPIPE:
+            _say(f"Error: standard output: {unwritten.strerror}")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    """Prints on standard error, if that takes it."""
+    from training.cli import streams
+
+    with streams.going_on_silently():
+        click.echo(text, err=True)
 
 
 @click.group(
@@ -70,3 +106,10 @@ def main(context: click.Context) -> None:
     """Train convolutional networks on the CPU or a CUDA GPU, and use them."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+def program() -> None:
+    """Is the command ``xpnet``: before and after :func:`main` has its handlers, Ctrl-C just ends the process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    main(prog_name="xpnet")

@@ -1,5 +1,5 @@
 """``python -m training.cli`` is ``xpnet``."""
 
-from training.cli import main
+from training.cli import program
 
-main(prog_name="xpnet")
+program()

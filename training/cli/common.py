@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EVALUATION_BATCH = 1000
 """Samples in a batch where nothing is trained, at most. The loss depends on it in the last bits."""
 
+EVALUATION_FACTOR = 20
+"""A smaller batch of the training makes that of its evaluation smaller, too: memory may be short of either."""
+
 
 class UserError(click.ClickException):
     """Something that the user can mend: one line on standard error and exit code 2."""
@@ -41,7 +44,15 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (DeviceError, OSError, ValueError) as error:
-        raise UserError(in_words(error)) from error
+        raise failure(error) from error
+
+
+def failure(error: Exception, more: str = "") -> click.ClickException:
+    """An error as one line. Its exit code is 1 where the disk is full, which no option mends, and else 2."""
+    from training.files.durable import is_disk_full
+
+    kind = click.ClickException if is_disk_full(error) else UserError
+    return kind(in_words(error) + more)
 
 
 def in_words(error: Exception) -> str:
@@ -163,12 +174,12 @@ def load_data(name: str, data_dir: Path | None, show_progress: bool) -> Dataset:
 
 def find_model(run: Path | None) -> Path:
     """The file of the model that ``run`` means: itself, that of the run in this folder, or of the newest run."""
-    from training.run_folder import RunFolder
+    from training.run_folder import RunFolder, not_a_link
 
     with user_errors():
         if run is None:
             return RunFolder.newest().model
-        model = RunFolder(run).model if run.is_dir() else run
+        model = not_a_link(RunFolder(run).model) if run.is_dir() else run
         if not model.is_file():
             raise FileNotFoundError(f"there is no model in {run}" if run.is_dir() else f"there is no file {run}")
         return model

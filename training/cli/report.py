@@ -61,13 +61,14 @@ class Report:
             return
         click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"]))
 
-    def interrupted(self, trainer: Trainer, folder: RunFolder) -> None:
-        """Where the model is after Ctrl-C, said before anything else is done."""
+    def interrupted(self, trainer: Trainer, folder: RunFolder, signal_name: str = "") -> None:
+        """Where the model is after Ctrl-C or a signal, said before anything else is done."""
         if trainer.best is None:
             what = "no epoch had ended; the model as it was"
         else:
             what = f"the best model so far, of epoch {trainer.best.epoch},"
-        click.echo(f"Interrupted: {what} is in {printable(folder.model)}", err=True)
+        by = f" by {signal_name}" if signal_name else ""
+        click.echo(f"Interrupted{by}: {what} is in {printable(folder.model)}", err=True)
 
     def end(self, trainer: Trainer, folder: RunFolder, seconds: float, interrupted: bool) -> None:
         """The last line."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +13,23 @@ import click
 
 from training.cli.common import (
     EVALUATION_BATCH,
+    EVALUATION_FACTOR,
     Name,
-    UserError,
     choose_compute,
     data_dir_option,
     dataset_names,
     device_option,
+    in_words,
     load_data,
     model_names,
     threads_option,
     user_errors,
 )
 from training.cli.provenance import describe
+from training.cli.run import draw, kept, train
+from training.cli.streams import going_on_silently
 
 if TYPE_CHECKING:
-    from training.cli.report import Report
     from training.data import Dataset
     from training.network import Network
     from training.run_folder import RunFolder
@@ -61,8 +61,6 @@ class Settings:
                 options[name] = getattr(cls, name) if options[name] is None else options[name]
         return cls(**options)
 
-
-_EVALUATION_FACTOR = 20  # a smaller batch makes that of the evaluation smaller, too: memory may be short of either
 
 DEFAULTS = Settings()
 """What ``xpnet train`` does with no option."""
@@ -162,11 +160,13 @@ def command(
 ) -> None:
     """Train a model and keep settings, metrics, the best model and figures in a folder.
 
-    Ctrl-C ends the training and keeps the best model so far.
+    Ctrl-C, SIGTERM and SIGHUP end the training after the step under way and keep the best model so far; a second one
+    ends it at once. Where nothing can be printed any more, the training goes on.
     """
     start = time.perf_counter()
     from training.cli.report import Report
-    from training.non_finite import NonFiniteError
+    from training.loop.recorder import Recorder
+    from training.loop.stopping import deferred
 
     settings = Settings.chosen(**options)
     compute = choose_compute(device, threads)
@@ -176,30 +176,20 @@ def command(
         trainer = build_trainer(settings, data)
         config = describe(settings, trainer, compute, data, data_dir)
         folder = create_folder(out, settings)
-    with folder:
-        interrupted = False
+    recorder = Recorder(folder, lambda result, metrics: report.epoch(result, trainer.epochs, metrics))
+    with folder, going_on_silently(), deferred():
         try:
             folder.save_config(config)
             report.header(trainer.network, data, compute, folder)
-            train(trainer, folder, report)
-        except (NonFiniteError, MemoryError) as error:
-            kept = f"; the best model so far is kept in {folder.model}" if trainer.best else ""
-            if isinstance(error, MemoryError):
-                raise UserError(
-                    f"{error}; give a smaller --model or --batch-size (for the evaluation it counts "
-                    f"{_EVALUATION_FACTOR} times, up to {EVALUATION_BATCH}){kept}"
-                ) from error
-            raise click.ClickException(f"{error}{kept}") from error
-        except KeyboardInterrupt:
-            interrupted = True
-            keep_model(trainer, folder)
-            report.interrupted(trainer, folder)
-        if trainer.best is not None:
-            trainer.restore_best()
-            draw_figures(trainer, data, folder)
-        report.end(trainer, folder, time.perf_counter() - start, interrupted)
-        if interrupted:
-            context.exit(130)
+            stop = train(trainer, recorder, report)
+            if trainer.best is not None:
+                trainer.restore_best()
+                stop = draw(trainer, data, recorder) or stop
+        except OSError as error:
+            raise click.ClickException(f"{in_words(error)}; {kept(recorder)}") from error
+        report.end(trainer, folder, time.perf_counter() - start, stop is not None)
+    if stop is not None:
+        context.exit(getattr(stop, "exit_code", 130))
 
 
 def build_network(model: str, data: Dataset) -> Network:
@@ -230,7 +220,7 @@ def build_trainer(settings: Settings, data: Dataset) -> Trainer:
     random.seed(settings.seed)
     network = build_network(settings.model, data).astype(dtype)
     train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
-    evaluation_batch = min(EVALUATION_BATCH, _EVALUATION_FACTOR * settings.batch_size)
+    evaluation_batch = min(EVALUATION_BATCH, EVALUATION_FACTOR * settings.batch_size)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
     return Trainer(
         network,
@@ -250,49 +240,3 @@ def create_folder(out: Path | None, settings: Settings) -> RunFolder:
     from training.run_folder import RunFolder
 
     return RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
-
-
-def train(trainer: Trainer, folder: RunFolder, report: Report) -> None:
-    """Trains; after each epoch the metrics, and the model if it is the best so far, are on disk."""
-    from training.callbacks import Callback, EpochResult
-    from training.progress import ProgressBar
-
-    class Keep(Callback):
-        def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-            is_best = trainer.best is result
-            if is_best:
-                folder.save_model(trainer.network)
-            metrics = {**result.as_dict(), "best": is_best}
-            folder.add_metrics(metrics)
-            report.epoch(result, trainer.epochs, metrics)
-
-    bar = ProgressBar() if report.shows_progress else None
-    trainer.callbacks += [bar, Keep()] if bar else [Keep()]
-    with bar or nullcontext(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
-        trainer.train()
-
-
-def keep_model(trainer: Trainer, folder: RunFolder) -> None:
-    """Writes the best model, or the model as it is where no epoch has ended."""
-    if trainer.best is not None:
-        trainer.restore_best()
-    folder.save_model(trainer.network)
-
-
-def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
-    """Draws learning curves, and of the model as it is the confusion matrix, worst mistakes and filters."""
-    from backend import asnumpy
-    from training import figures
-    from training.evaluation import predict
-
-    predictions = predict(trainer.network, trainer.test_loader)
-    weights = asnumpy(next(iter(trainer.network.params.values())))
-    drawn = {
-        "learning_curves": figures.learning_curves(trainer.history),
-        "confusion_matrix": figures.confusion_matrix(predictions, data.classes),
-        "worst_mistakes": figures.worst_mistakes(data.test_images, predictions, data.classes),
-        "filters": figures.filters(weights, data.input_dim),
-    }
-    for name, figure in drawn.items():
-        figures.save(figure, folder.figure(name))

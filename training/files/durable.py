@@ -15,7 +15,12 @@ from training.files import leftovers
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would turn line ends
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # and a planted pipe must not make it wait
-_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO") if hasattr(errno, name))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that nothing can be written any more: no space, a quota, a limit, a broken disk."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def write_atomically(file: str | Path, content: bytes | memoryview) -> None:
@@ -126,7 +131,7 @@ def sync_folder(folder: str | Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        if error.errno in _LOST:
+        if is_disk_full(error):
             raise
 
 

@@ -1,0 +1,78 @@
+"""Keeps a run in its folder as it goes: metrics, the best model, and in the end the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from training.callbacks import Callback
+from training.loop.stopping import check
+
+if TYPE_CHECKING:
+    from training.callbacks import EpochResult
+    from training.data import Dataset
+    from training.run_folder import RunFolder
+    from training.trainer import Trainer
+
+
+class Recorder(Callback):
+    """Writes metrics, and the model where it is the best so far, as soon as an epoch has ended.
+
+    Args:
+        folder: of the run.
+        written: called with the result of an epoch and its metrics once both are on the disk.
+
+    Attributes:
+        kept: the epoch whose model is in the folder; 0 is the model of no whole epoch, None is none.
+    """
+
+    def __init__(self, folder: RunFolder, written: Callable[[EpochResult, dict[str, Any]], None]) -> None:
+        self.folder = folder
+        self.kept: int | None = None
+        self._written = written
+
+    def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
+        is_best = trainer.best is result
+        if is_best:
+            self.folder.save_model(trainer.network)
+            self.kept = result.epoch
+        metrics = {**result.as_dict(), "best": is_best}
+        self.folder.add_metrics(metrics)
+        self._written(result, metrics)
+
+    def keep_model(self, trainer: Trainer) -> None:
+        """Puts the best model back into the network and into the folder; before the end of an epoch that as it is.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if trainer.best is not None:
+            trainer.restore_best()
+        epoch = trainer.best.epoch if trainer.best else 0
+        if self.kept != epoch or not self.folder.model.is_file():
+            self.folder.save_model(trainer.network)
+            self.kept = epoch
+
+
+def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
+    """Draws learning curves, and of the model as it is the confusion matrix, worst mistakes and filters.
+
+    Raises:
+        OSError: one cannot be written; those before it are there.
+        Interrupted: a signal has come; those before it are there.
+    """
+    from backend import asnumpy
+    from training import figures
+    from training.evaluation import predict
+
+    predictions = predict(trainer.network, trainer.test_loader)
+    weights = asnumpy(next(iter(trainer.network.params.values())))
+    drawings: Sequence[tuple[str, Callable[[], Any]]] = (
+        ("learning_curves", lambda: figures.learning_curves(trainer.history)),
+        ("confusion_matrix", lambda: figures.confusion_matrix(predictions, data.classes)),
+        ("worst_mistakes", lambda: figures.worst_mistakes(data.test_images, predictions, data.classes)),
+        ("filters", lambda: figures.filters(weights, data.input_dim)),
+    )
+    for name, draw in drawings:
+        check()
+        figures.save(draw(), folder.figure(name))
