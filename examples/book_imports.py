@@ -30,6 +30,7 @@ _MODULES = [
 _LIBRARIES = [
     (r"^(\s*)import numpy as np\b", rf"\1from {PACKAGE} import np"),
     (r"^(\s*)import matplotlib\.py(plot|lab) as plt\b", rf"\1from {PACKAGE} import pyplot as plt"),
+    (r"^(\s*)from matplotlib\.image import imread\b", rf"\1from {PACKAGE}.pyplot import imread"),
     (r"^(\s*)import pickle\b", rf"\1from {PACKAGE} import pickle"),
 ]
 

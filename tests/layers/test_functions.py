@@ -1,4 +1,4 @@
-"""The book's functions."""
+"""The functions of arrays that ``layers`` exports, with the book's printed numbers."""
 
 import math
 

@@ -32,10 +32,11 @@ def in_common_dtype(*values: Any) -> list[Any]:
     dtypes = {array.dtype for array in arrays}
     if len(dtypes) == 1 and arrays[0].dtype.kind == "f":
         return arrays
+    for dtype in dtypes:
+        if dtype.kind not in "biuf":
+            raise TypeError(f"numbers were expected, got an array of {dtype}")
     kinds = zip(values, arrays, strict=True)
     dtype = numpy.result_type(*(v if isinstance(v, (bool, int, float)) else array.dtype for v, array in kinds))
-    if dtype.kind not in "biuf":
-        raise TypeError(f"numbers were expected, got {dtype}")
     if dtype.kind != "f":
         dtype = numpy.dtype("float64")
     return [array.astype(dtype, copy=False) for array in arrays]

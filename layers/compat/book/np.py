@@ -43,7 +43,10 @@ class _DrawnOnHost:
 
         @functools.wraps(value)
         def draw(*args: Any, **options: Any) -> Any:
-            drawn = value(*map(_to_host, args), **{key: _to_host(option) for key, option in options.items()})
+            on_host = [_to_host(arg) for arg in args]
+            drawn = value(*on_host, **{key: _to_host(option) for key, option in options.items()})
+            if name == "shuffle" and on_host[0] is not args[0]:
+                args[0][...] = asarray(on_host[0])  # in place: what was shuffled is a copy
             if isinstance(drawn, numpy.ndarray):
                 return asarray(drawn) if drawn.dtype.kind in "biuf" else drawn
             return _DrawnOnHost(drawn) if isinstance(drawn, _GENERATORS) else drawn

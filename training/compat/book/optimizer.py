@@ -160,9 +160,7 @@ def _ready(params: Params, grads: Grads, *states: State | None) -> list[State]:
             raise ValueError(f"the gradient of {key!r} must have shape {value.shape}, got {numpy.shape(grads[key])}")
         for state in states:
             if state is not None and (key not in state or numpy.shape(state[key]) != value.shape):
-                raise ValueError(
-                    f"the optimizer has no state for {key!r} of shape {value.shape}: it has trained others"
-                )
+                raise ValueError(f"the optimizer has trained other parameters: none {key!r} of shape {value.shape}")
     return [_zeros(params) if state is None else state for state in states]
 
 

@@ -18,6 +18,10 @@ from backend import asarray, asnumpy, current_device
 __all__ = pickle.__all__
 
 
+def __getattr__(name: str) -> Any:
+    return getattr(pickle, name)
+
+
 class Pickler(pickle.Pickler):
     """A pickler that writes device arrays as arrays of the host."""
 
@@ -26,6 +30,14 @@ class Pickler(pickle.Pickler):
         if hasattr(obj, "__cuda_array_interface__"):
             return asnumpy(obj).__reduce__()
         return NotImplemented
+
+
+class Unpickler(pickle.Unpickler):
+    """An unpickler that brings arrays to the active device."""
+
+    def load(self) -> Any:
+        """Read an object."""
+        return _on_device(super().load())
 
 
 def dump(obj: Any, file: Any, protocol: int | None = None, **options: Any) -> None:
@@ -42,12 +54,12 @@ def dumps(obj: Any, protocol: int | None = None, **options: Any) -> bytes:
 
 def load(file: Any, **options: Any) -> Any:
     """Read an object from an open binary file, its arrays on the active device."""
-    return _on_device(pickle.load(file, **options))
+    return Unpickler(file, **options).load()
 
 
 def loads(data: Any, **options: Any) -> Any:
     """Read an object from bytes, its arrays on the active device."""
-    return _on_device(pickle.loads(data, **options))
+    return load(io.BytesIO(data), **options)
 
 
 def _on_device(value: Any) -> Any:

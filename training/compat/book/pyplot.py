@@ -1,7 +1,7 @@
 """``matplotlib.pyplot`` that takes device arrays: what ``import matplotlib.pyplot as plt`` becomes for a GPU.
 
 Every name is matplotlib's. Axes made after the import of this module take arrays of a device, and lists of them,
-wherever they take arrays: they are copied to the host.
+wherever they take arrays: they are copied to the host. ``imread`` returns an array of the active device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib import projections, pyplot
 from matplotlib.axes import Axes
 
-from backend import asnumpy
+from backend import asarray, asnumpy
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +22,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return dir(pyplot)
+
+
+def imread(fname: Any, format: str | None = None) -> Any:  # noqa: A002  (matplotlib's name)
+    """Read an image file as :func:`matplotlib.pyplot.imread` does, onto the active device."""
+    return asarray(pyplot.imread(fname, format))
 
 
 class HostAxes(Axes):
