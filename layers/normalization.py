@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backend import array_module, profiling, workspace, xp
+from backend import array_module, workspace, xp
 from kernels import batch_norm as kernel
+from kernels import layer_norm
 from kernels.gemm import accumulator
 from kernels.layout import copy_channels_last, images, storage
 from layers import checks
@@ -156,12 +157,14 @@ class LayerNormalization(Layer):
     def forward(self, x: Any) -> Any:
         x = checks.as_parameter("LayerNormalization", x, self.gamma)
         self.output_shape(x.shape[1:])
-        y, normalized, inverse = _layer_norm(self._rows(x), self._flat(self.gamma), self._flat(self.beta), self.eps)
+        gamma, beta = self._flat(self.gamma), self._flat(self.beta)
+        y, normalized, inverse = layer_norm.layer_norm(self._rows(x), gamma, beta, self.eps)
         return self.save_for_backward(self._shaped(y, x.shape), normalized, inverse, x.shape)
 
     def backward(self, dout: Any) -> Any:
         normalized, inverse, shape = self.saved_for_backward(dout)
-        dx, dgamma, dbeta = _layer_norm_backward(self._rows(dout), normalized, inverse, self._flat(self.gamma))
+        gamma = self._flat(self.gamma)
+        dx, dgamma, dbeta = layer_norm.layer_norm_backward(self._rows(dout), normalized, inverse, gamma)
         self.dgamma, self.dbeta = self._unflat(dgamma), self._unflat(dbeta)
         return self._shaped(dx, shape)
 
@@ -199,30 +202,3 @@ class LayerNormalization(Layer):
 
 def _features(shape: Shape) -> int:
     return shape[0] if len(shape) == 3 else shape[-1]
-
-
-@profiling.operation
-def _layer_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any]:
-    """y of rows x (N, D) with gamma and beta (D,); and for backward the normalised rows and 1/σ (N, 1), of the dtype of
-    sums."""
-    library = array_module(x)
-    rows = x.astype(accumulator(x.dtype), copy=False)
-    normalized = rows - rows.mean(axis=1, keepdims=True)
-    variance = (normalized * normalized).mean(axis=1, keepdims=True)
-    inverse = 1 / library.sqrt(variance + eps)
-    normalized *= inverse
-    y = normalized * gamma
-    y += beta
-    return y.astype(x.dtype, copy=False), normalized, inverse
-
-
-@profiling.operation
-def _layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """The gradients of x, and of gamma and beta in the dtype of sums."""
-    rows = dy.astype(normalized.dtype, copy=False)
-    dgamma, dbeta = (rows * normalized).sum(axis=0), rows.sum(axis=0)
-    scaled = rows * gamma
-    along = (scaled * normalized).mean(axis=1, keepdims=True)
-    dx = scaled - scaled.mean(axis=1, keepdims=True) - normalized * along
-    dx *= inverse
-    return dx.astype(dy.dtype, copy=False), dgamma, dbeta

@@ -8,8 +8,10 @@ from collections.abc import Collection
 from typing import Any
 
 
-def dictionary(name: str, given: Any, needed: Collection[str], optional: Collection[str] = ()) -> None:
-    """Raises unless ``given`` is a dictionary with all needed keys, and none but these and the optional ones.
+def dictionary(
+    name: str, given: Any, needed: Collection[str], optional: Collection[str] = (), ignored: Collection[str] = ()
+) -> None:
+    """Raises unless ``given`` is a dictionary with all needed keys, and none but these, the optional and the ignored.
 
     Raises:
         TypeError: it is no dictionary.
@@ -22,7 +24,7 @@ def dictionary(name: str, given: Any, needed: Collection[str], optional: Collect
         if key not in given:
             raise ValueError(f"{name} needs {key!r}, got {list(given)}")
     for key in given:
-        if key not in needed and key not in optional:
+        if key not in needed and key not in optional and key not in ignored:
             raise ValueError(f"{name} takes {keys}, not {key!r}")
 
 
@@ -33,33 +35,45 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
-def number(name: str, value: Any, least: float, most: float = math.inf) -> float:
-    """``value`` as a finite float in a range; a ValueError otherwise."""
+def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """``value``, a number or a 0-d array of one, as a finite float in a range; a ValueError otherwise."""
+    plain = _plain(value)
     try:
-        result = math.nan if isinstance(value, (str, bool)) else float(value)
+        result = math.nan if isinstance(plain, (str, bytes, bool)) or hasattr(plain, "dtype") else float(plain)
     except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not (math.isfinite(result) and least <= result <= most):
-        bounds = f"from {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-        raise ValueError(f"{name} is a number {bounds}, not {value!r}")
+        bounds = "" if least == -math.inf else f" from {least:g}" + ("" if most == math.inf else f" to {most:g}")
+        raise ValueError(f"{name} is a number{bounds}, not {value!r}")
     return result
 
 
 def whole(name: str, value: Any, least: int, pair: bool = False) -> Any:
-    """``value`` as a whole number, which may be given as a float (2.0); with ``pair`` also two of them, as a tuple.
+    """``value`` as a whole number, which may be given as a float (2.0) or a 0-d array; with ``pair`` also two of them
+    (a tuple, a list or an array), as a tuple.
 
     Raises:
         ValueError: it is none, or below ``least``.
     """
+    if pair and getattr(value, "ndim", None) == 1:
+        value = value.tolist()
     if pair and isinstance(value, (tuple, list)) and len(value) == 2:
         return whole(name, value[0], least), whole(name, value[1], least)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    plain = _plain(value)
+    if isinstance(plain, float) and plain.is_integer():
+        plain = int(plain)
     try:
-        result = least - 1 if isinstance(value, bool) else operator.index(value)
+        result = least - 1 if isinstance(plain, bool) or hasattr(plain, "dtype") else operator.index(plain)
     except TypeError:
         result = least - 1
     if result < least:
         kind = "a whole number or a pair of them" if pair else "a whole number"
         raise ValueError(f"{name} is {kind}, at least {least}, not {value!r}")
     return result
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy or CuPy number, or a 0-d array of one, as Python's; anything else as it is."""
+    if getattr(value, "ndim", None) == 0 and getattr(value.dtype, "kind", "") in "iuf":
+        return value.item()
+    return value

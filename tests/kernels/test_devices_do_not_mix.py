@@ -17,6 +17,7 @@ from kernels import (
     depthwise,
     gemm,
     im2col,
+    layer_norm,
     layout,
     masking,
     max_pooling,
@@ -104,6 +105,14 @@ OPERATIONS = [
     Operation(
         batch_norm.normalize_backward_fixed, floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR), {}
     ),
+    Operation(layer_norm.layer_norm, floats(x=ROWS, gamma=VECTOR, beta=VECTOR), {"epsilon": 1e-3}),
+    Operation(layer_norm.layer_norm_backward, floats(dy=ROWS, normalized=ROWS, inverse=(12, 1), gamma=VECTOR), {}),
+    Operation(layer_norm.group_norm, floats(x=SHAPE, gamma=VECTOR, beta=VECTOR), {"groups": 2, "epsilon": 1e-3}),
+    Operation(
+        layer_norm.group_norm_backward,
+        floats(dy=SHAPE, normalized=(2, 24, 2, 2), inverse=(2, 1, 2, 1), gamma=VECTOR),
+        {},
+    ),
     Operation(softmax.softmax, floats(x=(5, 4)), {}),
     Operation(softmax.softmax_cross_entropy, {"x": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
     Operation(softmax.softmax_cross_entropy, floats(x=(5, 4), t=(5, 4)), {}),
@@ -165,9 +174,9 @@ def call(operation, arrays):
 
 
 def test_no_operation_is_left_out():
-    modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layout, masking, parts)
+    modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layer_norm, layout, masking)
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, max_pooling, pooling, softmax, winograd):
+    for module in (*modules, max_pooling, parts, pooling, softmax, winograd):
         public = {
             name
             for name, value in vars(module).items()

@@ -178,7 +178,8 @@ def ones(*shape, dtype="float32"):
             ValueError,
             r"bn_param\['running_var'\] is of shape \(3,\).*\(2,\)",
         ),
-        ({"mode": "train", "running_mean": 0.0}, TypeError, "needs running_mean as a floating-point array, got float"),
+        ({"mode": "train", "running_mean": 0.0}, ValueError, r"bn_param\['running_mean'\] is of shape \(3,\).*\(\)"),
+        ({"mode": "test", "running_mean": "0", "running_var": 1}, TypeError, "bn_param needs running_mean as numbers"),
         (None, TypeError, "bn_param is a dictionary with 'mode'"),
     ],
 )
@@ -203,8 +204,6 @@ def test_refuses_a_bn_param(bn_param, error, message):
 def test_refuses_shapes(forward, shapes, message):
     with pytest.raises(ValueError, match=message):
         forward(*(ones(*shape) for shape in shapes), {"mode": "train"})
-    with pytest.raises(TypeError, match="x float32, gamma float64"):
-        forward(ones(2, 4), ones(4, dtype="float64"), ones(4), {"mode": "train"})
 
 
 @BOTH
@@ -213,5 +212,5 @@ def test_refuses_a_gradient(forward, backward, shape):
     out, cache = forward(x, gamma, beta, {"mode": "train"})
     with pytest.raises(ValueError, match=rf"{backward.__name__} needs the gradient of an output .*got \(2, 2\)"):
         backward(ones(2, 2), cache)
-    with pytest.raises(TypeError, match=f"{backward.__name__} needs a gradient of the output's float32, got float64"):
-        backward(out.astype("float64"), cache)
+    with pytest.raises(TypeError, match=f"{backward.__name__} needs dout as numbers .*, got bool"):
+        backward(out > 0, cache)

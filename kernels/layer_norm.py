@@ -1,0 +1,119 @@
+"""Layer normalisation over the rows of a matrix (Ba, Kiros and Hinton, "Layer normalization", 2016), and group
+normalisation over groups of an image's channels (Wu and He, "Group normalization", ECCV 2018).
+
+Both centre and scale the numbers of one sample, so that neither knows a batch, or anything that runs along with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module, profiling, require_active
+from kernels.gemm import accumulator
+from kernels.layout import images, storage
+
+
+@profiling.operation
+def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of each row.
+
+    Args:
+        x: (M, D).
+        gamma: (D,).
+        beta: (D,).
+        epsilon: ε.
+
+    Returns:
+        y (M, D) in the dtype of ``x``; and for the backward the normalised rows (M, D) and 1 / √(σ² + ε) (M, 1), both
+        in the dtype of sums.
+    """
+    array_module(x, gamma, beta)  # refuses a mix of host and device arrays
+    require_active(x)
+    normalized, inverse = _standardize(x, 1, epsilon)
+    return _affine(normalized, gamma, beta, x.dtype), normalized, inverse
+
+
+@profiling.operation
+def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
+    """The gradients of :func:`layer_norm`: dx (M, D) in the dtype of ``dy``; dgamma and dbeta (D,) in that of sums."""
+    array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
+    require_active(dy)
+    rows = dy.astype(normalized.dtype, copy=False)
+    dgamma, dbeta = (rows * normalized).sum(axis=0), rows.sum(axis=0)
+    dx = _standardize_backward(rows * gamma, normalized, inverse, 1)
+    return dx.astype(dy.dtype, copy=False), dgamma, dbeta
+
+
+@profiling.operation
+def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tuple[Any, Any, Any]:
+    """y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of each image's groups of channels, over all their pixels.
+
+    Args:
+        x: (N, C, H, W).
+        gamma: (C,).
+        beta: (C,).
+        groups: how many groups of C / groups neighbouring channels; divides C.
+        epsilon: ε.
+
+    Returns:
+        y (N, C, H, W) in the dtype of ``x``, channels-last memory; and for the backward the normalised numbers
+        (N, H·W, groups, C / groups) and 1 / √(σ² + ε) (N, 1, groups, 1), both in the dtype of sums.
+
+    Raises:
+        ValueError: the groups do not divide the channels.
+    """
+    array_module(x, gamma, beta)  # refuses a mix of host and device arrays
+    require_active(x)
+    n, c, h, w = x.shape
+    if groups < 1 or c % groups:
+        raise ValueError(f"{groups} groups do not divide {c} channels")
+    grouped = (groups, c // groups)
+    normalized, inverse = _standardize(storage(x).reshape(n, h * w, *grouped), (1, 3), epsilon)
+    y = _affine(normalized, gamma.reshape(grouped), beta.reshape(grouped), x.dtype)
+    return images(y.reshape(n, h, w, c)), normalized, inverse
+
+
+@profiling.operation
+def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
+    """The gradients of :func:`group_norm`: dx (N, C, H, W) in the dtype of ``dy``; dgamma and dbeta (C,) in that of
+    sums.
+    """
+    array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
+    require_active(dy)
+    n, c, h, w = dy.shape
+    values = storage(dy).reshape(normalized.shape).astype(normalized.dtype, copy=False)
+    dgamma, dbeta = (values * normalized).sum(axis=(0, 1)), values.sum(axis=(0, 1))
+    dx = _standardize_backward(values * gamma.reshape(normalized.shape[2:]), normalized, inverse, (1, 3))
+    return images(dx.astype(dy.dtype, copy=False).reshape(n, h, w, c)), dgamma.reshape(c), dbeta.reshape(c)
+
+
+def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
+    """(x - μ) / √(σ² + ε) with the mean and variance along some axes, and 1 / √(σ² + ε), in the dtype of sums.
+
+    The variance is that of the differences, since E[x²] - E[x]² would cancel. No numbers have neither; 1 / σ is 1 then.
+    """
+    library = array_module(x)
+    values = x.astype(accumulator(x.dtype), copy=False)
+    if not values.size:
+        return values.copy(), values.sum(axis=axes, keepdims=True) + 1
+    normalized = values - values.mean(axis=axes, keepdims=True)
+    variance = (normalized * normalized).mean(axis=axes, keepdims=True)
+    inverse = 1 / library.sqrt(variance + epsilon)
+    normalized *= inverse
+    return normalized, inverse
+
+
+def _standardize_backward(dy: Any, normalized: Any, inverse: Any, axes: int | tuple[int, ...]) -> Any:
+    """The gradient of :func:`_standardize`'s input, given that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
+    if not dy.size:
+        return dy
+    along = (dy * normalized).mean(axis=axes, keepdims=True)
+    dx = dy - dy.mean(axis=axes, keepdims=True) - normalized * along
+    dx *= inverse
+    return dx
+
+
+def _affine(normalized: Any, gamma: Any, beta: Any, dtype: Any) -> Any:
+    y = normalized * gamma
+    y += beta
+    return y.astype(dtype, copy=False)

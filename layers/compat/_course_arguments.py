@@ -1,0 +1,99 @@
+"""What the course's functions take: arrays of any numbers as NumPy would mix them, and dictionaries of parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from backend import array_module, require_active, xp
+from layers.compat._options import dictionary
+
+Cache = tuple[Any, ...]
+
+_FLOATS = ("float16", "float32", "float64")
+
+_KEYS = (
+    *("stride", "pad", "pool_height", "pool_width"),
+    *("mode", "p", "seed", "eps", "momentum", "running_mean", "running_var"),
+)
+"""Keys of any layer's dictionary: one that belongs to another layer is no mistake, since assignments share dictionaries
+(``{"mode": "train"}`` for layers that are the same in training and evaluation).
+"""
+
+
+def parameters(
+    name: str,
+    given: Any,
+    needed: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    refused: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """A layer's dictionary, if it has what the layer needs and nothing that no layer of the course knows.
+
+    Args:
+        refused: keys of other layers that would mean something here, too, but are not heeded.
+
+    Raises:
+        TypeError: it is no dictionary.
+        ValueError: a key is missing, unknown or refused.
+    """
+    dictionary(name, given, needed, optional, [key for key in _KEYS if key not in refused])
+    return given
+
+
+def operands(owner: str, **given: Any) -> tuple[Any, ...]:
+    """The given arrays, lists and numbers as arrays of one floating dtype on the active device.
+
+    The dtype is the widest among the floating arrays; integers and lists take it, and are float64 where there is none.
+
+    Raises:
+        TypeError: an argument does not hold real numbers, host and device arrays are mixed, or all lie on another
+            device than the active one.
+    """
+    arrays = {name: value if _is_array(value) else _from_numbers(owner, name, value) for name, value in given.items()}
+    for name, array in arrays.items():
+        kind = getattr(array.dtype, "kind", "")
+        if kind not in "iuf" or (kind == "f" and array.dtype.name not in _FLOATS):
+            raise TypeError(
+                f"{owner} needs {name} as numbers (integers, float16, float32 or float64), got {array.dtype}"
+            )
+    array_module(*arrays.values())  # refuses a mix of host and device arrays
+    require_active(next(iter(arrays.values())))
+    floats = [numpy.dtype(value.dtype.name) for value in given.values() if _is_array(value) and value.dtype.kind == "f"]
+    dtype = numpy.result_type(*floats) if floats else numpy.dtype("float64")
+    return tuple(array.astype(dtype, copy=False) for array in arrays.values())
+
+
+def gradient(owner: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """``dout`` as the gradient of an output of that shape and dtype.
+
+    Raises:
+        TypeError: it does not hold real numbers, or lies on another device than the active one.
+        ValueError: its shape is not that of the output.
+    """
+    (dout,) = operands(owner, dout=dout)
+    if dout.shape != shape:
+        raise ValueError(f"{owner} needs the gradient of an output {shape}, got {dout.shape}")
+    return dout.astype(dtype, copy=False)
+
+
+def shapes(*arrays: Any) -> str:
+    """The arrays' shapes, for an error's words."""
+    return ", ".join(str(array.shape) for array in arrays)
+
+
+def as_labels(owner: str, y: Any) -> Any:
+    """Class labels as an array: a list becomes one of the active device."""
+    return y if _is_array(y) else _from_numbers(owner, "y", y)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "__setitem__")
+
+
+def _from_numbers(owner: str, name: str, value: Any) -> Any:
+    try:
+        return xp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{owner} needs {name} as an array of numbers, got {type(value).__name__} {value!r}") from error

@@ -1,0 +1,160 @@
+"""The course's numerical gradients, by central differences, and how far they are from others.
+
+The step is by default the course's, 1e-5, for float64; 1e-2 for float32 and 1e-1 for float16, whose rounding would
+drown a smaller one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy
+
+from backend import array_module, asnumpy
+from layers.compat._options import number
+
+_STEPS = {"float64": 1e-5, "float32": 1e-2, "float16": 1e-1}
+
+
+def eval_numerical_gradient(f: Callable[[Any], Any], x: Any, verbose: bool = True, h: float | None = None) -> Any:
+    """The gradient of ``f`` at ``x``, one element at a time.
+
+    Args:
+        f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly, also
+            when ``f`` raises, so ``f`` may as well ignore its argument and read ``x`` where it lies.
+        x: a floating array of any shape.
+        verbose: whether each element is printed, with its index.
+        h: the step; by default as this module says.
+
+    Returns:
+        The gradient, shape and dtype of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not a floating array: an integer array cannot take a small step.
+        ValueError: ``f`` does not return one number.
+    """
+    gradient = array_module(x).zeros_like(x)
+    for index, above, below, width in _differences("eval_numerical_gradient", f, x, h):
+        for value in (above, below):
+            if not (isinstance(value, (int, float)) or getattr(value, "size", None) == 1):
+                raise ValueError(
+                    "eval_numerical_gradient needs a function that returns one number, got "
+                    f"{getattr(value, 'shape', type(value).__name__)} (eval_numerical_gradient_array is for functions "
+                    "that return arrays)"
+                )
+        slope = (above - below) / width
+        gradient[index] = slope.reshape(())
+        if verbose:
+            print(index, gradient[index])
+    return gradient
+
+
+def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Any, df: Any, h: float | None = None) -> Any:
+    """The gradient at ``x`` of a loss that ``f`` is part of, given that of f's result: Σ df·∂f/∂x.
+
+    Args:
+        f: a function of an array that returns an array; see :func:`eval_numerical_gradient`.
+        x: a floating array of any shape.
+        df: the gradient of what ``f`` returns, in its shape.
+        h: the step; by default as this module says.
+
+    Returns:
+        The gradient, shape and dtype of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not a floating array.
+        ValueError: ``f`` returns an array of another shape than ``df``.
+    """
+    gradient = array_module(x).zeros_like(x)
+    for index, above, below, width in _differences("eval_numerical_gradient_array", f, x, h):
+        shape, given = (getattr(array, "shape", type(array).__name__) for array in (above, df))
+        if shape != given:
+            raise ValueError(f"eval_numerical_gradient_array needs df of the shape of f(x), {shape}, got {given}")
+        gradient[index] = ((above - below) * df).sum() / width
+    return gradient
+
+
+def eval_numerical_gradient_blobs(
+    f: Callable[..., Any], inputs: tuple[Any, ...], output: Any, h: float | None = None
+) -> list[Any]:
+    """The gradients of each of ``inputs``: blobs, which have arrays ``vals`` and ``diffs``.
+
+    ``f(*inputs, output)`` writes its result to ``output.vals``; ``output.diffs`` is the gradient of that.
+    """
+
+    def result(_: Any) -> Any:
+        f(*inputs, output)
+        return output.vals
+
+    return [eval_numerical_gradient_array(result, blob.vals, output.diffs, h) for blob in inputs]
+
+
+def eval_numerical_gradient_net(net: Any, inputs: tuple[Any, ...], output: Any, h: float | None = None) -> list[Any]:
+    """:func:`eval_numerical_gradient_blobs` of a network whose ``forward()`` reads and writes the blobs."""
+    return eval_numerical_gradient_blobs(lambda *_: net.forward(), inputs, output, h)
+
+
+def grad_check_sparse(
+    f: Callable[[Any], Any], x: Any, analytic_grad: Any, num_checks: int = 10, h: float | None = None
+) -> None:
+    """Prints, for a few elements of ``x`` that Python's :mod:`random` draws, the numerical gradient of ``f``, the given
+    one and their relative difference; see :func:`eval_numerical_gradient`.
+    """
+    if not x.size:
+        return
+    for _ in range(num_checks):
+        index = tuple(random.randrange(size) for size in x.shape)
+        ((_, above, below, width),) = _differences("grad_check_sparse", f, x, h, [index])
+        numerical, analytic = float((above - below) / width), float(analytic_grad[index])
+        total = abs(numerical) + abs(analytic)
+        error = abs(numerical - analytic) / total if total else 0.0
+        print(f"numerical: {numerical:f} analytic: {analytic:f}, relative error: {error:e}")
+
+
+def rel_error(x: Any, y: Any) -> float:
+    """The largest |x - y| / max(1e-8, |x| + |y|) over all elements, as the notebooks define it; NaN where one is.
+
+    Args:
+        x: a number or an array, on any device.
+        y: a number, or an array of the same shape.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    host = [numpy.float64(asnumpy(array)) for array in (x, y)]
+    if host[0].shape != host[1].shape and host[0].ndim and host[1].ndim:
+        raise ValueError(f"rel_error compares arrays of one shape, got {host[0].shape} and {host[1].shape}")
+    with numpy.errstate(invalid="ignore"):
+        error = abs(host[0] - host[1]) / numpy.maximum(1e-8, abs(host[0]) + abs(host[1]))
+    return float(error.max(initial=0))
+
+
+def _differences(
+    owner: str, f: Callable[[Any], Any], x: Any, h: float | None, indices: list[tuple[int, ...]] | None = None
+) -> Iterator[tuple[tuple[int, ...], Any, Any, Any]]:
+    """At each index: the index, ``f`` with that element of ``x`` a step above and a step below, and twice the step as
+    rounding left it.
+    """
+    kind = str(getattr(x, "dtype", type(x).__name__))
+    if kind not in _STEPS:
+        raise TypeError(f"{owner} needs x as a floating array, got {kind}")
+    step = _STEPS[kind] if h is None else number("h", h, 0)
+    for index in numpy.ndindex(x.shape) if indices is None else indices:
+        original = x[index].copy()
+        try:
+            x[index] = original + step
+            above, upper = _kept(f(x)), x[index].copy()
+            x[index] = original - step
+            below, lower = _kept(f(x)), x[index].copy()
+        finally:
+            x[index] = original
+        if upper == lower:
+            raise ValueError(f"{owner}: a step h of {step:g} leaves x{list(index)}, {original} of {kind}, as it is")
+        yield index, above, below, upper - lower
+
+
+def _kept(value: Any) -> Any:
+    """What ``f`` returned, as it is now: it may return one buffer each time."""
+    return value.copy() if hasattr(value, "copy") else value

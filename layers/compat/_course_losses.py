@@ -1,0 +1,69 @@
+"""The course's losses: each returns the loss and its gradient at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from backend import array_module, profiling
+from kernels import labels, softmax
+from kernels.gemm import accumulator
+from layers import checks
+from layers.compat._course_arguments import as_labels, operands
+
+
+def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
+    """The mean cross-entropy of softmax(x) against labels, and its gradient.
+
+    Args:
+        x: scores (N, C).
+        y: classes (N,), any integer dtype.
+
+    Returns:
+        loss, 0-d and on the device (float32 for float16), and dx (N, C), dtype of ``x``. On a GPU a label that is no
+        class makes the loss NaN, since raising would wait for the device.
+
+    Raises:
+        TypeError: labels are no integers.
+        ValueError: shapes do not fit, there is but one class; or, on the CPU, a label is no class.
+    """
+    (x,), y = operands("softmax_loss", x=x), as_labels("softmax_loss", y)
+    array_module(x, y)  # refuses a mix of host and device arrays
+    checks.more_than_one_score("softmax_loss", x.shape[-1] if x.ndim else 0)
+    loss, probabilities = softmax.softmax_cross_entropy(x.astype(accumulator(x.dtype), copy=False), y)
+    return loss, softmax.softmax_cross_entropy_backward(probabilities, y).astype(x.dtype, copy=False)
+
+
+def svm_loss(x: Any, y: Any) -> tuple[Any, Any]:
+    """The mean over samples of the multi-class hinge loss Σ max(0, x[i, j] - x[i, y] + 1) over the wrong classes j
+    (Weston and Watkins, 1999), and its gradient; at the corner, where a margin is exactly 0, that of its flat side.
+
+    Args, returns and raises as :func:`softmax_loss`.
+    """
+    (x,), y = operands("svm_loss", x=x), as_labels("svm_loss", y)
+    array_module(x, y)  # refuses a mix of host and device arrays
+    if x.ndim != 2:
+        raise ValueError(f"svm_loss needs scores (N, C), got shape {x.shape}")
+    if x.shape[1] == 1:
+        raise ValueError("svm_loss: one score a sample has no wrong class and a loss of 0 whatever the score")
+    labels.check(y, x.shape, distributions=False)
+    return _hinge(x, y)
+
+
+@profiling.operation
+def _hinge(x: Any, y: Any) -> tuple[Any, Any]:
+    library, dtype, (samples, classes) = array_module(x), accumulator(x.dtype), x.shape
+    correct = y[:, None] == library.arange(classes)
+    scores = x.astype(dtype, copy=False)
+    of_label = library.where(correct, scores, 0).sum(axis=1, keepdims=True)
+    margins = library.maximum(scores - of_label + 1, 0)
+    margins[correct] = 0
+    factor = 1 / max(samples, 1)
+    loss = margins.sum() * factor
+    if library is not numpy:
+        loss = library.where(correct.any(axis=1).all(), loss, library.nan)
+    dx = (margins > 0).astype(dtype)
+    dx -= correct * dx.sum(axis=1, keepdims=True)
+    dx *= factor
+    return library.asarray(loss, dtype), dx.astype(x.dtype, copy=False)

@@ -1,0 +1,182 @@
+"""The course's normalisations: over a batch, over a sample, over groups of an image's channels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from backend import array_module
+from kernels import batch_norm, layer_norm
+from kernels.gemm import accumulator
+from kernels.layout import images, storage
+from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
+from layers.compat._options import choice, number, whole
+
+
+def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
+    """out = γ·(x - μ) / √(σ² + ε) + β (Ioffe and Szegedy, 2015).
+
+    Args:
+        x: (N, D).
+        gamma: (D,).
+        beta: (D,).
+        bn_param: ``"mode"``, ``"train"`` (μ and the biased σ² are the batch's) or ``"test"`` (the running ones);
+            optionally ``"eps"``, by default 1e-5, and ``"momentum"``, 0.9. ``"running_mean"`` and ``"running_var"``,
+            (D,): training puts momentum·running + (1 - momentum)·batch there, new arrays, beginning with zeros where
+            there are none, as assignments do; mode "test" needs them. They are float32 for float16. A batch without
+            samples has no statistics and leaves them.
+
+    Returns:
+        (N, D), and the cache.
+    """
+    x, gamma, beta = operands("batchnorm_forward", x=x, gamma=gamma, beta=beta)
+    if x.ndim != 2 or gamma.shape != x.shape[1:] or beta.shape != gamma.shape:
+        raise ValueError(f"batchnorm_forward needs x (N, D), gamma (D,), beta (D,), got {shapes(x, gamma, beta)}")
+    return _normalized(x, gamma, beta, bn_param)
+
+
+def batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+    """dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D); in mode "test" μ and σ² are constants."""
+    return _normalized_backward(gradient("batchnorm_backward", dout, cache[0].shape, cache[0].dtype), cache)
+
+
+batchnorm_backward_alt = batchnorm_backward
+
+
+def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
+    """:func:`batchnorm_forward` of each channel of x (N, C, H, W), over images and pixels; gamma, beta (C,)."""
+    x, gamma, beta = operands("spatial_batchnorm_forward", x=x, gamma=gamma, beta=beta)
+    if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != gamma.shape:
+        given = shapes(x, gamma, beta)
+        raise ValueError(f"spatial_batchnorm_forward needs x (N, C, H, W), gamma (C,), beta (C,), got {given}")
+    pixels = storage(x)
+    out, cache = _normalized(_rows(pixels), gamma, beta, bn_param)
+    return images(out.reshape(pixels.shape)), (*cache, x.shape)
+
+
+def spatial_batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+    """dx (N, C, H, W), dgamma (C,) and dbeta (C,), for dout (N, C, H, W)."""
+    *cache_of_rows, shape = cache
+    pixels = storage(gradient("spatial_batchnorm_backward", dout, shape, cache[0].dtype))
+    dx, dgamma, dbeta = _normalized_backward(_rows(pixels), tuple(cache_of_rows))
+    return images(dx.reshape(pixels.shape)), dgamma, dbeta
+
+
+def layernorm_forward(x: Any, gamma: Any, beta: Any, ln_param: dict[str, Any] | None = None) -> tuple[Any, Cache]:
+    """out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² those of each sample (Ba, Kiros and Hinton, 2016).
+
+    Args:
+        x: (N, D).
+        gamma: (D,).
+        beta: (D,).
+        ln_param: optionally ``"eps"``, by default 1e-5. Training and evaluation are the same.
+
+    Returns:
+        (N, D), and the cache.
+    """
+    x, gamma, beta = operands("layernorm_forward", x=x, gamma=gamma, beta=beta)
+    eps = _eps("ln_param", ln_param)
+    if x.ndim != 2 or gamma.shape != x.shape[1:] or beta.shape != gamma.shape:
+        raise ValueError(f"layernorm_forward needs x (N, D), gamma (D,), beta (D,), got {shapes(x, gamma, beta)}")
+    out, normalized, inverse = layer_norm.layer_norm(x, gamma, beta, eps)
+    return out, (normalized, inverse, gamma)
+
+
+def layernorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+    """dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D)."""
+    normalized, inverse, gamma = cache
+    dout = gradient("layernorm_backward", dout, normalized.shape, gamma.dtype)
+    dx, dgamma, dbeta = layer_norm.layer_norm_backward(dout, normalized, inverse, gamma)
+    return dx, dgamma.astype(gamma.dtype, copy=False), dbeta.astype(gamma.dtype, copy=False)
+
+
+def spatial_groupnorm_forward(
+    x: Any, gamma: Any, beta: Any, G: int, gn_param: dict[str, Any] | None = None
+) -> tuple[Any, Cache]:
+    """out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² those of each image's G groups of channels, over all
+    their pixels (Wu and He, 2018).
+
+    Args:
+        x: (N, C, H, W).
+        gamma: C numbers: (C,) or, as in the assignments, (1, C, 1, 1).
+        beta: as gamma.
+        G: how many groups of neighbouring channels; divides C.
+        gn_param: optionally ``"eps"``, by default 1e-5. Training and evaluation are the same.
+
+    Returns:
+        (N, C, H, W), and the cache.
+    """
+    x, gamma, beta = operands("spatial_groupnorm_forward", x=x, gamma=gamma, beta=beta)
+    eps, groups = _eps("gn_param", gn_param), whole("G", G, 1)
+    if x.ndim != 4 or any(p.shape not in ((x.shape[1],), (1, x.shape[1], 1, 1)) for p in (gamma, beta)):
+        given = shapes(x, gamma, beta)
+        raise ValueError(
+            f"spatial_groupnorm_forward needs x (N, C, H, W), gamma and beta (C,) or (1, C, 1, 1), got {given}"
+        )
+    if x.shape[1] % groups:
+        raise ValueError(f"G divides the {x.shape[1]} channels of x, which {groups} does not")
+    scale, shift = gamma.reshape(-1), beta.reshape(-1)
+    out, normalized, inverse = layer_norm.group_norm(x, scale, shift, groups, eps)
+    return out, (normalized, inverse, scale, x.shape, gamma.shape, beta.shape)
+
+
+def spatial_groupnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+    """dx (N, C, H, W), dgamma and dbeta in the shapes of gamma and beta, for dout (N, C, H, W)."""
+    normalized, inverse, scale, shape, *of_parameters = cache
+    dout = gradient("spatial_groupnorm_backward", dout, shape, scale.dtype)
+    dx, *sums = layer_norm.group_norm_backward(dout, normalized, inverse, scale)
+    dgamma, dbeta = (
+        array.astype(scale.dtype, copy=False).reshape(like) for array, like in zip(sums, of_parameters, strict=True)
+    )
+    return dx, dgamma, dbeta
+
+
+spatial_groupnorm_quick_forward = spatial_groupnorm_forward
+spatial_groupnorm_quick_backward = spatial_groupnorm_backward
+
+
+def _eps(name: str, given: dict[str, Any] | None) -> float:
+    if given is None:
+        return 1e-5
+    parameters(name, given, optional=("eps",))
+    return number(f"{name}['eps']", given.get("eps", 1e-5), 0)
+
+
+def _rows(pixels: Any) -> Any:
+    """(N, H, W, C) as (N·H·W, C)."""
+    return pixels.reshape(math.prod(pixels.shape[:3]), pixels.shape[3])
+
+
+def _normalized(rows: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
+    parameters("bn_param", bn_param, ("mode",), ("eps", "momentum", "running_mean", "running_var"))
+    mode = choice("bn_param['mode']", bn_param["mode"], ("train", "test"))
+    eps = number("bn_param['eps']", bn_param.get("eps", 1e-5), 0)
+    momentum = number("bn_param['momentum']", bn_param.get("momentum", 0.9), 0, 1)
+    running = [_running(name, bn_param, rows, mode) for name in ("running_mean", "running_var")]
+    from_batch = mode == "train" and len(rows) > 0
+    mean, variance = batch_norm.batch_statistics(rows) if from_batch else running
+    out, inverse = batch_norm.normalize(rows, mean, variance, gamma, beta, eps)
+    if from_batch:
+        for name, before, batch in zip(("running_mean", "running_var"), running, (mean, variance), strict=True):
+            bn_param[name] = momentum * before + (1 - momentum) * batch
+    return out, (rows, mean, inverse, gamma, from_batch)
+
+
+def _running(name: str, bn_param: dict[str, Any], rows: Any, mode: str) -> Any:
+    """A running statistic as it stands, a new array: zeros where training has not yet begun."""
+    shape, dtype, given = rows.shape[1:], accumulator(rows.dtype), bn_param.get(name)
+    if given is None:
+        if mode == "test":
+            raise ValueError(f"bn_param of mode 'test' needs {name!r}: mode 'train' puts it there")
+        return array_module(rows).zeros(shape, dtype)
+    (array,) = operands("bn_param", **{name: given})
+    if array.shape != shape:
+        raise ValueError(f"bn_param[{name!r}] is of shape {shape}, one for each column of x, not {array.shape}")
+    return array.astype(dtype)
+
+
+def _normalized_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+    rows, mean, inverse, gamma, from_batch = cache
+    backward = batch_norm.normalize_backward if from_batch else batch_norm.normalize_backward_fixed
+    dx, dgamma, dbeta = backward(dout, rows, mean, inverse, gamma)
+    return dx, dgamma.astype(gamma.dtype, copy=False), dbeta.astype(gamma.dtype, copy=False)

@@ -1,0 +1,132 @@
+"""The course's update rules: ``next_w, config = rule(w, dw, config)``.
+
+What holds for all of them:
+
+* ``w`` and ``dw`` are of one shape and stay as they are; ``next_w`` is a new array of the dtype of ``w``.
+* ``config`` is a dictionary of hyper-parameters and of what the rule remembers. It is itself brought up to date and
+  returned: defaults are put there, and new arrays of what is remembered, in the dtype of ``w`` (float32 for float16).
+  Where it is None a new dictionary is made.
+* Keys of the other rules are ignored. An unknown key, a number out of its range or an array of another shape is a
+  ValueError, raised before anything is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module
+from kernels.gemm import accumulator
+from layers.compat._course_arguments import operands, shapes
+from layers.compat._options import dictionary, number, whole
+
+Config = dict[str, Any]
+Bounds = tuple[float, ...]
+
+_KEYS = {
+    "sgd": ("learning_rate",),
+    "sgd_momentum": ("learning_rate", "momentum", "velocity"),
+    "rmsprop": ("learning_rate", "decay_rate", "epsilon", "cache"),
+    "adam": ("learning_rate", "beta1", "beta2", "epsilon", "m", "v", "t"),
+}
+_ANY_KEY = tuple(key for keys in _KEYS.values() for key in keys)
+_BOUNDS: dict[str, Bounds] = {"learning_rate": (), "epsilon": (0,)}
+"""The least and the most of a hyper-parameter, where they are not 0 and 1."""
+
+
+def sgd(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+    """Stochastic gradient descent: w - learning_rate·dw.
+
+    Args:
+        w: any shape.
+        dw: the shape of ``w``.
+        config: ``"learning_rate"``, by default 1e-2.
+    """
+    w, dw, config, settings = _read("sgd", w, dw, config, learning_rate=1e-2)
+    config.update(settings)
+    return _moved(w, -settings["learning_rate"] * dw), config
+
+
+def sgd_momentum(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+    """Stochastic gradient descent with momentum: v ← momentum·v - learning_rate·dw, then w + v.
+
+    Args:
+        w: any shape.
+        dw: the shape of ``w``.
+        config: ``"learning_rate"``, by default 1e-2; ``"momentum"``, 0.9; v as ``"velocity"``, at first zeros.
+    """
+    w, dw, config, settings = _read("sgd_momentum", w, dw, config, learning_rate=1e-2, momentum=0.9)
+    velocity = settings["momentum"] * _remembered(config, "velocity", w) - settings["learning_rate"] * dw
+    config.update(settings, velocity=velocity)
+    return _moved(w, velocity), config
+
+
+def rmsprop(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+    """RMSProp: c ← decay_rate·c + (1 - decay_rate)·dw², then w - learning_rate·dw / (√c + epsilon).
+
+    Args:
+        w: any shape.
+        dw: the shape of ``w``.
+        config: ``"learning_rate"``, by default 1e-2; ``"decay_rate"``, 0.99; ``"epsilon"``, 1e-8; c as ``"cache"``,
+            at first zeros.
+    """
+    defaults = {"learning_rate": 1e-2, "decay_rate": 0.99, "epsilon": 1e-8}
+    w, dw, config, settings = _read("rmsprop", w, dw, config, **defaults)
+    rate, decay, epsilon = settings.values()
+    cache = decay * _remembered(config, "cache", w) + (1 - decay) * dw * dw
+    config.update(settings, cache=cache)
+    return _moved(w, -rate * dw / (array_module(w).sqrt(cache) + epsilon)), config
+
+
+def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+    """Adam (Kingma and Ba, 2015): with t ← t + 1, m ← beta1·m + (1 - beta1)·dw and v ← beta2·v + (1 - beta2)·dw²,
+    w - learning_rate·m̂ / (√v̂ + epsilon) for m̂ = m / (1 - beta1ᵗ) and v̂ = v / (1 - beta2ᵗ).
+
+    Args:
+        w: any shape.
+        dw: the shape of ``w``.
+        config: ``"learning_rate"``, by default 1e-3; ``"beta1"``, 0.9, and ``"beta2"``, 0.999, both below 1;
+            ``"epsilon"``, 1e-8; ``"m"`` and ``"v"``, at first zeros; ``"t"``, the steps done, at first 0.
+    """
+    defaults = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    w, dw, config, settings = _read("adam", w, dw, config, **defaults)
+    rate, beta1, beta2, epsilon = settings.values()
+    for name in ("beta1", "beta2"):
+        if settings[name] == 1:
+            raise ValueError(f"config[{name!r}] is a number from 0 to below 1, not 1: nothing would be averaged")
+    t = whole("config['t']", config.get("t", 0), 0) + 1
+    m = beta1 * _remembered(config, "m", w) + (1 - beta1) * dw
+    v = beta2 * _remembered(config, "v", w) + (1 - beta2) * dw * dw
+    config.update(settings, m=m, v=v, t=t)
+    root = array_module(w).sqrt(v / (1 - beta2**t))
+    return _moved(w, -rate * (m / (1 - beta1**t)) / (root + epsilon)), config
+
+
+def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) -> tuple[Any, Any, Config, Config]:
+    """``w``, ``dw`` in the dtype of sums, the dictionary to bring up to date, and the hyper-parameters as numbers."""
+    (w,), (dw,) = operands(rule, w=w), operands(rule, dw=dw)
+    array_module(w, dw)  # refuses a mix of host and device arrays
+    if w.shape != dw.shape:
+        raise ValueError(f"{rule} needs w and dw of one shape, got {shapes(w, dw)}")
+    config = {} if config is None else config
+    dictionary("config", config, (), _KEYS[rule], _ANY_KEY)
+    settings = {
+        name: number(f"config[{name!r}]", config.get(name, default), *_BOUNDS.get(name, (0, 1)))
+        for name, default in defaults.items()
+    }
+    return w, dw.astype(accumulator(w.dtype), copy=False), config, settings
+
+
+def _remembered(config: Config, name: str, w: Any) -> Any:
+    """What the rule remembers under a name, in the dtype of sums: zeros at first."""
+    dtype = accumulator(w.dtype)
+    if config.get(name) is None:
+        return array_module(w).zeros(w.shape, dtype)
+    (array,) = operands("config", **{name: config[name]})
+    array_module(w, array)  # refuses a mix of host and device arrays
+    if array.shape != w.shape:
+        raise ValueError(f"config[{name!r}] is of shape {w.shape}, that of w, not {array.shape}")
+    return array.astype(dtype, copy=False)
+
+
+def _moved(w: Any, step: Any) -> Any:
+    return (w + step).astype(w.dtype, copy=False)

@@ -1,0 +1,128 @@
+"""The course's layers in a row: a forward and a backward for several at once.
+
+What the course gives: affine_relu, conv_relu, conv_bn_relu, conv_relu_pool. What its solutions add: affine_bn_relu,
+affine_ln_relu, conv_bn_relu_pool. A backward returns the gradients in the order dx, dw, db, dgamma, dbeta.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layers.compat._course_arguments import Cache
+from layers.compat._course_images import conv_backward, conv_forward, max_pool_backward, max_pool_forward
+from layers.compat._course_layers import affine_backward, affine_forward, relu_backward, relu_forward
+from layers.compat._course_normalization import (
+    batchnorm_backward,
+    batchnorm_forward,
+    layernorm_backward,
+    layernorm_forward,
+    spatial_batchnorm_backward,
+    spatial_batchnorm_forward,
+)
+
+Param = dict[str, Any]
+Three = tuple[Any, Any, Any]
+Five = tuple[Any, Any, Any, Any, Any]
+
+
+def affine_relu_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
+    """relu(x·w + b)."""
+    out, affine = affine_forward(x, w, b)
+    out, relu = relu_forward(out)
+    return out, (affine, relu)
+
+
+def affine_relu_backward(dout: Any, cache: Cache) -> Three:
+    """dx, dw and db of :func:`affine_relu_forward`."""
+    affine, relu = cache
+    return affine_backward(relu_backward(dout, relu), affine)
+
+
+def affine_bn_relu_forward(x: Any, w: Any, b: Any, gamma: Any, beta: Any, bn_param: Param) -> tuple[Any, Cache]:
+    """relu(batchnorm(x·w + b))."""
+    out, affine = affine_forward(x, w, b)
+    out, norm = batchnorm_forward(out, gamma, beta, bn_param)
+    out, relu = relu_forward(out)
+    return out, (affine, norm, relu)
+
+
+def affine_bn_relu_backward(dout: Any, cache: Cache) -> Five:
+    """dx, dw, db, dgamma and dbeta of :func:`affine_bn_relu_forward`."""
+    affine, norm, relu = cache
+    dout, dgamma, dbeta = batchnorm_backward(relu_backward(dout, relu), norm)
+    return *affine_backward(dout, affine), dgamma, dbeta
+
+
+def affine_ln_relu_forward(
+    x: Any, w: Any, b: Any, gamma: Any, beta: Any, ln_param: Param | None = None
+) -> tuple[Any, Cache]:
+    """relu(layernorm(x·w + b))."""
+    out, affine = affine_forward(x, w, b)
+    out, norm = layernorm_forward(out, gamma, beta, ln_param)
+    out, relu = relu_forward(out)
+    return out, (affine, norm, relu)
+
+
+def affine_ln_relu_backward(dout: Any, cache: Cache) -> Five:
+    """dx, dw, db, dgamma and dbeta of :func:`affine_ln_relu_forward`."""
+    affine, norm, relu = cache
+    dout, dgamma, dbeta = layernorm_backward(relu_backward(dout, relu), norm)
+    return *affine_backward(dout, affine), dgamma, dbeta
+
+
+def conv_relu_forward(x: Any, w: Any, b: Any, conv_param: Param) -> tuple[Any, Cache]:
+    """relu(conv(x))."""
+    out, conv = conv_forward(x, w, b, conv_param)
+    out, relu = relu_forward(out)
+    return out, (conv, relu)
+
+
+def conv_relu_backward(dout: Any, cache: Cache) -> Three:
+    """dx, dw and db of :func:`conv_relu_forward`."""
+    conv, relu = cache
+    return conv_backward(relu_backward(dout, relu), conv)
+
+
+def conv_bn_relu_forward(
+    x: Any, w: Any, b: Any, gamma: Any, beta: Any, conv_param: Param, bn_param: Param
+) -> tuple[Any, Cache]:
+    """relu(spatial_batchnorm(conv(x)))."""
+    out, conv = conv_forward(x, w, b, conv_param)
+    out, norm = spatial_batchnorm_forward(out, gamma, beta, bn_param)
+    out, relu = relu_forward(out)
+    return out, (conv, norm, relu)
+
+
+def conv_bn_relu_backward(dout: Any, cache: Cache) -> Five:
+    """dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_forward`."""
+    conv, norm, relu = cache
+    dout, dgamma, dbeta = spatial_batchnorm_backward(relu_backward(dout, relu), norm)
+    return *conv_backward(dout, conv), dgamma, dbeta
+
+
+def conv_relu_pool_forward(x: Any, w: Any, b: Any, conv_param: Param, pool_param: Param) -> tuple[Any, Cache]:
+    """max_pool(relu(conv(x)))."""
+    out, front = conv_relu_forward(x, w, b, conv_param)
+    out, pool = max_pool_forward(out, pool_param)
+    return out, (front, pool)
+
+
+def conv_relu_pool_backward(dout: Any, cache: Cache) -> Three:
+    """dx, dw and db of :func:`conv_relu_pool_forward`."""
+    front, pool = cache
+    return conv_relu_backward(max_pool_backward(dout, pool), front)
+
+
+def conv_bn_relu_pool_forward(
+    x: Any, w: Any, b: Any, gamma: Any, beta: Any, conv_param: Param, bn_param: Param, pool_param: Param
+) -> tuple[Any, Cache]:
+    """max_pool(relu(spatial_batchnorm(conv(x))))."""
+    out, front = conv_bn_relu_forward(x, w, b, gamma, beta, conv_param, bn_param)
+    out, pool = max_pool_forward(out, pool_param)
+    return out, (front, pool)
+
+
+def conv_bn_relu_pool_backward(dout: Any, cache: Cache) -> Five:
+    """dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_pool_forward`."""
+    front, pool = cache
+    return conv_bn_relu_backward(max_pool_backward(dout, pool), front)
