@@ -28,7 +28,7 @@ def output_sizes(image: tuple[int, int] = (8, 7)) -> list[tuple[Any, tuple[int, 
     rows: list[tuple[Any, tuple[int, ...], tuple[int, ...]]] = []
     for pad in PADS:
         layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 3), stride=2, pad=pad)
-        rows.append((pad, layer.window.pads(image), layer.output_shape((*image, 3))))
+        rows.append((pad, layer.window.over(image).pads, layer.output_shape((*image, 3))))
     return rows
 
 

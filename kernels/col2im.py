@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
 from kernels.gemm import accumulator
+from kernels.geometry import Geometry
 from kernels.im2col import check_dtype, check_order
-from kernels.launch import Kernel, geometry
+from kernels.launch import Kernel
 from kernels.layout import images
 from kernels.parts import Part, cut, run
 from kernels.window import Window
@@ -54,7 +54,8 @@ def col2im(
     if len(input_shape) != 4:
         raise ValueError(f"col2im makes images (N, C, H, W), not {tuple(input_shape)}")
     n, c, *image = input_shape
-    (oh, ow), (fh, fw) = window.output_size((image[0], image[1])), window.kernel
+    geometry = window.over((image[0], image[1]))
+    (oh, ow), (fh, fw) = geometry.output, geometry.kernel
     if columns.shape != (n * oh * ow, c * fh * fw):
         raise ValueError(
             f"columns of {columns.shape} do not belong to images {tuple(input_shape)} and {window}: "
@@ -64,7 +65,7 @@ def col2im(
 
     def add(part: Part) -> None:
         rows = columns[part.first_image * oh * ow : part.last_image * oh * ow]
-        add_windows(rows, result[part.images], window, order, method)
+        add_windows(rows, result[part.images], geometry, order, method)
 
     # Whole images only: a band of rows shares pixels with the next.
     parts = cut(n, 1, oh * ow * fh * fw * c * columns.dtype.itemsize, array_module(columns))
@@ -72,96 +73,33 @@ def col2im(
     return images(result)
 
 
-def add_windows(columns: Any, result: Any, window: Window, order: str = "HWC", method: str = "gather") -> None:
+def add_windows(columns: Any, result: Any, geometry: Geometry, order: str = "HWC", method: str = "gather") -> None:
     """Sums ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten.
 
     The scatter of windows that do not overlap writes the pixels that they contain, and no others. Only where there are
     others, in gaps between windows or behind the last, the whole image is set to zero before, in one more pass.
     """
-    n, h, w, c = result.shape
-    (oh, ow), (fh, fw) = window.output_size((h, w)), window.kernel
+    n, c = len(result), result.shape[3]
+    (oh, ow), (fh, fw) = geometry.output, geometry.kernel
     library, dtype = array_module(columns, result), accumulator(columns.dtype)
     if library is numpy:
         shape, axes = ((c, fh, fw), (0, 1, 2, 4, 5, 3)) if order == "CHW" else ((fh, fw, c), (0, 1, 2, 3, 4, 5))
         taps = columns.reshape(n, oh, ow, *shape).transpose(axes)
         total = result if result.dtype == dtype else workspace.empty(result.shape, dtype)
         total.fill(0)
-        for tap in window_taps(window, (h, w)):
+        for tap in geometry.taps:
             total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
     else:
         columns = library.ascontiguousarray(columns)
         scatter, steps = method == "scatter", (1, fh * fw) if order == "CHW" else (c, 1)
-        kernel = _GATHER if not scatter else _SCATTER if window.overlaps else _SCATTER_PLAIN
+        kernel = _GATHER if not scatter else _SCATTER if geometry.overlaps else _SCATTER_PLAIN
         if kernel is not _SCATTER:
             dtype = columns.dtype  # a thread has the whole sum, and rounds it
         fits = result.flags.c_contiguous and result.dtype == dtype
         total = result if fits else library.empty(result.shape, dtype)
-        if scatter and (window.overlaps or not _cover(window, (h, w))):
+        if scatter and (geometry.overlaps or geometry.has_gaps):
             total.fill(0)
         count = columns.size if scatter else total.size
-        kernel(count, columns, total, count, *geometry(window, c, (h, w)), *steps)
+        kernel(count, columns, total, count, geometry.struct(c), *steps)
     if total is not result:
         result[...] = total
-
-
-def _cover(window: Window, image: tuple[int, int]) -> bool:
-    """Whether windows that do not overlap leave no pixel out: they then meet as many as there are."""
-    met = sum(
-        (tap.out_rows.stop - tap.out_rows.start) * (tap.out_columns.stop - tap.out_columns.start)
-        for tap in window_taps(window, image)
-    )
-    return met == image[0] * image[1]
-
-
-class Span(NamedTuple):
-    """Along one axis, the outputs ``first`` … ``last - 1`` whose window has its tap ``tap`` inside the image. The tap
-    of output o meets the pixel o·stride + offset.
-    """
-
-    tap: int
-    first: int
-    last: int
-    stride: int
-    offset: int
-
-    @property
-    def outputs(self) -> slice:
-        """These outputs."""
-        return slice(self.first, self.last)
-
-    @property
-    def pixels(self) -> slice:
-        """The pixels that they meet."""
-        begin = self.first * self.stride + self.offset
-        return slice(begin, begin + (self.last - self.first - 1) * self.stride + 1, self.stride)
-
-
-def spans_of(window: Window, axis: int, image: tuple[int, int]) -> list[Span]:
-    """The spans of the taps that meet a pixel, ascending. Neither end of a span lies behind that of the one before."""
-    size, outputs, before = image[axis], window.output_size(image)[axis], window.pads(image)[2 * axis]
-    stride, spans = window.stride[axis], []
-    for tap in range(window.kernel[axis]):
-        offset = tap * window.dilation[axis] - before
-        first, last = max(-(offset // stride), 0), min((size - 1 - offset) // stride + 1, outputs)
-        if first < last:
-            spans.append(Span(tap, first, last, stride, offset))
-    return spans
-
-
-class Tap(NamedTuple):
-    """One position in the window, with the outputs for which it lies inside the image and the pixels it meets."""
-
-    row: int
-    column: int
-    out_rows: slice
-    out_columns: slice
-    in_rows: slice
-    in_columns: slice
-
-
-def window_taps(window: Window, image: tuple[int, int]) -> Iterator[Tap]:
-    """The taps of a window in ascending order; those that only ever meet padding are left out."""
-    columns = spans_of(window, 1, image)
-    for row in spans_of(window, 0, image):
-        for column in columns:
-            yield Tap(row.tap, column.tap, row.outputs, column.outputs, row.pixels, column.pixels)

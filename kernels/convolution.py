@@ -16,6 +16,7 @@ from kernels import activations, depthwise
 from kernels.col2im import add_windows
 from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
 from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows, piece_sums
+from kernels.geometry import Geometry
 from kernels.im2col import check_images, part_columns, windows
 from kernels.layout import folded, images, storage
 from kernels.parts import Part, channel_strips, cut, lanes, run
@@ -46,12 +47,15 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
     check_shapes(x.shape, weight.shape, window, groups)
     one_dtype(x=x, weight=weight)
     check_bias(bias, weight)
+    return _convolve(x, weight, bias, window.over(x.shape[2:]), groups, relu)
+
+
+def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, relu: bool = False) -> Any:
     library = array_module(x, weight)
-    n, c, *image = x.shape
-    fn, (oh, ow) = len(weight), window.output_size(image)
+    n, c, fn, (oh, ow) = len(x), x.shape[1], len(weight), geometry.output
     source, y = storage(x), workspace.empty((n, oh, ow, fn), x.dtype)
     if depthwise.applies(weight, groups):
-        depthwise.forward(source, weight, y, window)
+        depthwise.forward(source, weight, y, geometry)
         if bias is not None:
             y += bias
         return activations.relu(images(y)) if relu else images(y)
@@ -66,7 +70,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
         if out.dtype != matrices[0].dtype:
             out = workspace.empty(out.shape, matrices[0].dtype)
         for group, matrix in enumerate(matrices):
-            columns = _columns(source, window, part, _span(group, c_group), matrix.dtype)
+            columns = _columns(source, geometry, part, _span(group, c_group), matrix.dtype)
             matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
         if bias is not None:
             rows = out.reshape(-1, ow * fn)
@@ -103,25 +107,15 @@ def convolution_backward_input(
     require_active(dy)
     check_shapes(input_shape, weight.shape, window, groups)
     one_dtype(dy=dy, weight=weight)
-    check_gradient(dy, input_shape, len(weight), window)
+    geometry = window.over(input_shape[2:])
+    check_gradient(dy, input_shape, len(weight), geometry)
     if depthwise.applies(weight, groups):
         result = workspace.empty((*_nhw(input_shape), input_shape[1]), dy.dtype)
-        depthwise.backward_input(storage(dy), weight, result, window)
+        depthwise.backward_input(storage(dy), weight, result, geometry)
         return images(result)
-    turned_round = mirrored(window, input_shape[2:])
-    if turned_round is not None:
-        return convolution(dy, flipped(weight, groups), None, turned_round, groups)
-    return _by_col2im(dy, weight, input_shape, window, groups)
-
-
-def mirrored(window: Window, image: Any) -> Window | None:
-    """The window of the convolution that is the input gradient of one with ``window`` over images (H, W), where there
-    is such: at stride 1, unless the padding reaches beyond the window.
-    """
-    top, bottom, left, right = window.covering_pads(image)
-    eh, ew = window.extent
-    pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
-    return Window(window.kernel, 1, pads, window.dilation) if window.stride == (1, 1) and min(pads) >= 0 else None
+    if geometry.mirrored is not None:
+        return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)
+    return _by_col2im(dy, weight, input_shape, geometry, groups)
 
 
 @profiling.operation
@@ -150,6 +144,7 @@ def convolution_backward_weight(
         ValueError: the shape of ``dy`` is not that of the output.
     """
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
+    geometry = window.over(x.shape[2:])
     fn, c_group, fh, fw = weight_shape
     library = array_module(x, dy)
     source, gradient = storage(x), storage(dy)
@@ -159,7 +154,7 @@ def convolution_backward_weight(
     if bias_out is not None and not with_bias:
         column_sums(gradient.reshape(-1, fn), out=bias_out)
     if depthwise.applies(out, groups):
-        depthwise.backward_weight(source, gradient, out, window)
+        depthwise.backward_weight(source, gradient, out, geometry)
         return out
     f_group, k = fn // groups, fh * fw * c_group
     dtype = _product_dtype(x)
@@ -172,7 +167,7 @@ def convolution_backward_weight(
         for part in groups_of_parts[lane]:
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
-                columns = _columns(source, window, part, _span(group, c_group), dtype)
+                columns = _columns(source, geometry, part, _span(group, c_group), dtype)
                 totals[lane, group] += matmul_rows(columns, rows[:, _span(group, f_group)])
             if sums is not None:  # here, where the part is in cache
                 sums[lane] += piece_sums(*folded(rows.astype(sums.dtype, copy=False)))
@@ -188,11 +183,10 @@ def convolution_backward_weight(
     return out
 
 
-def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups: int) -> Any:
+def _by_col2im(dy: Any, weight: Any, input_shape: tuple, geometry: Geometry, groups: int) -> Any:
     n, c, *image = input_shape
-    (fh, fw), fn = window.kernel, len(weight)
+    (fh, fw), (oh, ow), fn = geometry.kernel, geometry.output, len(weight)
     gradient = storage(dy)
-    oh, ow = gradient.shape[1:3]
     c_group, f_group = c // groups, fn // groups
     dtype = accumulator(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
     library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
@@ -211,19 +205,19 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, window: Window, groups:
         for channels, filters, matrix in matrices:
             columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
             matmul_part(rows[:, filters], matrix, out=columns)
-            add_windows(columns, result[part.images, :, :, channels], window)
+            add_windows(columns, result[part.images, :, :, channels], geometry)
 
     run(add, cut(n, 1, channel_bytes * max((last - first for first, last in strips), default=0), library), dy)
     return images(result)
 
 
-def _columns(source: Any, window: Window, part: Part, channels: slice, dtype: Any) -> Any:
+def _columns(source: Any, geometry: Geometry, part: Part, channels: slice, dtype: Any) -> Any:
     """One part's columns of some channels: (pixels, FH·FW·channels), a view where the memory is that already."""
     if array_module(source) is not numpy:
-        if window.kernel == window.stride == (1, 1) and not any(window.pads(source.shape[1:3])):
+        if geometry.is_pixelwise:
             return source[part.images, part.rows, :, channels].reshape(-1, channels.stop - channels.start)
-        return part_columns(source, window, part, channels)
-    patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, window, part)
+        return part_columns(source, geometry, part, channels)
+    patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, geometry, part)
     n, rows, ow, fh, fw, c = patches.shape
     shape = (n * rows * ow, fh * fw * c)
     if fh * fw == 1 and patches.dtype == dtype and patches.flags.c_contiguous:

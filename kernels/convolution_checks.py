@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module
+from kernels.geometry import Geometry
 from kernels.im2col import check_dtype, check_images
 from kernels.window import Window
 
@@ -48,13 +49,13 @@ def check_backward_weight(
     array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
     check_shapes(x.shape, weight_shape, window, groups)
     one_dtype(x=x, dy=dy)
-    check_gradient(dy, x.shape, weight_shape[0], window)
+    check_gradient(dy, x.shape, weight_shape[0], window.over(x.shape[2:]))
     if out is not None and out.shape != tuple(weight_shape):
         raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
 
 
-def check_gradient(dy: Any, input_shape: tuple, filters: int, window: Window) -> None:
+def check_gradient(dy: Any, input_shape: tuple, filters: int, geometry: Geometry) -> None:
     """Raises a ValueError unless ``dy`` has the shape of the output."""
-    expected = (input_shape[0], filters, *window.output_size(input_shape[2:]))
+    expected = (input_shape[0], filters, *geometry.output)
     if dy.shape != expected:
         raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

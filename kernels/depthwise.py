@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module, workspace
-from kernels.col2im import window_taps
 from kernels.gemm import accumulator, column_sums
+from kernels.geometry import Geometry
 from kernels.parts import Part, cut, run
-from kernels.window import Window
 
 
 def applies(weight: Any, groups: int) -> bool:
@@ -20,7 +19,7 @@ def applies(weight: Any, groups: int) -> bool:
     return groups > 1 and weight.shape[1] == 1
 
 
-def forward(source: Any, weight: Any, y: Any, window: Window) -> None:
+def forward(source: Any, weight: Any, y: Any, geometry: Geometry) -> None:
     """Writes y (N, OH, OW, FN) for source (N, H, W, C) and weight (FN, 1, FH, FW)."""
     dtype = accumulator(source.dtype)
     filters = _by_tap(weight, source.shape[3], dtype)
@@ -29,7 +28,7 @@ def forward(source: Any, weight: Any, y: Any, window: Window) -> None:
         # (n, H, W, C, 1) · (C, M) → (n, OH, OW, C, M)
         pixels = source[part.images][..., None]
         total = workspace.zeros((*y[part.images].shape[:3], *filters.shape[2:]), dtype)
-        for tap in window_taps(window, source.shape[1:3]):
+        for tap in geometry.taps:
             product = pixels[:, tap.in_rows, tap.in_columns] * filters[tap.row, tap.column]
             total[:, tap.out_rows, tap.out_columns] += product
         y[part.images] = total.reshape(y[part.images].shape)
@@ -37,7 +36,7 @@ def forward(source: Any, weight: Any, y: Any, window: Window) -> None:
     run(add, _parts(y), source)
 
 
-def backward_input(dy: Any, weight: Any, dx: Any, window: Window) -> None:
+def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
     """Writes dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
     dtype = accumulator(dy.dtype)
     c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
@@ -46,7 +45,7 @@ def backward_input(dy: Any, weight: Any, dx: Any, window: Window) -> None:
     def add(part: Part) -> None:
         gradient = dy[part.images].reshape(-1, *dy.shape[1:3], c, multiplier)
         total = workspace.zeros(dx[part.images].shape, dtype)
-        for tap in window_taps(window, dx.shape[1:3]):
+        for tap in geometry.taps:
             product = gradient[:, tap.out_rows, tap.out_columns] * filters[tap.row, tap.column]
             total[:, tap.in_rows, tap.in_columns] += product.sum(axis=4)
         dx[part.images] = total
@@ -54,13 +53,13 @@ def backward_input(dy: Any, weight: Any, dx: Any, window: Window) -> None:
     run(add, _parts(dy), dy)
 
 
-def backward_weight(source: Any, dy: Any, dweight: Any, window: Window) -> None:
+def backward_weight(source: Any, dy: Any, dweight: Any, geometry: Geometry) -> None:
     """Writes dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
     dtype = accumulator(source.dtype)
     c, fn = source.shape[3], dy.shape[3]
     pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, fn // c)
     dweight[...] = 0  # taps that only meet padding
-    for tap in window_taps(window, source.shape[1:3]):
+    for tap in geometry.taps:
         product = pixels[:, tap.in_rows, tap.in_columns].astype(dtype, copy=False)
         product = product * gradient[:, tap.out_rows, tap.out_columns]
         dweight[:, 0, tap.row, tap.column] = column_sums(product.reshape(-1, fn))

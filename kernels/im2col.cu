@@ -3,7 +3,8 @@
 //
 // source: (N, H, W, source_channels), of which the `channels` from first_channel on are taken (a group's).
 // columns: (N·OH·OW) rows of FH·FW·channels numbers, each row in the order (FH, FW, C) or (C, FH, FW).
-// A band of output rows is asked for by OH, and by a pad_top less first_row·stride_height, which may be negative.
+// A band of output rows is asked for by g.out_height, and by a g.pad_top less first_row·stride_height, which may be
+// negative; g.channels are the channels taken.
 //
 // A block has a run of neighbouring numbers of the columns, and writes them blockDim.x at a time: neighbouring threads
 // write neighbouring numbers, so writes are coalesced for any number of channels. Reads are so along the channels in
@@ -41,27 +42,25 @@ __device__ __forceinline__ void advance(int &digit, int step, int size, int &car
 }
 
 __device__ __forceinline__ void fill(
-    const T *__restrict__ source, T *__restrict__ columns, INDEX count, bool channels_fast, int channels, int height,
-    int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
-    int stride_width, int pad_top, int pad_left, int dilation_height, int dilation_width, int source_channels,
-    int first_channel) {
+    const T *__restrict__ source, T *__restrict__ columns, INDEX count, bool channels_fast, const Geometry &g,
+    int source_channels, int first_channel) {
     const int threads = blockDim.x, blocks = gridDim.x;
     const INDEX rounds = (count + threads - 1) / threads;  // of all blocks together
     const INDEX run = (rounds + blocks - 1) / blocks * threads;
     const INDEX begin = blockIdx.x * run, end = begin + run < count ? begin + run : count;
-    const Sizes sizes = {out_height, out_width, channels_fast ? kernel_height : channels,
-                         channels_fast ? kernel_width : kernel_height, channels_fast ? channels : kernel_width};
+    const Sizes sizes = {g.out_height, g.out_width, channels_fast ? g.kernel_height : g.channels,
+                         channels_fast ? g.kernel_width : g.kernel_height, channels_fast ? g.channels : g.kernel_width};
     Place at = place(begin + threadIdx.x, sizes);
     const Place step = place(threads, sizes);
     for (INDEX i = begin + threadIdx.x; i < end; i += threads) {
         const int a = channels_fast ? at.slow : at.middle;
         const int b = channels_fast ? at.middle : at.fast;
         const int c = channels_fast ? at.fast : at.slow;
-        const int h = at.oh * stride_height - pad_top + a * dilation_height;
-        const int w = at.ow * stride_width - pad_left + b * dilation_width;
+        const int h = at.oh * g.stride_height - g.pad_top + a * g.dilation_height;
+        const int w = at.ow * g.stride_width - g.pad_left + b * g.dilation_width;
         T value = {};
-        if (h >= 0 && h < height && w >= 0 && w < width) {
-            value = source[(((INDEX)at.n * height + h) * width + w) * source_channels + first_channel + c];
+        if (h >= 0 && h < g.height && w >= 0 && w < g.width) {
+            value = source[(((INDEX)at.n * g.height + h) * g.width + w) * source_channels + first_channel + c];
         }
         columns[i] = value;
         int carry = 0;
@@ -76,24 +75,14 @@ __device__ __forceinline__ void fill(
 
 // Rows in the order (FH, FW, C).
 extern "C" __global__ void im2col_hwc(
-    const T *__restrict__ source /* count / out_height / out_width / kernel_height / kernel_width / channels
-                                    * height * width * source_channels */,
-    T *__restrict__ columns /* count */, INDEX count, int channels, int height, int width, int out_height,
-    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
-    int dilation_height, int dilation_width, int source_channels, int first_channel) {
-    fill(source, columns, count, true, channels, height, width, out_height, out_width, kernel_height, kernel_width,
-         stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width, source_channels,
-         first_channel);
+    const T *__restrict__ source /* count / windows / taps / channels * pixels * source_channels */,
+    T *__restrict__ columns /* count */, INDEX count, Geometry g, int source_channels, int first_channel) {
+    fill(source, columns, count, true, g, source_channels, first_channel);
 }
 
 // Rows in the order (C, FH, FW).
 extern "C" __global__ void im2col_chw(
-    const T *__restrict__ source /* count / out_height / out_width / kernel_height / kernel_width / channels
-                                    * height * width * source_channels */,
-    T *__restrict__ columns /* count */, INDEX count, int channels, int height, int width, int out_height,
-    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
-    int dilation_height, int dilation_width, int source_channels, int first_channel) {
-    fill(source, columns, count, false, channels, height, width, out_height, out_width, kernel_height, kernel_width,
-         stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width, source_channels,
-         first_channel);
+    const T *__restrict__ source /* count / windows / taps / channels * pixels * source_channels */,
+    T *__restrict__ columns /* count */, INDEX count, Geometry g, int source_channels, int first_channel) {
+    fill(source, columns, count, false, g, source_channels, first_channel);
 }

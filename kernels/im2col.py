@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
+from kernels.geometry import Geometry
 from kernels.launch import Kernel
 from kernels.layout import storage
 from kernels.parts import Part, cut, run
@@ -42,14 +43,15 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
     check_images("im2col", x)
     library = array_module(x)
     n, c, *image = x.shape
-    (oh, ow), (fh, fw) = window.output_size(image), window.kernel
+    geometry = window.over(image)
+    (oh, ow), (fh, fw) = geometry.output, geometry.kernel
     source = storage(x)
     if library is not numpy and x.dtype.itemsize in _BITS:
-        return part_columns(source, window, Part(0, n, 0, oh), slice(0, c), order)
+        return part_columns(source, geometry, Part(0, n, 0, oh), slice(0, c), order)
     columns = workspace.empty((n, oh, ow, *((c, fh, fw) if order == "CHW" else (fh, fw, c))), x.dtype)
 
     def fill(part: Part) -> None:
-        patches = windows(source, window, part)
+        patches = windows(source, geometry, part)
         if order == "CHW":
             patches = patches.transpose(0, 1, 2, 5, 3, 4)
         columns[part.images, part.rows] = patches
@@ -58,7 +60,7 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
     return columns.reshape(n * oh * ow, c * fh * fw)
 
 
-def windows(source: Any, window: Window, part: Part) -> Any:
+def windows(source: Any, geometry: Geometry, part: Part) -> Any:
     """The windows of one part as a view: (n, rows, OW, FH, FW, C).
 
     Args:
@@ -66,17 +68,15 @@ def windows(source: Any, window: Window, part: Part) -> Any:
             padded copy of the rows it needs; the copy is scratch memory, so ``source`` itself never changes.
     """
     library = array_module(source)
-    _, height, width, c = source.shape
-    (fh, fw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
-    top, _, left, _ = window.pads((height, width))
-    _, ow = window.output_size((height, width))
-    rows = part.last_row - part.first_row
+    c, rows, ow = source.shape[3], part.last_row - part.first_row, geometry.output[1]
+    (fh, fw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
+    top, _, left, _ = geometry.pads
     band = padded(
         source[part.images],
         part.first_row * sh - top,
-        (rows - 1) * sh + window.extent[0],
+        (rows - 1) * sh + geometry.extent[0],
         -left,
-        (ow - 1) * sw + window.extent[1],
+        (ow - 1) * sw + geometry.extent[1],
     )
     n_stride, h_stride, w_stride, c_stride = band.strides
     return library.lib.stride_tricks.as_strided(
@@ -86,7 +86,7 @@ def windows(source: Any, window: Window, part: Part) -> Any:
     )
 
 
-def part_columns(source: Any, window: Window, part: Part, channels: slice, order: str = "HWC") -> Any:
+def part_columns(source: Any, geometry: Geometry, part: Part, channels: slice, order: str = "HWC") -> Any:
     """The columns of one part and some channels of device images, in one launch and with no other copy.
 
     Args:
@@ -96,20 +96,15 @@ def part_columns(source: Any, window: Window, part: Part, channels: slice, order
     Returns:
         (n·rows·OW, FH·FW·channels) in ``order``, dtype of ``source``.
     """
-    _, height, width, c = source.shape
-    pixels = source[part.images]
+    pixels, c = source[part.images], source.shape[3]
     size = _copied_bytes(pixels, channels) if order == "HWC" else pixels.itemsize
     together = size // pixels.itemsize
     pixels, c = pixels.view(_BITS[size]), c // together
     taken, first = (channels.stop - channels.start) // together, channels.start // together
-    (fh, fw), rows = window.kernel, part.last_row - part.first_row
-    top, _, left, _ = window.pads((height, width))
-    _, ow = window.output_size((height, width))
-    columns = workspace.empty((len(pixels) * rows * ow, fh * fw * taken), pixels.dtype)
-    above = top - part.first_row * window.stride[0]
-    image = (taken, height, width, rows, ow)
-    taps = (fh, fw, *window.stride, above, left, *window.dilation)
-    _KERNELS[order](-(-columns.size // _RUN), pixels, columns, columns.size, *image, *taps, c, first)
+    (fh, fw), rows = geometry.kernel, part.last_row - part.first_row
+    columns = workspace.empty((len(pixels) * rows * geometry.output[1], fh * fw * taken), pixels.dtype)
+    window = geometry.struct(taken, part.first_row, rows)
+    _KERNELS[order](-(-columns.size // _RUN), pixels, columns, columns.size, window, c, first)
     return columns.view(source.dtype)
 
 

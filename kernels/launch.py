@@ -1,9 +1,12 @@
-"""CUDA kernels: declared once, in their ``.cu`` file, checked at every launch, compiled at the first.
+"""Launch the CUDA kernels of the ``.cu`` files: arguments checked against the source, compiled at the first launch.
 
 CuPy checks nothing about a RawKernel's arguments: strides are ignored, a float64 array passes for ``float*``, and a
 Python float given for a ``float`` parameter arrives as 0. So the parameters are read from the kernel's signature in
-its source, and every argument is held against them: also how many elements an array has, where a comment behind it says
-so, ``const T *x /* rows * classes */``, by the names of other parameters and from left to right.
+its source (:mod:`kernels.signature`), and every argument is held against them: also how many elements an array has,
+where a comment behind it says so, ``const T *x /* rows * classes */``.
+
+Checking costs more than launching. What was checked for one combination of dtypes, sizes, memory order, devices and
+sizing numbers is kept as a plan, and a launch that is the same in all of these reuses it.
 
 CuPy adds ``-ftz=true`` to every compilation, after any option of ours: float32 numbers below 1.2e-38 count as 0 in a
 kernel, and come out as 0. The comments in the ``.cu`` files that promise the bits of the CPU mean all others.
@@ -23,7 +26,8 @@ import numpy
 
 from backend import current_device, profiling
 from kernels.gemm import accumulator
-from kernels.window import Window
+from kernels.geometry import STRUCT
+from kernels.signature import Parameter, element_counts, read_parameters, sizing_names
 
 BLOCK = 256
 """Threads in a block."""
@@ -31,6 +35,7 @@ BLOCK = 256
 _MOST_THREADS = 1024  # in a block, on every architecture
 _MOST_BLOCKS = 1 << 16  # the kernels' loops stride over the grid: more blocks would only be scheduled later
 _NARROW = (1 << 31) - _MOST_BLOCKS * _MOST_THREADS  # past this an int32 loop counter could overflow in its last step
+_MOST_PLANS = 4096  # kept by the process
 _block = BLOCK
 
 _CTYPES = {"float16": "half16", "float32": "float", "float64": "double"}
@@ -68,15 +73,18 @@ class KernelError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A parameter of a kernel: ``kind`` is its type in the source without ``const`` and ``*``; ``size`` are the factors
-    (and divisors, after "/") that make up an array's number of elements, empty where the source does not say."""
+class _Plan:
+    """What one combination of arguments comes to: ``values`` are the arguments, None where they vary, and ``types``
+    the dtypes of all."""
 
-    name: str
-    kind: str
-    is_array: bool
-    is_const: bool
-    size: tuple[tuple[str, str], ...] = ()
+    launch: Any
+    grid: tuple[int]
+    block: tuple[int]
+    values: list[Any]
+    types: list[str]
+
+
+_plans: dict[tuple[Any, ...], _Plan] = {}
 
 
 class Kernel:
@@ -106,10 +114,10 @@ class Kernel:
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """The parameters as the source declares them."""
-        found = re.search(rf'extern "C" __global__ void {self.name}\(([^)]*)\)', self.source)
+        found = read_parameters(self.source, self.name)
         if found is None:
             raise ValueError(f"{self.file} has no kernel {self.name}")
-        return tuple(_parse(text) for text in found[1].split(","))
+        return found
 
     @functools.cached_property
     def most_threads(self) -> int:
@@ -118,11 +126,12 @@ class Kernel:
         return int(found[1]) if found else _MOST_THREADS
 
     def __call__(self, count: int, *arguments: Any) -> None:
-        """Launches the kernel for ``count`` elements, one thread each as far as the grid goes, on the current stream.
+        """Launch the kernel for ``count`` elements, one thread each as far as the grid goes, on the current stream.
 
         Args:
             count: of the elements that the kernel's loop runs over; 0 launches nothing.
-            arguments: device arrays and whole numbers, in the order of :attr:`parameters`.
+            arguments: device arrays, numbers, and a struct of :meth:`kernels.geometry.Geometry.struct` for a
+                ``Geometry``, in the order of :attr:`parameters`.
 
         Raises:
             TypeError: an argument is of the wrong kind, dtype or device, or there are too few or too many.
@@ -130,6 +139,56 @@ class Kernel:
                 :func:`blocks_of` asks for more threads than the kernel can have.
             KernelError: it does not compile.
         """
+        key = self._key(count, arguments)
+        plan = None if key is None else _plans.get(key)
+        if plan is None:
+            plan = self._check(count, arguments)
+            if plan is None:
+                return
+            if key is not None:
+                if len(_plans) >= _MOST_PLANS:
+                    _plans.clear()
+                _plans[key] = plan
+        values = plan.values.copy()
+        for place, convert in self._varying:
+            values[place] = arguments[place] if convert is None else convert(arguments[place], plan.types[place])
+        with self._range.of(arguments):
+            plan.launch(plan.grid, plan.block, values)
+
+    @functools.cached_property
+    def _fixed(self) -> tuple[bool, ...]:
+        """For each parameter, whether a plan fixes its value: it is a struct, or a number that sizes arrays. Other
+        numbers, such as a position in a random stream, may differ at each launch."""
+        sizing = sizing_names(self.parameters)
+        return tuple(p.kind == "Geometry" or (not p.is_array and p.name in sizing) for p in self.parameters)
+
+    @functools.cached_property
+    def _varying(self) -> tuple[tuple[int, Any], ...]:
+        """The places of arrays and numbers that a plan does not fix, and what converts the numbers."""
+        where = (f"kernel {self.name}, {parameter.name}" for parameter in self.parameters)
+        return tuple(
+            (place, None if parameter.is_array else functools.partial(_number, text))
+            for place, (parameter, fixed, text) in enumerate(zip(self.parameters, self._fixed, where, strict=True))
+            if not fixed
+        )
+
+    def _key(self, count: int, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """All that the checks look at, but for numbers that a plan does not fix; None where it cannot be told."""
+        if len(arguments) != len(self.parameters):
+            return None
+        key: list[Any] = [self, count, _block, current_device().index]
+        try:
+            for parameter, fixed, argument in zip(self.parameters, self._fixed, arguments, strict=True):
+                if parameter.is_array:
+                    key += (argument.dtype, argument.size, argument.flags.c_contiguous, argument.data.device_id)
+                elif fixed:
+                    key += (type(argument), argument if type(argument) is int else argument.tobytes())
+        except AttributeError:  # no array or struct where one is needed: the checks say so
+            return None
+        return tuple(key)
+
+    def _check(self, count: int, arguments: tuple[Any, ...]) -> _Plan | None:
+        """Check everything, and compile the kernel where there is something to launch."""
         if len(arguments) != len(self.parameters):
             names = ", ".join(parameter.name for parameter in self.parameters)
             raise TypeError(
@@ -140,16 +199,20 @@ class Kernel:
         t = next((a.dtype.name for p, a in pairs if p.kind == "T" and hasattr(a, "dtype")), "float32")
         if t not in _CTYPES:
             raise TypeError(f"kernel {self.name}: needs {', '.join(_CTYPES)}, got {t}")
-        types = _DTYPES | {"T": t, "ACC": accumulator(t).name, "INDEX": "int64" if wide else "int32"}
-        checked = [self._check(parameter, argument, types[parameter.kind]) for parameter, argument in pairs]
-        if count:
-            self._check_sizes(pairs)
-            if _block > self.most_threads:
-                raise ValueError(
-                    f"kernel {self.name}: a block has at most {self.most_threads} threads, {_block} were asked for"
-                )
-            with self._range.of(arguments):
-                self.compiled(t, wide)((min(-(-count // _block), _MOST_BLOCKS),), (_block,), checked)
+        kinds = _DTYPES | {"T": t, "ACC": accumulator(t).name, "INDEX": "int64" if wide else "int32"}
+        types = [kinds.get(parameter.kind, "") for parameter in self.parameters]
+        values = [self._check_argument(*pair, dtype) for pair, dtype in zip(pairs, types, strict=True)]
+        if not count:
+            return None
+        self._check_sizes(pairs)
+        if _block > self.most_threads:
+            raise ValueError(
+                f"kernel {self.name}: a block has at most {self.most_threads} threads, {_block} were asked for"
+            )
+        for place, _ in self._varying:
+            values[place] = None  # a plan holds no array
+        grid = (min(-(-count // _block), _MOST_BLOCKS),)
+        return _Plan(self.compiled(t, wide), grid, (_block,), values, types)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:
@@ -186,8 +249,12 @@ class Kernel:
         lines = [f"#define {name} {value}" for name, value in macros.items()]
         return "\n".join([*lines, '#line 1 "prelude.cu"', _prelude(), f'#line 1 "{self.file}"', self.source])
 
-    def _check(self, parameter: Parameter, argument: Any, dtype: str) -> Any:
+    def _check_argument(self, parameter: Parameter, argument: Any, dtype: str) -> Any:
         where = f"kernel {self.name}, {parameter.name}"
+        if parameter.kind == "Geometry":
+            if getattr(argument, "dtype", None) != STRUCT:
+                raise TypeError(f"{where}: needs the struct of a Geometry, got {type(argument).__name__}")
+            return argument
         if not parameter.is_array:
             return _number(where, argument, dtype)
         if type(argument).__module__.partition(".")[0] != "cupy":
@@ -201,34 +268,14 @@ class Kernel:
         return argument
 
     def _check_sizes(self, pairs: list[tuple[Parameter, Any]]) -> None:
-        numbers = {parameter.name: argument for parameter, argument in pairs if not parameter.is_array}
+        needed = element_counts(self.parameters, {parameter.name: argument for parameter, argument in pairs})
         for parameter, argument in pairs:
-            needed = 1
-            for operator, word in parameter.size:
-                factor = numbers[word] if word in numbers else int(word)
-                needed = needed // factor if operator == "/" else needed * factor
-            if parameter.size and argument.size != needed:
-                where = f"kernel {self.name}, {parameter.name}"
-                raise ValueError(f"{where}: needs {needed:,} elements, got {argument.size:,} in {argument.shape}")
+            if parameter.name in needed and argument.size != needed[parameter.name]:
+                where, count = f"kernel {self.name}, {parameter.name}", needed[parameter.name]
+                raise ValueError(f"{where}: needs {count:,} elements, got {argument.size:,} in {argument.shape}")
 
     def __repr__(self) -> str:
         return f"Kernel({self.file!r}, {self.name!r})"
-
-
-def geometry(window: Window, channels: int, image: tuple[int, int]) -> tuple[int, ...]:
-    """A window over images as the kernels take it, from ``channels`` to ``dilation_width``."""
-    top, _, left, _ = window.pads(image)
-    return (
-        channels, *image, *window.output_size(image), *window.kernel, *window.stride, top, left, *window.dilation
-    )  # fmt: skip
-
-
-def _parse(text: str) -> Parameter:
-    declared, _, size = text.partition("/*")
-    words = declared.replace("*", " * ").replace("__restrict__", "").split()
-    kind = " ".join(word for word in words[:-1] if word not in ("const", "*"))
-    factors = tuple(re.findall(r"([*/]?)\s*(\w+)", size))
-    return Parameter(words[-1], kind, "*" in words, words[0] == "const", factors)
 
 
 def _number(where: str, value: Any, dtype: str) -> Any:

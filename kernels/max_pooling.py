@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
-from kernels.col2im import Span, spans_of
 from kernels.gemm import accumulator
+from kernels.geometry import Geometry, Span
 from kernels.im2col import check_dtype, check_images
-from kernels.launch import Kernel, geometry
+from kernels.launch import Kernel
 from kernels.layout import images, storage
 from kernels.masking import apply_mask
 from kernels.parts import Part, cut, run
-from kernels.pooling import check_gradient, checked_taps
+from kernels.pooling import check_gradient
 from kernels.window import Window
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
@@ -78,7 +78,7 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
         ValueError: the shape of ``dy`` is not that of the output.
     """
     require_active(dy)
-    check_gradient(dy, input_shape, window)
+    check_gradient(dy, input_shape, window.over(input_shape[2:]))
     if argmax.shape != dy.shape:
         raise ValueError(f"argmax has shape {argmax.shape}, the gradient {dy.shape}: both are the output's")
     if array_module(dy, argmax) is numpy:
@@ -91,17 +91,17 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
     """As :func:`max_pool`, with what :func:`pool_backward` wants in place of argmax: on a GPU argmax itself."""
     check_images("max pooling", x)
     check_dtype("max pooling", x)
-    checked_taps(x.shape, window)
+    geometry = window.over(x.shape[2:])
+    geometry.require_pixels()
     library, source = array_module(x), storage(x)
     n, h, w, c = source.shape
-    oh, ow = window.output_size((h, w))
+    oh, ow = geometry.output
     y = workspace.empty((n, oh, ow, c), x.dtype)
     if library is not numpy:
         argmax = workspace.empty(y.shape, "int32")
-        _FORWARD(y.size, source, y, argmax, y.size, *geometry(window, c, (h, w)))
+        _FORWARD(y.size, source, y, argmax, y.size, geometry.struct(c))
         return images(y), images(argmax)
-    across, down = (spans_of(window, axis, (h, w)) for axis in (1, 0))
-    kinds = ["uint8" if taps < 256 else "int32" for taps in window.kernel]
+    kinds = ["uint8" if taps < 256 else "int32" for taps in geometry.kernel]
     winners = Winners(workspace.empty((n, h, ow, c), kinds[1]), workspace.empty(y.shape, kinds[0]))
 
     def search(part: Part) -> None:
@@ -109,8 +109,8 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
         of_rows = workspace.empty((len(pixels), h, ow, c), x.dtype)
         places = [array[part.images] for array in winners]
         for first_nan_wins in (False, True):
-            _first_maxima(pixels, of_rows, places[0], across, 2, first_nan_wins)
-            _first_maxima(of_rows, best, places[1], down, 1, first_nan_wins)
+            _first_maxima(pixels, of_rows, places[0], geometry.columns, 2, first_nan_wins)
+            _first_maxima(of_rows, best, places[1], geometry.rows, 1, first_nan_wins)
             if not best.size or not numpy.isnan(best.max()):  # otherwise comparisons did not see the NaN
                 break
 
@@ -122,30 +122,27 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
 def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
     """As :func:`max_pool_backward`, of what :func:`pool` returned."""
     require_active(dy)
-    check_gradient(dy, input_shape, window)
+    geometry = window.over(input_shape[2:])
+    check_gradient(dy, input_shape, geometry)
     library, gradient = array_module(dy), storage(dy)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
     if library is not numpy:
         argmax = storage(winners)
-        if window.overlaps:
-            _GATHER(dx.size, gradient, argmax, dx, dx.size, *geometry(window, c, (h, w)))
-        else:
-            top, _, left, _ = window.pads((h, w))
-            sizes = (c, h, w, *window.output_size((h, w)), *window.stride, top, left)
-            _SCATTER(gradient.size, gradient, argmax, dx, gradient.size, *sizes)
+        kernel, count = (_GATHER, dx.size) if geometry.overlaps else (_SCATTER, gradient.size)
+        kernel(count, gradient, argmax, dx, count, geometry.struct(c))
         return images(dx)
-    spread = _add if window.overlaps else _place
+    spread = _add if geometry.overlaps else _place
 
     def give(part: Part) -> None:
         places = Winners(*(array[part.images] for array in winners))
-        spread(gradient[part.images], places, dx[part.images], window)
+        spread(gradient[part.images], places, dx[part.images], geometry)
 
     run(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library, elementwise=True), dy)
     return images(dx)
 
 
-def _all_outputs(spans: list[Span], outputs: int) -> bool:
+def _all_outputs(spans: tuple[Span, ...], outputs: int) -> bool:
     """Whether these are two taps, both of which every output has."""
     return [(span.first, span.last) for span in spans] == 2 * [(0, outputs)]
 
@@ -154,7 +151,7 @@ def _at(axis: int, where: slice) -> tuple[slice, ...]:
     return (slice(None),) * axis + (where,)
 
 
-def _first_maxima(source: Any, best: Any, winner: Any, spans: list[Span], axis: int, nan_wins: bool) -> None:
+def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], axis: int, nan_wins: bool) -> None:
     """Along ``axis`` of ``source``, the first maximum of every window into ``best`` and its tap into ``winner``.
 
     Args:
@@ -189,15 +186,14 @@ def _first_maxima(source: Any, best: Any, winner: Any, spans: list[Span], axis: 
             numpy.maximum(taps, beats * winner.dtype.type(span.tap), out=taps)
 
 
-def _place(dy: Any, winners: Winners, dx: Any, window: Window) -> None:
+def _place(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
     """Gives each window's gradient to its winner, where no two windows share a pixel: bits are passed on."""
-    image = dx.shape[1:3]
     of_rows = workspace.empty((*dx.shape[:2], *dy.shape[2:]), dx.dtype)
-    _give(dy, winners.down, of_rows, spans_of(window, 0, image), 1)
-    _give(of_rows, winners.across, dx, spans_of(window, 1, image), 2)
+    _give(dy, winners.down, of_rows, geometry.rows, 1)
+    _give(of_rows, winners.across, dx, geometry.columns, 2)
 
 
-def _give(source: Any, winner: Any, target: Any, spans: list[Span], axis: int) -> None:
+def _give(source: Any, winner: Any, target: Any, spans: tuple[Span, ...], axis: int) -> None:
     """Along ``axis``, ``source`` to the pixel of each window's winning tap and 0 to all others."""
     if sum(span.last - span.first for span in spans) < target.shape[axis]:  # pixels between the windows
         target.fill(0)
@@ -215,15 +211,15 @@ def _give(source: Any, winner: Any, target: Any, spans: list[Span], axis: int) -
         apply_mask(source[where], winner[where] == span.tap, target[_at(axis, span.pixels)])
 
 
-def _add(dy: Any, winners: Winners, dx: Any, window: Window) -> None:
+def _add(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
     """Adds each window's gradient to its winner, windows in the order of their taps; float16 is summed in float32."""
-    image, dtype = dx.shape[1:3], accumulator(dx.dtype)
+    dtype = accumulator(dx.dtype)
     total = dx if dx.dtype == dtype else workspace.empty(dx.shape, dtype)
     total.fill(0)
-    for row in spans_of(window, 0, image):
+    for row in geometry.rows:
         held = winners.down[:, row.outputs] == row.tap
         across = winners.across[:, row.pixels]
-        for column in spans_of(window, 1, image):
+        for column in geometry.columns:
             won = held[:, :, column.outputs] & (across[:, :, column.outputs] == column.tap)
             share = dy[:, row.outputs, column.outputs]
             kept = workspace.empty(share.shape, share.dtype)
@@ -255,6 +251,5 @@ def _winners(argmax: Any, window: Window, shape: tuple) -> Winners:
 
 def _firsts(window: Window, image: tuple[int, int]) -> tuple[Any, Any]:
     """Row and column of each window's first tap, in the padding perhaps."""
-    top, _, left, _ = window.pads(image)
-    oh, ow = window.output_size(image)
+    (top, _, left, _), (oh, ow) = window.over(image).pads, window.over(image).output
     return numpy.arange(oh) * window.stride[0] - top, numpy.arange(ow) * window.stride[1] - left

@@ -11,26 +11,24 @@
 // Max: one thread an output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
 // N·OH·OW·C·(sizeof(T) + 4) written.
 extern "C" __global__ void max_pool(
-    const T *__restrict__ x /* count / out_height / out_width * height * width */, T *__restrict__ y /* count */,
-    int *__restrict__ argmax /* count */, INDEX count, int channels, int height, int width, int out_height,
-    int out_width, int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
-    int dilation_height, int dilation_width) {
+    const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
+    int *__restrict__ argmax /* count */, INDEX count, Geometry g) {
     FOR_EACH(i, count) {
-        const Position at = position_of(i, out_height, out_width, channels);
-        const int top = at.row * stride_height - pad_top, left = at.column * stride_width - pad_left;
+        const Position at = position_of(i, g.out_height, g.out_width, g.channels);
+        const int top = at.row * g.stride_height - g.pad_top, left = at.column * g.stride_width - g.pad_left;
         ACC best = 0;
         int where = -1;  // the host made sure that every window has a pixel: it does not stay -1
-        for (int a = 0; a < kernel_height; ++a) {
-            const int h = top + a * dilation_height;
-            if (h < 0 || h >= height) continue;
-            for (int b = 0; b < kernel_width; ++b) {
-                const int w = left + b * dilation_width;
-                if (w < 0 || w >= width) continue;
-                const ACC value = widen(x[((at.image * height + h) * width + w) * channels + at.channel]);
+        for (int a = 0; a < g.kernel_height; ++a) {
+            const int h = top + a * g.dilation_height;
+            if (h < 0 || h >= g.height) continue;
+            for (int b = 0; b < g.kernel_width; ++b) {
+                const int w = left + b * g.dilation_width;
+                if (w < 0 || w >= g.width) continue;
+                const ACC value = widen(x[((at.image * g.height + h) * g.width + w) * g.channels + at.channel]);
                 // A NaN is greater than none and none is greater than it: it takes over once, and stays.
                 if (where < 0 || value > best || (value != value && best == best)) {
                     best = value;
-                    where = h * width + w;
+                    where = h * g.width + w;
                 }
             }
         }
@@ -43,25 +41,24 @@ extern "C" __global__ void max_pool(
 // in ascending order (the order of the loop in pooling.py, bit for bit), and takes the gradient of those that it won.
 // Least bytes: N·OH·OW·C·(sizeof(T) + 4) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void max_pool_backward_gather(
-    const T *__restrict__ dy /* count / height / width * out_height * out_width */,
-    const int *__restrict__ argmax /* count / height / width * out_height * out_width */,
-    T *__restrict__ dx /* count */, INDEX count, int channels, int height, int width, int out_height, int out_width,
-    int kernel_height, int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left,
-    int dilation_height, int dilation_width) {
-    const Start down = start_of(dilation_height, stride_height), across = start_of(dilation_width, stride_width);
+    const T *__restrict__ dy /* count / pixels * windows */,
+    const int *__restrict__ argmax /* count / pixels * windows */,
+    T *__restrict__ dx /* count */, INDEX count, Geometry g) {
+    const Start down = start_of(g.dilation_height, g.stride_height);
+    const Start across = start_of(g.dilation_width, g.stride_width);
     FOR_EACH(i, count) {
-        const Position at = position_of(i, height, width, channels);
-        const Start first = start_of(at.column + pad_left, stride_width);
-        Start y = start_of(at.row + pad_top, stride_height);
+        const Position at = position_of(i, g.height, g.width, g.channels);
+        const Start first = start_of(at.column + g.pad_left, g.stride_width);
+        Start y = start_of(at.row + g.pad_top, g.stride_height);
         ACC sum = 0;
-        for (int a = 0; a < kernel_height; ++a, next_tap(y, down, stride_height)) {
-            if (!exists(y, out_height)) continue;
+        for (int a = 0; a < g.kernel_height; ++a, next_tap(y, down, g.stride_height)) {
+            if (!exists(y, g.out_height)) continue;
             Start x = first;
-            for (int b = 0; b < kernel_width; ++b, next_tap(x, across, stride_width)) {
-                if (!exists(x, out_width)) continue;
-                const INDEX window =
-                    ((at.image * out_height + y.window) * out_width + x.window) * channels + at.channel;
-                if (argmax[window] == at.row * width + at.column) sum += widen(dy[window]);
+            for (int b = 0; b < g.kernel_width; ++b, next_tap(x, across, g.stride_width)) {
+                if (!exists(x, g.out_width)) continue;
+                const INDEX output =
+                    ((at.image * g.out_height + y.window) * g.out_width + x.window) * g.channels + at.channel;
+                if (argmax[output] == at.row * g.width + at.column) sum += widen(dy[output]);
             }
         }
         narrow(sum, dx[i]);
@@ -82,18 +79,17 @@ __device__ __forceinline__ Span span_of(int window, int windows, int stride, int
 // any stride, without atomics and without setting memory to zero before. Least bytes: as by gather.
 extern "C" __global__ void max_pool_backward_scatter(
     const T *__restrict__ dy /* count */, const int *__restrict__ argmax /* count */,
-    T *__restrict__ dx /* count / out_height / out_width * height * width */, INDEX count, int channels, int height,
-    int width, int out_height, int out_width, int stride_height, int stride_width, int pad_top, int pad_left) {
+    T *__restrict__ dx /* count / windows * pixels */, INDEX count, Geometry g) {
     FOR_EACH(i, count) {
-        const Position at = position_of(i, out_height, out_width, channels);
-        const Span rows = span_of(at.row, out_height, stride_height, pad_top, height);
-        const Span columns = span_of(at.column, out_width, stride_width, pad_left, width);
+        const Position at = position_of(i, g.out_height, g.out_width, g.channels);
+        const Span rows = span_of(at.row, g.out_height, g.stride_height, g.pad_top, g.height);
+        const Span columns = span_of(at.column, g.out_width, g.stride_width, g.pad_left, g.width);
         const int winner = argmax[i];
         const T upstream = dy[i];
         for (int h = rows.begin; h < rows.end; ++h)
             for (int w = columns.begin; w < columns.end; ++w)
-                dx[((at.image * height + h) * width + w) * channels + at.channel] =
-                    h * width + w == winner ? upstream : T{};
+                dx[((at.image * g.height + h) * g.width + w) * g.channels + at.channel] =
+                    h * g.width + w == winner ? upstream : T{};
     }
 }
 
@@ -117,25 +113,23 @@ __device__ __forceinline__ double rounded_product(double a, double b) { return _
 // One thread an output, taps in ascending order (the order of the loop in pooling.py, bit for bit).
 // Least bytes: N·H·W·C·sizeof(T) read, N·OH·OW·C·sizeof(T) written.
 extern "C" __global__ void average_pool(
-    const T *__restrict__ x /* count / out_height / out_width * height * width */, T *__restrict__ y /* count */,
-    INDEX count, int channels, int height, int width, int out_height, int out_width, int kernel_height,
-    int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left, int dilation_height,
-    int dilation_width, int first_row, int end_row, int first_column, int end_column) {
+    const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
+    INDEX count, Geometry g, int first_row, int end_row, int first_column, int end_column) {
     FOR_EACH(i, count) {
-        const Position at = position_of(i, out_height, out_width, channels);
-        const int top = at.row * stride_height - pad_top, left = at.column * stride_width - pad_left;
+        const Position at = position_of(i, g.out_height, g.out_width, g.channels);
+        const int top = at.row * g.stride_height - g.pad_top, left = at.column * g.stride_width - g.pad_left;
         ACC sum = 0;
-        for (int a = 0; a < kernel_height; ++a) {
-            const int h = top + a * dilation_height;
-            if (h < 0 || h >= height) continue;
-            for (int b = 0; b < kernel_width; ++b) {
-                const int w = left + b * dilation_width;
-                if (w < 0 || w >= width) continue;
-                sum += widen(x[((at.image * height + h) * width + w) * channels + at.channel]);
+        for (int a = 0; a < g.kernel_height; ++a) {
+            const int h = top + a * g.dilation_height;
+            if (h < 0 || h >= g.height) continue;
+            for (int b = 0; b < g.kernel_width; ++b) {
+                const int w = left + b * g.dilation_width;
+                if (w < 0 || w >= g.width) continue;
+                sum += widen(x[((at.image * g.height + h) * g.width + w) * g.channels + at.channel]);
             }
         }
-        const int rows = counted(top, dilation_height, kernel_height, first_row, end_row);
-        const int columns = counted(left, dilation_width, kernel_width, first_column, end_column);
+        const int rows = counted(top, g.dilation_height, g.kernel_height, first_row, end_row);
+        const int columns = counted(left, g.dilation_width, g.kernel_width, first_column, end_column);
         narrow(sum * ((ACC)1 / (ACC)(rows * columns)), y[i]);
     }
 }
@@ -144,30 +138,29 @@ extern "C" __global__ void average_pool(
 // in pooling.py, bit for bit), and takes its share of each one's gradient.
 // Least bytes: N·OH·OW·C·sizeof(T) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void average_pool_backward(
-    const T *__restrict__ dy /* count / height / width * out_height * out_width */, T *__restrict__ dx /* count */,
-    INDEX count, int channels, int height, int width, int out_height, int out_width, int kernel_height,
-    int kernel_width, int stride_height, int stride_width, int pad_top, int pad_left, int dilation_height,
-    int dilation_width, int first_row, int end_row, int first_column, int end_column) {
-    const Start down = start_of(dilation_height, stride_height), across = start_of(dilation_width, stride_width);
-    const ACC whole_share = (ACC)1 / (ACC)(kernel_height * kernel_width);  // the others are divided out one by one
+    const T *__restrict__ dy /* count / pixels * windows */, T *__restrict__ dx /* count */,
+    INDEX count, Geometry g, int first_row, int end_row, int first_column, int end_column) {
+    const Start down = start_of(g.dilation_height, g.stride_height);
+    const Start across = start_of(g.dilation_width, g.stride_width);
+    const ACC whole_share = (ACC)1 / (ACC)(g.kernel_height * g.kernel_width);  // the others are divided out one by one
     FOR_EACH(i, count) {
-        const Position at = position_of(i, height, width, channels);
-        const Start first = start_of(at.column + pad_left, stride_width);
-        Start y = start_of(at.row + pad_top, stride_height);
+        const Position at = position_of(i, g.height, g.width, g.channels);
+        const Start first = start_of(at.column + g.pad_left, g.stride_width);
+        Start y = start_of(at.row + g.pad_top, g.stride_height);
         ACC sum = 0;
-        for (int a = 0; a < kernel_height; ++a, next_tap(y, down, stride_height)) {
-            if (!exists(y, out_height)) continue;
-            const int top = y.window * stride_height - pad_top;
-            const int rows = counted(top, dilation_height, kernel_height, first_row, end_row);
+        for (int a = 0; a < g.kernel_height; ++a, next_tap(y, down, g.stride_height)) {
+            if (!exists(y, g.out_height)) continue;
+            const int top = y.window * g.stride_height - g.pad_top;
+            const int rows = counted(top, g.dilation_height, g.kernel_height, first_row, end_row);
             Start x = first;
-            for (int b = 0; b < kernel_width; ++b, next_tap(x, across, stride_width)) {
-                if (!exists(x, out_width)) continue;
-                const int left = x.window * stride_width - pad_left;
-                const int taps = rows * counted(left, dilation_width, kernel_width, first_column, end_column);
-                const ACC share = taps == kernel_height * kernel_width ? whole_share : (ACC)1 / (ACC)taps;
-                const INDEX window =
-                    ((at.image * out_height + y.window) * out_width + x.window) * channels + at.channel;
-                sum += rounded_product(widen(dy[window]), share);
+            for (int b = 0; b < g.kernel_width; ++b, next_tap(x, across, g.stride_width)) {
+                if (!exists(x, g.out_width)) continue;
+                const int left = x.window * g.stride_width - g.pad_left;
+                const int taps = rows * counted(left, g.dilation_width, g.kernel_width, first_column, end_column);
+                const ACC share = taps == g.kernel_height * g.kernel_width ? whole_share : (ACC)1 / (ACC)taps;
+                const INDEX output =
+                    ((at.image * g.out_height + y.window) * g.out_width + x.window) * g.channels + at.channel;
+                sum += rounded_product(widen(dy[output]), share);
             }
         }
         narrow(sum, dx[i]);

@@ -1,5 +1,8 @@
-// What every kernel file may use. It stands before each file's own text: no file includes another, since NVRTC
-// alone has no headers.
+// What every kernel file may use. A comment behind an array in a kernel's signature, /* count / windows * pixels */, is
+// code: the host holds the array's size to it at each launch, by the names of other parameters and of Geometry's
+// members, where pixels, windows and taps are the products of height and width.
+//
+// This text stands before each file's own: no file includes another, since NVRTC alone has no headers.
 //
 // Macros given: T (half16, float or double), ACC (the type of sums: float for half16, else T), INDEX (int or long
 // long), T_IS_FLOAT16 / T_IS_FLOAT32 / T_IS_FLOAT64.
@@ -34,6 +37,12 @@ __device__ __forceinline__ Position position_of(INDEX i, int rows, int columns, 
     const INDEX pixel = i / channels, line = pixel / columns, image = line / rows;
     return {image, (int)(line - image * rows), (int)(pixel - line * columns), (int)(i - pixel * channels)};
 }
+
+// A window over images: what kernels.geometry.Geometry knows, passed by value. tests/cuda compares the two layouts.
+struct Geometry {
+    int channels, height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
+        pad_top, pad_left, dilation_height, dilation_width;
+};
 
 // Along one axis, the windows that contain a pixel, tap after tap: tap t lies on it in the window that starts at
 // pixel + pad - t·dilation, if that is a multiple of the stride, and no less than 0. Quotient and remainder by the

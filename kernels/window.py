@@ -1,12 +1,15 @@
-"""The geometry of everything that slides a window over an image."""
+"""A window that slides over images, as layers and users describe it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Pair = tuple[int, int]
+from kernels.geometry import Geometry, Pads, Pair, describe, extent, overlap
+
 Padding = int | Pair | tuple[int, int, int, int] | Literal["same", "valid"]
+
+_MOST_GEOMETRIES = 256  # kept of a window: data sets of images of every size must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Window:
 
     kernel: Pair
     stride: Pair = (1, 1)
-    padding: tuple[int, int, int, int] | Literal["same"] = (0, 0, 0, 0)
+    padding: Pads | Literal["same"] = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     rounding: Literal["floor", "ceil"] = "floor"
 
@@ -49,61 +52,40 @@ class Window:
         object.__setattr__(self, "padding", _four(padding))
         object.__setattr__(self, "dilation", _pair("dilation", dilation))
         object.__setattr__(self, "rounding", rounding)
+        object.__setattr__(self, "_geometries", {})
 
     @property
     def extent(self) -> Pair:
         """Pixels from the first tap to the last, dilation included: (rows, columns)."""
-        (fh, fw), (dh, dw) = self.kernel, self.dilation
-        return (fh - 1) * dh + 1, (fw - 1) * dw + 1
+        return extent(self.kernel, self.dilation)
 
     @property
     def overlaps(self) -> bool:
         """Whether two windows can share a pixel. Dilated windows interleave: they count as overlapping."""
-        return any(e > s for e, s in zip(self.extent, self.stride, strict=True))
+        return overlap(self.extent, self.stride)
 
-    def pads(self, image: Pair) -> tuple[int, int, int, int]:
-        """(top, bottom, left, right) for an image of (H, W): the padding given, or what "same" comes to."""
-        if self.padding != "same":
-            return self.padding
-        pads = []
-        for size, extent, stride in zip(image, self.extent, self.stride, strict=True):
-            total = max((-(-size // stride) - 1) * stride + extent - size, 0)
-            pads += [total // 2, total - total // 2]
-        return tuple(pads)  # type: ignore[return-value]
-
-    def output_size(self, image: Pair) -> Pair:
-        """(OH, OW) for an image of (H, W).
+    def over(self, image: Pair) -> Geometry:
+        """Lay the window over images of (H, W): output size, padding in numbers, taps. The result is kept.
 
         Raises:
             ValueError: not even one window fits; the message has all the numbers.
         """
-        top, bottom, left, right = self.pads(image)
-        return self._outputs(image, 0, top, bottom), self._outputs(image, 1, left, right)
+        geometries: dict[Pair, Geometry] = self._geometries  # type: ignore[attr-defined]
+        size = image[0], image[1]
+        if size not in geometries:
+            if len(geometries) >= _MOST_GEOMETRIES:
+                geometries.clear()
+            geometries[size] = Geometry(self.kernel, self.stride, self._pads(size), self.dilation, self.rounding, size)
+        return geometries[size]
 
-    def _outputs(self, image: Pair, axis: int, before: int, after: int) -> int:
-        size, extent, stride = image[axis], self.extent[axis], self.stride[axis]
-        room = size + before + after - extent
-        if room < 0:
-            name = ("height", "width")[axis]
-            raise ValueError(
-                f"a window of {extent} does not fit the image's {name}: {size} + padding {before} + {after} "
-                f"= {size + before + after} ({self}, image {image[0]}x{image[1]})"
-            )
-        count = room // stride + 1
-        if self.rounding == "ceil" and room % stride and count * stride < size + before:
-            count += 1
-        return count
-
-    def covering_pads(self, image: Pair) -> tuple[int, int, int, int]:
-        """As :meth:`pads`, with bottom and right as far as the last window reaches: less than the padding
-        where the stride skips the end, more where ``rounding="ceil"`` keeps a window that hangs over.
-        A negative number is a border that no window touches.
-        """
-        top, _, left, _ = self.pads(image)
-        oh, ow = self.output_size(image)
-        bottom = (oh - 1) * self.stride[0] + self.extent[0] - image[0] - top
-        right = (ow - 1) * self.stride[1] + self.extent[1] - image[1] - left
-        return top, bottom, left, right
+    def _pads(self, image: Pair) -> Pads:
+        if self.padding != "same":
+            return self.padding
+        pads = []
+        for size, span, stride in zip(image, self.extent, self.stride, strict=True):
+            total = max((-(-size // stride) - 1) * stride + span - size, 0)
+            pads += [total // 2, total - total // 2]
+        return pads[0], pads[1], pads[2], pads[3]
 
     def transposed_size(self, output: Pair) -> Pair:
         """(H, W) of the smallest image that (OH, OW) windows cover whole: the size a transposed convolution makes.
@@ -123,18 +105,7 @@ class Window:
         return size
 
     def __str__(self) -> str:
-        text = f"kernel {self.kernel[0]}x{self.kernel[1]}"
-        if self.stride != (1, 1):
-            text += f", stride {_short(self.stride)}"
-        if self.padding != (0, 0, 0, 0):
-            text += f", padding {self.padding if self.padding == 'same' else _short(self.padding)}"
-        if self.dilation != (1, 1):
-            text += f", dilation {_short(self.dilation)}"
-        return text + (", rounding ceil" if self.rounding == "ceil" else "")
-
-
-def _short(numbers: tuple[int, ...]) -> str:
-    return str(numbers[0]) if len(set(numbers)) == 1 else str(numbers)
+        return describe(self.kernel, self.stride, self.padding, self.dilation, self.rounding)
 
 
 def _whole(name: str, value: object, least: int) -> int:

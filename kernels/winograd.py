@@ -22,6 +22,7 @@ from kernels.activations import rectify
 from kernels.convolution import flipped
 from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
 from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows
+from kernels.geometry import Geometry
 from kernels.im2col import check_images, padded, windows
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, lanes, run
@@ -29,6 +30,8 @@ from kernels.window import Window
 
 TILE, PATCH = 4, 6
 """Outputs and inputs of a tile, along each axis."""
+
+_TILES, _PATCHES = Window(TILE, TILE), Window(PATCH, TILE)
 
 _INPUT = numpy.array(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
@@ -54,15 +57,19 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
     check_shapes(x.shape, weight.shape, window)
     one_dtype(x=x, weight=weight)
     check_bias(bias, weight)
+    return _convolve(x, weight, bias, window.over(x.shape[2:]), relu)
+
+
+def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = False) -> Any:
     source, fn = storage(x), len(weight)
-    y = workspace.empty((len(x), *window.output_size(x.shape[2:]), fn), x.dtype)
+    y = workspace.empty((len(x), *geometry.output, fn), x.dtype)
     positive = workspace.empty(y.shape, bool) if relu else None
     library, dtype = array_module(x, weight), accumulator(x.dtype)
     filters = _filters(weight, dtype)
     output = _matrix("output", dtype.name, library.__name__)
 
     def multiply(part: Part) -> None:
-        patches = _patches(source, window, part, dtype)
+        patches = _patches(source, geometry, part, dtype)
         products = matmul_part(patches, filters)
         tiles = matmul_part(output, products.reshape(PATCH * PATCH, -1))
         if bias is not None:
@@ -84,12 +91,12 @@ def convolution_backward_input(
     require_active(dy)
     check_window(window, groups)
     check_shapes(input_shape, weight.shape, window)
-    check_gradient(dy, input_shape, len(weight), window)
+    geometry = window.over(input_shape[2:])
+    check_gradient(dy, input_shape, len(weight), geometry)
     one_dtype(dy=dy, weight=weight)
-    mirrored = direct.mirrored(window, input_shape[2:])
-    if mirrored is None:  # there are windows that see padding alone
+    if geometry.mirrored is None:  # there are windows that see padding alone
         return direct.convolution_backward_input(dy, weight, input_shape, window)
-    return convolution(dy, flipped(weight, 1), None, mirrored)
+    return _convolve(dy, flipped(weight, 1), None, geometry.mirrored)
 
 
 @profiling.operation
@@ -105,6 +112,7 @@ def convolution_backward_weight(
     """As :func:`kernels.convolution.convolution_backward_weight`: the transposes of the forward's transforms."""
     check_window(window, groups)
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
+    geometry = window.over(x.shape[2:])
     fn, c = weight_shape[:2]
     library, dtype = array_module(x, dy), accumulator(x.dtype)
     source, gradient = storage(x), storage(dy)
@@ -114,7 +122,7 @@ def convolution_backward_weight(
 
     def multiply(lane: int) -> None:
         for part in groups_of_parts[lane]:
-            patches = _patches(source, window, part, dtype)
+            patches = _patches(source, geometry, part, dtype)
             tiles = _read_tiles(gradient[part.images], part, dtype)
             products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
             totals[lane] += matmul_rows(patches, products)
@@ -160,17 +168,16 @@ def _filters(weight: Any, dtype: Any) -> Any:
     return matmul_part(_matrix("filter", dtype.name, library.__name__), taps).reshape(PATCH * PATCH, c, fn)
 
 
-def _patches(source: Any, window: Window, part: Part, dtype: Any) -> Any:
+def _patches(source: Any, geometry: Geometry, part: Part, dtype: Any) -> Any:
     """Transformed patches of a part: (36, tiles, C)."""
     library = array_module(source)
-    _, height, width, c = source.shape
-    top, _, left, _ = window.pads((height, width))
-    down, (_, ow) = part.last_row - part.first_row, window.output_size((height, width))
+    c, (top, _, left, _), (_, ow) = source.shape[3], geometry.pads, geometry.output
+    down = part.last_row - part.first_row
     across = -(-ow // TILE)
     band = padded(
         source[part.images], part.first_row * TILE - top, down * TILE + 2, -left, across * TILE + 2
     )  # fmt: skip
-    tiles = windows(band, Window(PATCH, TILE), Part(0, len(band), 0, down))
+    tiles = windows(band, _PATCHES.over(band.shape[1:3]), Part(0, len(band), 0, down))
     patches = workspace.empty((PATCH, PATCH, len(band), down, across, c), dtype)
     patches[...] = tiles.transpose(3, 4, 0, 1, 2, 5)
     transformed = matmul_part(_matrix("input", dtype.name, library.__name__), patches.reshape(PATCH * PATCH, -1))
@@ -201,5 +208,5 @@ def _read_tiles(gradient: Any, part: Part, dtype: Any) -> Any:
     down, across = part.last_row - part.first_row, -(-ow // TILE)
     band = padded(gradient, part.first_row * TILE, down * TILE, 0, across * TILE)
     tiles = workspace.empty((TILE, TILE, n, down, across, fn), dtype)
-    tiles[...] = windows(band, Window(TILE, TILE), Part(0, n, 0, down)).transpose(3, 4, 0, 1, 2, 5)
+    tiles[...] = windows(band, _TILES.over(band.shape[1:3]), Part(0, n, 0, down)).transpose(3, 4, 0, 1, 2, 5)
     return tiles.reshape(TILE * TILE, -1)

@@ -113,7 +113,7 @@ class Convolution(Layer):
         channels = self.W.shape[1] * self.groups
         if len(shape) != 3 or shape[0] != channels:
             raise ValueError(f"takes (C, H, W) with {channels} channels, got {shape}")
-        return (len(self.W), *self.window.output_size((shape[1], shape[2])))
+        return (len(self.W), *self.window.over((shape[1], shape[2])).output)
 
     def describe(self) -> str:
         more = (f", {self.groups} groups" if self.groups > 1 else "") + (", winograd" if self.winograd else "")

@@ -33,7 +33,7 @@ class _Pooling(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             raise ValueError(f"takes images (C, H, W), got {shape}")
-        return (shape[0], *self.window.output_size((shape[1], shape[2])))
+        return (shape[0], *self.window.over((shape[1], shape[2])).output)
 
     def describe(self) -> str:
         return str(self.window)

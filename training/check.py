@@ -124,7 +124,7 @@ def cases() -> Iterator[Case]:
 
 def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[Case]:
     n, c = shape[:2]
-    outputs, taps = window.output_size(shape[2:]), window.kernel[0] * window.kernel[1]
+    outputs, taps = window.over(shape[2:]).output, window.kernel[0] * window.kernel[1]
 
     def to_columns(order: str, dtype: str) -> Arrays:
         return {"columns": im2col(numbers(shape, dtype), window, order)}
@@ -143,7 +143,7 @@ def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[
         dx = max_pool_backward(numbers(y.shape, dtype, 1), argmax, shape, window)
         return {"y": y, "argmax": argmax, "dx": dx}
 
-    if all(pad <= kernel // 2 for pad, kernel in zip(window.pads(shape[2:])[::2], window.kernel, strict=True)):
+    if all(pad <= kernel // 2 for pad, kernel in zip(window.over(shape[2:]).pads[::2], window.kernel, strict=True)):
         yield Case("max pooling", pool, 2)
 
     def convolve(groups: int, dtype: str) -> Arrays:

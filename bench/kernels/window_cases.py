@@ -28,7 +28,7 @@ class Images(NamedTuple):
     @property
     def outputs(self) -> tuple[int, int, int, int]:
         """(N, C, OH, OW)."""
-        return (*self.shape[:2], *self.window.output_size(self.shape[2:]))
+        return (*self.shape[:2], *self.window.over(self.shape[2:]).output)
 
     @property
     def columns(self) -> tuple[int, int]:

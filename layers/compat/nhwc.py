@@ -185,7 +185,7 @@ class Conv2D(_ChannelsLast):
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or shape[2] != self.in_ch:
             raise ValueError(f"takes (H, W, C) with {self.in_ch} channels, got {shape}")
-        return (*self.window.output_size((shape[0], shape[1])), self.out_ch)
+        return (*self.window.over((shape[0], shape[1])).output, self.out_ch)
 
     def describe(self) -> str:
         return f"{self.in_ch} → {self.out_ch}, {self.window}"
@@ -243,7 +243,7 @@ class Pool2D(_ChannelsLast):
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             raise ValueError(f"takes images (H, W, C), got {shape}")
-        return (*self.window.output_size((shape[0], shape[1])), shape[2])
+        return (*self.window.over((shape[0], shape[1])).output, shape[2])
 
     def describe(self) -> str:
         return f"{self.mode}, {self.window}" + (", padding counted" if self.count_padding else "")

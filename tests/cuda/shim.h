@@ -186,8 +186,8 @@ static void take(void *target, size_t bytes) {
 }
 
 template <class Number> Number number() {
-    char raw[8];
-    take(raw, 8);
+    char raw[(sizeof(Number) + 7) / 8 * 8];
+    take(raw, sizeof raw);
     Number value;
     memcpy(&value, raw, sizeof value);
     return value;

@@ -12,6 +12,7 @@ from checks import assert_same, normal, whole
 from host_kernels import MEMORY, RACES
 
 from kernels import col2im, max_pooling
+from kernels.geometry import Geometry
 from kernels.window import Window
 
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
@@ -39,17 +40,17 @@ MISTAKES = {
     "lower bound left out": Mistake(run.gather, "col2im.cu", " && start.window >= 0", ""),
     "remainder left out": Mistake(run.average_pool_backward, "pooling.cu", "start.rest == 0 && ", ""),
     "borrow left out": Mistake(run.max_pool_backward, "pooling.cu", "--start.window;", ""),
-    "bound one too far": Mistake(run.max_pool, "pooling.cu", "w >= width", "w > width"),
+    "bound one too far": Mistake(run.max_pool, "pooling.cu", "w >= g.width", "w > g.width"),
     "first pixel left out": Mistake(run.max_pool, "pooling.cu", "w < 0 ||", "w <= 0 ||"),
     "last maximum wins": Mistake(run.max_pool, "pooling.cu", "value > best", "value >= best"),
     "NaN loses": Mistake(run.max_pool, "pooling.cu", "(value != value && best == best)", "false"),
     "taps descending": Mistake(
-        run.gather, "col2im.cu", "int b = 0; b < kernel_width; ++b", "int b = kernel_width - 1; b >= 0; --b"
+        run.gather, "col2im.cu", "int b = 0; b < g.kernel_width; ++b", "int b = g.kernel_width - 1; b >= 0; --b"
     ),
     "set instead of added": Mistake(run.max_pool_backward, "pooling.cu", "sum += widen(dy", "sum = widen(dy"),
     "a zero's sign": Mistake(run.scatter, "col2im.cu", "narrow(0 + widen", "narrow(widen"),
     "losers not written": Mistake(
-        run.max_pool_backward, "pooling.cu", _COLUMNS, f"{_COLUMNS} if (h * width + w == winner)"
+        run.max_pool_backward, "pooling.cu", _COLUMNS, f"{_COLUMNS} if (h * g.width + w == winner)"
     ),
     "gaps not written": Mistake(run.max_pool_backward, "pooling.cu", "end = begin + stride;", "end = begin + 1;"),
     "edge not written": Mistake(run.max_pool_backward, "pooling.cu", "window == windows - 1 || ", ""),
@@ -102,7 +103,7 @@ def test_columns_stored_where_windows_overlap_are_found(monkeypatch):
     scatter = lambda: col2im.col2im(columns, (2, 3, 4, 4), Window(2), "HWC", "scatter")  # noqa: E731
     right = scatter()
     assert_same(on_host("col2im.cu", MEMORY, scatter), right)
-    monkeypatch.setattr(Window, "overlaps", False)
+    monkeypatch.setattr(Geometry, "overlaps", False)
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_same(on_host("col2im.cu", MEMORY, scatter), right)
     with pytest.raises(host_kernels.SanitizerError, match="data race"):
@@ -114,7 +115,7 @@ def test_gradients_stored_where_windows_overlap_are_found(monkeypatch):
     backward = lambda: max_pooling.max_pool_backward(dy, argmax, (1, 2, 4, 4), Window(2))  # noqa: E731
     right = backward()
     assert_same(on_host("pooling.cu", MEMORY, backward), right)
-    monkeypatch.setattr(Window, "overlaps", False)
+    monkeypatch.setattr(Geometry, "overlaps", False)
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_same(on_host("pooling.cu", MEMORY, backward), right)
 
@@ -123,10 +124,10 @@ def test_gradients_stored_where_windows_overlap_are_found(monkeypatch):
     "window", [Window(2, 3), Window(2, 2), Window(2, 3, 0, 2), Window(1, 2, rounding="ceil")], ids=str
 )
 def test_pixels_of_no_window_left_as_they_were_are_found(window, monkeypatch):
-    columns = whole((np.prod(window.output_size((7, 7))), 3 * window.kernel[0] * window.kernel[1]))
+    columns = whole((np.prod(window.over((7, 7)).output), 3 * window.kernel[0] * window.kernel[1]))
     scatter = lambda: col2im.col2im(columns, (1, 3, 7, 7), window, "CHW", "scatter")  # noqa: E731
     right = scatter()
     assert_same(on_host("col2im.cu", MEMORY, scatter), right)
-    monkeypatch.setattr(col2im, "_cover", lambda *_: True)
+    monkeypatch.setitem(vars(window.over((7, 7))), "has_gaps", False)
     with pytest.raises(AssertionError, match="differ, first at"):
         assert_same(on_host("col2im.cu", MEMORY, scatter), right)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import backend
 from backend import array_module, asnumpy, workspace
 from kernels import col2im as module
-from kernels.col2im import col2im, window_taps
+from kernels.col2im import col2im
 from kernels.im2col import im2col
 from kernels.window import Window
 
@@ -67,7 +67,7 @@ def test_it_is_the_adjoint_of_im2col(device):
 @pytest.mark.parametrize("order", ["CHW", "HWC"])
 def test_parts_and_threads_change_no_bit(device, order):
     shape, window = (5, 3, 11, 7), Window((3, 2), (2, 1), (1, 2, 0, 1), (1, 2))
-    columns = normal((5 * np.prod(window.output_size((11, 7))), 18))
+    columns = normal((5 * np.prod(window.over((11, 7)).output), 18))
     whole_batch = col2im(columns, shape, window, order)
     with column_bytes(600):
         for count in (1, 2, 3):
@@ -94,7 +94,7 @@ def test_the_scatter_of_windows_that_do_not_overlap_is_the_gather(device, window
     """Bit for bit, zeros' signs and the CPU's result included; in memory that was not zero before, and never added."""
     assert not window.overlaps
     shape, taps = (2, 3, 7, 8), window.kernel[0] * window.kernel[1]
-    columns = signed((2 * int(np.prod(window.output_size((7, 8)))), 3 * taps), dtype)
+    columns = signed((2 * int(np.prod(window.over((7, 8)).output)), 3 * taps), dtype)
     with backend.use("cpu"):
         right = col2im(asnumpy(columns), shape, window, order)
     empty = workspace.empty
@@ -120,7 +120,7 @@ def test_only_windows_that_leave_pixels_out_need_zeros_before_a_scatter():
     def check(case):
         met = {(h, w) for *_, h, w in oracles.pixels(case.geometry, case.shape[2:])}
         covered = len(met) == case.shape[2] * case.shape[3]
-        assert module._cover(case.window, case.shape[2:]) == covered
+        assert case.window.over(case.shape[2:]).has_gaps != covered
         outcomes.add(covered)
 
     check()
@@ -153,7 +153,7 @@ def test_float16_is_summed_in_float32(device):
 
 def test_taps_ascend_and_meet_every_pixel_once():
     window, image = Window((3, 2), (2, 1), (2, 1), (1, 2)), (4, 5)
-    taps = list(window_taps(window, image))
+    taps = window.over(image).taps
     assert [(tap.row, tap.column) for tap in taps] == sorted((tap.row, tap.column) for tap in taps)
     met = set()
     for tap in taps:
@@ -165,7 +165,7 @@ def test_taps_ascend_and_meet_every_pixel_once():
 
 
 def test_taps_that_only_meet_padding_are_left_out():
-    assert [(tap.row, tap.column) for tap in window_taps(Window(3, 9, 1), (1, 1))] == [(1, 1)]
+    assert [(tap.row, tap.column) for tap in Window(3, 9, 1).over((1, 1)).taps] == [(1, 1)]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "complex64"])

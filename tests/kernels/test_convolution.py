@@ -117,7 +117,7 @@ def test_every_geometry_in_bands_of_rows(device):
     ids=str,
 )
 def test_named_geometries(device, dtype, shape, filters, window, groups):
-    pads = window.pads(shape[2:])
+    pads = window.over(shape[2:]).pads
     arguments = {
         "kernel": window.kernel,
         "stride": window.stride,
@@ -178,7 +178,7 @@ def test_rounding_is_that_of_a_sum(device):
 def test_gradients_are_those_of_the_forward(device, channels, filters, groups, window):
     x, bias = normal((2, channels, 5, 6), "float64", 1), normal((filters,), "float64", 2)
     weight = normal((filters, channels // groups, *window.kernel), "float64", 3)
-    dy = normal((2, filters, *window.output_size((5, 6))), "float64", 4)
+    dy = normal((2, filters, *window.over((5, 6)).output), "float64", 4)
     gradients = [
         convolution_backward_input(dy, weight, x.shape, window, groups),
         convolution_backward_weight(x, dy, weight.shape, window, groups),
@@ -228,7 +228,7 @@ def all_three(x, weight, bias, dy, window, groups):
 )
 def test_threads_change_no_bit(device, dtype, shape, filters, window, groups):
     x, weight = normal(shape, dtype), normal((filters, shape[1] // groups, *window.kernel), dtype, 1)
-    bias, dy = normal((filters,), dtype, 2), normal((shape[0], filters, *window.output_size(shape[2:])), dtype, 3)
+    bias, dy = normal((filters,), dtype, 2), normal((shape[0], filters, *window.over(shape[2:]).output), dtype, 3)
     with column_bytes(1 << 16):
         results = []
         for count in (1, 2, 3):

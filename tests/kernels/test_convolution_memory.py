@@ -29,7 +29,7 @@ def test_columns_stay_under_their_cap_for_large_images(monkeypatch, stride):
     images = 64 if stride == 1 else 2  # one image's columns are more than the cap then: 29 MB
     with backend.use("cpu"):
         x, weight = np.ones((images, channels, 224, 224), "float32"), np.ones((4, channels, 3, 3), "float32")
-        y = (images, 4, *window.output_size((224, 224)))
+        y = (images, 4, *window.over((224, 224)).output)
         results |= {math.prod(y), x.size}
         dy = convolution(x, weight, np.ones(4, "float32"), window)
         assert dy.shape == y

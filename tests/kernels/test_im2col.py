@@ -90,7 +90,7 @@ def test_a_gpu_copies_runs_of_many_numbers_with_either_index(shape, window, wide
 @pytest.mark.parametrize("order", ["CHW", "HWC"])
 def test_a_gpu_makes_the_columns_of_any_part_and_channels(order):
     window, shape = Window((3, 2), (2, 3), (2, 1), (2, 1)), (3, 6, 12, 7)
-    oh, ow = window.output_size(shape[2:])
+    oh, ow = window.over(shape[2:]).output
     with backend.use("cuda"):
         x = normal(shape)
         for channels in (slice(0, 6), slice(2, 4), slice(3, 6), slice(5, 6)):
@@ -99,7 +99,7 @@ def test_a_gpu_makes_the_columns_of_any_part_and_channels(order):
             )
             expected = expected.reshape(3, oh, ow, -1)
             for part in (Part(0, 3, 0, oh), Part(1, 2, 0, oh), Part(0, 1, 1, 3), Part(2, 3, oh - 1, oh)):
-                columns = part_columns(storage(x), window, part, channels, order)
+                columns = part_columns(storage(x), window.over(x.shape[2:]), part, channels, order)
                 assert_same(columns, expected[part.images, part.rows].reshape(len(columns), -1))
 
 
@@ -144,7 +144,7 @@ def test_the_order_of_a_row_as_in_the_book():
 )
 def test_named_geometries(device, shape, window):
     x = whole(shape)
-    geometry = oracles.Geometry(window.kernel, window.stride, window.pads(shape[2:]), window.dilation)
+    geometry = oracles.Geometry(window.kernel, window.stride, window.over(shape[2:]).pads, window.dilation)
     for order in ("CHW", "HWC"):
         assert_same(im2col(x, window, order), oracles.im2col(asnumpy(x), geometry, order))
 

@@ -13,8 +13,10 @@ from backend import asnumpy, xp
 from kernels import launch
 from kernels.batch_norm import batch_statistics
 from kernels.col2im import col2im
-from kernels.launch import BLOCK, Kernel, KernelError, Parameter, block_size, blocks_of, geometry
+from kernels.geometry import STRUCT
+from kernels.launch import BLOCK, Kernel, KernelError, block_size, blocks_of
 from kernels.max_pooling import max_pool, max_pool_backward
+from kernels.signature import Parameter, element_counts
 from kernels.window import Window
 
 SOURCES = sorted(p.name for p in importlib.resources.files("kernels").iterdir() if p.name.endswith(".cu"))
@@ -28,17 +30,24 @@ def names(file):
 
 def test_parameters_are_read_from_the_source():
     first, second, third, fourth = GATHER.parameters[:4]
-    pixels = (("", "count"), ("/", "height"), ("/", "width"), ("*", "out_height"), ("*", "out_width"))
-    taps = (("*", "kernel_height"), ("*", "kernel_width"))
-    assert first == Parameter("columns", "T", is_array=True, is_const=True, size=(*pixels, *taps))
+    size = (("", "count"), ("/", "pixels"), ("*", "windows"), ("*", "taps"))
+    assert first == Parameter("columns", "T", is_array=True, is_const=True, size=size)
     assert second == Parameter("image", "T", is_array=True, is_const=False, size=(("", "count"),))
     assert third == Parameter("count", "INDEX", is_array=False, is_const=False)
-    assert fourth == Parameter("channels", "int", is_array=False, is_const=False)
+    assert fourth == Parameter("g", "Geometry", is_array=False, is_const=False)
+
+
+def test_sizes_are_products_from_left_to_right():
+    struct = Window((2, 3), (4, 5), (6, 7, 8, 9), (10, 11)).over((30, 40)).struct(7)
+    count = 30 * 40 * 7
+    counts = element_counts(GATHER.parameters, {"count": count, "g": struct, "tap_step": 1, "channel_step": 1})
+    windows = int(struct["out_height"]) * int(struct["out_width"])
+    assert counts == {"columns": 7 * windows * 6, "image": count}
 
 
 @pytest.mark.parametrize("file", [file for file in SOURCES if file != "prelude.cu"])
 def test_every_kernel_has_parameters_of_known_types(file):
-    known = {*launch._DTYPES, "T", "ACC", "INDEX"}
+    known = {*launch._DTYPES, "T", "ACC", "INDEX", "Geometry"}
     assert names(file)
     for name in names(file):
         assert {parameter.kind for parameter in Kernel(file, name).parameters} <= known, name
@@ -55,6 +64,8 @@ def test_every_array_says_how_many_elements_it_has(file):
     for name in names(file):
         parameters = Kernel(file, name).parameters
         numbers = {parameter.name for parameter in parameters if not parameter.is_array}
+        if any(parameter.kind == "Geometry" for parameter in parameters):
+            numbers |= {*STRUCT.names, "pixels", "windows", "taps"}
         for parameter in parameters:
             assert bool(parameter.size) == (parameter.is_array and (name, parameter.name) not in UNSIZED)
             assert all(word in numbers or word.isdigit() for _, word in parameter.size), (name, parameter.name)
@@ -87,21 +98,47 @@ def test_macros_say_the_types():
     assert "#define INDEX long long\n" in GATHER.code("float32", wide=True)
 
 
-def test_geometry_is_in_the_order_of_the_parameters():
-    window = Window((2, 3), (4, 5), (6, 7, 8, 9), (10, 11))
-    numbers = geometry(window, 1, (30, 40))
-    order = [parameter.name for parameter in GATHER.parameters[3 : 3 + len(numbers)]]
+def test_the_struct_is_that_of_the_source():
+    text = (importlib.resources.files("kernels") / "prelude.cu").read_text()
+    members = re.search(r"struct Geometry \{\s*int ([^;]*);\s*\};", text)[1]
+    assert tuple(name.strip() for name in members.split(",")) == STRUCT.names
+    assert all(STRUCT[name] == "int32" for name in STRUCT.names)
+    assert STRUCT.itemsize == 4 * len(STRUCT.names)
+
+
+def test_the_struct_has_the_numbers_of_the_geometry():
+    struct = Window((2, 3), (4, 5), (6, 7, 8, 9), (10, 11)).over((30, 40)).struct(1, first_row=2, rows=3)
     expected = {"channels": 1, "height": 30, "width": 40, "kernel_height": 2, "kernel_width": 3, "stride_height": 4}
-    expected |= {"stride_width": 5, "pad_top": 6, "pad_left": 8, "dilation_height": 10, "dilation_width": 11}
-    expected |= dict(zip(("out_height", "out_width"), window.output_size((30, 40)), strict=True))
-    assert dict(zip(order, numbers, strict=True)) == expected
+    expected |= {"stride_width": 5, "pad_top": 6 - 2 * 4, "pad_left": 8, "dilation_height": 10, "dilation_width": 11}
+    expected |= {"out_height": 3, "out_width": (40 + 8 + 9 - 23) // 5 + 1}
+    assert {name: int(struct[name]) for name in STRUCT.names} == expected
+
+
+def test_a_geometry_too_large_for_the_device_is_refused():
+    with pytest.raises(ValueError, match="too large for the device's kernels"):
+        Window(1, 1 << 31).over((4, 4)).struct(1)
+
+
+@pytest.mark.gpu
+def test_the_device_reads_the_struct_as_the_host_writes_it():
+    import cupy
+
+    prelude = (importlib.resources.files("kernels") / "prelude.cu").read_text()
+    struct = re.search(r"struct Geometry \{[^}]*\};", prelude)[0]
+    stores = " ".join(f"y[{i}] = g.{name};" for i, name in enumerate(STRUCT.names))
+    code = f'{struct} extern "C" __global__ void members(int *y, Geometry g, int last) {{ {stores} y[13] = last; }}'
+    with backend.use("cuda"):
+        y = xp.zeros(14, "int32")
+        given = Window((2, 3), (4, 5), (6, 7, 8, 9), (10, 11)).over((30, 40)).struct(12)
+        cupy.RawKernel(code, "members")((1,), (1,), (y, given, np.int32(99)))
+        assert asnumpy(y).tolist() == [*given.item(), 99]
 
 
 def arguments():
     """Of a col2im that is right: 2 images of 3x3 with 2 channels, a window of 2."""
     window = Window(2)
     columns, image = whole((2 * 4, 8), "float32"), xp.zeros((2, 3, 3, 2), "float32")
-    return [columns, image, image.size, *geometry(window, 2, (3, 3)), 2, 1]
+    return [columns, image, image.size, window.over((3, 3)).struct(2), 2, 1]
 
 
 @pytest.mark.gpu
@@ -119,12 +156,19 @@ def arguments():
         (2, lambda a: 37, ValueError, "image: needs 37 elements, got 36 in (2, 3, 3, 2)"),
         (2, lambda a: 36.0, TypeError, "count: needs a whole number, got 36.0"),
         (2, lambda a: xp.asarray(36), TypeError, "count: needs a plain number, got an array"),
-        (3, lambda a: 1 << 31, ValueError, "channels: 2147483648 does not fit int32"),
+        (3, lambda a: 7, TypeError, "g: needs the struct of a Geometry, got int"),
+        (3, lambda a: np.float32(7), TypeError, "g: needs the struct of a Geometry, got float32"),
+        (4, lambda a: 1 << 31, ValueError, "tap_step: 2147483648 does not fit int32"),
+        (4, lambda a: 2.0, TypeError, "tap_step: needs a whole number, got 2.0"),
     ],
 )
-def test_arguments_are_refused(place, wrong, error, message):
+@pytest.mark.parametrize("planned", [False, True], ids=["first launch", "after one like it"])
+def test_arguments_are_refused(monkeypatch, place, wrong, error, message, planned):
+    monkeypatch.setattr(launch, "_plans", {})
     with backend.use("cuda"):
         given = arguments()
+        if planned:
+            GATHER(36, *given)
         given[place] = wrong(given[place])
         before = asnumpy(given[1]).copy()
         with pytest.raises(error) as caught:
@@ -135,10 +179,39 @@ def test_arguments_are_refused(place, wrong, error, message):
 
 
 @pytest.mark.gpu
+def test_a_launch_like_another_is_checked_once_and_computes_with_its_own_arrays(monkeypatch):
+    monkeypatch.setattr(launch, "_plans", {})
+    with backend.use("cuda"):
+        checked = []
+        check = Kernel._check
+        monkeypatch.setattr(Kernel, "_check", lambda self, *given: checked.append(1) or check(self, *given))
+        for seed in range(3):
+            columns = normal((2 * 4, 8), seed=seed)
+            expected = asnumpy(col2im(columns, (2, 2, 3, 3), Window(2), "HWC")).copy()
+            _, image, *rest = arguments()
+            GATHER(36, columns, image, *rest)
+            assert_same(image.transpose(0, 3, 1, 2), expected)
+        assert len(checked) == 2  # this kernel, and col2im's own
+        with blocks_of(64):
+            GATHER(36, columns, image, *rest)
+        assert len(checked) == 3
+
+
+@pytest.mark.gpu
+def test_plans_hold_no_array(monkeypatch):
+    monkeypatch.setattr(launch, "_plans", {})
+    with backend.use("cuda"):
+        given = arguments()
+        GATHER(36, *given)
+        (plan,) = launch._plans.values()
+        assert not any(hasattr(value, "data") and hasattr(value.data, "ptr") for value in plan.values)
+
+
+@pytest.mark.gpu
 def test_too_few_and_too_many_arguments_are_refused():
     with backend.use("cuda"):
         for given in (arguments()[:-1], [*arguments(), 1]):
-            with pytest.raises(TypeError, match=rf"takes 18 arguments \(columns, .*, channel_step\), got {len(given)}"):
+            with pytest.raises(TypeError, match=rf"takes 6 arguments \(columns, .*, channel_step\), got {len(given)}"):
                 GATHER(36, *given)
 
 
@@ -147,7 +220,7 @@ def test_nothing_is_launched_for_nothing(monkeypatch):
     monkeypatch.setattr(Kernel, "compiled", lambda *given: pytest.fail("compiled"))
     with backend.use("cuda"):
         image = xp.zeros((0, 3, 3, 2), "float32")
-        GATHER(0, whole((0, 8), "float32"), image, 0, *geometry(Window(2), 2, (3, 3)), 2, 1)
+        GATHER(0, whole((0, 8), "float32"), image, 0, Window(2).over((3, 3)).struct(2), 2, 1)
 
 
 @pytest.mark.gpu
@@ -176,6 +249,7 @@ def test_wide_indices_compute_the_same(monkeypatch, dtype):
         compiled = Kernel.compiled
         monkeypatch.setattr(Kernel, "compiled", lambda self, t, wide: used.append(wide) or compiled(self, t, wide))
         monkeypatch.setattr(launch, "_NARROW", 1)
+        monkeypatch.setattr(launch, "_plans", {})
         for one, other in zip(expected, results(), strict=True):
             assert_same(other, one)
         assert used == [True] * 3
@@ -187,6 +261,7 @@ def test_a_grid_smaller_than_the_elements_reaches_them_all(monkeypatch):
         columns, shape, window = whole((4 * 81, 27), "float32"), (4, 3, 9, 9), Window(3, 1, 1)
         expected = col2im(columns, shape, window)
         monkeypatch.setattr(launch, "_MOST_BLOCKS", 2)
+        monkeypatch.setattr(launch, "_plans", {})
         assert_same(col2im(columns, shape, window), expected)
 
 
@@ -233,7 +308,7 @@ def test_the_scatter_adds_up_to_the_same(dtype, order, window, channels):
     """Whole numbers have no rounding: the order in which threads come does not show."""
     shape, taps = (2, channels, 5, 7), window.kernel[0] * window.kernel[1]
     with backend.use("cuda"):
-        columns = whole((2 * int(np.prod(window.output_size(shape[2:]))), channels * taps), dtype)
+        columns = whole((2 * int(np.prod(window.over(shape[2:]).output)), channels * taps), dtype)
         scattered = col2im(columns, shape, window, order, method="scatter")
         assert_same(scattered, col2im(columns, shape, window, order))
         assert scattered.dtype == dtype

@@ -148,7 +148,7 @@ def test_a_gpu_averages_to_the_bits_of_the_cpu(window, wide, dtype, monkeypatch)
         monkeypatch.setattr(launch, "_NARROW", 0)
     for count_padding in (False, True):
         with backend.use("cpu"):
-            x, dy = normal((2, 3, 8, 11), dtype), normal((2, 3, *window.output_size((8, 11))), dtype, 1)
+            x, dy = normal((2, 3, 8, 11), dtype), normal((2, 3, *window.over((8, 11)).output), dtype, 1)
             y = average_pool(x, window, count_padding)
             dx = average_pool_backward(dy, x.shape, window, count_padding)
         with backend.use("cuda"):
@@ -202,7 +202,7 @@ def all_four(x, dy, window):
 )
 def test_any_layout_of_the_inputs(device, window):
     x = normal((2, 3, 7, 8))
-    dy = normal((2, 3, *window.output_size((7, 8))), seed=1)
+    dy = normal((2, 3, *window.over((7, 8)).output), seed=1)
     expected = all_four(x, dy, window)
     for (_, x_), (_, dy_) in zip(variants(x), reversed(variants(dy)), strict=True):
         for one, other in zip(expected, all_four(x_, dy_, window), strict=True):

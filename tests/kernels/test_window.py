@@ -1,5 +1,6 @@
 """Window: output sizes, paddings and refusals, by counting windows one after the other."""
 
+import pickle
 import re
 from fractions import Fraction
 from math import ceil, floor
@@ -16,7 +17,7 @@ from kernels.window import Window
 
 @given(cases(ceil=True))
 def test_output_size_is_the_number_of_windows(case):
-    assert case.window.output_size(case.shape[2:]) == case.output
+    assert case.window.over(case.shape[2:]).output == case.output
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), st.integers(0, 3), st.integers(1, 3), st.booleans())
@@ -30,19 +31,19 @@ def test_output_size_is_the_documented_formula_of_pytorch(size, kernel, stride, 
     if up and (expected - 1) * stride >= size + padding:
         expected -= 1
     window = Window(kernel, stride, padding, dilation, "ceil" if up else "floor")
-    assert window.output_size((size, size)) == (expected, expected)
+    assert window.over((size, size)).output == (expected, expected)
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3))
 def test_same_gives_the_input_over_the_stride(height, width, kernel, stride, dilation):
     window = Window(kernel, stride, "same", dilation)
-    assert window.output_size((height, width)) == (ceil(height / stride), ceil(width / stride))
+    assert window.over((height, width)).output == (ceil(height / stride), ceil(width / stride))
     expected = [oracles.same_pads(size, kernel, stride, dilation) for size in (height, width)]
-    assert window.pads((height, width)) == (*expected[0], *expected[1])
+    assert window.over((height, width)).pads == (*expected[0], *expected[1])
 
 
 def test_same_puts_the_odd_row_and_column_last():
-    assert Window((2, 4), 1, "same").pads((5, 5)) == (0, 1, 1, 2)
+    assert Window((2, 4), 1, "same").over((5, 5)).pads == (0, 1, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +59,12 @@ def test_same_puts_the_odd_row_and_column_last():
 def test_padding_in_all_its_forms(padding, expected):
     window = Window(3, padding=padding)
     assert window.padding == expected
-    assert window.pads((7, 8)) == expected
+    assert window.over((7, 8)).pads == expected
 
 
 @given(cases(ceil=True))
 def test_covering_pads_reach_to_the_last_window(case):
-    top, bottom, left, right = case.window.covering_pads(case.shape[2:])
+    top, bottom, left, right = case.window.over(case.shape[2:]).covering_pads
     rows, columns = oracles.grid(case.geometry, case.shape[2:])
     extent_rows, extent_columns = case.window.extent
     assert (-top, -left) == (rows[0], columns[0])
@@ -153,11 +154,30 @@ def test_impossible_numbers_are_refused_by_name(arguments, message):
 )
 def test_a_window_that_does_not_fit_is_refused_with_its_numbers(window, image, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        window.output_size(image)
+        window.over(image)
 
 
 def test_a_kernel_larger_than_the_image_fits_with_padding():
-    assert Window(4, padding=2).output_size((1, 2)) == (2, 3)
+    assert Window(4, padding=2).over((1, 2)).output == (2, 3)
+
+
+def test_a_window_keeps_its_geometries_but_not_without_end():
+    window = Window(3)
+    assert window.over((5, 6)) is window.over([5, 6])
+    for size in range(3, 3000):
+        window.over((size, 3))
+    assert len(window._geometries) <= 256
+    assert pickle.loads(pickle.dumps(window)) == window
+
+
+@given(cases(ceil=True))
+def test_mirroring_twice_is_no_change(case):
+    """The input gradient of the input gradient is the convolution itself, where windows reach every pixel."""
+    geometry = case.window.over(case.shape[2:])
+    if geometry.mirrored is not None:
+        assert geometry.mirrored.output == geometry.image
+        back = geometry.mirrored.mirrored
+        assert back is None or (back.pads, back.output) == (geometry.covering_pads, geometry.output)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -43,7 +43,7 @@ def arrays(shape, filters, pad, dtype, layout="channels_last"):
     window = Window(3, 1, pad)
     x = laid_out(normal(shape, dtype), layout)
     weight, bias = normal((filters, shape[1], 3, 3), dtype, 1), normal((filters,), dtype, 2)
-    dy = laid_out(normal((shape[0], filters, *window.output_size(shape[2:])), dtype, 3), layout)
+    dy = laid_out(normal((shape[0], filters, *window.over(shape[2:]).output), dtype, 3), layout)
     return window, x, weight, bias, dy
 
 
@@ -60,7 +60,7 @@ def assert_near(actual, expected, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_against_plain_loops(device, shape, filters, pad, dtype, layout):
     window, x, weight, bias, dy = arrays(shape, filters, pad, dtype, layout)
-    geometry = Geometry((3, 3), pads=window.pads(shape[2:]))
+    geometry = Geometry((3, 3), pads=window.over(shape[2:]).pads)
     sums = backend.xp.empty_like(bias)
     with frozen(x, weight, bias, dy):
         y = winograd.convolution(x, weight, bias, window)

@@ -27,6 +27,7 @@ import pytest
 import backend
 import kernels.launch
 from kernels import catalog
+from kernels.geometry import STRUCT
 from kernels.launch import Kernel
 
 MEMORY, RACES, COVERAGE = "-fsanitize=address,undefined", "-fsanitize=thread", "--coverage"
@@ -73,7 +74,7 @@ class Program:
         request = [struct.pack("<3qQ", number, grid, block, seed)]
         for parameter, argument in pairs:
             raw = argument.tobytes()
-            request.append(struct.pack("<q", len(raw)) + raw if parameter.is_array else raw.ljust(8, b"\0"))
+            request.append(struct.pack("<q", len(raw)) + raw if parameter.is_array else raw.ljust(_slot(raw), b"\0"))
         arrays = [(argument, parameter.is_const) for parameter, argument in pairs if parameter.is_array]
         outputs = [array for array, is_const in arrays if not is_const]
         for i, (array, is_const) in enumerate(arrays):
@@ -161,10 +162,15 @@ def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterato
                 patch.setattr(module, "array_module", lambda *_: library)
         patch.setattr(backend.workspace, "empty", _unwritten)
         patch.setattr(Kernel, "compiled", compiled)
-        patch.setattr(Kernel, "_check", _check)
+        patch.setattr(Kernel, "_check_argument", _check)
         patch.setattr(kernels.launch, "_NARROW", -1 if wide else kernels.launch._NARROW)
         with kernels.launch.blocks_of(block):
             yield
+
+
+def _slot(raw):
+    """The bytes that a number or a struct takes in a request: a multiple of 8."""
+    return -(-len(raw) // 8) * 8
 
 
 def _unwritten(shape, dtype="float32"):
@@ -174,8 +180,11 @@ def _unwritten(shape, dtype="float32"):
 
 
 def _check(kernel, parameter, argument, dtype):
-    """What :meth:`Kernel._check` asks of an argument, but for its device."""
+    """What :meth:`Kernel._check_argument` asks of an argument, but for its device."""
     where = f"kernel {kernel.name}, {parameter.name}"
+    if parameter.kind == "Geometry":
+        assert argument.dtype == STRUCT, where
+        return argument
     if not parameter.is_array:
         return kernels.launch._number(where, argument, dtype)
     assert argument.dtype == dtype, f"{where}: needs {dtype}, got {argument.dtype}"

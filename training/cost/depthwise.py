@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kernels.col2im import Tap, window_taps
+from kernels.geometry import Tap
 from kernels.layout import fold_of
 from kernels.parts import cut_on_gpu
 from training.cost.direct import Direct, largest
@@ -51,7 +51,7 @@ class Depthwise(Direct):
 
     @property
     def _taps(self) -> list[Tap]:
-        return list(window_taps(self.window, (self.image[0], self.image[1])))
+        return list(self.window.over((self.image[0], self.image[1])).taps)
 
     @property
     def _half(self) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy
 
-from kernels.convolution import mirrored
 from kernels.gemm import accumulator
 from kernels.parts import Part, channel_strips, cut_on_gpu, lanes
 from kernels.window import Window
@@ -34,7 +33,7 @@ class Direct:
     @property
     def output(self) -> tuple[int, int]:
         """(OH, OW)."""
-        return self.window.output_size((self.image[0], self.image[1]))
+        return self.window.over((self.image[0], self.image[1])).output
 
     @property
     def weight(self) -> Shape:
@@ -76,8 +75,7 @@ class Direct:
 
     @property
     def _pixels_are_columns(self) -> bool:
-        of_pixels = self.window.kernel == self.window.stride == (1, 1)
-        return of_pixels and not any(self.window.pads((self.image[0], self.image[1]))) and self.groups == 1
+        return self.window.over((self.image[0], self.image[1])).is_pixelwise and self.groups == 1
 
     @property
     def column_bytes(self) -> int:
@@ -129,6 +127,12 @@ class Direct:
         workspace = math.prod(self.weight) * self.sums.itemsize + largest(parts) * image_bytes
         additions = self.samples * math.prod(self.output) * math.prod(self.weight[2:]) * self.groups
         return Work(self.flops, additions, launches=launches, workspace=workspace)
+
+
+def mirrored(window: Window, image: Shape) -> Window | None:
+    """The window of the convolution that is the input gradient of one with ``window``; None where there is none."""
+    back = window.over((image[0], image[1])).mirrored
+    return None if back is None else Window(back.kernel, back.stride, back.pads, back.dilation)
 
 
 def largest(parts: list[Part]) -> int:

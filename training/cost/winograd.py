@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kernels.convolution import mirrored
 from kernels.parts import Part, cut_on_gpu, lanes
 from kernels.winograd import PATCH, TILE
-from training.cost.direct import Direct, largest
+from training.cost.direct import Direct, largest, mirrored
 from training.cost.work import Work
 
 _MATRICES = PATCH * PATCH  # of which one launch makes the products
@@ -59,7 +58,7 @@ class Winograd(Direct):
 
     def _patches(self, part: Part) -> int:
         """Launches that make and transform the patches of a part: with a border, where they reach beyond the image."""
-        (height, width), (top, _, left, _) = self.image, self.window.pads((self.image[0], self.image[1]))
+        (height, width), (top, _, left, _) = self.image, self.window.over((self.image[0], self.image[1])).pads
         first, last = part.first_row * TILE - top, part.last_row * TILE + 2 - top
         inside = first >= 0 and last <= height and left == 0 and -(-self.output[1] // TILE) * TILE + 2 <= width
         return 2 + (not inside)
