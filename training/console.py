@@ -9,18 +9,21 @@ _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Control and format characters, surrogates, unassigned code points, line and paragraph separators."""
 
 
-def printable(text: str | os.PathLike[str], keep: str = "") -> str:
+def printable(text: str | os.PathLike[str]) -> str:
     r"""Escapes what a terminal obeys instead of showing, as Python does: ``\x1b``, ``\n``, ``\u202e``.
 
     For names that come from files: a name must neither move the cursor nor fake another line of the output. Bytes of
     a file name that are not valid UTF-8 are shown as ``\udcff``.
-
-    Args:
-        keep: characters that are left as they are, as in ``printable(message, keep="\n")``.
     """
     return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _ESCAPED and character not in keep
-        else character
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _ESCAPED else character
         for character in os.fspath(text)
     )
+
+
+def one_line(text: str) -> str:
+    """A message in one line, its own line breaks as ``: `` and ``; ``, with nothing in it that a terminal obeys."""
+    joined = ""
+    for line in map(str.strip, text.splitlines()):
+        joined += f" {line}" if joined.endswith((":", ".", ";")) or not joined else f"; {line}" if line else ""
+    return printable(joined.strip())

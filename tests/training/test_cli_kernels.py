@@ -115,7 +115,7 @@ from training.cli import main
 try:
     main(["kernels"])
 except SystemExit:
-    print(sorted({"matplotlib", "PIL", "pooch", "tqdm", "safetensors", "layers"} & set(sys.modules)))
+    print(sorted({"matplotlib", "PIL", "requests", "tqdm", "safetensors", "layers"} & set(sys.modules)))
 """
     assert fresh(program).splitlines()[-1] == "[]"
 

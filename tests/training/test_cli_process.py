@@ -174,7 +174,7 @@ from training.cli import main
 try:
     main(["--help"])
 except SystemExit:
-    heavy = {"numpy", "cupy", "matplotlib", "PIL", "pooch", "tqdm", "safetensors", "threadpoolctl", "backend"}
+    heavy = {"numpy", "cupy", "matplotlib", "PIL", "requests", "tqdm", "safetensors", "threadpoolctl", "backend"}
     print(sorted(heavy & set(sys.modules)))
 """
     assert python("-c", program).stdout.splitlines()[-1] == "[]"
@@ -187,7 +187,7 @@ from training.cli import main
 try:
     main(["train", "--quiet", "--model", "TwoLayerNet", "--epochs", "1"])
 except SystemExit:
-    print("matplotlib.figure" in sys.modules, "matplotlib.pyplot" in sys.modules, "pooch" in sys.modules)
+    print("matplotlib.figure" in sys.modules, "matplotlib.pyplot" in sys.modules, "requests" in sys.modules)
 """
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MPLBACKEND")}
     assert python("-c", program, cwd=tmp_path, env=environment).stdout.splitlines()[-1] == "True False False"

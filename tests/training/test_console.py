@@ -9,7 +9,7 @@ import pytest
 from command_line import xpnet
 from PIL import Image
 
-from training.console import printable
+from training.console import one_line, printable
 from training.models import TwoLayerNet
 
 CONTROL = "\x1b[2J\x1b]0;title\x07\r\n\u202e\x9b1m"
@@ -32,8 +32,21 @@ def test_what_a_terminal_obeys_is_escaped(number):
     assert printable(escaped) == escaped
 
 
-def test_line_breaks_can_be_kept():
-    assert printable("one\ntwo\r\x1b", keep="\n") == "one\ntwo\\r\\x1b"
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one", "one"),
+        ("one\ntwo\r\n\nthree\x1b", "one; two; three\\x1b"),
+        (
+            "not found:\n  /a: lacks b\n  /c: damaged\nMend it.\nOr not\n",
+            "not found: /a: lacks b; /c: damaged; Mend it. Or not",
+        ),
+        ("\n\n", ""),
+        ("", ""),
+    ],
+)
+def test_messages_are_one_line(text, line):
+    assert one_line(text) == line
 
 
 def test_file_and_class_names_do_not_reach_the_terminal_raw(tmp_path):

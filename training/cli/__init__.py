@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from training.console import printable
+from training.console import one_line
 
 COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "devices", "check", "kernels")
 """Each is the function ``command`` of the module of its name, in the order of the help."""
@@ -69,12 +69,12 @@ def _exit_code(run: Callable[[], Any]) -> int:
         _say(f"Interrupted by {name}." if name else "Interrupted.")
         return getattr(stop, "exit_code", 130)
     except click.ClickException as error:
-        _say(f"Error: {printable(error.format_message(), keep=chr(10))}")  # its own `show` would add the usage
+        _say(f"Error: {one_line(error.format_message())}")  # its own `show` would add the usage
         return error.exit_code
     except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read
         if not (is_disk_full(error) and error.filename is None):  # type: ignore[union-attr]
             said = failure(error)
-            _say(f"Error: {said.format_message()}")
+            _say(f"Error: {one_line(said.format_message())}")
             return said.exit_code
         unwritten = error  # every file is named: this is what was to be printed
         streams.silence(sys.stdout)

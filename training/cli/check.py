@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 from training.cli.common import UserError, choose_compute, json_option
+from training.files import json_text
 
 
 @click.command("check")
@@ -40,7 +40,7 @@ def command(context: click.Context, device: str, steps: int, as_json: bool) -> N
     if as_json:
         operations = [{**asdict(row), "passed": row.passed} for row in rows]
         training = None if parting is None else asdict(parting)
-        click.echo(json.dumps({"device": compute.device.name, "operations": operations, "training": training}))
+        click.echo(json_text.dump({"device": compute.device.name, "operations": operations, "training": training}))
     else:
         if parting is not None and parting.step is None:
             click.echo(f"DeepConvNet, {steps} steps on both: losses within {parting.difference:.1e}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from training.console import printable
+from training.console import one_line, printable
 
 if TYPE_CHECKING:
     from backend import Device
@@ -56,11 +56,11 @@ def failure(error: Exception, more: str = "") -> click.ClickException:
 
 
 def in_words(error: Exception) -> str:
-    """What an error says, for people; what a terminal would obey in it is escaped, but for line breaks."""
+    """What an error says, for people, in one line; what a terminal would obey in it is escaped."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, (str, bytes)) else ""
         return f"{name}{error.strerror}"
-    return printable(str(error), keep="\n") or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 class Name(click.ParamType):

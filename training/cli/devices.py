@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from training.cli.common import json_option, user_errors
+from training.files import json_text
 
 
 @click.command("devices")
@@ -20,7 +20,7 @@ def command(as_json: bool) -> None:
     """Show the CPU, its BLAS, the GPUs, and what is missing with the remedy."""
     found = inspect()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json_text.dump(found, indent=2))
         return
     cpu, cuda = found["cpu"], found["cuda"]
     click.echo(f"cpu     {cpu['model']}, {cpu['cores']} cores, {cpu['threads']} threads used")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.console import printable
+from training.files import json_text
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -76,7 +76,7 @@ def command(
     except MemoryError as error:
         raise UserError(f"{error}; give a smaller --batch-size") from error
     if as_json:
-        click.echo(json.dumps(_record(file, network, data, predictions), allow_nan=False))
+        click.echo(json_text.dump(_record(file, network, data, predictions)))
     else:
         _print(_record(file, network, data, predictions))
 

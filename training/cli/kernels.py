@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from training.cli.common import UserError, json_option, user_errors
+from training.files import json_text
 
 if TYPE_CHECKING:
     from kernels.catalog import Resources, Variant
@@ -49,7 +49,7 @@ def command(build: bool, device: str, as_json: bool) -> None:
         kernels = [_record(row, None if compiled.problem else row.variant in compiled.variants) for row in rows]
         head = {"compiler": f"NVRTC {table['compiler']}", "options": table["options"]}
         state = {"gpu": compiled.gpu or None, "problem": compiled.problem or None, "build": built}
-        click.echo(json.dumps({**head, **state, "kernels": kernels}, indent=2))
+        click.echo(json_text.dump({**head, **state, "kernels": kernels}, indent=2))
         return
     click.echo(f"NVRTC {table['compiler']}, 32-bit indices; under a number, registers on that architecture (90: sm_90)")
     for line in [*_lines(rows, compiled), *_notes(rows, compiled)]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.console import printable
+from training.files import json_text
 
 if TYPE_CHECKING:
     from training.network import Network
@@ -64,7 +64,7 @@ def command(
             continue
         if as_json:
             classes = [{"class": label, "probability": probability} for label, probability in ranking]
-            click.echo(json.dumps({"image": click.format_filename(image), **classes[0], "top": classes}))
+            click.echo(json_text.dump({"image": click.format_filename(image), **classes[0], "top": classes}))
         else:
             answers = "   ".join(f"{printable(label)} {100 * probability:.2f} %" for label, probability in ranking)
             click.echo(f"{printable(image)}: {answers}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.train import DEFAULTS, precision_names
+from training.files import json_text
 from training.tables import aligned, column_widths
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def command(
     rates = None if gpu is None else GPUS[gpu]
     seconds = _measured(network, optimizer, batch_size, precision) if measure else None
     if as_json:
-        click.echo(json.dumps(_record(model, precision, cost, rates, seconds, str(compute.device))))
+        click.echo(json_text.dump(_record(model, precision, cost, rates, seconds, str(compute.device))))
         return
     size = "x".join(map(str, INPUT_DIM))
     click.echo(f"{model} on {size} images, batch {batch_size}, {precision}, {type(optimizer).__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,8 @@ def load(
     Args:
         name: one of :data:`NAMES`.
         data_dir: folder with the files, or with a subfolder that has them.
-        download: fetch files that are found nowhere into the cache folder (never into ``data_dir``).
+        download: fetch files that are found nowhere, or are damaged in the cache folder, into the cache folder (never
+            into ``data_dir`` or ``XPNET_DATA_DIR``).
         progress: show a progress bar while downloading.
 
     Returns:
@@ -110,18 +112,14 @@ def load(
     if name not in SOURCES:
         raise DataError(f"there is no data set {name!r}; there are {', '.join(NAMES)}")
     source = SOURCES[name]
-    paths: list[AnyPath]
     if name == EMBEDDED:
         if data_dir is not None:
             raise DataError(f"{name} is part of xpnet and is not read from {data_dir}; did you mean dataset 'mnist'?")
         folder = importlib.resources.files("training.data") / "embedded"
-        paths = [folder / f"{stem}.gz" for stem, _ in FILES]
+        arrays = _read([folder / f"{stem}.gz" for stem, _ in FILES], source)
     else:
-        paths = _find_or_fetch(name, source, data_dir, download, progress)
-    classes = len(source.classes)
-    train = read_labelled_images(paths[0], paths[1], classes, sha256=source.sha256[:2])
-    test = read_labelled_images(paths[2], paths[3], classes, sha256=source.sha256[2:])
-    return Dataset(name, source.classes, *train, *test)
+        arrays = _read_or_fetch(name, source, data_dir, download, progress)
+    return Dataset(name, source.classes, *arrays)
 
 
 def load_mnist(
@@ -164,29 +162,44 @@ def load_mnist(
     return prepare(data.train_images, data.train_labels), prepare(data.test_images, data.test_labels)
 
 
-def _find_or_fetch(
+def _read(paths: Sequence[AnyPath], source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images and labels to train on, and to test on."""
+    classes = len(source.classes)
+    train = read_labelled_images(paths[0], paths[1], classes, sha256=source.sha256[:2])
+    test = read_labelled_images(paths[2], paths[3], classes, sha256=source.sha256[2:])
+    return *train, *test
+
+
+def _read_or_fetch(
     name: str, source: Source, data_dir: str | os.PathLike[str] | None, download: bool, progress: bool
-) -> list[AnyPath]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     from_environment = os.environ.get("XPNET_DATA_DIR")
+    cache = cache_dir()
     if data_dir is not None:
         folders = [Path(data_dir).expanduser()]
     elif from_environment:
-        folders = [Path(from_environment).expanduser(), cache_dir()]
+        folders = [Path(from_environment).expanduser(), cache]
     else:
-        folders = [cache_dir()]
-    missed = []
+        folders = [cache]
+    faults = []
     for folder in folders:
         paths, missing = _search(folder, name)
-        if not missing:
-            return paths
-        missed.append(f"\n  {folder}: {missing}")
-    searched = f"{source.title} was not found:{''.join(missed)}"
+        if missing:
+            faults.append(f"\n  {folder}: {missing}")
+            continue
+        try:
+            return _read(paths, source)
+        except DataError as error:
+            if folder is not cache:  # somebody's own files, which are not replaced
+                raise
+            faults.append(f"\n  {error}")
+    searched = f"{source.title} was not found whole:{''.join(faults)}"
     if download and data_dir is None:
         try:
-            fetch(source, cache_dir() / name, progress=progress)
+            fetch(source, cache / name, progress=progress)
+            return _read(_search(cache, name)[0], source)
         except (DataError, OSError) as error:
             raise DataError(f"{searched}\n{error}\n{_remedy()}") from error
-        return _search(cache_dir(), name)[0]
     raise DataError(f"{searched}\n{_remedy()}")
 
 

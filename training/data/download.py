@@ -6,12 +6,12 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from training.data.idx import DataError, read_idx, write_idx
 from training.data.sources import FILES, Source
+from training.data.transfer import TransferError, transfer
 from training.files import leftovers
 from training.files.durable import sync_folder
 
@@ -21,9 +21,9 @@ def cache_dir() -> Path:
     chosen = os.environ.get("XPNET_CACHE_DIR")
     if chosen:
         return Path(chosen).expanduser()
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("xpnet"))
+    return Path(platformdirs.user_cache_dir("xpnet"))
 
 
 def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
@@ -32,13 +32,17 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
     Plain IDX is the cache of the converted arrays: it is read with no conversion, in a third of the time that MNIST's
     gzipped files take.
 
-    Every file is tried at each mirror in turn until one gives the content with the right checksum. The files
-    are gathered in a temporary folder beside ``folder`` and moved there when all four are right, so an error
-    or Ctrl-C leaves nothing behind.
+    Every file is tried at each mirror in turn until one gives the content with the right checksum; none may send more
+    than the file has, or take for ever. The files are gathered in a temporary folder beside ``folder`` and moved there
+    when all four are right: all at once where there is no such folder yet, else one by one in place of what is there.
+    An error or Ctrl-C before leaves nothing behind.
 
     Raises:
-        DataError: no mirror has given a file; the message says what each answered.
+        DataError: no mirror has given a file, the message says what each answered; or ``folder`` is a link, and what it
+            leads to is not ours to change.
     """
+    if folder.is_symlink():
+        raise DataError(f"{folder} is a link: nothing is written where it leads")
     made = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -46,13 +50,12 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
         temporary = folder.parent / leftovers.new_name(".download")
         temporary.mkdir(mode=0o700)
         try:
-            for (name, ndim), sha256 in zip(FILES, source.sha256, strict=True):
-                array = _fetch_file(source, temporary / f"{name}.gz", ndim, sha256, progress)
-                write_idx(temporary / name, array)
-            folder.mkdir(exist_ok=True)
-            for name, _ in FILES:
-                os.replace(temporary / name, folder / name)
-            sync_folder(folder)
+            ready = temporary / folder.name
+            ready.mkdir()
+            for (name, ndim), sha256, size in zip(FILES, source.sha256, source.sizes, strict=True):
+                array = _fetch_file(source, temporary / f"{name}.gz", ndim, sha256, size, progress)
+                write_idx(ready / name, array)
+            _move(ready, folder)
             sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -63,28 +66,26 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
         raise
 
 
-def _fetch_file(source: Source, target: Path, ndim: int, sha256: str, progress: bool) -> np.ndarray:
+def _move(ready: Path, folder: Path) -> None:
+    """Moves a folder to its place; where there is one, its files in place of those of the same names."""
+    try:
+        ready.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        for name, _ in FILES:
+            os.replace(ready / name, folder / name)
+        sync_folder(folder)
+
+
+def _fetch_file(source: Source, target: Path, ndim: int, sha256: str, size: int, progress: bool) -> np.ndarray:
+    most = size + size // 1000 + 1000  # unpacked, or packed to no avail
     reasons = []
     for mirror in source.mirrors:
         url = mirror + target.name
         try:
-            _transfer(url, target, progress)
+            transfer(url, target, most, progress=progress)
             return read_idx(target, ndim, sha256=sha256)
-        except (OSError, DataError) as error:  # requests' exceptions are OSErrors
+        except (TransferError, DataError) as error:
             reasons.append(f"\n  {url}: {str(error).removeprefix(f'{target}: ')}")
     raise DataError(f"{target.name} of {source.title} could not be downloaded:{''.join(reasons)}")
-
-
-def _transfer(url: str, target: Path, progress: bool) -> None:
-    from pooch import HTTPDownloader
-    from tqdm import tqdm
-
-    bar: Any = False
-    if progress:
-        # Pooch sets the total once it knows it; until then one is needed, as it asks whether the bar is true.
-        bar = tqdm(total=1, desc=target.name, unit="B", unit_scale=True, leave=False)
-    try:
-        HTTPDownloader(progressbar=bar, chunk_size=1 << 16)(url, str(target), None)
-    finally:
-        if bar is not False:
-            bar.close()

@@ -28,12 +28,14 @@ class Source:
         sha256: of the uncompressed contents, in the order of :data:`FILES`.
         mirrors: addresses to which a file's name with ``.gz`` is appended; tried in turn. None for the set
             that is part of this package. The checksums make plain http safe.
+        sizes: of the uncompressed contents in bytes, in the same order: more is not downloaded.
     """
 
     title: str
     classes: tuple[str, ...]
     sha256: tuple[str, str, str, str]
     mirrors: tuple[str, ...] = ()
+    sizes: tuple[int, int, int, int] = (47_040_016, 60_008, 7_840_016, 10_008)
 
 
 EMBEDDED = "mnist10k"
@@ -49,6 +51,7 @@ SOURCES = {
             "3f6bd66dee48df299584c67669bceee490faa25f931496bd7473b42106d7daed",
             "7b098e5f6a3065807cebeabf36fb1724a8aff19f2673ac08b4923e0e8c715bce",
         ),
+        sizes=(7_840_016, 10_008, 1_568_016, 2_008),
     ),
     "mnist": Source(
         title="MNIST",

@@ -5,11 +5,13 @@ import hashlib
 import http.server
 import logging
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from training.data import DataError, load
+from training.data import DataError, load, transfer
 from training.data.download import cache_dir
 from training.data.idx import write_idx
 from training.data.sources import FILES, SOURCES, Source
@@ -72,7 +74,7 @@ def files(server, monkeypatch, tmp_path):
         sums.append(hashlib.sha256(write_idx(tmp_path / "file", np.array(part, np.uint8))).hexdigest())
         contents[f"{name}.gz"] = gzip.compress((tmp_path / "file").read_bytes())
     mirrors = (f"{server.url}/one/", f"{server.url}/two/")
-    monkeypatch.setitem(SOURCES, "tiny", Source("Tiny", ("a", "b", "c"), tuple(sums), mirrors))
+    monkeypatch.setitem(SOURCES, "tiny", Source("Tiny", ("a", "b", "c"), tuple(sums), mirrors, (28, 11, 24, 10)))
     monkeypatch.delenv("XPNET_DATA_DIR", raising=False)
     monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path / "deep" / "cache"))
     return contents
@@ -257,3 +259,243 @@ def test_the_platform_has_a_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XPNET_CACHE_DIR", "~/somewhere")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "somewhere"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Waits for a stalled mirror a fifth of a second, and for a slow one half a second."""
+    monkeypatch.setattr(transfer, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(transfer, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(transfer, "LEAST_RATE", 1e12)
+
+
+def pour(handler, piece, pause, pieces=400):
+    """Sends a piece again and again, until the other side has gone."""
+    try:
+        for _ in range(pieces):
+            handler.wfile.write(piece)
+            time.sleep(pause)
+    except OSError:
+        return
+
+
+def without_a_length(piece, pause):
+    def page(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        pour(handler, piece, pause)
+
+    return page
+
+
+def in_chunks(piece, pause):
+    def page(handler):
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        pour(handler, f"{len(piece):x}\r\n".encode() + piece + b"\r\n", pause)
+
+    return page
+
+
+def silent(handler):
+    time.sleep(2)
+
+
+def drips_headers(handler):
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+    pour(handler, b"X", 0.02)
+
+
+HOSTILE = {
+    "announces too much": (lambda handler: reply(handler, b"", announced=10**13), "sends more than 1,0.* bytes"),
+    "sends too much": (lambda handler: reply(handler, bytes(50_000)), "sends more than 1,0.* bytes"),
+    "never ends": (without_a_length(bytes(500), 0.001), "sends more than 1,0.* bytes"),
+    "never ends, in chunks": (in_chunks(bytes(500), 0.001), "sends more than 1,0.* bytes"),
+    "drips": (without_a_length(b"x", 0.02), "sends less than 8,192 bytes in 0.2 s"),
+    "drips in chunks": (in_chunks(b"x", 0.02), "sends less than 8,192 bytes in 0.2 s"),
+    "drips the head": (drips_headers, "sends less than 8,192 bytes in 0.2 s"),
+    "says nothing": (silent, "sends less than 8,192 bytes in 0.2 s|[Tt]imed out"),
+    "leads round and round": (
+        lambda handler: (
+            handler.send_response(302),
+            handler.send_header("Location", handler.path),
+            handler.end_headers(),
+        ),
+        "30 redirects",
+    ),
+    "leads into the files": (
+        lambda handler: (
+            handler.send_response(302),
+            handler.send_header("Location", "file:///etc/passwd"),
+            handler.end_headers(),
+        ),
+        "No connection adapters",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_mirror_is_cut_off(server, files, impatient, case):
+    page, words = HOSTILE[case]
+    serve(server, files, "two")
+    name = list(files)[1]
+    serve(server, files, "one")
+    server.pages[f"/one/{name}"] = page
+    start = time.monotonic()
+    assert load("tiny", download=True, progress=False).train_labels.tolist() == [2, 0, 1]
+    assert server.asked[-1] == f"/one/{list(files)[3]}"
+    server.pages[f"/two/{name}"] = page
+    (cache_dir() / "tiny" / name.removesuffix(".gz")).unlink()
+    with pytest.raises(DataError, match=words):
+        load("tiny", download=True, progress=False)
+    assert time.monotonic() - start < 30  # three transfers of at most half a second, on a busy machine
+    assert sorted(path.name for path in cache_dir().iterdir()) == ["tiny"]
+
+
+def test_a_mirror_that_is_always_too_slow_is_cut_off(server, files, impatient, monkeypatch):
+    monkeypatch.setattr(transfer, "PIECE", 1)
+    server.pages = {f"/{mirror}/{next(iter(files))}": without_a_length(b"x", 0.02) for mirror in ("one", "two")}
+    with pytest.raises(DataError, match=r"is not done after [01] s"):
+        load("tiny", download=True, progress=False)
+
+
+def test_an_endless_mirror_writes_no_more_than_the_file_may_have(server, files, tmp_path):
+    server.pages["/x"] = without_a_length(bytes(500), 0)
+    with pytest.raises(transfer.TransferError, match="more than 3,000 bytes"):
+        transfer.transfer(f"{server.url}/x", tmp_path / "x", 3000)
+    assert (tmp_path / "x").stat().st_size <= 3000
+
+
+def test_no_thread_is_an_error_in_words(server, files, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(transfer.threading.Thread, "start", start)
+    with pytest.raises(DataError, match="there is no thread to receive it: can't start new thread"):
+        load("tiny", download=True, progress=False)
+
+
+def test_what_a_server_says_is_cut_short(server, files):
+    serve(server, files, "one")
+    for mirror in ("one", "two"):
+        server.pages[f"/{mirror}/{next(iter(files))}"] = lambda handler: handler.send_error(500, "x" * 5000)
+    with pytest.raises(DataError) as error:
+        load("tiny", download=True, progress=False)
+    assert len(str(error.value)) < 3000
+
+
+def bit(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+DAMAGE = {
+    "a wrong bit": bit,
+    "cut short": lambda content: content[:-1],
+    "empty": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "too long": lambda content: content + b"\0",
+    "a web page": web_page,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("victim", range(4))
+def test_a_damaged_cache_heals(server, files, victim, damage):
+    serve(server, files, "one")
+    good = load("tiny", download=True, progress=False)
+    folder = cache_dir() / "tiny"
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "a note of mine").write_text("mine")
+    file = folder / FILES[victim][0]
+    file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    with pytest.raises(DataError, match=rf"{file}: .*\n.*download=True"):
+        load("tiny")
+    healed = load("tiny", download=True, progress=False)
+    for part in ("train_images", "train_labels", "test_images", "test_labels"):
+        np.testing.assert_array_equal(getattr(healed, part), getattr(good, part))
+    assert len(server.asked) == 8
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {**contents, "a note of mine": b"mine"}
+    assert [path.name for path in cache_dir().iterdir()] == ["tiny"]
+    load("tiny")
+
+
+def test_a_damaged_gzipped_cache_heals(server, files):
+    serve(server, files, "one")
+    (cache_dir() / "tiny").mkdir(parents=True)
+    for name, content in files.items():
+        (cache_dir() / "tiny" / name).write_bytes(content[:-9])
+    assert load("tiny", download=True, progress=False).test_labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, None], ids=lambda fault: fault.__name__ if fault else "404")
+def test_a_cache_that_cannot_be_healed_stays_as_it_is(server, files, fault):
+    serve(server, files, "one")
+    load("tiny", download=True, progress=False)
+    folder = cache_dir() / "tiny"
+    (folder / FILES[0][0]).write_bytes(b"damaged")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    name = list(files)[3]
+    if fault:
+        server.pages[f"/one/{name}"] = fault(files[name])
+    else:
+        del server.pages[f"/one/{name}"]
+    with pytest.raises(DataError) as error:
+        load("tiny", download=True, progress=False)
+    assert f"{folder / FILES[0][0]}: begins with the bytes" in str(error.value)
+    assert f"/one/{name}: " in str(error.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("way", ["data_dir", "environment", "environment is the cache"])
+def test_a_folder_of_the_users_own_is_never_written_to(server, files, tmp_path, monkeypatch, way):
+    serve(server, files, "one")
+    load("tiny", download=True, progress=False)
+    own = cache_dir() if way.endswith("cache") else tmp_path / "own"
+    if not way.endswith("cache"):
+        (cache_dir() / "tiny").rename(own)
+    files_of_own = [path for path in own.rglob("*") if path.is_file()]
+    files_of_own[2].write_bytes(b"damaged")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files_of_own}
+    if way != "data_dir":
+        monkeypatch.setenv("XPNET_DATA_DIR", str(own))
+    with pytest.raises(DataError, match=f"{files_of_own[2]}: begins with"):
+        load("tiny", own if way == "data_dir" else None, download=True, progress=False)
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in own.rglob("*") if path.is_file()} == before
+    assert len(server.asked) == 4
+
+
+def test_a_link_in_the_cache_is_not_followed_to_write(server, files, tmp_path):
+    serve(server, files, "one")
+    load("tiny", download=True, progress=False)
+    (cache_dir() / "tiny").rename(tmp_path / "own")
+    (cache_dir() / "tiny").symlink_to(tmp_path / "own")
+    assert load("tiny").test_labels.tolist() == [1, 2]
+    (tmp_path / "own" / FILES[0][0]).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="tiny is a link: nothing is written where it leads"):
+        load("tiny", download=True, progress=False)
+    assert (tmp_path / "own" / FILES[0][0]).read_bytes() == b"damaged"
+
+
+def test_several_processes_may_heal_at_once(server, files):
+    serve(server, files, "one")
+    load("tiny", download=True, progress=False)
+    (cache_dir() / "tiny" / FILES[0][0]).write_bytes(b"")
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(load, "tiny", download=True, progress=False) for _ in range(4)]
+        assert [data.result().test_labels.tolist() for data in found] == [[1, 2]] * 4
+    assert [path.name for path in cache_dir().iterdir()] == ["tiny"]
+
+
+def test_sizes_are_those_of_the_files(data_dir):
+    for name in ("mnist", "fashion-mnist"):
+        data = load(name, data_dir)
+        sizes = [
+            16 + data.train_images.size,
+            8 + data.train_labels.size,
+            16 + data.test_images.size,
+            8 + data.test_labels.size,
+        ]
+        assert tuple(sizes) == SOURCES[name].sizes
