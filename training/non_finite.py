@@ -95,12 +95,15 @@ def in_step(network: Network, loader: Loader, epoch: int, index: int, step: int)
     """
     x, t = loader.batch(epoch, index)
     sample = _names("training data", loader.indices(epoch, index))
-    # A GPU's loss is read some steps later: what went wrong in this one may have reached the parameters.
-    on_device = array_module(network.params.flat) is not numpy
-    since = f"{since_step(max(step, 1))} or of one after it" if on_device else since_step(step)
+    since, remedy = since_step(step), SMALLER_STEPS
+    if array_module(network.params.flat) is not numpy:
+        # The loss is read some steps later: what went wrong in this one may have reached all parameters.
+        since = f"{since_step(max(step, 1))} or of one after it, and perhaps from another layer"
+        remedy = f"{SMALLER_STEPS}; on the CPU (XPNET_DEVICE=cpu) the very step is caught"
+    spoilt = in_parameters(network, since, learned_only=True)
     return (
         _in_input(x, sample, loader, loader.indices(epoch, index))
-        or in_parameters(network, since, learned_only=True)
+        or (spoilt and replace(spoilt, remedy=remedy if since else spoilt.remedy))
         or _in_forward(network, x, t, sample, training=True)
         or Origin("what later steps have changed: with the parameters as they are now the loss is finite")
     )
@@ -129,8 +132,20 @@ def in_evaluation(network: Network, loader: Loader, data: str, since: str | None
     return replace(found, remedy=_OTHER_MODEL) if since is None and found.remedy == SMALLER_STEPS else found
 
 
+def last_gradient(network: Network) -> Any:
+    """Return the smallest gradient of those that a backward makes last, None without parameters.
+
+    What is not finite anywhere before mostly reaches it, so that a look at a few numbers a step will do.
+    """
+    arrays = list(network.named_arrays())
+    own = [network.grads[name] for owner, name, _ in arrays if name in network.grads and owner == arrays[0][0]]
+    return min(own, key=lambda array: array.size, default=None)
+
+
 def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale: Any) -> Origin:
     """Find the layer whose backward makes the first gradient that is not finite, for a batch with a finite loss.
+
+    Dropout draws other masks than in the step, where it draws any.
 
     The network's gradients are overwritten.
 
@@ -139,22 +154,23 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
         scale: of the loss.
     """
     found: list[Origin] = []
+    remedy = WIDER if network.params.flat.dtype == numpy.float16 else SMALLER_STEPS
 
     def look(place: str, layer: Layer, dx: Any) -> None:
         gradients = {f"d{name}": array for name, array in layer.grads.items()} | ({} if dx is None else {"dx": dx})
         for name, array in gradients.items():
             if not found and (at := _first(array)) is not None:
-                found.append(Origin(f"{name} of layer {place}, {_brief(layer)}: {_value(array, at)}", WIDER))
+                found.append(Origin(f"{name} of layer {place}, {_brief(layer)}: {_value(array, at)}", remedy))
 
     x, t = loader.batch(epoch, index)
     with network.undisturbed(), numpy.errstate(all="ignore"):
         network.last_layer.forward(network.layers.forward(x, True), t)
         dx = network.last_layer.backward(scale)
         if (at := _first(dx)) is not None:
-            return Origin(f"the gradient of the softmax loss: {_value(dx, at)}", WIDER)
+            return Origin(f"the gradient of the softmax loss: {_value(dx, at)}", remedy)
         with _watched(network, "backward", look):
             network.layers.backward(dx)
-    return found[0] if found else Origin("no gradient of the last batch", WIDER)
+    return found[0] if found else Origin("no gradient of the batch, computed again", remedy)
 
 
 def _in_input(x: Any, sample: SampleName, loader: Loader | None = None, indices: Any = ()) -> Origin | None:

@@ -103,9 +103,9 @@ class Trainer:
         """Runs all epochs, or until :meth:`stop` or the end of patience. Returns the history.
 
         Raises:
-            NonFiniteError: the loss is infinite or NaN, or a parameter before the first step. The parameters are those
-                before the step where the loss could be read at once (on the CPU); on a GPU a few steps may have
-                followed.
+            NonFiniteError: the loss is infinite or NaN, a gradient (seen on the CPU), or a parameter before the first
+                step. The parameters are those before the step where the loss could be read at once (on the CPU); on a
+                GPU a few steps may have followed.
             OutOfMemoryError: a batch is too large, of the training or of the evaluation. The parameters are those
                 after the last whole step; what failed holds nothing any more: a trainer with smaller batches can go on.
         """
@@ -134,6 +134,7 @@ class Trainer:
         if self.step == 0 and (found := non_finite.in_parameters(self.network)):
             raise NonFiniteError(str(found))
         self._losses.clear()
+        self._last_gradient = non_finite.last_gradient(self.network)
         self._totals = array_module(self.network.params.flat).zeros(3, "float64")
         with closing(self.train_loader.epoch(epoch - 1)) as batches:
             for index in range(len(self.train_loader)):
@@ -238,6 +239,7 @@ class Trainer:
         loss = network.step_gradients(x, t) if scaler is None else network.step_gradients(x, t, scaler.scale)
         self._losses.append((self.step, *self._place, copy_to_host(loss)))
         self._check_losses(wait=False)
+        self._check_gradient()
         with UPDATE.of((network.params.flat, network.grads.flat)):
             if scaler is not None:
                 scaler.update(self.optimizer, network.params, network.grads, self.clip_norm)
@@ -262,6 +264,21 @@ class Trainer:
                     f"the loss is {loss} at step {step + 1} (epoch {epoch + 1}, batch {index + 1} of "
                     f"{len(self.train_loader)}); {found}"
                 )
+
+    def _check_gradient(self) -> None:
+        """On the CPU, stops at a gradient that is not finite, before it reaches the parameters.
+
+        A GPU is not waited for; under a loss scale the scaler looks.
+        """
+        if self.scaler is not None or not isinstance(self._last_gradient, numpy.ndarray):
+            return
+        if not numpy.isfinite(self._last_gradient).all():
+            epoch, index = self._place
+            found = non_finite.in_backward(self.network, self.train_loader, epoch, index, 1.0)
+            raise NonFiniteError(
+                f"a gradient is not finite at step {self.step + 1} (epoch {epoch + 1}, batch {index + 1} of "
+                f"{len(self.train_loader)}); {found}"
+            )
 
     def _keep_best(self, result: EpochResult) -> None:
         arrays = {"params": self.network.params.flat, **self.network.state}

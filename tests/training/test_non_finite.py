@@ -290,19 +290,42 @@ def test_a_running_statistic_of_a_file(device):
     )
 
 
-def test_a_backward_is_bounded_by_the_layers_that_it_has_spoilt():
-    """Gradients go from the loss to the input: the parameter nearest to the loss is told, and the step."""
-    spoil = Spoil()
+@BAD
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_backward(device, bad, clip_norm):
+    """Named in its very step on the CPU, and parameters are whole; a GPU is not waited for, and says so."""
+    spoil = Spoil(value=bad)
 
     def begin(step):
-        spoil.in_backward = step == 5
+        spoil.in_backward = step >= 5
         return 0.01
 
+    network = flat(Relu(), Affine.of(8, 8), spoil, Affine.of(8, 8), Relu())
+    message = message_of(run(network, schedule=begin, clip_norm=clip_norm).train)
+    if device.kind == "cpu":
+        assert message.startswith("a gradient is not finite at step 6 (epoch 1, batch 6 of 10); ")
+        assert f"{FIRST} dx of layer Spoil1, Spoil(): {bad} at (1, 2); a smaller learning rate" in message
+        assert np.isfinite(network.params.flat).all()
+    else:
+        assert f"{FIRST} parameter " in message
+        assert "or of one after it, and perhaps from another layer; " in message
+        assert message.endswith("on the CPU (XPNET_DEVICE=cpu) the very step is caught")
+
+
+def test_a_parameter_s_own_gradient():
+    """No other is spoilt by it: the next step finds the parameter, which names the layer."""
+
+    class Odd(Affine):
+        def backward(self, dout):
+            dx = super().backward(dout)
+            self.dW[3, 1] = np.nan
+            return dx
+
     with backend.use("cpu"):
-        network = flat(Relu(), Affine.of(8, 8), spoil, Affine.of(8, 8), Relu())
-        message = message_of(run(network, schedule=begin).train)
-    assert message.startswith("the loss is nan at step 7 ")
-    assert "is in parameter b2 of layer Affine2: nan at (2,), since the backward or the update of step 6; " in message
+        odd = Odd(np.eye(8, dtype="float32"), np.zeros(8, "float32"))
+        message = message_of(run(flat(Relu(), odd, Relu(), Affine.of(8, 8))).train)
+    assert message.startswith("the loss is nan at step 2 ")
+    assert f"{FIRST} parameter W2 of layer Odd1: nan at (3, 1), since the backward or the update of step 1; " in message
 
 
 def test_an_update_that_overflows(device):
@@ -315,15 +338,17 @@ def test_an_update_that_overflows(device):
 
 def test_the_last_update_is_seen_by_the_evaluation():
     with backend.use("cpu"):
-        spoil = Spoil(value=np.inf)
+        network, steps = flat(), SGD(0.01)
 
-        def begin(step):
-            spoil.in_backward = step == 9
-            return 0.01
+        def spoilt(params, grads):
+            SGD.update(steps, params, grads)
+            params["b1"][2] = np.inf if run_under_way.step == 9 else params["b1"][2]
 
-        message = message_of(run(flat(spoil), schedule=begin).train)
+        steps.update = spoilt
+        run_under_way = run(network, optimizer=steps)
+        message = message_of(run_under_way.train)
     assert message.startswith("the test loss is nan after step 10 (epoch 1)")
-    assert "parameter b1 of layer Affine1: -inf at (2,), since the backward or the update of step 10" in message
+    assert "parameter b1 of layer Affine1: inf at (2,), since the backward or the update of step 10" in message
 
 
 # -- a layer ---------------------------------------------------------------------------------------------------------
