@@ -47,7 +47,7 @@ def im2col_indices(x: Any, field_height: int, field_width: int, padding: int = 1
         raise ValueError(f"im2col_indices takes images (N, C, H, W), got {getattr(x, 'shape', type(x).__name__)}")
     window = _field(field_height, field_width, stride, padding)
     rows = _im2col.im2col(x, window)
-    oh, ow = window.output_size(x.shape[2:])
+    oh, ow = window.over(x.shape[2:]).output
     return rows.reshape(len(x), oh * ow, rows.shape[1]).transpose(2, 1, 0).reshape(rows.shape[1], oh * ow * len(x))
 
 
@@ -79,7 +79,7 @@ def get_im2col_indices(
     """
     window = _field(field_height, field_width, stride, padding)
     _sizes("get_im2col_indices", x_shape, window)
-    channels, (fh, fw), (oh, ow) = x_shape[1], window.kernel, window.output_size(x_shape[2:])
+    channels, (fh, fw), (oh, ow) = x_shape[1], window.kernel, window.over(x_shape[2:]).output
     k, i, j = xp.indices((channels, fh, fw)).reshape(3, -1, 1)
     row, column = xp.indices((oh, ow)).reshape(2, 1, -1)
     return k, i + window.stride[0] * row, j + window.stride[1] * column
@@ -102,7 +102,7 @@ def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int
     (cols,) = operands("col2im_6d_cython", cols=cols)
     window = _field(HH, WW, stride, pad)
     _, numbers, pixels = _sizes("col2im_6d_cython", (N, C, H, W), window)
-    expected = (C, HH, WW, N, *window.output_size((H, W)))
+    expected = (C, HH, WW, N, *window.over((H, W)).output)
     if cols.shape != expected:
         raise ValueError(f"col2im_6d_cython needs cols {expected} for {window}, got {cols.shape}")
     rows = cols.transpose(3, 4, 5, 0, 1, 2).reshape(N * pixels, numbers)
@@ -113,7 +113,7 @@ def _sizes(owner: str, x_shape: BatchShape, window: Window) -> tuple[int, int, i
     """N, the numbers of a window over all channels, and the pixels of an output."""
     if len(x_shape) != 4:
         raise ValueError(f"{owner} needs the shape of images (N, C, H, W), not {tuple(x_shape)}")
-    (oh, ow), (fh, fw) = window.output_size(x_shape[2:]), window.kernel
+    (oh, ow), (fh, fw) = window.over(x_shape[2:]).output, window.kernel
     return x_shape[0], x_shape[1] * fh * fw, oh * ow
 
 
