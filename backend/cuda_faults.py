@@ -16,7 +16,9 @@ INSUFFICIENT_DRIVER = 35
 
 _PIP = f"{sys.executable} -m pip"
 _OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}  # for Linux, by the release notes of CUDA
-_COMPILER_IS_MISSING = r"libnvrtc|nvrtc.*(?:not found|cannot open|failed to load)|cannot open source file|CUDA headers"
+_COMPILER_IS_MISSING = (
+    r"libnvrtc|nvrtc.*(?:not found|cannot open|failed to load)|(?:cannot|could not) open source file|CUDA headers"
+)
 _ARCHITECTURE_IS_UNKNOWN = r"invalid value for --gpu-architecture|gpu-architecture.*(?:unsupported|invalid)"
 
 Fault = tuple[str, str]  # what is wrong, and the remedy
@@ -92,8 +94,8 @@ def no_kernels(cupy: Any, error: Exception, capability: str = "") -> Fault:
         return _driver_too_old(cupy, driver, runtime)
     if code == 209 or re.search(_ARCHITECTURE_IS_UNKNOWN, text):
         gpu = f"a GPU of compute capability {capability}" if capability else "this GPU"
-        older = "" if runtime < 13000 else f": {_replace('cupy-cuda12x')}, which knows GPUs from 5.0 on"
-        return f"{problem}: CUDA {_dotted(runtime)} does not support {gpu}", f"take a CuPy for another CUDA{older}"
+        older = f"{_replace('cupy-cuda12x')}, since CUDA 12 supports GPUs from 5.0 on; or " if runtime >= 13000 else ""
+        return f"{problem}: CUDA {_dotted(runtime)} does not support {gpu}", f"{older}compute on the CPU (device 'cpu')"
     compiler = f"{_install()}, which brings the compiler and its headers"
     if re.search(_COMPILER_IS_MISSING, text):
         return _with_packages(f"CUDA's compiler, NVRTC, or its headers are missing ({first_line(error)})", compiler)

@@ -185,6 +185,8 @@ def test_a_number_too_high_says_what_the_environment_hides(install, monkeypatch)
     "error",
     [
         RuntimeError("CuPy failed to load libnvrtc.so.13: OSError: libnvrtc.so.13: cannot open shared object file"),
+        RuntimeError('Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file: libnvrtc.so.13'),  # CuPy 14.2
+        RuntimeError('x.cu(1): catastrophic error: could not open source file "cuda_fp16.h" (no directories …)'),
         RuntimeError("Failed to find CUDA headers"),
         RuntimeError('x.cu(1): catastrophic error: cannot open source file "cuda_fp16.h"'),
     ],
@@ -211,6 +213,7 @@ def test_a_gpu_that_the_cuda_does_not_know(install, error, built_for, package, m
         f"CUDA {built_for // 1000}.{built_for % 1000 // 10} does not support a GPU of compute capability 6.1" in problem
     )
     assert ("uninstall -y cupy-cuda13x, then" in remedy and "install 'cupy-cuda12x[ctk]'" in remedy) == mends
+    assert remedy.endswith("compute on the CPU (device 'cpu')")
 
 
 def test_a_kernel_that_fails_otherwise(install):

@@ -28,7 +28,11 @@ NOTICE = ("==PROF==", "==ERROR== The application returned", "Generating", "Proce
 COMPLAINT = (
     r"(?i)^==(?:error|warning)==|\b(?:error|fatal|fail(?:ed|ure)?|cannot|unable|denied|un(?:supported|known)|skipped)\b"
 )
+"""What a tool writes when something is wrong, on either stream; its command writes to both as well."""
+
 REPLACED = ("nvprof", "nvvp", "pgprof")
+"""NVIDIA's profilers of before."""
+
 SUCCESSORS = (
     "profiles no GPU of compute capability 8.0 or newer and is no part of CUDA 13: take --tool nsys for times (its "
     "summary and timeline), --tool ncu for counters (its --metrics)"
