@@ -13,7 +13,8 @@ from backend import random, xp
 
 Init = str | float
 
-_allowed: ContextVar[Counter[tuple[int, ...]] | None] = ContextVar("allowed shapes", default=None)
+# Inside unfilled: what weights may be made, None for all.
+_unfilled: ContextVar[tuple[Counter[tuple[int, ...]] | None] | None] = ContextVar("unfilled", default=None)
 
 
 def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any = "float32") -> Any:
@@ -27,27 +28,32 @@ def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any =
     Raises:
         ValueError: ``init`` is another name or a negative number; inside :func:`unfilled`, the shape is not allowed.
     """
-    allowed = _allowed.get()
-    if allowed is None:
+    unfilled = _unfilled.get()
+    if unfilled is None:
         return random.normal(shape, standard_deviation(fan_in, init), dtype)
-    if allowed[shape] == 0:
-        raise ValueError(f"needs weights of shape {shape}, which are not there")
-    allowed[shape] -= 1
+    (left,) = unfilled
+    if left is not None:
+        if left[shape] == 0:
+            raise ValueError(f"needs weights of shape {shape}, which are not there")
+        left[shape] -= 1
     return xp.zeros(shape, dtype)
 
 
 @contextmanager
-def unfilled(shapes: Iterable[tuple[int, ...]]) -> Iterator[None]:
+def unfilled(shapes: Iterable[tuple[int, ...]] | None = None) -> Iterator[None]:
     """For a ``with`` in which layers are made whose weights come later, from a file: they are zeros.
 
-    Nothing is drawn, so the random state stays as it is. Weights are made of the given shapes alone, each as often as
-    it is given, so that layers take no more memory than the arrays that are there for them.
+    Nothing is drawn, so the random state stays as it is.
+
+    Args:
+        shapes: of the arrays that are there for them. Weights are made of these shapes alone, each as often as it is
+            given, so that layers take no more memory than the arrays. None allows all.
     """
-    before = _allowed.set(Counter(shapes))
+    before = _unfilled.set((None if shapes is None else Counter(shapes),))
     try:
         yield
     finally:
-        _allowed.reset(before)
+        _unfilled.reset(before)
 
 
 def standard_deviation(fan_in: int, init: Init) -> float:

@@ -29,9 +29,14 @@ def save(figure: Figure, path: str | Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    write_atomically(path, as_png(figure))
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
-    write_atomically(path, drawn.getbuffer())
+    return drawn.getvalue()
 
 
 def learning_curves(history: Sequence[EpochResult]) -> Figure:

@@ -95,8 +95,8 @@ def test_a_wrong_argument_is_refused_by_name(two_layers, arguments, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": ["TwoLayerNet"]}, "model is one of .*, not "),
-        ({"model": None}, "model is one of .*, not None"),
+        ({"model": ["TwoLayerNet"]}, r"is of the model \['TwoLayerNet'\], which is none of"),
+        ({"model": None}, "is of the model None, which is none of"),
         ({"classes": ["a"]}, "classes names 1, but the model tells 2"),
         ({"classes": "ab"}, "classes is 'ab', expected a list"),
         ({"classes": [1, 2]}, r"classes\[0\] is 1, expected a text"),
@@ -169,6 +169,8 @@ def test_weights_without_drawing(device):
             weights((2, 3), 2)
         with pytest.raises(ValueError, match=r"weights of shape \(2, 1000000000000\)"):
             weights((2, 10**12), 2)
+    with unfilled():
+        assert not backend.asnumpy(weights((2, 3), 2)).any()
     assert backend.random.default.state == start
     assert backend.asnumpy(weights((2, 3), 2)).any()
 

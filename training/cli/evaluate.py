@@ -82,12 +82,14 @@ def command(
 
 
 def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
+    from layers.initializers import unfilled
     from training.cli.train import build_network
 
     if model is None:
         raise UserError(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")
     with user_errors():
-        network = build_network(model, data)
+        with unfilled():
+            network = build_network(model, data)
         network.load_params(file)
     return network
 

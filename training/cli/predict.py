@@ -53,7 +53,10 @@ def command(
         if file.suffix == ".npz":
             raise ValueError(f"{file} does not say which model it is; predict needs a run or a .safetensors file")
         network = load_network(file)
-        classify = Classifier(network)
+        try:
+            classify = Classifier(network)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
     failed = False
     for image in images:
         try:

@@ -53,21 +53,23 @@ def train(trainer: Trainer, recorder: Recorder, report: Report) -> KeyboardInter
 
 
 def draw(trainer: Trainer, data: Dataset, recorder: Recorder) -> KeyboardInterrupt | None:
-    """Draws the figures; returns what has interrupted it.
+    """Draws the figures, and says which matplotlib has not drawn; returns what has interrupted it.
 
     Raises:
         OSError: one cannot be written.
-        ClickException: matplotlib cannot be loaded.
     """
     from training.loop.recorder import draw_figures
 
     try:
-        draw_figures(trainer, data, recorder.folder)
-    except ImportError as error:
-        raise click.ClickException(f"the figures cannot be drawn: {in_words(error)}; {kept(recorder)}") from error
+        undrawn = draw_figures(trainer, data, recorder.folder)
     except KeyboardInterrupt as stop:
         click.echo(f"Interrupted as the figures were drawn; {kept(recorder)}", err=True)
         return stop
+    if undrawn:
+        reason = next(iter(undrawn.values()))
+        click.echo(
+            f"Not drawn: {', '.join(undrawn)} ({type(reason).__name__}: {in_words(reason)}); {kept(recorder)}", err=True
+        )
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
+from training.files.durable import write_atomically
 from training.loop.stopping import check
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ class Recorder(Callback):
             self.kept = epoch
 
 
-def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
+def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str, Exception]:
     """Draws learning curves, and of the model as it is the confusion matrix, worst mistakes and filters.
+
+    Returns:
+        By name, the figures that matplotlib has not drawn, and why: it may be broken in any way, or the memory full.
 
     Raises:
         OSError: one cannot be written; those before it are there.
@@ -73,6 +77,13 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> None:
         ("worst_mistakes", lambda: figures.worst_mistakes(data.test_images, predictions, data.classes)),
         ("filters", lambda: figures.filters(weights, data.input_dim)),
     )
+    undrawn = {}
     for name, draw in drawings:
         check()
-        figures.save(draw(), folder.figure(name))
+        try:
+            content = figures.as_png(draw())
+        except Exception as error:
+            undrawn[name] = error
+        else:
+            write_atomically(folder.figure(name), content)
+    return undrawn
