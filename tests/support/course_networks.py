@@ -48,11 +48,12 @@ class FullyConnectedNet:
         dtype=np.float32,
         seed=None,
         rng=np.random,
+        **norm_param,
     ):
         self.reg, self.dtype, self.layers = reg, dtype, len(hidden_dims) + 1
-        self.normalization = (normalization or "").replace("_", "")
+        self.normalization = normalization or ""
         self.dropout_param = {"mode": "train", "p": dropout, "seed": seed} if dropout != 1 else None
-        self.norm_params = [{"mode": "train"} for _ in hidden_dims]
+        self.norm_params = [{"mode": "train", **norm_param} for _ in hidden_dims]
         self.params = {}
         sizes = [input_dim, *hidden_dims, num_classes]
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes), 1):

@@ -252,16 +252,21 @@ def test_two_layers(device):
 
 
 @pytest.mark.parametrize(
-    ("normalization", "texts"),
-    [(None, (2.30047908977, 7.05211477653)), ("batchnorm", (2.2611955101340957, 6.9965332201083026))],
+    ("options", "texts"),
+    [
+        ({}, (2.30047908977, 7.05211477653)),
+        ({"normalization": "batchnorm"}, (2.2611955101340957, 6.9965332201083026)),
+        ({"normalization": "batchnorm", "eps": 1e-8}, (2.1630700255489845, 6.992464984987152)),
+    ],
+    ids=str,
 )
-def test_three_layers(device, normalization, texts):
+def test_three_layers(device, options, texts):
     """The first losses, where the regularisation is 0 and 3.14; the weights are drawn one network after the other."""
     rng = np.random.RandomState(231)
     X, y = backend.asarray(rng.randn(2, 15)), backend.asarray(rng.randint(10, size=(2,)))
     for reg, text in zip((0, 3.14), texts, strict=True):
-        options = {"input_dim": 15, "reg": reg, "weight_scale": 5e-2, "dtype": np.float64}
-        model = FullyConnectedNet([20, 30], normalization=normalization, rng=rng, **options)
+        common = {"input_dim": 15, "reg": reg, "weight_scale": 5e-2, "dtype": np.float64, "rng": rng}
+        model = FullyConnectedNet([20, 30], **common, **options)
         assert abs(float(model.loss(X, y)[0]) - text) < 6e-12
 
 
