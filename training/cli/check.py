@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from training.cli.common import UserError, choose_compute, json_option
 from training.files import json_text
 
+if TYPE_CHECKING:
+    from training.check import CheckRow, LockstepResult
+
 
 @click.command("check")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:<index>.")
-@click.option("--steps", type=click.IntRange(min=0), default=50, show_default=True, help="Of training, side by side.")
+@click.option(
+    "--steps", type=click.IntRange(min=0), default=50, show_default=True, help="Of training; 0 trains nothing."
+)
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of training.")
 @json_option
 @click.pass_context
-def command(context: click.Context, device: str, steps: int, as_json: bool) -> None:
-    """Compare every operation on a GPU with the CPU, forward and backward, and train on both side by side.
+def command(context: click.Context, device: str, steps: int, seed: int, as_json: bool) -> None:
+    """Compare a GPU with the CPU: every operation, forward and backward, and training steps from equal parameters.
 
-    Errors count in units in the last place of the largest number of an array. Exit code 1 if one is too large.
+    Errors count in units in the last place (ulps) of what a number is the sum of, and each has a bound that follows
+    from the operation; an operation that does not round has to be exact. Exit code 1 if anything is wrong.
     """
     compute = choose_compute(device, None)
     if compute.device.kind != "cuda":
         raise UserError(f"check compares a GPU with the CPU; {compute} is no GPU")
-    from training.check import compare
-    from training.side_by_side import train_side_by_side
+    from training.check import TRAININGS, compare, train_in_lockstep
 
-    rows = []
+    rows: list[CheckRow] = []
+    trainings: list[LockstepResult] = []
     if not as_json:
         click.echo(f"{'operation':<29}{'cases':>6}{'error':>12}{'allowed':>9}  verdict")
     for row in compare(compute.device.name):
         rows.append(row)
         if not as_json:
-            error = "exact" if row.error == 0 else f"{row.error:.3g} ulps"
-            verdict = "ok" if row.passed else f"WRONG ({row.worst})"
-            click.echo(f"{row.operation:<29}{row.cases:>6}{error:>12}{row.tolerance:>9.3g}  {verdict}")
-    parting = train_side_by_side(compute.device.name, steps) if steps else None
-    passed = all(row.passed for row in rows) and (parting is None or parting.step is None)
+            click.echo(_operation_line(row))
+    for model, optimizer in TRAININGS if steps else ():
+        trainings.append(train_in_lockstep(compute.device.name, steps, model, optimizer, seed))
+        if not as_json:
+            click.echo(_training_line(trainings[-1]))
+    passed = all(row.passed for row in rows) and all(training.passed for training in trainings)
     if as_json:
-        operations = [{**asdict(row), "passed": row.passed} for row in rows]
-        training = None if parting is None else asdict(parting)
-        click.echo(json_text.dump({"device": compute.device.name, "operations": operations, "training": training}))
+        report = {
+            "device": compute.device.name,
+            "passed": passed,
+            "operations": [{**asdict(row), "passed": row.passed} for row in rows],
+            "training": [{**asdict(training), "passed": training.passed} for training in trainings],
+        }
+        click.echo(json_text.dump(report))
     else:
-        if parting is not None and parting.step is None:
-            click.echo(f"DeepConvNet, {steps} steps on both: losses within {parting.difference:.1e}")
-        elif parting is not None:
-            click.echo(f"DeepConvNet: WRONG, the two part at step {parting.step}, layer {parting.layer}")
-        click.echo("every operation agrees" if passed else "NOT every operation agrees")
+        click.echo("the device computes what the CPU computes" if passed else "the device is WRONG")
     context.exit(0 if passed else 1)
+
+
+def _operation_line(row: CheckRow) -> str:
+    error = "exact" if row.error == 0 else f"{row.error:.3g} ulps"
+    verdict = "ok" if row.passed else f"WRONG ({row.worst})"
+    return f"{row.operation:<29}{row.cases:>6}{error:>12}{row.tolerance:>9.3g}  {verdict}"
+
+
+def _training_line(training: LockstepResult) -> str:
+    name, wrong = f"{training.model} with {training.optimizer}", training.divergence
+    if wrong is None:
+        return (
+            f"{name}: {training.steps} steps ok, errors up to {training.share:.0%} of what is allowed, losses within "
+            f"{training.loss_difference:.1e}"
+        )
+    if not wrong.layer:
+        return f"{name}: WRONG, step {wrong.step} raised {wrong.array}"
+    return (
+        f"{name}: WRONG in step {wrong.step}, {wrong.layer}: {wrong.array} is off by {wrong.error:.3g} ulps, "
+        f"{wrong.tolerance:.3g} are allowed"
+    )

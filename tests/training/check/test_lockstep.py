@@ -1,0 +1,91 @@
+"""Training in lockstep: that right devices pass, and the first wrong thing is named."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kernels import activations
+from layers import Dropout, sequential
+from training.check import TRAININGS, Divergence, train_in_lockstep
+from training.data import Loader
+from training.network import Network
+from training.optimizers import NAMES
+
+
+@pytest.mark.parametrize(("model", "optimizer"), TRAININGS)
+def test_the_cpu_in_float32_is_right(model, optimizer):
+    result = train_in_lockstep("cpu", 4, model, optimizer, seed=1)
+    assert result.passed
+    assert result.steps == 4
+    assert result.loss_difference == 0
+    assert 0 < result.share < 0.5
+
+
+@pytest.mark.parametrize("model", ["TwoLayerNet", "SimpleConvNet"])
+def test_the_other_models_have_bounds_too(model):
+    assert train_in_lockstep("cpu", 2, model, "sgd").passed
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", NAMES)
+def test_every_optimizer_keeps_the_bits_of_the_cpu(optimizer):
+    result = train_in_lockstep("cuda", 3, "TwoLayerNet", optimizer, seed=5)
+    assert result.divergence is None
+    assert result.loss_difference < 1e-5
+
+
+def test_replicas_stay_equal_although_rounding_differs(monkeypatch):
+    """A second epoch begins where the first ends, and every step starts from the CPU's parameters."""
+    monkeypatch.setattr(Loader, "__len__", lambda loader: 2)
+    result = train_in_lockstep("cpu", 5, "ConvNet", "momentum", batch_size=4)
+    assert result.divergence is None
+
+
+def test_the_layer_is_named_where_the_first_wrong_number_arises(monkeypatch):
+    """A relu that is done along with the convolution before it is wrong in float32, not in float64."""
+
+    def wrong(y, positive, right=activations.rectify):
+        right(y, positive)
+        if y.dtype == np.float32 and y.shape[1:3] != (28, 28):  # pixels, channels last
+            y *= 1.1
+
+    monkeypatch.setattr(activations, "rectify", wrong)
+    divergence = train_in_lockstep("cpu", 2, batch_size=4).divergence
+    assert (divergence.step, divergence.layer, divergence.array) == (1, "Convolution3", "y")
+    assert divergence.error > divergence.tolerance
+
+
+def test_a_gradient_that_is_wrong_after_backward_is_found(monkeypatch):
+    def wrong(network, x, t, scale=1.0, right=Network.step_gradients):
+        loss = right(network, x, t, scale)
+        network.grads["gamma2"][0] *= 1.001
+        return loss
+
+    monkeypatch.setattr(Network, "step_gradients", wrong)
+    divergence = train_in_lockstep("cpu", 1, "ConvNet", "momentum", batch_size=4).divergence
+    assert (divergence.layer, divergence.array) == ("BatchNormalization2", "dgamma")
+
+
+def test_a_layer_that_is_given_another_ones_output_is_found(monkeypatch):
+    def wrong(layer, x, train_flg, right=sequential._run):
+        return right(layer, x[::-1] if isinstance(layer, Dropout) else x, train_flg)
+
+    monkeypatch.setattr(sequential, "_run", wrong)
+    divergence = train_in_lockstep("cpu", 1, batch_size=4).divergence
+    assert divergence == Divergence(1, "Dropout1", "x", math.inf, 0.0)
+
+
+def test_a_device_that_raises_is_wrong(monkeypatch):
+    calls = []
+
+    def raises(network, x, t, scale=1.0, right=Network.step_gradients):
+        calls.append(0)
+        if len(calls) == 3:  # the second step of the device
+            raise RuntimeError("out of order\nno more is known")
+        return right(network, x, t, scale)
+
+    monkeypatch.setattr(Network, "step_gradients", raises)
+    result = train_in_lockstep("cpu", 3, "TwoLayerNet", "sgd")
+    assert result.divergence == Divergence(2, "", "RuntimeError: out of order", math.inf, 0.0)
+    assert not result.passed

@@ -1,0 +1,193 @@
+"""A training on a device, held step by step to what each step has to compute.
+
+Two trainings that run freely drift apart however right both are: rounding differs, and now and then flips a relu or a
+maximum. So the device is given the CPU's parameters, state, optimizer state and random state before every step, and
+makes that one step. What it computed is then held to bounds layer by layer, from the inputs that *its own* layers were
+given: where rounding flipped a relu, the next layer is asked for the right answer to that. Each bound is that of one
+operation against float64 (:mod:`training.check.bounds`), and does not grow along the network. That each layer was given
+what the one before it had made is compared bit for bit. So where all links hold, the whole step is right: batch,
+outputs, loss, gradients, update.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy
+
+from backend import random, use
+from training.check.bounds import Bound
+from training.check.devices import in_one_line, severity
+from training.check.layer_bounds import layer_bounds, loss_bounds
+from training.check.replica import LOSS, Replica, Step
+from training.data import Loader, load
+
+TRAININGS = (("DeepConvNet", "adam"), ("ConvNet", "momentum"))
+"""Model and optimizer of what ``xpnet check`` trains: convolution, pooling, dropout; and batch normalisation."""
+
+
+class Link(NamedTuple):
+    """One array of a step, held to its bound.
+
+    Attributes:
+        layer: its name in the network; or "batch", "loss", "optimizer" or "random numbers".
+        array: "x" (what the layer was given), "y", "dout", "dx", "dW", …
+        error, tolerance: in ulps of what the element is the sum of.
+    """
+
+    layer: str
+    array: str
+    error: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a device first computed something wrong: the fields of :class:`Link`, and the step, from 1.
+
+    Where the device raised an error ``layer`` is empty, and ``array`` has its words.
+    """
+
+    step: int
+    layer: str
+    array: str
+    error: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class LockstepResult:
+    """What a training in lockstep came to.
+
+    Attributes:
+        model, optimizer, steps: what was trained, and how many steps were made.
+        loss_difference: the largest difference of the losses of CPU and device, as a share of the CPU's.
+        share: the largest error as a share of its tolerance.
+        divergence: the first error that is too large, or None.
+    """
+
+    model: str
+    optimizer: str
+    steps: int
+    loss_difference: float
+    share: float
+    divergence: Divergence | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every step was right."""
+        return self.divergence is None
+
+
+def train_in_lockstep(
+    device: str,
+    steps: int = 50,
+    model: str = "DeepConvNet",
+    optimizer: str = "adam",
+    seed: int = 0,
+    batch_size: int = 8,
+) -> LockstepResult:
+    """Train on the CPU, and make each step on ``device``, too; end at the first step that is wrong there.
+
+    Args:
+        device: as :func:`backend.use` takes it.
+        steps: at least 1.
+        model: of :data:`training.models.MODELS`; its layers need to have bounds.
+        optimizer: of :data:`training.optimizers.NAMES`.
+        seed: of first weights, dropout, and the order of the data (mnist10k).
+        batch_size: samples in a step.
+    """
+    data = load()
+    loader = Loader(data.train_images, data.train_labels, batch_size, seed=seed, drop_last=True)
+    host, other = (Replica(place, model, data, optimizer, seed) for place in ("cpu", device))
+    random_state, difference, share = random.Generator(seed).state, 0.0, 0.0
+    for step in range(1, steps + 1):
+        batch = divmod(step - 1, len(loader))
+        try:
+            other.take_over(host)
+            made = other.step(loader, batch, random_state)
+        except Exception as error:  # of the device, whatever it is
+            divergence = Divergence(step, "", in_one_line(error), math.inf, 0.0)
+            return LockstepResult(model, optimizer, step, difference, math.inf, divergence)
+        with use("cpu"):
+            links = list(_links(host, made, *loader.batch(*batch)))
+        expected = host.step(loader, batch, random_state)
+        links.append(Link("random numbers", "state", _unless(made.random_state == expected.random_state), 0.0))
+        random_state = expected.random_state
+        difference = max(difference, abs(made.loss - expected.loss) / max(abs(expected.loss), 1e-3))
+        share = max(share, *(severity(link.error, link.tolerance)[1] for link in links))
+        wrong = next((link for link in links if not link.error <= link.tolerance), None)
+        if wrong is not None:
+            return LockstepResult(model, optimizer, step, difference, share, Divergence(step, *wrong))
+    return LockstepResult(model, optimizer, steps, difference, share)
+
+
+def _links(host: Replica, step: Step, x: numpy.ndarray, t: numpy.ndarray) -> Iterator[Link]:
+    """Hold what a step made to what it had to make, in the order in which it was made.
+
+    Args:
+        host: the replica on the CPU as it was before the step.
+        step: of the device.
+        x, t: the batch.
+    """
+    network, loss = host.network, step.layers[LOSS]
+    scores, labels = loss.inputs
+    bounds = {LOSS: loss_bounds(scores, labels)}
+    flow, source = x, "batch"
+    for name, layer in network.layers.layers.items():
+        record = step.layers[name]
+        if record.inputs:
+            yield Link(source if flow is x else name, "x", _same(record.inputs[0], flow), 0.0)
+            random.default.state = record.random_state
+        else:
+            record.inputs, record.y = (flow,), flow  # a Relu done already, of which a second changes nothing
+        own = bounds[name] = layer_bounds(layer, record.inputs[0], record.dout)
+        if record.rectified:
+            own["y"] = replace(own["y"], expected=numpy.maximum(own["y"].expected, 0))
+        yield _link(name, "y", own["y"], record.y)
+        flow = record.y
+    yield Link(LOSS, "x", _same(scores, flow), 0.0)
+    yield Link("batch", "t", _same(labels, t), 0.0)
+    yield _link(LOSS, "loss", bounds[LOSS]["loss"], loss.y)
+    yield Link(LOSS, "dout", _unless(loss.dout == 1), 0.0)
+    yield _link(LOSS, "dx", bounds[LOSS]["dx"], loss.dx)
+    flow = loss.dx
+    names = {id(array): name for name, array in (*network.params.items(), *network.state.items())}
+    for name, layer in reversed(network.layers.layers.items()):
+        record, own = step.layers[name], bounds[name]
+        yield Link(name, "dout", _same(record.dout, flow), 0.0)
+        if "dx" in own:
+            yield _link(name, "dx", own["dx"], record.dx)
+        for key, array in layer.params.items():
+            yield _link(name, f"d{key}", own[f"d{key}"], step.grads[names[id(array)]])
+        for key, array in layer.state.items():
+            yield _link(name, key, own[key], step.state[names[id(array)]])
+        flow = record.dx
+    yield from _update_links(host, step)
+
+
+def _update_links(host: Replica, step: Step) -> Iterator[Link]:
+    """Hold parameters and optimizer state to those that the CPU makes of the device's gradients, to the last bit."""
+    optimizer = copy.deepcopy(host.optimizer)
+    params = {name: array.copy() for name, array in host.network.params.items()}
+    optimizer.update(params, step.grads)
+    for slot, arrays in {"": params, **optimizer.state}.items():
+        made = step.slots[slot] if slot else step.params
+        for name, array in arrays.items():
+            yield _link("optimizer", f"{slot} of {name}" if slot else name, Bound(array, array.dtype), made[name])
+
+
+def _link(layer: str, array: str, bound: Bound, actual: Any) -> Link:
+    return Link(layer, array, bound.error(numpy.asarray(actual)), bound.ulps)
+
+
+def _same(actual: Any, expected: Any) -> float:
+    return _unless(numpy.array_equal(actual, expected, equal_nan=True) and actual.dtype == expected.dtype)
+
+
+def _unless(right: bool) -> float:
+    return 0.0 if right else math.inf

@@ -1,0 +1,153 @@
+"""One step of a training on a device, with all that its layers took and made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from backend import asarray, asnumpy, random, use
+from training import optimizers
+from training.check.bounds import Arrays
+from training.data import Dataset, Loader
+from training.models import build_for
+from training.network import Network
+
+LOSS = "loss"
+"""What the loss, which is no layer of the network, is called."""
+
+
+@dataclass
+class LayerRecord:
+    """Host copies of what a layer took and made.
+
+    Attributes:
+        inputs: of its forward: x, and for the loss the labels; empty where a Relu was done by the layer before it.
+        y: its output; for ``rectified`` that of the Relu which was done along with it.
+        dout: what its backward was given (a number for the loss).
+        dx: what that returned; None for a first layer.
+        random_state: of the default generator as forward began.
+    """
+
+    inputs: tuple[Any, ...] = ()
+    y: Any = None
+    rectified: bool = False
+    dout: Any = None
+    dx: Any = None
+    random_state: Any = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step made, on the host.
+
+    Attributes:
+        layers: by name; the loss is among them.
+        grads, params, state: the network's, by name; parameters and state after the step.
+        slots: the optimizer's state after the step, by slot and parameter.
+        random_state: of the default generator after the step.
+    """
+
+    layers: dict[str, LayerRecord]
+    grads: Arrays
+    params: Arrays
+    state: Arrays
+    slots: dict[str, Arrays]
+    random_state: dict[str, int]
+
+    @property
+    def loss(self) -> float:
+        """The mean over the batch."""
+        return float(self.layers[LOSS].y)
+
+
+class Replica:
+    """A network with its optimizer on a device; replicas of one seed are equal on all.
+
+    Args:
+        place: the device, as :func:`backend.use` takes it.
+        model: of :data:`training.models.MODELS`, in the size that ``data`` needs.
+        optimizer: of :data:`training.optimizers.NAMES`.
+        seed: of the first weights.
+    """
+
+    def __init__(self, place: str, model: str, data: Dataset, optimizer: str, seed: int) -> None:
+        self.place = place
+        with use(place):
+            random.seed(seed)
+            self.network: Network = build_for(model, data.input_dim, len(data.classes))
+        self.optimizer = optimizers.by_name(optimizer)
+
+    def take_over(self, other: Replica) -> None:
+        """Copy the parameters, the state and the optimizer's state of ``other``, which has made as many steps."""
+        pairs: list[tuple[Any, Any]] = [(self.network.params, other.network.params)]
+        pairs += [(self.network.state, other.network.state)]
+        pairs += [(self.optimizer.state[slot], arrays) for slot, arrays in other.optimizer.state.items()]
+        with use(self.place):
+            for own, others in pairs:
+                for name, array in others.items():
+                    own[name][...] = asarray(array)
+
+    def step(self, loader: Loader, batch: tuple[int, int], random_state: dict[str, int]) -> Step:
+        """Make a training step with a batch (epoch, index) of the loader."""
+        network = self.network
+        with use(self.place):
+            random.default.state = random_state
+            with _recorded(network) as records:
+                network.step_gradients(*loader.batch(*batch))
+            self.optimizer.update(network.params, network.grads)
+            slots = {slot: _on_host(arrays) for slot, arrays in self.optimizer.state.items()}
+            grads, params, state = map(_on_host, (network.grads, network.params, network.state))
+            return Step(records, grads, params, state, slots, random.default.state)
+
+
+_METHODS = ("forward", "forward_relu", "backward")
+
+
+@contextmanager
+def _recorded(network: Network) -> Iterator[dict[str, LayerRecord]]:
+    """Record the layers of a network while the ``with`` lasts.
+
+    The step is the one that training makes: a Relu that is done along with the layer before it still is.
+    """
+    layers: dict[str, Any] = {**network.layers.layers, LOSS: network.last_layer}
+    records = {name: LayerRecord() for name in layers}
+    try:
+        for name, layer in layers.items():
+            for method in _METHODS:
+                original = getattr(layer, method, None)
+                if original is not None:
+                    setattr(layer, method, _recording(records[name], method, original))
+        yield records
+    finally:
+        for layer in layers.values():
+            for method in _METHODS:
+                vars(layer).pop(method, None)
+
+
+def _recording(record: LayerRecord, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*arguments: Any) -> Any:
+        record.inputs = tuple(_copy(argument) for argument in arguments)
+        record.random_state = random.default.state
+        result = original(*arguments)
+        record.rectified = method == "forward_relu"
+        record.y = _copy(result[0] if record.rectified else result)
+        return result
+
+    def backward(dout: Any) -> Any:
+        record.dout = _copy(dout)
+        result = original(dout)
+        record.dx = _copy(result)
+        return result
+
+    return backward if method == "backward" else forward
+
+
+def _on_host(arrays: Mapping[str, Any]) -> Arrays:
+    return {name: _copy(array) for name, array in arrays.items()}
+
+
+def _copy(value: Any) -> Any:
+    """A host copy of an array, which stays as it is whatever becomes of the array; others are themselves."""
+    return asnumpy(value).copy() if hasattr(value, "dtype") else value
