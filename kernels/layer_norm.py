@@ -15,7 +15,7 @@ from kernels.layout import images, storage
 
 @profiling.operation
 def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of each row.
+    """Compute y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of each row.
 
     Args:
         x: (M, D).
@@ -35,7 +35,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
 
 @profiling.operation
 def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """The gradients of :func:`layer_norm`: dx (M, D) in the dtype of ``dy``; dgamma and dbeta (D,) in that of sums."""
+    """Return the gradients of :func:`layer_norm`: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
     array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
     require_active(dy)
     rows = dy.astype(normalized.dtype, copy=False)
@@ -46,7 +46,7 @@ def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> t
 
 @profiling.operation
 def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tuple[Any, Any, Any]:
-    """y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of each image's groups of channels, over all their pixels.
+    """Compute y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of all pixels of each image's groups of channels.
 
     Args:
         x: (N, C, H, W).
@@ -75,9 +75,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
 
 @profiling.operation
 def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """The gradients of :func:`group_norm`: dx (N, C, H, W) in the dtype of ``dy``; dgamma and dbeta (C,) in that of
-    sums.
-    """
+    """Return :func:`group_norm`'s gradients: dx (N, C, H, W), dtype of ``dy``; dgamma, dbeta (C,), dtype of sums."""
     array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
     require_active(dy)
     n, c, h, w = dy.shape
@@ -88,7 +86,7 @@ def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> t
 
 
 def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
-    """(x - μ) / √(σ² + ε) with the mean and variance along some axes, and 1 / √(σ² + ε), in the dtype of sums.
+    """Return (x - μ) / √(σ² + ε), with mean and variance along some axes, and 1 / √(σ² + ε), in the dtype of sums.
 
     The variance is that of the differences, since E[x²] - E[x]² would cancel. No numbers have neither; 1 / σ is 1 then.
     """
@@ -104,7 +102,7 @@ def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[A
 
 
 def _standardize_backward(dy: Any, normalized: Any, inverse: Any, axes: int | tuple[int, ...]) -> Any:
-    """The gradient of :func:`_standardize`'s input, given that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
+    """Return the gradient of :func:`_standardize` for that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
     if not dy.size:
         return dy
     along = (dy * normalized).mean(axis=axes, keepdims=True)

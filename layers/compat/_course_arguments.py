@@ -1,4 +1,4 @@
-"""What the course's functions take: arrays of any numbers as NumPy would mix them, and dictionaries of parameters."""
+"""Read what the course's functions take: arrays of any numbers, and dictionaries of parameters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parameters(
     optional: tuple[str, ...] = (),
     refused: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """A layer's dictionary, if it has what the layer needs and nothing that no layer of the course knows.
+    """Return a layer's dictionary, if it has what the layer needs and nothing that no layer of the course knows.
 
     Args:
         refused: keys of other layers that would mean something here, too, but are not heeded.
@@ -43,7 +43,7 @@ def parameters(
 
 
 def operands(owner: str, **given: Any) -> tuple[Any, ...]:
-    """The given arrays, lists and numbers as arrays of one floating dtype on the active device.
+    """Return the given arrays, lists and numbers as arrays of one floating dtype on the active device.
 
     The dtype is the widest among the floating arrays; integers and lists take it, and are float64 where there is none.
 
@@ -66,7 +66,7 @@ def operands(owner: str, **given: Any) -> tuple[Any, ...]:
 
 
 def gradient(owner: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """``dout`` as the gradient of an output of that shape and dtype.
+    """Return ``dout`` as the gradient of an output of that shape and dtype.
 
     Raises:
         TypeError: it does not hold real numbers, or lies on another device than the active one.
@@ -79,12 +79,12 @@ def gradient(owner: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def shapes(*arrays: Any) -> str:
-    """The arrays' shapes, for an error's words."""
+    """Join the arrays' shapes, for an error's words."""
     return ", ".join(str(array.shape) for array in arrays)
 
 
 def as_labels(owner: str, y: Any) -> Any:
-    """Class labels as an array: a list becomes one of the active device."""
+    """Return class labels as an array: a list becomes one of the active device."""
     return y if _is_array(y) else _from_numbers(owner, "y", y)
 
 

@@ -1,4 +1,4 @@
-"""The course's numerical gradients, by central differences, and how far they are from others.
+"""Compute numerical gradients as the course does, by central differences, and how far others are from them.
 
 The step is by default the course's, 1e-5, for float64; 1e-2 for float32 and 1e-1 for float16, whose rounding would
 drown a smaller one.
@@ -19,7 +19,7 @@ _STEPS = {"float64": 1e-5, "float32": 1e-2, "float16": 1e-1}
 
 
 def eval_numerical_gradient(f: Callable[[Any], Any], x: Any, verbose: bool = True, h: float | None = None) -> Any:
-    """The gradient of ``f`` at ``x``, one element at a time.
+    """Compute the gradient of ``f`` at ``x``, one element at a time.
 
     Args:
         f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly, also
@@ -52,7 +52,7 @@ def eval_numerical_gradient(f: Callable[[Any], Any], x: Any, verbose: bool = Tru
 
 
 def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Any, df: Any, h: float | None = None) -> Any:
-    """The gradient at ``x`` of a loss that ``f`` is part of, given that of f's result: Σ df·∂f/∂x.
+    """Compute the gradient at ``x`` of a loss that ``f`` is part of, given that of f's result: Σ df·∂f/∂x.
 
     Args:
         f: a function of an array that returns an array; see :func:`eval_numerical_gradient`.
@@ -79,7 +79,7 @@ def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Any, df: Any, h: f
 def eval_numerical_gradient_blobs(
     f: Callable[..., Any], inputs: tuple[Any, ...], output: Any, h: float | None = None
 ) -> list[Any]:
-    """The gradients of each of ``inputs``: blobs, which have arrays ``vals`` and ``diffs``.
+    """Compute the gradients of each of ``inputs``: blobs, which have arrays ``vals`` and ``diffs``.
 
     ``f(*inputs, output)`` writes its result to ``output.vals``; ``output.diffs`` is the gradient of that.
     """
@@ -92,14 +92,14 @@ def eval_numerical_gradient_blobs(
 
 
 def eval_numerical_gradient_net(net: Any, inputs: tuple[Any, ...], output: Any, h: float | None = None) -> list[Any]:
-    """:func:`eval_numerical_gradient_blobs` of a network whose ``forward()`` reads and writes the blobs."""
+    """Call :func:`eval_numerical_gradient_blobs` for a network whose ``forward()`` reads and writes the blobs."""
     return eval_numerical_gradient_blobs(lambda *_: net.forward(), inputs, output, h)
 
 
 def grad_check_sparse(
     f: Callable[[Any], Any], x: Any, analytic_grad: Any, num_checks: int = 10, h: float | None = None
 ) -> None:
-    """Prints, for a few elements of ``x`` that Python's :mod:`random` draws, the numerical gradient of ``f``, the given
+    """Print, for a few elements of ``x`` that Python's :mod:`random` draws, the numerical gradient of ``f``, the given
     one and their relative difference; see :func:`eval_numerical_gradient`.
     """
     if not x.size:
@@ -114,7 +114,7 @@ def grad_check_sparse(
 
 
 def rel_error(x: Any, y: Any) -> float:
-    """The largest |x - y| / max(1e-8, |x| + |y|) over all elements, as the notebooks define it; NaN where one is.
+    """Return the largest |x - y| / max(1e-8, |x| + |y|) of all elements, as the notebooks define it; NaN where one is.
 
     Args:
         x: a number or an array, on any device.
@@ -134,9 +134,7 @@ def rel_error(x: Any, y: Any) -> float:
 def _differences(
     owner: str, f: Callable[[Any], Any], x: Any, h: float | None, indices: list[tuple[int, ...]] | None = None
 ) -> Iterator[tuple[tuple[int, ...], Any, Any, Any]]:
-    """At each index: the index, ``f`` with that element of ``x`` a step above and a step below, and twice the step as
-    rounding left it.
-    """
+    """Yield each index, ``f`` with that element of ``x`` a step above and below, and twice the step as rounded."""
     kind = str(getattr(x, "dtype", type(x).__name__))
     if kind not in _STEPS:
         raise TypeError(f"{owner} needs x as a floating array, got {kind}")
@@ -156,5 +154,5 @@ def _differences(
 
 
 def _kept(value: Any) -> Any:
-    """What ``f`` returned, as it is now: it may return one buffer each time."""
+    """Keep what ``f`` returned as it is now: it may return one buffer each time."""
     return value.copy() if hasattr(value, "copy") else value

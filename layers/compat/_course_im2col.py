@@ -1,4 +1,4 @@
-"""The course's im2col and col2im: of one image, windows as rows; of a batch, windows as columns."""
+"""Turn images into windows and back, as the course does: rows of one image, or columns of a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BatchShape = tuple[int, int, int, int]
 
 
 def im2col(x: Any, field_height: int, field_width: int, stride: int = 1, padding: int = 0) -> Any:
-    """The windows of one image (C, H, W) as rows: (OH·OW, C·field_height·field_width), any dtype.
+    """Lay out the windows of one image (C, H, W) as rows: (OH·OW, C·field_height·field_width), any dtype.
 
     Row i·OW + j is the window of output pixel (i, j), flattened in the order channel, row, column: the layout of
     per-image assignments, and that of :func:`layers.im2col` for a batch. Lecture notes that make every window a column
@@ -31,14 +31,14 @@ def im2col(x: Any, field_height: int, field_width: int, stride: int = 1, padding
 def col2im(
     columns: Any, x_shape: ImageShape, field_height: int, field_width: int, stride: int = 1, padding: int = 0
 ) -> Any:
-    """Adds rows as :func:`im2col` makes them back into an image (C, H, W) of ``x_shape``, without its padding."""
+    """Add rows as :func:`im2col` makes them back into an image (C, H, W) of ``x_shape``, without its padding."""
     if len(x_shape) != 3:
         raise ValueError(f"col2im makes one image (C, H, W), not {tuple(x_shape)} (layers.col2im makes a batch)")
     return _col2im.col2im(columns, (1, *x_shape), _field(field_height, field_width, stride, padding))[0]
 
 
 def im2col_indices(x: Any, field_height: int, field_width: int, padding: int = 1, stride: int = 1) -> Any:
-    """The windows of images (N, C, H, W) as columns: (C·field_height·field_width, OH·OW·N), any dtype.
+    """Lay out the windows of images (N, C, H, W) as columns: (C·field_height·field_width, OH·OW·N), any dtype.
 
     Column (i·OW + j)·N + n is the window of output pixel (i, j) of image n, flattened in the order channel, row,
     column. Pixels at the bottom and right that no whole window reaches are left out.
@@ -54,7 +54,7 @@ def im2col_indices(x: Any, field_height: int, field_width: int, padding: int = 1
 def col2im_indices(
     cols: Any, x_shape: BatchShape, field_height: int = 3, field_width: int = 3, padding: int = 1, stride: int = 1
 ) -> Any:
-    """Adds columns as :func:`im2col_indices` makes them back into images (N, C, H, W) of ``x_shape``, without their
+    """Add columns as :func:`im2col_indices` makes them back into images (N, C, H, W) of ``x_shape``, without their
     padding.
     """
     (cols,) = operands("col2im_indices", cols=cols)
@@ -72,7 +72,7 @@ def col2im_indices(
 def get_im2col_indices(
     x_shape: BatchShape, field_height: int, field_width: int, padding: int = 1, stride: int = 1
 ) -> tuple[Any, Any, Any]:
-    """Where :func:`im2col_indices` takes its numbers from, in the padded images: ``padded[:, k, i, j]``.
+    """Return where :func:`im2col_indices` takes its numbers from, in the padded images: ``padded[:, k, i, j]``.
 
     Returns:
         channels k (C·field_height·field_width, 1); rows i and columns j (C·field_height·field_width, OH·OW).
@@ -86,19 +86,19 @@ def get_im2col_indices(
 
 
 def im2col_cython(x: Any, field_height: int, field_width: int, padding: int, stride: int) -> Any:
-    """:func:`im2col_indices`, under the name of the course's compiled one."""
+    """Call :func:`im2col_indices`, under the name of the course's compiled one."""
     return im2col_indices(x, field_height, field_width, padding, stride)
 
 
 def col2im_cython(
     cols: Any, N: int, C: int, H: int, W: int, field_height: int, field_width: int, padding: int, stride: int
 ) -> Any:
-    """:func:`col2im_indices`, under the name and with the arguments of the course's compiled one."""
+    """Call :func:`col2im_indices`, under the name and with the arguments of the course's compiled one."""
     return col2im_indices(cols, (N, C, H, W), field_height, field_width, padding, stride)
 
 
 def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int, pad: int, stride: int) -> Any:
-    """Adds windows (C, HH, WW, N, OH, OW) back into images (N, C, H, W), without their padding."""
+    """Add windows (C, HH, WW, N, OH, OW) back into images (N, C, H, W), without their padding."""
     (cols,) = operands("col2im_6d_cython", cols=cols)
     window = _field(HH, WW, stride, pad)
     _, numbers, pixels = _sizes("col2im_6d_cython", (N, C, H, W), window)
@@ -110,7 +110,7 @@ def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int
 
 
 def _sizes(owner: str, x_shape: BatchShape, window: Window) -> tuple[int, int, int]:
-    """N, the numbers of a window over all channels, and the pixels of an output."""
+    """Return N, the numbers of a window over all channels, and the pixels of an output."""
     if len(x_shape) != 4:
         raise ValueError(f"{owner} needs the shape of images (N, C, H, W), not {tuple(x_shape)}")
     (oh, ow), (fh, fw) = window.over(x_shape[2:]).output, window.kernel

@@ -1,4 +1,4 @@
-"""The course's layers over images: convolution and max pooling.
+"""Compute the course's layers over images: convolution and max pooling.
 
 The course has several versions of each, which differ in speed; here all names are those of the fast one.
 """
@@ -15,7 +15,7 @@ from layers.compat._options import whole
 
 
 def conv_forward(x: Any, w: Any, b: Any, conv_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """out[n, f] = Σ_c x[n, c] ⋆ w[f, c] + b[f], cross-correlation.
+    """Compute out[n, f] = Σ_c x[n, c] ⋆ w[f, c] + b[f], cross-correlation.
 
     Args:
         x: (N, C, H, W).
@@ -38,7 +38,10 @@ def conv_forward(x: Any, w: Any, b: Any, conv_param: dict[str, Any]) -> tuple[An
 
 
 def conv_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
-    """dx (N, C, H, W), dw (FN, C, FH, FW) and db (FN,), for dout (N, FN, OH, OW). The padding's gradient is cut off."""
+    """Return dx (N, C, H, W), dw (FN, C, FH, FW) and db (FN,), for dout (N, FN, OH, OW).
+
+    The padding's gradient is cut off.
+    """
     x, w, window, shape = cache
     dout = gradient("conv_backward", dout, shape, x.dtype)
     db = array_module(dout, x).empty(len(w), x.dtype)
@@ -47,7 +50,7 @@ def conv_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
 
 
 def max_pool_forward(x: Any, pool_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """out: the largest pixel of every window; the first of equals, and the first NaN wins over all.
+    """Take the largest pixel of every window; the first of equals, and the first NaN wins over all.
 
     Args:
         x: (N, C, H, W).
@@ -66,7 +69,7 @@ def max_pool_forward(x: Any, pool_param: dict[str, Any]) -> tuple[Any, Cache]:
 
 
 def max_pool_backward(dout: Any, cache: Cache) -> Any:
-    """dx (N, C, H, W): each window's gradient goes to the one pixel that won."""
+    """Return dx (N, C, H, W): each window's gradient goes to the one pixel that won."""
     winners, input_shape, window, shape, dtype = cache
     dout = gradient("max_pool_backward", dout, shape, dtype)
     return max_pooling.pool_backward(dout, winners, input_shape, window)

@@ -1,4 +1,4 @@
-"""The course's layers over arrays of any shape: ReLU, affine, dropout."""
+"""Compute the course's layers over arrays of any shape: ReLU, affine, dropout."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from layers.compat._options import choice, number, whole
 
 
 def relu_forward(x: Any) -> tuple[Any, Cache]:
-    """out = max(x, 0), any shape."""
+    """Compute out = max(x, 0), any shape."""
     (x,) = operands("relu_forward", x=x)
     out, positive = activations.relu(x)
     return out, (positive, x.dtype)
 
 
 def relu_backward(dout: Any, cache: Cache) -> Any:
-    """dx = dout where x > 0, else 0."""
+    """Return dx = dout where x > 0, else 0."""
     positive, dtype = cache
     return masked(gradient("relu_backward", dout, positive.shape, dtype), positive)
 
 
 def affine_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
-    """out = x·w + b.
+    """Compute out = x·w + b.
 
     Args:
         x: (N, …), D numbers a sample.
@@ -45,7 +45,7 @@ def affine_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
 
 
 def affine_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
-    """dx (N, …), dw (D, M) and db (M,), for dout (N, M)."""
+    """Return dx (N, …), dw (D, M) and db (M,), for dout (N, M)."""
     x, w = cache
     dout = gradient("affine_backward", dout, (len(x), w.shape[1]), x.dtype)
     dx = matmul(dout, w.T).reshape(x.shape)
@@ -53,8 +53,9 @@ def affine_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
 
 
 def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """Inverted dropout (Srivastava et al., JMLR 2014): in training some numbers are dropped and the others divided by
-    p; in evaluation nothing happens.
+    """Drop some numbers in training and divide the others by p; do nothing in evaluation.
+
+    This is inverted dropout (Srivastava et al., JMLR 2014).
 
     Args:
         x: any shape.
@@ -78,14 +79,14 @@ def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
 
 
 def dropout_backward(dout: Any, cache: Cache) -> Any:
-    """dx: what was dropped gets 0, the rest dout / p; dout itself where forward was in mode "test"."""
+    """Return dx: what was dropped gets 0, the rest dout / p; dout itself where forward was in mode "test"."""
     mask, keep, shape, dtype = cache
     dout = gradient("dropout_backward", dout, shape, dtype)
     return dout.copy() if mask is None else _kept(dout, mask, keep)
 
 
 def _kept(values: Any, mask: Any, keep: float) -> Any:
-    """``values`` / keep where the mask is True, 0 elsewhere."""
+    """Return ``values`` / keep where the mask is True, 0 elsewhere."""
     kept = masked(values, mask)
     kept *= 1 / keep
     return kept

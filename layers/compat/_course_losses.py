@@ -1,4 +1,4 @@
-"""The course's losses: each returns the loss and its gradient at once."""
+"""Compute the course's losses, each at once with its gradient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layers.compat._course_arguments import as_labels, operands
 
 
 def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
-    """The mean cross-entropy of softmax(x) against labels, and its gradient.
+    """Compute the mean cross-entropy of softmax(x) against labels, and its gradient.
 
     Args:
         x: scores (N, C).
@@ -36,10 +36,21 @@ def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def svm_loss(x: Any, y: Any) -> tuple[Any, Any]:
-    """The mean over samples of the multi-class hinge loss Σ max(0, x[i, j] - x[i, y] + 1) over the wrong classes j
-    (Weston and Watkins, 1999), and its gradient; at the corner, where a margin is exactly 0, that of its flat side.
+    """Compute the mean hinge loss Σ max(0, x[i, j] - x[i, y] + 1) over the wrong classes j, and its gradient.
 
-    Args, returns and raises as :func:`softmax_loss`.
+    It is the multi-class loss of Weston and Watkins (1999). Where a margin is exactly 0, its
+    gradient is 0.
+
+    Args:
+        x: scores (N, C).
+        y: classes (N,), any integer dtype.
+
+    Returns:
+        loss and dx as of :func:`softmax_loss`.
+
+    Raises:
+        TypeError: labels are no integers.
+        ValueError: shapes do not fit, there is but one class; or, on the CPU, a label is no class.
     """
     (x,), y = operands("svm_loss", x=x), as_labels("svm_loss", y)
     array_module(x, y)  # refuses a mix of host and device arrays

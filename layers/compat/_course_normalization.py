@@ -1,4 +1,4 @@
-"""The course's normalisations: over a batch, over a sample, over groups of an image's channels."""
+"""Normalise as the course does: over a batch, over a sample, over groups of an image's channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layers.compat._options import choice, number, whole
 
 
 def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """out = γ·(x - μ) / √(σ² + ε) + β (Ioffe and Szegedy, 2015).
+    """Compute out = γ·(x - μ) / √(σ² + ε) + β (Ioffe and Szegedy, 2015).
 
     Args:
         x: (N, D).
@@ -36,7 +36,7 @@ def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -
 
 
 def batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
-    """dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D); in mode "test" μ and σ² are constants."""
+    """Return dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D); in mode "test" μ and σ² are constants."""
     return _normalized_backward(gradient("batchnorm_backward", dout, cache[0].shape, cache[0].dtype), cache)
 
 
@@ -44,7 +44,7 @@ batchnorm_backward_alt = batchnorm_backward
 
 
 def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """:func:`batchnorm_forward` of each channel of x (N, C, H, W), over images and pixels; gamma, beta (C,)."""
+    """Do as :func:`batchnorm_forward` to each channel of x (N, C, H, W), over images and pixels; gamma, beta (C,)."""
     x, gamma, beta = operands("spatial_batchnorm_forward", x=x, gamma=gamma, beta=beta)
     if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != gamma.shape:
         given = shapes(x, gamma, beta)
@@ -55,7 +55,7 @@ def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str,
 
 
 def spatial_batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
-    """dx (N, C, H, W), dgamma (C,) and dbeta (C,), for dout (N, C, H, W)."""
+    """Return dx (N, C, H, W), dgamma (C,) and dbeta (C,), for dout (N, C, H, W)."""
     *cache_of_rows, shape = cache
     pixels = storage(gradient("spatial_batchnorm_backward", dout, shape, cache[0].dtype))
     dx, dgamma, dbeta = _normalized_backward(_rows(pixels), tuple(cache_of_rows))
@@ -63,7 +63,7 @@ def spatial_batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
 
 
 def layernorm_forward(x: Any, gamma: Any, beta: Any, ln_param: dict[str, Any] | None = None) -> tuple[Any, Cache]:
-    """out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² those of each sample (Ba, Kiros and Hinton, 2016).
+    """Compute out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² of each sample (Ba, Kiros and Hinton, 2016).
 
     Args:
         x: (N, D).
@@ -83,7 +83,7 @@ def layernorm_forward(x: Any, gamma: Any, beta: Any, ln_param: dict[str, Any] | 
 
 
 def layernorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
-    """dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D)."""
+    """Return dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D)."""
     normalized, inverse, gamma = cache
     dout = gradient("layernorm_backward", dout, normalized.shape, gamma.dtype)
     dx, dgamma, dbeta = layer_norm.layer_norm_backward(dout, normalized, inverse, gamma)
@@ -93,8 +93,9 @@ def layernorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
 def spatial_groupnorm_forward(
     x: Any, gamma: Any, beta: Any, G: int, gn_param: dict[str, Any] | None = None
 ) -> tuple[Any, Cache]:
-    """out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² those of each image's G groups of channels, over all
-    their pixels (Wu and He, 2018).
+    """Compute out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² of each image's G groups of channels.
+
+    They are taken over all pixels of a group (Wu and He, 2018).
 
     Args:
         x: (N, C, H, W).
@@ -121,7 +122,7 @@ def spatial_groupnorm_forward(
 
 
 def spatial_groupnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
-    """dx (N, C, H, W), dgamma and dbeta in the shapes of gamma and beta, for dout (N, C, H, W)."""
+    """Return dx (N, C, H, W), dgamma and dbeta in the shapes of gamma and beta, for dout (N, C, H, W)."""
     normalized, inverse, scale, shape, *of_parameters = cache
     dout = gradient("spatial_groupnorm_backward", dout, shape, scale.dtype)
     dx, *sums = layer_norm.group_norm_backward(dout, normalized, inverse, scale)
@@ -143,7 +144,7 @@ def _eps(name: str, given: dict[str, Any] | None) -> float:
 
 
 def _rows(pixels: Any) -> Any:
-    """(N, H, W, C) as (N·H·W, C)."""
+    """Return (N, H, W, C) as (N·H·W, C)."""
     return pixels.reshape(math.prod(pixels.shape[:3]), pixels.shape[3])
 
 
@@ -163,7 +164,7 @@ def _normalized(rows: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> t
 
 
 def _running(name: str, bn_param: dict[str, Any], rows: Any, mode: str) -> Any:
-    """A running statistic as it stands, a new array: zeros where training has not yet begun."""
+    """Return a running statistic as it stands, a new array: zeros where training has not yet begun."""
     shape, dtype, given = rows.shape[1:], accumulator(rows.dtype), bn_param.get(name)
     if given is None:
         if mode == "test":

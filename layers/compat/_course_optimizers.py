@@ -1,4 +1,4 @@
-"""The course's update rules: ``next_w, config = rule(w, dw, config)``.
+"""Update weights by the course's rules: ``next_w, config = rule(w, dw, config)``.
 
 What holds for all of them:
 
@@ -34,7 +34,7 @@ _BOUNDS: dict[str, Bounds] = {"learning_rate": (), "epsilon": (0,)}
 
 
 def sgd(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
-    """Stochastic gradient descent: w - learning_rate·dw.
+    """Do a step of stochastic gradient descent: w - learning_rate·dw.
 
     Args:
         w: any shape.
@@ -47,7 +47,7 @@ def sgd(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
 
 
 def sgd_momentum(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
-    """Stochastic gradient descent with momentum: v ← momentum·v - learning_rate·dw, then w + v.
+    """Do a step of gradient descent with momentum: v ← momentum·v - learning_rate·dw, then w + v.
 
     Args:
         w: any shape.
@@ -61,7 +61,7 @@ def sgd_momentum(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Co
 
 
 def rmsprop(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
-    """RMSProp: c ← decay_rate·c + (1 - decay_rate)·dw², then w - learning_rate·dw / (√c + epsilon).
+    """Do a step of RMSProp: c ← decay_rate·c + (1 - decay_rate)·dw², then w - learning_rate·dw / (√c + epsilon).
 
     Args:
         w: any shape.
@@ -78,8 +78,10 @@ def rmsprop(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]
 
 
 def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
-    """Adam (Kingma and Ba, 2015): with t ← t + 1, m ← beta1·m + (1 - beta1)·dw and v ← beta2·v + (1 - beta2)·dw²,
-    w - learning_rate·m̂ / (√v̂ + epsilon) for m̂ = m / (1 - beta1ᵗ) and v̂ = v / (1 - beta2ᵗ).
+    """Do a step of Adam (Kingma and Ba, 2015): w - learning_rate·m̂ / (√v̂ + epsilon).
+
+    With t ← t + 1, m ← beta1·m + (1 - beta1)·dw and v ← beta2·v + (1 - beta2)·dw², m̂ = m / (1 - beta1ᵗ) and
+    v̂ = v / (1 - beta2ᵗ).
 
     Args:
         w: any shape.
@@ -102,7 +104,7 @@ def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
 
 
 def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) -> tuple[Any, Any, Config, Config]:
-    """``w``, ``dw`` in the dtype of sums, the dictionary to bring up to date, and the hyper-parameters as numbers."""
+    """Return ``w``, ``dw`` in the dtype of sums, the dictionary to bring up to date, hyper-parameters as numbers."""
     (w,), (dw,) = operands(rule, w=w), operands(rule, dw=dw)
     array_module(w, dw)  # refuses a mix of host and device arrays
     if w.shape != dw.shape:
@@ -117,7 +119,7 @@ def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) 
 
 
 def _remembered(config: Config, name: str, w: Any) -> Any:
-    """What the rule remembers under a name, in the dtype of sums: zeros at first."""
+    """Return what the rule remembers under a name, in the dtype of sums: zeros at first."""
     dtype = accumulator(w.dtype)
     if config.get(name) is None:
         return array_module(w).zeros(w.shape, dtype)

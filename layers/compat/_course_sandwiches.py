@@ -1,4 +1,4 @@
-"""The course's layers in a row: a forward and a backward for several at once.
+"""Compute several of the course's layers in a row by one forward and one backward.
 
 What the course gives: affine_relu, conv_relu, conv_bn_relu, conv_relu_pool. What its solutions add: affine_bn_relu,
 affine_ln_relu, conv_bn_relu_pool. A backward returns the gradients in the order dx, dw, db, dgamma, dbeta.
@@ -26,20 +26,20 @@ Five = tuple[Any, Any, Any, Any, Any]
 
 
 def affine_relu_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
-    """relu(x·w + b)."""
+    """Compute relu(x·w + b)."""
     out, affine = affine_forward(x, w, b)
     out, relu = relu_forward(out)
     return out, (affine, relu)
 
 
 def affine_relu_backward(dout: Any, cache: Cache) -> Three:
-    """dx, dw and db of :func:`affine_relu_forward`."""
+    """Return dx, dw and db of :func:`affine_relu_forward`."""
     affine, relu = cache
     return affine_backward(relu_backward(dout, relu), affine)
 
 
 def affine_bn_relu_forward(x: Any, w: Any, b: Any, gamma: Any, beta: Any, bn_param: Param) -> tuple[Any, Cache]:
-    """relu(batchnorm(x·w + b))."""
+    """Compute relu(batchnorm(x·w + b))."""
     out, affine = affine_forward(x, w, b)
     out, norm = batchnorm_forward(out, gamma, beta, bn_param)
     out, relu = relu_forward(out)
@@ -47,7 +47,7 @@ def affine_bn_relu_forward(x: Any, w: Any, b: Any, gamma: Any, beta: Any, bn_par
 
 
 def affine_bn_relu_backward(dout: Any, cache: Cache) -> Five:
-    """dx, dw, db, dgamma and dbeta of :func:`affine_bn_relu_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of :func:`affine_bn_relu_forward`."""
     affine, norm, relu = cache
     dout, dgamma, dbeta = batchnorm_backward(relu_backward(dout, relu), norm)
     return *affine_backward(dout, affine), dgamma, dbeta
@@ -56,7 +56,7 @@ def affine_bn_relu_backward(dout: Any, cache: Cache) -> Five:
 def affine_ln_relu_forward(
     x: Any, w: Any, b: Any, gamma: Any, beta: Any, ln_param: Param | None = None
 ) -> tuple[Any, Cache]:
-    """relu(layernorm(x·w + b))."""
+    """Compute relu(layernorm(x·w + b))."""
     out, affine = affine_forward(x, w, b)
     out, norm = layernorm_forward(out, gamma, beta, ln_param)
     out, relu = relu_forward(out)
@@ -64,21 +64,21 @@ def affine_ln_relu_forward(
 
 
 def affine_ln_relu_backward(dout: Any, cache: Cache) -> Five:
-    """dx, dw, db, dgamma and dbeta of :func:`affine_ln_relu_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of :func:`affine_ln_relu_forward`."""
     affine, norm, relu = cache
     dout, dgamma, dbeta = layernorm_backward(relu_backward(dout, relu), norm)
     return *affine_backward(dout, affine), dgamma, dbeta
 
 
 def conv_relu_forward(x: Any, w: Any, b: Any, conv_param: Param) -> tuple[Any, Cache]:
-    """relu(conv(x))."""
+    """Compute relu(conv(x))."""
     out, conv = conv_forward(x, w, b, conv_param)
     out, relu = relu_forward(out)
     return out, (conv, relu)
 
 
 def conv_relu_backward(dout: Any, cache: Cache) -> Three:
-    """dx, dw and db of :func:`conv_relu_forward`."""
+    """Return dx, dw and db of :func:`conv_relu_forward`."""
     conv, relu = cache
     return conv_backward(relu_backward(dout, relu), conv)
 
@@ -86,7 +86,7 @@ def conv_relu_backward(dout: Any, cache: Cache) -> Three:
 def conv_bn_relu_forward(
     x: Any, w: Any, b: Any, gamma: Any, beta: Any, conv_param: Param, bn_param: Param
 ) -> tuple[Any, Cache]:
-    """relu(spatial_batchnorm(conv(x)))."""
+    """Compute relu(spatial_batchnorm(conv(x)))."""
     out, conv = conv_forward(x, w, b, conv_param)
     out, norm = spatial_batchnorm_forward(out, gamma, beta, bn_param)
     out, relu = relu_forward(out)
@@ -94,21 +94,21 @@ def conv_bn_relu_forward(
 
 
 def conv_bn_relu_backward(dout: Any, cache: Cache) -> Five:
-    """dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_forward`."""
     conv, norm, relu = cache
     dout, dgamma, dbeta = spatial_batchnorm_backward(relu_backward(dout, relu), norm)
     return *conv_backward(dout, conv), dgamma, dbeta
 
 
 def conv_relu_pool_forward(x: Any, w: Any, b: Any, conv_param: Param, pool_param: Param) -> tuple[Any, Cache]:
-    """max_pool(relu(conv(x)))."""
+    """Compute max_pool(relu(conv(x)))."""
     out, front = conv_relu_forward(x, w, b, conv_param)
     out, pool = max_pool_forward(out, pool_param)
     return out, (front, pool)
 
 
 def conv_relu_pool_backward(dout: Any, cache: Cache) -> Three:
-    """dx, dw and db of :func:`conv_relu_pool_forward`."""
+    """Return dx, dw and db of :func:`conv_relu_pool_forward`."""
     front, pool = cache
     return conv_relu_backward(max_pool_backward(dout, pool), front)
 
@@ -116,13 +116,13 @@ def conv_relu_pool_backward(dout: Any, cache: Cache) -> Three:
 def conv_bn_relu_pool_forward(
     x: Any, w: Any, b: Any, gamma: Any, beta: Any, conv_param: Param, bn_param: Param, pool_param: Param
 ) -> tuple[Any, Cache]:
-    """max_pool(relu(spatial_batchnorm(conv(x))))."""
+    """Compute max_pool(relu(spatial_batchnorm(conv(x))))."""
     out, front = conv_bn_relu_forward(x, w, b, gamma, beta, conv_param, bn_param)
     out, pool = max_pool_forward(out, pool_param)
     return out, (front, pool)
 
 
 def conv_bn_relu_pool_backward(dout: Any, cache: Cache) -> Five:
-    """dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_pool_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_pool_forward`."""
     front, pool = cache
     return conv_bn_relu_backward(max_pool_backward(dout, pool), front)

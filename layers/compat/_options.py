@@ -1,4 +1,4 @@
-"""Reading options that come in dictionaries: one clear error, which names the key."""
+"""Read options that come in dictionaries: one clear error, which names the key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def dictionary(
     name: str, given: Any, needed: Collection[str], optional: Collection[str] = (), ignored: Collection[str] = ()
 ) -> None:
-    """Raises unless ``given`` is a dictionary with all needed keys, and none but these, the optional and the ignored.
+    """Raise unless ``given`` is a dictionary with all needed keys, and none but these, the optional and the ignored.
 
     Raises:
         TypeError: it is no dictionary.
@@ -29,14 +29,14 @@ def dictionary(
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """``value`` if it is one of the choices; a ValueError otherwise."""
+    """Return ``value`` if it is one of the choices; a ValueError otherwise."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {' or '.join(map(repr, choices))}, not {value!r}")
     return value
 
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """``value``, a number or a 0-d array of one, as a finite float in a range; a ValueError otherwise."""
+    """Return ``value``, a number or a 0-d array of one, as a finite float in a range; a ValueError otherwise."""
     plain = _plain(value)
     try:
         result = math.nan if isinstance(plain, (str, bytes, bool)) or hasattr(plain, "dtype") else float(plain)
@@ -49,8 +49,9 @@ def number(name: str, value: Any, least: float = -math.inf, most: float = math.i
 
 
 def whole(name: str, value: Any, least: int, pair: bool = False) -> Any:
-    """``value`` as a whole number, which may be given as a float (2.0) or a 0-d array; with ``pair`` also two of them
-    (a tuple, a list or an array), as a tuple.
+    """Return ``value`` as a whole number, which may be given as a float (2.0) or a 0-d array.
+
+    With ``pair`` there may be two of them, in a tuple, a list or an array; a tuple is returned then.
 
     Raises:
         ValueError: it is none, or below ``least``.
@@ -73,7 +74,7 @@ def whole(name: str, value: Any, least: int, pair: bool = False) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy or CuPy number, or a 0-d array of one, as Python's; anything else as it is."""
+    """Return a NumPy or CuPy number, or a 0-d array of one, as Python's; anything else as it is."""
     if getattr(value, "ndim", None) == 0 and getattr(value.dtype, "kind", "") in "iuf":
         return value.item()
     return value
