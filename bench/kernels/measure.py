@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from backend import asnumpy, current_device, use, xp
 from bench.kernels import other_cases, window_cases
 from bench.kernels.case import DTYPES, Call, Case
@@ -14,7 +16,7 @@ from bench.kernels.stopwatch import Samples, Stopwatch
 from bench.workloads import DisagreementError
 from kernels import catalog
 from kernels.launch import BLOCK, Kernel, blocks_of
-from training.check import ulps
+from training.check import Bound
 
 SETS = 3
 """Sets of random inputs of a case, which the repeats take in turn."""
@@ -61,7 +63,7 @@ def _on_cpu(case: Case, inputs: tuple[Any, ...]) -> list[Any]:
 def _check(case: Case, call: Call, expected: list[Any], block: int | None) -> float:
     """The largest error of the call's arrays, in ulps of the largest number of each."""
     found = _arrays(call)
-    error = max(ulps(actual, right) for actual, right in zip(found, expected, strict=True))
+    error = max(_bound(right).error(actual) for actual, right in zip(found, expected, strict=True))
     if error > case.tolerance:
         where = "" if block is None else f", blocks of {block} threads"
         raise DisagreementError(
@@ -134,3 +136,9 @@ def describe_gpu() -> dict[str, Any]:
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _bound(right: Any) -> Bound:
+    """What an array has to be, with errors in ulps of its largest finite number."""
+    largest = np.abs(right[np.isfinite(right)]).max(initial=0) if right.dtype.kind == "f" else None
+    return Bound(right, right.dtype, magnitude=largest)
