@@ -4,9 +4,9 @@
 until the first array is made.
 """
 
-from backend import memory, profiling, random, threads, workspace
+from backend import checks, memory, profiling, random, threads, workspace
 from backend.active import allow_tf32, current_device, use, xp
-from backend.arrays import array_module, asarray, asnumpy, require_active, synchronize
+from backend.arrays import array_module, asarray, asnumpy, is_array, require_active, require_arrays, synchronize
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
 from backend.memory import OutOfMemoryError
 from backend.transfer import HostCopy, Upload, copy_to_host, upload
@@ -22,13 +22,16 @@ __all__ = [
     "array_module",
     "asarray",
     "asnumpy",
+    "checks",
     "copy_to_host",
     "current_device",
     "inspect_cuda",
+    "is_array",
     "memory",
     "profiling",
     "random",
     "require_active",
+    "require_arrays",
     "synchronize",
     "threads",
     "upload",

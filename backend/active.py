@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy
 
-from backend import tf32
-from backend.devices import CudaReport, Device, DeviceError, inspect_cuda, parse
+from backend import checks, tf32
+from backend.devices import NAMES, CudaReport, Device, DeviceError, inspect_cuda, lost_in_fork, parse
 
 _log = logging.getLogger("xpnet")
 _device: Device | None = None
+_lost: Device | None = None
+"""The CUDA device that was active in the process from which this one was forked, until another is chosen."""
 _fallback_said = False
 
 
@@ -44,8 +46,14 @@ _OWN_NAMES = frozenset(vars(xp))
 
 
 def current_device() -> Device:
-    """The active device; starts the one that ``XPNET_DEVICE`` names (default ``auto``) if none is yet."""
+    """The active device; starts the one that ``XPNET_DEVICE`` names (default ``auto``) if none is yet.
+
+    Raises:
+        DeviceError: the process was forked from one in which a CUDA device was active, and has not chosen anew.
+    """
     if _device is None:
+        if _lost is not None:
+            refuse_lost()
         use(os.environ.get("XPNET_DEVICE") or "auto")
     assert _device is not None
     return _device
@@ -63,6 +71,7 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
 
     Raises:
         DeviceError: a CUDA device was named and cannot be used; the message has the reason and the remedy.
+        TypeError: ``device`` is neither a name nor a :class:`Device`.
         ValueError: the name is none of the above.
     The active device is unchanged after an error.
     """
@@ -84,11 +93,30 @@ def allow_tf32(allowed: bool = True) -> None:
     Raises:
         DeviceError: it is asked for and the active device has no TF32.
     """
-    tf32.allow(allowed, current_device())
+    tf32.allow(checks.flag("allowed", allowed), current_device())
+
+
+def refuse_lost() -> None:
+    """Raise the DeviceError of a process that was forked from one which had used CUDA, if it was."""
+    if lost_in_fork():
+        raise DeviceError(f"{_lost or 'cuda'} cannot be used: {inspect_cuda()}")
+
+
+def _let_go_of_device() -> None:
+    """In a forked process: what was active is not any more, if it was a CUDA device."""
+    global _device, _lost
+    if _device is not None and _device.kind == "cuda":
+        _lost = _device
+        _activate(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_of_device)
 
 
 def _resolve(device: str | Device) -> Device:
     global _fallback_said
+    checks.instance("device", device, (str, Device), NAMES)
     if device == "auto":
         report = inspect_cuda()
         if report.usable:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy
 
-from backend.active import current_device, xp
+from backend import checks
+from backend.active import current_device, refuse_lost, xp
 
 
 def array_module(*arrays: Any) -> Any:
@@ -27,29 +28,54 @@ def array_module(*arrays: Any) -> Any:
     on_host = [array for array in arrays if isinstance(array, numpy.ndarray)]
     if on_device and on_host:
         raise TypeError(
-            f"host and device arrays are mixed: numpy.ndarray {_describe(on_host[0])} and cupy.ndarray "
-            f"{_describe(on_device[0])}; move one with backend.asarray (to the active device) or "
-            "backend.asnumpy (to the host)"
+            f"host and device arrays are mixed: {_kind(on_host[0])} and {_kind(on_device[0])}; move one with "
+            "backend.asarray (to the active device) or backend.asnumpy (to the host)"
         )
     if on_device:
         return cupy
     return numpy if on_host or current_device().kind == "cpu" else cupy
 
 
-def require_active(array: Any) -> None:
+def require_active(array: Any, name: str = "array") -> None:
     """Raises unless ``array`` lies on the active device, where results would be made.
 
+    Args:
+        name: what the error calls it, where it is no array.
+
     Raises:
-        TypeError: it does not; the message says where it lies and how to bring it over.
+        TypeError: it does not, and the message says where it lies and how to bring it over; or it is no array.
     """
     device = current_device()
-    if isinstance(array, numpy.ndarray) != (device.kind == "cpu"):
-        kind = "numpy.ndarray" if isinstance(array, numpy.ndarray) else "cupy.ndarray"
-        raise TypeError(
-            f"{kind} {_describe(array)} does not lie on the active device, {device}, which computes with "
-            f"{'numpy' if device.kind == 'cpu' else 'cupy'}; bring it there with backend.asarray, or change the device "
-            "with backend.use"
-        )
+    if isinstance(array, numpy.ndarray if device.kind == "cpu" else sys.modules["cupy"].ndarray):
+        return
+    if not is_array(array):
+        raise checks.refusal(TypeError, name, "an array", array)
+    if isinstance(array, numpy.generic) and device.kind == "cpu":
+        return  # what NumPy makes of arrays of no dimensions
+    raise TypeError(
+        f"{_kind(array)} does not lie on the active device, {device}, which computes with "
+        f"{'numpy' if device.kind == 'cpu' else 'cupy'}; bring it there with backend.asarray, or change the device "
+        "with backend.use"
+    )
+
+
+def require_arrays(**arrays: Any) -> None:
+    """Raises unless each of the arguments, by their names, is an array.
+
+    Raises:
+        TypeError: one is none; the message names it.
+    """
+    for name, array in arrays.items():
+        if not is_array(array):
+            raise checks.refusal(TypeError, name, "an array", array)
+
+
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is an array (or scalar) of NumPy, or an array of CuPy."""
+    if isinstance(value, (numpy.ndarray, numpy.generic)):
+        return True
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(value, cupy.ndarray)
 
 
 def asarray(array: Any, dtype: Any = None) -> Any:
@@ -63,6 +89,7 @@ def asnumpy(array: Any) -> numpy.ndarray:
     """``array`` as a NumPy array, copied from the device where it lies there (this waits for the device)."""
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
+        refuse_lost()
         return cupy.asnumpy(array)
     return numpy.asarray(array)
 
@@ -73,5 +100,6 @@ def synchronize() -> None:
         xp.cuda.Device().synchronize()
 
 
-def _describe(array: Any) -> str:
-    return f"{array.dtype}{list(array.shape)}"
+def _kind(array: Any) -> str:
+    kind = type(array)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__name__} {array.dtype}{list(array.shape)}"

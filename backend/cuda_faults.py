@@ -47,6 +47,14 @@ _BY_CODE: dict[int, Fault] = {
 }
 
 
+def forked() -> Fault:
+    """This process was forked from one that had used CUDA."""
+    return (
+        "this process was forked from one that had used CUDA, whose state no fork takes over",
+        "start it by multiprocessing.get_context('spawn'), or fork before the first use of CUDA",
+    )
+
+
 def not_installed() -> Fault:
     """CuPy is missing."""
     return "CuPy is not installed", _install()

@@ -6,10 +6,11 @@ array. So the device itself is asked, step by step, and the first step that fail
 
 import importlib
 import importlib.util
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend import cuda_faults
+from backend import checks, cuda_faults
 
 
 class DeviceError(RuntimeError):
@@ -65,6 +66,18 @@ class CudaReport:
         return f"{self.problem}; remedy: {self.remedy}" if self.problem else f"{len(self.gpus)} CUDA device(s)"
 
 
+NAMES = "'auto', 'cpu', 'cuda', 'cuda:<index>' or a Device"
+"""What names a device, for error messages."""
+
+_begun_by = 0
+"""The process that first asked CUDA for anything and found a GPU; 0 before."""
+
+
+def lost_in_fork() -> bool:
+    """Whether CUDA was begun by the process that this one was forked from: nothing works with it here."""
+    return _begun_by not in (0, os.getpid())
+
+
 def parse(name: str) -> Device:
     """The device that ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"`` names.
 
@@ -76,7 +89,7 @@ def parse(name: str) -> Device:
         return Device("cpu")
     if kind == "cuda" and (name == "cuda" or (index.isascii() and index.isdigit())):
         return Device("cuda", int(index or 0))
-    raise ValueError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:<index>', not {name!r}")
+    raise checks.refusal(ValueError, "device", NAMES, name)
 
 
 def inspect_cuda() -> CudaReport:
@@ -85,6 +98,9 @@ def inspect_cuda() -> CudaReport:
     The answer is not remembered: a driver that was mended is seen by the next call. The compiler's test is
     one small kernel on the current GPU (about 0.1 s the first time on a machine; CuPy keeps the result).
     """
+    global _begun_by
+    if lost_in_fork():
+        return _unusable(cuda_faults.forked())
     if importlib.util.find_spec("cupy") is None:
         return _unusable(cuda_faults.not_installed())
     try:
@@ -99,6 +115,7 @@ def inspect_cuda() -> CudaReport:
         count = runtime.getDeviceCount()
     except Exception as error:
         return _unusable(cuda_faults.no_devices(cupy, error), version)
+    _begun_by = os.getpid() if count else 0
     if count == 0:
         return _unusable(cuda_faults.no_devices(cupy, None), version)
     gpus: tuple[Gpu, ...] = ()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from backend import checks
 from backend.active import xp
 from backend.arrays import asarray
 from backend.philox import words
@@ -19,6 +20,8 @@ Shape = int | tuple[int, ...]
 
 # dtype → (32-bit words an element takes, bits of the fraction)
 _UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
+
+_LARGEST = (1 << 64) - 1  # seed, stream, position
 
 
 class Generator:
@@ -29,7 +32,8 @@ class Generator:
         stream: 0 ≤ stream < 2⁶⁴; streams of one seed are independent of each other.
 
     Raises:
-        ValueError: seed or stream is out of its range.
+        TypeError: an argument is no number (or, of a method, no shape or no floating dtype).
+        ValueError: a number is out of its range, or a shape too large for any machine. Nothing was drawn then.
     """
 
     def __init__(self, seed: int = 0, stream: int = 0) -> None:
@@ -42,29 +46,27 @@ class Generator:
 
     @state.setter
     def state(self, state: dict[str, int]) -> None:
-        for name in ("seed", "stream", "position"):
-            value = state[name]
-            if not isinstance(value, (int, numpy.integer)) or not 0 <= value < 1 << 64:
-                raise ValueError(f"{name} is a whole number from 0 to 2**64 - 1, not {value!r}")
-        self._seed = int(state["seed"])
-        self._stream = int(state["stream"])
-        self._position = int(state["position"])
+        if not isinstance(state, dict) or state.keys() != {"seed", "stream", "position"}:
+            raise checks.refusal(ValueError, "state", "a dictionary of 'seed', 'stream' and 'position'", state)
+        self._seed, self._stream, self._position = (
+            checks.whole(name, state[name], 0, _LARGEST) for name in ("seed", "stream", "position")
+        )
 
     def bits(self, count: int) -> Any:
         """``count`` random 32-bit words: uint32 (count,), on the active device."""
-        return self._words(count, xp)
+        return self._words(checks.whole("count", count, 0, checks.LARGEST_COUNT), xp)
 
     def uniform(self, shape: Shape = (), dtype: Any = "float32") -> Any:
         """Uniform in [0, 1), each a multiple of 2⁻¹¹, 2⁻²⁴ or 2⁻⁵³ (float16, 32, 64), on the active device."""
-        dtype = numpy.dtype(dtype)
-        per_element, fraction = _format(dtype)
-        drawn = self.bits(math.prod(_tuple(shape)) * per_element)
+        shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
+        per_element, fraction = _UNIFORM[dtype.name]
+        drawn = self.bits(math.prod(shape) * per_element)
         if per_element == 1:
             values = (drawn >> (32 - fraction)).astype(dtype)
         else:
             values = (drawn[0::2] >> 5).astype(dtype) * 2.0**26 + (drawn[1::2] >> 6)
         values *= 2.0**-fraction
-        return values.reshape(_tuple(shape))
+        return values.reshape(shape)
 
     def normal(self, shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
         """Normal with mean 0 and standard deviation ``scale`` (Box and Muller, 1958), on the active device.
@@ -72,9 +74,8 @@ class Generator:
         Computed on the host in float64 and rounded once, since logarithms differ between libraries in the
         last bit: first weights come out the same everywhere.
         """
-        dtype = numpy.dtype(dtype)
-        _format(dtype)
-        shape = _tuple(shape)
+        shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
+        scale = checks.real("scale", scale, least=0)
         count = math.prod(shape)
         pairs = self._words(count + count % 2, numpy).reshape(-1, 2)
         radius = numpy.sqrt(-2.0 * numpy.log((pairs[:, 0] + 1.0) * 2.0**-32))  # of (0, 1]: never log(0)
@@ -88,6 +89,7 @@ class Generator:
 
         Sorts 64-bit random keys; equal keys, one chance in 2⁶⁴ a pair, keep their order.
         """
+        count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
         keys = self._words(2 * count, numpy).view(numpy.uint64)
         return numpy.argsort(keys, kind="stable")
 
@@ -98,31 +100,28 @@ class Generator:
             seed, stream, and the position of the first of ⌈count / 4⌉ blocks, which are now taken.
 
         Raises:
-            ValueError: ``count`` is negative.
+            ValueError: ``count`` is negative, or more than the stream has left; nothing was taken.
         """
-        if count < 0:
-            raise ValueError(f"a count of random numbers is at least 0, not {count}")
-        first = self._position
-        self._position += -(-count // 4)
+        count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
+        first, after = self._position, self._position - (-count // 4)
+        if after > _LARGEST + 1:
+            raise ValueError(
+                f"count must be what the stream has left, 4 * {_LARGEST + 1 - first:,} words, got {count:,}"
+            )
+        self._position = after
         return self._seed, self._stream, first
 
     def _words(self, count: int, library: Any) -> Any:
         seed, stream, first = self.reserve(count)
-        drawn = words((seed & 0xFFFFFFFF, seed >> 32), stream, first, -(-count // 4), library)
+        try:
+            drawn = words((seed & 0xFFFFFFFF, seed >> 32), stream, first, -(-count // 4), library)
+        except BaseException:  # no memory for them, say: they were not drawn
+            self._position = first
+            raise
         return drawn.reshape(-1)[:count]
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, stream={self._stream}, position={self._position})"
-
-
-def _format(dtype: numpy.dtype) -> tuple[int, int]:
-    if dtype.name not in _UNIFORM:
-        raise TypeError(f"random numbers come in {', '.join(_UNIFORM)}, not {dtype.name}")
-    return _UNIFORM[dtype.name]
-
-
-def _tuple(shape: Shape) -> tuple[int, ...]:
-    return (int(shape),) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
 
 
 default = Generator(0)
@@ -130,7 +129,7 @@ default = Generator(0)
 
 def seed(value: int) -> None:
     """Starts the process's generator anew at ``value``."""
-    default.state = {"seed": value, "stream": 0, "position": 0}
+    default.state = {"seed": checks.whole("value", value, 0, _LARGEST), "stream": 0, "position": 0}
 
 
 bits = default.bits

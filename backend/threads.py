@@ -16,6 +16,8 @@ from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
+from backend import checks
+
 _limit: int | None = None
 _queue: SimpleQueue[_Job | None] | None = None
 _helpers = 0
@@ -43,12 +45,11 @@ def set_limit(count: int) -> None:
     """Sets how many threads share a batch from now on.
 
     Raises:
+        TypeError: ``count`` is no number.
         ValueError: ``count`` is no whole number of at least 1.
     """
     global _limit, _queue
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"the number of threads is a whole number of at least 1, not {count!r}")
-    _limit = count
+    _limit = checks.whole("count", count, 1)
     with _start_lock:
         if _queue is not None and _pid == os.getpid():
             for _ in range(_helpers):

@@ -6,14 +6,20 @@ import math
 from typing import Any
 
 from backend import array_module, profiling, workspace
+from backend.checks import real
 from kernels.gemm import accumulator
 from kernels.layout import elementwise
+from kernels.masking import apply_mask
 from kernels.parts import in_pieces
 
 
 @elementwise
 def relu(x: Any) -> tuple[Any, Any]:
     """max(x, 0), and where x > 0 (bool). NaN passes."""
+    return _relu(x)
+
+
+def _relu(x: Any) -> tuple[Any, Any]:
     library = array_module(x)
     y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
 
@@ -48,7 +54,13 @@ def multiply(a: Any, b: Any) -> Any:
 
 @elementwise
 def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
-    """x where x > 0, else slope·x, for 0 < slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool)."""
+    """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool).
+
+    With slope 0 it is :func:`relu`, also for infinities, of which 0 times makes NaN.
+    """
+    slope = real("slope", slope, least=0, most=1)
+    if slope == 0:
+        return _relu(x)
     library = array_module(x)
     y = library.multiply(x, slope, out=workspace.empty(x.shape, x.dtype))
     return library.maximum(x, y, out=y), library.greater(x, 0)
@@ -57,6 +69,11 @@ def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
 @elementwise
 def leaky_relu_backward(dy: Any, positive: Any, slope: float) -> Any:
     """dy where ``positive``, else slope·dy."""
+    slope = real("slope", slope, least=0, most=1)
+    if slope == 0:
+        dx = workspace.empty(dy.shape, dy.dtype)
+        apply_mask(dy, positive, dx)
+        return dx
     factor = positive.astype(dy.dtype)
     factor *= 1 - slope
     factor += slope

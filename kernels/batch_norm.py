@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
+from backend.checks import real
 from kernels.activations import rectify
 from kernels.gemm import accumulator, piece_sums
 from kernels.launch import Kernel, block_size
@@ -31,7 +32,7 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     in order by the formula of Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), eq. 2.1.
     E[x²] - E[x]² would cancel. M must not be 0.
     """
-    require_active(x)
+    require_active(x, "x")
     library, dtype = array_module(x), accumulator(x.dtype)
     if library is not numpy:
         return _device_statistics(x)
@@ -78,7 +79,8 @@ def normalize(
         y (M, C) in the dtype of ``x``, and 1 / √(variance + ε) (C,).
     """
     library = array_module(x, mean, variance, gamma, beta)
-    require_active(x)
+    require_active(x, "x")
+    epsilon = real("epsilon", epsilon, least=0)
     if library is not numpy:
         y, inverse = _device_normalize(x, mean, variance, gamma, beta, epsilon)
         if positive is not None:

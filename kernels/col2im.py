@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
+from backend.checks import choice, instance, sizes
 from kernels.gemm import accumulator
 from kernels.geometry import Geometry
 from kernels.im2col import check_dtype, check_order
@@ -47,13 +48,11 @@ def col2im(
             order or method.
     """
     check_order(order)
-    if method not in ("gather", "scatter"):
-        raise ValueError(f"col2im's method is 'gather' or 'scatter', not {method!r}")
-    require_active(columns)
+    choice("method", method, ("gather", "scatter"))
+    require_active(columns, "columns")
     check_dtype("col2im", columns)
-    if len(input_shape) != 4:
-        raise ValueError(f"col2im makes images (N, C, H, W), not {tuple(input_shape)}")
-    n, c, *image = input_shape
+    instance("window", window, Window, "a Window")
+    n, c, *image = sizes("input_shape", input_shape, 0, 4)
     geometry = window.over((image[0], image[1]))
     (oh, ow), (fh, fw) = geometry.output, geometry.kernel
     if columns.shape != (n * oh * ow, c * fh * fw):

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend.checks import whole
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
 from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
@@ -44,6 +45,8 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
         ValueError: shapes or dtypes do not fit; the message has them.
     """
     check_images("convolution", x)
+    require_arrays(weight=weight)
+    groups = whole("groups", groups, 1)
     check_shapes(x.shape, weight.shape, window, groups)
     one_dtype(x=x, weight=weight)
     check_bias(bias, weight)
@@ -104,7 +107,9 @@ def convolution_backward_input(
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
     """
-    require_active(dy)
+    require_active(dy, "dy")
+    require_arrays(weight=weight)
+    groups = whole("groups", groups, 1)
     check_shapes(input_shape, weight.shape, window, groups)
     one_dtype(dy=dy, weight=weight)
     geometry = window.over(input_shape[2:])
@@ -143,6 +148,7 @@ def convolution_backward_weight(
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.
     """
+    groups = whole("groups", groups, 1)
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     geometry = window.over(x.shape[2:])
     fn, c_group, fh, fw = weight_shape

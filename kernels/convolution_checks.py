@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module
+from backend import array_module, require_arrays
+from backend.checks import instance, sizes
 from kernels.geometry import Geometry
 from kernels.im2col import check_dtype, check_images
 from kernels.window import Window
 
 
 def check_shapes(input_shape: tuple, weight_shape: tuple, window: Window, groups: int = 1) -> None:
-    """Raises a ValueError unless images, filters, window and groups belong together."""
-    if len(weight_shape) != 4 or tuple(weight_shape[2:]) != window.kernel:
+    """Raises a ValueError unless images, filters, window and groups belong together.
+
+    Raises:
+        TypeError: an argument is not of the kind at all.
+    """
+    instance("window", window, Window, "a Window")
+    sizes("input_shape", input_shape, 0, 4)
+    if len(sizes("weight_shape", weight_shape)) != 4 or tuple(weight_shape[2:]) != window.kernel:
         raise ValueError(f"weight of shape {tuple(weight_shape)} does not belong to {window}: need (FN, C, FH, FW)")
     if groups < 1 or input_shape[1] % groups or weight_shape[0] % groups:
         raise ValueError(f"{groups} groups do not divide {input_shape[1]} channels and {weight_shape[0]} filters")
@@ -25,6 +32,7 @@ def check_shapes(input_shape: tuple, weight_shape: tuple, window: Window, groups
 
 def one_dtype(**arrays: Any) -> None:
     """Raises unless all arrays have one dtype and library; they are called by the names given."""
+    require_arrays(**arrays)
     array_module(*arrays.values())  # refuses a mix of host and device arrays
     for array in arrays.values():
         check_dtype("convolution", array)
@@ -36,6 +44,7 @@ def one_dtype(**arrays: Any) -> None:
 def check_bias(bias: Any, weight: Any) -> None:
     """Raises unless ``bias`` is None or belongs to the filters."""
     if bias is not None:
+        require_arrays(bias=bias)
         array_module(weight, bias)  # refuses a mix of host and device arrays
         if bias.shape != (len(weight),) or bias.dtype != weight.dtype:
             raise ValueError(f"bias is {(len(weight),)} of {weight.dtype}, got {bias.shape} of {bias.dtype}")
@@ -46,6 +55,8 @@ def check_backward_weight(
 ) -> None:
     """Raises unless the arguments of :func:`convolution_backward_weight` belong together."""
     check_images("convolution", x)
+    given = {"dy": dy, "out": out, "bias_out": bias_out}
+    require_arrays(**{name: array for name, array in given.items() if array is not None or name == "dy"})
     array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
     check_shapes(x.shape, weight_shape, window, groups)
     one_dtype(x=x, dy=dy)

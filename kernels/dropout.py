@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, random
+from backend.checks import real, sizes
 from kernels.launch import Kernel
 from kernels.layout import images
 
@@ -23,6 +24,7 @@ def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generat
 
     Bits are drawn from ``generator`` in memory order, which for 4-D (N, C, H, W) is (N, H, W, C).
     """
+    shape, ratio = sizes("shape", shape), real("ratio", ratio, least=0, most=1)
     keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1), generator)
     if len(shape) == 4:
         n, c, h, w = shape

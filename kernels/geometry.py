@@ -256,13 +256,14 @@ def describe(kernel: Pair, stride: Pair, padding: Pads | str, dilation: Pair, ro
     """Describe a window in words, leaving out what has its default."""
     text = f"kernel {kernel[0]}x{kernel[1]}"
     if stride != (1, 1):
-        text += f", stride {_short(stride)}"
+        text += f", stride {single(stride)}"
     if padding != (0, 0, 0, 0):
-        text += f", padding {padding if isinstance(padding, str) else _short(padding)}"
+        text += f", padding {single(padding)}"
     if dilation != (1, 1):
-        text += f", dilation {_short(dilation)}"
+        text += f", dilation {single(dilation)}"
     return text + (", rounding ceil" if rounding == "ceil" else "")
 
 
-def _short(numbers: tuple[int, ...]) -> str:
-    return str(numbers[0]) if len(set(numbers)) == 1 else str(numbers)
+def single(numbers: Any) -> Any:
+    """Return one number for several equal ones; others, and "same", as they are."""
+    return numbers if isinstance(numbers, str) or len(set(numbers)) > 1 else numbers[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
+from backend.checks import choice, instance
 from kernels.geometry import Geometry
 from kernels.launch import Kernel
 from kernels.layout import storage
@@ -41,6 +42,7 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
     """
     check_order(order)
     check_images("im2col", x)
+    instance("window", window, Window, "a Window")
     library = array_module(x)
     n, c, *image = x.shape
     geometry = window.over(image)
@@ -136,13 +138,12 @@ def padded(source: Any, first_row: int, rows: int, first_column: int, columns: i
 
 def check_order(order: str) -> None:
     """Raises a ValueError unless ``order`` names a column order."""
-    if order not in ORDERS:
-        raise ValueError(f"column order is 'CHW' or 'HWC', not {order!r}")
+    choice("order", order, ORDERS)
 
 
 def check_images(operation: str, x: Any) -> None:
     """Raises a ValueError unless ``x`` is a batch of images, a TypeError unless it lies on the active device."""
-    require_active(x)
+    require_active(x, "x")
     if x.ndim != 4:
         raise ValueError(f"{operation} needs images (N, C, H, W), got shape {x.shape}")
 

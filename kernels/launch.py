@@ -280,6 +280,8 @@ class Kernel:
 
 def _number(where: str, value: Any, dtype: str) -> Any:
     """``value`` as a NumPy scalar of exactly the parameter's type."""
+    if isinstance(value, numpy.generic):
+        value = value.item()
     if hasattr(value, "shape"):
         raise TypeError(f"{where}: needs a plain number, got an array")
     if dtype.startswith("float"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module, profiling, require_active
+from backend.checks import real, whole
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
 
@@ -29,7 +30,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
     """
     array_module(x, gamma, beta)  # refuses a mix of host and device arrays
     require_active(x)
-    normalized, inverse = _standardize(x, 1, epsilon)
+    normalized, inverse = _standardize(x, 1, real("epsilon", epsilon, least=0))
     return _affine(normalized, gamma, beta, x.dtype), normalized, inverse
 
 
@@ -65,7 +66,8 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
     array_module(x, gamma, beta)  # refuses a mix of host and device arrays
     require_active(x)
     n, c, h, w = x.shape
-    if groups < 1 or c % groups:
+    groups, epsilon = whole("groups", groups, 1), real("epsilon", epsilon, least=0)
+    if c % groups:
         raise ValueError(f"{groups} groups do not divide {c} channels")
     grouped = (groups, c // groups)
     normalized, inverse = _standardize(storage(x).reshape(n, h * w, *grouped), (1, 3), epsilon)

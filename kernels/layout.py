@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active, require_arrays, workspace
 
 
 def storage(x: Any) -> Any:
@@ -66,23 +66,37 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a function of same-shaped arrays work on the memory of 4-D ones and return NCHW views of it.
 
     A ufunc of CuPy would return NCHW-contiguous memory for a channels-last view; and mixed layouts are slow on
-    either library. All array arguments must have one shape and come from one library; keyword arguments pass.
+    either library. All array arguments must have one shape and come from one library; other arguments pass.
+
+    Arrays of no dimensions are computed as arrays of one: NumPy makes scalars of them, which cannot be written to.
     """
+    needed = function.__code__.co_argcount - len(function.__defaults__ or ())
+    names = [
+        name
+        for name in function.__code__.co_varnames[:needed]
+        if function.__annotations__.get(name, Any) in ("Any", Any)  # a number is annotated as one
+    ]
 
     @profiling.operation
     @functools.wraps(function)
-    def on_storage(*arrays: Any, **options: Any) -> Any:
+    def on_storage(*given: Any, **options: Any) -> Any:
+        arrays, others = given[: len(names)], given[len(names) :]
+        if len(arrays) < len(names):  # some are given by name
+            arrays += tuple(options.pop(name) for name in names[len(arrays) :] if name in options)
+            if len(arrays) < len(names):
+                raise TypeError(f"{function.__name__} needs {', '.join(names)}, got {len(arrays)} of them")
         array_module(*arrays)  # refuses a mix of host and device arrays
         first = arrays[0]
-        require_active(first)
-        for other in arrays[1:]:
-            if other.shape != first.shape:
-                raise ValueError(f"{function.__name__} needs one shape, got {first.shape} and {other.shape}")
-        if first.ndim != 4:
-            return function(*arrays, **options)
-        result = function(*(storage(array) for array in arrays), **options)
+        require_active(first, names[0])
+        for name, other in zip(names[1:], arrays[1:], strict=True):
+            if getattr(other, "shape", None) != first.shape:
+                require_arrays(**{name: other})
+                raise ValueError(f"{function.__name__} needs one shape, got {first.shape} and {other.shape} of {name}")
+        if first.ndim not in (0, 4):
+            return function(*arrays, *others, **options)
+        result = function(*(storage(x) if x.ndim else x.reshape(1) for x in arrays), *others, **options)
         if isinstance(result, tuple):
-            return tuple(images(part) for part in result)
-        return images(result)
+            return tuple(images(part) if first.ndim else part.reshape(()) for part in result)
+        return images(result) if first.ndim else result.reshape(())
 
     return on_storage

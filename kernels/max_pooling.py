@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active, require_arrays, workspace
 from kernels.gemm import accumulator
 from kernels.geometry import Geometry, Span
 from kernels.im2col import check_dtype, check_images
@@ -22,7 +22,7 @@ from kernels.layout import images, storage
 from kernels.masking import apply_mask
 from kernels.parts import Part, cut, run
 from kernels.pooling import check_gradient
-from kernels.window import Window
+from kernels.window import Window, geometry_of
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
 _GATHER = Kernel("pooling.cu", "max_pool_backward_gather")
@@ -77,8 +77,9 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
         TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
-    require_active(dy)
-    check_gradient(dy, input_shape, window.over(input_shape[2:]))
+    require_active(dy, "dy")
+    require_arrays(argmax=argmax)
+    check_gradient(dy, input_shape, geometry_of(window, input_shape))
     if argmax.shape != dy.shape:
         raise ValueError(f"argmax has shape {argmax.shape}, the gradient {dy.shape}: both are the output's")
     if array_module(dy, argmax) is numpy:
@@ -121,8 +122,8 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
 @profiling.operation
 def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
     """As :func:`max_pool_backward`, of what :func:`pool` returned."""
-    require_active(dy)
-    geometry = window.over(input_shape[2:])
+    require_active(dy, "dy")
+    geometry = geometry_of(window, input_shape)
     check_gradient(dy, input_shape, geometry)
     library, gradient = array_module(dy), storage(dy)
     n, c, h, w = input_shape

@@ -7,13 +7,14 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
+from backend.checks import flag
 from kernels.gemm import accumulator
 from kernels.geometry import Geometry
 from kernels.im2col import check_dtype, check_images
 from kernels.launch import Kernel
 from kernels.layout import images, storage
 from kernels.parts import Part, cut, run
-from kernels.window import Window
+from kernels.window import Window, geometry_of
 
 _AVERAGE = Kernel("pooling.cu", "average_pool")
 _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
@@ -38,7 +39,8 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     """
     check_images("average pooling", x)
     check_dtype("average pooling", x)
-    geometry = window.over(x.shape[2:])
+    count_padding = flag("count_padding", count_padding)
+    geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
     library = array_module(x)
     source, dtype = storage(x), accumulator(x.dtype)
@@ -78,8 +80,9 @@ def average_pool_backward(
         TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
-    require_active(dy)
-    geometry = window.over(input_shape[2:])
+    require_active(dy, "dy")
+    count_padding = flag("count_padding", count_padding)
+    geometry = geometry_of(window, input_shape)
     geometry.require_pixels()
     check_gradient(dy, input_shape, geometry)
     library = array_module(dy)

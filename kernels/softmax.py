@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend.checks import real, refusal
 from kernels import labels
 from kernels.gemm import accumulator
 from kernels.launch import Kernel, block_size
@@ -25,7 +26,9 @@ _SHORT = 64  # numbers in a row; measured: 10 are reduced 6 to 30 times as fast 
 def softmax(x: Any) -> Any:
     """exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
     library = array_module(x)
-    require_active(x)
+    require_active(x, "x")
+    if not x.ndim:
+        raise ValueError("x must have an axis of classes, got an array of no dimensions")
     if library is not numpy:
         rows, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
         if x.size:
@@ -109,11 +112,15 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
     """
     library = array_module(y, t, scale)
     _check(y, t)
-    require_active(y)
+    require_active(y, "y")
+    if library is numpy or not isinstance(scale, library.ndarray):
+        scale = real("scale", scale)
+    elif scale.ndim:
+        raise refusal(TypeError, "scale", "a number", scale)
     if library is not numpy:
         return _backward_on_device(y, t, scale)
     samples = max(len(y), 1)
-    factor = scale / samples if isinstance(scale, (int, float)) else scale.astype(y.dtype) / samples
+    factor = scale / samples
     dx = workspace.empty(y.shape, y.dtype)
     if t.ndim == 1:
         numpy.multiply(y, factor, out=dx)
@@ -146,7 +153,7 @@ def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
     y, dx = library.ascontiguousarray(y), library.empty(y.shape, y.dtype)
     # A number becomes an array by a kernel that fills it: nothing is copied from the host.
     on_device = isinstance(scale, library.ndarray)
-    scale = scale.astype(dtype, copy=False).reshape(()) if on_device else library.full((), float(scale), dtype)
+    scale = scale.astype(dtype, copy=False) if on_device else library.full((), scale, dtype)
     count, *sizes = _rows(*y.shape)
     if not y.size:
         return dx
@@ -184,6 +191,7 @@ def cross_entropy(y: Any, t: Any) -> Any:
     Returns:
         0-d. A probability of 0 counts as the smallest normal number of the dtype, so that the loss is finite.
     """
+    require_arrays(y=y)
     library = array_module(y, t) if hasattr(t, "ndim") else array_module(y)
     t = library.asarray(t)
     if y.ndim == 1:
@@ -204,6 +212,7 @@ def _pick(rows: Any, t: Any, library: Any) -> Any:
 
 
 def _check(x: Any, t: Any) -> None:
+    require_arrays(x=x)
     if x.ndim != 2:
         raise ValueError(f"scores are (N, classes), got shape {x.shape}")
     labels.check(t, x.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from backend.checks import LARGEST_SIZE, choice, instance, refusal, several, sizes, whole
 from kernels.geometry import Geometry, Pads, Pair, describe, extent, overlap
 
 Padding = int | Pair | tuple[int, int, int, int] | Literal["same", "valid"]
@@ -28,7 +29,8 @@ class Window:
             padding too.
 
     Raises:
-        ValueError: a number is out of its range or of the wrong kind; the message names it.
+        TypeError: an argument is no whole number; the message names it.
+        ValueError: a number is out of its range, or there are too few or too many; the message names it.
     """
 
     kernel: Pair
@@ -45,12 +47,11 @@ class Window:
         dilation: int | Pair = 1,
         rounding: Literal["floor", "ceil"] = "floor",
     ) -> None:
-        if rounding not in ("floor", "ceil"):
-            raise ValueError(f"rounding is 'floor' or 'ceil', not {rounding!r}")
-        object.__setattr__(self, "kernel", _pair("kernel", kernel))
-        object.__setattr__(self, "stride", _pair("stride", stride))
-        object.__setattr__(self, "padding", _four(padding))
-        object.__setattr__(self, "dilation", _pair("dilation", dilation))
+        choice("rounding", rounding, ("floor", "ceil"))
+        object.__setattr__(self, "kernel", pair("kernel", kernel))
+        object.__setattr__(self, "stride", pair("stride", stride))
+        object.__setattr__(self, "padding", _four("padding", padding))
+        object.__setattr__(self, "dilation", pair("dilation", dilation))
         object.__setattr__(self, "rounding", rounding)
         object.__setattr__(self, "_geometries", {})
 
@@ -71,7 +72,7 @@ class Window:
             ValueError: not even one window fits; the message has all the numbers.
         """
         geometries: dict[Pair, Geometry] = self._geometries  # type: ignore[attr-defined]
-        size = image[0], image[1]
+        size = _image("image", image)
         if size not in geometries:
             if len(geometries) >= _MOST_GEOMETRIES:
                 geometries.clear()
@@ -93,6 +94,7 @@ class Window:
         Raises:
             ValueError: padding is "same", which fixes no size, or leaves nothing of the image.
         """
+        output = _image("output", output)
         if self.padding == "same":
             raise ValueError("a transposed window needs padding in numbers: 'same' does not fix the image's size")
         top, bottom, left, right = self.padding
@@ -108,40 +110,47 @@ class Window:
         return describe(self.kernel, self.stride, self.padding, self.dilation, self.rounding)
 
 
-def _whole(name: str, value: object, least: int) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = value.__index__()  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
-        raise ValueError(f"{name} takes whole numbers, not {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} is at least {least}, not {number}")
-    return number
+def geometry_of(window: Window, input_shape: tuple[int, ...]) -> Geometry:
+    """The window laid over images of the shape (N, C, H, W).
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: the shape is another, or no window fits.
+    """
+    instance("window", window, Window, "a Window")
+    _, _, height, width = sizes("input_shape", input_shape, 0, 4)
+    return window.over((height, width))
 
 
-def _pair(name: str, value: int | Pair) -> Pair:
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{name} is one number or a pair (rows, columns), not {value!r}")
-        return _whole(name, value[0], 1), _whole(name, value[1], 1)
-    number = _whole(name, value, 1)
-    return number, number
+def _image(name: str, value: Pair) -> Pair:
+    """(H, W) as two ints of at least 0."""
+    if type(value) in (tuple, list) and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value[0], value[1]  # as nearly always, several times in every operation
+    rows, columns = sizes(name, value, 0, 2)
+    return rows, columns
 
 
-def _four(value: Padding) -> tuple[int, int, int, int] | Literal["same"]:
+def pair(name: str, value: int | Pair) -> Pair:
+    """One number for both axes, or two, as a pair of ints of at least 1; errors call it ``name``."""
+    numbers = several(value)
+    if numbers is None:
+        number = whole(name, value, 1, LARGEST_SIZE)
+        return number, number
+    if len(numbers) != 2:
+        raise refusal(ValueError, name, "one number or a pair (rows, columns)", value)
+    return whole(f"{name}[0]", numbers[0], 1, LARGEST_SIZE), whole(f"{name}[1]", numbers[1], 1, LARGEST_SIZE)
+
+
+def _four(name: str, value: Padding) -> tuple[int, int, int, int] | Literal["same"]:
     if isinstance(value, str):
-        if value == "same":
-            return "same"
-        if value == "valid":
-            return (0, 0, 0, 0)
-        raise ValueError(f"padding by name is 'same' or 'valid', not {value!r}")
-    if isinstance(value, (tuple, list)):
-        numbers = tuple(_whole("padding", number, 0) for number in value)
-        if len(numbers) == 2:
-            return numbers[0], numbers[0], numbers[1], numbers[1]
-        if len(numbers) == 4:
-            return numbers[0], numbers[1], numbers[2], numbers[3]
-        raise ValueError(f"padding is one number, a pair, four numbers, 'same' or 'valid', not {value!r}")
-    number = _whole("padding", value, 0)
-    return number, number, number, number
+        return "same" if choice(name, value, ("same", "valid")) == "same" else (0, 0, 0, 0)
+    given = several(value)
+    if given is None:
+        number = whole(name, value, 0, LARGEST_SIZE)
+        return number, number, number, number
+    numbers = [whole(f"{name}[{index}]", number, 0, LARGEST_SIZE) for index, number in enumerate(given)]
+    if len(numbers) == 2:
+        return numbers[0], numbers[0], numbers[1], numbers[1]
+    if len(numbers) == 4:
+        return numbers[0], numbers[1], numbers[2], numbers[3]
+    raise refusal(ValueError, name, "one number, a pair, four numbers, 'same' or 'valid'", value)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend.checks import instance, whole
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.convolution import flipped
@@ -43,6 +44,7 @@ _OUTPUT = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4,
 
 def check_window(window: Window, groups: int) -> None:
     """Raises a ValueError unless the convolution is one that this can do."""
+    instance("window", window, Window, "a Window")
     if window.kernel != (3, 3) or window.stride != (1, 1) or window.dilation != (1, 1) or groups != 1:
         raise ValueError(
             f"winograd needs 3x3 filters, stride 1, no dilation and one group, got {window} and {groups} group(s)"
@@ -53,6 +55,8 @@ def check_window(window: Window, groups: int) -> None:
 def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
     """As :func:`kernels.convolution.convolution`, for what :func:`check_window` lets through."""
     check_images("convolution", x)
+    require_arrays(weight=weight)
+    groups = whole("groups", groups, 1)
     check_window(window, groups)
     check_shapes(x.shape, weight.shape, window)
     one_dtype(x=x, weight=weight)
@@ -88,7 +92,9 @@ def convolution_backward_input(
     dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Any:
     """As :func:`kernels.convolution.convolution_backward_input`: a convolution with the flipped filters."""
-    require_active(dy)
+    require_active(dy, "dy")
+    require_arrays(weight=weight)
+    groups = whole("groups", groups, 1)
     check_window(window, groups)
     check_shapes(input_shape, weight.shape, window)
     geometry = window.over(input_shape[2:])
@@ -110,6 +116,7 @@ def convolution_backward_weight(
     bias_out: Any = None,
 ) -> Any:
     """As :func:`kernels.convolution.convolution_backward_weight`: the transposes of the forward's transforms."""
+    groups = whole("groups", groups, 1)
     check_window(window, groups)
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     geometry = window.over(x.shape[2:])

@@ -1,5 +1,6 @@
 """The layers of a network, on NumPy or CuPy alike."""
 
+from layers import _neighbours  # noqa: F401  (first: it says which file is in the way, if one is)
 from layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from layers.affine import Affine
 from layers.arithmetic import AddLayer, MulLayer

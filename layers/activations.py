@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.checks import Hyperparameter
 from kernels import activations
 from kernels.masking import masked
 from layers import checks
@@ -31,16 +32,17 @@ class LeakyRelu(Layer):
     """y = x where x > 0, else slope·x (Maas, Hannun and Ng, 2013).
 
     Args:
-        slope: above 0, at most 1.
+        slope: from 0, which makes a :class:`Relu`, to 1.
 
     Raises:
-        ValueError: the slope is out of its range.
+        TypeError: the slope is no number.
+        ValueError: it is out of its range.
     """
 
+    slope = Hyperparameter(least=0, most=1)
+
     def __init__(self, slope: float = 0.01) -> None:
-        if not 0 < slope <= 1:
-            raise ValueError(f"LeakyRelu's slope is above 0 and at most 1, not {slope} (0 is a Relu)")
-        self.slope = float(slope)
+        self.slope = slope
 
     def forward(self, x: Any) -> Any:
         checks.floating("LeakyRelu", x=x)

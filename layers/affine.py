@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from backend import xp
+from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
 from kernels.activations import relu_in_place
 from kernels.gemm import column_sums, matmul
 from kernels.layout import copy_channels_last, images, storage
@@ -34,15 +35,22 @@ class Affine(Layer):
 
     def __init__(self, W: Any, b: Any) -> None:
         checks.floating("Affine", W=W, b=b)
-        if W.ndim != 2 or b.shape != W.shape[1:]:
+        if W.ndim != 2 or b.shape != W.shape[1:] or not W.size:
             raise ValueError(f"Affine needs W (inputs, outputs) and b (outputs,), got {W.shape} and {b.shape}")
         self.W = W
         self.b = b
 
     @classmethod
     def of(cls, inputs: int, outputs: int, init: Init = "he", dtype: Any = "float32") -> Affine:
-        """A layer of that size with fresh weights and zero bias."""
-        return cls(weights((inputs, outputs), inputs, init, dtype), xp.zeros(outputs, dtype))
+        """A layer of that size with fresh weights and zero bias.
+
+        Raises:
+            TypeError: a size is no whole number, or ``dtype`` not floating.
+            ValueError: a size is not positive, or ``init`` is none.
+        """
+        inputs, outputs = whole("inputs", inputs, 1, LARGEST_SIZE), whole("outputs", outputs, 1, LARGEST_SIZE)
+        shape = array_shape("(inputs, outputs)", (inputs, outputs))
+        return cls(weights(shape, inputs, init, dtype), xp.zeros(outputs, dtype))
 
     def forward(self, x: Any) -> Any:
         return self._forward(x, relu=False)[0]
@@ -84,6 +92,7 @@ class Affine(Layer):
         return copy_channels_last(dx) if dx.ndim == 4 else dx
 
     def output_shape(self, shape: Shape) -> Shape:
+        shape = sizes("shape", shape)
         if math.prod(shape) != len(self.W):
             raise ValueError(f"takes {len(self.W)} numbers a sample, got {shape}, {math.prod(shape)} numbers")
         return (self.W.shape[1],)

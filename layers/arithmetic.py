@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
+from backend import array_module, is_array
+from backend.checks import refusal
 from kernels import activations
 from kernels.layout import copy_channels_last
 from layers.base import Layer
@@ -17,7 +20,7 @@ class MulLayer(Layer):
         return self.save_for_backward(_multiply(x, y), x, y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
-        x, y = self.saved_for_backward(dout)
+        x, y = _saved(self, dout)
         return _multiply(dout, y), _multiply(dout, x)
 
 
@@ -29,8 +32,15 @@ class AddLayer(Layer):
         return self.save_for_backward(activations.add(x, y) if _shape(x) else x + y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
-        self.saved_for_backward(dout)
+        _saved(self, dout)
         return _copy(dout), _copy(dout)
+
+
+def _saved(layer: Layer, dout: Any) -> Any:
+    """What the layer kept; a number does for the gradient of an array, too, as the book has it."""
+    if isinstance(dout, Real) and not isinstance(dout, bool):
+        return layer.saved_for_backward()
+    return layer.saved_for_backward(dout)
 
 
 def _multiply(x: Any, y: Any) -> Any:
@@ -48,8 +58,12 @@ def _shape(x: Any) -> tuple[int, ...]:
 
 
 def _check(owner: str, x: Any, y: Any) -> None:
+    for name, value in (("x", x), ("y", y)):
+        if not is_array(value) and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise refusal(TypeError, f"{owner}: {name}", "a number or an array", value)
+    array_module(x, y)  # refuses a mix of host and device arrays
     if _shape(x) != _shape(y):
         raise ValueError(f"{owner} needs two inputs of one shape, got {_shape(x)} and {_shape(y)}")
     for value in (x, y):
-        if getattr(value, "dtype", None) == "bool":  # whose sum would be a logical or
-            raise TypeError(f"{owner} needs numbers, got an array of {value.dtype}")
+        if is_array(value) and value.dtype.kind not in "fiu":  # the sum of bool would be a logical or
+            raise TypeError(f"{owner} needs x and y as numbers, got an array of {value.dtype}")

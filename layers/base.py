@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy
-
-from backend import array_module, asarray, use
+from backend import array_module, asarray, is_array, require_arrays, use
+from backend.checks import choice, flag, floating_dtype, refusal, sizes
 from kernels.gemm import accumulator
 
 Shape = tuple[int, ...]
+_NOT_GIVEN: Any = object()
 
 
 class Parameter:
@@ -33,6 +33,7 @@ class Gradient:
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = name
         self.name = name[1:]
 
     def __get__(self, layer: Any, owner: type | None = None) -> Any:
@@ -43,18 +44,48 @@ class Gradient:
 
 
 def parameter() -> tuple[Any, Any]:
-    """A parameter and its gradient, for a layer's class body: ``W, dW = parameter()``."""
+    """A parameter and its gradient, for a layer's class body: ``W, dW = parameter()``.
+
+    The gradient's name is the parameter's behind a "d"; a class with another is a TypeError.
+    """
     return Parameter(), Gradient()
 
 
+def _check_declared(kind: type) -> None:
+    """Raises unless each parameter in a layer's class body stands beside a gradient of its name."""
+    declared = vars(kind)
+    parameters = {name for name, value in declared.items() if isinstance(value, Parameter)}
+    gradients = [value for value in declared.values() if isinstance(value, Gradient)]
+    unpaired = sorted(parameters - {gradient.name for gradient in gradients if gradient.attribute[:1] == "d"})
+    for name, value in declared.items():
+        if isinstance(value, tuple) and any(isinstance(part, Parameter) for part in value):
+            raise TypeError(f"{kind.__name__}.{name} = parameter() makes two attributes: write {name}, d{name} = …")
+    for name in unpaired:
+        raise TypeError(
+            f"{kind.__name__} has a parameter {name!r}, whose gradient must be called 'd{name}', got "
+            f"{', '.join(repr(gradient.attribute) for gradient in gradients) or 'none'}: write "
+            f"{name}, d{name} = parameter()"
+        )
+    for gradient in gradients:
+        if gradient.name not in parameters or gradient.attribute[:1] != "d":
+            raise TypeError(
+                f"{kind.__name__}.{gradient.attribute} is the gradient of no parameter: those of "
+                f"{', '.join(sorted(parameters)) or 'none'} are called by their names behind a 'd'"
+            )
+
+
 def _assign(layer: Layer, arrays: dict[str, Any], name: str, value: Any) -> None:
+    kept = arrays.get(name)
+    if value is kept:
+        return
+    if layer._bound or (is_array(kept) and arrays is layer._params):
+        if not is_array(value) or value.dtype.kind not in "fiu":
+            raise refusal(TypeError, f"{type(layer).__name__}.{name}", "an array of numbers", value)
+        array_module(value, kept)  # refuses a mix of host and device arrays
     if not layer._bound:
         arrays[name] = value
         return
-    kept = arrays[name]
-    if value is kept:
-        return
-    array_module(value, kept)  # refuses a mix of host and device arrays
+    assert kept is not None
     if value.shape != kept.shape:
         raise ValueError(f"{type(layer).__name__}.{name} has shape {kept.shape}, cannot take {value.shape}")
     kept[...] = value  # a model's flat buffer: its address is what the optimizer knows
@@ -86,6 +117,10 @@ class Layer:
     _kept: tuple[Any, ...] | None = None
     _output: tuple[Any, Any, type] = ((), None, object)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_declared(cls)
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)
         layer._params = {}
@@ -114,9 +149,10 @@ class Layer:
         """The output's shape for an input of ``shape``, both without the batch axis.
 
         Raises:
+            TypeError: ``shape`` is no tuple of whole numbers.
             ValueError: the layer cannot take such an input.
         """
-        return shape
+        return sizes("shape", shape)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -139,7 +175,7 @@ class Layer:
 
     def train(self, mode: bool = True) -> Layer:
         """Behaves as in training from now on (or, with False, as in evaluation). Returns the layer."""
-        self.training = mode
+        self.training = flag("mode", mode)
         for _, layer in self.sublayers():
             layer.train(mode)
         return self
@@ -152,9 +188,11 @@ class Layer:
         """Converts parameters and state to a floating dtype, in place of the old. Returns the layer.
 
         State is what adds up over many steps: it stays float32 where parameters become float16.
+
+        Raises:
+            TypeError: ``dtype`` is not float16, float32 or float64.
         """
-        if numpy.dtype(dtype).kind != "f":
-            raise TypeError(f"parameters are of a floating dtype, not {numpy.dtype(dtype)}")
+        dtype = floating_dtype("dtype", dtype)
         return self._replace_arrays(lambda array: array.astype(dtype), lambda array: array.astype(accumulator(dtype)))
 
     def to(self, device: Any) -> Layer:
@@ -168,8 +206,12 @@ class Layer:
         ``value`` takes over what the parameter holds. From now on assignments copy into these arrays.
 
         Raises:
-            ValueError: an array has not the parameter's shape; nothing was changed.
+            TypeError: an argument is no array, or host and device are mixed; nothing was changed.
+            ValueError: an array has not the parameter's shape, or there is no such parameter; nothing was changed.
         """
+        choice("name", name, tuple(self._params))
+        require_arrays(value=value, gradient=gradient)
+        array_module(value, gradient, self._params[name])  # refuses a mix of host and device arrays
         shape = self._params[name].shape
         if value.shape != shape or gradient.shape != shape:
             given = value.shape if value.shape != shape else gradient.shape
@@ -209,16 +251,16 @@ class Layer:
             layer.forget()
         return self
 
-    def saved_for_backward(self, dout: Any = None) -> Any:
+    def saved_for_backward(self, dout: Any = _NOT_GIVEN) -> Any:
         """What :meth:`save_for_backward` kept, after a look at the gradient that backward was given.
 
         Args:
-            dout: the gradient; a plain number, or None, is not looked at.
+            dout: the gradient; left out, it is not looked at. A plain number will do where the output was one number.
 
         Raises:
             RuntimeError: there was no forward.
             ValueError: ``dout`` has not the shape of the output.
-            TypeError: ``dout`` has not its dtype, or lies on another device.
+            TypeError: ``dout`` is no array, has not the output's dtype, or lies on another device.
         """
         if self._kept is None:
             raise RuntimeError(f"{type(self).__name__}.backward needs a forward before it")
@@ -227,10 +269,14 @@ class Layer:
 
     def _check_gradient(self, dout: Any, output: tuple[Any, Any, type]) -> None:
         """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see :meth:`saved_for_backward`."""
-        if not hasattr(dout, "dtype"):
+        if dout is _NOT_GIVEN:
             return
         name = type(self).__name__
         shape, dtype, kind = output
+        if not is_array(dout):
+            if shape == () and isinstance(dout, (int, float)):
+                return
+            raise TypeError(f"{name}.backward needs dout as a floating-point array, got {type(dout).__name__}")
         if dout.shape != shape:
             raise ValueError(f"{name}.backward needs the gradient of an output {shape}, got {dout.shape}")
         if dtype is not None and dout.dtype != dtype:

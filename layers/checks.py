@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, require_active
+from backend import array_module, is_array, require_active
+from backend.checks import FLOATING, sizes
 
 
 def floating(owner: str, **arrays: Any) -> None:
@@ -15,9 +16,8 @@ def floating(owner: str, **arrays: Any) -> None:
             lie on another device than the active one.
     """
     for name, array in arrays.items():
-        if not hasattr(array, "dtype") or array.dtype.kind != "f":
-            given = array.dtype if hasattr(array, "dtype") else type(array).__name__
-            raise TypeError(f"{owner} needs {name} as a floating-point array, got {given}")
+        if getattr(array, "dtype", None) not in FLOATING or not is_array(array):
+            raise TypeError(f"{owner} needs {name} as a floating-point array, got {_kind(array)}")
     array_module(*arrays.values())
     require_active(next(iter(arrays.values())))
     if len({array.dtype for array in arrays.values()}) > 1:
@@ -37,7 +37,9 @@ def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
     if getattr(x, "dtype", None) == parameter.dtype:  # which is floating: the common case, in every layer of every step
         require_active(x)
         return x
-    floating(owner, x=x)
+    if not is_array(x) or x.dtype.kind != "f":
+        raise TypeError(f"{owner} needs x as a floating-point array, got {_kind(x)}")
+    require_active(x)
     return x.astype(parameter.dtype, copy=False)
 
 
@@ -52,3 +54,21 @@ def more_than_one_score(owner: str, scores: int) -> None:
             f"{owner}: one score a sample has a softmax of 1 and a loss of 0 whatever the score; a classifier needs a "
             "score for each class: two for yes or no"
         )
+
+
+def image_shape(shape: Any, channels: int | None = None) -> tuple[int, int, int]:
+    """``shape`` as that of an image, (C, H, W), with so many channels.
+
+    Raises:
+        TypeError: it is no shape.
+        ValueError: it is that of something else.
+    """
+    given = sizes("shape", shape)
+    if len(given) != 3 or channels not in (None, given[0]):
+        with_channels = "" if channels is None else f" with {channels} channels"
+        raise ValueError(f"takes images (C, H, W){with_channels}, got {given}")
+    return given[0], given[1], given[2]
+
+
+def _kind(value: Any) -> str:
+    return str(value.dtype) if is_array(value) else type(value).__name__

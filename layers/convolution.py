@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from backend import xp
+from backend.checks import LARGEST_SIZE, array_shape, flag, whole
 from kernels import convolution as kernel
 from kernels import winograd as winograd_kernel
 from kernels.gemm import column_sums
+from kernels.geometry import single
 from kernels.layout import storage
-from kernels.window import Padding, Pair, Window
+from kernels.window import Padding, Pair, Window, pair
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.initializers import Init, weights
@@ -49,19 +51,20 @@ class Convolution(Layer):
         winograd: bool = False,
     ) -> None:
         checks.floating("Convolution", W=W, b=b)
-        if W.ndim != 4 or b.shape != W.shape[:1]:
+        if W.ndim != 4 or b.shape != W.shape[:1] or not W.size:
             raise ValueError(f"Convolution needs W (FN, C, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
-        if groups < 1 or len(W) % groups:
+        groups = whole("groups", groups, 1)
+        if len(W) % groups:
             raise ValueError(f"Convolution: {groups} groups do not divide {len(W)} filters")
+        self.window = Window(W.shape[2:], stride, pad, dilation)
+        self.winograd = flag("winograd", winograd)
+        if self.winograd:
+            winograd_kernel.check_window(self.window, groups)
         self.W = W
         self.b = b
-        self.stride = stride
-        self.pad = pad
+        self.stride = single(self.window.stride)
+        self.pad = single(self.window.padding)
         self.groups = groups
-        self.window = Window(W.shape[2:], stride, pad, dilation)
-        self.winograd = winograd
-        if winograd:
-            winograd_kernel.check_window(self.window, groups)
 
     @classmethod
     def of(
@@ -77,11 +80,19 @@ class Convolution(Layer):
         dtype: Any = "float32",
         winograd: bool = False,
     ) -> Convolution:
-        """A layer of that size with fresh filters and zero bias."""
-        if groups < 1 or channels % groups:
-            raise ValueError(f"Convolution: {groups} groups do not divide {channels} channels")
-        fh, fw = Window(size).kernel
-        shape = (filters, channels // groups, fh, fw)
+        """A layer of that size with fresh filters and zero bias.
+
+        Raises:
+            TypeError: an argument is no whole number, ``winograd`` no bool, or ``dtype`` not floating.
+            ValueError: a number is out of its range, or ``init`` is none.
+        """
+        channels, filters = whole("channels", channels, 1, LARGEST_SIZE), whole("filters", filters, 1, LARGEST_SIZE)
+        groups = whole("groups", groups, 1)
+        if channels % groups or filters % groups:
+            raise ValueError(f"Convolution: {groups} groups do not divide {channels} channels and {filters} filters")
+        fh, fw = pair("size", size)
+        Window((fh, fw), stride, pad, dilation)  # raises before weights are drawn
+        shape = array_shape("(filters, channels, size)", (filters, channels // groups, fh, fw))
         fan_in = channels // groups * fh * fw
         W, b = weights(shape, fan_in, init, dtype), xp.zeros(filters, dtype)
         return cls(W, b, stride, pad, dilation, groups, winograd)
@@ -110,10 +121,8 @@ class Convolution(Layer):
         return winograd_kernel if self.winograd else kernel
 
     def output_shape(self, shape: Shape) -> Shape:
-        channels = self.W.shape[1] * self.groups
-        if len(shape) != 3 or shape[0] != channels:
-            raise ValueError(f"takes (C, H, W) with {channels} channels, got {shape}")
-        return (len(self.W), *self.window.over((shape[1], shape[2])).output)
+        _, *image = checks.image_shape(shape, self.W.shape[1] * self.groups)
+        return (len(self.W), *self.window.over((image[0], image[1])).output)
 
     def describe(self) -> str:
         more = (f", {self.groups} groups" if self.groups > 1 else "") + (", winograd" if self.winograd else "")
@@ -145,14 +154,14 @@ class ConvolutionTranspose(Layer):
 
     def __init__(self, W: Any, b: Any, stride: int | Pair = 1, pad: Padding = 0, dilation: int | Pair = 1) -> None:
         checks.floating("ConvolutionTranspose", W=W, b=b)
-        if W.ndim != 4 or b.shape != W.shape[1:2]:
+        if W.ndim != 4 or b.shape != W.shape[1:2] or not W.size:
             raise ValueError(f"ConvolutionTranspose needs W (C, FN, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
-        self.W = W
-        self.b = b
-        self.stride = stride
-        self.pad = pad
         self.window = Window(W.shape[2:], stride, pad, dilation)
         self.window.transposed_size((1 << 20, 1 << 20))  # refuses padding that names no size
+        self.W = W
+        self.b = b
+        self.stride = single(self.window.stride)
+        self.pad = single(self.window.padding)
 
     @classmethod
     def of(
@@ -166,9 +175,17 @@ class ConvolutionTranspose(Layer):
         init: Init = "he",
         dtype: Any = "float32",
     ) -> ConvolutionTranspose:
-        """A layer of that size with fresh filters and zero bias."""
-        fh, fw = Window(size).kernel
-        W = weights((channels, filters, fh, fw), channels * fh * fw, init, dtype)
+        """A layer of that size with fresh filters and zero bias.
+
+        Raises:
+            TypeError: an argument is no whole number, or ``dtype`` not floating.
+            ValueError: a number is out of its range, or ``init`` is none.
+        """
+        channels, filters = whole("channels", channels, 1, LARGEST_SIZE), whole("filters", filters, 1, LARGEST_SIZE)
+        fh, fw = pair("size", size)
+        Window((fh, fw), stride, pad, dilation).transposed_size((1 << 20, 1 << 20))  # raises before weights are drawn
+        shape = array_shape("(channels, filters, size)", (channels, filters, fh, fw))
+        W = weights(shape, channels * fh * fw, init, dtype)
         return cls(W, xp.zeros(filters, dtype), stride, pad, dilation)
 
     def forward(self, x: Any) -> Any:
@@ -191,9 +208,8 @@ class ConvolutionTranspose(Layer):
         return kernel.convolution(dout, self.W, None, self.window)
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != 3 or shape[0] != len(self.W):
-            raise ValueError(f"takes (C, H, W) with {len(self.W)} channels, got {shape}")
-        return (self.W.shape[1], *self.window.transposed_size((shape[1], shape[2])))
+        _, *image = checks.image_shape(shape, len(self.W))
+        return (self.W.shape[1], *self.window.transposed_size((image[0], image[1])))
 
     def describe(self) -> str:
         return f"{self.W.shape[0]} → {self.W.shape[1]}, {self.window}"

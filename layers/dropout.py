@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.checks import Hyperparameter, flag
 from kernels.dropout import dropout_mask
 from kernels.layout import elementwise
 from kernels.masking import masked
@@ -21,19 +22,19 @@ class Dropout(Layer):
         dropout_ratio: the share that is dropped, from 0 up to but not including 1.
 
     Raises:
-        ValueError: the ratio is out of its range.
+        TypeError: the ratio is no number.
+        ValueError: it is out of its range.
     """
 
     takes_train_flg = True
+    dropout_ratio = Hyperparameter(least=0, below=1)
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
-        if not 0 <= dropout_ratio < 1:
-            raise ValueError(f"dropout_ratio is at least 0 and below 1, not {dropout_ratio}")
-        self.dropout_ratio = float(dropout_ratio)
+        self.dropout_ratio = dropout_ratio
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
         checks.floating("Dropout", x=x)
-        if self.training if train_flg is None else train_flg:
+        if self.training if train_flg is None else flag("train_flg", train_flg):
             mask = dropout_mask(x.shape, self.dropout_ratio)
             return self.save_for_backward(masked(x, mask), mask)
         return self.save_for_backward(_scale(x, factor=1 - self.dropout_ratio), None)

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from backend import random, xp
+from backend.checks import array_shape, floating_dtype, real, refusal, whole
 
 Init = str | float
 
@@ -26,11 +27,15 @@ def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any =
             √(1 / fan_in) (Glorot and Bengio, 2010, as the book has it, for sigmoid and tanh), or a number.
 
     Raises:
-        ValueError: ``init`` is another name or a negative number; inside :func:`unfilled`, the shape is not allowed.
+        TypeError: an argument is no number, or ``dtype`` not floating.
+        ValueError: ``init`` is another name or a negative number, or a size out of its range; inside :func:`unfilled`,
+            the shape is not allowed.
     """
+    shape, dtype = array_shape("shape", shape), floating_dtype("dtype", dtype)
+    deviation = standard_deviation(fan_in, init)
     unfilled = _unfilled.get()
     if unfilled is None:
-        return random.normal(shape, standard_deviation(fan_in, init), dtype)
+        return random.normal(shape, deviation, dtype)
     (left,) = unfilled
     if left is not None:
         if left[shape] == 0:
@@ -58,12 +63,11 @@ def unfilled(shapes: Iterable[tuple[int, ...]] | None = None) -> Iterator[None]:
 
 def standard_deviation(fan_in: int, init: Init) -> float:
     """The number that ``init`` stands for; see :func:`weights`."""
-    if isinstance(init, str):
-        if init.lower() in ("he", "relu"):
-            return math.sqrt(2 / fan_in)
-        if init.lower() in ("xavier", "sigmoid"):
-            return math.sqrt(1 / fan_in)
-        raise ValueError(f"weights are initialised by 'he' ('relu'), 'xavier' ('sigmoid') or a number, not {init!r}")
-    if not init >= 0:
-        raise ValueError(f"a standard deviation is at least 0, not {init}")
-    return float(init)
+    fan_in = whole("fan_in", fan_in, 1)
+    if not isinstance(init, str):
+        return real("init", init, least=0)
+    if init.lower() in ("he", "relu"):
+        return math.sqrt(2 / fan_in)
+    if init.lower() in ("xavier", "sigmoid"):
+        return math.sqrt(1 / fan_in)
+    raise refusal(ValueError, "init", "'he' ('relu'), 'xavier' ('sigmoid') or a standard deviation", init)

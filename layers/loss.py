@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, profiling
+from backend import array_module, is_array, profiling
+from backend.checks import real
 from kernels import softmax as kernel
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
@@ -79,5 +80,7 @@ class SoftmaxWithLoss(Layer):
         return super().forget()
 
     def backward(self, dout: Any = 1.0) -> Any:
-        y, t, dtype = self.saved_for_backward()  # any number or 0-d array scales: nothing to check
+        y, t, dtype = self.saved_for_backward()  # any number or 0-d array scales, whatever its dtype
+        if not is_array(dout) or dout.ndim:  # to read a number that lies on the device would wait for it
+            dout = real("SoftmaxWithLoss.backward: dout", dout)
         return kernel.softmax_cross_entropy_backward(y, t, dout).astype(dtype, copy=False)

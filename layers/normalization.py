@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from backend import array_module, workspace, xp
+from backend.checks import LARGEST_SIZE, Hyperparameter, flag, floating_dtype, refusal, sizes, whole
 from kernels import batch_norm as kernel
 from kernels import layer_norm
 from kernels.gemm import accumulator
@@ -27,14 +28,16 @@ class BatchNormalization(Layer):
         eps: ε.
 
     Raises:
-        TypeError: gamma and beta are not floating arrays of one dtype and library.
-        ValueError: their shapes are not one (D,).
+        TypeError: an array is not floating, or not of the others' dtype or library; momentum or eps is no number.
+        ValueError: shapes are not one (D,); momentum is not from 0 to 1, eps negative or not finite.
     """
 
     takes_train_flg = True
     state_names = ("running_mean", "running_var")
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
+    momentum = Hyperparameter(least=0, most=1)
+    eps = Hyperparameter(least=0)
 
     def __init__(
         self,
@@ -46,22 +49,25 @@ class BatchNormalization(Layer):
         eps: float = 1e-5,
     ) -> None:
         checks.floating("BatchNormalization", gamma=gamma, beta=beta)
-        if gamma.ndim != 1 or gamma.shape != beta.shape:
+        if gamma.ndim != 1 or gamma.shape != beta.shape or not gamma.size:
             raise ValueError(f"BatchNormalization needs gamma and beta (D,), got {gamma.shape} and {beta.shape}")
         library, dtype = array_module(gamma), accumulator(gamma.dtype)
-        self.gamma = gamma
-        self.beta = beta
+        for name, array in (("running_mean", running_mean), ("running_var", running_var)):
+            if array is not None:
+                checks.floating("BatchNormalization", **{name: array})
+                if array.shape != gamma.shape:
+                    raise ValueError(f"BatchNormalization needs {name} {gamma.shape}, got {array.shape}")
         self.momentum = momentum
         self.eps = eps
+        self.gamma = gamma
+        self.beta = beta
         self.running_mean = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean.astype(dtype)
         self.running_var = library.ones(gamma.shape, dtype) if running_var is None else running_var.astype(dtype)
-        for name, array in self.state.items():
-            if array.shape != gamma.shape:
-                raise ValueError(f"BatchNormalization needs {name} {gamma.shape}, got {array.shape}")
 
     @classmethod
     def of(cls, channels: int, momentum: float = 0.9, dtype: Any = "float32") -> BatchNormalization:
-        """A layer for so many channels (or features), γ = 1 and β = 0."""
+        """A layer for so many channels (or features), γ = 1 and β = 0; errors as of the class."""
+        channels, dtype = whole("channels", channels, 1, LARGEST_SIZE), floating_dtype("dtype", dtype)
         return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
@@ -72,7 +78,7 @@ class BatchNormalization(Layer):
 
     def _forward(self, x: Any, train_flg: bool | None, relu: bool) -> tuple[Any, Any]:
         x = checks.as_parameter("BatchNormalization", x, self.gamma)
-        training = self.training if train_flg is None else train_flg
+        training = self.training if train_flg is None else flag("train_flg", train_flg)
         rows = self._rows(x)
         from_batch = training and len(rows) > 0  # an empty batch has no statistics
         if from_batch:
@@ -95,6 +101,7 @@ class BatchNormalization(Layer):
         return self._shaped(dx, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
+        shape = sizes("shape", shape)
         if len(shape) not in (1, 3) or len(self.gamma) not in (shape[0], math.prod(shape)):
             raise ValueError(f"takes ({len(self.gamma)},) or ({len(self.gamma)}, H, W), got {shape}")
         return shape
@@ -132,16 +139,17 @@ class LayerNormalization(Layer):
         eps: ε.
 
     Raises:
-        TypeError: gamma and beta are not floating arrays of one dtype and library.
-        ValueError: their shapes differ, or are neither of the above.
+        TypeError: gamma and beta are not floating arrays of one dtype and library, or eps is no number.
+        ValueError: their shapes differ, or are neither of the above; eps is negative or not finite.
     """
 
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
+    eps = Hyperparameter(least=0)
 
     def __init__(self, gamma: Any, beta: Any, eps: float = 1e-5) -> None:
         checks.floating("LayerNormalization", gamma=gamma, beta=beta)
-        if gamma.ndim not in (1, 3) or gamma.shape != beta.shape:
+        if gamma.ndim not in (1, 3) or gamma.shape != beta.shape or not gamma.size:
             raise ValueError(
                 f"LayerNormalization needs gamma and beta (D,) or (C, H, W), got {gamma.shape} and {beta.shape}"
             )
@@ -151,8 +159,11 @@ class LayerNormalization(Layer):
 
     @classmethod
     def of(cls, features: int | tuple[int, int, int], dtype: Any = "float32") -> LayerNormalization:
-        """A layer for so many features, or for whole images of (C, H, W); γ = 1 and β = 0."""
-        return cls(xp.ones(features, dtype), xp.zeros(features, dtype))
+        """A layer for so many features, or for whole images of (C, H, W); γ = 1 and β = 0; errors as of the class."""
+        shape, dtype = sizes("features", features, 1), floating_dtype("dtype", dtype)
+        if len(shape) not in (1, 3):
+            raise refusal(ValueError, "features", "one number or (C, H, W)", features)
+        return cls(xp.ones(shape, dtype), xp.zeros(shape, dtype))
 
     def forward(self, x: Any) -> Any:
         x = checks.as_parameter("LayerNormalization", x, self.gamma)
@@ -169,7 +180,7 @@ class LayerNormalization(Layer):
         return self._shaped(dx, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
-        features = self.gamma.shape
+        features, shape = self.gamma.shape, sizes("shape", shape)
         fits = shape == features if len(features) == 3 else len(shape) > 0 and features[0] == _features(shape)
         if not fits:
             raise ValueError(f"normalises {features}, got {shape}")

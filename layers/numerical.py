@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy
 
-from backend import array_module
+from backend import array_module, is_array
+from backend.checks import refusal
 
 
 def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
@@ -26,18 +28,20 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
         rounding would drown a smaller one).
 
     Raises:
-        TypeError: ``x`` is not a floating array: an integer array cannot take a small step.
+        TypeError: ``x`` is not a floating array (an integer array cannot take a small step), or ``f`` is no function or
+            returns something else than one number; ``x`` is as it was.
     """
     require_floating(x)
+    require_function(f)
     step = {"float64": 1e-4, "float32": 1e-2}.get(x.dtype.name, 1e-1)
     original = x.copy()
     gradient = array_module(x).zeros_like(x)
     try:
         for index in numpy.ndindex(x.shape):
             x[index] = original[index] + step
-            above, upper = f(x), x[index].copy()
+            above, upper = one_number(f(x)), x[index].copy()
             x[index] = original[index] - step
-            below, lower = f(x), x[index].copy()
+            below, lower = one_number(f(x)), x[index].copy()
             gradient[index] = (above - below) / (upper - lower)  # the step that rounding left
             x[index] = original[index]
     finally:
@@ -47,5 +51,19 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
 
 def require_floating(x: Any) -> None:
     """Raise TypeError unless ``x`` is an array that can take a small step."""
-    if getattr(x, "dtype", None) is None or x.dtype.kind != "f":
+    if not is_array(x) or isinstance(x, numpy.generic) or x.dtype.kind != "f":
         raise TypeError(f"numerical_gradient needs a floating array, got {getattr(x, 'dtype', type(x).__name__)}")
+
+
+def require_function(f: Any) -> None:
+    """Raise TypeError unless ``f`` can be called."""
+    if not callable(f):
+        raise refusal(TypeError, "f", "a function of an array", f)
+
+
+def one_number(value: Any) -> Any:
+    """Return ``value`` if it is one number, as a gradient needs it; else raise TypeError."""
+    is_number = value.shape == () and value.dtype.kind in "fiu" if is_array(value) else isinstance(value, Real)
+    if not is_number or isinstance(value, bool):
+        raise refusal(TypeError, "f", "a function that returns one number (such as a loss, or a sum)", value)
+    return value

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from backend import profiling, workspace
+from backend.checks import LARGEST_SIZE, flag, whole
 from kernels import max_pooling
 from kernels import pooling as kernel
 from kernels.gemm import accumulator
+from kernels.geometry import single
 from kernels.layout import images, storage
 from kernels.window import Padding, Pair, Window
 from layers import checks
@@ -24,16 +26,15 @@ class _Pooling(Layer):
         dilation: int | Pair = 1,
         rounding: Literal["floor", "ceil"] = "floor",
     ) -> None:
-        self.pool_h = pool_h
-        self.pool_w = pool_w
-        self.stride = stride
-        self.pad = pad
-        self.window = Window((pool_h, pool_w), stride, pad, dilation, rounding)
+        self.pool_h = whole("pool_h", pool_h, 1, LARGEST_SIZE)
+        self.pool_w = whole("pool_w", pool_w, 1, LARGEST_SIZE)
+        self.window = Window((self.pool_h, self.pool_w), stride, pad, dilation, rounding)
+        self.stride = single(self.window.stride)
+        self.pad = single(self.window.padding)
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != 3:
-            raise ValueError(f"takes images (C, H, W), got {shape}")
-        return (shape[0], *self.window.over((shape[1], shape[2])).output)
+        channels, *image = checks.image_shape(shape)
+        return (channels, *self.window.over((image[0], image[1])).output)
 
     def describe(self) -> str:
         return str(self.window)
@@ -48,6 +49,10 @@ class Pooling(_Pooling):
         pad: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
         dilation: step between the window's pixels.
         rounding: what happens to a last window that does not fit whole: "floor" drops it, "ceil" keeps it.
+
+    Raises:
+        TypeError: an argument is no whole number.
+        ValueError: a number is out of its range.
 
     ``forward`` takes (N, C, H, W) and returns (N, C, OH, OW).
     """
@@ -81,7 +86,7 @@ class AveragePooling(_Pooling):
         count_padding: bool = False,
     ) -> None:
         super().__init__(pool_h, pool_w, stride, pad, dilation, rounding)
-        self.count_padding = count_padding
+        self.count_padding = flag("count_padding", count_padding)
 
     def forward(self, x: Any) -> Any:
         checks.floating("AveragePooling", x=x)
@@ -105,9 +110,10 @@ class GlobalAveragePooling(Layer):
         return _global_average_pool_backward(dout, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != 3 or 0 in shape[1:]:
+        channels, *image = checks.image_shape(shape)
+        if 0 in image:
             raise ValueError(f"takes images (C, H, W) of at least one pixel, got {shape}")
-        return (shape[0],)
+        return (channels,)
 
 
 @profiling.operation

@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Any
 
 from backend import profiling, threads
+from backend.checks import flag, instance, shown
 from kernels.activations import add
+from layers import checks
 from layers.activations import Relu
 from layers.base import Layer, Shape
 
@@ -48,7 +50,8 @@ class Sequential(_Composite):
             named = _named(layers)
         for name, layer in named.items():
             if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential takes layers derived from layers.Layer; {name!r} is {layer!r}")
+                raise TypeError(f"Sequential takes layers derived from layers.Layer; {name!r} is {shown(layer)}")
+            instance("Sequential: a layer's name", name, str, "a string")
         if len({id(layer) for layer in named.values()}) < len(named):
             raise ValueError("Sequential needs a layer object of its own for each place; one stands in two")
         self.layers: dict[str, Layer] = named
@@ -59,8 +62,9 @@ class Sequential(_Composite):
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
         if not self.layers:
+            checks.floating("Sequential", x=x)
             return x.copy()  # an output is never its input
-        names = list(self.layers)
+        names, train_flg = list(self.layers), _mode(train_flg)
         with threads.single_threaded_blas():  # once here, not at every product
             while names:
                 name = names.pop(0)
@@ -79,6 +83,7 @@ class Sequential(_Composite):
 
     def backward(self, dout: Any) -> Any:
         if not self.layers:
+            checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
         with threads.single_threaded_blas():
             for name in reversed(self.layers):
@@ -130,16 +135,23 @@ class Residual(_Composite):
     Args:
         body: a layer.
         shortcut: a layer, such as a 1×1 convolution where the body changes the shape; None passes x on.
+
+    Raises:
+        TypeError: an argument is no layer.
+        ValueError: both are one object.
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        self.body = body
-        self.shortcut = shortcut
+        self.body = instance("Residual: body", body, Layer, "a layer")
+        self.shortcut = instance("Residual: shortcut", shortcut, (Layer, type(None)), "a layer or None")
+        if body is shortcut:
+            raise ValueError("Residual needs a layer object of its own for each of body and shortcut; one is both")
 
     def sublayers(self) -> list[tuple[str, Layer]]:
         return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        train_flg = _mode(train_flg)
         with _BODY["forward"].of(x):
             y = _run(self.body, x, train_flg)
         aside = x
@@ -169,6 +181,10 @@ class Residual(_Composite):
     def describe(self) -> str:
         aside = "" if self.shortcut is None else f", {self.shortcut!r}"
         return f"{_indented(self.body)}{aside}"
+
+
+def _mode(train_flg: Any) -> bool | None:
+    return None if train_flg is None else flag("train_flg", train_flg)
 
 
 def _run(layer: Layer, x: Any, train_flg: bool | None) -> Any:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from backend import array_module
+from backend.checks import sizes
 from kernels.layout import copy_channels_last
 from layers import checks
 from layers.base import Layer, Shape
@@ -16,6 +17,8 @@ class Flatten(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Flatten", x=x)
+        if not x.ndim:
+            raise ValueError("Flatten needs x (N, …), got an array of no dimensions")
         # A copy always: an output that shares its input's memory could be changed through it.
         y = array_module(x).array(x.reshape(len(x), math.prod(x.shape[1:])), order="C")
         return self.save_for_backward(y, x.shape)
@@ -26,4 +29,4 @@ class Flatten(Layer):
         return copy_channels_last(dx) if dx.ndim == 4 else dx.copy()
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (math.prod(shape),)
+        return (math.prod(sizes("shape", shape)),)

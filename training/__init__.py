@@ -1,1 +1,3 @@
 """Models, data, optimizers, the loop around them, and the ``xpnet`` command."""
+
+from training import _neighbours  # noqa: F401

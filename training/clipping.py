@@ -1,22 +1,20 @@
 """Clipping gradients by their global norm (Pascanu, Mikolov & Bengio 2013, section 3.2)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy
 
 from backend import array_module
+from backend.checks import real
 from kernels.gemm import accumulator
 from kernels.loss_scale import clip_factor
 from training.pieces import pieces
 
 
 def check_max_norm(name: str, max_norm: float) -> float:
-    """``max_norm`` as a plain number; a ValueError, which calls it ``name``, unless it is positive and finite."""
-    if not (math.isfinite(max_norm) and max_norm > 0):
-        raise ValueError(f"{name} must be positive and finite, got {max_norm!r}")
-    return float(max_norm)
+    """``max_norm`` as a plain number; an error, which calls it ``name``, unless it is positive and finite."""
+    return real(name, max_norm, above=0)
 
 
 def gradient_norm(grads: Mapping[str, Any]) -> Any:
@@ -63,7 +61,7 @@ def clip_gradients(grads: Mapping[str, Any], max_norm: float) -> Any:
 
     Raises:
         ValueError: ``max_norm`` is not positive and finite.
-        TypeError: as for :func:`gradient_norm`.
+        TypeError: it is no number; or as for :func:`gradient_norm`.
     """
     max_norm = check_max_norm("max_norm", max_norm)
     norm = gradient_norm(grads)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy
 
-from backend import asarray, random
+from backend import asarray, is_array, random
+from backend.checks import instance, real, refusal
 from layers import Layer
 from training.network import Network
 
@@ -66,13 +67,19 @@ def gradient_check(
 
     Raises:
         AssertionError: a gradient is off; the message lists all that are.
-        ValueError: a network needs ``t``, a layer does not take it.
+        TypeError: an argument is of another kind.
+        ValueError: a number is out of its range; or a network needs ``t``, a layer does not take it.
     """
+    instance("model", model, (Layer, Network), "a layer or a network")
+    tolerance, step = real("tolerance", tolerance, least=0), real("step", step, above=0)
+    generator = random.Generator(seed, stream=1)
+    if not is_array(x) and not isinstance(x, (list, tuple, float, int)):
+        raise refusal(TypeError, "x", "an array of numbers", x)
     if isinstance(model, Network) == (t is None):
         raise ValueError("gradient_check takes labels t for a network, and none for a layer")
     kept = random.default.state
     try:
-        errors = _check(model, asarray(x, "float64").copy(), t, step, random.Generator(seed, stream=1))
+        errors = _check(model, asarray(x, "float64").copy(), t, step, generator)
     finally:
         random.default.state = kept
     wrong = [e for e in errors if not e.relative <= tolerance]

@@ -10,6 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict
 
+from backend.checks import LARGEST_SIZE, choice, instance, real, refusal, several, sizes, whole
+from kernels.geometry import single
+from kernels.window import Window
 from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import Init
 from training.files import clipped
@@ -37,6 +40,8 @@ class TwoLayerNet(Network):
     def __init__(
         self, input_size: int, hidden_size: int, output_size: int, weight_init_std: Init = 0.01, dtype: Any = "float32"
     ) -> None:
+        input_size, hidden_size = _size("input_size", input_size), _size("hidden_size", hidden_size)
+        output_size, weight_init_std = _size("output_size", output_size), _init(weight_init_std)
         arguments = {
             "input_size": input_size,
             "hidden_size": hidden_size,
@@ -71,8 +76,11 @@ class MultiLayerNet(Network):
         dtype: Any = "float32",
     ) -> None:
         kinds = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
-        if activation not in kinds:
-            raise ValueError(f"activation is one of {', '.join(kinds)}, not {activation!r}")
+        choice("activation", activation, tuple(kinds))
+        if several(hidden_size_list) is None:
+            raise refusal(TypeError, "hidden_size_list", "a list of sizes", hidden_size_list)
+        input_size, hidden_size_list = _size("input_size", input_size), sizes("hidden_size_list", hidden_size_list, 1)
+        output_size, weight_init_std = _size("output_size", output_size), _init(weight_init_std)
         arguments = {
             "input_size": input_size,
             "hidden_size_list": list(hidden_size_list),
@@ -80,11 +88,11 @@ class MultiLayerNet(Network):
             "activation": activation,
             "weight_init_std": weight_init_std,
         }
-        sizes = [input_size, *hidden_size_list]
+        units = [input_size, *hidden_size_list]
         layers: list[Any] = []
-        for inputs, outputs in itertools.pairwise(sizes):
+        for inputs, outputs in itertools.pairwise(units):
             layers += [Affine.of(inputs, outputs, weight_init_std, dtype), kinds[activation]()]
-        layers.append(Affine.of(sizes[-1], output_size, weight_init_std, dtype))
+        layers.append(Affine.of(units[-1], output_size, weight_init_std, dtype))
         super().__init__(Sequential(*layers), (input_size,), {"model": "MultiLayerNet", "arguments": arguments})
 
 
@@ -107,6 +115,9 @@ class SimpleConvNet(Network):
         weight_init_std: Init = 0.01,
         dtype: Any = "float32",
     ) -> None:
+        input_dim, conv_param = _three("input_dim", input_dim), _checked("conv_param", conv_param)
+        hidden_size, output_size = _size("hidden_size", hidden_size), _size("output_size", output_size)
+        weight_init_std = _init(weight_init_std)
         arguments = {
             "input_dim": list(input_dim),
             "conv_param": dict(conv_param),
@@ -153,7 +164,10 @@ class DeepConvNet(Network):
         output_size: int = 10,
         dtype: Any = "float32",
     ) -> None:
-        convolutions = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
+        input_dim = _three("input_dim", input_dim)
+        hidden_size, output_size = _size("hidden_size", hidden_size), _size("output_size", output_size)
+        given = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
+        convolutions = [_checked(f"conv_param_{number}", param) for number, param in enumerate(given, 1)]
         arguments = {"input_dim": list(input_dim), "hidden_size": hidden_size, "output_size": output_size}
         arguments |= {f"conv_param_{i}": dict(param) for i, param in enumerate(convolutions, 1)}
         features: list[Any] = []
@@ -194,6 +208,9 @@ class ConvNet(Network):
         output_size: int = 10,
         dtype: Any = "float32",
     ) -> None:
+        input_dim, output_size = _three("input_dim", input_dim), _size("output_size", output_size)
+        filters = _three("filters", filters)
+        dropout_ratio = real("dropout_ratio", dropout_ratio, least=0, below=1)
         arguments = {
             "input_dim": list(input_dim),
             "filters": list(filters),
@@ -242,9 +259,11 @@ def build_for(name: str, input_dim: tuple[int, int, int], classes: int) -> Netwo
     """The model called ``name`` in the size that images (C, H, W) and so many classes need, with fresh weights.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: there is no such model, or it cannot take images of this size.
     """
-    arguments: dict[str, Any] = {"output_size": classes}
+    input_dim = _three("input_dim", input_dim)
+    arguments: dict[str, Any] = {"output_size": _size("classes", classes)}
     if name == "TwoLayerNet":
         arguments |= {"input_size": math.prod(input_dim), "hidden_size": 50}
     else:
@@ -258,3 +277,34 @@ def _convolution(channels: int, param: ConvParam, init: Init, dtype: Any) -> Con
     return Convolution.of(
         channels, param["filter_num"], param["filter_size"], param["stride"], param["pad"], init=init, dtype=dtype
     )
+
+
+def _size(name: str, value: Any) -> int:
+    return whole(name, value, 1, LARGEST_SIZE)
+
+
+def _three(name: str, value: Any) -> tuple[int, int, int]:
+    first, second, third = sizes(name, value, 1, 3)
+    return first, second, third
+
+
+def _init(weight_init_std: Any) -> Init:
+    """As plain numbers, for a model's file; a name is looked at where weights are drawn."""
+    return weight_init_std if isinstance(weight_init_std, str) else real("weight_init_std", weight_init_std, least=0)
+
+
+def _checked(name: str, param: Any) -> ConvParam:
+    """The parameters of a convolution, all four, as plain numbers.
+
+    Raises:
+        TypeError: it is no dictionary, or a value no whole number.
+        ValueError: a key is missing or unknown, or a number out of its range.
+    """
+    keys = ("filter_num", "filter_size", "pad", "stride")
+    instance(name, param, Mapping, f"a dictionary with {', '.join(keys)}")
+    if param.keys() != set(keys):
+        raise refusal(ValueError, name, f"a dictionary with {', '.join(keys)}", dict(param))
+    window = Window(param["filter_size"], param["stride"], param["pad"])
+    stride, pad = single(window.stride), single(window.padding)
+    filters = _size(f"{name}['filter_num']", param["filter_num"])
+    return {"filter_num": filters, "filter_size": single(window.kernel), "pad": pad, "stride": stride}

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, asarray, asnumpy, memory, profiling, random
+from backend import array_module, asarray, asnumpy, memory, profiling, random, require_arrays
+from backend.checks import instance, sizes, whole
 from kernels import labels
 from kernels.parts import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
@@ -48,8 +49,8 @@ class Network:
     """
 
     def __init__(self, layers: Sequential, input_dim: tuple[int, ...], config: dict[str, Any] | None = None) -> None:
-        self.layers = layers
-        self.input_dim = tuple(input_dim)
+        self.layers = instance("layers", layers, Sequential, "a Sequential")
+        self.input_dim = sizes("input_dim", input_dim, 1)
         self.config = config
         self.last_layer = SoftmaxWithLoss()
         if not len(layers):
@@ -73,6 +74,7 @@ class Network:
         """The mean cross-entropy, 0-d, of samples against labels (indices or one-hot); as in a training step
         (dropout drops, batches are normalised by their own statistics) unless told otherwise.
         """
+        self._check(x)
         with self.within_memory(len(x)):
             scores = self.predict(x, train_flg)
             with _LOSS["forward"].of((scores, t)):
@@ -89,10 +91,10 @@ class Network:
             RuntimeWarning: scores are not finite, so that the highest says nothing; not under
                 ``numpy.errstate(invalid="ignore")``, which silences NumPy's own.
         """
+        self._check(x)
         if not len(x):
-            raise ValueError("accuracy needs at least one sample")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, not {batch_size}")
+            raise ValueError("accuracy needs at least one sample x")
+        batch_size = whole("batch_size", batch_size, 1)
         array_module(x, t)  # refuses a mix of host and device arrays
         labels.check_form(t, (len(x), self.classes))
         labels.check(asnumpy(t), (len(x), self.classes))  # this waits for the device, as the result does
@@ -176,7 +178,7 @@ class Network:
         """Converts parameters and state to a floating dtype. Returns the network.
 
         Raises:
-            TypeError: the dtype is not floating.
+            TypeError: the dtype is not float16, float32 or float64.
         """
         self.layers.astype(dtype)
         self._bind()
@@ -268,8 +270,11 @@ class Network:
                 leaf.bind(key, self.params[f"{key}{number}"], self.grads[f"{key}{number}"])
 
     def _check(self, x: Any) -> None:
+        require_arrays(x=x)
+        if not x.ndim:
+            raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got one number")
         if x.shape[1:] != self.input_dim and self.layers.output_shape(x.shape[1:]) != (self.classes,):
-            raise ValueError(f"samples are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
+            raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("params", "grads")}

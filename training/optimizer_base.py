@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy
 
 from backend import array_module, asnumpy, profiling
+from backend.checks import Hyperparameter
 from kernels.gemm import accumulator
 from kernels.loss_scale import FINITE, MULTIPLIER
 from kernels.updates import master_of, update_on_device
@@ -22,36 +22,6 @@ from training.optimizer_checks import (
 )
 from training.parameters import ParameterDict
 from training.pieces import pieces
-
-
-class Hyperparameter:
-    """A number of an optimizer: a Python float, finite, in [0, below) (in (0, below) if ``positive``).
-
-    Checked when set, so that ``update`` need not. NumPy scalars become Python floats, which leave an array's
-    dtype as it is.
-    """
-
-    def __init__(self, below: float = math.inf, positive: bool = False) -> None:
-        self.below = below
-        self.positive = positive
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, optimizer: Any, owner: type) -> float:
-        if optimizer is None:
-            raise AttributeError(f"{self.name} belongs to an optimizer, not to its class {owner.__name__}")
-        return optimizer.__dict__[self.name]
-
-    def __set__(self, optimizer: Any, value: float) -> None:
-        what = f"{type(optimizer).__name__}: {self.name}"
-        if not isinstance(value, Real):
-            raise TypeError(f"{what} must be a number, got {type(value).__name__} {value!r}")
-        low_enough = math.isfinite(value) and value < self.below
-        if not low_enough or value < 0 or (self.positive and value == 0):
-            interval = f"{'(' if self.positive else '['}0, {self.below:g})"
-            raise ValueError(f"{what} must be finite and in {interval}, got {value!r}")
-        optimizer.__dict__[self.name] = float(value)
 
 
 class Optimizer:
@@ -79,8 +49,8 @@ class Optimizer:
     """The formula of :meth:`_step` as :func:`kernels.updates.update_on_device` takes it."""
     device_correction: ClassVar[str] = ""
     """What stands before it under a loss scale, where the device alone knows how many steps were ``skipped[0]``."""
-    lr = Hyperparameter()
-    weight_decay = Hyperparameter()
+    lr = Hyperparameter(least=0)
+    weight_decay = Hyperparameter(least=0)
 
     def __init__(self, **hyperparameters: float) -> None:
         for name, value in hyperparameters.items():

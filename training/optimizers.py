@@ -8,7 +8,8 @@ formulas θ is a parameter, g its gradient (plus weight_decay·θ) and η the le
 import math
 from typing import Any
 
-from training.optimizer_base import Hyperparameter, Optimizer
+from backend.checks import Hyperparameter, choice
+from training.optimizer_base import Optimizer
 
 
 class SGD(Optimizer):
@@ -33,7 +34,7 @@ class Momentum(Optimizer):
 
     slots = ("v",)
     device_formula = "v = v * momentum - g * lr; p += v;"
-    momentum = Hyperparameter(below=1.0)
+    momentum = Hyperparameter(least=0, below=1)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -74,7 +75,7 @@ class AdaGrad(Optimizer):
 
     slots = ("h",)
     device_formula = "h += g * g; p -= g / (sqrt(h) + eps) * lr;"
-    eps = Hyperparameter(positive=True)
+    eps = Hyperparameter(above=0)
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, eps=eps, weight_decay=weight_decay)
@@ -100,7 +101,7 @@ class RMSprop(AdaGrad):
     """RMSprop (Tieleman & Hinton 2012): h ← decay_rate·h + (1 - decay_rate) g², θ ← θ - η g / (√h + eps)."""
 
     device_formula = "h += (g * g - h) * rate; p -= g / (sqrt(h) + eps) * lr;"
-    decay_rate = Hyperparameter(below=1.0)
+    decay_rate = Hyperparameter(least=0, below=1)
 
     def __init__(
         self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
@@ -132,9 +133,9 @@ class Adam(Optimizer):
         "step = calls - skipped[0]; const auto c = sqrt(-expm1(step * log_beta2)); "
         "const auto rate = lr * c / -expm1(step * log_beta1), scaled_eps = eps * c;"
     )
-    beta1 = Hyperparameter(below=1.0)
-    beta2 = Hyperparameter(below=1.0)
-    eps = Hyperparameter(positive=True)
+    beta1 = Hyperparameter(least=0, below=1)
+    beta2 = Hyperparameter(least=0, below=1)
+    eps = Hyperparameter(above=0)
 
     def __init__(
         self,
@@ -230,8 +231,7 @@ def by_name(name: str, lr: float | None = None, weight_decay: float | None = Non
     Raises:
         ValueError: an unknown name, or a value that the optimizer refuses.
     """
-    if name not in _BY_NAME:
-        raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(NAMES)}")
+    choice("name", name, NAMES)
     given = {"lr": lr, "weight_decay": weight_decay}
     return _BY_NAME[name](**{key: value for key, value in given.items() if value is not None})
 

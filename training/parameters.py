@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from backend import array_module, is_array
+from backend.checks import refusal
+
 
 class ParameterDict(dict):
     """Names to arrays that are all views of one 1-D buffer, one after another in the order of the names.
@@ -39,7 +42,13 @@ class ParameterDict(dict):
             view[...] = value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Copies each of the given arrays into the view of its name."""
+        """Copies each of the given arrays into the view of its name.
+
+        Raises:
+            KeyError: there is no parameter of that name.
+            TypeError: a value is no array of numbers, or lies on another device than the parameters.
+            ValueError: it has another shape. Nothing was changed then, whichever of them it was.
+        """
         given = dict(*args, **kwargs)
         for name, value in given.items():
             self._check(name, value)
@@ -59,9 +68,12 @@ class ParameterDict(dict):
     def _check(self, name: str, value: Any) -> None:
         if name not in self:
             raise KeyError(f"no parameter {name!r}; there are {', '.join(self)}")
-        shape = self[name].shape
-        if getattr(value, "shape", None) != shape:
-            raise ValueError(f"{name} has shape {shape}, cannot take {getattr(value, 'shape', type(value))}")
+        view = self[name]
+        if not is_array(value) or value.dtype.kind not in "fiu":
+            raise refusal(TypeError, name, f"an array of numbers of shape {view.shape}", value)
+        array_module(value, view)  # refuses a mix of host and device arrays
+        if value.shape != view.shape:
+            raise ValueError(f"{name} has shape {view.shape}, cannot take {value.shape}")
 
     def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("the parameters' names are fixed: they are views of one buffer")

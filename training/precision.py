@@ -10,6 +10,7 @@ import numpy
 
 from backend import array_module, asnumpy
 from backend.active import xp
+from backend.checks import real, refusal, whole
 from kernels import loss_scale
 from training.clipping import check_max_norm, gradient_norm
 
@@ -34,14 +35,13 @@ class LossScaler:
         growth_interval: steps.
 
     Raises:
-        ValueError: the scale is no power of two from 2⁻²⁴ to 2²⁴, or the interval not positive.
+        TypeError: an argument is no number.
+        ValueError: the scale is no power of two from 2⁻²⁴ to 2²⁴, or the interval not from 1 to 2²⁴.
     """
 
     def __init__(self, scale: float = 2.0**16, growth_interval: int = 2000) -> None:
-        _check_scale(scale)
-        if growth_interval < 1:
-            raise ValueError(f"growth_interval is at least 1 step, not {growth_interval}")
-        self.growth_interval = growth_interval
+        scale = _checked_scale(scale)
+        self.growth_interval = whole("growth_interval", growth_interval, 1, _MOST_COUNTED)
         self.control = loss_scale.control(scale, xp)
         self._ready = True  # the control is that of a step's beginning
 
@@ -107,7 +107,7 @@ class LossScaler:
                 f"not a state of LossScaler: control must be float32[{self.control.size}], got {control.dtype}"
                 f"{list(control.shape)}"
             )
-        _check_scale(float(control[loss_scale.SCALE]))
+        _checked_scale(control[loss_scale.SCALE])
         counts = control[[loss_scale.GOOD, loss_scale.SKIPPED]]
         if not (numpy.isfinite(counts) & (counts >= 0)).all():
             raise ValueError(f"not a state of LossScaler: steps are counted from 0, got {counts.tolist()}")
@@ -115,6 +115,11 @@ class LossScaler:
         self._ready = False  # what was saved may be of the middle of a step that failed
 
 
-def _check_scale(scale: float) -> None:
-    if not loss_scale.SMALLEST <= scale <= loss_scale.LARGEST or math.frexp(scale)[0] != 0.5:
-        raise ValueError(f"a loss scale is a power of two from 2^-24 to 2^24, not {scale}")
+_MOST_COUNTED = 1 << 24  # the control counts in float32
+
+
+def _checked_scale(scale: float) -> float:
+    number = real("scale", scale)
+    if not loss_scale.SMALLEST <= number <= loss_scale.LARGEST or math.frexp(number)[0] != 0.5:
+        raise refusal(ValueError, "scale", "a power of two from 2^-24 to 2^24", scale)
+    return number

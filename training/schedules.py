@@ -1,11 +1,15 @@
 """Learning rates over time: a schedule is a function of the step, ``optimizer.lr = schedule(step)``.
 
-Steps count updates of the parameters, from 0. A schedule returns the learning rate of the step, a Python float.
+Steps count updates of the parameters, from 0. A schedule returns the learning rate of the step, a Python float. Rates
+are finite and at least 0, counts whole numbers; others are a ValueError, what is no number a TypeError.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from backend.checks import choice, real, refusal, whole
 
 Schedule = Callable[[int], float]
 
@@ -17,11 +21,12 @@ class ConstantSchedule:
     lr: float
 
     def __post_init__(self) -> None:
-        _check_rate("lr", self.lr)
+        _keep(self, lr=real("lr", self.lr, least=0))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
-        return float(self.lr)
+        step = whole("step", step, 0)
+        return self.lr
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,12 @@ class StepSchedule:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_rate("lr", self.lr)
-        _check_rate("factor", self.factor)
-        _check_count("every", self.every, least=1)
+        lr, factor = real("lr", self.lr, least=0), real("factor", self.factor, least=0)
+        _keep(self, lr=lr, factor=factor, every=whole("every", self.every, 1, floats=True))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
+        step = whole("step", step, 0)
         return float(self.lr * self.factor ** (step // self.every))
 
 
@@ -54,12 +59,12 @@ class CosineSchedule:
     final_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_rate("lr", self.lr)
-        _check_rate("final_lr", self.final_lr)
-        _check_count("steps", self.steps, least=1)
+        lr, final_lr = real("lr", self.lr, least=0), real("final_lr", self.final_lr, least=0)
+        _keep(self, lr=lr, final_lr=final_lr, steps=whole("steps", self.steps, 1, floats=True))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
+        step = whole("step", step, 0)
         done = min(step, self.steps) / self.steps
         return float(self.final_lr + (self.lr - self.final_lr) * (1.0 + math.cos(math.pi * done)) / 2.0)
 
@@ -76,10 +81,13 @@ class Warmup:
     steps: int
 
     def __post_init__(self) -> None:
-        _check_count("steps", self.steps, least=0)
+        if not callable(self.schedule):
+            raise refusal(TypeError, "schedule", "a function of the step", self.schedule)
+        _keep(self, steps=whole("steps", self.steps, 0, floats=True))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
+        step = whole("step", step, 0)
         if step < self.steps:
             return float(self.schedule(0) * ((step + 1) / self.steps))
         return self.schedule(step - self.steps)
@@ -109,17 +117,12 @@ def by_name(name: str, lr: float, total_steps: int) -> Schedule:
     Raises:
         ValueError: an unknown name, fewer steps than one, or an ``lr`` that is negative or not finite.
     """
-    if name not in _BY_NAME:
-        raise ValueError(f"unknown schedule {name!r}; there are {', '.join(NAMES)}")
-    _check_count("total_steps", total_steps, least=1)
-    return _BY_NAME[name](lr, total_steps)
+    choice("name", name, NAMES)
+    total_steps = whole("total_steps", total_steps, 1, floats=True)
+    return _BY_NAME[name](real("lr", lr, least=0), total_steps)
 
 
-def _check_rate(what: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{what} must be finite and at least 0, got {value!r}")
-
-
-def _check_count(what: str, value: int, least: int) -> None:
-    if value != int(value) or value < least:
-        raise ValueError(f"{what} must be a whole number and at least {least}, got {value!r}")
+def _keep(schedule: Any, **numbers: float) -> None:
+    """Sets fields of a frozen schedule to numbers of Python, however they were given."""
+    for name, number in numbers.items():
+        object.__setattr__(schedule, name, number)

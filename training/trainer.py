@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, asnumpy, copy_to_host, profiling, synchronize, threads
+from backend import array_module, asnumpy, checks, copy_to_host, profiling, synchronize, threads
 from backend.transfer import HostCopy
 from training import non_finite
 from training.callbacks import Callback, EpochResult
@@ -51,6 +51,7 @@ class Trainer:
         step: steps taken.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: a number is out of its range, or a label is none of the network's classes: the loader, the sample's
             index in the data set and the label are named.
     """
@@ -69,12 +70,19 @@ class Trainer:
         patience: int | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> None:
-        if epochs < 1:
-            raise ValueError(f"epochs is at least 1, not {epochs}")
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience is at least 1 epoch, not {patience}")
+        epochs = checks.whole("epochs", epochs, 1)
+        if patience is not None:
+            patience = checks.whole("patience", patience, 1)
         if clip_norm is not None:
             clip_norm = check_max_norm("clip_norm", clip_norm)
+        checks.instance("network", network, Network, "a Network")
+        checks.instance("train", train, Loader, "a Loader")
+        checks.instance("test", test, Loader, "a Loader")
+        checks.instance("scaler", scaler, (LossScaler, type(None)), "a LossScaler or None")
+        if not callable(getattr(optimizer, "update", None)):
+            raise checks.refusal(TypeError, "optimizer", "an Optimizer", optimizer)
+        if schedule is not None and not callable(schedule):
+            raise checks.refusal(TypeError, "schedule", "a function of the step, or None", schedule)
         for data, loader in (("training", train), ("test", test)):
             try:
                 loader.check_labels(network.classes)

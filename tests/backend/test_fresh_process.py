@@ -60,7 +60,7 @@ def test_without_a_name_the_device_is_automatic(value):
 
 def test_a_name_that_is_none_is_refused_at_the_first_use():
     message = fresh("import backend; print('imported'); backend.xp.zeros(3)", fails=True, XPNET_DEVICE="tpu")
-    assert "ValueError: device is 'auto', 'cpu', 'cuda' or 'cuda:<index>', not 'tpu'" in message
+    assert "ValueError: device must be 'auto', 'cpu', 'cuda', 'cuda:<index>' or a Device, got 'tpu'" in message
 
 
 @pytest.mark.skipif(inspect_cuda().usable, reason="a GPU is usable here")

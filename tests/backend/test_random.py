@@ -102,7 +102,7 @@ def test_reserved_words_are_passed_over(device):
         other.bits(count)
         assert generator.state == other.state
     assert_same(generator.bits(3), other.bits(3))
-    with pytest.raises(ValueError, match="at least 0, not -1"):
+    with pytest.raises(ValueError, match="count must be a whole number from 0 to 17592186044416, got -1"):
         generator.reserve(-1)
     assert generator.state == other.state
 
@@ -131,17 +131,17 @@ def test_state_brings_the_numbers_back(device):
 def test_a_state_out_of_range_is_refused_and_changes_nothing(name, value):
     generator = Generator(1, 2)
     before = generator.state
-    with pytest.raises(ValueError, match=rf"{name} is a whole number from 0 to 2\*\*64 - 1, not {value}"):
+    with pytest.raises((TypeError, ValueError), match=rf"{name} must be .* from 0 to 2\*\*64 - 1, got {value}"):
         generator.state = {**before, name: value}
     assert generator.state == before
 
 
 def test_seeds_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="seed is a whole number"):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
         Generator(-1)
-    with pytest.raises(ValueError, match="stream is a whole number"):
+    with pytest.raises(ValueError, match="stream must be a whole number"):
         Generator(0, stream=1 << 64)
-    with pytest.raises(ValueError, match="seed is a whole number"):
+    with pytest.raises(ValueError, match="value must be a whole number"):
         random.seed(-1)
 
 
@@ -188,7 +188,7 @@ def test_shapes_and_dtypes(device, dtype, shape):
 def test_other_dtypes_are_refused(device, dtype):
     generator = Generator()
     for draw in (generator.uniform, generator.normal):
-        with pytest.raises(TypeError, match=f"random numbers come in float16, float32, float64, not {dtype}"):
+        with pytest.raises(TypeError, match=f"dtype must be float16, float32 or float64, got '{dtype}'"):
             draw((2,), dtype=dtype)
     assert generator.state["position"] == 0
 

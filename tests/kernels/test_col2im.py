@@ -177,7 +177,7 @@ def test_refusal_of_a_dtype(device, dtype):
 @pytest.mark.parametrize(
     ("columns", "shape", "order", "message"),
     [
-        ((9, 8), (1, 2, 4, 4), "WHC", "'CHW' or 'HWC', not 'WHC'"),
+        ((9, 8), (1, 2, 4, 4), "WHC", "'CHW', 'HWC', got 'WHC'"),
         ((8, 8), (1, 2, 4, 4), "CHW", r"columns of \(8, 8\) .*\(1, 2, 4, 4\).*need \(9, 8\)"),
         ((9, 4), (1, 2, 4, 4), "HWC", r"columns of \(9, 4\)"),
         ((72,), (1, 2, 4, 4), "CHW", r"columns of \(72,\)"),

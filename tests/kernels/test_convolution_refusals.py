@@ -23,7 +23,7 @@ def _refused(x=(2, 4, 6, 6), weight=(6, 4, 3, 3), bias=(6,), groups=1, dtype="fl
         (_refused(weight=(6, 3, 3, 3)), r"\(2, 4, 6, 6\) have 4 channels; weight \(6, 3, 3, 3\) .*needs 3"),
         (_refused(groups=3), "3 groups do not divide 4 channels and 6 filters"),
         (_refused(groups=4), "4 groups do not divide 4 channels and 6 filters"),
-        (_refused(groups=0), "0 groups"),
+        (_refused(groups=0), "groups must be a whole number of at least 1, got 0"),
         (_refused(groups=2), r"weight \(6, 4, 3, 3\) with 2 group.* needs 8"),
         (_refused(dtype="float64"), "x is float32, weight is float64"),
         (_refused(x=(2, 4, 2, 6)), "window of 3 does not fit the image's height: 2"),

@@ -171,7 +171,7 @@ def test_a_large_batch_in_recycled_memory(device):
     ("shape", "order", "message"),
     [
         ((3, 4, 4), "CHW", r"im2col needs images \(N, C, H, W\), got shape \(3, 4, 4\)"),
-        ((1, 1, 4, 4), "WHC", "'CHW' or 'HWC', not 'WHC'"),
+        ((1, 1, 4, 4), "WHC", "'CHW', 'HWC', got 'WHC'"),
         ((1, 1, 2, 4), "CHW", "window of 3 does not fit the image's height: 2"),
     ],
 )

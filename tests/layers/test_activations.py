@@ -131,7 +131,7 @@ def test_leaky_relu_passes_gradients_of_the_positive(dtype, slope):
 
 @pytest.mark.parametrize("slope", [-0.1, 1.1, float("nan")])
 def test_leaky_relu_refuses_a_slope(slope):
-    with pytest.raises(ValueError, match=f"above 0 and at most 1, not {slope}"):
+    with pytest.raises(ValueError, match=f"LeakyRelu: slope must be .* at least 0 and at most 1, got {slope}"):
         LeakyRelu(slope)
 
 

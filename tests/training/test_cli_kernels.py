@@ -98,7 +98,7 @@ def test_building_without_a_gpu_is_an_error_in_one_line():
     [
         ("cpu", "kernels are compiled for cuda or cuda:<index>, not for 'cpu'"),
         ("auto", "kernels are compiled for cuda or cuda:<index>, not for 'auto'"),
-        ("cuda:x", "'cuda:<index>', not 'cuda:x'"),
+        ("cuda:x", "'cuda:<index>' or a Device, got 'cuda:x'"),
     ],
 )
 def test_another_device_is_refused(device, words):

@@ -145,7 +145,7 @@ def test_the_norm_alone_changes_nothing(device, make):
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_norm_that_cannot_be_reached_is_refused(max_norm):
     grads = {"W": np.ones(3)}
-    with pytest.raises(ValueError, match="max_norm must be positive and finite, got"):
+    with pytest.raises(ValueError, match="max_norm must be a finite number, above 0, got"):
         clip_gradients(grads, max_norm)
     assert grads["W"].tolist() == [1, 1, 1]
 

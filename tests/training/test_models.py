@@ -229,7 +229,7 @@ def test_build_refuses_in_words(config, words):
 
 
 def test_constructors_refuse_what_cannot_work():
-    with pytest.raises(ValueError, match="activation is one of relu, sigmoid, tanh, not 'gelu'"):
+    with pytest.raises(ValueError, match="activation must be one of 'relu', 'sigmoid', 'tanh', got 'gelu'"):
         MultiLayerNet(4, [3], 2, activation="gelu")
     with pytest.raises(ValueError, match="'glorot'"):
         TwoLayerNet(4, 3, 2, weight_init_std="glorot")

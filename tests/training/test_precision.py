@@ -325,7 +325,7 @@ def test_a_norm_that_cannot_be_clipped_to_is_refused_and_changes_nothing(device,
     network, scaler, sgd = half(), LossScaler(), SGD(0.1)
     network.step_gradients(*batch(), scaler.scale)
     before = asnumpy(network.params.flat).copy(), asnumpy(scaler.control).copy()
-    with pytest.raises(ValueError, match=f"clip_norm must be positive and finite, got {clip_norm}"):
+    with pytest.raises(ValueError, match=f"clip_norm must be a finite number, above 0, got {clip_norm}"):
         scaler.update(sgd, network.params, network.grads, clip_norm)
     for array, kept in zip((network.params.flat, scaler.control), before, strict=True):
         np.testing.assert_array_equal(asnumpy(array), kept)
@@ -426,12 +426,12 @@ def test_a_convolutional_network_in_float16_takes_the_same_steps_on_both():
 
 @pytest.mark.parametrize("scale", [0.0, 3.0, 2.0**25, 2.0**-25, math.nan, math.inf, -2.0])
 def test_a_scale_that_is_no_power_of_two_is_refused(scale):
-    with pytest.raises(ValueError, match="power of two"):
+    with pytest.raises(ValueError, match=f"scale must be .*, got {scale}"):
         LossScaler(scale)
 
 
 def test_an_interval_of_no_steps_is_refused():
-    with pytest.raises(ValueError, match="at least 1 step, not 0"):
+    with pytest.raises(ValueError, match=r"growth_interval must be .*, got 0"):
         LossScaler(growth_interval=0)
 
 

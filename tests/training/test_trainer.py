@@ -362,11 +362,11 @@ def test_best_needs_an_epoch():
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"epochs": 0}, "epochs is at least 1, not 0"),
-        ({"patience": 0}, "patience is at least 1 epoch, not 0"),
-        ({"clip_norm": 0.0}, "clip_norm must be positive and finite, got 0.0"),
-        ({"clip_norm": -1.0}, "clip_norm must be positive and finite, got -1.0"),
-        ({"clip_norm": math.nan}, "clip_norm must be positive and finite, got nan"),
+        ({"epochs": 0}, "epochs must be .*, got 0"),
+        ({"patience": 0}, "patience must be .*, got 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be a finite number, above 0, got 0.0"),
+        ({"clip_norm": -1.0}, "clip_norm must be a finite number, above 0, got -1.0"),
+        ({"clip_norm": math.nan}, "clip_norm must be a finite number, above 0, got nan"),
         ({"clip_norm": math.inf}, "clip_norm .*inf"),
     ],
 )

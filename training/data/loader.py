@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from backend import Upload, array_module, asnumpy, profiling, random, upload
-from kernels import labels as checks
+from backend import Upload, array_module, asnumpy, checks, profiling, random, upload
+from kernels import labels as label_checks
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
@@ -48,9 +48,9 @@ class Loader:
         samples: samples in an epoch: N, or less with ``drop_last``.
 
     Raises:
-        TypeError: dtype of images, labels or batches is none of the above.
-        ValueError: shapes do not match, there are no samples, or not one full batch with ``drop_last``; or a label is
-            negative or does not fit into int32 (the first such is named).
+        TypeError: dtype of images, labels or batches is none of the above, or another argument is no number.
+        ValueError: a number is out of its range; shapes do not match, there are no samples, or not one full batch with
+            ``drop_last``; or a label is negative or does not fit into int32 (the first such is named).
     """
 
     def __init__(
@@ -65,15 +65,16 @@ class Loader:
         dtype: Any = "float32",
         prefetch: int = 2,
     ) -> None:
-        images, labels = asnumpy(images), asnumpy(labels)
-        self.dtype = np.dtype(dtype)
-        _check(images, labels, self.dtype)
-        if batch_size < 1 or prefetch < 0:
-            raise ValueError(f"batch_size is at least 1 and prefetch at least 0, not {batch_size} and {prefetch}")
+        images, labels = _on_host("images", images), _on_host("labels", labels)
+        self.dtype = checks.floating_dtype("dtype", dtype)
+        _check(images, labels)
+        batch_size = checks.whole("batch_size", batch_size, 1)
+        prefetch = checks.whole("prefetch", prefetch, 0)
+        shuffle, drop_last = checks.flag("shuffle", shuffle), checks.flag("drop_last", drop_last)
         count = len(images)
         if drop_last and count < batch_size:
             raise ValueError(f"{count} samples make no full batch of {batch_size}, and drop_last leaves out others")
-        random.Generator(seed, SHUFFLE_STREAM)  # a seed out of range is refused here, not in the first epoch
+        seed = random.Generator(seed, SHUFFLE_STREAM).state["seed"]  # which refuses one out of range, here already
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -114,8 +115,7 @@ class Loader:
         Raises:
             ValueError: epoch is negative.
         """
-        if epoch < 0:
-            raise ValueError(f"epochs count from 0; there is no epoch {epoch}")
+        epoch = checks.whole("epoch", epoch, 0, SHUFFLE_STREAM)
         count = len(self._rows)
         if not self.shuffle:
             return np.arange(self.samples)
@@ -129,7 +129,7 @@ class Loader:
         Raises:
             ValueError: the first such label is named, with its index in the data set.
         """
-        checks.check_range(self._labels, classes)
+        label_checks.check_range(self._labels, checks.whole("classes", classes, 0, _MOST_CLASSES))
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of epoch 0, 1, …, on the active device.
@@ -159,6 +159,7 @@ class Loader:
         Raises:
             IndexError: there is no such batch.
         """
+        index = checks.whole("index", index)
         if not 0 <= index < len(self):
             raise IndexError(f"an epoch has the batches 0 to {len(self) - 1}; there is no batch {index}")
         first = index * self.batch_size
@@ -166,7 +167,7 @@ class Loader:
 
     def sample(self, index: int) -> np.ndarray:
         """A sample's image as it was given, by its index in the data set: on the host, (C, H, W) or (...)."""
-        row = self._rows[index]
+        row = self._rows[checks.whole("index", index, 0)]
         return row.transpose(2, 0, 1) if self._is_image else row
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
@@ -227,14 +228,19 @@ def _is_loaded(block: Future[Upload]) -> bool:
     return block.done() and block.exception() is None  # an exception is raised where the block is due
 
 
-def _check(images: np.ndarray, labels: np.ndarray, dtype: np.dtype) -> None:
+def _on_host(name: str, given: Any) -> np.ndarray:
+    try:
+        return asnumpy(given)
+    except ValueError as error:  # lists of several lengths
+        raise checks.refusal(TypeError, name, "an array", given) from error
+
+
+def _check(images: np.ndarray, labels: np.ndarray) -> None:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"images are uint8 or floating point, not {images.dtype}")
-    if dtype.name not in ("float16", "float32", "float64"):
-        raise TypeError(f"batches are float16, float32 or float64, not {dtype}")
     if images.ndim < 2 or labels.shape != images.shape[:1]:
         raise ValueError(f"images {images.shape} with labels {labels.shape}; needed are (N, ...) and (N,)")
     if not len(images):
         raise ValueError("there are no samples to load")
-    checks.check_dtype(labels)
-    checks.check_range(labels, _MOST_CLASSES)
+    label_checks.check_dtype(labels)
+    label_checks.check_range(labels, _MOST_CLASSES)

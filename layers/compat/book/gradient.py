@@ -9,7 +9,7 @@ import numpy
 
 from backend import array_module, asnumpy
 from layers.compat.book import np
-from layers.numerical import require_floating
+from layers.numerical import one_number, require_floating, require_function
 
 __all__ = ["np", "numerical_gradient", "numerical_gradient_2d"]
 
@@ -30,17 +30,19 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
         The gradient, shape and dtype of ``x``.
 
     Raises:
-        TypeError: ``x`` is not a floating array: an integer array cannot take a small step (the book finds 0).
+        TypeError: ``x`` is not a floating array: an integer array cannot take a small step (the book finds 0); or ``f``
+            returns something else than one number.
     """
     require_floating(x)
+    require_function(f)
     gradient, original = array_module(x).zeros_like(x), x.copy()
     values = asnumpy(original)
     try:
         for index in numpy.ndindex(x.shape):
             x[index] = values[index] + STEP
-            above = f(x)
+            above = one_number(f(x))
             x[index] = values[index] - STEP
-            gradient[index] = (above - f(x)) / (2 * STEP)
+            gradient[index] = (above - one_number(f(x))) / (2 * STEP)
             x[index] = values[index]
     finally:
         x[...] = original

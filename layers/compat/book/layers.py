@@ -11,11 +11,13 @@ import math
 from typing import Any
 
 from backend import array_module
+from backend.checks import Hyperparameter, flag, whole
 from kernels import activations
 from kernels import softmax as _softmax
 from kernels.gemm import accumulator
+from kernels.geometry import single
 from kernels.masking import masked
-from kernels.window import Padding, Pair
+from kernels.window import Padding, Pair, Window
 from layers import affine, checks, convolution, normalization, pooling
 from layers.base import Layer, Shape, parameter
 from layers.compat.book import functions, np
@@ -113,10 +115,11 @@ class Convolution(_Converting):
     b, db = parameter()
 
     def __init__(self, W: Any, b: Any, stride: int | Pair = 1, pad: Padding = 0) -> None:
+        window = Window(1, stride, pad)
         self.W = W
         self.b = b
-        self.stride = stride
-        self.pad = pad
+        self.stride = single(window.stride)
+        self.pad = single(window.padding)
 
     def _core(self, W: Any, b: Any) -> Layer:
         return convolution.Convolution(W, as_vector(b, len(W), "b of Convolution"), self.stride, self.pad)
@@ -130,10 +133,10 @@ class Pooling(_Converting):
     """
 
     def __init__(self, pool_h: int, pool_w: int, stride: int | Pair = 2, pad: Padding = 0) -> None:
-        self.pool_h = pool_h
-        self.pool_w = pool_w
-        self.stride = stride
-        self.pad = pad
+        self.pool_h, self.pool_w = whole("pool_h", pool_h, 1), whole("pool_w", pool_w, 1)
+        window = Window((self.pool_h, self.pool_w), stride, pad)
+        self.stride = single(window.stride)
+        self.pad = single(window.padding)
 
     def _core(self) -> Layer:
         return pooling.Pooling(self.pool_h, self.pool_w, self.stride, self.pad)
@@ -154,6 +157,7 @@ class BatchNormalization(_Converting):
     """
 
     takes_train_flg = True
+    momentum = Hyperparameter(least=0, most=1)
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
 
@@ -172,7 +176,7 @@ class BatchNormalization(_Converting):
         return () if self.running_mean is None else ("running_mean", "running_var")
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        training = self.training if train_flg is None else bool(train_flg)
+        training = self.training if train_flg is None else flag("train_flg", train_flg)
         x, gamma, beta = in_common_dtype(x, self.gamma, self.beta)
         per_channel = x.ndim == 4 and gamma.shape == x.shape[1:2]
         features = x.shape[1] if per_channel else math.prod(x.shape[1:])
@@ -193,7 +197,7 @@ class BatchNormalization(_Converting):
             else as_vector(as_floating(running), features, "a running statistic of BatchNormalization")
             for running in (self.running_mean, self.running_var)
         )
-        return normalization.BatchNormalization(gamma, beta, float(self.momentum), mean, variance, EPSILON)
+        return normalization.BatchNormalization(gamma, beta, self.momentum, mean, variance, EPSILON)
 
 
 class Relu(Layer):
@@ -242,14 +246,15 @@ class Dropout(Layer):
     """
 
     takes_train_flg = True
+    dropout_ratio = Hyperparameter(least=0, most=1)
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
-        self.dropout_ratio = float(dropout_ratio)
+        self.dropout_ratio = dropout_ratio
         self.mask: Any = None
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
         x = as_array(x)
-        if self.training if train_flg is None else train_flg:
+        if self.training if train_flg is None else flag("train_flg", train_flg):
             self.mask = np.random.rand(*x.shape) > self.dropout_ratio
             return self.save_for_backward(x * self.mask, self.mask)
         return self.save_for_backward(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)

@@ -236,7 +236,7 @@ DROPOUT = {"p": 0.5, "mode": "train"}
         (DROPOUT | {"p": "0.5"}, ValueError, r"dropout_param\['p'\] is a number from 0 to 1, not '0.5'"),
         (DROPOUT | {"p": float("nan")}, ValueError, r"dropout_param\['p'\].*not nan"),
         (DROPOUT | {"seed": -1}, ValueError, r"dropout_param\['seed'\] is a whole number, at least 0, not -1"),
-        (DROPOUT | {"seed": 1 << 64}, ValueError, "seed is a whole number from 0 to"),
+        (DROPOUT | {"seed": 1 << 64}, ValueError, "seed must be a whole number from 0 to"),
         ([0.5], TypeError, r"dropout_param is a dictionary with 'p', 'mode', 'seed', not \[0.5\]"),
     ],
 )

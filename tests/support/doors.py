@@ -1,0 +1,294 @@
+"""Every public constructor, function and method that takes numbers or arrays, found by introspection.
+
+A door is something to call, with a valid example of each of its required arguments. Arguments that are numbers need no
+example; arrays take one by their name from :data:`ARRAYS`, or from :data:`EXAMPLES` where a name says too little. A new
+layer is found and tried without a word here, unless it takes arrays of its own.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import backend
+import kernels
+import layers
+import training
+from kernels.window import Window
+from layers import Affine, Dropout, Layer, Relu, Sequential
+from training.data import Loader
+from training.network import Network
+from training.optimizers import SGD
+from training.precision import LossScaler
+
+PRIVATE = {  # modules that no program calls: parts of others, commands, records that the library makes, files
+    "backend": ("checks", "philox", "recording", "tf32", "transfer", "workspace", "memory", "devices", "profiling"),
+    "kernels": ("batch_norm", "catalog", "col2im", "convolution_checks", "depthwise", "gemm", "geometry", "im2col",
+                "labels", "launch", "layout", "loss_scale", "masking", "parts", "updates", "layer_norm"),
+    "layers": ("checks", "base"),
+    "training": ("callbacks", "check", "cli", "console", "cost", "figures", "files", "images", "layer_phases",
+                 "model_config", "non_finite", "nsight", "optimizer_base", "optimizer_checks", "pieces", "profile",
+                 "progress", "run_folder", "saving", "side_by_side", "tables", "trace", "evaluation", "loop", "compat",
+                 "pictures", "compare"),
+}  # fmt: skip
+
+OPERATIONS = (
+    "kernels.batch_norm.normalize", "kernels.col2im.col2im", "kernels.im2col.im2col",
+)  # fmt: skip
+"""What users call in modules that are otherwise private."""
+
+EXCLUDED = {
+    "backend.active.allow_tf32": "asks the device whether it has TF32",
+    "backend.threads.run": "for the library's own loops",
+    "kernels.convolution.flipped": "for convolutions' own use",
+    "kernels.window.pair": "checks numbers for layers",
+    "kernels.winograd.check_window": "checks numbers for layers",
+    "layers.affine.turns_weight": "for Affine's own use",
+    "training.clipping.check_max_norm": "checks numbers for others",
+    "training.gradient_check.GradientError": "a result",
+    "kernels.signature.Parameter": "a result",
+    "training.data.download.fetch": "reaches for the network",
+    "training.data.transfer.transfer": "reaches for the network",
+    "training.data.idx.read_idx": "reads files",
+    "training.data.idx.read_labelled_images": "reads files",
+    "training.network.Network.within_memory": "for the library's own loops",
+}
+"""Doors that are not tried, and why."""
+
+
+def numbers(*shape, dtype="float32"):
+    """Some array on the active device, no two numbers alike."""
+    size = int(np.prod(shape))
+    return backend.asarray(((np.arange(size) * 7 % 11 - 5) / 4).reshape(shape).astype(dtype))
+
+
+ARRAYS: dict[str, Callable[[], Any]] = {
+    "x": lambda: numbers(2, 4, 6, 6),
+    "images": lambda: np.asarray(numbers_on_host(5, 1, 4, 4)),
+    "W": lambda: numbers(6, 4, 3, 3),
+    "b": lambda: numbers(6),
+    "weight": lambda: numbers(6, 4, 3, 3),
+    "bias": lambda: numbers(6),
+    "gamma": lambda: numbers(4),
+    "beta": lambda: numbers(4),
+    "mean": lambda: numbers(4),
+    "variance": lambda: abs(numbers(4)) + 1,
+    "window": lambda: Window(3),
+}
+
+
+def numbers_on_host(*shape):
+    with backend.use("cpu"):
+        return numbers(*shape)
+
+
+def network():
+    """A small network."""
+    return Network(Sequential(Affine.of(16, 3), Relu(), Dropout(0.5), Affine.of(3, 2)), (16,))
+
+
+def loader():
+    return Loader(numbers_on_host(5, 16), np.arange(5) % 2, 2)
+
+
+def labels():
+    return np.arange(5) % 2
+
+
+_LABELS = {"labels": labels}
+_PARAMS = {"params": lambda: {"W": numbers(3, 2)}, "grads": lambda: {"W": numbers(3, 2)}}
+
+EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
+    "Affine": {"W": lambda: numbers(4, 3), "b": lambda: numbers(3)},
+    "ConvolutionTranspose": {"W": lambda: numbers(4, 6, 3, 3)},
+    "normalize": {"x": lambda: numbers(6, 4)},
+    "convolution_backward_input": {"dy": lambda: numbers(2, 6, 4, 4), "input_shape": lambda: (2, 4, 6, 6)},
+    "convolution_backward_weight": {"dy": lambda: numbers(2, 6, 4, 4), "weight_shape": lambda: (6, 4, 3, 3)},
+    "col2im": {"columns": lambda: numbers(32, 36), "input_shape": lambda: (2, 4, 6, 6)},
+    "average_pool_backward": {"dy": lambda: numbers(2, 4, 4, 4), "input_shape": lambda: (2, 4, 6, 6)},
+    "dropout_mask": {"shape": lambda: (3, 4)},
+    "softmax_cross_entropy_backward": {
+        "y": lambda: abs(numbers(5, 2)),
+        "t": lambda: backend.asarray(labels()),
+    },
+    "weights": {"shape": lambda: (3, 4)},
+    "Residual": {"body": Relu},
+    "Network": {"layers": lambda: Sequential(Affine.of(4, 2)), "input_dim": lambda: (4,)},
+    "ParameterDict": {"shapes": lambda: {"W": (2, 3)}, "dtype": lambda: "float32", "library": lambda: np},
+    "Trainer": {"network": network, "train": loader, "test": loader, "optimizer": SGD},
+    "Warmup": {"schedule": lambda: float},
+    "clip_gradients": {"grads": lambda: {"W": numbers(3, 2)}},
+    "LossScaler.update": {"optimizer": SGD, **_PARAMS},
+    "gradient_check": {"model": lambda: Affine.of(4, 3), "x": lambda: numbers(5, 4)},
+    "Loader": _LABELS,
+    "MultiLayerNet": {"hidden_size_list": lambda: [3]},
+    "build_for": {"name": lambda: "TwoLayerNet", "input_dim": lambda: (1, 12, 12)},
+    "Network.predict": {"x": lambda: numbers(5, 16)},
+    "Network.loss": {"x": lambda: numbers(5, 16), "t": lambda: backend.asarray(labels())},
+    "Network.accuracy": {"x": lambda: numbers(5, 16), "t": lambda: backend.asarray(labels())},
+    "Network.step_gradients": {"x": lambda: numbers(5, 16), "t": lambda: backend.asarray(labels())},
+    "im2col": {"input_data": lambda: numbers(2, 4, 6, 6)},
+    "functions.col2im": {"col": lambda: numbers(32, 36), "filter_h": lambda: 3, "filter_w": lambda: 3},
+    "schedules.by_name": {"name": lambda: "cosine"},
+    "optimizers.by_name": {"name": lambda: "adam"},
+    "leaky_relu": {"x": lambda: numbers(2, 4, 3, 2)},
+    "leaky_relu_backward": {"dy": lambda: numbers(2, 4), "positive": lambda: numbers(2, 4) > 0},
+    "Window.over": {"image": lambda: (5, 6)},
+    "Window.transposed_size": {"output": lambda: (5, 6)},
+    "course.im2col": {"x": lambda: numbers(4, 6, 6)},
+    "course.col2im": {"columns": lambda: numbers(16, 36), "x_shape": lambda: (4, 6, 6)},
+    "LayerNormalization.of": {"features": lambda: 4},
+    "asarray": {"array": lambda: numbers(2)},
+    "load_mnist": {"dataset": lambda: "mnist10k"},
+    "Dropout.forward": {"x": lambda: numbers(3, 4)},
+    "BatchNormalization.forward": {"x": lambda: numbers(3, 4)},
+    "BatchNormalization.forward_relu": {"x": lambda: numbers(3, 4)},
+    "Sequential.forward": {"x": lambda: numbers(3, 16)},
+    "Residual.forward": {"x": lambda: numbers(3, 16)},
+    "astype": {"dtype": lambda: "float64"},
+}
+
+FIRST: dict[str, Any] = {  # numbers for which the default of 2 or 0.5 is none
+    "hidden_size": 3, "channels": 4, "filters": 6, "groups": 2, "scale": 2.0, "size": 3, "kernel": 3, "pool_h": 2,
+    "input_size": 16, "filter_h": 3, "filter_w": 3, "momentum": 0.5, "padding": 1, "pad": 1, "field_height": 3,
+    "field_width": 3, "threads": 64, "kernel_shape": 3,
+}  # fmt: skip
+
+INSTANCES: dict[type, Callable[[], Any]] = {
+    Network: network,
+    Loader: loader,
+    LossScaler: LossScaler,
+    Sequential: lambda: Sequential(Affine.of(16, 3), Dropout(0.5)),
+    layers.Residual: lambda: layers.Residual(Sequential(Dropout(0.5))),
+    layers.BatchNormalization: lambda: layers.BatchNormalization.of(4),
+    Dropout: lambda: Dropout(0.5),
+    Window: lambda: Window(2),
+    backend.random.Generator: lambda: backend.random.Generator(3),
+}
+"""Of classes whose methods take numbers, an instance to call them on."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """What is called: a constructor, a function, a class method, or a method of an instance made anew for each call."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: dict[str, inspect.Parameter]
+    owner: Callable[[], Any] | None = None
+    examples: dict[str, Callable[[], Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def arguments(self) -> dict[str, Any]:
+        """A valid example of each argument that has no default."""
+        return {name: self._example(name) for name, given in self.parameters.items() if given.default is given.empty}
+
+    def _example(self, name: str) -> Any:
+        made = self.examples.get(name) or ("number" not in self.kind(name) and ARRAYS.get(name))
+        if made:
+            return made()
+        if "number" in self.kind(name):
+            return FIRST.get(name, 2 if "whole" in self.kind(name) else 0.5)
+        raise LookupError(f"{self.name} needs an example of {name} in tests/support/doors.py")
+
+    def kind(self, name: str) -> str:
+        """What a parameter is, by its annotation: "number whole", "number real", "flag", "" and so on."""
+        return kind_of(self.parameters[name])
+
+    def takes_none(self, name: str) -> bool:
+        """Whether None is a value of the parameter."""
+        given = self.parameters[name]
+        return given.default is None or "None" in str(given.annotation)
+
+    def call(self, **changed: Any) -> Any:
+        """Calls it with the examples, and with these arguments in place of theirs."""
+        arguments = {**self.arguments(), **changed}
+        function = self.function if self.owner is None else getattr(self.owner(), self.function.__name__)
+        return function(**arguments)
+
+
+def kind_of(parameter: inspect.Parameter) -> str:
+    """See :meth:`Door.kind`."""
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    words = set(re.findall(r"\w+", text))
+    if words & {"Callable", "Mapping", "dict", "Sequence", "ndarray", "tuple", "Shape", "Layout", "Iterable"}:
+        return ""
+    if words & {"int", "Pair", "Padding"}:
+        return "number whole"
+    if words & {"float", "Init"}:
+        return "number real"
+    if "bool" in words:
+        return "flag"
+    return "dtype" if parameter.name == "dtype" else ""
+
+
+@cache
+def doors() -> tuple[Door, ...]:
+    """All of them, in the order of their names."""
+    found: dict[str, Door] = {}
+    for module in _modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+                continue
+            for door in _of(module, name, value):
+                found[door.name] = door
+    for path in OPERATIONS:
+        module_name, _, name = path.rpartition(".")
+        module = importlib.import_module(module_name)
+        for door in _of(module, name, getattr(module, name)):
+            found[door.name] = door
+    return tuple(found[name] for name in sorted(found) if name not in EXCLUDED)
+
+
+def _modules():
+    for package in (backend, kernels, layers, training):
+        yield package
+        private = PRIVATE[package.__name__]
+        for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            parts = name.split(".")[1:]
+            if not any(part.startswith("_") for part in parts) and parts[0] not in private:
+                yield importlib.import_module(name)
+
+
+def _of(module, name, value):
+    if inspect.isclass(value):
+        if issubclass(value, (BaseException, tuple)) or (issubclass(value, Layer) and value is Layer):
+            return
+        yield from _door(module, name, value, value)
+        for method, function in vars(value).items():
+            if method.startswith("_"):
+                continue
+            if isinstance(function, classmethod):
+                yield from _door(module, f"{name}.{method}", getattr(value, method), value)
+            elif inspect.isfunction(function) and value in INSTANCES:
+                yield from _door(module, f"{name}.{method}", function, value, INSTANCES[value])
+    elif callable(value) and inspect.isfunction(inspect.unwrap(value)):
+        yield from _door(module, name, value, value)
+
+
+def _door(module, name, function, known_by, owner=None):
+    try:
+        parameters = dict(inspect.signature(function).parameters)
+    except ValueError:
+        return
+    parameters.pop("self", None)
+    parameters = {key: p for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if not any(kind_of(parameter) for parameter in parameters.values()):
+        return
+    last = module.__name__.rpartition(".")[2]
+    short = name.rpartition(".")[2]
+    examples = {}
+    for key in (short, name.partition(".")[0] if short == "of" else short, name, f"{last}.{name}"):
+        examples |= EXAMPLES.get(key, {})
+    if short == "of":
+        examples = EXAMPLES.get(name, {})
+    yield Door(f"{module.__name__}.{name}", function, parameters, owner, examples)

@@ -1,0 +1,22 @@
+"""Imported first of all by this package: refuses files that hide the packages it is built on."""
+
+import importlib.util
+import os
+import sys
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# By its path: were it imported by name, it could be hidden itself.
+_spec = importlib.util.spec_from_file_location("_neighbours", os.path.join(_ROOT, "backend", "neighbours.py"))
+assert _spec is not None
+assert _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+_IS_COMMAND = os.path.basename(sys.argv[0]).startswith("xpnet") or "training.cli" in sys.orig_argv
+
+try:
+    _module.require_own(_ROOT, "backend", "kernels", "layers")
+except ImportError as error:
+    if not _IS_COMMAND:
+        raise
+    print(f"Error: {error}", file=sys.stderr)  # one line for who runs a command, as for other mistakes
+    raise SystemExit(2) from None
