@@ -11,15 +11,18 @@ import contextvars
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
-from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
 from backend import checks
+from backend.blas_threads import single_threaded_blas
+
+__all__ = ["limit", "run", "set_limit", "single_threaded_blas"]
 
 _limit: int | None = None
-_queue: SimpleQueue[_Job | None] | None = None
+_queue: SimpleQueue[tuple[_Job, int] | None] | None = None
 _helpers = 0
 _pid = 0
 _start_lock = threading.Lock()
@@ -72,13 +75,18 @@ def run(function: Callable[[int], Any], count: int) -> None:
         if count == 1:
             function(0)
             return
-        helpers = max(min(limit(), count) - 1, 0)
-        job = _Job(function, count, helpers)
-        inbox = _inbox(helpers)
-        for _ in range(helpers):
-            inbox.put(job)
-        job.work()
-        job.wait()
+        job = _Job(function, count, max(min(limit(), count) - 1, 0))
+        inbox = _inbox(job.helpers)
+        try:
+            for number in range(job.helpers):
+                inbox.put((job, number))
+            job.work()
+        except BaseException:  # an interrupt between two calls
+            job.stop()
+            raise
+        finally:
+            _inside.active = False
+            job.wait()
     error, job.error = job.error, None
     if error is not None:
         try:
@@ -88,113 +96,81 @@ def run(function: Callable[[int], Any], count: int) -> None:
 
 
 class _Job:
-    """Calls that several threads share. ``next`` of a count and ``pop`` of a list are atomic: no lock is needed."""
+    """Calls that several threads share. ``next`` of a count and ``setdefault`` are atomic: no lock is needed.
+
+    An interrupt may come between any two steps of the caller's thread: what it does here can be done again.
+    """
 
     def __init__(self, function: Callable[[int], Any], count: int, helpers: int) -> None:
         self.function = function
         self.count = count
         self.indices = itertools.count()
-        self.invitations = [contextvars.copy_context() for _ in range(helpers)]  # one at a time may enter a context
         self.helpers = helpers
+        self.contexts = [contextvars.copy_context() for _ in range(helpers)]  # one at a time may enter a context
+        self.owners: dict[int, bool] = {}  # of a helper's part: True if the helper took it, False if it came too late
         self.finished: SimpleQueue[None] = SimpleQueue()
+        self.ended: list[int] = []
         self.error: BaseException | None = None
 
     def work(self) -> None:
         """Takes calls until none is left; an exception is kept and leaves none."""
-        _inside.active = True
         try:
+            _inside.active = True
             while (index := next(self.indices)) < self.count:
                 self.function(index)
         except BaseException as error:
-            self.indices = itertools.count(self.count)
+            self.stop()
             self.error = self.error or error
         finally:
             _inside.active = False
 
-    def help(self) -> None:
+    def stop(self) -> None:
+        """Leaves no call to be taken."""
+        self.indices = itertools.count(self.count)
+
+    def help(self, number: int) -> None:
         """A helper's part, unless the job was over before it came."""
-        context = self._take_invitation()
-        if context is not None:
-            context.run(self.work)
+        if self.owners.setdefault(number, True):
+            self.contexts[number].run(self.work)
+            self.ended.append(number)
             self.finished.put(None)
 
     def wait(self) -> None:
         """Waits for the helpers that began; those that have not are not waited for."""
-        while self._take_invitation() is not None:
-            self.helpers -= 1
-        for _ in range(self.helpers):
-            self.finished.get()
-
-    def _take_invitation(self) -> contextvars.Context | None:
         try:
-            return self.invitations.pop()
-        except IndexError:
-            return None
+            for _ in range(sum(self._begun())):
+                self.finished.get()
+        except BaseException:  # an interrupt: they may still write into the caller's arrays
+            self.stop()
+            while len(self.ended) < sum(self._begun()):
+                time.sleep(0.0005)
+            raise
+
+    def _begun(self) -> list[bool]:
+        return [self.owners.setdefault(number, False) for number in range(self.helpers)]
 
 
-_blas_lock = threading.Lock()
-_blas_depth = 0
-_blas_before: Any = None
-
-
-class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_threaded_blas():`)
-    """Holds BLAS to one thread. The setting is the whole process's, so the last to leave puts it back.
-
-    Inside another it costs next to nothing: a loop of many small products holds it around the loop.
-    """
-
-    def __enter__(self) -> None:
-        global _blas_depth, _blas_before
-        with _blas_lock:
-            if _blas_depth == 0:
-                _let_any_thread_set_blas()
-                _blas_before = _blas().limit(limits=1, user_api="blas")
-            _blas_depth += 1
-
-    def __exit__(self, *exc_info: object) -> None:
-        global _blas_depth, _blas_before
-        with _blas_lock:
-            _blas_depth -= 1
-            if _blas_depth == 0:
-                _let_any_thread_set_blas()
-                _blas_before.restore_original_limits()
-                _let_any_thread_set_blas()
-                _blas_before = None
-
-
-def _let_any_thread_set_blas() -> None:
-    """threadpoolctl 3.8 lets the first thread that sets OpenBLAS keep the say; the last to leave may be another."""
-    import threadpoolctl
-
-    let_go = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
-    if let_go is not None:
-        let_go(force=True)
-
-
-@lru_cache(maxsize=1)
-def _blas() -> Any:
-    import numpy  # noqa: F401  (its BLAS must be loaded to be found)
-    import threadpoolctl
-
-    return threadpoolctl.ThreadpoolController()
-
-
-def _inbox(helpers: int) -> SimpleQueue[_Job | None]:
-    """The queue that the helper threads serve, after seeing to it that there are so many."""
+def _inbox(helpers: int) -> SimpleQueue[tuple[_Job, int] | None]:
+    """The queue that the helper threads serve, after seeing to it that there are so many, if they can be had."""
     global _queue, _helpers, _pid
     with _start_lock:
         if _queue is None or _pid != os.getpid():  # threads do not survive a fork
             _queue, _helpers, _pid = SimpleQueue(), 0, os.getpid()
         while _helpers < helpers:
-            threading.Thread(target=_serve, args=(_queue,), name="xpnet", daemon=True).start()
+            thread = threading.Thread(target=_serve, args=(_queue,), name="xpnet", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be had: who is there does the work
+                break
             _helpers += 1
         return _queue
 
 
-def _serve(queue: SimpleQueue[_Job | None]) -> None:
-    while (job := queue.get()) is not None:
-        job.help()
-        del job  # or it would keep the arrays of the last call alive while this thread waits
+def _serve(queue: SimpleQueue[tuple[_Job, int] | None]) -> None:
+    while (part := queue.get()) is not None:
+        job, number = part
+        job.help(number)
+        del part, job  # or they would keep the arrays of the last call alive while this thread waits
 
 
 def _available_cores() -> int:

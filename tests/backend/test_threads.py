@@ -2,8 +2,10 @@
 
 import gc
 import threading
+import time
 import warnings
 import weakref
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -264,3 +266,45 @@ def test_the_limit_is_the_number_of_threads_at_most():
 
         threads.run(note, 200)
         assert len(seen) <= 3
+
+
+def test_no_thread_to_be_had_is_no_error(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threads, "_queue", None)  # with helpers that are there it would need none
+    called = []
+    with thread_limit(3):
+        threads.run(called.append, 5)
+    assert called == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupt_as_helpers_are_waited_for_waits_for_them_all_the_same(monkeypatch):
+    """What a helper still writes into is the caller's again once `run` has been left."""
+    begun, ended = threading.Event(), []
+    main = threading.current_thread()
+
+    def work(index):
+        if threading.current_thread() is main:
+            assert begun.wait(20)
+        else:
+            begun.set()
+            time.sleep(0.2)
+            ended.append(index)
+
+    class Interrupting(SimpleQueue):
+        def get(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "_Job", type("Job", (threads._Job,), {}))
+    make = threads._Job.__init__
+
+    def init(self, *arguments):
+        make(self, *arguments)
+        self.finished = Interrupting()
+
+    monkeypatch.setattr(threads._Job, "__init__", init)
+    with thread_limit(2), pytest.raises(KeyboardInterrupt):
+        threads.run(work, 2)
+    assert len(ended) == 1

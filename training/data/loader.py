@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from backend import Upload, array_module, asnumpy, checks, profiling, random, upload
 from kernels import labels as label_checks
+from training.data.background import Background
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
@@ -176,20 +177,20 @@ class Loader:
             for block in blocks:
                 yield from self._split(*self._load(block).get())
             return
-        pool = ThreadPoolExecutor(1, thread_name_prefix="xpnet-loader")
+        thread = Background("xpnet-loader")
         try:
-            loading = deque(pool.submit(self._load, block) for block in islice(blocks, self.prefetch))
+            loading = deque(thread.submit(self._load, block) for block in islice(blocks, self.prefetch))
             copying: deque[Upload] = deque()
             while loading or copying:
                 x, t = (copying.popleft() if copying else loading.popleft().result()).get()
-                loading.extend(pool.submit(self._load, block) for block in islice(blocks, 1))
+                loading.extend(thread.submit(self._load, block) for block in islice(blocks, 1))
                 for batch in self._split(x, t):
                     # Copies are begun in this thread: current device and stream are a matter of the thread.
                     while loading and _is_loaded(loading[0]):
                         copying.append(loading.popleft().result().start())
                     yield batch
         finally:  # also where the consumer leaves early: the generator is closed at its yield
-            pool.shutdown(wait=True, cancel_futures=True)
+            thread.close()
 
     def _split(self, x: Any, t: Any) -> Iterator[Batch]:
         for first in range(0, len(t), self.batch_size):

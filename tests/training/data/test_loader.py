@@ -278,6 +278,36 @@ def test_a_program_can_end_within_an_epoch():
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
+def test_a_thread_of_the_program_can_go_on_as_the_main_one_ends():
+    """An executor of concurrent.futures would refuse: "cannot schedule new futures after interpreter shutdown"."""
+    code = (
+        "import threading, time\n"
+        "import numpy as np\n"
+        "from training.data import Loader, loader\n"
+        "loader.BLOCK_BYTES = 1\n"
+        "load = Loader(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int), 2)\n"
+        "def work():\n"
+        "    threading.main_thread().join()\n"
+        "    time.sleep(0.1)\n"
+        "    print(sum(len(t) for epoch in range(3) for _, t in load.epoch(epoch)))\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "120\n", "")
+
+
+@pytest.mark.parametrize("prefetch", [1, 2])
+def test_no_thread_to_be_had_is_no_error(monkeypatch, prefetch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    images, labels = numbered(10)
+    load = Loader(images, labels, 2, shuffle=False, prefetch=prefetch)
+    assert np.concatenate([asnumpy(t) for _, t in load.epoch(0)]).tolist() == list(range(10))
+
+
 def test_epochs_can_run_side_by_side(device):
     images, labels = numbered(40)
     load = Loader(images, labels, 3)
