@@ -1,12 +1,18 @@
 """Random numbers with the same bits on NumPy and CuPy: dropout masks, first weights and shuffles agree.
 
-The state of a generator is three integers, so it fits in a checkpoint. The module's functions draw from one
-generator for the process, which starts at seed 0: a program that never seeds is still reproducible.
+The state of a generator is three integers, so it fits in a checkpoint. The module's functions draw from the
+:func:`current` generator: inside :func:`using` the one given, in a thread that called :func:`seed` its own, and
+otherwise the process's, which starts at seed 0: a program that never seeds is still reproducible. A
+:class:`training.trainer.Trainer` has a generator of its own, so that runs in several threads do not disturb each other.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy
@@ -17,6 +23,8 @@ from backend.arrays import asarray
 from backend.philox import words
 
 Shape = int | tuple[int, ...]
+
+_FORKED_BLOCKS = 1 << 40  # more than a run draws: a dropout of a million numbers at each of four million steps
 
 # dtype → (32-bit words an element takes, bits of the fraction)
 _UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
@@ -51,6 +59,16 @@ class Generator:
         self._seed, self._stream, self._position = (
             checks.whole(name, state[name], 0, _LARGEST) for name in ("seed", "stream", "position")
         )
+
+    def fork(self) -> Generator:
+        """Return a generator that continues this one's numbers; this one passes over the next 2⁴⁰ blocks of four words.
+
+        Both then draw different numbers, as long as the new one draws fewer than that.
+        """
+        child = Generator(self._seed, self._stream)
+        child._position = self._position
+        self._position = (self._position + _FORKED_BLOCKS) % (1 << 64)
+        return child
 
     def bits(self, count: int) -> Any:
         """``count`` random 32-bit words: uint32 (count,), on the active device."""
@@ -125,15 +143,62 @@ class Generator:
 
 
 default = Generator(0)
+"""The process's generator."""
+
+_current: ContextVar[Generator | None] = ContextVar("current", default=None)
+
+
+def current() -> Generator:
+    """Return the generator that this thread's draws come from."""
+    return _current.get() or default
+
+
+@contextmanager
+def using(generator: Generator) -> Iterator[Generator]:
+    """Draw from ``generator`` inside a ``with``, in this thread only."""
+    token = _current.set(generator)
+    try:
+        yield generator
+    finally:
+        _current.reset(token)
 
 
 def seed(value: int) -> None:
-    """Starts the process's generator anew at ``value``."""
-    default.state = {"seed": checks.whole("value", value, 0, _LARGEST), "stream": 0, "position": 0}
+    """Start the current generator anew at ``value``.
+
+    A thread other than the main one gets a generator of its own, so that threads which seed draw the same numbers in
+    any order of running.
+
+    Raises:
+        ValueError: ``value`` is out of its range, 0 to 2⁶⁴ - 1.
+    """
+    value = checks.whole("value", value, 0, _LARGEST)
+    if _current.get() is None and threading.current_thread() is not threading.main_thread():
+        _current.set(Generator(value))
+    else:
+        current().state = {"seed": value, "stream": 0, "position": 0}
 
 
-bits = default.bits
-reserve = default.reserve
-uniform = default.uniform
-normal = default.normal
-permutation = default.permutation
+def bits(count: int) -> Any:
+    """:meth:`Generator.bits` of the current generator."""
+    return current().bits(count)
+
+
+def uniform(shape: Shape = (), dtype: Any = "float32") -> Any:
+    """:meth:`Generator.uniform` of the current generator."""
+    return current().uniform(shape, dtype)
+
+
+def normal(shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
+    """:meth:`Generator.normal` of the current generator."""
+    return current().normal(shape, scale, dtype)
+
+
+def permutation(count: int) -> numpy.ndarray:
+    """:meth:`Generator.permutation` of the current generator."""
+    return current().permutation(count)
+
+
+def reserve(count: int) -> tuple[int, int, int]:
+    """:meth:`Generator.reserve` of the current generator."""
+    return current().reserve(count)

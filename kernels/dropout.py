@@ -19,13 +19,14 @@ _MASK = Kernel("philox.cu", "dropout_mask")
 
 
 @profiling.operation
-def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generator = random.default) -> Any:
+def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generator | None = None) -> Any:
     """Which elements stay: bool, ``shape``; False with probability ``ratio`` (to the nearest 2⁻³²).
 
-    Bits are drawn from ``generator`` in memory order, which for 4-D (N, C, H, W) is (N, H, W, C).
+    Bits are drawn from ``generator``, by default the current one, in memory order, which for 4-D (N, C, H, W) is
+    (N, H, W, C).
     """
     shape, ratio = sizes("shape", shape), real("ratio", ratio, least=0, most=1)
-    keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1), generator)
+    keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1), generator or random.current())
     if len(shape) == 4:
         n, c, h, w = shape
         return images(keep.reshape(n, h, w, c))

@@ -1,4 +1,4 @@
-"""First weights, drawn from the process's generator (:mod:`backend.random`): seeded once, the same everywhere."""
+"""First weights, drawn from the current generator (:mod:`backend.random`): seeded once, the same everywhere."""
 
 from __future__ import annotations
 

@@ -77,11 +77,11 @@ def gradient_check(
         raise refusal(TypeError, "x", "an array of numbers", x)
     if isinstance(model, Network) == (t is None):
         raise ValueError("gradient_check takes labels t for a network, and none for a layer")
-    kept = random.default.state
+    kept = random.current().state
     try:
         errors = _check(model, asarray(x, "float64").copy(), t, step, generator)
     finally:
-        random.default.state = kept
+        random.current().state = kept
     wrong = [e for e in errors if not e.relative <= tolerance]
     if wrong:
         lines = [f"  {e.name}: {e.flaw or f'backward {e.backward:.9g}, numerical {e.numerical:.9g}'}" for e in wrong]
@@ -101,10 +101,10 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
     layers = copy.deepcopy(model.layers if network else model).astype("float64")
     _owe_input_gradients(layers)
     own: Any = Network(layers, model.input_dim) if network else layers
-    start, state = random.default.state, {name: array.copy() for name, array in own.state.items()}
+    start, state = random.current().state, {name: array.copy() for name, array in own.state.items()}
 
     def restart() -> None:
-        random.default.state = start  # dropout must drop the same elements every time
+        random.current().state = start  # dropout must drop the same elements every time
         for name, array in own.state.items():
             array[...] = state[name]
 

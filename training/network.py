@@ -140,10 +140,10 @@ class Network:
 
         Dropout draws one and the same mask for every evaluation: that of the :meth:`gradient` called next.
         """
-        start = random.default.state
+        start = random.current().state
 
         def loss(_: Any) -> Any:
-            random.default.state = start
+            random.current().state = start
             return self.loss(x, t, train_flg=True)
 
         with self.undisturbed():
@@ -226,12 +226,12 @@ class Network:
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """For a ``with``: puts the random state and the running statistics back at the end."""
-        start = random.default.state
+        start = random.current().state
         before = {name: array.copy() for name, array in self.state.items()}
         try:
             yield
         finally:
-            random.default.state = start
+            random.current().state = start
             for name, array in self.state.items():
                 array[...] = before[name]
 

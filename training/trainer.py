@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, asnumpy, checks, copy_to_host, profiling, synchronize, threads
+from backend import array_module, asnumpy, checks, copy_to_host, profiling, random, synchronize, threads
 from backend.transfer import HostCopy
 from training import non_finite
 from training.callbacks import Callback, EpochResult
@@ -49,6 +49,8 @@ class Trainer:
         history: one :class:`EpochResult` an epoch.
         best: the result of the epoch with the highest test accuracy (the first of equals); None before one ended.
         step: steps taken.
+        random: the generator that the run draws from, forked from the current one (:mod:`backend.random`): other runs
+            and threads leave it alone.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -102,6 +104,7 @@ class Trainer:
         self.best: EpochResult | None = None
         self.step = 0
         self.samples = 0
+        self.random = random.current().fork()
         self._stop = False
         self._place = (0, 0)
         self._best_arrays: dict[str, Any] = {}
@@ -147,7 +150,7 @@ class Trainer:
         with closing(self.train_loader.epoch(epoch - 1)) as batches:
             for index in range(len(self.train_loader)):
                 self._place = (epoch - 1, index)  # where the loader would make this batch again
-                with STEP, self._overflow_is_no_warning():
+                with STEP, self._overflow_is_no_warning(), random.using(self.random):
                     with DATA:
                         batch = next(batches)
                     self._train_step(*batch)
@@ -186,7 +189,8 @@ class Trainer:
         within = network.within_memory(loader.largest_batch)
         with threads.single_threaded_blas(), EVALUATE, within, closing(loader.epoch(0)) as batches:
             for x, t in batches:
-                scores = network.predict(x)
+                with random.using(self.random):
+                    scores = network.predict(x)
                 totals[0] += network.last_layer.forward(scores, t) * len(t)
                 totals[1] += correct_count(scores, t)
                 for callback in self.callbacks:

@@ -71,7 +71,7 @@ def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
     if not keep:
         raise ValueError("dropout_param['p'] is the probability to keep a number: above 0 and at most 1, not 0")
     seed = dropout_param.get("seed")
-    generator = random.default if seed is None else random.Generator(whole("dropout_param['seed']", seed, 0))
+    generator = random.current() if seed is None else random.Generator(whole("dropout_param['seed']", seed, 0))
     if mode == "test":
         return x.copy(), (None, keep, x.shape, x.dtype)
     mask = dropout_mask(x.shape, 1 - keep, generator)

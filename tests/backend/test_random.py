@@ -312,3 +312,24 @@ def test_host_and_device_draw_the_same_bits(dtype):
             ]
     for host, there in zip(drawn["cpu"], drawn["cuda"], strict=True):
         assert_same(there, host)
+
+
+def test_a_fork_goes_on_where_its_parent_stood_and_they_never_draw_the_same():
+    parent, expected = Generator(5, 3), Generator(5, 3)
+    parent.bits(10), expected.bits(10)
+    child = parent.fork()
+    assert_same(child.bits(8), expected.bits(8))
+    assert parent.state == {"seed": 5, "stream": 3, "position": 3 + 2**40}
+    assert parent.fork().state["position"] == 3 + 2**40
+
+
+def test_inside_using_a_generator_is_the_current_one_and_seed_starts_it_anew():
+    outer, own = random.current(), Generator(8)
+    before = outer.state
+    with random.using(own):
+        assert random.current() is own
+        assert_same(random.uniform(3), Generator(8).uniform(3))
+        random.seed(4)
+        assert own.state == {"seed": 4, "stream": 0, "position": 0}
+    assert random.current() is outer
+    assert outer.state == before

@@ -142,7 +142,7 @@ def _links(host: Replica, step: Step, x: numpy.ndarray, t: numpy.ndarray) -> Ite
         record = step.layers[name]
         if record.inputs:
             yield Link(source if flow is x else name, "x", _same(record.inputs[0], flow), 0.0)
-            random.default.state = record.random_state
+            random.current().state = record.random_state
         else:
             record.inputs, record.y = (flow,), flow  # a Relu done already, of which a second changes nothing
         own = bounds[name] = layer_bounds(layer, record.inputs[0], record.dout)

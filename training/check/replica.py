@@ -93,13 +93,13 @@ class Replica:
         """Make a training step with a batch (epoch, index) of the loader."""
         network = self.network
         with use(self.place):
-            random.default.state = random_state
+            random.current().state = random_state
             with _recorded(network) as records:
                 network.step_gradients(*loader.batch(*batch))
             self.optimizer.update(network.params, network.grads)
             slots = {slot: _on_host(arrays) for slot, arrays in self.optimizer.state.items()}
             grads, params, state = map(_on_host, (network.grads, network.params, network.state))
-            return Step(records, grads, params, state, slots, random.default.state)
+            return Step(records, grads, params, state, slots, random.current().state)
 
 
 _METHODS = ("forward", "forward_relu", "backward")
@@ -129,7 +129,7 @@ def _recorded(network: Network) -> Iterator[dict[str, LayerRecord]]:
 def _recording(record: LayerRecord, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*arguments: Any) -> Any:
         record.inputs = tuple(_copy(argument) for argument in arguments)
-        record.random_state = random.default.state
+        record.random_state = random.current().state
         result = original(*arguments)
         record.rectified = method == "forward_relu"
         record.y = _copy(result[0] if record.rectified else result)
