@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from layers.compat.book import np
@@ -76,14 +76,19 @@ class MultiLayerNetExtend(MultiLayerNet):
         def loss(_: Any) -> Any:
             return self.loss(x, t, train_flg=True)
 
-        return {name: numerical_gradient(loss, array) for name, array in self.params.items()}
+        return {name: numerical_gradient(loss, self.params[name]) for name in self._names()}
 
     def gradient(self, x: Any, t: Any) -> dict[str, Any]:
         """Return the gradient of the training loss with respect to every parameter, by backpropagation."""
         self.loss(x, t, train_flg=True)
         grads = self._backward()
-        if self.use_batchnorm:
-            for index in range(1, self.hidden_layer_num + 1):
-                layer = self.layers[f"BatchNorm{index}"]
-                grads[f"gamma{index}"], grads[f"beta{index}"] = layer.dgamma, layer.dbeta
-        return grads
+        for index in range(1, self.hidden_layer_num + 1) if self.use_batchnorm else ():
+            layer = self.layers[f"BatchNorm{index}"]
+            grads[f"gamma{index}"], grads[f"beta{index}"] = layer.dgamma, layer.dbeta
+        return {name: grads[name] for name in self._names()}
+
+    def _names(self) -> Iterator[str]:
+        """The parameters in the book's order of gradients: by layer, while ``params`` has those of batch norm last."""
+        for index in range(1, self.hidden_layer_num + 2):
+            names = (f"{name}{index}" for name in ("W", "b", "gamma", "beta"))
+            yield from (name for name in names if name in self.params)

@@ -23,7 +23,7 @@ def smooth_curve(x: Any) -> Any:
 
     Returns:
         A vector of as many numbers, float64, on the host for a sequence and where ``x`` lies for an array. Both ends
-        are mirrored.
+        are mirrored: the first number stands once at its end, the last twice.
 
     Raises:
         ValueError: there are fewer than 11 numbers.
@@ -31,7 +31,8 @@ def smooth_curve(x: Any) -> Any:
     values = asnumpy(x) if hasattr(x, "ndim") else numpy.array([float(value) for value in x])
     if values.ndim != 1 or len(values) < WINDOW:
         raise ValueError(f"smooth_curve needs a vector of at least {WINDOW} numbers, got shape {values.shape}")
-    padded = numpy.pad(values, WINDOW - 1, mode="reflect")
+    before, behind = values[WINDOW - 1 : 0 : -1], values[:-WINDOW:-1]
+    padded = numpy.concatenate((before, values, behind))
     weights = numpy.kaiser(WINDOW, 2)
     smooth = numpy.convolve(weights / weights.sum(), padded, mode="valid")[WINDOW // 2 : -(WINDOW // 2)]
     return asarray(smooth) if hasattr(x, "__cuda_array_interface__") else smooth
