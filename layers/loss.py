@@ -55,6 +55,8 @@ class SoftmaxWithLoss(Layer):
     ``forward(x, t)`` takes scores (N, classes) and labels, as class indices (N,) or one-hot rows (N, classes), and
     returns the loss, 0-d and on the device; ``y`` then holds the probabilities. ``backward(dout)`` scales by ``dout``.
     Of float16 scores the loss and the probabilities are float32: near 1, where probabilities end up, float16 is coarse.
+    (The book adds 1e-7 to a probability before the logarithm, and leaves ``dout`` aside:
+    :class:`layers.compat.book.SoftmaxWithLoss`.)
 
     Raises:
         TypeError: scores are not floating, labels no integers or distributions; host and device arrays are mixed.

@@ -45,7 +45,8 @@ class Pooling(_Pooling):
 
     Args:
         pool_h, pool_w: the window.
-        stride: one number or (rows, columns); the book's default is 1.
+        stride: one number or (rows, columns). The default is that of the book's text; its code, and
+            :class:`layers.compat.book.Pooling`, have 2.
         pad: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
         dilation: step between the window's pixels.
         rounding: what happens to a last window that does not fit whole: "floor" drops it, "ceil" keeps it.

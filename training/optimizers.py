@@ -1,7 +1,7 @@
 """Optimizers: each moves parameters against their gradients, in place.
 
-Names, positional arguments and formulas are those of *Deep Learning from Scratch*; ``weight_decay`` and
-``eps`` are added by keyword. :class:`training.optimizer_base.Optimizer` says what all have in common. In the
+Names, positional arguments and, but for Adam, formulas are those of *Deep Learning from Scratch*; ``weight_decay`` and
+``eps`` are added by keyword. The book's own, for numbers too, are in :mod:`training.compat.book.optimizer`. :class:`training.optimizer_base.Optimizer` says what all have in common. In the
 formulas θ is a parameter, g its gradient (plus weight_decay·θ) and η the learning rate ``lr``.
 """
 
@@ -123,6 +123,9 @@ class Adam(Optimizer):
 
     m ← beta1·m + (1 - beta1) g,   v ← beta2·v + (1 - beta2) g²,
     θ ← θ - η m̂ / (√v̂ + eps)   with m̂ = m / (1 - beta1^t) and v̂ = v / (1 - beta2^t).
+
+    :class:`training.compat.book.optimizer.Adam` has the book's 1e-7 beside the uncorrected √v: its steps for gradients
+    below 1e-5 are much smaller in the beginning.
     """
 
     slots = ("m", "v")

@@ -136,7 +136,8 @@ def load_mnist(
     Args:
         normalize: pixels as float32 in 0 … 1, else uint8 in 0 … 255.
         flatten: images as (N, 784), else (N, 1, 28, 28).
-        one_hot_label: labels as float32 rows (N, 10) with a single 1, else uint8 (N,).
+        one_hot_label: labels as float32 rows (N, 10) with a single 1 (the book's, and those of
+            :mod:`training.compat.book.mnist`, are float64), else uint8 (N,).
         data_dir: as for :func:`load`.
         dataset: another name of :data:`NAMES`; ``"mnist10k"`` needs no files and no network.
         download: fetch files that are found nowhere.
