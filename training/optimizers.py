@@ -1,7 +1,8 @@
 """Optimizers: each moves parameters against their gradients, in place.
 
 Names, positional arguments and, but for Adam, formulas are those of *Deep Learning from Scratch*; ``weight_decay`` and
-``eps`` are added by keyword. The book's own, for numbers too, are in :mod:`training.compat.book.optimizer`. :class:`training.optimizer_base.Optimizer` says what all have in common. In the
+``eps`` are added by keyword. The book's own, which take single numbers, too, are in
+:mod:`training.compat.book.optimizer`. :class:`training.optimizer_base.Optimizer` says what all have in common. In the
 formulas θ is a parameter, g its gradient (plus weight_decay·θ) and η the learning rate ``lr``.
 """
 
