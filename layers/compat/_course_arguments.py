@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, require_active, xp
+from backend import array_module, is_array, require_active, xp
 from layers.compat._options import dictionary
 
 Cache = tuple[Any, ...]
@@ -51,7 +51,7 @@ def operands(owner: str, **given: Any) -> tuple[Any, ...]:
         TypeError: an argument does not hold real numbers, host and device arrays are mixed, or all lie on another
             device than the active one.
     """
-    arrays = {name: value if _is_array(value) else _from_numbers(owner, name, value) for name, value in given.items()}
+    arrays = {name: _as_array(owner, name, value) for name, value in given.items()}
     for name, array in arrays.items():
         kind = getattr(array.dtype, "kind", "")
         if kind not in "iuf" or (kind == "f" and array.dtype.name not in _FLOATS):
@@ -60,7 +60,8 @@ def operands(owner: str, **given: Any) -> tuple[Any, ...]:
             )
     array_module(*arrays.values())  # refuses a mix of host and device arrays
     require_active(next(iter(arrays.values())))
-    floats = [numpy.dtype(value.dtype.name) for value in given.values() if _is_array(value) and value.dtype.kind == "f"]
+    strong = (array for name, array in arrays.items() if array is given[name] and array.dtype.kind == "f")
+    floats = [numpy.dtype(array.dtype.name) for array in strong]
     dtype = numpy.result_type(*floats) if floats else numpy.dtype("float64")
     return tuple(array.astype(dtype, copy=False) for array in arrays.values())
 
@@ -85,14 +86,12 @@ def shapes(*arrays: Any) -> str:
 
 def as_labels(owner: str, y: Any) -> Any:
     """Return class labels as an array: a list becomes one of the active device."""
-    return y if _is_array(y) else _from_numbers(owner, "y", y)
+    return _as_array(owner, "y", y)
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "__setitem__")
-
-
-def _from_numbers(owner: str, name: str, value: Any) -> Any:
+def _as_array(owner: str, name: str, value: Any) -> Any:
+    if is_array(value) and not isinstance(value, numpy.generic):
+        return value
     try:
         return xp.asarray(value)
     except (TypeError, ValueError) as error:

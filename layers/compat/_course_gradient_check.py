@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asnumpy
-from layers.compat._options import number
+from backend.checks import real
 
 _STEPS = {"float64": 1e-5, "float32": 1e-2, "float16": 1e-1}
 
@@ -138,7 +138,7 @@ def _differences(
     kind = str(getattr(x, "dtype", type(x).__name__))
     if kind not in _STEPS:
         raise TypeError(f"{owner} needs x as a floating array, got {kind}")
-    step = _STEPS[kind] if h is None else number("h", h, 0)
+    step = _STEPS[kind] if h is None else real("h", h, above=0)
     for index in numpy.ndindex(x.shape) if indices is None else indices:
         original = x[index].copy()
         try:

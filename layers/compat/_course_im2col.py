@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from backend import xp
+from backend.checks import whole
 from kernels import col2im as _col2im
 from kernels import im2col as _im2col
 from kernels.window import Window
 from layers.compat._course_arguments import operands
-from layers.compat._options import whole
+from layers.compat._options import whole_or_pair
 
 ImageShape = tuple[int, int, int]
 BatchShape = tuple[int, int, int, int]
@@ -118,5 +119,8 @@ def _sizes(owner: str, x_shape: BatchShape, window: Window) -> tuple[int, int, i
 
 
 def _field(field_height: Any, field_width: Any, stride: Any, padding: Any) -> Window:
-    kernel = (whole("field_height", field_height, 1), whole("field_width", field_width, 1))
-    return Window(kernel, whole("stride", stride, 1, pair=True), whole("padding", padding, 0, pair=True))
+    kernel = (
+        whole("field_height", field_height, 1, floats=True),
+        whole("field_width", field_width, 1, floats=True),
+    )
+    return Window(kernel, whole_or_pair("stride", stride, 1), whole_or_pair("padding", padding, 0))

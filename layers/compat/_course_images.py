@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module
+from backend.checks import whole
 from kernels import convolution, max_pooling
 from kernels.window import Window
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
-from layers.compat._options import whole
+from layers.compat._options import whole_or_pair
 
 
 def conv_forward(x: Any, w: Any, b: Any, conv_param: dict[str, Any]) -> tuple[Any, Cache]:
@@ -31,8 +32,8 @@ def conv_forward(x: Any, w: Any, b: Any, conv_param: dict[str, Any]) -> tuple[An
     parameters("conv_param", conv_param, ("stride", "pad"))
     if x.ndim != 4 or w.ndim != 4 or w.shape[1] != x.shape[1] or b.shape != w.shape[:1]:
         raise ValueError(f"conv_forward needs x (N, C, H, W), w (FN, C, FH, FW), b (FN,), got {shapes(x, w, b)}")
-    stride = whole("conv_param['stride']", conv_param["stride"], 1, pair=True)
-    window = Window(w.shape[2:], stride, whole("conv_param['pad']", conv_param["pad"], 0, pair=True))
+    stride = whole_or_pair("conv_param['stride']", conv_param["stride"], 1)
+    window = Window(w.shape[2:], stride, whole_or_pair("conv_param['pad']", conv_param["pad"], 0))
     out = convolution.convolution(x, w, b, window)
     return out, (x, w, window, out.shape)
 
@@ -62,8 +63,10 @@ def max_pool_forward(x: Any, pool_param: dict[str, Any]) -> tuple[Any, Cache]:
     """
     (x,) = operands("max_pool_forward", x=x)
     parameters("pool_param", pool_param, ("pool_height", "pool_width", "stride"), refused=("pad",))
-    height, width = (whole(f"pool_param[{key!r}]", pool_param[key], 1) for key in ("pool_height", "pool_width"))
-    window = Window((height, width), whole("pool_param['stride']", pool_param["stride"], 1, pair=True))
+    height, width = (
+        whole(f"pool_param[{key!r}]", pool_param[key], 1, floats=True) for key in ("pool_height", "pool_width")
+    )
+    window = Window((height, width), whole_or_pair("pool_param['stride']", pool_param["stride"], 1))
     out, winners = max_pooling.pool(x, window)
     return out, (winners, x.shape, window, out.shape, out.dtype)
 

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from backend import random
+from backend.checks import choice, real, whole
 from kernels import activations
 from kernels.dropout import dropout_mask
 from kernels.gemm import column_sums, matmul
 from kernels.masking import masked
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
-from layers.compat._options import choice, number, whole
 
 
 def relu_forward(x: Any) -> tuple[Any, Cache]:
@@ -67,11 +67,10 @@ def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
     (x,) = operands("dropout_forward", x=x)
     parameters("dropout_param", dropout_param, ("p", "mode"), ("seed",))
     mode = choice("dropout_param['mode']", dropout_param["mode"], ("train", "test"))
-    keep = number("dropout_param['p']", dropout_param["p"], 0, 1)
-    if not keep:
-        raise ValueError("dropout_param['p'] is the probability to keep a number: above 0 and at most 1, not 0")
+    keep = real("dropout_param['p'], the probability to keep a number,", dropout_param["p"], above=0, most=1)
     seed = dropout_param.get("seed")
-    generator = random.current() if seed is None else random.Generator(whole("dropout_param['seed']", seed, 0))
+    seeded = seed is not None
+    generator = random.Generator(whole("dropout_param['seed']", seed, 0, floats=True)) if seeded else random.current()
     if mode == "test":
         return x.copy(), (None, keep, x.shape, x.dtype)
     mask = dropout_mask(x.shape, 1 - keep, generator)

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from backend import array_module
+from backend.checks import choice, real, whole
 from kernels import batch_norm, layer_norm
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
-from layers.compat._options import choice, number, whole
 
 
 def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
@@ -108,7 +108,7 @@ def spatial_groupnorm_forward(
         (N, C, H, W), and the cache.
     """
     x, gamma, beta = operands("spatial_groupnorm_forward", x=x, gamma=gamma, beta=beta)
-    eps, groups = _eps("gn_param", gn_param), whole("G", G, 1)
+    eps, groups = _eps("gn_param", gn_param), whole("G", G, 1, floats=True)
     if x.ndim != 4 or any(p.shape not in ((x.shape[1],), (1, x.shape[1], 1, 1)) for p in (gamma, beta)):
         given = shapes(x, gamma, beta)
         raise ValueError(
@@ -140,7 +140,7 @@ def _eps(name: str, given: dict[str, Any] | None) -> float:
     if given is None:
         return 1e-5
     parameters(name, given, optional=("eps",))
-    return number(f"{name}['eps']", given.get("eps", 1e-5), 0)
+    return real(f"{name}['eps']", given.get("eps", 1e-5), least=0)
 
 
 def _rows(pixels: Any) -> Any:
@@ -151,8 +151,8 @@ def _rows(pixels: Any) -> Any:
 def _normalized(rows: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
     parameters("bn_param", bn_param, ("mode",), ("eps", "momentum", "running_mean", "running_var"))
     mode = choice("bn_param['mode']", bn_param["mode"], ("train", "test"))
-    eps = number("bn_param['eps']", bn_param.get("eps", 1e-5), 0)
-    momentum = number("bn_param['momentum']", bn_param.get("momentum", 0.9), 0, 1)
+    eps = real("bn_param['eps']", bn_param.get("eps", 1e-5), least=0)
+    momentum = real("bn_param['momentum']", bn_param.get("momentum", 0.9), least=0, most=1)
     running = [_running(name, bn_param, rows, mode) for name in ("running_mean", "running_var")]
     from_batch = mode == "train" and len(rows) > 0
     mean, variance = batch_norm.batch_statistics(rows) if from_batch else running

@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module
+from backend.checks import real, whole
 from kernels.gemm import accumulator
 from layers.compat._course_arguments import operands, shapes
-from layers.compat._options import dictionary, number, whole
+from layers.compat._options import dictionary
 
 Config = dict[str, Any]
-Bounds = tuple[float, ...]
 
 _KEYS = {
     "sgd": ("learning_rate",),
@@ -29,8 +29,14 @@ _KEYS = {
     "adam": ("learning_rate", "beta1", "beta2", "epsilon", "m", "v", "t"),
 }
 _ANY_KEY = tuple(key for keys in _KEYS.values() for key in keys)
-_BOUNDS: dict[str, Bounds] = {"learning_rate": (), "epsilon": (0,)}
-"""The least and the most of a hyper-parameter, where they are not 0 and 1."""
+_RANGES: dict[str, dict[str, float]] = {
+    "learning_rate": {},
+    "epsilon": {"least": 0},
+    "momentum": {"least": 0, "most": 1},
+    "decay_rate": {"least": 0, "most": 1},
+    "beta1": {"least": 0, "below": 1},
+    "beta2": {"least": 0, "below": 1},
+}
 
 
 def sgd(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
@@ -92,10 +98,7 @@ def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
     defaults = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
     w, dw, config, settings = _read("adam", w, dw, config, **defaults)
     rate, beta1, beta2, epsilon = settings.values()
-    for name in ("beta1", "beta2"):
-        if settings[name] == 1:
-            raise ValueError(f"config[{name!r}] is a number from 0 to below 1, not 1: nothing would be averaged")
-    t = whole("config['t']", config.get("t", 0), 0) + 1
+    t = whole("config['t']", config.get("t", 0), 0, floats=True) + 1
     m = beta1 * _remembered(config, "m", w) + (1 - beta1) * dw
     v = beta2 * _remembered(config, "v", w) + (1 - beta2) * dw * dw
     config.update(settings, m=m, v=v, t=t)
@@ -112,7 +115,7 @@ def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) 
     config = {} if config is None else config
     dictionary("config", config, (), _KEYS[rule], _ANY_KEY)
     settings = {
-        name: number(f"config[{name!r}]", config.get(name, default), *_BOUNDS.get(name, (0, 1)))
+        name: real(f"config[{name!r}]", config.get(name, default), **_RANGES[name])
         for name, default in defaults.items()
     }
     return w, dw.astype(accumulator(w.dtype), copy=False), config, settings

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Collection
 from typing import Any
+
+from backend.checks import refusal, several, whole
 
 
 def dictionary(
@@ -28,53 +28,17 @@ def dictionary(
             raise ValueError(f"{name} takes {keys}, not {key!r}")
 
 
-def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of the choices; a ValueError otherwise."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {' or '.join(map(repr, choices))}, not {value!r}")
-    return value
-
-
-def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """Return ``value``, a number or a 0-d array of one, as a finite float in a range; a ValueError otherwise."""
-    plain = _plain(value)
-    try:
-        result = math.nan if isinstance(plain, (str, bytes, bool)) or hasattr(plain, "dtype") else float(plain)
-    except (TypeError, ValueError, OverflowError):
-        result = math.nan
-    if not (math.isfinite(result) and least <= result <= most):
-        bounds = "" if least == -math.inf else f" from {least:g}" + ("" if most == math.inf else f" to {most:g}")
-        raise ValueError(f"{name} is a number{bounds}, not {value!r}")
-    return result
-
-
-def whole(name: str, value: Any, least: int, pair: bool = False) -> Any:
-    """Return ``value`` as a whole number, which may be given as a float (2.0) or a 0-d array.
-
-    With ``pair`` there may be two of them, in a tuple, a list or an array; a tuple is returned then.
+def whole_or_pair(name: str, value: Any, least: int) -> int | tuple[int, int]:
+    """Return ``value`` as a whole number, or as two of them: (rows, columns). Floats may stand for them (2.0).
 
     Raises:
-        ValueError: it is none, or below ``least``.
+        TypeError: it is neither a number nor a tuple, a list or an array of two.
+        ValueError: a number is not whole or below ``least``, or there are not two.
     """
-    if pair and getattr(value, "ndim", None) == 1:
-        value = value.tolist()
-    if pair and isinstance(value, (tuple, list)) and len(value) == 2:
-        return whole(name, value[0], least), whole(name, value[1], least)
-    plain = _plain(value)
-    if isinstance(plain, float) and plain.is_integer():
-        plain = int(plain)
-    try:
-        result = least - 1 if isinstance(plain, bool) or hasattr(plain, "dtype") else operator.index(plain)
-    except TypeError:
-        result = least - 1
-    if result < least:
-        kind = "a whole number or a pair of them" if pair else "a whole number"
-        raise ValueError(f"{name} is {kind}, at least {least}, not {value!r}")
-    return result
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy or CuPy number, or a 0-d array of one, as Python's; anything else as it is."""
-    if getattr(value, "ndim", None) == 0 and getattr(value.dtype, "kind", "") in "iuf":
-        return value.item()
-    return value
+    numbers = several(value)
+    if numbers is None:
+        return whole(name, value, least, floats=True)
+    if len(numbers) != 2:
+        raise refusal(ValueError, name, f"a whole number of at least {least} or a pair of them", value)
+    rows, columns = (whole(f"{name}[{axis}]", number, least, floats=True) for axis, number in enumerate(numbers))
+    return rows, columns

@@ -15,13 +15,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from backend import xp
+from backend.checks import choice, flag, whole
 from kernels import convolution, max_pooling, pooling
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
 from kernels.window import Padding, Pair, Window
 from layers import checks
 from layers.base import Layer, Shape, parameter
-from layers.compat._options import choice, dictionary, whole
+from layers.compat._options import dictionary
 from layers.initializers import Init, weights
 
 
@@ -142,8 +143,8 @@ class Conv2D(_ChannelsLast):
         dtype: Any = "float32",
     ) -> None:
         super().__init__(kernel_shape, stride, pad)
-        self.in_ch = whole("in_ch", in_ch, 1)
-        self.out_ch = whole("out_ch", out_ch, 1)
+        self.in_ch = whole("in_ch", in_ch, 1, floats=True)
+        self.out_ch = whole("out_ch", out_ch, 1, floats=True)
         self.init = init if isinstance(init, str) else float(init)
         fh, fw = self.kernel_shape
         self.W = weights((fh, fw, self.in_ch, self.out_ch), fh * fw * self.in_ch, self.init, dtype)
@@ -220,9 +221,10 @@ class Pool2D(_ChannelsLast):
     ) -> None:
         super().__init__(kernel_shape, stride, pad)
         self.mode = choice("mode", mode, ("max", "average"))
+        count_padding = flag("count_padding", count_padding)
         if mode == "max" and count_padding:
             raise ValueError("count_padding belongs to mode 'average': a maximum never looks at the padding")
-        self.count_padding = bool(count_padding)
+        self.count_padding = count_padding
 
     def _checked(self, x: Any) -> Any:
         checks.floating("Pool2D", x=x)

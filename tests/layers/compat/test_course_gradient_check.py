@@ -138,14 +138,18 @@ def test_a_few_numbers_at_random(device, capsys):
         (
             lambda: eval_numerical_gradient(cube, np.ones(2), h=0),
             ValueError,
-            r"a step h of 0 leaves x\[0\], 1.0",
+            r"h must be .*above 0, got 0",
         ),
         (
             lambda: eval_numerical_gradient(cube, np.full(2, 1e9, "float32"), h=1e-5),
             ValueError,
             "step h of 1e-05 leaves",
         ),
-        (lambda: eval_numerical_gradient(cube, np.ones(2), h=-1), ValueError, "h is a number from 0, not -1"),
+        (
+            lambda: eval_numerical_gradient(cube, np.ones(2), h=-1),
+            ValueError,
+            r"h must be .*above 0, got -1",
+        ),
         (lambda: rel_error(np.ones(2), np.ones((2, 1))), ValueError, r"arrays of one shape, got \(2,\) and \(2, 1\)"),
     ],
 )

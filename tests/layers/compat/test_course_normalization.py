@@ -126,15 +126,15 @@ def ones(*shape):
         (
             lambda: layernorm_forward(ones(2, 4), ones(4), ones(4), {"eps": -1}),
             ValueError,
-            r"ln_param\['eps'\].*not -1",
+            r"ln_param\['eps'\].*got -1",
         ),
         (
             lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 4),
             ValueError,
             "G divides the 6 channels",
         ),
-        (lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 0), ValueError, "G is a whole number"),
-        (lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 1.5), ValueError, "G is a whole number"),
+        (lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 0), ValueError, "G must be a whole"),
+        (lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 1.5), ValueError, "G must be a whole"),
         (lambda: spatial_groupnorm_forward(ones(1, 6, 2), ones(6), ones(6), 2), ValueError, r"got \(1, 6, 2\), \(6,\)"),
         (
             lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6, 1, 1), ones(6), 2),

@@ -105,7 +105,7 @@ def test_what_has_a_default_may_be_left_out():
         (
             {"layer": "Pool2D", "in_ch": 1, "out_ch": 2, "kernel_shape": 2},
             ValueError,
-            r"hyperparameters\['layer'\] is 'Conv2D', not 'Pool2D'",
+            r"hyperparameters\['layer'\] must be one of 'Conv2D', got 'Pool2D'",
         ),
         ([3], TypeError, r"hyperparameters is a dictionary .*not \[3\]"),
     ],
@@ -125,8 +125,8 @@ def ones(*shape, dtype="float32"):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Conv2D(0, 1, 3), ValueError, "in_ch is a whole number, at least 1, not 0"),
-        (lambda: Conv2D(1, 1.5, 3), ValueError, "out_ch is a whole number, at least 1, not 1.5"),
+        (lambda: Conv2D(0, 1, 3), ValueError, "in_ch must be a whole number of at least 1, got 0"),
+        (lambda: Conv2D(1, 1.5, 3), ValueError, "out_ch must be a whole number of at least 1, got 1.5"),
         (lambda: Conv2D(1, 1, (3, 0)), ValueError, r"kernel\[1\] must be a whole number from 1 .*, got 0"),
         (lambda: Conv2D(1, 1, (3, 3, 3)), ValueError, "kernel must be one number or a pair"),
         (lambda: Conv2D(1, 1, 3, stride=0), ValueError, "stride must be a whole number from 1 .*, got 0"),
@@ -134,7 +134,7 @@ def ones(*shape, dtype="float32"):
         (lambda: Conv2D(1, 1, 3, pad=(1, 2, 3)), ValueError, "padding must be one number, a pair, four numbers"),
         (lambda: Conv2D(1, 1, 3, init="glorot"), ValueError, "got 'glorot'"),
         (lambda: Conv2D(1, 1, 3, dtype="int32"), TypeError, "int32"),
-        (lambda: Pool2D(2, mode="mean"), ValueError, "mode is 'max' or 'average', not 'mean'"),
+        (lambda: Pool2D(2, mode="mean"), ValueError, "mode must be one of 'max', 'average', got 'mean'"),
         (lambda: Pool2D(2, count_padding=True), ValueError, "count_padding belongs to mode 'average'"),
         (lambda: Pool2D(2).forward(ones(2, 4, 4)), ValueError, r"takes images \(N, H, W, C\), got shape \(2, 4, 4\)"),
         (lambda: Pool2D(2).forward(ones(1, 1, 4, 4)), ValueError, "window of 2 does not fit the image's height: 1"),
