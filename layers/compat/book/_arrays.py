@@ -28,7 +28,11 @@ def in_common_dtype(*values: Any) -> list[Any]:
         TypeError: a value is not numeric, or host and device arrays are mixed.
     """
     arrays = [as_array(value) for value in values]
-    array_module(*arrays)  # refuses a mix of host and device arrays
+    try:
+        array_module(*arrays)
+    except TypeError as error:
+        remedy = "a program of the book takes its np from training.compat.book, or computes with XPNET_DEVICE=cpu"
+        raise TypeError(f"{error}; {remedy}") from None
     dtypes = {array.dtype for array in arrays}
     if len(dtypes) == 1 and arrays[0].dtype.kind == "f":
         return arrays

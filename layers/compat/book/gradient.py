@@ -61,3 +61,6 @@ def numerical_gradient_2d(f: Callable[[Any], Any], X: Any) -> Any:
     for row, into in zip(X, gradient, strict=True):  # views
         into[...] = numerical_gradient(f, row)
     return gradient
+
+
+_numerical_gradient_1d = numerical_gradient  # the book's name of it for vectors

@@ -12,18 +12,17 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import Hyperparameter, flag, whole
-from kernels import activations
 from kernels import softmax as _softmax
 from kernels.gemm import accumulator
 from kernels.geometry import single
-from kernels.masking import masked
 from kernels.window import Padding, Pair, Window
 from layers import affine, checks, convolution, normalization, pooling
 from layers.base import Layer, Shape, parameter
-from layers.compat.book import functions, np
+from layers.compat.book import functions, np  # noqa: F401  (np for star imports)
 from layers.compat.book._arrays import as_array, as_floating, as_vector, in_common_dtype
+from layers.compat.book.elementwise import Dropout, Relu, Sigmoid
 from layers.compat.book.functions import *  # noqa: F403  (the book's module exports them, too)
-from layers.compat.book.functions import class_indices, cross_entropy_error, sigmoid, softmax
+from layers.compat.book.functions import class_indices, cross_entropy_error, softmax
 
 __all__ = [
     *functions.__all__,
@@ -198,74 +197,6 @@ class BatchNormalization(_Converting):
             for running in (self.running_mean, self.running_var)
         )
         return normalization.BatchNormalization(gamma, beta, self.momentum, mean, variance, EPSILON)
-
-
-class Relu(Layer):
-    """y = max(x, 0); integers stay integers. Its gradient at 0 is 0."""
-
-    def forward(self, x: Any) -> Any:
-        x = as_array(x)
-        if x.dtype.kind == "f":
-            y, positive = activations.relu(x)
-        else:
-            y, positive = array_module(x).maximum(x, 0), x > 0
-        return self.save_for_backward(y, positive)
-
-    def backward(self, dout: Any) -> Any:
-        (positive,) = self.saved_for_backward()
-        return masked(as_array(dout), positive)
-
-    @property
-    def mask(self) -> Any:
-        """Where the input of the latest forward was not above 0; None before it."""
-        return None if self._kept is None else ~self._kept[0]
-
-
-class Sigmoid(Layer):
-    """y = 1 / (1 + exp(-x))."""
-
-    def forward(self, x: Any) -> Any:
-        y = sigmoid(x)
-        return self.save_for_backward(y, y)
-
-    def backward(self, dout: Any) -> Any:
-        (y,) = self.saved_for_backward()
-        return dout * (1.0 - y) * y
-
-    @property
-    def out(self) -> Any:
-        """The output of the latest forward; None before it."""
-        return None if self._kept is None else self._kept[0]
-
-
-class Dropout(Layer):
-    """y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation.
-
-    Masks are drawn by ``numpy.random``, as in the book: the same seed drops the same numbers. (:class:`layers.Dropout`
-    draws from :mod:`backend.random`, on the device.)
-    """
-
-    takes_train_flg = True
-    dropout_ratio = Hyperparameter(least=0, most=1)
-
-    def __init__(self, dropout_ratio: float = 0.5) -> None:
-        self.dropout_ratio = dropout_ratio
-        self.mask: Any = None
-
-    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        x = as_array(x)
-        if self.training if train_flg is None else flag("train_flg", train_flg):
-            self.mask = np.random.rand(*x.shape) > self.dropout_ratio
-            return self.save_for_backward(x * self.mask, self.mask)
-        return self.save_for_backward(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)
-
-    def backward(self, dout: Any) -> Any:
-        (factor,) = self.saved_for_backward()
-        return dout * factor
-
-    def forget(self) -> Layer:
-        self.mask = None
-        return super().forget()
 
 
 class SoftmaxWithLoss(Layer):

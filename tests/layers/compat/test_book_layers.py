@@ -10,7 +10,7 @@ from checks import assert_same, frozen, normal
 from oracles import Geometry
 
 import layers
-from backend import asarray, asnumpy, xp
+from backend import asarray, asnumpy, use, xp
 from layers.compat.book import (
     Affine,
     BatchNormalization,
@@ -100,6 +100,10 @@ def test_what_does_not_fit_is_refused():
         Affine(W, 0).forward(np.ones((1, 4)))
     with pytest.raises(TypeError, match="numbers were expected"):
         Affine(W, 0).forward(np.array([["a"]]))
+    for layer in (Sigmoid(), Dropout(), Relu()):
+        layer.forward(np.ones((2, 3)))
+        with pytest.raises(ValueError, match=r"\(2, 3\)"):
+            layer.backward(np.ones(3))
     with pytest.raises(RuntimeError, match="needs a forward"):
         Affine(W, 0).backward(np.ones((1, 2)))
 
@@ -292,3 +296,13 @@ def test_they_work_in_a_sequence_and_are_copied(device):
     assert sequence.backward(xp.ones_like(y)).shape == x.shape
     assert_same(sequence.forward(x, train_flg=False), copy.deepcopy(sequence).forward(x, train_flg=False))
     assert copy.deepcopy(sequence)[0].x is None
+
+
+@pytest.mark.gpu
+def test_a_program_with_numpys_arrays_is_told_what_to_import():
+    """Where there is a GPU the data lie on it; a program that keeps ``import numpy`` has its weights on the host."""
+    with (
+        use("cuda"),
+        pytest.raises(TypeError, match=r"takes its np from training\.compat\.book, or"),
+    ):
+        Affine(np.ones((2, 1)), np.zeros(1)).forward(xp.ones((1, 2)))

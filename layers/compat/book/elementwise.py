@@ -1,0 +1,91 @@
+"""The elementwise layers of the book's ``common.layers``; :mod:`layers.compat.book.layers` has the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import array_module
+from backend.checks import Hyperparameter, flag
+from kernels import activations
+from kernels.masking import masked
+from layers.base import Layer
+from layers.compat.book import np
+from layers.compat.book._arrays import as_array
+from layers.compat.book.functions import sigmoid
+
+
+class Relu(Layer):
+    """y = max(x, 0); integers stay integers. Its gradient at 0 is 0."""
+
+    def forward(self, x: Any) -> Any:
+        x = as_array(x)
+        if x.dtype.kind == "f":
+            y, positive = activations.relu(x)
+        else:
+            y, positive = array_module(x).maximum(x, 0), x > 0
+        return self.save_for_backward(y, positive)
+
+    def backward(self, dout: Any) -> Any:
+        (positive,) = self.saved_for_backward()
+        return masked(as_array(dout), positive)
+
+    @property
+    def mask(self) -> Any:
+        """Where the input of the latest forward was not above 0; None before it."""
+        return None if self._kept is None else ~self._kept[0]
+
+
+class _Elementwise(Layer):
+    def _gradient(self, dout: Any) -> Any:
+        """``dout`` as an array, if it is one number or has the shape of the output; else a ValueError."""
+        dout = as_array(dout)
+        if dout.ndim:
+            self._check_gradient(dout.astype(self._output[1], copy=False), self._output)
+        return dout
+
+
+class Sigmoid(_Elementwise):
+    """y = 1 / (1 + exp(-x))."""
+
+    def forward(self, x: Any) -> Any:
+        y = sigmoid(x)
+        return self.save_for_backward(y, y)
+
+    def backward(self, dout: Any) -> Any:
+        (y,) = self.saved_for_backward()
+        return self._gradient(dout) * (1.0 - y) * y
+
+    @property
+    def out(self) -> Any:
+        """The output of the latest forward; None before it."""
+        return None if self._kept is None else self._kept[0]
+
+
+class Dropout(_Elementwise):
+    """y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation.
+
+    Masks are drawn by ``numpy.random``, as in the book: the same seed drops the same numbers. (:class:`layers.Dropout`
+    draws from :mod:`backend.random`, on the device.)
+    """
+
+    takes_train_flg = True
+    dropout_ratio = Hyperparameter(least=0, most=1)
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        self.dropout_ratio = dropout_ratio
+        self.mask: Any = None
+
+    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+        x = as_array(x)
+        if self.training if train_flg is None else flag("train_flg", train_flg):
+            self.mask = np.random.rand(*x.shape) > self.dropout_ratio
+            return self.save_for_backward(x * self.mask, self.mask)
+        return self.save_for_backward(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)
+
+    def backward(self, dout: Any) -> Any:
+        (factor,) = self.saved_for_backward()
+        return self._gradient(dout) * factor
+
+    def forget(self) -> Layer:
+        self.mask = None
+        return super().forget()
