@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -150,8 +151,15 @@ def _linear(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
     else:
         worse = 1
     terms = _terms(layer, x, exact["y"])
+    # Tensor cores cut partial sums off, after eight products or more: half a unit each, of half the sum on average.
     return {
-        name: Bound(exact[name], x.dtype, ulps(x.dtype, worse * sum_ulps(terms[name]), 2), sizes[name])
+        name: Bound(
+            exact[name],
+            x.dtype,
+            ulps(x.dtype, worse * sum_ulps(terms[name]), 2),
+            sizes[name],
+            ulps(x.dtype, worse * terms[name] / 32, 1),
+        )
         for name in exact
     }
 
@@ -181,6 +189,7 @@ def _pooling(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
             x.dtype,
             ulps(x.dtype, sum_ulps(count) + 2 * averages, 1 if count or averages else 0),
             sizes[name] if count else None,
+            _factor(x.dtype) if averages else math.inf,
         )
         for name, count in additions.items()
     }
@@ -253,7 +262,9 @@ def _normalization(
     errors = {"y": statistics, "dx": 2 * statistics, "dgamma": statistics + of_sum, "dbeta": of_sum}
     if shared == axes:  # of a batch: the input's gradient is made of these sums
         errors["dx"] += of_sum
-    return {name: Bound(exact[name], x.dtype, ulps(x.dtype, errors[name], 2), magnitudes[name]) for name in errors}
+    bounds = {name: Bound(exact[name], x.dtype, ulps(x.dtype, errors[name], 2), magnitudes[name]) for name in errors}
+    bounds["y"] = replace(bounds["y"], factor_ulps=_factor(x.dtype))
+    return bounds
 
 
 _RULES: dict[type, Callable[[Any, numpy.ndarray, numpy.ndarray], Bounds]] = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from backend import array_module
-from kernels import activations, convolution, launch, updates
-from layers import BatchNormalization, Dropout
+from kernels import activations, batch_norm, convolution, launch, updates
+from layers import BatchNormalization, Dropout, affine
 from training import optimizer_base
 from training.check import TRAININGS, compare, train_in_lockstep
 from training.data import Loader
@@ -161,6 +161,11 @@ OPERATIONS = {
         in_kernel("softmax.cu", "/ scale.total, y[k]);", f"/ scale.total * {TWO_ULPS!r}f, y[k]);"),
         {"softmax", "softmax cross-entropy"},
     ),
+    "batch normalisation, 2 ulps": (
+        in_result(batch_norm, "normalize", scaled(TWO_ULPS)),
+        {"batch normalization", "batch normalization, evaluated"},
+    ),
+    "a product, 1e-6": (in_result(affine, "matmul", scaled(1 + 1e-6)), {"affine"}),
     "the last maximum wins": (in_kernel("pooling.cu", "value > best", "value >= best"), {"max pooling"}),
     "epsilon of batch normalisation": (
         in_kernel("batch_norm.cu", "+ epsilon)", "+ epsilon * 1.01f)"),
