@@ -23,6 +23,9 @@ LARGEST_SIZE = (1 << 31) - 1
 LARGEST_COUNT = 1 << 44
 """The most numbers that an array can be asked to have: no machine's address space holds more float64."""
 
+LARGEST_EPSILON = 1e30
+"""The most that can be added to a variance: float32, in which that is done, holds it."""
+
 FLOATING = frozenset(numpy.dtype(name) for name in ("float16", "float32", "float64"))
 """The dtypes that layers compute in; not those of the other byte order."""
 

@@ -93,7 +93,7 @@ class Generator:
         last bit: first weights come out the same everywhere.
         """
         shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
-        scale = checks.real("scale", scale, least=0)
+        scale = checks.real("scale", scale, least=0, most=float(numpy.finfo(dtype).max) / 8)  # draws go up to 6.7
         count = math.prod(shape)
         pairs = self._words(count + count % 2, numpy).reshape(-1, 2)
         radius = numpy.sqrt(-2.0 * numpy.log((pairs[:, 0] + 1.0) * 2.0**-32))  # of (0, 1]: never log(0)

@@ -52,7 +52,7 @@ def set_limit(count: int) -> None:
         ValueError: ``count`` is no whole number of at least 1.
     """
     global _limit, _queue
-    _limit = checks.whole("count", count, 1)
+    _limit = checks.whole("count", count, 1, 1 << 16)
     with _start_lock:
         if _queue is not None and _pid == os.getpid():
             for _ in range(_helpers):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
-from backend.checks import real
+from backend.checks import LARGEST_EPSILON, real
 from kernels.activations import rectify
 from kernels.gemm import accumulator, piece_sums
 from kernels.launch import Kernel, block_size
@@ -80,7 +80,7 @@ def normalize(
     """
     library = array_module(x, mean, variance, gamma, beta)
     require_active(x, "x")
-    epsilon = real("epsilon", epsilon, least=0)
+    epsilon = real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
     if library is not numpy:
         y, inverse = _device_normalize(x, mean, variance, gamma, beta, epsilon)
         if positive is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module, profiling, require_active
-from backend.checks import real, whole
+from backend.checks import LARGEST_EPSILON, real, whole
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
 
@@ -30,7 +30,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
     """
     array_module(x, gamma, beta)  # refuses a mix of host and device arrays
     require_active(x)
-    normalized, inverse = _standardize(x, 1, real("epsilon", epsilon, least=0))
+    normalized, inverse = _standardize(x, 1, real("epsilon", epsilon, least=0, most=LARGEST_EPSILON))
     return _affine(normalized, gamma, beta, x.dtype), normalized, inverse
 
 
@@ -66,7 +66,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
     array_module(x, gamma, beta)  # refuses a mix of host and device arrays
     require_active(x)
     n, c, h, w = x.shape
-    groups, epsilon = whole("groups", groups, 1), real("epsilon", epsilon, least=0)
+    groups, epsilon = whole("groups", groups, 1), real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
     if c % groups:
         raise ValueError(f"{groups} groups do not divide {c} channels")
     grouped = (groups, c // groups)

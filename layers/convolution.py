@@ -91,7 +91,9 @@ class Convolution(Layer):
         if channels % groups or filters % groups:
             raise ValueError(f"Convolution: {groups} groups do not divide {channels} channels and {filters} filters")
         fh, fw = pair("size", size)
-        Window((fh, fw), stride, pad, dilation)  # raises before weights are drawn
+        window, winograd = Window((fh, fw), stride, pad, dilation), flag("winograd", winograd)
+        if winograd:
+            winograd_kernel.check_window(window, groups)  # raises before weights are drawn
         shape = array_shape("(filters, channels, size)", (filters, channels // groups, fh, fw))
         fan_in = channels // groups * fh * fw
         W, b = weights(shape, fan_in, init, dtype), xp.zeros(filters, dtype)

@@ -10,9 +10,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from backend import random, xp
-from backend.checks import array_shape, floating_dtype, real, refusal, whole
+from backend.checks import LARGEST_COUNT, array_shape, floating_dtype, real, refusal, whole
 
 Init = str | float
+
+LARGEST_DEVIATION = 1000.0
+"""Of first weights: beyond it sums overflow in float16, and nothing learns in any dtype."""
 
 # Inside unfilled: what weights may be made, None for all.
 _unfilled: ContextVar[tuple[Counter[tuple[int, ...]] | None] | None] = ContextVar("unfilled", default=None)
@@ -63,9 +66,9 @@ def unfilled(shapes: Iterable[tuple[int, ...]] | None = None) -> Iterator[None]:
 
 def standard_deviation(fan_in: int, init: Init) -> float:
     """The number that ``init`` stands for; see :func:`weights`."""
-    fan_in = whole("fan_in", fan_in, 1)
+    fan_in = whole("fan_in", fan_in, 1, LARGEST_COUNT)
     if not isinstance(init, str):
-        return real("init", init, least=0)
+        return real("init", init, least=0, most=LARGEST_DEVIATION)
     if init.lower() in ("he", "relu"):
         return math.sqrt(2 / fan_in)
     if init.lower() in ("xavier", "sigmoid"):

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from backend import array_module, workspace, xp
-from backend.checks import LARGEST_SIZE, Hyperparameter, flag, floating_dtype, refusal, sizes, whole
+from backend.checks import LARGEST_EPSILON, LARGEST_SIZE, Hyperparameter, flag, floating_dtype, refusal, sizes, whole
 from kernels import batch_norm as kernel
 from kernels import layer_norm
 from kernels.gemm import accumulator
@@ -38,7 +38,7 @@ class BatchNormalization(Layer):
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
     momentum = Hyperparameter(least=0, most=1)
-    eps = Hyperparameter(least=0)
+    eps = Hyperparameter(least=0, most=LARGEST_EPSILON)
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class LayerNormalization(Layer):
 
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
-    eps = Hyperparameter(least=0)
+    eps = Hyperparameter(least=0, most=LARGEST_EPSILON)
 
     def __init__(self, gamma: Any, beta: Any, eps: float = 1e-5) -> None:
         checks.floating("LayerNormalization", gamma=gamma, beta=beta)

@@ -71,7 +71,7 @@ def gradient_check(
         ValueError: a number is out of its range; or a network needs ``t``, a layer does not take it.
     """
     instance("model", model, (Layer, Network), "a layer or a network")
-    tolerance, step = real("tolerance", tolerance, least=0), real("step", step, above=0)
+    tolerance, step = real("tolerance", tolerance, least=0), real("step", step, above=0, most=1)
     generator = random.Generator(seed, stream=1)
     if not is_array(x) and not isinstance(x, (list, tuple, float, int)):
         raise refusal(TypeError, "x", "an array of numbers", x)

@@ -14,7 +14,7 @@ from backend.checks import LARGEST_SIZE, choice, instance, real, refusal, severa
 from kernels.geometry import single
 from kernels.window import Window
 from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
-from layers.initializers import Init
+from layers.initializers import LARGEST_DEVIATION, Init, standard_deviation
 from training.files import clipped
 from training.model_config import AtLeast, checked_arguments
 from training.network import Network
@@ -289,8 +289,15 @@ def _three(name: str, value: Any) -> tuple[int, int, int]:
 
 
 def _init(weight_init_std: Any) -> Init:
-    """As plain numbers, for a model's file; a name is looked at where weights are drawn."""
-    return weight_init_std if isinstance(weight_init_std, str) else real("weight_init_std", weight_init_std, least=0)
+    """A name as it is, a number as a plain one, for a model's file."""
+    if not isinstance(weight_init_std, str):
+        return real("weight_init_std", weight_init_std, least=0, most=LARGEST_DEVIATION)
+    try:
+        standard_deviation(1, weight_init_std)
+    except ValueError:
+        expected = "'he' ('relu'), 'xavier' ('sigmoid') or a standard deviation"
+        raise refusal(ValueError, "weight_init_std", expected, weight_init_std) from None
+    return weight_init_std
 
 
 def _checked(name: str, param: Any) -> ConvParam:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asarray, asnumpy, memory, profiling, random, require_arrays
-from backend.checks import instance, sizes, whole
+from backend.checks import LARGEST_SIZE, instance, sizes, whole
 from kernels import labels
 from kernels.parts import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
@@ -94,7 +94,7 @@ class Network:
         self._check(x)
         if not len(x):
             raise ValueError("accuracy needs at least one sample x")
-        batch_size = whole("batch_size", batch_size, 1)
+        batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
         array_module(x, t)  # refuses a mix of host and device arrays
         labels.check_form(t, (len(x), self.classes))
         labels.check(asnumpy(t), (len(x), self.classes))  # this waits for the device, as the result does

@@ -13,6 +13,8 @@ from backend.checks import choice, real, refusal, whole
 
 Schedule = Callable[[int], float]
 
+_MOST_STEPS = (1 << 53) - 1  # beyond it floats do not tell steps apart
+
 
 @dataclass(frozen=True)
 class ConstantSchedule:
@@ -25,7 +27,7 @@ class ConstantSchedule:
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
-        step = whole("step", step, 0)
+        step = whole("step", step, 0, _MOST_STEPS)
         return self.lr
 
 
@@ -39,11 +41,11 @@ class StepSchedule:
 
     def __post_init__(self) -> None:
         lr, factor = real("lr", self.lr, least=0), real("factor", self.factor, least=0)
-        _keep(self, lr=lr, factor=factor, every=whole("every", self.every, 1, floats=True))
+        _keep(self, lr=lr, factor=factor, every=whole("every", self.every, 1, _MOST_STEPS, floats=True))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
-        step = whole("step", step, 0)
+        step = whole("step", step, 0, _MOST_STEPS)
         return float(self.lr * self.factor ** (step // self.every))
 
 
@@ -60,11 +62,11 @@ class CosineSchedule:
 
     def __post_init__(self) -> None:
         lr, final_lr = real("lr", self.lr, least=0), real("final_lr", self.final_lr, least=0)
-        _keep(self, lr=lr, final_lr=final_lr, steps=whole("steps", self.steps, 1, floats=True))
+        _keep(self, lr=lr, final_lr=final_lr, steps=whole("steps", self.steps, 1, _MOST_STEPS, floats=True))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
-        step = whole("step", step, 0)
+        step = whole("step", step, 0, _MOST_STEPS)
         done = min(step, self.steps) / self.steps
         return float(self.final_lr + (self.lr - self.final_lr) * (1.0 + math.cos(math.pi * done)) / 2.0)
 
@@ -83,11 +85,11 @@ class Warmup:
     def __post_init__(self) -> None:
         if not callable(self.schedule):
             raise refusal(TypeError, "schedule", "a function of the step", self.schedule)
-        _keep(self, steps=whole("steps", self.steps, 0, floats=True))
+        _keep(self, steps=whole("steps", self.steps, 0, _MOST_STEPS, floats=True))
 
     def __call__(self, step: int) -> float:
         """The learning rate of step ``step``."""
-        step = whole("step", step, 0)
+        step = whole("step", step, 0, _MOST_STEPS)
         if step < self.steps:
             return float(self.schedule(0) * ((step + 1) / self.steps))
         return self.schedule(step - self.steps)
@@ -118,7 +120,7 @@ def by_name(name: str, lr: float, total_steps: int) -> Schedule:
         ValueError: an unknown name, fewer steps than one, or an ``lr`` that is negative or not finite.
     """
     choice("name", name, NAMES)
-    total_steps = whole("total_steps", total_steps, 1, floats=True)
+    total_steps = whole("total_steps", total_steps, 1, _MOST_STEPS, floats=True)
     return _BY_NAME[name](real("lr", lr, least=0), total_steps)
 
 

@@ -72,9 +72,9 @@ class Trainer:
         patience: int | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> None:
-        epochs = checks.whole("epochs", epochs, 1)
+        epochs = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE)
         if patience is not None:
-            patience = checks.whole("patience", patience, 1)
+            patience = checks.whole("patience", patience, 1, checks.LARGEST_SIZE)
         if clip_norm is not None:
             clip_norm = check_max_norm("clip_norm", clip_norm)
         checks.instance("network", network, Network, "a Network")

@@ -15,15 +15,15 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from backend import xp
-from backend.checks import choice, flag, whole
+from backend.checks import LARGEST_SIZE, choice, flag, real, whole
 from kernels import convolution, max_pooling, pooling
 from kernels.gemm import accumulator
 from kernels.layout import images, storage
-from kernels.window import Padding, Pair, Window
+from kernels.window import Padding, Pair, Window, pair
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.compat._options import dictionary
-from layers.initializers import Init, weights
+from layers.initializers import LARGEST_DEVIATION, Init, weights
 
 
 class _ChannelsLast(Layer):
@@ -142,10 +142,10 @@ class Conv2D(_ChannelsLast):
         init: Init = "he",
         dtype: Any = "float32",
     ) -> None:
-        super().__init__(kernel_shape, stride, pad)
-        self.in_ch = whole("in_ch", in_ch, 1, floats=True)
-        self.out_ch = whole("out_ch", out_ch, 1, floats=True)
-        self.init = init if isinstance(init, str) else float(init)
+        super().__init__(pair("kernel_shape", kernel_shape), stride, pad)
+        self.in_ch = whole("in_ch", in_ch, 1, LARGEST_SIZE, floats=True)
+        self.out_ch = whole("out_ch", out_ch, 1, LARGEST_SIZE, floats=True)
+        self.init = init if isinstance(init, str) else real("init", init, least=0, most=LARGEST_DEVIATION)
         fh, fw = self.kernel_shape
         self.W = weights((fh, fw, self.in_ch, self.out_ch), fh * fw * self.in_ch, self.init, dtype)
         self.b = xp.zeros(self.out_ch, dtype)
@@ -219,7 +219,7 @@ class Pool2D(_ChannelsLast):
         mode: Literal["max", "average"] = "max",
         count_padding: bool = False,
     ) -> None:
-        super().__init__(kernel_shape, stride, pad)
+        super().__init__(pair("kernel_shape", kernel_shape), stride, pad)
         self.mode = choice("mode", mode, ("max", "average"))
         count_padding = flag("count_padding", count_padding)
         if mode == "max" and count_padding:

@@ -210,9 +210,11 @@ class Door:
 
     def call(self, **changed: Any) -> Any:
         """Calls it with the examples, and with these arguments in place of theirs."""
-        arguments = {**self.arguments(), **changed}
-        function = self.function if self.owner is None else getattr(self.owner(), self.function.__name__)
-        return function(**arguments)
+        return self.function_of()(**{**self.arguments(), **changed})
+
+    def function_of(self) -> Callable[..., Any]:
+        """What to call: a method is one of a new instance."""
+        return self.function if self.owner is None else getattr(self.owner(), self.function.__name__)
 
 
 def kind_of(parameter: inspect.Parameter) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backend import asarray
+from backend.checks import flag
 from kernels.labels import check_dtype, check_range
 from training.data.download import cache_dir, fetch
 from training.data.idx import DataError, read_labelled_images
@@ -108,8 +109,10 @@ def load(
         DataError: unknown name; files not found, damaged or not those of the set; download failed. The
             message says how to supply them. A failed download leaves nothing behind.
         OSError: a file cannot be read.
+        TypeError: ``download`` or ``progress`` is neither True nor False.
     """
-    if name not in SOURCES:
+    download, progress = flag("download", download), flag("progress", progress)
+    if not isinstance(name, str) or name not in SOURCES:
         raise DataError(f"there is no data set {name!r}; there are {', '.join(NAMES)}")
     source = SOURCES[name]
     if name == EMBEDDED:
@@ -148,6 +151,8 @@ def load_mnist(
     Raises:
         DataError, OSError: as :func:`load`.
     """
+    normalize, flatten = flag("normalize", normalize), flag("flatten", flatten)
+    one_hot_label = flag("one_hot_label", one_hot_label)
     data = load(dataset, data_dir, download=download)
 
     def prepare(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:

@@ -69,8 +69,8 @@ class Loader:
         images, labels = _on_host("images", images), _on_host("labels", labels)
         self.dtype = checks.floating_dtype("dtype", dtype)
         _check(images, labels)
-        batch_size = checks.whole("batch_size", batch_size, 1)
-        prefetch = checks.whole("prefetch", prefetch, 0)
+        batch_size = checks.whole("batch_size", batch_size, 1, checks.LARGEST_SIZE)
+        prefetch = checks.whole("prefetch", prefetch, 0, checks.LARGEST_SIZE)
         shuffle, drop_last = checks.flag("shuffle", shuffle), checks.flag("drop_last", drop_last)
         count = len(images)
         if drop_last and count < batch_size:
@@ -130,7 +130,7 @@ class Loader:
         Raises:
             ValueError: the first such label is named, with its index in the data set.
         """
-        label_checks.check_range(self._labels, checks.whole("classes", classes, 0, _MOST_CLASSES))
+        label_checks.check_range(self._labels, checks.whole("classes", classes, 1, _MOST_CLASSES))
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of epoch 0, 1, …, on the active device.
@@ -168,7 +168,10 @@ class Loader:
 
     def sample(self, index: int) -> np.ndarray:
         """A sample's image as it was given, by its index in the data set: on the host, (C, H, W) or (...)."""
-        row = self._rows[checks.whole("index", index, 0)]
+        index = checks.whole("index", index)
+        if not 0 <= index < len(self._rows):
+            raise IndexError(f"the data set has the samples 0 to {len(self._rows) - 1}; there is no sample {index}")
+        row = self._rows[index]
         return row.transpose(2, 0, 1) if self._is_image else row
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:

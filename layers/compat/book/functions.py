@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module
+from backend.checks import LARGEST_SIZE, whole
 from kernels import activations
 from kernels import col2im as _col2im
 from kernels import im2col as _im2col
@@ -121,7 +122,7 @@ def softmax_loss(X: Any, t: Any) -> Any:
 
 def im2col(input_data: Any, filter_h: int, filter_w: int, stride: int | Pair = 1, pad: Padding = 0) -> Any:
     """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see :func:`kernels.im2col.im2col`."""
-    return _im2col.im2col(as_array(input_data), Window((filter_h, filter_w), stride, pad))
+    return _im2col.im2col(as_array(input_data), _window(filter_h, filter_w, stride, pad))
 
 
 def col2im(
@@ -133,7 +134,7 @@ def col2im(
     pad: Padding = 0,
 ) -> Any:
     """Add the rows of im2col back into images (N, C, H, W); see :func:`kernels.col2im.col2im`."""
-    return _col2im.col2im(as_array(col), input_shape, Window((filter_h, filter_w), stride, pad))
+    return _col2im.col2im(as_array(col), input_shape, _window(filter_h, filter_w, stride, pad))
 
 
 def class_indices(t: Any, scores: tuple[int, ...]) -> Any:
@@ -146,3 +147,8 @@ def class_indices(t: Any, scores: tuple[int, ...]) -> Any:
         t = t.reshape(-1)
     _labels.check(t, scores)
     return t.argmax(axis=1) if t.ndim == 2 else t
+
+
+def _window(filter_h: Any, filter_w: Any, stride: Any, pad: Any) -> Window:
+    kernel = whole("filter_h", filter_h, 1, LARGEST_SIZE), whole("filter_w", filter_w, 1, LARGEST_SIZE)
+    return Window(kernel, stride, pad)

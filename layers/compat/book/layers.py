@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from backend import array_module
-from backend.checks import Hyperparameter, flag, whole
+from backend.checks import LARGEST_SIZE, Hyperparameter, flag, whole
 from kernels import softmax as _softmax
 from kernels.gemm import accumulator
 from kernels.geometry import single
@@ -132,7 +132,9 @@ class Pooling(_Converting):
     """
 
     def __init__(self, pool_h: int, pool_w: int, stride: int | Pair = 2, pad: Padding = 0) -> None:
-        self.pool_h, self.pool_w = whole("pool_h", pool_h, 1), whole("pool_w", pool_w, 1)
+        self.pool_h, self.pool_w = (
+            whole(name, size, 1, LARGEST_SIZE) for name, size in (("pool_h", pool_h), ("pool_w", pool_w))
+        )
         window = Window((self.pool_h, self.pool_w), stride, pad)
         self.stride = single(window.stride)
         self.pad = single(window.padding)

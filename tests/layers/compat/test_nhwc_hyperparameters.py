@@ -125,10 +125,10 @@ def ones(*shape, dtype="float32"):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Conv2D(0, 1, 3), ValueError, "in_ch must be a whole number of at least 1, got 0"),
-        (lambda: Conv2D(1, 1.5, 3), ValueError, "out_ch must be a whole number of at least 1, got 1.5"),
-        (lambda: Conv2D(1, 1, (3, 0)), ValueError, r"kernel\[1\] must be a whole number from 1 .*, got 0"),
-        (lambda: Conv2D(1, 1, (3, 3, 3)), ValueError, "kernel must be one number or a pair"),
+        (lambda: Conv2D(0, 1, 3), ValueError, "in_ch must be a whole number from 1 .*, got 0"),
+        (lambda: Conv2D(1, 1.5, 3), ValueError, "out_ch must be a whole number from 1 .*, got 1.5"),
+        (lambda: Conv2D(1, 1, (3, 0)), ValueError, r"kernel_shape\[1\] must be a whole number from 1 .*, got 0"),
+        (lambda: Conv2D(1, 1, (3, 3, 3)), ValueError, "kernel_shape must be one number or a pair"),
         (lambda: Conv2D(1, 1, 3, stride=0), ValueError, "stride must be a whole number from 1 .*, got 0"),
         (lambda: Conv2D(1, 1, 3, pad="full"), ValueError, "'same', 'valid', got 'full'"),
         (lambda: Conv2D(1, 1, 3, pad=(1, 2, 3)), ValueError, "padding must be one number, a pair, four numbers"),
