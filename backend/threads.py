@@ -78,7 +78,7 @@ def run(function: Callable[[int], Any], count: int) -> None:
         job = _Job(function, count, max(min(limit(), count) - 1, 0))
         inbox = _inbox(job.helpers)
         try:
-            for number in range(job.helpers):
+            for number in range(min(job.helpers, _helpers)):  # fewer where no thread can be had: nobody would take it
                 inbox.put((job, number))
             job.work()
         except BaseException:  # an interrupt between two calls

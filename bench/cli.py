@@ -139,16 +139,25 @@ def compare_command(context: click.Context, old: Path, new: Path, tolerance: flo
     Ends with exit code 1 where a ratio has grown by more than the tolerance.
     """
     with _user_errors():
-        found = compare.changes(report.read_json(old), report.read_json(new))
+        before, after = report.read_json(old), report.read_json(new)
+        try:
+            found = compare.changes(before, after)
+            lines = [_line(change, tolerance) for change in found]
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            raise ValueError(f"{old} or {new} is damaged: {type(error).__name__}: {error}") from error
         if not found:
             raise ValueError(f"{old} and {new} have no ratio to {compare.PEER} in common")
     width = max(len(change.what) for change in found)
-    for change in found:
-        verdict = "  WORSE" * (change.growth > tolerance) + "  disturbed: measure again" * change.disturbed
-        click.echo(f"{change.what:<{width}}  {change.old:6.2f} → {change.new:6.2f}  {change.growth:+7.1%}{verdict}")
+    for change, line in zip(found, lines, strict=True):
+        click.echo(f"{change.what:<{width}}  {line}")
     worse = [change for change in found if change.growth > tolerance]
     click.echo(f"{len(worse)} of {len(found)} worse by more than {tolerance:.0%}")
     context.exit(1 if worse else 0)
+
+
+def _line(change: compare.Change, tolerance: float) -> str:
+    verdict = "  WORSE" * (change.growth > tolerance) + "  disturbed: measure again" * change.disturbed
+    return f"{change.old:6.2f} → {change.new:6.2f}  {change.growth:+7.1%}{verdict}"
 
 
 main.add_command(by_layer)

@@ -44,7 +44,7 @@ def read_json(file: Path) -> Results:
     """
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{file}: no JSON: {error}") from error
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:

@@ -308,3 +308,22 @@ def test_an_interrupt_as_helpers_are_waited_for_waits_for_them_all_the_same(monk
     with thread_limit(2), pytest.raises(KeyboardInterrupt):
         threads.run(work, 2)
     assert len(ended) == 1
+
+
+def test_jobs_do_not_wait_for_threads_that_cannot_be_had(monkeypatch):
+    """The caller does all the work, and nothing of it is kept for helpers that never come."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads.threading.Thread, "start", start)
+    before = threads.limit()
+    threads.set_limit(3)
+    try:
+        for _ in range(5):
+            done = []
+            threads.run(done.append, 4)
+            assert sorted(done) == [0, 1, 2, 3]
+        assert threads._queue.qsize() == 0
+    finally:
+        threads.set_limit(before)

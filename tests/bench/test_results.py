@@ -109,3 +109,33 @@ class TestGate:
         result = compare(results(W2=1.0), results(W4=1.0))
         assert result.code == 2
         assert "no ratio to torch in common" in result.err
+
+
+DAMAGE = {
+    "a row that is no object": lambda results: results["steps"].append(3),
+    "a row without ratios": lambda results: results["steps"][0].pop("ratios"),
+    "a ratio that is a text": lambda results: results["steps"][0]["ratios"].update(torch="fast"),
+    "a ratio of nothing": lambda results: results["steps"][0]["ratios"].update(torch=0),
+    "threads that are a text": lambda results: results["steps"][0].update(threads="two"),
+    "steps that are a number": lambda results: results.update(steps=1),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_results_are_one_line(bench, results, tmp_path, case):
+    damaged = results(mlp=1.0)
+    DAMAGE[case](damaged)
+    for name, content in {"old": damaged, "new": results(mlp=1.0)}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    result = bench("compare", tmp_path / "old.json", tmp_path / "new.json")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"Error: {tmp_path / 'old.json'} or ")
+    assert "is damaged" in line
+
+
+def test_results_that_are_nested_deeply_are_one_line(bench, tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    result = bench("compare", tmp_path / "deep.json", tmp_path / "deep.json")
+    assert result.code == 2
+    assert "deep.json: no JSON" in result.err

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -225,6 +227,23 @@ def test_a_matplotlib_that_does_not_load_loses_nothing(tmp_path, monkeypatch, er
     assert folder.load_config()["settings"]["epochs"] == 1
     assert load_network(folder.model).classes == 10
     assert not list(folder.path.glob("*.png"))
+
+
+def test_no_thread_to_be_had_loses_nothing(tmp_path, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    arguments = ["train", *QUICK, "--epochs", 1, "--threads", 2, "--quiet", "--out"]
+    assert xpnet(*arguments, tmp_path / "with").code == 0
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")  # put back at the end
+    result = xpnet(*arguments, tmp_path / "without")
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    assert (result.code, result.err) == (0, "")
+    content, same = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("with", "without"))
+    assert content == same
+    assert len(list((tmp_path / "without").glob("*.png"))) == 4
 
 
 def test_a_figure_that_fails_does_not_lose_the_others(tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,9 +51,21 @@ class Commands(click.Group):
         from training.loop.stopping import signals_interrupt
 
         streams.fill_closed()
+        _do_without_threads()
         with signals_interrupt():
             code = _exit_code(run)
         sys.exit(code)
+
+
+def _do_without_threads() -> None:
+    """Keeps OpenBLAS from starting threads where there are none to be had: it would end the process as it is loaded."""
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    else:
+        thread.join()
 
 
 def _exit_code(run: Callable[[], Any]) -> int:

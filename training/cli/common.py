@@ -113,7 +113,7 @@ device_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 4096),
     envvar="XPNET_THREADS",
     help="Threads on the CPU, BLAS included.  [default: one for each core]",
 )

@@ -95,7 +95,7 @@ _SETTINGS = (
     click.option("--optimizer", type=Name(_optimizer_names), default=DEFAULTS.optimizer),
     click.option(
         "--lr",
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(0, 1e30, min_open=True),
         help=f"Learning rate, the highest of the schedule.  [default: {DEFAULTS.lr} with {DEFAULTS.optimizer}, else "
         "the optimizer's own]",
     ),
@@ -104,7 +104,7 @@ _SETTINGS = (
     ),
     click.option(
         "--weight-decay",
-        type=click.FloatRange(min=0),
+        type=click.FloatRange(0, 1e30),
         help=f"[default: {DEFAULTS.weight_decay} with {DEFAULTS.optimizer}, else the optimizer's own]",
     ),
     click.option(
