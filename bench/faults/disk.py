@@ -27,7 +27,10 @@ class Disk:
         self._files: dict[int, str] = {}
 
     def before(self, name: str, argument: Any) -> None:
-        """Before an operation; an OSError from here is the operation's."""
+        """Before an operation; an OSError from here is the operation's.
+
+        ``argument`` is the path, or the file's number, or for "write" a function that writes the first half.
+        """
 
     def done(self, name: str, path: str, argument: Any) -> None:
         """After an operation that went well."""
@@ -65,16 +68,15 @@ class Disk:
     def _write(self, handle: int, content: Any) -> int:
         if handle not in self._files:
             return self._real["write"](handle, content)
-        try:
-            self.before("write", content)
-        except OSError:
-            half = bytes(content)[: len(content) // 2]
-            self._real["write"](handle, half)
-            self.done("write", self._files[handle], half)
-            raise
+        self.before("write", lambda: self._write_half(handle, content))
         count = self._real["write"](handle, content)
         self.done("write", self._files[handle], bytes(content[:count]))
         return count
+
+    def _write_half(self, handle: int, content: Any) -> None:
+        half = bytes(content)[: len(content) // 2]
+        self._real["write"](handle, half)
+        self.done("write", self._files[handle], half)
 
     def _fsync(self, handle: int) -> None:
         if handle in self._files:
@@ -121,11 +123,16 @@ class Disk:
 class FailingDisk(Disk):
     """Lets ``fail`` happen at the Nth operation (0, 1, …) that could need space; with ``for_good`` at all from there.
 
+    Args:
+        fail: called with the name of the operation and its argument, as :meth:`Disk.before` is.
+
     Attributes:
         count: operations so far.
     """
 
-    def __init__(self, folder: str | Path, fail: Callable[[], None], number: int, for_good: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, fail: Callable[[str, Any], None], number: int = -1, for_good: bool = False
+    ) -> None:
         super().__init__(folder)
         self._fail = fail
         self._number = number
@@ -135,8 +142,8 @@ class FailingDisk(Disk):
     def before(self, name: str, argument: Any) -> None:
         number = self.count
         self.count += 1
-        if number == self._number or (self._for_good and number > self._number and name != "close"):
-            self._fail()
+        if number == self._number or (self._for_good and 0 <= self._number < number and name != "close"):
+            self._fail(name, argument)
 
 
 @dataclass

@@ -115,7 +115,8 @@ def make_folder(folder: Path) -> None:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir()
-    sync_folder(folder.parent)
+    with _about(folder):
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: str | Path) -> None:

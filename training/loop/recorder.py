@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks import Callback
@@ -35,8 +36,7 @@ class Recorder(Callback):
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         is_best = trainer.best is result
         if is_best:
-            self.folder.save_model(trainer.network)
-            self.kept = result.epoch
+            self._save(trainer, result.epoch)
         metrics = {**result.as_dict(), "best": is_best}
         self.folder.add_metrics(metrics)
         self._written(result, metrics)
@@ -51,8 +51,24 @@ class Recorder(Callback):
             trainer.restore_best()
         epoch = trainer.best.epoch if trainer.best else 0
         if self.kept != epoch or not self.folder.model.is_file():
+            self._save(trainer, epoch)
+
+    def _save(self, trainer: Trainer, epoch: int) -> None:
+        before = _identity(self.folder.model)
+        try:
             self.folder.save_model(trainer.network)
-            self.kept = epoch
+        finally:  # an error can come after the file is in its place, as the folder is synced
+            if _identity(self.folder.model) != before:
+                self.kept = epoch
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Tells files of one name apart."""
+    try:
+        state = file.lstat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str, Exception]:
