@@ -250,7 +250,7 @@ def test_two_callers_at_once():
 @pytest.mark.parametrize("count", [0, -3])
 def test_less_than_one_thread_is_refused(count):
     before = threads.limit()
-    with pytest.raises(ValueError, match=f"count must be a whole number of at least 1, got {count}"):
+    with pytest.raises(ValueError, match=f"count must be a whole number from 1 to 65536, got {count}"):
         threads.set_limit(count)
     assert threads.limit() == before
 

@@ -50,6 +50,9 @@ class NpzReader:
         self.headers: dict[str, Header] = {}
         self._members: dict[str, zipfile.ZipInfo] = {}
         size = stream.seek(0, os.SEEK_END)
+        packed = sum(member.compress_size for member in self._archive.infolist())
+        if packed > size:
+            raise FileError(f"its members share bytes: they announce {packed:,} in a file of {size:,}")
         for member in self._archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name in self.headers:

@@ -4,9 +4,13 @@ import gzip
 import hashlib
 import http.server
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -499,3 +503,60 @@ def test_sizes_are_those_of_the_files(data_dir):
             8 + data.test_labels.size,
         ]
         assert tuple(sizes) == SOURCES[name].sizes
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_healing_that_is_interrupted_leaves_whole_files_and_goes_on(server, files, monkeypatch, at):
+    serve(server, files, "one")
+    load("tiny", download=True, progress=False)
+    folder = cache_dir() / "tiny"
+    good = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.write_bytes(b"damaged")
+    moves = []
+
+    def replace(source, target, really=os.replace):
+        if Path(target).parent == folder:
+            moves.append(target)
+            if len(moves) == at + 1:
+                raise KeyboardInterrupt
+        really(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            load("tiny", download=True, progress=False)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert all(content in (b"damaged", good[name]) for name, content in found.items())
+    assert sum(content == b"damaged" for content in found.values()) == 4 - at
+    assert load("tiny", download=True, progress=False).test_labels.tolist() == [1, 2]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == good
+    assert [path.name for path in cache_dir().iterdir()] == ["tiny"]
+
+
+def test_a_first_download_puts_all_files_there_at_once(server, files, monkeypatch):
+    serve(server, files, "one")
+    seen = []
+
+    def rename(source, target, really=Path.rename):
+        seen.append((sorted(path.name for path in source.iterdir()), Path(target).exists()))
+        return really(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    load("tiny", download=True, progress=False)
+    assert seen == [(sorted(name for name, _ in FILES), False)]
+
+
+def test_a_stalled_mirror_can_be_interrupted(server, files, tmp_path):
+    """In a process of its own: the signal comes while the main thread waits."""
+    server.pages["/x"] = silent
+    program = (
+        "import signal, threading, os; from pathlib import Path; from training.data.transfer import transfer\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        f"transfer({server.url + '/x'!r}, Path({str(tmp_path / 'x')!r}), 1000)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert time.monotonic() - start < 25  # it would wait for 30 s

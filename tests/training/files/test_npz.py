@@ -160,6 +160,17 @@ def test_encryption_and_deflate64_are_refused(offset, value, words):
         NpzReader(io.BytesIO(content))
 
 
+def test_members_that_share_their_bytes_are_refused():
+    """A small archive could unpack to a thousand times as much, and once more for each name of it."""
+    content = archive(np.savez_compressed, W0=np.arange(1000.0)).getvalue()
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    entry = content[start:end]
+    entries = b"".join(entry.replace(b"W0.npy", f"W{number}.npy".encode()) for number in range(9))
+    tail = struct.pack("<HHHHIIH", 0, 0, 9, 9, len(entries), start, 0)
+    with pytest.raises(FileError, match="its members share bytes"):
+        NpzReader(io.BytesIO(content[:start] + entries + b"PK\5\6" + tail))
+
+
 def test_many_members_are_refused_before_they_are_listed():
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as opened:
