@@ -16,7 +16,7 @@ from kernels import labels as _labels
 from kernels import softmax as _softmax
 from kernels.window import Padding, Pair, Window
 from layers.compat.book import np
-from layers.compat.book._arrays import as_array, as_floating
+from layers.compat.book._arrays import as_array, as_floating, in_common_dtype
 
 __all__ = [
     "col2im",
@@ -79,8 +79,8 @@ def softmax(x: Any) -> Any:
 
 def sum_squared_error(y: Any, t: Any) -> Any:
     """Return half the sum of the squared differences, over all elements."""
-    difference = as_array(y) - as_array(t)
-    return 0.5 * (difference**2).sum()
+    y, t = in_common_dtype(y, t)  # of integers without a sign differences would wrap around
+    return 0.5 * ((y - t) ** 2).sum()
 
 
 mean_squared_error = sum_squared_error
@@ -122,7 +122,7 @@ def softmax_loss(X: Any, t: Any) -> Any:
 
 def im2col(input_data: Any, filter_h: int, filter_w: int, stride: int | Pair = 1, pad: Padding = 0) -> Any:
     """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see :func:`kernels.im2col.im2col`."""
-    return _im2col.im2col(as_array(input_data), _window(filter_h, filter_w, stride, pad))
+    return _im2col.im2col(as_floating(input_data), _window(filter_h, filter_w, stride, pad))
 
 
 def col2im(
@@ -134,7 +134,7 @@ def col2im(
     pad: Padding = 0,
 ) -> Any:
     """Add the rows of im2col back into images (N, C, H, W); see :func:`kernels.col2im.col2im`."""
-    return _col2im.col2im(as_array(col), input_shape, _window(filter_h, filter_w, stride, pad))
+    return _col2im.col2im(as_floating(col), input_shape, _window(filter_h, filter_w, stride, pad))
 
 
 def class_indices(t: Any, scores: tuple[int, ...]) -> Any:

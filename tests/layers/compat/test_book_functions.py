@@ -10,8 +10,10 @@ import layers
 from backend import asarray, asnumpy, xp
 from layers.compat import book
 from layers.compat.book import (
+    col2im,
     cross_entropy_error,
     identity_function,
+    im2col,
     mean_squared_error,
     numerical_gradient,
     numerical_gradient_2d,
@@ -121,6 +123,12 @@ def test_sigmoid_and_softmax_overflow_nowhere(device):
 
 
 def test_integers_make_float64(device):
+    """As in the book, or products of uint8 pixels and their differences would wrap around."""
+    pixels = xp.full((1, 1, 3, 3), 200, "uint8")
+    columns = im2col(pixels, 3, 3)
+    assert float((columns * columns).sum()) == 9 * 200**2
+    assert float(col2im(xp.full((1, 9), 200, "uint8"), (1, 1, 3, 3), 3, 3).sum()) == 9 * 200
+    assert float(sum_squared_error(xp.asarray([1], "uint8"), xp.asarray([21], "uint8"))) == 200
     assert_same(softmax(xp.asarray([1, 1])), np.array([0.5, 0.5]))
     assert_same(sigmoid(xp.asarray([0, 0], "uint8")), np.array([0.5, 0.5]))
 
