@@ -1,5 +1,6 @@
 """Recorded exports read back: written by the tools' documented formats, each says which; no GPU has made them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,17 @@ def test_ncu_with_no_launch(tmp_path):
 def test_ranges_of_other_domains_alone():
     with pytest.raises(ToolError, match=r"no range of the NVTX domain xpnet; domains in it: \(default\), cuBLAS"):
         systems.read_ranges(f"{RANGE_HEADER}\n1,2,:mine,1,1\n1,2,cuBLAS:cublasSgemm_v2,1,1\n", "ranges.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"' + "x" * 200_000, "x.csv is no CSV: field larger than field limit"),
+        ("Name,Dur\n" + "a," * 50_000, "x.csv has a line of 50001 cells below a header of 2: a list of 50001"),
+        (",".join(["x" * 1000] * 1000), "x.csv lacks the column Name, Dur; its columns are x"),
+    ],
+)
+def test_what_is_said_of_a_damaged_export_is_short(text, words):
+    with pytest.raises(ToolError, match=re.escape(words)) as error:
+        Table(text, ["Name", "Dur"], "x.csv")
+    assert len(str(error.value)) < 4000

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from training.files import clipped
 from training.nsight.errors import ToolError
 
 SCALES = {
@@ -43,12 +44,19 @@ class Table:
 
     def __init__(self, text: str, needed: Sequence[str], source: str) -> None:
         self.source = source
-        lines = list(csv.reader(text.splitlines()))
+        try:
+            lines = list(csv.reader(text.splitlines()))
+        except csv.Error as error:
+            raise ToolError(f"{source} is no CSV: {error}") from error
         start = next((index for index, line in enumerate(lines) if None not in _columns(line, needed)), None)
         if start is None:
             widest = max(lines, key=len, default=[])
             missing = [name for name, place in zip(needed, _columns(widest, needed), strict=True) if place is None]
-            has = f"its columns are {', '.join(widest)}" if len(widest) > 1 else "it has no table"
+            has = (
+                f"its columns are {', '.join(cell[:80] for cell in widest[:40])}"
+                if len(widest) > 1
+                else "it has no table"
+            )
             raise ToolError(f"{source} lacks the column {', '.join(missing)}; {has}")
         header = lines[start]
         self._column = {
@@ -58,7 +66,9 @@ class Table:
         self.rows = [line for line in lines[start + 1 :] if len(line) > 1 and not line[0].startswith("==")]
         for line in self.rows:
             if len(line) != len(header):
-                raise ToolError(f"{source} has a line of {len(line)} cells below a header of {len(header)}: {line}")
+                raise ToolError(
+                    f"{source} has a line of {len(line)} cells below a header of {len(header)}: {clipped(line)}"
+                )
         if self.rows and not self.text(self.rows[0], needed[0]):
             self._units = self.rows.pop(0)
 
@@ -74,7 +84,9 @@ class Table:
         """
         number = self.number_if_any(row, column)
         if number is None:
-            raise ToolError(f"{self.source} has {self.text(row, column)!r} in the column {column}; a number is needed")
+            raise ToolError(
+                f"{self.source} has {clipped(self.text(row, column))} in the column {column}; a number is needed"
+            )
         return number
 
     def number_if_any(self, row: Sequence[str], column: str) -> float | None:
@@ -88,7 +100,7 @@ class Table:
         try:
             return float(cell) * SCALES[unit.lower()]
         except ValueError:
-            raise ToolError(f"{self.source} has {cell!r} in the column {column}; a number is needed") from None
+            raise ToolError(f"{self.source} has {clipped(cell)} in the column {column}; a number is needed") from None
 
 
 def _split(cell: str) -> tuple[str, str]:
