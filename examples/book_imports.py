@@ -27,11 +27,13 @@ _MODULES = [
     (r"^(\s*)from dataset\.mnist import ", rf"\1from {PACKAGE}.mnist import "),
     (r"^(\s*)from dataset import mnist\b", rf"\1from {PACKAGE} import mnist"),
 ]
+_END = r"(?=[ \t]*(?:#|\r?$))"  # nothing else is imported on that line
 _LIBRARIES = [
-    (r"^(\s*)import numpy as np\b", rf"\1from {PACKAGE} import np"),
-    (r"^(\s*)import matplotlib\.py(plot|lab) as plt\b", rf"\1from {PACKAGE} import pyplot as plt"),
+    (rf"^(\s*)import numpy as np{_END}", rf"\1from {PACKAGE} import np"),
+    (rf"^(\s*)import matplotlib\.py(?:plot|lab) as plt{_END}", rf"\1from {PACKAGE} import pyplot as plt"),
+    (rf"^(\s*)from matplotlib import pyplot as plt{_END}", rf"\1from {PACKAGE} import pyplot as plt"),
     (r"^(\s*)from matplotlib\.image import imread\b", rf"\1from {PACKAGE}.pyplot import imread"),
-    (r"^(\s*)import pickle\b", rf"\1from {PACKAGE} import pickle"),
+    (rf"^(\s*)import pickle( as \w+)?{_END}", rf"\1from {PACKAGE} import pickle\2"),
 ]
 
 
@@ -62,9 +64,12 @@ def main(source: Path, target: Path, device: bool) -> None:
         if path.suffix != ".py":
             shutil.copyfile(path, copy)
             continue
-        text = path.read_text("utf-8")
+        try:
+            text = path.read_bytes().decode("utf-8")  # line ends stay as they are
+        except UnicodeDecodeError as error:
+            raise click.ClickException(f"{path} is no UTF-8 text: {error}") from None
         converted = convert(text, device)
-        copy.write_text(converted, "utf-8")
+        copy.write_bytes(converted.encode("utf-8"))
         changed += converted != text
     click.echo(f"{changed} programs changed, in {target}")
 

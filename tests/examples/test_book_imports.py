@@ -35,6 +35,38 @@ def test_only_imports_change():
     assert book_imports.convert(expected) == expected
 
 
+def test_lines_that_import_more_are_left_alone():
+    """Rather an import that stays NumPy's than a program that is broken."""
+    for line in (
+        "import numpy as np, os",
+        "import pickle, gzip",
+        "import numpy as npx",
+        "import pickletools",
+        "x = 'import pickle'",
+    ):
+        assert book_imports.convert(line, device=True) == line
+    for line, expected in (
+        ("import pickle as p", "from training.compat.book import pickle as p"),
+        ("import numpy as np  # arrays", "from training.compat.book import np  # arrays"),
+        ("from matplotlib import pyplot as plt", "from training.compat.book import pyplot as plt"),
+        (
+            "import numpy as np\r\nimport pickle\r\n",
+            "from training.compat.book import np\r\nfrom training.compat.book import pickle\r\n",
+        ),
+        ("import common.layers as L", "import training.compat.book.layers as L"),
+        ("from dataset import mnist", "from training.compat.book import mnist"),
+    ):
+        assert book_imports.convert(line, device=True) == expected
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "latin.py").write_bytes(b"# caf\xe9")
+    run = CliRunner().invoke(book_imports.main, [str(tmp_path / "book"), str(tmp_path / "new")])
+    assert run.exit_code == 1
+    assert "latin.py is no UTF-8 text" in run.output
+
+
 def test_the_command_copies_a_folder(tmp_path):
     source = tmp_path / "book"
     (source / "ch05").mkdir(parents=True)
