@@ -18,6 +18,7 @@ from bench.kernels.command import kernels
 from bench.measure import measure
 from bench.memory import NAMES as MEMORY_NAMES
 from bench.memory import measure_memory
+from bench.photographs.command import photographs
 from bench.ranges import ranges
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
@@ -164,6 +165,7 @@ main.add_command(by_layer)
 main.add_command(ranges)
 main.add_command(kernels)
 main.add_command(faults)
+main.add_command(photographs)
 
 
 def _sides(peers: tuple[str, ...] | None) -> list[Side]:

@@ -303,7 +303,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
             ["evaluate", "small.safetensors"],
             "the model does not take the images of mnist10k, (1, 28, 28): layer 'Affine1'",
         ),
-        (["predict", "file", "--run", "small.safetensors"], "image files are made into grey images (1, H, W)"),
+        (["predict", "file", "--run", "small.safetensors"], "image files are made into (1, H, W) in grey"),
         (["predict", "file", "--run", "own.npz"], "predict needs a run or a .safetensors file"),
         (["predict"], "Missing argument 'IMAGE...'"),
         (["serve"], "No such command 'serve'"),

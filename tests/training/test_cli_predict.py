@@ -81,7 +81,7 @@ def test_what_is_no_image_is_named_and_the_others_are_told(run, known, tmp_path)
     assert result.code == 2
     assert result.out.startswith(f"{good}: 0 ")
     assert result.err == (
-        f"Error: {text}: not an image of a known format\n"
+        f"Error: {text}: not a PNG, JPEG, BMP, GIF, WebP or TIFF image\n"
         f"Error: {blank}: a blank image: nothing stands out from its background\n"
         f"Error: {missing}: No such file or directory\n"
     )

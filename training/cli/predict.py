@@ -41,9 +41,11 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Classify image files: PNG, JPEG and others, of any size, dark on bright or bright on dark.
+    """Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size.
 
-    Each gets a line with its class and the class's probability.
+    Each gets a line with its class, the class's probability and, where the picture does not look like the training
+    images, a warning. Pictures are prepared as the model's training images were: for digits the figure is looked for,
+    dark on bright or bright on dark, whatever the light; for images of your own they are only brought to size.
     """
     from training.run_folder import load_network
 
@@ -57,57 +59,66 @@ def command(
             classify = Classifier(network)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
+    if classify.preparation.name == "none" and not as_json:
+        size = "x".join(map(str, classify.preparation.shape[1:]))
+        click.echo(f"Note: the model knows no preparation of its pictures; they are only resized to {size}", err=True)
     failed = False
     for image in images:
         try:
-            ranking = classify(image)[:top]
+            ranking, warnings = classify(image)
         except (OSError, ValueError) as error:
             failed = True
             click.echo(f"Error: {in_words(error)}", err=True)
             continue
         if as_json:
-            classes = [{"class": label, "probability": probability} for label, probability in ranking]
-            click.echo(json_text.dump({"image": click.format_filename(image), **classes[0], "top": classes}))
+            classes = [{"class": label, "probability": probability} for label, probability in ranking[:top]]
+            name, how = click.format_filename(image), classify.preparation.name
+            more = {"top": classes, "warnings": warnings, "preparation": how}
+            click.echo(json_text.dump({"image": name, **classes[0], **more}))
         else:
-            answers = "   ".join(f"{printable(label)} {100 * probability:.2f} %" for label, probability in ranking)
-            click.echo(f"{printable(image)}: {answers}")
+            shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in ranking[:top]]
+            warning = f"   WARNING: {', '.join(warnings)}" if warnings else ""
+            click.echo(f"{printable(image)}: {'   '.join(shares)}{warning}")
     if failed:
         context.exit(UserError.exit_code)
 
 
 class Classifier:
-    """From an image file to the classes with their probabilities, the likeliest first.
+    """From an image file to the classes with their probabilities, the likeliest first, and warnings.
+
+    Attributes:
+        preparation: how pictures are made into the network's input.
 
     Raises:
-        ValueError: the network takes no grey images, its file does not say of what size, or it has a parameter that is
-            not finite; of a call, the network's scores are not finite.
+        ValueError: the network takes no pictures, its file does not say of what size or says it wrongly, or it has a
+            parameter that is not finite; of a call, the picture cannot be used or the network's scores are not finite.
     """
 
     def __init__(self, network: Network) -> None:
-        from training.images import FASHION_MNIST, MNIST
         from training.non_finite import in_parameters
+        from training.pictures import Preparation
 
         if found := in_parameters(network):
             raise ValueError(f"the model cannot classify: {found}")
         config = network.config or {}
-        shape = tuple(config.get("input_dim", network.input_dim))
-        if len(shape) != 3 or shape[0] != 1:
-            raise ValueError(f"the model takes {shape}; image files are made into grey images (1, H, W)")
+        self.preparation = Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
         self._network = network
-        self._size = shape[1:]
-        self._framing = FASHION_MNIST if config.get("dataset") == "fashion-mnist" else MNIST
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
 
-    def __call__(self, file: Path) -> list[tuple[str, float]]:
+    def __call__(self, file: Path) -> tuple[list[tuple[str, float]], list[str]]:
         from numpy import isfinite
 
         from backend import asarray, asnumpy
         from layers import softmax
-        from training.images import load_image
+        from training.pictures import ImageError, read_picture
 
-        image = load_image(file, self._size, self._framing)
-        probabilities = asnumpy(softmax(self._network.predict(asarray(image[None]))))[0]
+        picture = read_picture(file)
+        try:
+            prepared = self.preparation(picture)
+        except ImageError as error:
+            raise ImageError(f"{printable(file)}: {error}") from error
+        probabilities = asnumpy(softmax(self._network.predict(asarray(prepared.image[None]))))[0]
         if not isfinite(probabilities).all():
             raise ValueError(f"{file}: the model's scores are not finite, though its parameters are: they overflow")
         order = (-probabilities).argsort(kind="stable")
-        return [(self._names[label], float(probabilities[label])) for label in order]
+        return [(self._names[label], float(probabilities[label])) for label in order], list(prepared.warnings)

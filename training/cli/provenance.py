@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ def describe(
             "weight_decay": trainer.optimizer.weight_decay,
             "data_dir": data_dir and str(data_dir),
         },
-        "model": trainer.network.config,
+        "model": _without_numbers(trainer.network.config or {}),
         "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
         "device": {
             "name": compute.device.name,
@@ -50,6 +51,12 @@ def describe(
         },
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def _without_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's config without what its training images are like: that is some thousand numbers, for its file."""
+    about_input = {key: value for key, value in config.get("input", {}).items() if key != "likeness"}
+    return {**config, "input": about_input} if about_input else dict(config)
 
 
 def own_version() -> str:

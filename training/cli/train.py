@@ -174,6 +174,7 @@ def command(
     report = Report(quiet, as_json)
     with user_errors():
         trainer = build_trainer(settings, data)
+        describe_input(trainer.network, data)
         config = describe(settings, trainer, compute, data, data_dir)
         folder = create_folder(out, settings)
     recorder = Recorder(folder, lambda result, metrics: report.epoch(result, trainer.epochs, metrics))
@@ -233,6 +234,14 @@ def build_trainer(settings: Settings, data: Dataset) -> Trainer:
         scaler=LossScaler() if half else None,
         patience=settings.patience,
     )
+
+
+def describe_input(network: Network, data: Dataset) -> None:
+    """Notes in a network's config how pictures are to be prepared for it, and what its training images are like."""
+    from training.pictures import Preparation
+
+    about_input = Preparation.describe(data.name, data.train_images)
+    network.config = {**(network.config or {}), "input": about_input}
 
 
 def create_folder(out: Path | None, settings: Settings) -> RunFolder:

@@ -1,0 +1,1 @@
+"""How well ``xpnet predict`` reads photographs, on pictures made from test images whose label is known."""

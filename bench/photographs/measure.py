@@ -1,0 +1,84 @@
+"""How many photographs a model reads right, and how many of those that it should doubt it doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from backend import asarray, asnumpy
+from bench.photographs.draw import KINDS, Page, draw
+from bench.photographs.nonsense import NONSENSE
+from training.data import Dataset
+from training.network import Network
+from training.pictures import ImageError, Picture, Preparation
+
+SEED = 2024
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a kind of picture came to.
+
+    Attributes:
+        kind: its name.
+        count: pictures.
+        right: of digits, those whose class is right.
+        doubted: warned about, or refused.
+    """
+
+    kind: str
+    count: int
+    right: int
+    doubted: int
+
+
+def photographs(data: Dataset, kind: str, count: int, seed: int = SEED) -> Iterator[tuple[Page, int]]:
+    """Pages with a test image of ``data`` on each, and its label: the same for the same seed, whatever the kinds."""
+    rng = numpy.random.default_rng([seed, *kind.encode()])
+    for chosen in rng.integers(len(data.test_labels), size=count):
+        yield _as_bytes(draw(data.test_images[chosen, 0], kind, rng)), int(data.test_labels[chosen])
+
+
+def score_digits(network: Network, data: Dataset, count: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Score]:
+    """Reads ``count`` photographs of each kind."""
+    preparation = _preparation(network)
+    for kind in kinds:
+        images, labels, doubted = [], [], 0
+        for page, label in photographs(data, kind, count):
+            try:
+                prepared = preparation(Picture(page, (page.shape[0], page.shape[1])))
+            except ImageError:
+                doubted += 1
+                continue
+            images.append(prepared.image)
+            labels.append(label)
+            doubted += bool(prepared.warnings)
+        classes = asnumpy(network.predict(asarray(numpy.stack(images)))).argmax(axis=1) if images else []
+        yield Score(kind, count, int((classes == numpy.array(labels)).sum()), doubted)
+
+
+def score_nonsense(network: Network, data: Dataset, count: int) -> Iterator[Score]:
+    """Shows ``count`` pictures of each kind that no single digit is on."""
+    preparation = _preparation(network)
+    for kind, make in NONSENSE.items():
+        rng = numpy.random.default_rng([SEED, *kind.encode()])
+        doubted = 0
+        for _ in range(count):
+            page = _as_bytes(make(data.test_images[:, 0], rng))
+            try:
+                doubted += bool(preparation(Picture(page, (page.shape[0], page.shape[1]))).warnings)
+            except ImageError:
+                doubted += 1
+        yield Score(kind, count, 0, doubted)
+
+
+def _preparation(network: Network) -> Preparation:
+    config = network.config or {}
+    return Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
+
+
+def _as_bytes(page: Page) -> Page:
+    """A page as a file would hold it."""
+    return numpy.rint(page.clip(0, 1) * 255).astype(numpy.float32) / 255
