@@ -185,7 +185,7 @@ def shown(value: Any) -> str:
         return f"a whole number of {plain.bit_length():,} bits"
     if type(plain) in (int, float, bool) or plain is None:
         return _brief.repr(plain)
-    told = _brief.repr(value)
+    told = " ".join(_brief.repr(value).split())
     return told if type(value) in (str, bytes, list, tuple, dict) else f"{told} ({type(value).__name__})"
 
 

@@ -17,7 +17,7 @@ import numpy
 
 from backend import profiling
 from backend.active import current_device, xp
-from backend.arrays import array_module
+from backend.arrays import array_module, require_arrays
 
 Layout = Sequence[tuple[tuple[int, ...], Any]]
 """(shape, dtype) of each array."""
@@ -47,6 +47,7 @@ class HostCopy:
 
 def copy_to_host(array: Any) -> HostCopy:
     """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU."""
+    require_arrays(array=array)
     library = array_module(array)
     if library is numpy:
         return HostCopy(numpy.array(array))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backend import threads
+from backend import random, threads
 from bench import timing
 from bench.measure import thread_limit
 from training.cli.report import Report
@@ -87,7 +87,7 @@ def _bare_steps(settings: Settings, data: Dataset) -> tuple[float, np.ndarray]:
     trainer: Trainer = build_trainer(settings, data)
     network, optimizer = trainer.network, trainer.optimizer
     batches = list(trainer.train_loader.epoch(0))
-    with threads.single_threaded_blas():
+    with threads.single_threaded_blas(), random.using(trainer.random):  # as the loop draws
         start = time.perf_counter()
         for x, t in batches:
             network.step_gradients(x, t)

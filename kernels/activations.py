@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from backend import array_module, profiling, workspace
-from backend.checks import real
+from backend.checks import real, refusal
 from kernels.gemm import accumulator
 from kernels.layout import elementwise
 from kernels.masking import apply_mask
@@ -85,6 +85,7 @@ def leaky_relu_backward(dy: Any, positive: Any, slope: float) -> Any:
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
     library = array_module(x)
+    _require_floating(x)
     wide = x.astype(accumulator(x.dtype), copy=False)
     y = library.exp(library.minimum(wide, 0))
     y /= 1 + library.exp(-library.abs(wide))
@@ -115,6 +116,12 @@ def tanh_backward(dy: Any, y: Any) -> Any:
     return dx
 
 
+def _require_floating(x: Any) -> None:
+    """Raises where a result would be rounded to the dtype of ``x``, which holds no fractions."""
+    if x.dtype.kind != "f":
+        raise refusal(TypeError, "x", "a floating-point array", x)
+
+
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 
@@ -122,6 +129,7 @@ _CUBIC = 0.044715
 @elementwise
 def gelu(x: Any) -> Any:
     """x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))): Hendrycks and Gimpel, "Gaussian error linear units" (2016), §2."""
+    _require_floating(x)
     wide = x.astype(accumulator(x.dtype), copy=False)
     y = _gelu_tanh(wide)
     y += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, threads, workspace
+from backend import array_module, profiling, require_active, require_arrays, threads, workspace
 from kernels.layout import folded
 from kernels.parts import pieces, ranges, run
 
@@ -48,7 +48,8 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     On the CPU, float16 is multiplied in float32 (there is no half-precision BLAS) and rounded once, after the bias.
     """
     library = array_module(a, b, out, bias)
-    require_active(a)
+    require_active(a, "a")
+    require_arrays(b=b)
     if library is not numpy:
         if a.dtype == numpy.float16 and len(a) == b.shape[1] == 1:
             # CuPy multiplies a row by a column in half precision, unlike every other product.

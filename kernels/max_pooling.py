@@ -92,7 +92,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
     """As :func:`max_pool`, with what :func:`pool_backward` wants in place of argmax: on a GPU argmax itself."""
     check_images("max pooling", x)
     check_dtype("max pooling", x)
-    geometry = window.over(x.shape[2:])
+    geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
     library, source = array_module(x), storage(x)
     n, h, w, c = source.shape

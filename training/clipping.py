@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from backend import array_module
-from backend.checks import real
+from backend.checks import instance, real
 from kernels.gemm import accumulator
 from kernels.loss_scale import clip_factor
 from training.pieces import pieces
@@ -74,6 +74,7 @@ def clip_gradients(grads: Mapping[str, Any], max_norm: float) -> Any:
 
 
 def _arrays(grads: Mapping[str, Any]) -> list[Any]:
+    instance("grads", grads, Mapping, "a dictionary of arrays")
     for name, array in grads.items():
         if getattr(getattr(array, "dtype", None), "kind", None) != "f":
             what = f"of dtype {array.dtype}" if hasattr(array, "dtype") else type(array).__name__

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asnumpy, threads
+from backend.checks import instance, whole
 from kernels.labels import check as check_labels
 from training.data import Loader
 from training.network import Network
@@ -58,6 +59,7 @@ class Predictions:
 
     def worst_mistakes(self, count: int) -> numpy.ndarray:
         """Indices of at most ``count`` misclassified samples, the least probability of the right class first."""
+        count = whole("count", count, 0)
         wrong = numpy.flatnonzero(self.predicted != self.labels)
         right_probability = self.probabilities[wrong, self.labels[wrong]]
         return wrong[numpy.argsort(right_probability, kind="stable")[:count]]
@@ -69,10 +71,13 @@ def predict(network: Network, samples: Loader) -> Predictions:
     Loss and hits are those of :meth:`training.trainer.Trainer.evaluate` to the last bit, given the same batches.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: the samples do not fit the network, or a label is none of its classes.
         NonFiniteError: the loss is infinite or NaN; the message names the sample, parameter or layer it begins in.
         OutOfMemoryError: the loader's batches are too large.
     """
+    instance("network", network, Network, "a Network")
+    instance("samples", samples, Loader, "a Loader")
     samples.check_labels(network.classes)
     loss: Any = array_module(network.params.flat).zeros((), "float64")
     kept: list[tuple[Any, Any, Any]] = []

@@ -242,9 +242,11 @@ def build(config: Mapping[str, Any]) -> Network:
     """The network that a ``config`` describes: ``{"model": name, "arguments": {…}}``, with fresh weights.
 
     Raises:
+        TypeError: ``config`` is no dictionary.
         ValueError: there is no such model, or it does not take such arguments.
         OutOfMemoryError: it is too large for the memory.
     """
+    instance("config", config, Mapping, "a dictionary")
     name = config.get("model")
     if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model is one of {', '.join(MODELS)}, not {clipped(name)}")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, asarray, asnumpy, memory, profiling, random, require_arrays
-from backend.checks import LARGEST_SIZE, instance, sizes, whole
+from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
+from backend.checks import LARGEST_SIZE, instance, real, sizes, whole
 from kernels import labels
 from kernels.parts import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
@@ -125,6 +125,8 @@ class Network:
         Args:
             scale: what the gradients, not the loss, are multiplied by: a number or a 0-d array.
         """
+        if not is_array(scale) or scale.ndim:  # to read a number that lies on the device would wait for it
+            scale = real("scale", scale)
         with FORWARD.of((x, t)):
             loss = self.loss(x, t, train_flg=True)
         with BACKWARD, self.within_memory(len(x)):
@@ -290,6 +292,7 @@ class Network:
 
 def correct_count(scores: Any, t: Any) -> Any:
     """How many samples have their highest score at their label: 0-d, on the device."""
+    require_arrays(scores=scores, t=t)
     array_module(scores, t)  # refuses a mix of host and device arrays
     labels = t if t.ndim == 1 else t.argmax(axis=1)
     return (scores.argmax(axis=1) == labels).sum()

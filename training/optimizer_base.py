@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy
 
-from backend import array_module, asnumpy, profiling
-from backend.checks import Hyperparameter
+from backend import array_module, asnumpy, profiling, require_arrays
+from backend.checks import Hyperparameter, instance, whole
 from kernels.gemm import accumulator
 from kernels.loss_scale import FINITE, MULTIPLIER
 from kernels.updates import master_of, update_on_device
@@ -80,6 +80,9 @@ class Optimizer:
             ValueError: names, shapes or dtypes of the two differ, or are not those of the optimizer's state.
             TypeError: a value is not an array, not of floating point, or host and device arrays are mixed.
         """
+        for name, arrays_by_name in (("params", params), ("grads", grads)):
+            if not isinstance(arrays_by_name, dict):
+                instance(name, arrays_by_name, Mapping, "a dictionary of arrays")
         flat_params: Any = getattr(params, "flat", None)
         flat_grads: Any = getattr(grads, "flat", None)
         is_flat = flat_params is not None and flat_grads is not None
@@ -214,6 +217,7 @@ class Optimizer:
         Raises:
             ValueError: an entry is missing, unknown or out of its range; nothing is changed.
         """
+        instance("saved", saved, Mapping, "a dictionary, as of state_dict")
         numbers = ("t", "skipped", *self._hyperparameters)
         has_master = any(key.startswith("master.") for key in saved)
         state: dict[str, dict[str, Any]] = {slot: {} for slot in (*self.slots, *(["master"] if has_master else []))}
@@ -231,12 +235,11 @@ class Optimizer:
         ]
         if missing or unknown:
             raise ValueError(f"not a state of {type(self).__name__}: {names(missing, unknown)}")
-        t, skipped = int(saved["t"]), int(saved["skipped"])
-        if t < 0:
-            raise ValueError(f"not a state of {type(self).__name__}: t must be 0 or more, got {t}")
-        if not 0 <= skipped <= t:
-            raise ValueError(f"not a state of {type(self).__name__}: skipped must be in [0, {t}], got {skipped}")
-        checked = type(self)(**{name: float(saved[name]) for name in self._hyperparameters})
+        for slot, arrays in state.items():
+            require_arrays(**{f"{slot}.{name}": array for name, array in arrays.items()})
+        t = whole(f"not a state of {type(self).__name__}: t", saved["t"], 0)
+        skipped = whole(f"not a state of {type(self).__name__}: skipped", saved["skipped"], 0, t)
+        checked = type(self)(**{name: saved[name] for name in self._hyperparameters})
         checked.t, checked._skipped = t, skipped
         checked.state = {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in state.items()}
         vars(self).update(vars(checked))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from backend import array_module, is_array
-from backend.checks import refusal
+from backend.checks import instance, refusal
 
 
 class ParameterDict(dict):
@@ -27,6 +27,7 @@ class ParameterDict(dict):
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: Any, library: Any) -> None:
+        instance("shapes", shapes, Mapping, "a dictionary of shapes")
         self.flat = library.zeros(sum(map(math.prod, shapes.values())), dtype)
         self.layout = [(name, tuple(shape), self.flat.dtype) for name, shape in shapes.items()]
         start = 0

@@ -10,7 +10,7 @@ import numpy
 
 from backend import array_module, asnumpy
 from backend.active import xp
-from backend.checks import real, refusal, whole
+from backend.checks import instance, real, refusal, whole
 from kernels import loss_scale
 from training.clipping import check_max_norm, gradient_norm
 
@@ -99,6 +99,7 @@ class LossScaler:
         Raises:
             ValueError: it is no such state; nothing is changed.
         """
+        instance("saved", saved, Mapping, "a dictionary, as of state_dict")
         if saved.keys() != {"control"}:
             raise ValueError(f"not a state of LossScaler: it needs 'control' alone, got {sorted(saved)}")
         control = asnumpy(saved["control"])

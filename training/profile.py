@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from backend import profiling, synchronize, threads
+from backend.checks import whole
 from backend.recording import Event, Recorder
 from training.layer_phases import OPTIMIZER
 from training.trainer import EPOCH, RUN, STEP, Trainer
@@ -103,11 +104,11 @@ def profile(trainer: Trainer, steps: int, warmup: int) -> Profile:
     The recorded steps are what a GPU's profiler captures (:func:`backend.profiling.capture`).
 
     Raises:
+        TypeError: a number of steps is none.
         ValueError: there is no step to record.
         NonFiniteError, OutOfMemoryError: as :meth:`training.trainer.Trainer.train`.
     """
-    if steps < 1 or warmup < 0:
-        raise ValueError(f"at least 1 step is recorded after at least 0 others, not {steps} after {warmup}")
+    steps, warmup = whole("steps", steps, 1), whole("warmup", warmup, 0)
     within = trainer.network.within_memory(trainer.train_loader.largest_batch)
     with threads.single_threaded_blas(), within, closing(_endless(trainer)) as taken:
         _take(taken, warmup)

@@ -108,7 +108,7 @@ def test_a_profile_trains_as_training_does():
 
 @pytest.mark.parametrize(("steps", "warmup"), [(0, 1), (1, -1)])
 def test_numbers_of_steps_that_cannot_be(steps, warmup):
-    with pytest.raises(ValueError, match="at least 1 step is recorded after at least 0 others"):
+    with pytest.raises(ValueError, match=r"(steps|warmup) must be a whole number of at least"):
         profile(trainer(), steps, warmup)
 
 
