@@ -52,6 +52,7 @@ class Injector:
     def run(self, body: Callable[[], Any]) -> None:
         """Runs ``body``, with the exception."""
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 and later see by it that opcodes are to be traced at all
         sys.settrace(self._enter)
         try:
             body()

@@ -17,6 +17,7 @@ from kernels.labels import check_dtype, check_range
 from training.data.download import cache_dir, fetch
 from training.data.idx import DataError, read_labelled_images
 from training.data.sources import EMBEDDED, FILES, SOURCES, Source
+from training.files.durable import is_disk_full
 
 if TYPE_CHECKING:
     from training.data.idx import AnyPath
@@ -205,6 +206,8 @@ def _read_or_fetch(
             fetch(source, cache / name, progress=progress)
             return _read(_search(cache, name)[0], source)
         except (DataError, OSError) as error:
+            if is_disk_full(error):  # no other way to supply the files mends that
+                raise
             raise DataError(f"{searched}\n{error}\n{_remedy()}") from error
     raise DataError(f"{searched}\n{_remedy()}")
 

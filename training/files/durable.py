@@ -113,8 +113,8 @@ def make_folder(folder: Path) -> None:
         FileExistsError: something has its name.
         OSError: it cannot be made.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir()
+    os.makedirs(folder.parent, exist_ok=True)
+    os.mkdir(folder)
     with _about(folder):
         sync_folder(folder.parent)
 

@@ -256,6 +256,19 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_words(server, files, tmp_
         load("tiny", download=True)
 
 
+def test_a_disk_that_is_full_is_told_as_it_is(server, files, monkeypatch, tmp_path):
+    """It is not the mirror's fault, and not mended by another folder; nothing is left."""
+    serve(server, files, "one")
+
+    def fail(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        load("tiny", download=True)
+    assert not any(tmp_path.rglob(".*"))
+
+
 def test_the_platform_has_a_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("XPNET_CACHE_DIR", raising=False)
     assert cache_dir().is_absolute()
