@@ -195,7 +195,7 @@ def test_ctrl_c_before_the_first_epoch_ended_keeps_the_weights(tmp_path, monkeyp
 
 
 def test_a_loss_that_is_not_finite_ends_training(tmp_path):
-    arguments = ["--model", "SimpleConvNet", "--optimizer", "sgd", "--lr", "1e38", "--out", tmp_path / "run"]
+    arguments = ["--model", "SimpleConvNet", "--optimizer", "sgd", "--lr", "1e30", "--out", tmp_path / "run"]
     result = xpnet("train", "--quiet", *arguments)
     assert (result.code, result.out) == (1, "")
     assert re.fullmatch(r"Error: the loss is nan at step 2 \(epoch 1.*\n", result.err)
