@@ -72,6 +72,8 @@ class _Stream:
         Raises:
             TransferError: there is no more to be had, or it takes longer than ``seconds``.
         """
+        import requests  # noqa: F401  (here: its import is not the server's time)
+
         try:
             threading.Thread(target=self._receive, name="xpnet-download", daemon=True).start()
         except RuntimeError as error:

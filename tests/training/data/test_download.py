@@ -280,9 +280,9 @@ def test_the_platform_has_a_cache_folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Waits for a stalled mirror a fifth of a second, and for a slow one half a second."""
-    monkeypatch.setattr(transfer, "STALL_SECONDS", 0.2)
-    monkeypatch.setattr(transfer, "LEAST_SECONDS", 0.5)
+    """Waits for a stalled mirror 0.4 seconds, and for a slow one a second."""
+    monkeypatch.setattr(transfer, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(transfer, "LEAST_SECONDS", 1.0)
     monkeypatch.setattr(transfer, "LEAST_RATE", 1e12)
 
 
@@ -330,10 +330,10 @@ HOSTILE = {
     "sends too much": (lambda handler: reply(handler, bytes(50_000)), "sends more than 1,0.* bytes"),
     "never ends": (without_a_length(bytes(500), 0.001), "sends more than 1,0.* bytes"),
     "never ends, in chunks": (in_chunks(bytes(500), 0.001), "sends more than 1,0.* bytes"),
-    "drips": (without_a_length(b"x", 0.02), "sends less than 8,192 bytes in 0.2 s"),
-    "drips in chunks": (in_chunks(b"x", 0.02), "sends less than 8,192 bytes in 0.2 s"),
-    "drips the head": (drips_headers, "sends less than 8,192 bytes in 0.2 s"),
-    "says nothing": (silent, "sends less than 8,192 bytes in 0.2 s|[Tt]imed out"),
+    "drips": (without_a_length(b"x", 0.02), "sends less than 8,192 bytes in 0.4 s"),
+    "drips in chunks": (in_chunks(b"x", 0.02), "sends less than 8,192 bytes in 0.4 s"),
+    "drips the head": (drips_headers, "sends less than 8,192 bytes in 0.4 s"),
+    "says nothing": (silent, "sends less than 8,192 bytes in 0.4 s|[Tt]imed out"),
     "leads round and round": (
         lambda handler: (
             handler.send_response(302),
@@ -367,14 +367,14 @@ def test_a_hostile_mirror_is_cut_off(server, files, impatient, case):
     (cache_dir() / "tiny" / name.removesuffix(".gz")).unlink()
     with pytest.raises(DataError, match=words):
         load("tiny", download=True, progress=False)
-    assert time.monotonic() - start < 30  # three transfers of at most half a second, on a busy machine
+    assert time.monotonic() - start < 30  # three transfers of at most a second, on a busy machine
     assert sorted(path.name for path in cache_dir().iterdir()) == ["tiny"]
 
 
 def test_a_mirror_that_is_always_too_slow_is_cut_off(server, files, impatient, monkeypatch):
     monkeypatch.setattr(transfer, "PIECE", 1)
     server.pages = {f"/{mirror}/{next(iter(files))}": without_a_length(b"x", 0.02) for mirror in ("one", "two")}
-    with pytest.raises(DataError, match=r"is not done after [01] s"):
+    with pytest.raises(DataError, match=r"is not done after 1 s"):
         load("tiny", download=True, progress=False)
 
 
