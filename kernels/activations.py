@@ -7,10 +7,10 @@ from typing import Any
 
 from backend import array_module, profiling, workspace
 from backend.checks import real, refusal
-from kernels.gemm import accumulator
-from kernels.layout import elementwise
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import elementwise
+from kernels.core.tiling import in_pieces
 from kernels.masking import apply_mask
-from kernels.parts import in_pieces
 
 
 @elementwise
@@ -86,7 +86,7 @@ def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
     library = array_module(x)
     _require_floating(x)
-    wide = x.astype(accumulator(x.dtype), copy=False)
+    wide = x.astype(acc_dtype(x.dtype), copy=False)
     y = library.exp(library.minimum(wide, 0))
     y /= 1 + library.exp(-library.abs(wide))
     return y.astype(x.dtype, copy=False)
@@ -130,7 +130,7 @@ _CUBIC = 0.044715
 def gelu(x: Any) -> Any:
     """x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))): Hendrycks and Gimpel, "Gaussian error linear units" (2016), §2."""
     _require_floating(x)
-    wide = x.astype(accumulator(x.dtype), copy=False)
+    wide = x.astype(acc_dtype(x.dtype), copy=False)
     y = _gelu_tanh(wide)
     y += 1
     y *= 0.5  # before x: twice the largest number is none
@@ -141,7 +141,7 @@ def gelu(x: Any) -> Any:
 @elementwise
 def gelu_backward(dy: Any, x: Any) -> Any:
     """dy·g'(x) with g = :func:`gelu`; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
-    wide = x.astype(accumulator(x.dtype), copy=False)
+    wide = x.astype(acc_dtype(x.dtype), copy=False)
     t = _gelu_tanh(wide)
     # x²·(1 - t²) is 0 far out, where x² itself would overflow in float32 beyond 1e19: clip before squaring
     near = array_module(x).clip(wide, -30, 30)

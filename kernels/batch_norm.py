@@ -13,10 +13,11 @@ import numpy
 from backend import array_module, profiling, require_active, workspace
 from backend.checks import LARGEST_EPSILON, real
 from kernels.activations import rectify
-from kernels.gemm import accumulator, piece_sums
-from kernels.launch import Kernel, block_size
-from kernels.layout import folded
-from kernels.parts import in_pieces, pieces, run
+from kernels.core.dtypes import acc_dtype
+from kernels.core.launch import Kernel, block_size
+from kernels.core.layout import folded
+from kernels.core.tiling import in_pieces, pieces, run
+from kernels.gemm import piece_sums
 
 _MOMENTS, _STATISTICS, _NORMALIZE, _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
     Kernel("batch_norm.cu", f"batch_norm_{name}")
@@ -33,7 +34,7 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
     E[x²] - E[x]² would cancel. M must not be 0.
     """
     require_active(x, "x")
-    library, dtype = array_module(x), accumulator(x.dtype)
+    library, dtype = array_module(x), acc_dtype(x.dtype)
     if library is not numpy:
         return _device_statistics(x)
     rows, fold = folded(x)
@@ -210,7 +211,7 @@ def tiling_of(rows: int, channels: int) -> Tiling:
 
 
 def _device_statistics(x: Any) -> tuple[Any, Any]:
-    library, dtype = array_module(x), accumulator(x.dtype)
+    library, dtype = array_module(x), acc_dtype(x.dtype)
     (rows, channels), tiling = x.shape, tiling_of(*x.shape)
     means, squares = (library.empty((tiling.ranges, channels), dtype) for _ in range(2))
     mean, variance = (library.empty(channels, dtype) for _ in range(2))
@@ -226,7 +227,7 @@ def _device_statistics(x: Any) -> tuple[Any, Any]:
 
 
 def _device_normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any]:
-    library, dtype = array_module(x), accumulator(x.dtype)
+    library, dtype = array_module(x), acc_dtype(x.dtype)
     (rows, channels), tiling = x.shape, tiling_of(*x.shape)
     y, inverse = library.empty(x.shape, x.dtype), library.empty(channels, dtype)
     mean, variance = (library.ascontiguousarray(vector, dtype) for vector in (mean, variance))
@@ -251,7 +252,7 @@ def _device_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tu
 
 
 def _device_parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any]:
-    library, dtype, channels = array_module(x), accumulator(x.dtype), x.shape[1]
+    library, dtype, channels = array_module(x), acc_dtype(x.dtype), x.shape[1]
     width, range_rows, ranges, blocks, narrow_width, narrow_blocks = tiling_of(*x.shape)
     products, sums = (library.empty((ranges, channels), dtype) for _ in range(2))
     dgamma, dbeta = (library.empty(channels, dtype) for _ in range(2))
@@ -266,5 +267,5 @@ def _device_parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tup
 
 def _device_arrays(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any, Any, Any, Any]:
     """The arrays as the kernels take them: copied only where strides or a dtype do not fit."""
-    copy, dtype = array_module(x).ascontiguousarray, accumulator(x.dtype)
+    copy, dtype = array_module(x).ascontiguousarray, acc_dtype(x.dtype)
     return copy(dy, x.dtype), copy(x), copy(mean, dtype), copy(inverse, dtype)

@@ -8,13 +8,13 @@ import numpy
 
 from backend import array_module, profiling, require_active, workspace
 from backend.checks import choice, instance, sizes
-from kernels.gemm import accumulator
-from kernels.geometry import Geometry
-from kernels.im2col import check_dtype, check_order
-from kernels.launch import Kernel
-from kernels.layout import images
-from kernels.parts import Part, cut, run
-from kernels.window import Window
+from kernels.core.checks import check_dtype, check_order
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import Geometry
+from kernels.core.launch import Kernel
+from kernels.core.layout import images
+from kernels.core.tiling import Part, cut, run
+from kernels.core.window import Window
 
 _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
 _SCATTER_PLAIN = Kernel("col2im.cu", "col2im_scatter_plain")
@@ -80,7 +80,7 @@ def add_windows(columns: Any, result: Any, geometry: Geometry, order: str = "HWC
     """
     n, c = len(result), result.shape[3]
     (oh, ow), (fh, fw) = geometry.output, geometry.kernel
-    library, dtype = array_module(columns, result), accumulator(columns.dtype)
+    library, dtype = array_module(columns, result), acc_dtype(columns.dtype)
     if library is numpy:
         shape, axes = ((c, fh, fw), (0, 1, 2, 4, 5, 3)) if order == "CHW" else ((fh, fw, c), (0, 1, 2, 3, 4, 5))
         taps = columns.reshape(n, oh, ow, *shape).transpose(axes)

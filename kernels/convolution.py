@@ -15,13 +15,15 @@ from backend import array_module, profiling, require_active, require_arrays, wor
 from backend.checks import whole
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
-from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
-from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows, piece_sums
-from kernels.geometry import Geometry
-from kernels.im2col import check_images, part_columns, windows
-from kernels.layout import folded, images, storage
-from kernels.parts import Part, channel_strips, cut, lanes, run
-from kernels.window import Window
+from kernels.core.checks import check_gradient, check_images
+from kernels.core.convolution_checks import check_backward_weight, check_bias, check_shapes, one_dtype
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import Geometry
+from kernels.core.layout import folded, images, storage
+from kernels.core.tiling import Part, channel_strips, cut, lanes, run
+from kernels.core.window import Window
+from kernels.gemm import column_sums, matmul_part, matmul_rows, piece_sums
+from kernels.im2col import part_columns, windows
 
 
 @profiling.operation
@@ -165,8 +167,8 @@ def convolution_backward_weight(
     f_group, k = fn // groups, fh * fw * c_group
     dtype = _product_dtype(x)
     oh, ow = gradient.shape[1:3]
-    groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * accumulator(dtype).itemsize)
-    totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), accumulator(dtype))
+    groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * acc_dtype(dtype).itemsize)
+    totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), acc_dtype(dtype))
     sums = library.zeros((len(totals), fn), totals.dtype) if with_bias else None
 
     def multiply(lane: int) -> None:
@@ -194,7 +196,7 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, geometry: Geometry, gro
     (fh, fw), (oh, ow), fn = geometry.kernel, geometry.output, len(weight)
     gradient = storage(dy)
     c_group, f_group = c // groups, fn // groups
-    dtype = accumulator(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
+    dtype = acc_dtype(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
     library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
     # Windows overlap, so an image is not cut into bands; where its columns are too many, some channels at a time.
     strips = channel_strips(c_group, channel_bytes, library.__name__)
@@ -242,7 +244,7 @@ def _product_dtype(x: Any) -> numpy.dtype:
     """The dtype of a product's operands: on the CPU, which has no half-precision BLAS, that of the sums; on a GPU
     that of ``x``, since cuBLAS sums float16 in float32 and rounds once.
     """
-    return accumulator(x.dtype) if array_module(x) is numpy else x.dtype
+    return acc_dtype(x.dtype) if array_module(x) is numpy else x.dtype
 
 
 def _matrices(weight: Any, groups: int, dtype: Any) -> list[Any]:

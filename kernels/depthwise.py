@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module, workspace
-from kernels.gemm import accumulator, column_sums
-from kernels.geometry import Geometry
-from kernels.parts import Part, cut, run
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import Geometry
+from kernels.core.tiling import Part, cut, run
+from kernels.gemm import column_sums
 
 
 def applies(weight: Any, groups: int) -> bool:
@@ -21,7 +22,7 @@ def applies(weight: Any, groups: int) -> bool:
 
 def forward(source: Any, weight: Any, y: Any, geometry: Geometry) -> None:
     """Writes y (N, OH, OW, FN) for source (N, H, W, C) and weight (FN, 1, FH, FW)."""
-    dtype = accumulator(source.dtype)
+    dtype = acc_dtype(source.dtype)
     filters = _by_tap(weight, source.shape[3], dtype)
 
     def add(part: Part) -> None:
@@ -38,7 +39,7 @@ def forward(source: Any, weight: Any, y: Any, geometry: Geometry) -> None:
 
 def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
     """Writes dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
-    dtype = accumulator(dy.dtype)
+    dtype = acc_dtype(dy.dtype)
     c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
     filters = _by_tap(weight, c, dtype)
 
@@ -55,7 +56,7 @@ def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
 
 def backward_weight(source: Any, dy: Any, dweight: Any, geometry: Geometry) -> None:
     """Writes dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
-    dtype = accumulator(source.dtype)
+    dtype = acc_dtype(source.dtype)
     c, fn = source.shape[3], dy.shape[3]
     pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, fn // c)
     dweight[...] = 0  # taps that only meet padding
@@ -74,4 +75,4 @@ def _by_tap(weight: Any, channels: int, dtype: Any) -> Any:
 
 def _parts(y: Any) -> list[Part]:
     n, oh, ow, fn = y.shape
-    return cut(n, 1, oh * ow * fn * accumulator(y.dtype).itemsize, array_module(y))
+    return cut(n, 1, oh * ow * fn * acc_dtype(y.dtype).itemsize, array_module(y))

@@ -12,8 +12,8 @@ import numpy
 
 from backend import array_module, profiling, random
 from backend.checks import real, sizes
-from kernels.launch import Kernel
-from kernels.layout import images
+from kernels.core.launch import Kernel
+from kernels.core.layout import images
 
 _MASK = Kernel("philox.cu", "dropout_mask")
 

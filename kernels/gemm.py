@@ -12,8 +12,9 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, threads, workspace
-from kernels.layout import folded
-from kernels.parts import pieces, ranges, run
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import folded
+from kernels.core.tiling import pieces, ranges, run
 
 _PIECE_FLOPS = 32 << 20
 """Multiplications and additions that pay for cutting a product: about 0.3 ms. BLAS multiplies narrow pieces slower: a
@@ -28,16 +29,10 @@ instead of 77, (30000, 64) by (64, 64) at 145 instead of 103), and within 5 % wh
 
 _NARROW = 128  # columns up to which that pays
 
-_HALF, _SINGLE = numpy.dtype("float16"), numpy.dtype("float32")
+_HALF = numpy.dtype("float16")
 
 _FEW = 1 << 13
 """Numbers in a matrix whose columns are summed plainly: there a product with ones costs more calls than it saves."""
-
-
-def accumulator(dtype: Any) -> numpy.dtype:
-    """The dtype in which numbers of ``dtype`` are summed: float32 for float16, otherwise their own."""
-    dtype = numpy.dtype(dtype)
-    return _SINGLE if dtype == _HALF else dtype
 
 
 @profiling.operation
@@ -99,7 +94,8 @@ def _into(out: Any, product: Any) -> Any:
 
 
 def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
-    """As :func:`matmul`, of a part that :func:`kernels.parts.run` handed to this thread: not shared again on the CPU.
+    """As :func:`matmul`, of a part that :func:`kernels.core.tiling.run` handed to this thread: not shared again on the
+    CPU.
 
     Both may be stacks of as many matrices, (…, M, K) and (…, K, N).
     """
@@ -171,7 +167,7 @@ def column_sums(matrix: Any, out: Any = None) -> Any:
 
     BLAS reads a tall matrix at more than twice the speed of ``sum(axis=0)``. float16 is summed in float32.
     """
-    library, dtype = array_module(matrix, out), accumulator(matrix.dtype)
+    library, dtype = array_module(matrix, out), acc_dtype(matrix.dtype)
     require_active(matrix)
     if library is numpy and matrix.size <= _FEW:
         if out is not None and out.dtype == dtype:

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
-from backend.checks import choice, instance
-from kernels.geometry import Geometry
-from kernels.launch import Kernel
-from kernels.layout import storage
-from kernels.parts import Part, cut, run
-from kernels.window import Window
-
-ORDERS = ("CHW", "HWC")
+from backend import array_module, profiling, workspace
+from backend.checks import instance
+from kernels.core.checks import check_images, check_order
+from kernels.core.geometry import Geometry
+from kernels.core.launch import Kernel
+from kernels.core.layout import storage
+from kernels.core.tiling import Part, cut, run
+from kernels.core.window import Window
 
 _KERNELS = {"CHW": Kernel("im2col.cu", "im2col_chw"), "HWC": Kernel("im2col.cu", "im2col_hwc")}
 _BITS = {2: "float16", 4: "float32", 8: "float64"}  # by their size: what numbers are copied as, whatever they mean
@@ -134,21 +133,3 @@ def padded(source: Any, first_row: int, rows: int, first_column: int, columns: i
     band.fill(0)  # all of it, in cache: four borders would be four calls that other threads wait between
     band[:, above:below, before:after] = inside
     return band
-
-
-def check_order(order: str) -> None:
-    """Raises a ValueError unless ``order`` names a column order."""
-    choice("order", order, ORDERS)
-
-
-def check_images(operation: str, x: Any) -> None:
-    """Raises a ValueError unless ``x`` is a batch of images, a TypeError unless it lies on the active device."""
-    require_active(x, "x")
-    if x.ndim != 4:
-        raise ValueError(f"{operation} needs images (N, C, H, W), got shape {x.shape}")
-
-
-def check_dtype(operation: str, x: Any) -> None:
-    """Raises a TypeError unless ``x`` holds numbers that the kernels calculate with. What only copies takes any."""
-    if x.dtype not in _BITS.values():
-        raise TypeError(f"{operation} needs float16, float32 or float64, got {x.dtype}")

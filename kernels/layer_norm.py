@@ -10,8 +10,8 @@ from typing import Any
 
 from backend import array_module, profiling, require_active
 from backend.checks import LARGEST_EPSILON, real, whole
-from kernels.gemm import accumulator
-from kernels.layout import images, storage
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import images, storage
 
 
 @profiling.operation
@@ -93,7 +93,7 @@ def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[A
     The variance is that of the differences, since E[x²] - E[x]² would cancel. No numbers have neither; 1 / σ is 1 then.
     """
     library = array_module(x)
-    values = x.astype(accumulator(x.dtype), copy=False)
+    values = x.astype(acc_dtype(x.dtype), copy=False)
     if not values.size:
         return values.copy(), values.sum(axis=axes, keepdims=True) + 1
     normalized = values - values.mean(axis=axes, keepdims=True)

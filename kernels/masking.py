@@ -7,8 +7,8 @@ from typing import Any
 import numpy
 
 from backend import array_module, workspace
-from kernels.layout import elementwise
-from kernels.parts import in_pieces
+from kernels.core.layout import elementwise
+from kernels.core.tiling import in_pieces
 
 _BITS = {size: numpy.dtype(f"int{8 * size}") for size in (1, 2, 4, 8)}
 

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, workspace
-from kernels.gemm import accumulator
-from kernels.geometry import Geometry, Span
-from kernels.im2col import check_dtype, check_images
-from kernels.launch import Kernel
-from kernels.layout import images, storage
+from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import Geometry, Span
+from kernels.core.launch import Kernel
+from kernels.core.layout import images, storage
+from kernels.core.tiling import Part, cut, run
+from kernels.core.window import Window, geometry_of
 from kernels.masking import apply_mask
-from kernels.parts import Part, cut, run
-from kernels.pooling import check_gradient
-from kernels.window import Window, geometry_of
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
 _GATHER = Kernel("pooling.cu", "max_pool_backward_gather")
@@ -79,7 +78,8 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
     """
     require_active(dy, "dy")
     require_arrays(argmax=argmax)
-    check_gradient(dy, input_shape, geometry_of(window, input_shape))
+    check_dtype("pooling", dy)
+    check_gradient(dy, input_shape, input_shape[1], geometry_of(window, input_shape))
     if argmax.shape != dy.shape:
         raise ValueError(f"argmax has shape {argmax.shape}, the gradient {dy.shape}: both are the output's")
     if array_module(dy, argmax) is numpy:
@@ -124,7 +124,8 @@ def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int],
     """As :func:`max_pool_backward`, of what :func:`pool` returned."""
     require_active(dy, "dy")
     geometry = geometry_of(window, input_shape)
-    check_gradient(dy, input_shape, geometry)
+    check_dtype("pooling", dy)
+    check_gradient(dy, input_shape, input_shape[1], geometry)
     library, gradient = array_module(dy), storage(dy)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
@@ -214,7 +215,7 @@ def _give(source: Any, winner: Any, target: Any, spans: tuple[Span, ...], axis: 
 
 def _add(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
     """Adds each window's gradient to its winner, windows in the order of their taps; float16 is summed in float32."""
-    dtype = accumulator(dx.dtype)
+    dtype = acc_dtype(dx.dtype)
     total = dx if dx.dtype == dtype else workspace.empty(dx.shape, dtype)
     total.fill(0)
     for row in geometry.rows:

@@ -8,13 +8,12 @@ import numpy
 
 from backend import array_module, profiling, require_active, workspace
 from backend.checks import flag
-from kernels.gemm import accumulator
-from kernels.geometry import Geometry
-from kernels.im2col import check_dtype, check_images
-from kernels.launch import Kernel
-from kernels.layout import images, storage
-from kernels.parts import Part, cut, run
-from kernels.window import Window, geometry_of
+from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.dtypes import acc_dtype
+from kernels.core.launch import Kernel
+from kernels.core.layout import images, storage
+from kernels.core.tiling import Part, cut, run
+from kernels.core.window import Window, geometry_of
 
 _AVERAGE = Kernel("pooling.cu", "average_pool")
 _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
@@ -43,7 +42,7 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
     library = array_module(x)
-    source, dtype = storage(x), accumulator(x.dtype)
+    source, dtype = storage(x), acc_dtype(x.dtype)
     n, _, _, c = source.shape
     y = workspace.empty((n, *geometry.output, c), x.dtype)
     if library is not numpy:
@@ -84,10 +83,11 @@ def average_pool_backward(
     count_padding = flag("count_padding", count_padding)
     geometry = geometry_of(window, input_shape)
     geometry.require_pixels()
-    check_gradient(dy, input_shape, geometry)
+    check_dtype("pooling", dy)
+    check_gradient(dy, input_shape, input_shape[1], geometry)
     library = array_module(dy)
     n, c, h, w = input_shape
-    gradient, dtype = storage(dy), accumulator(dy.dtype)
+    gradient, dtype = storage(dy), acc_dtype(dy.dtype)
     dx = workspace.empty((n, h, w, c), dy.dtype)
     if library is not numpy:
         _AVERAGE_BACKWARD(dx.size, gradient, dx, dx.size, geometry.struct(c), *geometry.counted(count_padding))
@@ -103,11 +103,3 @@ def average_pool_backward(
 
     run(spread, cut(n, 1, h * w * c * dtype.itemsize, library), dy)
     return images(dx)
-
-
-def check_gradient(dy: Any, input_shape: tuple, geometry: Geometry) -> None:
-    """Raises unless ``dy`` is floating and has the shape of the output of a pooling."""
-    check_dtype("pooling", dy)
-    expected = (*input_shape[:2], *geometry.output)
-    if dy.shape != expected:
-        raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

@@ -9,8 +9,8 @@ import numpy
 from backend import array_module, profiling, require_active, require_arrays, workspace
 from backend.checks import real, refusal
 from kernels import labels
-from kernels.gemm import accumulator
-from kernels.launch import Kernel, block_size
+from kernels.core.dtypes import acc_dtype
+from kernels.core.launch import Kernel, block_size
 from kernels.masking import apply_mask
 
 _SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
@@ -62,7 +62,7 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
     library = array_module(x, t)
     _check(x, t)
     require_active(x)
-    dtype = accumulator(x.dtype)
+    dtype = acc_dtype(x.dtype)
     if not len(x):
         return library.zeros((), dtype), x.copy()
     if not x.shape[1]:
@@ -88,7 +88,7 @@ def _shifted(x: Any) -> Any:
 
     Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
     """
-    wide = x.astype(accumulator(x.dtype), order="F" if x.shape[1] <= _SHORT else "K", copy=False)
+    wide = x.astype(acc_dtype(x.dtype), order="F" if x.shape[1] <= _SHORT else "K", copy=False)
     out = wide if wide is not x else workspace.empty(x.shape, x.dtype)
     return numpy.subtract(wide, numpy.maximum.reduce(wide, axis=1, keepdims=True), out=out)
 
@@ -135,7 +135,7 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
 
 
 def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
-    library, dtype = array_module(x), accumulator(x.dtype)
+    library, dtype = array_module(x), acc_dtype(x.dtype)
     x, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
     losses, loss = library.empty(len(x), dtype), library.empty((), dtype)
     count, *sizes = _rows(*x.shape)
@@ -149,7 +149,7 @@ def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
 
 
 def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
-    library, dtype = array_module(y), accumulator(y.dtype)
+    library, dtype = array_module(y), acc_dtype(y.dtype)
     y, dx = library.ascontiguousarray(y), library.empty(y.shape, y.dtype)
     # A number becomes an array by a kernel that fills it: nothing is copied from the host.
     on_device = isinstance(scale, library.ndarray)
@@ -197,7 +197,7 @@ def cross_entropy(y: Any, t: Any) -> Any:
     if y.ndim == 1:
         y, t = y[None], t[None]
     _check(y, t)
-    dtype = accumulator(y.dtype)
+    dtype = acc_dtype(y.dtype)
     logarithm = library.log(library.maximum(y.astype(dtype, copy=False), float(numpy.finfo(dtype).tiny)))
     picked = _pick(logarithm, t, library) if t.ndim == 1 else logarithm * t
     return -picked.sum(dtype=dtype) / max(len(y), 1)

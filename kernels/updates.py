@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from backend import profiling
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import FINITE, MULTIPLIER
 
 
@@ -53,7 +53,7 @@ def update_on_device(
             can read it.
         counts: whether to add this step to it, where it is skipped: true for one array of a step.
     """
-    dtype = accumulator(parameter.dtype).name
+    dtype = acc_dtype(parameter.dtype).name
     given: dict[str, Any] = {"gradient": gradient}
     if control is not None:
         given |= {"control": control, "counts": int(counts)}

@@ -21,13 +21,15 @@ from backend.checks import instance, whole
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.convolution import flipped
-from kernels.convolution_checks import check_backward_weight, check_bias, check_gradient, check_shapes, one_dtype
-from kernels.gemm import accumulator, column_sums, matmul_part, matmul_rows
-from kernels.geometry import Geometry
-from kernels.im2col import check_images, padded, windows
-from kernels.layout import images, storage
-from kernels.parts import Part, cut, lanes, run
-from kernels.window import Window
+from kernels.core.checks import check_gradient, check_images
+from kernels.core.convolution_checks import check_backward_weight, check_bias, check_shapes, one_dtype
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import Geometry
+from kernels.core.layout import images, storage
+from kernels.core.tiling import Part, cut, lanes, run
+from kernels.core.window import Window
+from kernels.gemm import column_sums, matmul_part, matmul_rows
+from kernels.im2col import padded, windows
 
 TILE, PATCH = 4, 6
 """Outputs and inputs of a tile, along each axis."""
@@ -68,7 +70,7 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = F
     source, fn = storage(x), len(weight)
     y = workspace.empty((len(x), *geometry.output, fn), x.dtype)
     positive = workspace.empty(y.shape, bool) if relu else None
-    library, dtype = array_module(x, weight), accumulator(x.dtype)
+    library, dtype = array_module(x, weight), acc_dtype(x.dtype)
     filters = _filters(weight, dtype)
     output = _matrix("output", dtype.name, library.__name__)
 
@@ -121,7 +123,7 @@ def convolution_backward_weight(
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     geometry = window.over(x.shape[2:])
     fn, c = weight_shape[:2]
-    library, dtype = array_module(x, dy), accumulator(x.dtype)
+    library, dtype = array_module(x, dy), acc_dtype(x.dtype)
     source, gradient = storage(x), storage(dy)
     output = _matrix("output", dtype.name, library.__name__).T
     groups_of_parts = lanes(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)

@@ -8,8 +8,8 @@ from typing import Any
 from backend import xp
 from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
 from kernels.activations import relu_in_place
+from kernels.core.layout import copy_channels_last, images, storage
 from kernels.gemm import column_sums, matmul
-from kernels.layout import copy_channels_last, images, storage
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.initializers import Init, weights

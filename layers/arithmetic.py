@@ -8,7 +8,7 @@ from typing import Any
 from backend import array_module, is_array
 from backend.checks import refusal
 from kernels import activations
-from kernels.layout import copy_channels_last
+from kernels.core.layout import copy_channels_last
 from layers.base import Layer
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from backend import array_module, asarray, is_array, require_arrays, use
 from backend.checks import choice, flag, floating_dtype, refusal, sizes
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 
 Shape = tuple[int, ...]
 _NOT_GIVEN: Any = object()
@@ -193,7 +193,7 @@ class Layer:
             TypeError: ``dtype`` is not float16, float32 or float64.
         """
         dtype = floating_dtype("dtype", dtype)
-        return self._replace_arrays(lambda array: array.astype(dtype), lambda array: array.astype(accumulator(dtype)))
+        return self._replace_arrays(lambda array: array.astype(dtype), lambda array: array.astype(acc_dtype(dtype)))
 
     def to(self, device: Any) -> Layer:
         """Moves parameters and state to a device (as :func:`backend.use` takes it). Returns the layer."""

@@ -8,10 +8,10 @@ from backend import xp
 from backend.checks import LARGEST_SIZE, array_shape, flag, whole
 from kernels import convolution as kernel
 from kernels import winograd as winograd_kernel
+from kernels.core.geometry import single
+from kernels.core.layout import storage
+from kernels.core.window import Padding, Pair, Window, pair
 from kernels.gemm import column_sums
-from kernels.geometry import single
-from kernels.layout import storage
-from kernels.window import Padding, Pair, Window, pair
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.initializers import Init, weights

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backend.checks import Hyperparameter, flag
+from kernels.core.layout import elementwise
 from kernels.dropout import dropout_mask
-from kernels.layout import elementwise
 from kernels.masking import masked
 from layers import checks
 from layers.base import Layer

@@ -7,8 +7,8 @@ from typing import Any
 from backend import array_module, is_array, profiling
 from backend.checks import real
 from kernels import softmax as kernel
-from kernels.gemm import accumulator
-from kernels.layout import images, storage
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import images, storage
 from layers import checks
 from layers.base import Layer
 
@@ -73,7 +73,7 @@ class SoftmaxWithLoss(Layer):
         array_module(x, t)  # refuses a mix of host and device arrays
         checks.floating("SoftmaxWithLoss", x=x)
         checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
-        self.loss, self.y = kernel.softmax_cross_entropy(x.astype(accumulator(x.dtype), copy=False), t)
+        self.loss, self.y = kernel.softmax_cross_entropy(x.astype(acc_dtype(x.dtype), copy=False), t)
         self.t = t
         return self.save_for_backward(self.loss, self.y, t, x.dtype)
 

@@ -9,8 +9,8 @@ from backend import array_module, workspace, xp
 from backend.checks import LARGEST_EPSILON, LARGEST_SIZE, Hyperparameter, flag, floating_dtype, refusal, sizes, whole
 from kernels import batch_norm as kernel
 from kernels import layer_norm
-from kernels.gemm import accumulator
-from kernels.layout import copy_channels_last, images, storage
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import copy_channels_last, images, storage
 from layers import checks
 from layers.base import Layer, Shape, parameter
 
@@ -52,7 +52,7 @@ class BatchNormalization(Layer):
         checks.floating("BatchNormalization", gamma=gamma, beta=beta)
         if gamma.ndim != 1 or gamma.shape != beta.shape or not gamma.size:
             raise ValueError(f"BatchNormalization needs gamma and beta (D,), got {gamma.shape} and {beta.shape}")
-        library, dtype = array_module(gamma), accumulator(gamma.dtype)
+        library, dtype = array_module(gamma), acc_dtype(gamma.dtype)
         for name, array in (("running_mean", running_mean), ("running_var", running_var)):
             if array is not None:
                 checks.floating("BatchNormalization", **{name: array})

@@ -8,10 +8,10 @@ from backend import profiling, workspace
 from backend.checks import LARGEST_SIZE, flag, whole
 from kernels import max_pooling
 from kernels import pooling as kernel
-from kernels.gemm import accumulator
-from kernels.geometry import single
-from kernels.layout import images, storage
-from kernels.window import Padding, Pair, Window
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import single
+from kernels.core.layout import images, storage
+from kernels.core.window import Padding, Pair, Window
 from layers import checks
 from layers.base import Layer, Shape
 
@@ -120,7 +120,7 @@ class GlobalAveragePooling(Layer):
 @profiling.operation
 def _global_average_pool(x: Any) -> Any:
     n, c, h, w = x.shape
-    return storage(x).reshape(n, h * w, c).mean(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+    return storage(x).reshape(n, h * w, c).mean(axis=1, dtype=acc_dtype(x.dtype)).astype(x.dtype, copy=False)
 
 
 @profiling.operation

@@ -7,7 +7,7 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import sizes
-from kernels.layout import copy_channels_last
+from kernels.core.layout import copy_channels_last
 from layers import checks
 from layers.base import Layer, Shape
 

@@ -7,7 +7,7 @@ import numpy
 
 from backend import array_module
 from backend.checks import instance, real
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import clip_factor
 from training.pieces import pieces
 
@@ -69,7 +69,7 @@ def clip_gradients(grads: Mapping[str, Any], max_norm: float) -> Any:
     xp = array_module(norm)
     factor = clip_factor(norm, max_norm)
     for array in arrays:
-        xp.multiply(array, factor.astype(accumulator(array.dtype)), out=array)
+        xp.multiply(array, factor.astype(acc_dtype(array.dtype)), out=array)
     return norm
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict
 
 from backend.checks import LARGEST_SIZE, choice, instance, real, refusal, several, sizes, whole
-from kernels.geometry import single
-from kernels.window import Window
+from kernels.core.geometry import single
+from kernels.core.window import Window
 from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import LARGEST_DEVIATION, Init, standard_deviation
 from training.files import clipped

@@ -15,7 +15,7 @@ import numpy
 from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
 from backend.checks import LARGEST_SIZE, instance, real, sizes, whole
 from kernels import labels
-from kernels.parts import COLUMN_BYTES
+from kernels.core.tiling import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
 from training import saving
 from training.parameters import ParameterDict
@@ -208,7 +208,7 @@ class Network:
             cap = COLUMN_BYTES[library]
             # A batch larger than the buffers fails by its activations, which are many times its size.
             matters = cap > samples * math.prod(self.input_dim) * self.params.flat.itemsize
-            buffers = f", or column buffers below {cap:,} bytes (kernels.parts.COLUMN_BYTES[{library!r}])"
+            buffers = f", or column buffers below {cap:,} bytes (kernels.core.tiling.COLUMN_BYTES[{library!r}])"
             return f"a smaller batch (this one has {samples:,} samples){buffers if matters else ''}"
 
         return memory.guard(lower, release=self.forget)

@@ -8,7 +8,7 @@ import numpy
 
 from backend import array_module, asnumpy, profiling, require_arrays
 from backend.checks import Hyperparameter, instance, whole
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import FINITE, MULTIPLIER
 from kernels.updates import master_of, update_on_device
 from training.optimizer_checks import (
@@ -126,7 +126,7 @@ class Optimizer:
         self, xp: Any, params: Any, grads: Any, state: dict[str, Any], control: Any, counts: bool
     ) -> None:
         """The step of one array or buffer; that which ``counts`` notes on a device that it was skipped."""
-        dtype = accumulator(params.dtype)  # in float16 Adam's eps and small squares are 0
+        dtype = acc_dtype(params.dtype)  # in float16 Adam's eps and small squares are 0
         decay = self.weight_decay if self.coupled_decay else 0.0
         master = state.get("master")
         if xp is not numpy:
@@ -174,7 +174,7 @@ class Optimizer:
 
     def _bind(self, xp: Any, layout: Layout) -> None:
         """Makes state for parameters of this layout, with the values of what state there is so far."""
-        dtypes = {name: accumulator(dtype) for name, _, dtype in layout}
+        dtypes = {name: acc_dtype(dtype) for name, _, dtype in layout}
         for slot, arrays in self.state.items():
             if self.t or arrays:
                 refuse_other_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])

@@ -15,7 +15,7 @@ from bench.kernels.case import Case
 from bench.kernels.stopwatch import Stopwatch
 from bench.report import check_folder, write_json
 from bench.workloads import DisagreementError
-from kernels.launch import BLOCK
+from kernels.core.launch import BLOCK
 from training.cli.common import UserError, choose_compute, user_errors
 
 _BLOCKS = (32, 64, 128, 256, 512, 1024)

@@ -14,8 +14,8 @@ from bench.kernels import other_cases, window_cases
 from bench.kernels.case import DTYPES, Call, Case
 from bench.kernels.stopwatch import Samples, Stopwatch
 from bench.workloads import DisagreementError
-from kernels import catalog
-from kernels.launch import BLOCK, Kernel, blocks_of
+from kernels.core import catalog
+from kernels.core.launch import BLOCK, Kernel, blocks_of
 from training.check import Bound
 
 SETS = 3

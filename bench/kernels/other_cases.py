@@ -9,8 +9,8 @@ from backend import random, xp
 from bench.kernels.case import Call, Case, by, centered, nbytes
 from kernels.activations import relu
 from kernels.batch_norm import batch_statistics, normalize, normalize_backward
+from kernels.core.dtypes import acc_dtype
 from kernels.dropout import dropout_mask
-from kernels.gemm import accumulator
 from kernels.masking import masked
 from kernels.softmax import softmax, softmax_cross_entropy, softmax_cross_entropy_backward
 from training.optimizers import SGD, Adam, Momentum
@@ -53,7 +53,7 @@ def cases(dtype: str, tiny: bool) -> Iterator[Case]:
 
 def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
     matrix, vector = nbytes(shape, dtype), nbytes(shape[1:], dtype)
-    sums = nbytes(shape[1:], accumulator(dtype))
+    sums = nbytes(shape[1:], acc_dtype(dtype))
 
     def rows() -> tuple[Any, ...]:  # around 1/2: a mean of nearly 0 would be all rounding
         return (random.uniform(shape, dtype),)
@@ -112,7 +112,7 @@ def _softmax(shape: Matrix, dtype: str) -> Case:
 
 def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[Case]:
     rows, classes = shape
-    wide = accumulator(dtype).name
+    wide = acc_dtype(dtype).name
     matrix, one = nbytes(shape, dtype), nbytes((), wide)
     of_labels = nbytes((rows,), "int32") if labels == "indices" else nbytes(shape, wide)
 
@@ -184,7 +184,7 @@ def _update(kind: Any, count: int, dtype: str) -> Case:
 
         return update
 
-    numbers, wide = nbytes((count,), dtype), nbytes((count,), accumulator(dtype))
+    numbers, wide = nbytes((count,), dtype), nbytes((count,), acc_dtype(dtype))
     slots = [*kind.slots, *(["master"] if dtype == "float16" else [])]
     return Case(
         f"{kind.__name__} update", str(count), dtype, (),

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 from bench.kernels.case import Call, Case, by, centered, nbytes
 from kernels.col2im import col2im
 from kernels.convolution import convolution
+from kernels.core.layout import images
+from kernels.core.window import Window
 from kernels.gemm import matmul
 from kernels.im2col import im2col
-from kernels.layout import images
 from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.pooling import average_pool, average_pool_backward
-from kernels.window import Window
 
 Method = Literal["gather", "scatter"]
 

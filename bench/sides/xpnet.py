@@ -9,9 +9,9 @@ import numpy as np
 from backend import threads
 from bench.sides.base import Case, Side
 from kernels.col2im import col2im
+from kernels.core.layout import channels_last
+from kernels.core.window import Window
 from kernels.im2col import im2col
-from kernels.layout import channels_last
-from kernels.window import Window
 from layers import BatchNormalization, Convolution, Pooling, Relu, Sequential, SoftmaxWithLoss
 from training.optimizers import by_name
 

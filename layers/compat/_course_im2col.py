@@ -8,7 +8,7 @@ from backend import xp
 from backend.checks import whole
 from kernels import col2im as _col2im
 from kernels import im2col as _im2col
-from kernels.window import Window
+from kernels.core.window import Window
 from layers.compat._course_arguments import operands
 from layers.compat._options import whole_or_pair
 

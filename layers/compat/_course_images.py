@@ -10,7 +10,7 @@ from typing import Any
 from backend import array_module
 from backend.checks import whole
 from kernels import convolution, max_pooling
-from kernels.window import Window
+from kernels.core.window import Window
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 from layers.compat._options import whole_or_pair
 

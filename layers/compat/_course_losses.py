@@ -8,7 +8,7 @@ import numpy
 
 from backend import array_module, profiling
 from kernels import labels, softmax
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from layers import checks
 from layers.compat._course_arguments import as_labels, operands
 
@@ -31,7 +31,7 @@ def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
     (x,), y = operands("softmax_loss", x=x), as_labels("softmax_loss", y)
     array_module(x, y)  # refuses a mix of host and device arrays
     checks.more_than_one_score("softmax_loss", x.shape[-1] if x.ndim else 0)
-    loss, probabilities = softmax.softmax_cross_entropy(x.astype(accumulator(x.dtype), copy=False), y)
+    loss, probabilities = softmax.softmax_cross_entropy(x.astype(acc_dtype(x.dtype), copy=False), y)
     return loss, softmax.softmax_cross_entropy_backward(probabilities, y).astype(x.dtype, copy=False)
 
 
@@ -64,7 +64,7 @@ def svm_loss(x: Any, y: Any) -> tuple[Any, Any]:
 
 @profiling.operation
 def _hinge(x: Any, y: Any) -> tuple[Any, Any]:
-    library, dtype, (samples, classes) = array_module(x), accumulator(x.dtype), x.shape
+    library, dtype, (samples, classes) = array_module(x), acc_dtype(x.dtype), x.shape
     correct = y[:, None] == library.arange(classes)
     scores = x.astype(dtype, copy=False)
     of_label = library.where(correct, scores, 0).sum(axis=1, keepdims=True)

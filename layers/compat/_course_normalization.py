@@ -8,8 +8,8 @@ from typing import Any
 from backend import array_module
 from backend.checks import choice, real, whole
 from kernels import batch_norm, layer_norm
-from kernels.gemm import accumulator
-from kernels.layout import images, storage
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import images, storage
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 
 
@@ -165,7 +165,7 @@ def _normalized(rows: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> t
 
 def _running(name: str, bn_param: dict[str, Any], rows: Any, mode: str) -> Any:
     """Return a running statistic as it stands, a new array: zeros where training has not yet begun."""
-    shape, dtype, given = rows.shape[1:], accumulator(rows.dtype), bn_param.get(name)
+    shape, dtype, given = rows.shape[1:], acc_dtype(rows.dtype), bn_param.get(name)
     if given is None:
         if mode == "test":
             raise ValueError(f"bn_param of mode 'test' needs {name!r}: mode 'train' puts it there")

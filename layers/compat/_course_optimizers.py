@@ -16,7 +16,7 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import real, whole
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from layers.compat._course_arguments import operands, shapes
 from layers.compat._options import dictionary
 
@@ -118,12 +118,12 @@ def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) 
         name: real(f"config[{name!r}]", config.get(name, default), **_RANGES[name])
         for name, default in defaults.items()
     }
-    return w, dw.astype(accumulator(w.dtype), copy=False), config, settings
+    return w, dw.astype(acc_dtype(w.dtype), copy=False), config, settings
 
 
 def _remembered(config: Config, name: str, w: Any) -> Any:
     """Return what the rule remembers under a name, in the dtype of sums: zeros at first."""
-    dtype = accumulator(w.dtype)
+    dtype = acc_dtype(w.dtype)
     if config.get(name) is None:
         return array_module(w).zeros(w.shape, dtype)
     (array,) = operands("config", **{name: config[name]})

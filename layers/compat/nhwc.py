@@ -1,6 +1,6 @@
 """Convolution and pooling of images (N, H, W, C), in the style of NumPy model zoos.
 
-The memory behind every image here is channels-last anyway (:mod:`kernels.layout`), so the kernels, which look at
+The memory behind every image here is channels-last anyway (:mod:`kernels.core.layout`), so the kernels, which look at
 (N, C, H, W), work on views: nothing is copied. What both layers share:
 
 * ``forward`` takes one batch (N, H, W, C), or a list of batches, which may differ in N, H and W; a list in makes a list
@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal
 from backend import xp
 from backend.checks import LARGEST_SIZE, choice, flag, real, whole
 from kernels import convolution, max_pooling, pooling
-from kernels.gemm import accumulator
-from kernels.layout import images, storage
-from kernels.window import Padding, Pair, Window, pair
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import images, storage
+from kernels.core.window import Padding, Pair, Window, pair
 from layers import checks
 from layers.base import Layer, Shape, parameter
 from layers.compat._options import dictionary
@@ -173,7 +173,7 @@ class Conv2D(_ChannelsLast):
         return convolution.convolution_backward_input(dout, self._filters, kept.shape, self.window)
 
     def _set_gradients(self, douts: list[Any], kept: list[Any]) -> None:
-        dtype = accumulator(self.W.dtype)
+        dtype = acc_dtype(self.W.dtype)
         dW, db = xp.zeros(self.W.shape, dtype), xp.zeros(self.b.shape, dtype)
         for dout, x in zip(douts, kept, strict=True):
             of_W, of_b = xp.empty_like(dW), xp.empty_like(db)

@@ -19,7 +19,7 @@ HEAVY = ["cupy", "matplotlib", "PIL", "requests", "tqdm", "click", "safetensors"
 
 
 def test_the_list_of_modules_is_whole():
-    assert {"backend.active", "backend.philox", "kernels.window", "kernels.softmax"} <= set(MODULES)
+    assert {"backend.active", "backend.philox", "kernels.core.window", "kernels.softmax"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("device", [None, "cpu", "cuda", "nonsense"])
@@ -36,7 +36,7 @@ def test_an_operation_on_the_cpu_does_not_import_cupy():
     code = """
 import sys, numpy, backend
 from kernels.convolution import convolution
-from kernels.window import Window
+from kernels.core.window import Window
 x = numpy.ones((2, 3, 5, 5), "float32")
 y = convolution(x, numpy.ones((4, 3, 3, 3), "float32"), None, Window(3))
 backend.asnumpy(backend.asarray(y)), backend.random.normal((3,)), backend.array_module(y), backend.synchronize()

@@ -9,9 +9,9 @@ import backend
 from backend import CudaReport, array_module, asnumpy
 from bench.kernels import measure, report, window_cases
 from bench.kernels.stopwatch import Samples, Stopwatch
-from kernels import catalog, launch
+from kernels.core import catalog, launch
+from kernels.core.launch import BLOCK, Kernel
 from kernels.im2col import im2col
-from kernels.launch import BLOCK, Kernel
 
 KERNELS = {name for file in catalog.files() for name in catalog.kernels_of(file)}
 TINY = measure.cases(tiny=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from kernel_operations import EXAMPLES, OPERATIONS, check
 
-from kernels import catalog
+from kernels.core import catalog
 
 KERNELS = {name for file in catalog.files() for name in catalog.kernels_of(file)}
 

@@ -7,7 +7,7 @@ After a change of kernels, ``PYTHONPATH=. python tests/support/nvrtc.py`` writes
 import nvrtc
 import pytest
 
-from kernels import catalog
+from kernels.core import catalog
 
 KERNELS = [(file, kernel) for file in catalog.files() for kernel in catalog.kernels_of(file)]
 

@@ -9,7 +9,7 @@ import json
 import pytest
 import sectors
 
-from kernels import catalog
+from kernels.core import catalog
 
 IDEAL, NEAR = 4, 0.1  # of 32 neighbouring numbers of 4 bytes
 

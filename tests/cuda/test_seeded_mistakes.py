@@ -12,8 +12,8 @@ from checks import assert_same, normal, whole
 from host_kernels import MEMORY, RACES
 
 from kernels import col2im, max_pooling
-from kernels.geometry import Geometry
-from kernels.window import Window
+from kernels.core.geometry import Geometry
+from kernels.core.window import Window
 
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
 

@@ -7,7 +7,7 @@ import backend
 from backend import random
 from kernels import activations, convolution, gemm, max_pooling, pooling
 from kernels import softmax as scores
-from kernels.window import Window
+from kernels.core.window import Window
 from layers import Affine, Relu, Residual, Sequential, col2im, im2col
 from training import clipping, evaluation, models, optimizers, schedules
 from training.data import Loader

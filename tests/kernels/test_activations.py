@@ -22,7 +22,8 @@ from checks import (
 
 import backend
 from backend import asnumpy
-from kernels import activations, parts
+from kernels import activations
+from kernels.core import tiling
 
 
 def each(function, *arrays):
@@ -129,7 +130,7 @@ def test_any_layout_gives_channels_last_memory(device, name, dtype):
 def test_pieces_and_threads_change_no_bit(device, count):
     x = normal((50, 3, 4, 5))
     y, positive = activations.relu(x)
-    with thread_limit(count), piece_bytes(200), watched_cuts(parts, "pieces") as cuts:
+    with thread_limit(count), piece_bytes(200), watched_cuts(tiling, "pieces") as cuts:
         for actual, expected in zip(activations.relu(x), (y, positive), strict=True):
             assert_same(actual, expected)
     assert device.kind == "cuda" or len(cuts[0]) > 1

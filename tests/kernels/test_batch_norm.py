@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import batch_norm as module
-from kernels import launch
 from kernels.batch_norm import batch_statistics, normalize, normalize_backward, normalize_backward_fixed
+from kernels.core import launch
 
 EPSILON = 1e-5
 MATRICES = (st.integers(1, 40), st.integers(1, 6), st.sampled_from(DTYPES), st.integers(0, 1000))

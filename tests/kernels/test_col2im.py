@@ -25,8 +25,8 @@ import backend
 from backend import array_module, asnumpy, workspace
 from kernels import col2im as module
 from kernels.col2im import col2im
+from kernels.core.window import Window
 from kernels.im2col import im2col
-from kernels.window import Window
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
 APART = [

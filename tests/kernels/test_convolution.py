@@ -34,7 +34,7 @@ from backend import asnumpy
 from kernels import convolution as module
 from kernels import depthwise
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
-from kernels.window import Window
+from kernels.core.window import Window
 
 
 class Convolution(NamedTuple):

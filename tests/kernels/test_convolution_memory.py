@@ -8,9 +8,9 @@ import pytest
 
 import backend
 from kernels import convolution as module
-from kernels import parts
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
-from kernels.window import Window
+from kernels.core import tiling
+from kernels.core.window import Window
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -36,6 +36,6 @@ def test_columns_stay_under_their_cap_for_large_images(monkeypatch, stride):
         convolution_backward_weight(x, dy, weight.shape, window)
         dx = convolution_backward_input(dy, weight, x.shape, window)
     assert len(scratch) > 3 * images
-    assert max(scratch) <= parts.COLUMN_BYTES["numpy"]
+    assert max(scratch) <= tiling.COLUMN_BYTES["numpy"]
     assert dy[0, 0, 5, 5] == 9 * channels + 1
     assert dx[0, 0, 100, 101] == (4 * 9 if stride == 1 else 4 * 2) * dy[0, 0, 5, 5]

@@ -7,7 +7,7 @@ from checks import whole
 import backend
 from backend import asnumpy
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
-from kernels.window import Window
+from kernels.core.window import Window
 
 
 def _refused(x=(2, 4, 6, 6), weight=(6, 4, 3, 3), bias=(6,), groups=1, dtype="float32"):

@@ -13,20 +13,18 @@ from kernels import (
     batch_norm,
     col2im,
     convolution,
-    convolution_checks,
     depthwise,
     gemm,
     im2col,
     layer_norm,
-    layout,
     masking,
     max_pooling,
-    parts,
     pooling,
     softmax,
     winograd,
 )
-from kernels.window import Window
+from kernels.core import convolution_checks, layout, tiling
+from kernels.core.window import Window
 
 WINDOW = Window(2, stride=2)
 SHAPE = (2, 4, 6, 4)
@@ -141,17 +139,16 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     activations: "rectify relu_in_place",
     batch_norm: "tiling_of",
     depthwise: "forward backward_input backward_weight applies",
-    im2col: "windows padded part_columns check_order check_images check_dtype",
+    im2col: "windows padded part_columns",
     col2im: "add_windows",
     convolution: "flipped",
-    convolution_checks: "check_shapes check_bias check_backward_weight check_gradient one_dtype",
-    gemm: "accumulator matmul_part matmul_rows piece_sums",
+    convolution_checks: "check_shapes check_bias check_backward_weight one_dtype",
+    gemm: "matmul_part matmul_rows piece_sums",
     layout: "storage images channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     masking: "apply_mask",
     max_pooling: "pool pool_backward",
-    pooling: "check_gradient",
     winograd: "check_window",
-    parts: "cut cut_on_gpu channel_strips in_pieces pieces lanes run ranges",
+    tiling: "cut cut_on_gpu channel_strips in_pieces pieces lanes run ranges",
 }
 
 
@@ -176,7 +173,7 @@ def call(operation, arrays):
 def test_no_operation_is_left_out():
     modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layer_norm, layout, masking)
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, max_pooling, parts, pooling, softmax, winograd):
+    for module in (*modules, max_pooling, tiling, pooling, softmax, winograd):
         public = {
             name
             for name, value in vars(module).items()

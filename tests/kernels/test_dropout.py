@@ -8,7 +8,7 @@ from checks import assert_channels_last, assert_same
 
 import backend
 from backend import asnumpy, random
-from kernels import launch
+from kernels.core import launch
 from kernels.dropout import dropout_mask
 
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import gemm as module
-from kernels.gemm import accumulator, column_sums, matmul
+from kernels.core.dtypes import acc_dtype
+from kernels.gemm import column_sums, matmul
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
 SIZES = (st.integers(0, 7), st.integers(0, 9), st.integers(0, 6))
@@ -40,8 +41,8 @@ def product(a, b):
     ("dtype", "expected"), [("float16", "float32"), ("float32", "float32"), ("float64", "float64")]
 )
 def test_accumulator(dtype, expected):
-    assert accumulator(dtype) == np.dtype(expected)
-    assert accumulator(np.dtype(dtype)) == np.dtype(expected)
+    assert acc_dtype(dtype) == np.dtype(expected)
+    assert acc_dtype(np.dtype(dtype)) == np.dtype(expected)
 
 
 def test_matmul_is_exact_in_whole_numbers(device):

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import im2col as module
-from kernels import launch
+from kernels.core import launch
+from kernels.core.layout import storage
+from kernels.core.tiling import Part
+from kernels.core.window import Window
 from kernels.im2col import im2col, part_columns
-from kernels.layout import storage
-from kernels.parts import Part
-from kernels.window import Window
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
 

@@ -1,6 +1,5 @@
 """The launcher: what it reads from a source, what it refuses, and when it compiles."""
 
-import importlib.resources
 import re
 
 import numpy as np
@@ -10,21 +9,22 @@ from kernel_cache import compiled_in_a_new_process
 
 import backend
 from backend import asnumpy, xp
-from kernels import launch
 from kernels.batch_norm import batch_statistics
 from kernels.col2im import col2im
-from kernels.geometry import STRUCT
-from kernels.launch import BLOCK, Kernel, KernelError, block_size, blocks_of
+from kernels.core import launch
+from kernels.core.geometry import STRUCT
+from kernels.core.launch import BLOCK, Kernel, KernelError, block_size, blocks_of
+from kernels.core.signature import Parameter, element_counts
+from kernels.core.window import Window
 from kernels.max_pooling import max_pool, max_pool_backward
-from kernels.signature import Parameter, element_counts
-from kernels.window import Window
 
-SOURCES = sorted(p.name for p in importlib.resources.files("kernels").iterdir() if p.name.endswith(".cu"))
+SOURCES = sorted(path.name for path in launch.FOLDER.glob("*.cu"))
+PRELUDE = launch.FOLDER / "core" / "prelude.cu"
 GATHER = Kernel("col2im.cu", "col2im_gather")
 
 
 def names(file):
-    text = (importlib.resources.files("kernels") / file).read_text()
+    text = (launch.FOLDER / file).read_text()
     return re.findall(r'extern "C" __global__ void (\w+)\(', text)
 
 
@@ -45,7 +45,7 @@ def test_sizes_are_products_from_left_to_right():
     assert counts == {"columns": 7 * windows * 6, "image": count}
 
 
-@pytest.mark.parametrize("file", [file for file in SOURCES if file != "prelude.cu"])
+@pytest.mark.parametrize("file", SOURCES)
 def test_every_kernel_has_parameters_of_known_types(file):
     known = {*launch._DTYPES, "T", "ACC", "INDEX", "Geometry"}
     assert names(file)
@@ -59,7 +59,7 @@ UNSIZED = {("batch_norm_moments", "means"), ("batch_norm_moments", "squares")}
 UNSIZED |= {("batch_norm_products", "products"), ("batch_norm_products", "sums")}
 
 
-@pytest.mark.parametrize("file", [file for file in SOURCES if file != "prelude.cu"])
+@pytest.mark.parametrize("file", SOURCES)
 def test_every_array_says_how_many_elements_it_has(file):
     for name in names(file):
         parameters = Kernel(file, name).parameters
@@ -73,7 +73,7 @@ def test_every_array_says_how_many_elements_it_has(file):
 
 @pytest.mark.parametrize("file", SOURCES)
 def test_sources_need_no_header_and_have_no_mangled_names(file):
-    text = (importlib.resources.files("kernels") / file).read_text()
+    text = (launch.FOLDER / file).read_text()
     assert "#include" not in text
     assert "template" not in text
     assert text.startswith("// ")
@@ -99,7 +99,7 @@ def test_macros_say_the_types():
 
 
 def test_the_struct_is_that_of_the_source():
-    text = (importlib.resources.files("kernels") / "prelude.cu").read_text()
+    text = PRELUDE.read_text()
     members = re.search(r"struct Geometry \{\s*int ([^;]*);\s*\};", text)[1]
     assert tuple(name.strip() for name in members.split(",")) == STRUCT.names
     assert all(STRUCT[name] == "int32" for name in STRUCT.names)
@@ -123,7 +123,7 @@ def test_a_geometry_too_large_for_the_device_is_refused():
 def test_the_device_reads_the_struct_as_the_host_writes_it():
     import cupy
 
-    prelude = (importlib.resources.files("kernels") / "prelude.cu").read_text()
+    prelude = PRELUDE.read_text()
     struct = re.search(r"struct Geometry \{[^}]*\};", prelude)[0]
     stores = " ".join(f"y[{i}] = g.{name};" for i, name in enumerate(STRUCT.names))
     code = f'{struct} extern "C" __global__ void members(int *y, Geometry g, int last) {{ {stores} y[13] = last; }}'

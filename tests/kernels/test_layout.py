@@ -6,10 +6,10 @@ from checks import assert_channels_last, assert_same, assert_separate, frozen, n
 
 import backend
 from backend import xp
-from kernels import layout
+from kernels.core import layout
+from kernels.core.window import Window
 from kernels.im2col import im2col
 from kernels.max_pooling import max_pool
-from kernels.window import Window
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "bool"])

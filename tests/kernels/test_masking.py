@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy
-from kernels import parts
+from kernels.core import tiling
 from kernels.masking import apply_mask, masked
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran", "channels_last"])
@@ -83,7 +83,7 @@ def test_keep_writes_into_any_array(device, dtype):
 def test_pieces_and_threads_change_nothing(device, dtype):
     values, mask = numbers((40, 3, 5, 7), dtype), mask_of((40, 3, 5, 7))
     for count in (1, 3):
-        with thread_limit(count), piece_bytes(200), watched_cuts(parts, "pieces") as cuts:
+        with thread_limit(count), piece_bytes(200), watched_cuts(tiling, "pieces") as cuts:
             assert_same_bits(masked(values, mask), chosen(values, asnumpy(mask)))
         assert device.kind == "cuda" or len(cuts[0]) > 1
 

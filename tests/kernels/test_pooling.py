@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy
-from kernels import launch, max_pooling, pooling
+from kernels import max_pooling, pooling
+from kernels.core import launch
+from kernels.core.window import Window
 from kernels.max_pooling import max_pool, max_pool_backward
 from kernels.pooling import average_pool, average_pool_backward
-from kernels.window import Window
 
 CASES = cases(ceil=True, every_window_sees=True)
 

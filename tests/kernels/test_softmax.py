@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy, xp
-from kernels import launch
+from kernels.core import launch
 from kernels.softmax import cross_entropy, softmax, softmax_cross_entropy, softmax_cross_entropy_backward
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])

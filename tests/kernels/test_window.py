@@ -12,7 +12,7 @@ from geometries import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.window import Window
+from kernels.core.window import Window
 
 
 @given(cases(ceil=True))

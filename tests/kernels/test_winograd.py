@@ -22,7 +22,7 @@ import backend
 from backend import asnumpy
 from kernels import convolution as direct
 from kernels import winograd
-from kernels.window import Window
+from kernels.core.window import Window
 
 SHAPES = [
     ((2, 3, 8, 8), 4, 1),  # tiles fit

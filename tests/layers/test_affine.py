@@ -9,7 +9,7 @@ from layer_checks import Case, Contract, Oracle, products
 
 import backend
 from backend import xp
-from kernels.layout import is_channels_last
+from kernels.core.layout import is_channels_last
 from layers import Affine
 
 

@@ -10,7 +10,7 @@ from checks import check_gradient, frozen, normal
 import backend
 import layers
 from backend import asnumpy, xp
-from kernels.layout import is_channels_last
+from kernels.core.layout import is_channels_last
 from layers import (
     Affine,
     BatchNormalization,

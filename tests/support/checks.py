@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 import backend
 from backend import array_module, asnumpy, threads
-from kernels import parts
+from kernels.core import tiling
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -211,36 +211,36 @@ def thread_limit(count):
 @contextmanager
 def column_bytes(count):
     """Column buffers of at most ``count`` bytes inside, on every library; elementwise parts of one thread of fewer."""
-    before = dict(parts.COLUMN_BYTES)
-    parts.COLUMN_BYTES.update(dict.fromkeys(before, count))
+    before = dict(tiling.COLUMN_BYTES)
+    tiling.COLUMN_BYTES.update(dict.fromkeys(before, count))
     try:
         with _cached_bytes(count // 3):
             yield
     finally:
-        parts.COLUMN_BYTES.update(before)
+        tiling.COLUMN_BYTES.update(before)
 
 
 @contextmanager
 def piece_bytes(count):
     """Elementwise work in pieces of about ``count`` bytes inside, that of one thread in smaller ones."""
-    before = parts.PIECE_BYTES
-    parts.PIECE_BYTES = count
+    before = tiling.PIECE_BYTES
+    tiling.PIECE_BYTES = count
     try:
         with _cached_bytes(count // 3):
             yield
     finally:
-        parts.PIECE_BYTES = before
+        tiling.PIECE_BYTES = before
 
 
 @contextmanager
 def _cached_bytes(count):
     """What one thread takes at a time: less than several do, so that what must not depend on it is seen to do so."""
-    before = parts._CACHED_BYTES
-    parts._CACHED_BYTES = max(count, 1)
+    before = tiling._CACHED_BYTES
+    tiling._CACHED_BYTES = max(count, 1)
     try:
         yield
     finally:
-        parts._CACHED_BYTES = before
+        tiling._CACHED_BYTES = before
 
 
 @contextmanager

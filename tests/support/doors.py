@@ -20,7 +20,7 @@ import backend
 import kernels
 import layers
 import training
-from kernels.window import Window
+from kernels.core.window import Window
 from layers import Affine, Dropout, Layer, Relu, Sequential
 from training.data import Loader
 from training.network import Network
@@ -47,12 +47,12 @@ EXCLUDED = {
     "backend.active.allow_tf32": "asks the device whether it has TF32",
     "backend.threads.run": "for the library's own loops",
     "kernels.convolution.flipped": "for convolutions' own use",
-    "kernels.window.pair": "checks numbers for layers",
+    "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
     "layers.affine.turns_weight": "for Affine's own use",
     "training.clipping.check_max_norm": "checks numbers for others",
     "training.gradient_check.GradientError": "a result",
-    "kernels.signature.Parameter": "a result",
+    "kernels.core.signature.Parameter": "a result",
     "training.data.download.fetch": "reaches for the network",
     "training.data.transfer.transfer": "reaches for the network",
     "training.data.idx.read_idx": "reads files",

@@ -6,7 +6,7 @@ import checks
 import oracles
 from hypothesis import strategies as st
 
-from kernels.window import Window
+from kernels.core.window import Window
 
 
 class Case(NamedTuple):

@@ -25,10 +25,10 @@ import numpy
 import pytest
 
 import backend
-import kernels.launch
-from kernels import catalog
-from kernels.geometry import STRUCT
-from kernels.launch import Kernel
+import kernels.core.launch
+from kernels.core import catalog
+from kernels.core.geometry import STRUCT
+from kernels.core.launch import Kernel
 
 MEMORY, RACES, COVERAGE = "-fsanitize=address,undefined", "-fsanitize=thread", "--coverage"
 """How a program is watched: every access and undefined arithmetic, unordered accesses, or which lines run."""
@@ -133,7 +133,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterator[None]:
+def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK) -> Iterator[None]:
     """Inside, the operations of ``kernels`` do with NumPy arrays what they do with CuPy's: they launch their kernels.
 
     Memory that is asked for uninitialised is full of NaN (integers of -1): what a kernel leaves unwritten is seen.
@@ -163,8 +163,8 @@ def on_host(programs, seed=0, wide=False, block=kernels.launch.BLOCK) -> Iterato
         patch.setattr(backend.workspace, "empty", _unwritten)
         patch.setattr(Kernel, "compiled", compiled)
         patch.setattr(Kernel, "_check_argument", _check)
-        patch.setattr(kernels.launch, "_NARROW", -1 if wide else kernels.launch._NARROW)
-        with kernels.launch.blocks_of(block):
+        patch.setattr(kernels.core.launch, "_NARROW", -1 if wide else kernels.core.launch._NARROW)
+        with kernels.core.launch.blocks_of(block):
             yield
 
 
@@ -186,7 +186,7 @@ def _check(kernel, parameter, argument, dtype):
         assert argument.dtype == STRUCT, where
         return argument
     if not parameter.is_array:
-        return kernels.launch._number(where, argument, dtype)
+        return kernels.core.launch._number(where, argument, dtype)
     assert argument.dtype == dtype, f"{where}: needs {dtype}, got {argument.dtype}"
     assert argument.flags.c_contiguous, where
     return argument

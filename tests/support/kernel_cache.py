@@ -12,7 +12,7 @@ import sys
 import backend
 from kernels.col2im import col2im
 from kernels.max_pooling import max_pool, max_pool_backward
-from kernels.window import Window
+from kernels.core.window import Window
 assert "cupy" not in sys.modules, "importing kernels touched CuPy"
 import cupy, json, re
 compiler, compiled = cupy.cuda.compiler, []

@@ -32,7 +32,7 @@ from checks import assert_channels_last as assert_strides
 
 import backend
 from backend import asnumpy
-from kernels.layout import is_channels_last
+from kernels.core.layout import is_channels_last
 from layers import Layer
 
 # -- what must come out ----------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from ctypes.util import find_library
 from pathlib import Path
 from typing import NamedTuple
 
-from kernels import catalog
+from kernels.core import catalog
+from kernels.core.launch import FOLDER
 
 ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
 
@@ -24,7 +25,7 @@ ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
 # includes, and the architecture. A test with marker gpu compares it with what CuPy really passes.
 CUPY_OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 
-TABLE = Path(catalog.__file__).parent / "resources.json"
+TABLE = FOLDER / "resources.json"
 BYTES = ("shared", "stack", "spilled")
 COMMAND = "PYTHONPATH=. python tests/support/nvrtc.py"
 MISSING = "NVRTC is not installed: the kernels are not compiled (pip install nvidia-cuda-nvrtc-cu12; no GPU needed)"

@@ -9,7 +9,7 @@ from doors import numbers
 
 import backend
 from backend import asnumpy, is_array
-from kernels.window import Window
+from kernels.core.window import Window
 from layers import Layer
 from training.data import Loader
 from training.network import Network

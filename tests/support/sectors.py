@@ -16,9 +16,9 @@ import backend
 from backend import asarray, random
 from kernels import batch_norm, dropout, max_pooling, pooling, softmax
 from kernels.col2im import col2im
+from kernels.core.layout import images
+from kernels.core.window import Window
 from kernels.im2col import im2col
-from kernels.layout import images
-from kernels.window import Window
 
 TABLE = Path(__file__).parents[1] / "cuda" / "sectors.json"
 KINDS = ("load", "store", "atomic")

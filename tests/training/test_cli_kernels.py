@@ -1,6 +1,5 @@
 """``xpnet kernels``: the list, with and without a GPU, and compiling ahead."""
 
-import importlib.resources
 import json
 import re
 
@@ -11,11 +10,11 @@ from kernel_cache import cache_of, compiled_in_a_new_process
 
 import backend
 from backend import CudaReport
-from kernels import catalog
-from kernels.launch import Kernel, KernelError
+from kernels.core import catalog, launch
+from kernels.core.launch import Kernel, KernelError
 from training.cli import kernels as commands
 
-FOLDER = importlib.resources.files("kernels")
+FOLDER = launch.FOLDER
 SOURCES = {path.name: path.read_text() for path in FOLDER.iterdir() if path.name.endswith(".cu")}
 KERNELS = [name for text in SOURCES.values() for name in re.findall(r"__global__ void (\w+)", text)]
 EVERY = {(k, t, bits) for k in KERNELS for t in ("float16", "float32", "float64") for bits in (32, 64)}

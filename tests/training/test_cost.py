@@ -4,7 +4,7 @@ import networks
 import numpy as np
 import pytest
 
-from kernels import parts as parts_of_a_batch
+from kernels.core import tiling
 from layers import Affine, Convolution, Layer, Pooling, Relu, Residual, Sequential, Tanh, parameter
 from training.cost import GPUS, Array, Cost, Gpu, Work, cost_of, cost_of_step, formula
 from training.models import DeepConvNet, SimpleConvNet, TwoLayerNet
@@ -101,7 +101,7 @@ def test_published_operations_of_a_network():
 def test_columns_stay_within_their_cap(monkeypatch):
     layer, x = Convolution.of(16, 32, 3, pad=1), Array(64, (16, 28, 28), FLOAT)
     whole = cost_of(layer, x).forward
-    monkeypatch.setitem(parts_of_a_batch.COLUMN_BYTES, "cupy", 1 << 20)
+    monkeypatch.setitem(tiling.COLUMN_BYTES, "cupy", 1 << 20)
     parts = cost_of(layer, x).forward
     assert parts.workspace <= (1 << 20) + layer.W.nbytes < whole.workspace
     assert parts.launches > whole.launches

@@ -5,7 +5,7 @@ import pytest
 from device_counts import BATCH, bytes_by_layer, launches, readings
 
 import backend
-from kernels import parts
+from kernels.core import tiling
 from training.cost import cost_of_step
 from training.layer_phases import example_batch, named_layers
 from training.optimizers import Adam
@@ -77,7 +77,7 @@ def test_launches_depend_on_the_batch_as_the_device_counts(name, samples):
 @pytest.mark.parametrize("cap", [3000, 40000])
 @pytest.mark.parametrize("name", ["ConvNet", "strides", "1x1", "groups", "depthwise", "transposed", "same", "residual"])
 def test_launches_under_a_small_cap_of_columns(name, cap, monkeypatch):
-    monkeypatch.setitem(parts.COLUMN_BYTES, "cupy", cap)
+    monkeypatch.setitem(tiling.COLUMN_BYTES, "cupy", cap)
     found, cost = counted_launches(networks.NETWORKS[name](), 7)
     assert found == expected_launches(cost)
 
@@ -85,7 +85,7 @@ def test_launches_under_a_small_cap_of_columns(name, cap, monkeypatch):
 @pytest.mark.parametrize("cap", [1 << 28, 40000])
 @pytest.mark.parametrize("name", ["winograd", "winograd that fits"])
 def test_launches_of_winograd(name, cap, monkeypatch):
-    monkeypatch.setitem(parts.COLUMN_BYTES, "cupy", cap)
+    monkeypatch.setitem(tiling.COLUMN_BYTES, "cupy", cap)
     found, cost = counted_launches(networks.NETWORKS[name](), 8)
     expected = expected_launches(cost)
     assert found.keys() == expected.keys()

@@ -12,9 +12,9 @@ import numpy
 import layers
 from backend import asarray, asnumpy, random
 from kernels.col2im import col2im
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
+from kernels.core.window import Window
 from kernels.im2col import im2col
-from kernels.window import Window
 from training import optimizers
 from training.check.bounds import Bound, sum_ulps, ulps
 from training.check.layer_bounds import Bounds, layer_bounds, loss_bounds, run_layer
@@ -171,7 +171,7 @@ def _with_parameters(kind: Any, first: tuple[int, ...], second: tuple[int, ...],
 
 def _evaluated(dtype: str) -> Any:
     """Batch normalisation by running statistics, with variances about as large as ε."""
-    mean, deviation = (numbers((16,), accumulator(dtype).name, seed) for seed in (3, 4))
+    mean, deviation = (numbers((16,), acc_dtype(dtype).name, seed) for seed in (3, 4))
     variance = deviation**2 * 2.0**-16
     gamma, beta = numbers((16,), dtype, 1), numbers((16,), dtype, 2)
     return layers.BatchNormalization(gamma, beta, running_mean=mean, running_var=variance).eval()

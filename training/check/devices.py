@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend import asnumpy, random, use
-from kernels.catalog import DTYPES
+from kernels.core.catalog import DTYPES
 from training.check.bounds import Bound
 from training.check.cases import Case, cases
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 
 import layers
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from training.check.bounds import FUNCTION_ULPS, Arrays, Bound, sum_ulps, ulps
 
 Bounds = dict[str, Bound]
@@ -55,7 +55,7 @@ def loss_bounds(x: numpy.ndarray, t: numpy.ndarray) -> Bounds:
     one_hot = numpy.eye(x.shape[1])[t] if t.ndim == 1 else t
     log_total = numpy.log(numpy.exp(-depth).sum(axis=1))
     of_loss = (1 + mean_depth[:, 0] + log_total + (depth * one_hot).sum(axis=1)).mean()
-    dtype, count = accumulator(x.dtype), len(x)
+    dtype, count = acc_dtype(x.dtype), len(x)
     sums = sum_ulps(x.shape[1]) + 2 * FUNCTION_ULPS + 2
     of_y = y * (1 + depth + mean_depth)
     return {

@@ -12,7 +12,7 @@ from training.cli.common import UserError, json_option, user_errors
 from training.files import json_text
 
 if TYPE_CHECKING:
-    from kernels.catalog import Resources, Variant
+    from kernels.core.catalog import Resources, Variant
 
 _VARIANTS = "variants (file, dtype, width of indices)"
 
@@ -30,7 +30,7 @@ def command(build: bool, device: str, as_json: bool) -> None:
     Sums and elementwise operations, optimizers among them, are not listed: CuPy compiles their kernels when first used.
     """
     from backend.devices import parse
-    from kernels import catalog
+    from kernels.core import catalog
 
     with user_errors():
         if device.partition(":")[0] != "cuda":
@@ -72,8 +72,8 @@ def _build(device: str) -> dict[str, Any]:
         UserError: there is no such GPU, or a kernel does not compile for it.
     """
     import backend
-    from kernels import catalog
-    from kernels.launch import KernelError
+    from kernels.core import catalog
+    from kernels.core.launch import KernelError
 
     try:
         with backend.use(device):
@@ -99,8 +99,8 @@ def _compile(variants: Sequence[Variant]) -> None:
 
 def _compiled(device: str) -> _Compiled:
     import backend
-    from kernels import catalog
-    from kernels.launch import KernelError
+    from kernels.core import catalog
+    from kernels.core.launch import KernelError
 
     try:
         with backend.use(device) as active:

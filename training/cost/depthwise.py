@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from kernels.geometry import Tap
-from kernels.layout import fold_of
-from kernels.parts import cut_on_gpu
+from kernels.core.geometry import Tap
+from kernels.core.layout import fold_of
+from kernels.core.tiling import cut_on_gpu
 from training.cost.direct import Direct, largest
 from training.cost.work import Work, moves
 

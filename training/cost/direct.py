@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy
 
-from kernels.gemm import accumulator
-from kernels.parts import Part, channel_strips, cut_on_gpu, lanes
-from kernels.window import Window
+from kernels.core.dtypes import acc_dtype
+from kernels.core.tiling import Part, channel_strips, cut_on_gpu, lanes
+from kernels.core.window import Window
 from layers.base import Shape
 from training.cost.work import Work, moves
 
@@ -48,7 +48,7 @@ class Direct:
     @property
     def sums(self) -> numpy.dtype:
         """The dtype of sums."""
-        return accumulator(self.dtype)
+        return acc_dtype(self.dtype)
 
     @property
     def flops(self) -> int:

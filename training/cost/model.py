@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy
 
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from layers import Layer, Relu, Residual, Sequential
 from layers.base import Shape
 from training.cost.work import Array, Cost, Work, cost_of, output_of
@@ -169,7 +169,7 @@ def _loss(network: Network, scores: Array, is_held: bool) -> Row:
 def _update(network: Network, optimizer: Optimizer) -> tuple[Row, int]:
     """The update of the flat buffer, as :mod:`kernels.updates` does it, and the bytes of the optimizer's state."""
     flat = network.params.flat
-    sums = accumulator(flat.dtype)
+    sums = acc_dtype(flat.dtype)
     scaled = flat.dtype != sums
     state = (len(optimizer.slots) + scaled) * flat.size * sums.itemsize
     decays = bool(optimizer.coupled_decay and optimizer.weight_decay)  # a product and a sum before the formula

@@ -6,8 +6,8 @@ import math
 
 import numpy
 
-from kernels.gemm import accumulator
-from kernels.layout import fold_of
+from kernels.core.dtypes import acc_dtype
+from kernels.core.layout import fold_of
 from layers import Affine, Layer
 from layers.affine import turns_weight
 from training.cost.work import Array, Cost, Work, formula, moves
@@ -20,7 +20,7 @@ def parameter_bytes(layer: Layer) -> int:
 
 def column_sums(rows: int, columns: int, dtype: numpy.dtype) -> Work:
     """Of :func:`kernels.gemm.column_sums` into an array that is there, without its bytes."""
-    sums = accumulator(dtype)
+    sums = acc_dtype(dtype)
     ones_and_product, widened_and_rounded = 2, 2 * (dtype != sums)
     launches = ones_and_product + (fold_of(rows, columns) > 1) + widened_and_rounded
     return Work(0, rows * columns, 0, launches, (dtype != sums) * rows * columns * sums.itemsize)

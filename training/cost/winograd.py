@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kernels.parts import Part, cut_on_gpu, lanes
+from kernels.core.tiling import Part, cut_on_gpu, lanes
 from kernels.winograd import PATCH, TILE
 from training.cost.direct import Direct, largest, mirrored
 from training.cost.work import Work

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from kernels.gemm import accumulator
+from kernels.core.dtypes import acc_dtype
 from layers import Layer
 from layers.base import Shape
 
@@ -38,7 +38,7 @@ class Array(NamedTuple):
     @property
     def sums(self) -> numpy.dtype:
         """The dtype in which such numbers are summed."""
-        return accumulator(self.dtype)
+        return acc_dtype(self.dtype)
 
     @property
     def must_be_turned(self) -> bool:
@@ -64,7 +64,7 @@ class Work(NamedTuple):
             backward written once.
         launches: kernels and cuBLAS products on a GPU. What the driver copies or fills is none.
         workspace: the most bytes of scratch at a time on a GPU, columns within their cap
-            (:data:`kernels.parts.COLUMN_BYTES`).
+            (:data:`kernels.core.tiling.COLUMN_BYTES`).
     """
 
     product_flops: int = 0

@@ -14,7 +14,7 @@ from kernels import col2im as _col2im
 from kernels import im2col as _im2col
 from kernels import labels as _labels
 from kernels import softmax as _softmax
-from kernels.window import Padding, Pair, Window
+from kernels.core.window import Padding, Pair, Window
 from layers.compat.book import np
 from layers.compat.book._arrays import as_array, as_floating, in_common_dtype
 

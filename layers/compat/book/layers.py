@@ -13,9 +13,9 @@ from typing import Any
 from backend import array_module
 from backend.checks import LARGEST_SIZE, Hyperparameter, flag, whole
 from kernels import softmax as _softmax
-from kernels.gemm import accumulator
-from kernels.geometry import single
-from kernels.window import Padding, Pair, Window
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import single
+from kernels.core.window import Padding, Pair, Window
 from layers import affine, checks, convolution, normalization, pooling
 from layers.base import Layer, Shape, parameter
 from layers.compat.book import functions, np  # noqa: F401  (np for star imports)
@@ -193,7 +193,7 @@ class BatchNormalization(_Converting):
         gamma = as_vector(gamma, features, "gamma of BatchNormalization")
         beta = as_vector(beta, features, "beta of BatchNormalization")
         mean, variance = (
-            array_module(gamma).zeros(features, accumulator(gamma.dtype))
+            array_module(gamma).zeros(features, acc_dtype(gamma.dtype))
             if running is None
             else as_vector(as_floating(running), features, "a running statistic of BatchNormalization")
             for running in (self.running_mean, self.running_var)
@@ -222,7 +222,7 @@ class SoftmaxWithLoss(Layer):
         if x.ndim not in (1, 2):
             raise ValueError(f"SoftmaxWithLoss needs scores (N, classes) or (classes,), got {x.shape}")
         checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1])
-        y = softmax(x.astype(accumulator(x.dtype), copy=False))
+        y = softmax(x.astype(acc_dtype(x.dtype), copy=False))
         self.loss, self.y, self.t = cross_entropy_error(y, t), y, t
         return self.save_for_backward(self.loss, y, t, x.dtype)
 

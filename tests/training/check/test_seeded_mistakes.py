@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backend import array_module
-from kernels import activations, batch_norm, convolution, launch, updates
+from kernels import activations, batch_norm, convolution, updates
+from kernels.core import launch
 from layers import BatchNormalization, Dropout, affine
 from training import optimizer_base
 from training.check import TRAININGS, compare, train_in_lockstep

@@ -6,9 +6,8 @@ from typing import Any
 
 from backend import array_module, require_arrays
 from backend.checks import instance, sizes
-from kernels.geometry import Geometry
-from kernels.im2col import check_dtype, check_images
-from kernels.window import Window
+from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.window import Window
 
 
 def check_shapes(input_shape: tuple, weight_shape: tuple, window: Window, groups: int = 1) -> None:
@@ -63,10 +62,3 @@ def check_backward_weight(
     check_gradient(dy, x.shape, weight_shape[0], window.over(x.shape[2:]))
     if out is not None and out.shape != tuple(weight_shape):
         raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
-
-
-def check_gradient(dy: Any, input_shape: tuple, filters: int, geometry: Geometry) -> None:
-    """Raises a ValueError unless ``dy`` has the shape of the output."""
-    expected = (input_shape[0], filters, *geometry.output)
-    if dy.shape != expected:
-        raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")

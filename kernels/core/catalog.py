@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.resources
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kernels.launch import Kernel, KernelError
+from kernels.core.launch import FOLDER, Kernel, KernelError
 
 DTYPES = ("float16", "float32", "float64")
 """The numbers that every kernel is made for."""
-
-PRELUDE = "prelude.cu"
 
 
 class Variant(NamedTuple):
@@ -76,14 +73,13 @@ class Resources:
 
 def files() -> list[str]:
     """The names of the files that hold kernels."""
-    names = (entry.name for entry in importlib.resources.files("kernels").iterdir())
-    return sorted(name for name in names if name.endswith(".cu") and name != PRELUDE)
+    return sorted(path.name for path in FOLDER.glob("*.cu"))
 
 
 @functools.cache
 def kernels_of(file: str) -> tuple[str, ...]:
     """The names of the kernels in a file, in its order."""
-    text = (importlib.resources.files("kernels") / file).read_text()
+    text = (FOLDER / file).read_text(encoding="utf-8")
     return tuple(re.findall(r'extern "C" __global__ void (\w+)\(', text))
 
 
@@ -100,7 +96,7 @@ def row_name(kernel: str, variant: Variant) -> str:
 def read_table() -> dict[str, Any]:
     """The table: ``compiler`` is the version of NVRTC that it is from, ``options`` what that was given, ``sources``
     the :func:`digest` of each file, ``kernels`` the rows."""
-    return json.loads((importlib.resources.files("kernels") / "resources.json").read_text())
+    return json.loads((FOLDER / "resources.json").read_text(encoding="utf-8"))
 
 
 def digest(file: str) -> str:

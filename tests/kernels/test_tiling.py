@@ -10,8 +10,8 @@ from checks import column_bytes, piece_bytes, thread_limit, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels import parts
-from kernels.parts import Part
+from kernels.core import tiling
+from kernels.core.tiling import Part
 
 CUPY = SimpleNamespace(__name__="cupy")  # cutting needs the library's name alone
 LIBRARIES = st.sampled_from([np, CUPY])
@@ -30,7 +30,7 @@ def covered(pieces):
 @given(*SIZES, LIBRARIES, st.integers(1, 1 << 16))
 def test_parts_cover_every_row_once_and_in_order(images, rows, row_bytes, library, cap):
     with column_bytes(cap):
-        pieces = parts.cut(images, rows, row_bytes, library)
+        pieces = tiling.cut(images, rows, row_bytes, library)
     assert covered(pieces) == list(itertools.product(range(images), range(rows)))
     assert all(part.first_image < part.last_image and part.first_row < part.last_row for part in pieces)
 
@@ -38,7 +38,7 @@ def test_parts_cover_every_row_once_and_in_order(images, rows, row_bytes, librar
 @given(*SIZES, LIBRARIES, st.integers(1, 1 << 16))
 def test_columns_stay_under_the_cap(images, rows, row_bytes, library, cap):
     with column_bytes(cap):
-        pieces = parts.cut(images, rows, row_bytes, library)
+        pieces = tiling.cut(images, rows, row_bytes, library)
     for part in pieces:
         size = (part.last_image - part.first_image) * (part.last_row - part.first_row) * row_bytes
         alone = part.last_image - part.first_image == 1 == part.last_row - part.first_row
@@ -47,19 +47,19 @@ def test_columns_stay_under_the_cap(images, rows, row_bytes, library, cap):
 
 def test_an_image_too_large_is_cut_into_bands_of_near_equal_height():
     with column_bytes(1000):
-        pieces = parts.cut(2, 10, 300, np)
+        pieces = tiling.cut(2, 10, 300, np)
     assert [part.last_row - part.first_row for part in pieces] == [2, 3, 2, 3] * 2
     assert {(part.first_image, part.last_image) for part in pieces} == {(0, 1), (1, 2)}
 
 
 def test_a_small_batch_stays_whole_and_a_large_one_serves_many_cores():
-    assert parts.cut(100, 4, 16, np) == [Part(0, 100, 0, 4)]
-    assert len(parts.cut(20, 28, 28 * 25 * 4, np)) == 2
-    assert len(parts.cut(2560, 28, 28 * 25 * 4, np)) >= 32
+    assert tiling.cut(100, 4, 16, np) == [Part(0, 100, 0, 4)]
+    assert len(tiling.cut(20, 28, 28 * 25 * 4, np)) == 2
+    assert len(tiling.cut(2560, 28, 28 * 25 * 4, np)) >= 32
 
 
 def test_a_gpu_gets_few_large_parts():
-    assert parts.cut(256, 28, 28 * 25 * 4, CUPY) == [Part(0, 256, 0, 28)]
+    assert tiling.cut(256, 28, 28 * 25 * 4, CUPY) == [Part(0, 256, 0, 28)]
 
 
 def test_the_cut_does_not_depend_on_the_threads():
@@ -67,7 +67,7 @@ def test_the_cut_does_not_depend_on_the_threads():
         cuts = []
         for count in (1, 2, 5):
             with thread_limit(count):
-                cuts.append((parts.cut(images, 28, 28 * 25 * 4, np), parts.pieces(images, 28 * 28 * 4, np)))
+                cuts.append((tiling.cut(images, 28, 28 * 25 * 4, np), tiling.pieces(images, 28 * 28 * 4, np)))
         assert len(cuts[0][0]) > 1
         assert cuts[0] == cuts[1] == cuts[2]
 
@@ -76,33 +76,33 @@ def test_one_thread_takes_elementwise_work_in_pieces_that_stay_in_cache():
     """Several threads take what is worth a call that others wait for."""
     images, item = 64, 1 << 18  # 16 MiB
     with thread_limit(1):
-        pieces, whole_images = parts.pieces(images, item, np, elementwise=True), parts.cut(images, 1, item, np, True)
+        pieces, whole_images = tiling.pieces(images, item, np, elementwise=True), tiling.cut(images, 1, item, np, True)
     assert len(pieces) == len(whole_images) == 32
     assert [piece.images for piece in whole_images] == pieces
     for count in (2, 3):
         with thread_limit(count):
-            assert parts.pieces(images, item, np, elementwise=True) == parts.pieces(images, item, np)
-            assert parts.cut(images, 1, item, np, True) == parts.cut(images, 1, item, np)
-            assert len(parts.pieces(images, item, np)) == 4
+            assert tiling.pieces(images, item, np, elementwise=True) == tiling.pieces(images, item, np)
+            assert tiling.cut(images, 1, item, np, True) == tiling.cut(images, 1, item, np)
+            assert len(tiling.pieces(images, item, np)) == 4
     with thread_limit(1):
-        assert parts.cut(images, 1, item, CUPY, True) == [Part(0, images, 0, 1)]
-        assert parts.pieces(images, item, CUPY, elementwise=True) == [slice(0, images)]
+        assert tiling.cut(images, 1, item, CUPY, True) == [Part(0, images, 0, 1)]
+        assert tiling.pieces(images, item, CUPY, elementwise=True) == [slice(0, images)]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_small_elementwise_work_is_done_in_one_call(count):
     seen = []
     with thread_limit(count):
-        parts.in_pieces(seen.append, np.empty((4, 1 << 16), "float32"))
+        tiling.in_pieces(seen.append, np.empty((4, 1 << 16), "float32"))
         assert seen == [...]
-        parts.in_pieces(seen.append, np.empty((5, 1 << 16), "float32"))
+        tiling.in_pieces(seen.append, np.empty((5, 1 << 16), "float32"))
     assert len(seen) - 1 == (3 if count == 1 else 2)
 
 
 @given(st.integers(0, 3000), st.integers(0, 300), LIBRARIES, st.integers(1, 1 << 12))
 def test_pieces_cover_an_axis_in_order(length, item_bytes, library, cap):
     with piece_bytes(cap):
-        slices = parts.pieces(length, item_bytes, library)
+        slices = tiling.pieces(length, item_bytes, library)
     assert [index for piece in slices for index in range(length)[piece]] == list(range(length))
     assert len(slices) == 1 or all(piece.start < piece.stop for piece in slices)
     if library is np:
@@ -119,7 +119,7 @@ def test_slices_of_a_part():
 @given(st.integers(0, 60), st.integers(0, 1 << 26))
 def test_lanes_keep_order_and_bound_their_results(count, result_bytes):
     pieces = [Part(i, i + 1, 0, 1) for i in range(count)]
-    groups = parts.lanes(pieces, result_bytes)
+    groups = tiling.lanes(pieces, result_bytes)
     assert [part for group in groups for part in group] == pieces
     assert all(groups)
     assert len(groups) <= 16
@@ -134,7 +134,7 @@ def test_run_calls_every_item_once(device):
             seen.append(item)
 
     with thread_limit(3):
-        parts.run(note, list("abcdefg"), whole((2,)))
+        tiling.run(note, list("abcdefg"), whole((2,)))
     assert sorted(seen) == list("abcdefg")
 
 
@@ -144,7 +144,7 @@ def test_run_on_a_gpu_goes_in_turn_on_one_thread():
 
     with backend.use("cuda"):
         seen = []
-        parts.run(lambda item: seen.append((item, threading.get_ident())), [3, 1, 2], whole((2,)))
+        tiling.run(lambda item: seen.append((item, threading.get_ident())), [3, 1, 2], whole((2,)))
     assert seen == [(item, threading.get_ident()) for item in (3, 1, 2)]
 
 
@@ -153,4 +153,4 @@ def test_run_passes_the_exception_on(device):
         raise ArithmeticError(f"item {item}")
 
     with pytest.raises(ArithmeticError, match="item"):
-        parts.run(fail, [1, 2, 3], whole((2,)))
+        tiling.run(fail, [1, 2, 3], whole((2,)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backend.checks import LARGEST_SIZE, choice, instance, refusal, several, sizes, whole
-from kernels.geometry import Geometry, Pads, Pair, describe, extent, overlap
+from kernels.core.geometry import Geometry, Pads, Pair, describe, extent, overlap
 
 Padding = int | Pair | tuple[int, int, int, int] | Literal["same", "valid"]
 

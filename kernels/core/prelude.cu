@@ -38,7 +38,7 @@ __device__ __forceinline__ Position position_of(INDEX i, int rows, int columns, 
     return {image, (int)(line - image * rows), (int)(pixel - line * columns), (int)(i - pixel * channels)};
 }
 
-// A window over images: what kernels.geometry.Geometry knows, passed by value. tests/cuda compares the two layouts.
+// A window over images: what kernels.core.geometry.Geometry knows, passed by value. tests/cuda compares the two layouts.
 struct Geometry {
     int channels, height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
         pad_top, pad_left, dilation_height, dilation_width;

@@ -1,7 +1,7 @@
 """A window laid over images of one size: which windows there are, and which pixels each of their taps meets.
 
-:meth:`kernels.window.Window.over` makes one for each image size and keeps it. Whatever slides a window takes what it
-needs from here, NumPy code by its properties, CUDA kernels as one struct passed by value (``struct Geometry`` in
+:meth:`kernels.core.window.Window.over` makes one for each image size and keeps it. Whatever slides a window takes what
+it needs from here, NumPy code by its properties, CUDA kernels as one struct passed by value (``struct Geometry`` in
 ``prelude.cu``).
 """
 
@@ -59,7 +59,7 @@ class Tap(NamedTuple):
 
 
 class Geometry:
-    """A window over images of (H, W). Made by :meth:`kernels.window.Window.over`.
+    """A window over images of (H, W). Made by :meth:`kernels.core.window.Window.over`.
 
     Attributes:
         kernel, stride, dilation: (rows, columns).

@@ -2,8 +2,8 @@
 
 CuPy checks nothing about a RawKernel's arguments: strides are ignored, a float64 array passes for ``float*``, and a
 Python float given for a ``float`` parameter arrives as 0. So the parameters are read from the kernel's signature in
-its source (:mod:`kernels.signature`), and every argument is held against them: also how many elements an array has,
-where a comment behind it says so, ``const T *x /* rows * classes */``.
+its source (:mod:`kernels.core.signature`), and every argument is held against them: also how many elements an array
+has, where a comment behind it says so, ``const T *x /* rows * classes */``.
 
 Checking costs more than launching. What was checked for one combination of dtypes, sizes, memory order, devices and
 sizing numbers is kept as a plan, and a launch that is the same in all of these reuses it.
@@ -16,18 +16,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.resources
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy
 
 from backend import current_device, profiling
-from kernels.gemm import accumulator
-from kernels.geometry import STRUCT
-from kernels.signature import Parameter, element_counts, read_parameters, sizing_names
+from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import STRUCT
+from kernels.core.signature import Parameter, element_counts, read_parameters, sizing_names
+
+FOLDER = Path(__file__).parent.parent
+"""Where the ``.cu`` files are."""
 
 BLOCK = 256
 """Threads in a block."""
@@ -109,7 +112,7 @@ class Kernel:
     @functools.cached_property
     def source(self) -> str:
         """The text of the file."""
-        return (importlib.resources.files("kernels") / self.file).read_text()
+        return (FOLDER / self.file).read_text(encoding="utf-8")
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -130,7 +133,7 @@ class Kernel:
 
         Args:
             count: of the elements that the kernel's loop runs over; 0 launches nothing.
-            arguments: device arrays, numbers, and a struct of :meth:`kernels.geometry.Geometry.struct` for a
+            arguments: device arrays, numbers, and a struct of :meth:`kernels.core.geometry.Geometry.struct` for a
                 ``Geometry``, in the order of :attr:`parameters`.
 
         Raises:
@@ -199,7 +202,7 @@ class Kernel:
         t = next((a.dtype.name for p, a in pairs if p.kind == "T" and hasattr(a, "dtype")), "float32")
         if t not in _CTYPES:
             raise TypeError(f"kernel {self.name}: needs {', '.join(_CTYPES)}, got {t}")
-        kinds = _DTYPES | {"T": t, "ACC": accumulator(t).name, "INDEX": "int64" if wide else "int32"}
+        kinds = _DTYPES | {"T": t, "ACC": acc_dtype(t).name, "INDEX": "int64" if wide else "int32"}
         types = [kinds.get(parameter.kind, "") for parameter in self.parameters]
         values = [self._check_argument(*pair, dtype) for pair, dtype in zip(pairs, types, strict=True)]
         if not count:
@@ -242,7 +245,7 @@ class Kernel:
         """What is compiled: the macros, the prelude, and the file."""
         macros = {
             "T": _CTYPES[t],
-            "ACC": _CTYPES[accumulator(t).name],
+            "ACC": _CTYPES[acc_dtype(t).name],
             "INDEX": "long long" if wide else "int",
             f"T_IS_{t.upper()}": "1",
         }
@@ -296,4 +299,4 @@ def _number(where: str, value: Any, dtype: str) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _prelude() -> str:
-    return (importlib.resources.files("kernels") / "prelude.cu").read_text()
+    return (FOLDER / "core" / "prelude.cu").read_text(encoding="utf-8")

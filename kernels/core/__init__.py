@@ -1,0 +1,1 @@
+"""What the operations share: geometry, tiling, memory layout, checks, and launching."""
