@@ -101,3 +101,47 @@ def test_top_names_all_classes_of_the_data_set(tmp_path, known):
     shares = [float(answer.split()[1]) for answer in answers]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(100, abs=0.02)
+
+
+def test_a_picture_unlike_the_training_images_is_marked(run, known, tmp_path):
+    both = np.hstack([255 - np.asarray(Image.fromarray(digit).resize((112, 112))) for digit in known[0][:2]])
+    Image.fromarray(both).save(tmp_path / "two.png")
+    (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    (good,) = save(tmp_path, known[0][:1], "large dark on white")
+    result = xpnet("predict", tmp_path / "two.png", good, tmp_path / "page.png", "--run", run.path)
+    assert result.code == 2
+    assert [("WARNING: several figures" in line) for line in result.out.splitlines()] == [True, False]
+    assert result.err == f"Error: {tmp_path / 'page.png'}: not a PNG, JPEG, BMP, GIF, WebP or TIFF image\n"
+    two, one = (
+        json.loads(line)
+        for line in xpnet("predict", tmp_path / "two.png", good, "--run", run.path, "--json").out.splitlines()
+    )
+    assert (two["warnings"][0], one["warnings"]) == ("several figures", [])
+    assert two["preparation"] == one["preparation"] == "mnist"
+
+
+def test_the_input_is_described_in_the_models_file_and_named_in_the_config(run):
+    in_file = load_network(run.model).config["input"]
+    assert in_file["preparation"] == "mnist"
+    assert len(in_file["likeness"]["mean"]) == 51
+    assert run.load_config()["model"]["input"] == {"preparation": "mnist"}
+
+
+def test_pictures_for_a_model_of_other_images_are_predicted_as_evaluation_does(tmp_path):
+    """Bright ground, nothing in the middle: what MNIST's preparation would invert and reframe."""
+    from training.models import SimpleConvNet
+
+    network = SimpleConvNet(input_dim=(3, 20, 24), weight_init_std="he")
+    network.config = {**network.config, "dataset": "mine", "input_dim": [3, 20, 24]}
+    network.save_params(tmp_path / "own.safetensors")
+    pixels = np.random.default_rng(0).integers(150, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "own.png")
+    result = xpnet("predict", tmp_path / "own.png", "--run", tmp_path / "own.safetensors")
+    assert result.code == 0
+    assert result.err == "Note: the model knows no preparation of its pictures; they are only resized to 20x24\n"
+    record = json.loads(xpnet("predict", tmp_path / "own.png", "--run", tmp_path / "own.safetensors", "--json").out)
+    x = backend.asarray(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    expected = backend.asnumpy(softmax(load_network(tmp_path / "own.safetensors").predict(x)))[0]
+    assert record["class"] == str(expected.argmax())
+    assert record["probability"] == pytest.approx(float(expected.max()), rel=1e-6)
+    assert record["preparation"] == "none"

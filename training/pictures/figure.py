@@ -18,8 +18,8 @@ _SPECK = 0.2
 _HEAVY = 0.15
 """this share of it."""
 
-_FAINT = 0.55
-"""Strokes of one pen are at least this share as dark as the others; what is fainter is a piece of a rule."""
+_CUT = 0.3
+"""What touches the picture's border, and is lighter than this share of the largest stroke, is none of the figure's."""
 
 _NEAR = 0.3
 """Strokes belong to one figure if the gap between them is at most this share of the larger one's length."""
@@ -83,7 +83,7 @@ def _cut_out(ink: Ink) -> Figure | None:
         return None
     corners = {int(labels[row, column]) for row in (0, -1) for column in (0, -1)}
     edges = [each for each in components if each.label in corners or _is_edge(each, ink.amount.shape)]
-    kept, findings = _choose(components, edges)
+    kept, findings = _choose(components, edges, ink.amount.shape)
     mask = numpy.isin(labels, [component.label for component in kept])
     # The soft edges of strokes lie below the level; those of what is left behind are not taken along.
     soft = numpy.where(largest(mask, 5) & ((labels == 0) | mask), ink.amount, 0)
@@ -102,7 +102,9 @@ def _breadth(strokes: numpy.ndarray) -> float:
     return min(stroke_width(strokes) / max(strokes.shape), 0.5)
 
 
-def _choose(components: list[Component], edges: list[Component]) -> tuple[list[Component], list[str]]:
+def _choose(
+    components: list[Component], edges: list[Component], shape: tuple[int, ...]
+) -> tuple[list[Component], list[str]]:
     """The strokes of the figure, and what is doubtful about it."""
     findings = []
     inside = [each for each in components if each not in edges]
@@ -113,7 +115,8 @@ def _choose(components: list[Component], edges: list[Component]) -> tuple[list[C
     strokes = [
         each
         for each in inside
-        if (each.length >= _SPECK * main.length and each.mass >= 0.02 * main.mass) or each.mass >= _HEAVY * main.mass
+        if (_sides(each, shape) == 0 or each.mass >= _CUT * main.mass)
+        and ((each.length >= _SPECK * main.length and each.mass >= 0.02 * main.mass) or each.mass >= _HEAVY * main.mass)
     ]
     kept, more = [main], [main]
     while more:
@@ -135,6 +138,12 @@ def _is_edge(component: Component, shape: tuple[int, ...]) -> bool:
     """Whether a component is the edge of the sheet, a shadow or a finger: it touches two opposite or adjacent sides
     and runs along one of them."""
     height, width = shape
-    touched = (component.top == 0) + (component.left == 0) + (component.bottom == height) + (component.right == width)
+    touched = _sides(component, shape)
     along = component.width >= 0.8 * width or component.height >= 0.8 * height
     return (touched >= 2 and along) or touched >= 3
+
+
+def _sides(component: Component, shape: tuple[int, ...]) -> int:
+    """How many sides of the picture a component touches."""
+    height, width = shape
+    return (component.top == 0) + (component.left == 0) + (component.bottom == height) + (component.right == width)

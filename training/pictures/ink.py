@@ -46,6 +46,7 @@ class Ink:
         contrast: the share of the light that full ink takes.
         noise: the standard deviation of that share on the paper.
         steps: how much the light changes around each pixel.
+        brighter: the share of the pixels with clearly more light than most of the paper.
     """
 
     amount: numpy.ndarray
@@ -54,6 +55,7 @@ class Ink:
     contrast: float
     noise: float
     steps: numpy.ndarray
+    brighter: float
 
     @property
     def mask(self) -> numpy.ndarray:
@@ -65,7 +67,7 @@ class Ink:
         """Whether the paper around the strokes is equally bright everywhere."""
         paper = self.amount[~largest(self.mask, 5)]
         uneven = paper > max(_UNEVEN, _NOISE * self.noise / max(self.contrast, 1e-6))
-        return float(uneven.sum()) <= _UNEVEN_SHARE * self.amount.size
+        return max(float(uneven.sum()) / self.amount.size, self.brighter) <= _UNEVEN_SHARE
 
     @property
     def found(self) -> bool:
@@ -98,13 +100,14 @@ def _ink(share: numpy.ndarray, window: int, steps: numpy.ndarray) -> Ink:
     # The brightest noise of a window makes the paper: what is left on blank paper is taken off.
     share = share - float(numpy.median(share))
     noise = _noise(share, _APART)
-    share = share.clip(0, 1)
+    light, share = -share, share.clip(0, 1)
     share = without_rules(share, max(_RULE * _strongest(share), 3 * noise))
     contrast = _strongest(share)
     near = largest(share, 2 * (min(share.shape) // 6) + 1).clip(_FAINTEST * contrast, contrast)
     amount = (share / numpy.maximum(near, 1e-6)).astype(numpy.float32)
     level = max(_LEVEL, _NOISE * noise / max(contrast, 1e-6))
-    return Ink(amount, share, level, contrast, noise, steps)
+    brighter = float((light > max(_UNEVEN * contrast, _NOISE * noise)).mean())
+    return Ink(amount, share, level, contrast, noise, steps, brighter)
 
 
 def _noise(image: numpy.ndarray, apart: int) -> float:
