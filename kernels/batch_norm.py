@@ -16,7 +16,7 @@ from kernels.activations import rectify
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
-from kernels.core.tiling import in_pieces, pieces, run
+from kernels.core.tiling import in_pieces, parallel_for, pieces
 from kernels.gemm import piece_sums
 
 _MOMENTS, _STATISTICS, _NORMALIZE, _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
@@ -49,7 +49,7 @@ def batch_statistics(x: Any) -> tuple[Any, Any]:
         deviation = library.subtract(piece, library.tile(mean, fold), out=workspace.empty(piece.shape, dtype))
         means[index], squares[index] = mean, _sums_of_products(deviation, deviation, fold)
 
-    run(collect, list(range(len(cuts))), x)
+    parallel_for(collect, list(range(len(cuts))), x)
     if len(cuts) == 1:
         return means[0], squares[0] / len(x)
     counts = library.asarray([(cut.stop - cut.start) * fold for cut in cuts], dtype)[:, None]
@@ -167,7 +167,7 @@ def _parameter_gradients(dy: Any, x: Any, mean: Any, inverse: Any) -> tuple[Any,
         sums[0, index] = _sums_of_products(deviation, upstream, fold)
         sums[1, index] = piece_sums(upstream, fold)
 
-    run(collect, list(range(len(cuts))), x)
+    parallel_for(collect, list(range(len(cuts))), x)
     dgamma, dbeta = sums.sum(axis=1)
     return dgamma * inverse, dbeta
 

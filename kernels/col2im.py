@@ -12,8 +12,8 @@ from kernels.core.checks import check_dtype, check_order
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
-from kernels.core.layout import images
-from kernels.core.tiling import Part, cut, run
+from kernels.core.layout import as_nchw
+from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window
 
 _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
@@ -68,8 +68,8 @@ def col2im(
 
     # Whole images only: a band of rows shares pixels with the next.
     parts = cut(n, 1, oh * ow * fh * fw * c * columns.dtype.itemsize, array_module(columns))
-    run(add, parts, columns)
-    return images(result)
+    parallel_for(add, parts, columns)
+    return as_nchw(result)
 
 
 def add_windows(columns: Any, result: Any, geometry: Geometry, order: str = "HWC", method: str = "gather") -> None:

@@ -19,8 +19,8 @@ from kernels.core.checks import check_gradient, check_images
 from kernels.core.convolution_checks import check_backward_weight, check_bias, check_shapes, one_dtype
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
-from kernels.core.layout import folded, images, storage
-from kernels.core.tiling import Part, channel_strips, cut, lanes, run
+from kernels.core.layout import as_nchw, folded, to_nhwc
+from kernels.core.tiling import Part, channel_strips, cut, lanes, parallel_for
 from kernels.core.window import Window
 from kernels.gemm import column_sums, matmul_part, matmul_rows, piece_sums
 from kernels.im2col import part_columns, windows
@@ -58,12 +58,12 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
 def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, relu: bool = False) -> Any:
     library = array_module(x, weight)
     n, c, fn, (oh, ow) = len(x), x.shape[1], len(weight), geometry.output
-    source, y = storage(x), workspace.empty((n, oh, ow, fn), x.dtype)
+    source, y = to_nhwc(x), workspace.empty((n, oh, ow, fn), x.dtype)
     if depthwise.applies(weight, groups):
         depthwise.forward(source, weight, y, geometry)
         if bias is not None:
             y += bias
-        return activations.relu(images(y)) if relu else images(y)
+        return activations.relu(as_nchw(y)) if relu else as_nchw(y)
     positive = workspace.empty(y.shape, bool) if relu else None
     matrices = _matrices(weight, groups, _product_dtype(x))
     k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
@@ -85,8 +85,8 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, r
         if positive is not None:
             activations.rectify(y[part.images, part.rows], positive[part.images, part.rows])
 
-    run(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
-    return images(y) if positive is None else (images(y), images(positive))
+    parallel_for(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
+    return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
 
 
 @profiling.operation
@@ -118,8 +118,8 @@ def convolution_backward_input(
     check_gradient(dy, input_shape, len(weight), geometry)
     if depthwise.applies(weight, groups):
         result = workspace.empty((*_nhw(input_shape), input_shape[1]), dy.dtype)
-        depthwise.backward_input(storage(dy), weight, result, geometry)
-        return images(result)
+        depthwise.backward_input(to_nhwc(dy), weight, result, geometry)
+        return as_nchw(result)
     if geometry.mirrored is not None:
         return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)
     return _by_col2im(dy, weight, input_shape, geometry, groups)
@@ -155,7 +155,7 @@ def convolution_backward_weight(
     geometry = window.over(x.shape[2:])
     fn, c_group, fh, fw = weight_shape
     library = array_module(x, dy)
-    source, gradient = storage(x), storage(dy)
+    source, gradient = to_nhwc(x), to_nhwc(dy)
     if out is None:
         out = library.empty(weight_shape, x.dtype)
     with_bias = bias_out is not None and library is numpy and not depthwise.applies(out, groups)
@@ -180,7 +180,7 @@ def convolution_backward_weight(
             if sums is not None:  # here, where the part is in cache
                 sums[lane] += piece_sums(*folded(rows.astype(sums.dtype, copy=False)))
 
-    run(multiply, list(range(len(groups_of_parts))), x)
+    parallel_for(multiply, list(range(len(groups_of_parts))), x)
     total = totals[0]
     for lane in range(1, len(totals)):
         total += totals[lane]
@@ -194,7 +194,7 @@ def convolution_backward_weight(
 def _by_col2im(dy: Any, weight: Any, input_shape: tuple, geometry: Geometry, groups: int) -> Any:
     n, c, *image = input_shape
     (fh, fw), (oh, ow), fn = geometry.kernel, geometry.output, len(weight)
-    gradient = storage(dy)
+    gradient = to_nhwc(dy)
     c_group, f_group = c // groups, fn // groups
     dtype = acc_dtype(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
     library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
@@ -215,8 +215,8 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, geometry: Geometry, gro
             matmul_part(rows[:, filters], matrix, out=columns)
             add_windows(columns, result[part.images, :, :, channels], geometry)
 
-    run(add, cut(n, 1, channel_bytes * max((last - first for first, last in strips), default=0), library), dy)
-    return images(result)
+    parallel_for(add, cut(n, 1, channel_bytes * max((last - first for first, last in strips), default=0), library), dy)
+    return as_nchw(result)
 
 
 def _columns(source: Any, geometry: Geometry, part: Part, channels: slice, dtype: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from backend import array_module, workspace
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
-from kernels.core.tiling import Part, cut, run
+from kernels.core.tiling import Part, cut, parallel_for
 from kernels.gemm import column_sums
 
 
@@ -34,7 +34,7 @@ def forward(source: Any, weight: Any, y: Any, geometry: Geometry) -> None:
             total[:, tap.out_rows, tap.out_columns] += product
         y[part.images] = total.reshape(y[part.images].shape)
 
-    run(add, _parts(y), source)
+    parallel_for(add, _parts(y), source)
 
 
 def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
@@ -51,7 +51,7 @@ def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
             total[:, tap.in_rows, tap.in_columns] += product.sum(axis=4)
         dx[part.images] = total
 
-    run(add, _parts(dy), dy)
+    parallel_for(add, _parts(dy), dy)
 
 
 def backward_weight(source: Any, dy: Any, dweight: Any, geometry: Geometry) -> None:

@@ -13,7 +13,7 @@ import numpy
 from backend import array_module, profiling, random
 from backend.checks import real, sizes
 from kernels.core.launch import Kernel
-from kernels.core.layout import images
+from kernels.core.layout import as_nchw
 
 _MASK = Kernel("philox.cu", "dropout_mask")
 
@@ -29,7 +29,7 @@ def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generat
     keep = _keep(math.prod(shape), min(round(ratio * 2**32), 2**32 - 1), generator or random.current())
     if len(shape) == 4:
         n, c, h, w = shape
-        return images(keep.reshape(n, h, w, c))
+        return as_nchw(keep.reshape(n, h, w, c))
     return keep.reshape(shape)
 
 

@@ -14,7 +14,7 @@ import numpy
 from backend import array_module, profiling, require_active, require_arrays, threads, workspace
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import folded
-from kernels.core.tiling import pieces, ranges, run
+from kernels.core.tiling import parallel_for, pieces, ranges
 
 _PIECE_FLOPS = 32 << 20
 """Multiplications and additions that pay for cutting a product: about 0.3 ms. BLAS multiplies narrow pieces slower: a
@@ -94,8 +94,8 @@ def _into(out: Any, product: Any) -> Any:
 
 
 def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
-    """As :func:`matmul`, of a part that :func:`kernels.core.tiling.run` handed to this thread: not shared again on the
-    CPU.
+    """As :func:`matmul`, of a part that :func:`kernels.core.tiling.parallel_for` handed to this thread; not shared
+    again on the CPU.
 
     Both may be stacks of as many matrices, (…, M, K) and (…, K, N).
     """
@@ -193,7 +193,7 @@ def _sums_by_products(matrix: Any, dtype: Any, library: Any) -> Any:
         if len(cuts) == 1:
             return piece_sums(rows.astype(dtype, copy=False), fold)
         sums = library.empty((len(cuts), matrix.shape[1]), dtype)
-        run(collect, list(range(len(cuts))), matrix)
+        parallel_for(collect, list(range(len(cuts))), matrix)
         return sums.sum(axis=0)
 
 

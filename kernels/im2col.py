@@ -14,8 +14,8 @@ from backend.checks import instance
 from kernels.core.checks import check_images, check_order
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
-from kernels.core.layout import storage
-from kernels.core.tiling import Part, cut, run
+from kernels.core.layout import to_nhwc
+from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window
 
 _KERNELS = {"CHW": Kernel("im2col.cu", "im2col_chw"), "HWC": Kernel("im2col.cu", "im2col_hwc")}
@@ -46,7 +46,7 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
     n, c, *image = x.shape
     geometry = window.over(image)
     (oh, ow), (fh, fw) = geometry.output, geometry.kernel
-    source = storage(x)
+    source = to_nhwc(x)
     if library is not numpy and x.dtype.itemsize in _BITS:
         return part_columns(source, geometry, Part(0, n, 0, oh), slice(0, c), order)
     columns = workspace.empty((n, oh, ow, *((c, fh, fw) if order == "CHW" else (fh, fw, c))), x.dtype)
@@ -57,7 +57,7 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
             patches = patches.transpose(0, 1, 2, 5, 3, 4)
         columns[part.images, part.rows] = patches
 
-    run(fill, cut(n, oh, ow * fh * fw * c * x.dtype.itemsize, library), x)
+    parallel_for(fill, cut(n, oh, ow * fh * fw * c * x.dtype.itemsize, library), x)
     return columns.reshape(n * oh * ow, c * fh * fw)
 
 

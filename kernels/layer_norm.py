@@ -11,7 +11,7 @@ from typing import Any
 from backend import array_module, profiling, require_active
 from backend.checks import LARGEST_EPSILON, real, whole
 from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import images, storage
+from kernels.core.layout import as_nchw, to_nhwc
 
 
 @profiling.operation
@@ -70,9 +70,9 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
     if c % groups:
         raise ValueError(f"{groups} groups do not divide {c} channels")
     grouped = (groups, c // groups)
-    normalized, inverse = _standardize(storage(x).reshape(n, h * w, *grouped), (1, 3), epsilon)
+    normalized, inverse = _standardize(to_nhwc(x).reshape(n, h * w, *grouped), (1, 3), epsilon)
     y = _affine(normalized, gamma.reshape(grouped), beta.reshape(grouped), x.dtype)
-    return images(y.reshape(n, h, w, c)), normalized, inverse
+    return as_nchw(y.reshape(n, h, w, c)), normalized, inverse
 
 
 @profiling.operation
@@ -81,10 +81,10 @@ def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> t
     array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
     require_active(dy)
     n, c, h, w = dy.shape
-    values = storage(dy).reshape(normalized.shape).astype(normalized.dtype, copy=False)
+    values = to_nhwc(dy).reshape(normalized.shape).astype(normalized.dtype, copy=False)
     dgamma, dbeta = (values * normalized).sum(axis=(0, 1)), values.sum(axis=(0, 1))
     dx = _standardize_backward(values * gamma.reshape(normalized.shape[2:]), normalized, inverse, (1, 3))
-    return images(dx.astype(dy.dtype, copy=False).reshape(n, h, w, c)), dgamma.reshape(c), dbeta.reshape(c)
+    return as_nchw(dx.astype(dy.dtype, copy=False).reshape(n, h, w, c)), dgamma.reshape(c), dbeta.reshape(c)
 
 
 def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[Any, Any]:

@@ -18,8 +18,8 @@ from kernels.core.checks import check_dtype, check_gradient, check_images
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry, Span
 from kernels.core.launch import Kernel
-from kernels.core.layout import images, storage
-from kernels.core.tiling import Part, cut, run
+from kernels.core.layout import as_nchw, to_nhwc
+from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window, geometry_of
 from kernels.masking import apply_mask
 
@@ -94,14 +94,14 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
     check_dtype("max pooling", x)
     geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
-    library, source = array_module(x), storage(x)
+    library, source = array_module(x), to_nhwc(x)
     n, h, w, c = source.shape
     oh, ow = geometry.output
     y = workspace.empty((n, oh, ow, c), x.dtype)
     if library is not numpy:
         argmax = workspace.empty(y.shape, "int32")
         _FORWARD(y.size, source, y, argmax, y.size, geometry.struct(c))
-        return images(y), images(argmax)
+        return as_nchw(y), as_nchw(argmax)
     kinds = ["uint8" if taps < 256 else "int32" for taps in geometry.kernel]
     winners = Winners(workspace.empty((n, h, ow, c), kinds[1]), workspace.empty(y.shape, kinds[0]))
 
@@ -115,8 +115,8 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
             if not best.size or not numpy.isnan(best.max()):  # otherwise comparisons did not see the NaN
                 break
 
-    run(search, cut(n, 1, h * w * c * x.dtype.itemsize, library, elementwise=True), x)
-    return images(y), winners
+    parallel_for(search, cut(n, 1, h * w * c * x.dtype.itemsize, library, elementwise=True), x)
+    return as_nchw(y), winners
 
 
 @profiling.operation
@@ -126,22 +126,22 @@ def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int],
     geometry = geometry_of(window, input_shape)
     check_dtype("pooling", dy)
     check_gradient(dy, input_shape, input_shape[1], geometry)
-    library, gradient = array_module(dy), storage(dy)
+    library, gradient = array_module(dy), to_nhwc(dy)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
     if library is not numpy:
-        argmax = storage(winners)
+        argmax = to_nhwc(winners)
         kernel, count = (_GATHER, dx.size) if geometry.overlaps else (_SCATTER, gradient.size)
         kernel(count, gradient, argmax, dx, count, geometry.struct(c))
-        return images(dx)
+        return as_nchw(dx)
     spread = _add if geometry.overlaps else _place
 
     def give(part: Part) -> None:
         places = Winners(*(array[part.images] for array in winners))
         spread(gradient[part.images], places, dx[part.images], geometry)
 
-    run(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library, elementwise=True), dy)
-    return images(dx)
+    parallel_for(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library, elementwise=True), dy)
+    return as_nchw(dx)
 
 
 def _all_outputs(spans: tuple[Span, ...], outputs: int) -> bool:
@@ -237,13 +237,13 @@ def _argmax(winners: Winners, window: Window, shape: tuple) -> Any:
     row = winners.down * window.dilation[0] + rows[:, None, None]
     of_window = numpy.take_along_axis(winners.across, row, axis=1)
     column = of_window * window.dilation[1] + columns[:, None]
-    return images((row * shape[3] + column).astype("int32"))
+    return as_nchw((row * shape[3] + column).astype("int32"))
 
 
 def _winners(argmax: Any, window: Window, shape: tuple) -> Winners:
     """The inverse of :func:`_argmax`; columns that won in rows which did not are not known, and not asked for."""
     rows, columns = _firsts(window, shape[2:])
-    row, column = numpy.divmod(storage(argmax), shape[3])
+    row, column = numpy.divmod(to_nhwc(argmax), shape[3])
     down = (row - rows[:, None, None]) // window.dilation[0]
     across = numpy.zeros((shape[0], shape[2], *down.shape[2:]), "int32")
     tap = (column - columns[:, None]) // window.dilation[1]

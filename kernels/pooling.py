@@ -11,8 +11,8 @@ from backend.checks import flag
 from kernels.core.checks import check_dtype, check_gradient, check_images
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel
-from kernels.core.layout import images, storage
-from kernels.core.tiling import Part, cut, run
+from kernels.core.layout import as_nchw, to_nhwc
+from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window, geometry_of
 
 _AVERAGE = Kernel("pooling.cu", "average_pool")
@@ -42,12 +42,12 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
     library = array_module(x)
-    source, dtype = storage(x), acc_dtype(x.dtype)
+    source, dtype = to_nhwc(x), acc_dtype(x.dtype)
     n, _, _, c = source.shape
     y = workspace.empty((n, *geometry.output, c), x.dtype)
     if library is not numpy:
         _AVERAGE(y.size, source, y, y.size, geometry.struct(c), *geometry.counted(count_padding))
-        return images(y)
+        return as_nchw(y)
     shares = geometry.reciprocal_counts(count_padding, dtype)
 
     def pool(part: Part) -> None:
@@ -58,8 +58,8 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
         total *= shares
         y[part.images] = total
 
-    run(pool, cut(n, 1, y[:1].size * dtype.itemsize, library), x)
-    return images(y)
+    parallel_for(pool, cut(n, 1, y[:1].size * dtype.itemsize, library), x)
+    return as_nchw(y)
 
 
 @profiling.operation
@@ -87,11 +87,11 @@ def average_pool_backward(
     check_gradient(dy, input_shape, input_shape[1], geometry)
     library = array_module(dy)
     n, c, h, w = input_shape
-    gradient, dtype = storage(dy), acc_dtype(dy.dtype)
+    gradient, dtype = to_nhwc(dy), acc_dtype(dy.dtype)
     dx = workspace.empty((n, h, w, c), dy.dtype)
     if library is not numpy:
         _AVERAGE_BACKWARD(dx.size, gradient, dx, dx.size, geometry.struct(c), *geometry.counted(count_padding))
-        return images(dx)
+        return as_nchw(dx)
     shares = geometry.reciprocal_counts(count_padding, dtype)
 
     def spread(part: Part) -> None:
@@ -101,5 +101,5 @@ def average_pool_backward(
             total[:, tap.in_rows, tap.in_columns] += out[:, tap.out_rows, tap.out_columns]
         dx[part.images] = total
 
-    run(spread, cut(n, 1, h * w * c * dtype.itemsize, library), dy)
-    return images(dx)
+    parallel_for(spread, cut(n, 1, h * w * c * dtype.itemsize, library), dy)
+    return as_nchw(dx)

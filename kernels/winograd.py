@@ -25,8 +25,8 @@ from kernels.core.checks import check_gradient, check_images
 from kernels.core.convolution_checks import check_backward_weight, check_bias, check_shapes, one_dtype
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
-from kernels.core.layout import images, storage
-from kernels.core.tiling import Part, cut, lanes, run
+from kernels.core.layout import as_nchw, to_nhwc
+from kernels.core.tiling import Part, cut, lanes, parallel_for
 from kernels.core.window import Window
 from kernels.gemm import column_sums, matmul_part, matmul_rows
 from kernels.im2col import padded, windows
@@ -67,7 +67,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
 
 
 def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = False) -> Any:
-    source, fn = storage(x), len(weight)
+    source, fn = to_nhwc(x), len(weight)
     y = workspace.empty((len(x), *geometry.output, fn), x.dtype)
     positive = workspace.empty(y.shape, bool) if relu else None
     library, dtype = array_module(x, weight), acc_dtype(x.dtype)
@@ -85,8 +85,8 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = F
         if positive is not None:
             rectify(written, positive[part.images, part.first_row * TILE : part.last_row * TILE])
 
-    run(multiply, _parts(y.shape, x.shape[1], dtype, library), x)
-    return images(y) if positive is None else (images(y), images(positive))
+    parallel_for(multiply, _parts(y.shape, x.shape[1], dtype, library), x)
+    return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
 
 
 @profiling.operation
@@ -124,7 +124,7 @@ def convolution_backward_weight(
     geometry = window.over(x.shape[2:])
     fn, c = weight_shape[:2]
     library, dtype = array_module(x, dy), acc_dtype(x.dtype)
-    source, gradient = storage(x), storage(dy)
+    source, gradient = to_nhwc(x), to_nhwc(dy)
     output = _matrix("output", dtype.name, library.__name__).T
     groups_of_parts = lanes(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)
     totals = library.zeros((max(len(groups_of_parts), 1), PATCH * PATCH, c, fn), dtype)
@@ -136,7 +136,7 @@ def convolution_backward_weight(
             products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
             totals[lane] += matmul_rows(patches, products)
 
-    run(multiply, list(range(len(groups_of_parts))), x)
+    parallel_for(multiply, list(range(len(groups_of_parts))), x)
     if bias_out is not None:
         column_sums(gradient.reshape(-1, fn), out=bias_out)
     total = totals[0]

@@ -17,14 +17,14 @@ class Relu(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Relu", x=x)
         y, positive = activations.relu(x)
-        return self.save_for_backward(y, positive)
+        return self.save(y, positive)
 
     def follow(self, y: Any, positive: Any) -> Any:
         """Takes over what the layer before it has computed in its place, as :meth:`Layer.forward_relu` returns it."""
-        return self.save_for_backward(y, positive)
+        return self.save(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self.saved_for_backward(dout)
+        (positive,) = self.saved(dout)
         return masked(dout, positive)
 
 
@@ -47,10 +47,10 @@ class LeakyRelu(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("LeakyRelu", x=x)
         y, positive = activations.leaky_relu(x, slope=self.slope)
-        return self.save_for_backward(y, positive)
+        return self.save(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self.saved_for_backward(dout)
+        (positive,) = self.saved(dout)
         return activations.leaky_relu_backward(dout, positive, slope=self.slope)
 
     def describe(self) -> str:
@@ -63,10 +63,10 @@ class Sigmoid(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Sigmoid", x=x)
         y = activations.sigmoid(x)
-        return self.save_for_backward(y, y)
+        return self.save(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.saved_for_backward(dout)
+        (y,) = self.saved(dout)
         return activations.sigmoid_backward(dout, y)
 
 
@@ -76,10 +76,10 @@ class Tanh(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("Tanh", x=x)
         y = activations.tanh(x)
-        return self.save_for_backward(y, y)
+        return self.save(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.saved_for_backward(dout)
+        (y,) = self.saved(dout)
         return activations.tanh_backward(dout, y)
 
 
@@ -88,8 +88,8 @@ class Gelu(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Gelu", x=x)
-        return self.save_for_backward(activations.gelu(x), x)
+        return self.save(activations.gelu(x), x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self.saved_for_backward(dout)
+        (x,) = self.saved(dout)
         return activations.gelu_backward(dout, x)

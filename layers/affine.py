@@ -8,7 +8,7 @@ from typing import Any
 from backend import xp
 from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
 from kernels.activations import relu_in_place
-from kernels.core.layout import copy_channels_last, images, storage
+from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.gemm import column_sums, matmul
 from layers import checks
 from layers.base import Layer, Shape, parameter
@@ -64,14 +64,14 @@ class Affine(Layer):
             raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
         # Images: rather than each sample, the rows of W are brought into the other's order, as long runs of numbers.
         turned = x.ndim == 4 and turns_weight(len(x), self.W.shape[1])
-        rows = (storage(x) if turned else x).reshape(len(x), len(self.W))
+        rows = (to_nhwc(x) if turned else x).reshape(len(x), len(self.W))
         W = _pixels_first(self.W, x.shape).reshape(self.W.shape) if turned else self.W
         y = matmul(rows, W, bias=self.b)
         positive = relu_in_place(y) if relu else None
-        return self.save_for_backward(y, rows, x.shape, W if turned else None), positive
+        return self.save(y, rows, x.shape, W if turned else None), positive
 
     def backward(self, dout: Any) -> Any:
-        rows, shape, W = self.saved_for_backward(dout)
+        rows, shape, W = self.saved(dout)
         turned = W is not None
         dW = self.gradient_buffer("W")
         if turned:
@@ -87,7 +87,7 @@ class Affine(Layer):
         dx = matmul(dout, (W if turned else self.W).T)
         if turned:
             n, c, h, w = shape
-            return images(dx.reshape(n, h, w, c))
+            return as_nchw(dx.reshape(n, h, w, c))
         dx = dx.reshape(shape)
         return copy_channels_last(dx) if dx.ndim == 4 else dx
 

@@ -17,7 +17,7 @@ class MulLayer(Layer):
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
         _check("MulLayer", x, y)
-        return self.save_for_backward(_multiply(x, y), x, y)
+        return self.save(_multiply(x, y), x, y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
         x, y = _saved(self, dout)
@@ -29,7 +29,7 @@ class AddLayer(Layer):
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
         _check("AddLayer", x, y)
-        return self.save_for_backward(activations.add(x, y) if _shape(x) else x + y)
+        return self.save(activations.add(x, y) if _shape(x) else x + y)
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
         _saved(self, dout)
@@ -39,8 +39,8 @@ class AddLayer(Layer):
 def _saved(layer: Layer, dout: Any) -> Any:
     """What the layer kept; a number does for the gradient of an array, too, as the book has it."""
     if isinstance(dout, Real) and not isinstance(dout, bool):
-        return layer.saved_for_backward()
-    return layer.saved_for_backward(dout)
+        return layer.saved()
+    return layer.saved(dout)
 
 
 def _multiply(x: Any, y: Any) -> Any:

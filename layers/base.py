@@ -96,7 +96,7 @@ class Layer:
 
     A layer of one's own derives from this, declares what it learns (``W, dW = parameter()``) and what else it must
     remember between runs (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape,
-    ``output_shape``. :meth:`save_for_backward` and :meth:`saved_for_backward` carry what backward needs, and check the
+    ``output_shape``. :meth:`save` and :meth:`saved` carry what backward needs, and check the
     gradient it is given. ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took
     and returned as they were.
     """
@@ -235,7 +235,7 @@ class Layer:
             layer._replace_arrays(of_parameters, of_state)
         return self
 
-    def save_for_backward(self, output: Any, *values: Any) -> Any:
+    def save(self, output: Any, *values: Any) -> Any:
         """Keeps what backward needs, and what a gradient of ``output`` must be like. Returns the output."""
         self._kept = values
         self._output = getattr(output, "shape", ()), getattr(output, "dtype", None), type(output)
@@ -251,8 +251,8 @@ class Layer:
             layer.forget()
         return self
 
-    def saved_for_backward(self, dout: Any = _NOT_GIVEN) -> Any:
-        """What :meth:`save_for_backward` kept, after a look at the gradient that backward was given.
+    def saved(self, dout: Any = _NOT_GIVEN) -> Any:
+        """What :meth:`save` kept, after a look at the gradient that backward was given.
 
         Args:
             dout: the gradient; left out, it is not looked at. A plain number will do where the output was one number.
@@ -268,7 +268,7 @@ class Layer:
         return self._kept
 
     def _check_gradient(self, dout: Any, output: tuple[Any, Any, type]) -> None:
-        """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see :meth:`saved_for_backward`."""
+        """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see :meth:`saved`."""
         if dout is _NOT_GIVEN:
             return
         name = type(self).__name__

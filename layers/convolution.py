@@ -9,7 +9,7 @@ from backend.checks import LARGEST_SIZE, array_shape, flag, whole
 from kernels import convolution as kernel
 from kernels import winograd as winograd_kernel
 from kernels.core.geometry import single
-from kernels.core.layout import storage
+from kernels.core.layout import to_nhwc
 from kernels.core.window import Padding, Pair, Window, pair
 from kernels.gemm import column_sums
 from layers import checks
@@ -101,15 +101,15 @@ class Convolution(Layer):
 
     def forward(self, x: Any) -> Any:
         x = checks.as_parameter("Convolution", x, self.W)
-        return self.save_for_backward(self._kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
+        return self.save(self._kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
 
     def forward_relu(self, x: Any) -> tuple[Any, Any]:
         x = checks.as_parameter("Convolution", x, self.W)
         y, positive = self._kernel.convolution(x, self.W, self.b, self.window, self.groups, relu=True)
-        return self.save_for_backward(y, x), positive
+        return self.save(y, x), positive
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self.saved_for_backward(dout)
+        (x,) = self.saved(dout)
         dW, db = self.gradient_buffer("W"), self.gradient_buffer("b")
         db = xp.empty_like(self.b) if db is None else db
         self.dW = self._kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, dW, db)
@@ -196,15 +196,15 @@ class ConvolutionTranspose(Layer):
             raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
         fn, oh, ow = self.output_shape(x.shape[1:])
         y = kernel.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
-        nhwc = storage(y)
+        nhwc = to_nhwc(y)
         nhwc += self.b
-        return self.save_for_backward(y, x)
+        return self.save(y, x)
 
     def backward(self, dout: Any) -> Any:
-        (x,) = self.saved_for_backward(dout)
+        (x,) = self.saved(dout)
         out = self.gradient_buffer("W")
         self.dW = kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=out)
-        self.db = column_sums(storage(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
+        self.db = column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
         if not self.input_gradient:
             return None
         return kernel.convolution(dout, self.W, None, self.window)

@@ -37,11 +37,11 @@ class Dropout(Layer):
         checks.floating("Dropout", x=x)
         if self.training if train_flg is None else flag("train_flg", train_flg):
             mask = dropout_mask(x.shape, self.dropout_ratio)
-            return self.save_for_backward(masked(x, mask), mask)
-        return self.save_for_backward(_scale(x, factor=1 - self.dropout_ratio), None)
+            return self.save(masked(x, mask), mask)
+        return self.save(_scale(x, factor=1 - self.dropout_ratio), None)
 
     def backward(self, dout: Any) -> Any:
-        (mask,) = self.saved_for_backward(dout)
+        (mask,) = self.saved(dout)
         if mask is None:
             return _scale(dout, factor=1 - self.dropout_ratio)
         return masked(dout, mask)

@@ -8,7 +8,7 @@ from backend import array_module, is_array, profiling
 from backend.checks import real
 from kernels import softmax as kernel
 from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import images, storage
+from kernels.core.layout import as_nchw, to_nhwc
 from layers import checks
 from layers.base import Layer
 
@@ -33,13 +33,13 @@ class Softmax(Layer):
 
     def forward(self, x: Any) -> Any:
         checks.floating("Softmax", x=x)
-        y = kernel.softmax(storage(x) if x.ndim == 4 else x)
-        return self.save_for_backward(images(y) if x.ndim == 4 else y, y)
+        y = kernel.softmax(to_nhwc(x) if x.ndim == 4 else x)
+        return self.save(as_nchw(y) if x.ndim == 4 else y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.saved_for_backward(dout)
-        dx = _softmax_backward(storage(dout) if y.ndim == 4 else dout, y)
-        return images(dx) if y.ndim == 4 else dx
+        (y,) = self.saved(dout)
+        dx = _softmax_backward(to_nhwc(dout) if y.ndim == 4 else dout, y)
+        return as_nchw(dx) if y.ndim == 4 else dx
 
 
 @profiling.operation
@@ -75,14 +75,14 @@ class SoftmaxWithLoss(Layer):
         checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
         self.loss, self.y = kernel.softmax_cross_entropy(x.astype(acc_dtype(x.dtype), copy=False), t)
         self.t = t
-        return self.save_for_backward(self.loss, self.y, t, x.dtype)
+        return self.save(self.loss, self.y, t, x.dtype)
 
     def forget(self) -> Layer:
         self.loss = self.y = self.t = None
         return super().forget()
 
     def backward(self, dout: Any = 1.0) -> Any:
-        y, t, dtype = self.saved_for_backward()  # any number or 0-d array scales, whatever its dtype
+        y, t, dtype = self.saved()  # any number or 0-d array scales, whatever its dtype
         if not is_array(dout) or dout.ndim:  # to read a number that lies on the device would wait for it
             dout = real("SoftmaxWithLoss.backward: dout", dout)
         return kernel.softmax_cross_entropy_backward(y, t, dout).astype(dtype, copy=False)

@@ -10,7 +10,7 @@ from backend.checks import LARGEST_EPSILON, LARGEST_SIZE, Hyperparameter, flag, 
 from kernels import batch_norm as kernel
 from kernels import layer_norm
 from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import copy_channels_last, images, storage
+from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from layers import checks
 from layers.base import Layer, Shape, parameter
 
@@ -90,11 +90,11 @@ class BatchNormalization(Layer):
         positive = workspace.empty(rows.shape, bool) if relu else None
         y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps, positive)
         mean = mean if from_batch else mean.copy()  # the running one moves on
-        y = self.save_for_backward(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
+        y = self.save(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
         return y, None if positive is None else self._shaped(positive, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        rows, shape, mean, inverse, from_batch = self.saved_for_backward(dout)
+        rows, shape, mean, inverse, from_batch = self.saved(dout)
         backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
         dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
         self.dgamma = dgamma.astype(self.gamma.dtype, copy=False)
@@ -116,7 +116,7 @@ class BatchNormalization(Layer):
         """``x`` as the matrix whose columns are normalised."""
         self.output_shape(x.shape[1:])
         if x.ndim == 4 and x.shape[1] == len(self.gamma):
-            return storage(x).reshape(-1, x.shape[1])
+            return to_nhwc(x).reshape(-1, x.shape[1])
         return x.reshape(len(x), len(self.gamma))
 
     def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
@@ -124,7 +124,7 @@ class BatchNormalization(Layer):
             return rows
         n, c, h, w = shape
         if c == len(self.gamma):
-            return images(rows.reshape(n, h, w, c))
+            return as_nchw(rows.reshape(n, h, w, c))
         return copy_channels_last(rows.reshape(shape))
 
     def describe(self) -> str:
@@ -171,10 +171,10 @@ class LayerNormalization(Layer):
         self.output_shape(x.shape[1:])
         gamma, beta = self._flat(self.gamma), self._flat(self.beta)
         y, normalized, inverse = layer_norm.layer_norm(self._rows(x), gamma, beta, self.eps)
-        return self.save_for_backward(self._shaped(y, x.shape), normalized, inverse, x.shape)
+        return self.save(self._shaped(y, x.shape), normalized, inverse, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        normalized, inverse, shape = self.saved_for_backward(dout)
+        normalized, inverse, shape = self.saved(dout)
         gamma = self._flat(self.gamma)
         dx, dgamma, dbeta = layer_norm.layer_norm_backward(self._rows(dout), normalized, inverse, gamma)
         self.dgamma, self.dbeta = self._unflat(dgamma), self._unflat(dbeta)
@@ -189,14 +189,14 @@ class LayerNormalization(Layer):
 
     def _rows(self, x: Any) -> Any:
         """(rows, features): what is normalised together is a row. For images features run in memory order."""
-        matrix = storage(x) if x.ndim == 4 else x
+        matrix = to_nhwc(x) if x.ndim == 4 else x
         return matrix.reshape(-1, self.gamma.size)
 
     def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
         if len(shape) != 4:
             return rows.reshape(shape)
         n, c, h, w = shape
-        return images(rows.reshape(n, h, w, c))
+        return as_nchw(rows.reshape(n, h, w, c))
 
     def _flat(self, parameter: Any) -> Any:
         return parameter.transpose(1, 2, 0).reshape(-1) if parameter.ndim == 3 else parameter

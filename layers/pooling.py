@@ -10,7 +10,7 @@ from kernels import max_pooling
 from kernels import pooling as kernel
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import single
-from kernels.core.layout import images, storage
+from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.window import Padding, Pair, Window
 from layers import checks
 from layers.base import Layer, Shape
@@ -61,10 +61,10 @@ class Pooling(_Pooling):
     def forward(self, x: Any) -> Any:
         checks.floating("Pooling", x=x)
         y, winners = max_pooling.pool(x, self.window)
-        return self.save_for_backward(y, winners, x.shape)
+        return self.save(y, winners, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        winners, shape = self.saved_for_backward(dout)
+        winners, shape = self.saved(dout)
         return max_pooling.pool_backward(dout, winners, shape, self.window)
 
 
@@ -91,10 +91,10 @@ class AveragePooling(_Pooling):
 
     def forward(self, x: Any) -> Any:
         checks.floating("AveragePooling", x=x)
-        return self.save_for_backward(kernel.average_pool(x, self.window, self.count_padding), x.shape)
+        return self.save(kernel.average_pool(x, self.window, self.count_padding), x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self.saved_for_backward(dout)
+        (shape,) = self.saved(dout)
         return kernel.average_pool_backward(dout, shape, self.window, self.count_padding)
 
 
@@ -104,10 +104,10 @@ class GlobalAveragePooling(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("GlobalAveragePooling", x=x)
         self.output_shape(x.shape[1:])
-        return self.save_for_backward(_global_average_pool(x), x.shape)
+        return self.save(_global_average_pool(x), x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self.saved_for_backward(dout)
+        (shape,) = self.saved(dout)
         return _global_average_pool_backward(dout, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -120,7 +120,7 @@ class GlobalAveragePooling(Layer):
 @profiling.operation
 def _global_average_pool(x: Any) -> Any:
     n, c, h, w = x.shape
-    return storage(x).reshape(n, h * w, c).mean(axis=1, dtype=acc_dtype(x.dtype)).astype(x.dtype, copy=False)
+    return to_nhwc(x).reshape(n, h * w, c).mean(axis=1, dtype=acc_dtype(x.dtype)).astype(x.dtype, copy=False)
 
 
 @profiling.operation
@@ -128,4 +128,4 @@ def _global_average_pool_backward(dy: Any, shape: tuple[int, int, int, int]) -> 
     n, c, h, w = shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
     dx[...] = (dy / (h * w))[:, None, None]
-    return images(dx)
+    return as_nchw(dx)

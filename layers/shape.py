@@ -21,10 +21,10 @@ class Flatten(Layer):
             raise ValueError("Flatten needs x (N, …), got an array of no dimensions")
         # A copy always: an output that shares its input's memory could be changed through it.
         y = array_module(x).array(x.reshape(len(x), math.prod(x.shape[1:])), order="C")
-        return self.save_for_backward(y, x.shape)
+        return self.save(y, x.shape)
 
     def backward(self, dout: Any) -> Any:
-        (shape,) = self.saved_for_backward(dout)
+        (shape,) = self.saved(dout)
         dx = dout.reshape(shape)
         return copy_channels_last(dx) if dx.ndim == 4 else dx.copy()
 

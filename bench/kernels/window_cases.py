@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from bench.kernels.case import Call, Case, by, centered, nbytes
 from kernels.col2im import col2im
 from kernels.convolution import convolution
-from kernels.core.layout import images
+from kernels.core.layout import as_nchw
 from kernels.core.window import Window
 from kernels.gemm import matmul
 from kernels.im2col import im2col
@@ -78,7 +78,7 @@ def cases(dtype: str, tiny: bool) -> Iterator[Case]:
 def pixels(shape: tuple[int, int, int, int], dtype: str) -> Any:
     """Random images (N, C, H, W) with channels-last memory."""
     n, c, h, w = shape
-    return images(centered((n, h, w, c), dtype))
+    return as_nchw(centered((n, h, w, c), dtype))
 
 
 def _im2col(size: Images, dtype: str, order: str) -> Case:

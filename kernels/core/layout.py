@@ -1,7 +1,7 @@
 """Channels-last memory behind NCHW shapes.
 
-An activation is (N, C, H, W) to look at and (N, H, W, C) in memory: ``storage(x)`` is that memory, and
-``images(storage)`` its NCHW view. Over it every 4-D operation is one on a matrix (N·H·W, C), pixels by channels.
+An activation is (N, C, H, W) to look at and (N, H, W, C) in memory: ``to_nhwc(x)`` is that memory, and
+``as_nchw(array)`` its NCHW view. Over it every 4-D operation is one on a matrix (N·H·W, C), pixels by channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from backend import array_module, profiling, require_active, require_arrays, workspace
 
 
-def storage(x: Any) -> Any:
+def to_nhwc(x: Any) -> Any:
     """The (N, H, W, C) array behind ``x`` (N, C, H, W), C-contiguous: a view of ``x`` where its memory is
     channels-last, a copy otherwise.
     """
@@ -25,20 +25,20 @@ def storage(x: Any) -> Any:
     return copy
 
 
-def images(nhwc: Any) -> Any:
+def as_nchw(nhwc: Any) -> Any:
     """The (N, C, H, W) view of an (N, H, W, C) array."""
     return nhwc.transpose(0, 3, 1, 2)
 
 
 def channels_last(x: Any) -> Any:
     """``x`` (N, C, H, W) with channels-last memory: itself where it is so already, a copy otherwise."""
-    return images(storage(x))
+    return as_nchw(to_nhwc(x))
 
 
 @profiling.operation
 def copy_channels_last(x: Any) -> Any:
     """A copy of ``x`` (N, C, H, W) with channels-last memory."""
-    return images(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
+    return as_nchw(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
 
 
 def is_channels_last(x: Any) -> bool:
@@ -94,9 +94,9 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise ValueError(f"{function.__name__} needs one shape, got {first.shape} and {other.shape} of {name}")
         if first.ndim not in (0, 4):
             return function(*arrays, *others, **options)
-        result = function(*(storage(x) if x.ndim else x.reshape(1) for x in arrays), *others, **options)
+        result = function(*(to_nhwc(x) if x.ndim else x.reshape(1) for x in arrays), *others, **options)
         if isinstance(result, tuple):
-            return tuple(images(part) if first.ndim else part.reshape(()) for part in result)
-        return images(result) if first.ndim else result.reshape(())
+            return tuple(as_nchw(part) if first.ndim else part.reshape(()) for part in result)
+        return as_nchw(result) if first.ndim else result.reshape(())
 
     return on_storage

@@ -98,7 +98,7 @@ def in_pieces(function: Callable[[Any], Any], x: Any) -> None:
     if x.nbytes <= min(PIECE_BYTES, _WORTH_CUTTING):
         function(...)
     else:
-        run(function, pieces(len(x), x[:1].nbytes, array_module(x), elementwise=True), x)
+        parallel_for(function, pieces(len(x), x[:1].nbytes, array_module(x), elementwise=True), x)
 
 
 def pieces(length: int, item_bytes: int, library: Any, elementwise: bool = False) -> list[slice]:
@@ -124,7 +124,7 @@ def lanes(parts: list[Part], result_bytes: int) -> list[list[Part]]:
     return [parts[begin:end] for begin, end in ranges(len(parts), count)]
 
 
-def run(function: Callable[[Any], Any], items: list, *arrays: Any) -> None:
+def parallel_for(function: Callable[[Any], Any], items: list, *arrays: Any) -> None:
     """Calls ``function(item)`` for each item: on the CPU's cores for host arrays, in turn for device ones."""
     if array_module(*arrays) is numpy:
         threads.run(lambda index: function(items[index]), len(items))

@@ -9,7 +9,7 @@ from backend import array_module
 from backend.checks import choice, real, whole
 from kernels import batch_norm, layer_norm
 from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import images, storage
+from kernels.core.layout import as_nchw, to_nhwc
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 
 
@@ -49,17 +49,17 @@ def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str,
     if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != gamma.shape:
         given = shapes(x, gamma, beta)
         raise ValueError(f"spatial_batchnorm_forward needs x (N, C, H, W), gamma (C,), beta (C,), got {given}")
-    pixels = storage(x)
+    pixels = to_nhwc(x)
     out, cache = _normalized(_rows(pixels), gamma, beta, bn_param)
-    return images(out.reshape(pixels.shape)), (*cache, x.shape)
+    return as_nchw(out.reshape(pixels.shape)), (*cache, x.shape)
 
 
 def spatial_batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
     """Return dx (N, C, H, W), dgamma (C,) and dbeta (C,), for dout (N, C, H, W)."""
     *cache_of_rows, shape = cache
-    pixels = storage(gradient("spatial_batchnorm_backward", dout, shape, cache[0].dtype))
+    pixels = to_nhwc(gradient("spatial_batchnorm_backward", dout, shape, cache[0].dtype))
     dx, dgamma, dbeta = _normalized_backward(_rows(pixels), tuple(cache_of_rows))
-    return images(dx.reshape(pixels.shape)), dgamma, dbeta
+    return as_nchw(dx.reshape(pixels.shape)), dgamma, dbeta
 
 
 def layernorm_forward(x: Any, gamma: Any, beta: Any, ln_param: dict[str, Any] | None = None) -> tuple[Any, Cache]:

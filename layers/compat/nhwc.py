@@ -18,7 +18,7 @@ from backend import xp
 from backend.checks import LARGEST_SIZE, choice, flag, real, whole
 from kernels import convolution, max_pooling, pooling
 from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import images, storage
+from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.window import Padding, Pair, Window, pair
 from layers import checks
 from layers.base import Layer, Shape, parameter
@@ -59,11 +59,11 @@ class _ChannelsLast(Layer):
         several = isinstance(x, (list, tuple))
         outputs, records = [], []
         for one in x if several else [x]:
-            source = images(self._checked(one))
+            source = as_nchw(self._checked(one))
             y, kept = self._run(source)
-            outputs.append(storage(y))
+            outputs.append(to_nhwc(y))
             records.append((source.shape, kept, (outputs[-1].shape, y.dtype, type(y))))
-        return self.save_for_backward(outputs if several else outputs[0], several, records)
+        return self.save(outputs if several else outputs[0], several, records)
 
     def backward(self, dout: Any, retain_grads: bool = True) -> Any:
         """The gradient of the latest input, or of each of a list, given that of its output.
@@ -72,7 +72,7 @@ class _ChannelsLast(Layer):
             dout: (N, OH, OW, …), or a list of them where forward took a list.
             retain_grads: whether the parameters' gradients are made, too.
         """
-        several, records = self.saved_for_backward()
+        several, records = self.saved()
         given = len(dout) if isinstance(dout, (list, tuple)) else None
         if given != (len(records) if several else None):
             needs = f"a list of {len(records)} gradients" if several else "one gradient"
@@ -82,13 +82,13 @@ class _ChannelsLast(Layer):
         for one, (_, _, output) in zip(douts, records, strict=True):
             self._check_gradient(one, output)
             checks.floating(f"{type(self).__name__}.backward", dout=one)
-        sources = [images(one) for one in douts]
+        sources = [as_nchw(one) for one in douts]
         if retain_grads:
             self._set_gradients(sources, [kept for _, kept, _ in records])
         if not self.input_gradient:
             return None
         pairs = zip(sources, records, strict=True)
-        dxs = [storage(self._run_backward(one, kept, shape)) for one, (shape, kept, _) in pairs]
+        dxs = [to_nhwc(self._run_backward(one, kept, shape)) for one, (shape, kept, _) in pairs]
         return dxs if several else dxs[0]
 
     def _checked(self, x: Any) -> Any:

@@ -144,11 +144,11 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     convolution: "flipped",
     convolution_checks: "check_shapes check_bias check_backward_weight one_dtype",
     gemm: "matmul_part matmul_rows piece_sums",
-    layout: "storage images channels_last copy_channels_last is_channels_last folded fold_of elementwise",
+    layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     masking: "apply_mask",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut cut_on_gpu channel_strips in_pieces pieces lanes run ranges",
+    tiling: "cut cut_on_gpu channel_strips in_pieces pieces lanes parallel_for ranges",
 }
 
 

@@ -22,7 +22,7 @@ import backend
 from backend import asnumpy
 from kernels import im2col as module
 from kernels.core import launch
-from kernels.core.layout import storage
+from kernels.core.layout import to_nhwc
 from kernels.core.tiling import Part
 from kernels.core.window import Window
 from kernels.im2col import im2col, part_columns
@@ -99,7 +99,7 @@ def test_a_gpu_makes_the_columns_of_any_part_and_channels(order):
             )
             expected = expected.reshape(3, oh, ow, -1)
             for part in (Part(0, 3, 0, oh), Part(1, 2, 0, oh), Part(0, 1, 1, 3), Part(2, 3, oh - 1, oh)):
-                columns = part_columns(storage(x), window.over(x.shape[2:]), part, channels, order)
+                columns = part_columns(to_nhwc(x), window.over(x.shape[2:]), part, channels, order)
                 assert_same(columns, expected[part.images, part.rows].reshape(len(columns), -1))
 
 

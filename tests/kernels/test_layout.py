@@ -17,31 +17,31 @@ def test_storage_holds_the_pixels_channel_by_channel(device, dtype):
     x = whole((2, 3, 4, 5), dtype)
     for name, view in variants(x):
         with frozen(view):
-            nhwc = layout.storage(view)
+            nhwc = layout.to_nhwc(view)
         assert nhwc.flags.c_contiguous, name
         assert_same(nhwc, xp.ascontiguousarray(x.transpose(0, 2, 3, 1)))
 
 
 def test_storage_is_a_view_only_where_the_memory_is_right(device):
     for name, view in variants(normal((2, 3, 4, 5))):
-        shared = xp.shares_memory(layout.storage(view), view)
+        shared = xp.shares_memory(layout.to_nhwc(view), view)
         assert shared == (name == "channels_last"), name
 
 
 def test_storage_of_a_large_array_is_right(device):
     x = normal((8, 16, 32, 32))  # beyond the size from which buffers are recycled
-    first, second = layout.storage(x), layout.storage(x + 1)
+    first, second = layout.to_nhwc(x), layout.to_nhwc(x + 1)
     assert_same(first, xp.ascontiguousarray(x.transpose(0, 2, 3, 1)))
     assert_same(second, first + 1)
 
 
 def test_images_is_the_inverse_view(device):
     nhwc = normal((2, 4, 5, 3))
-    x = layout.images(nhwc)
+    x = layout.as_nchw(nhwc)
     assert x.shape == (2, 3, 4, 5)
     assert xp.shares_memory(x, nhwc)
-    assert_same(layout.storage(x), nhwc)
-    assert xp.shares_memory(layout.storage(x), nhwc)
+    assert_same(layout.to_nhwc(x), nhwc)
+    assert xp.shares_memory(layout.to_nhwc(x), nhwc)
 
 
 def test_channels_last_keeps_values_and_memory_that_is_right(device):

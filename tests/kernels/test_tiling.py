@@ -134,7 +134,7 @@ def test_run_calls_every_item_once(device):
             seen.append(item)
 
     with thread_limit(3):
-        tiling.run(note, list("abcdefg"), whole((2,)))
+        tiling.parallel_for(note, list("abcdefg"), whole((2,)))
     assert sorted(seen) == list("abcdefg")
 
 
@@ -144,7 +144,7 @@ def test_run_on_a_gpu_goes_in_turn_on_one_thread():
 
     with backend.use("cuda"):
         seen = []
-        tiling.run(lambda item: seen.append((item, threading.get_ident())), [3, 1, 2], whole((2,)))
+        tiling.parallel_for(lambda item: seen.append((item, threading.get_ident())), [3, 1, 2], whole((2,)))
     assert seen == [(item, threading.get_ident()) for item in (3, 1, 2)]
 
 
@@ -153,4 +153,4 @@ def test_run_passes_the_exception_on(device):
         raise ArithmeticError(f"item {item}")
 
     with pytest.raises(ArithmeticError, match="item"):
-        tiling.run(fail, [1, 2, 3], whole((2,)))
+        tiling.parallel_for(fail, [1, 2, 3], whole((2,)))

@@ -16,7 +16,7 @@ import backend
 from backend import asarray, random
 from kernels import batch_norm, dropout, max_pooling, pooling, softmax
 from kernels.col2im import col2im
-from kernels.core.layout import images
+from kernels.core.layout import as_nchw
 from kernels.core.window import Window
 from kernels.im2col import im2col
 
@@ -92,7 +92,7 @@ def _numbers(*shape):
 
 
 def _images(n, c, h, w):
-    return images(_numbers(n, h, w, c))
+    return as_nchw(_numbers(n, h, w, c))
 
 
 def measure():

@@ -23,10 +23,10 @@ class Scale(Layer):
         self.k = k
 
     def forward(self, x):
-        return self.save_for_backward(x * self.k, x)
+        return self.save(x * self.k, x)
 
     def backward(self, dout):
-        (x,) = self.saved_for_backward(dout)
+        (x,) = self.saved(dout)
         self.dk = (dout * x).sum(axis=0)
         return dout * self.k
 

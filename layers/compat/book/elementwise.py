@@ -23,10 +23,10 @@ class Relu(Layer):
             y, positive = activations.relu(x)
         else:
             y, positive = array_module(x).maximum(x, 0), x > 0
-        return self.save_for_backward(y, positive)
+        return self.save(y, positive)
 
     def backward(self, dout: Any) -> Any:
-        (positive,) = self.saved_for_backward()
+        (positive,) = self.saved()
         return masked(as_array(dout), positive)
 
     @property
@@ -49,10 +49,10 @@ class Sigmoid(_Elementwise):
 
     def forward(self, x: Any) -> Any:
         y = sigmoid(x)
-        return self.save_for_backward(y, y)
+        return self.save(y, y)
 
     def backward(self, dout: Any) -> Any:
-        (y,) = self.saved_for_backward()
+        (y,) = self.saved()
         return self._gradient(dout) * (1.0 - y) * y
 
     @property
@@ -79,11 +79,11 @@ class Dropout(_Elementwise):
         x = as_array(x)
         if self.training if train_flg is None else flag("train_flg", train_flg):
             self.mask = np.random.rand(*x.shape) > self.dropout_ratio
-            return self.save_for_backward(x * self.mask, self.mask)
-        return self.save_for_backward(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)
+            return self.save(x * self.mask, self.mask)
+        return self.save(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)
 
     def backward(self, dout: Any) -> Any:
-        (factor,) = self.saved_for_backward()
+        (factor,) = self.saved()
         return self._gradient(dout) * factor
 
     def forget(self) -> Layer:

@@ -57,10 +57,10 @@ class _Converting(Layer):
     def _run(self, core: Layer, x: Any, *options: Any) -> Any:
         core.input_gradient = self.input_gradient
         matrix = x.reshape(-1, 1) if x.ndim == 1 else x  # numbers are samples of one feature
-        return self.save_for_backward(core.forward(matrix, *options), core, x)
+        return self.save(core.forward(matrix, *options), core, x)
 
     def backward(self, dout: Any) -> Any:
-        core, x = self.saved_for_backward()
+        core, x = self.saved()
         dout = as_array(dout).astype(self._output[1], copy=False)
         dx = core.backward(dout)
         for name, gradient in core.grads.items():
@@ -224,10 +224,10 @@ class SoftmaxWithLoss(Layer):
         checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1])
         y = softmax(x.astype(acc_dtype(x.dtype), copy=False))
         self.loss, self.y, self.t = cross_entropy_error(y, t), y, t
-        return self.save_for_backward(self.loss, y, t, x.dtype)
+        return self.save(self.loss, y, t, x.dtype)
 
     def backward(self, dout: Any = 1) -> Any:
-        y, t, dtype = self.saved_for_backward()
+        y, t, dtype = self.saved()
         rows = y.reshape(-1, y.shape[-1])
         if t.size == y.size:
             dx = (rows - t.reshape(rows.shape)) / len(rows)
