@@ -31,6 +31,10 @@ _UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
 
 _LARGEST = (1 << 64) - 1  # seed, stream, position
 
+_moving = threading.Lock()
+"""Is held while a position moves on: threads that share a generator never get the same numbers. One for all of them, so
+that a generator can be copied."""
+
 
 class Generator:
     """A stream of random numbers from Philox4x32-10.
@@ -66,8 +70,9 @@ class Generator:
         Both then draw different numbers, as long as the new one draws fewer than that.
         """
         child = Generator(self._seed, self._stream)
-        child._position = self._position
-        self._position = (self._position + _FORKED_BLOCKS) % (1 << 64)
+        with _moving:
+            child._position = self._position
+            self._position = (self._position + _FORKED_BLOCKS) % (1 << 64)
         return child
 
     def bits(self, count: int) -> Any:
@@ -121,20 +126,25 @@ class Generator:
             ValueError: ``count`` is negative, or more than the stream has left; nothing was taken.
         """
         count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
-        first, after = self._position, self._position - (-count // 4)
-        if after > _LARGEST + 1:
-            raise ValueError(
-                f"count must be what the stream has left, 4 * {_LARGEST + 1 - first:,} words, got {count:,}"
-            )
-        self._position = after
+        with _moving:
+            first = self._position
+            after = first + -(-count // 4)
+            if after > _LARGEST + 1:
+                raise ValueError(
+                    f"count must be what the stream has left, 4 * {_LARGEST + 1 - first:,} words, got {count:,}"
+                )
+            self._position = after
         return self._seed, self._stream, first
 
     def _words(self, count: int, library: Any) -> Any:
         seed, stream, first = self.reserve(count)
+        after = self._position
         try:
             drawn = words((seed & 0xFFFFFFFF, seed >> 32), stream, first, -(-count // 4), library)
         except BaseException:  # no memory for them, say: they were not drawn
-            self._position = first
+            with _moving:
+                if self._position == after:  # else another thread has drawn the next ones
+                    self._position = first
             raise
         return drawn.reshape(-1)[:count]
 

@@ -1,6 +1,9 @@
 """Random numbers: Philox's published words, what is made of them, and that order and chunks do not matter."""
 
 import math
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -321,6 +324,44 @@ def test_a_fork_goes_on_where_its_parent_stood_and_they_never_draw_the_same():
     assert_same(child.bits(8), expected.bits(8))
     assert parent.state == {"seed": 5, "stream": 3, "position": 3 + 2**40}
     assert parent.fork().state["position"] == 3 + 2**40
+
+
+@pytest.mark.parametrize("take", [lambda shared: shared.fork().state["position"], lambda shared: shared.reserve(4)[2]])
+def test_threads_that_share_a_generator_never_get_the_same_numbers(take):
+    shared, taken = Generator(3), []
+
+    def let_others_run(frame, event, arg):
+        if event == "line":
+            time.sleep(1e-4)  # between any two lines
+        return let_others_run if frame.f_code.co_filename == random.__file__ else None
+
+    def work():
+        sys.settrace(let_others_run)
+        for _ in range(5):
+            taken.append(take(shared))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert len(set(taken)) == len(taken) == 20
+
+
+def test_words_that_could_not_be_made_are_drawn_next_unless_a_thread_has_drawn_behind_them(device, monkeypatch):
+    shared, make = Generator(3), random.words
+
+    def fail(*arguments):
+        monkeypatch.setattr(random, "words", make)
+        if meanwhile:
+            shared.reserve(8)
+        raise MemoryError
+
+    for meanwhile, position in ((0, 0), (1, 3)):
+        monkeypatch.setattr(random, "words", fail)
+        with pytest.raises(MemoryError):
+            shared.bits(4)
+        assert shared.state["position"] == position
 
 
 def test_inside_using_a_generator_is_the_current_one_and_seed_starts_it_anew():

@@ -34,7 +34,7 @@ _DTYPES = {
         "F64": "<f8",
     }.items()
 }
-_ENTRY = {"dtype", "shape", "data_offsets"}
+_ENTRY = ("dtype", "shape", "data_offsets")
 
 
 class SafetensorsReader:
@@ -103,7 +103,7 @@ def _metadata(metadata: Any) -> dict[str, str]:
 
 def _entry(name: str, entry: Any) -> tuple[Header, int, int]:
     """The array's header, and where its bytes begin and end."""
-    if not isinstance(entry, dict) or set(entry) != _ENTRY:
+    if not isinstance(entry, dict) or entry.keys() != set(_ENTRY):
         raise FileError(f"array {clipped(name)} is described by {clipped(entry)}; needed are {', '.join(_ENTRY)}")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
