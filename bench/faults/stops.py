@@ -23,7 +23,7 @@ OPTIONS = ("--model", "TwoLayerNet", "--batch-size", "50", "--device", "cpu")
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from training.cli import program
+from training.command import program
 program()
 """
 """As ``xpnet``, where a shell that runs it in the background lets it ignore Ctrl-C, too."""

@@ -191,3 +191,41 @@ except SystemExit:
 """
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MPLBACKEND")}
     assert python("-c", program, cwd=tmp_path, env=environment).stdout.splitlines()[-1] == "True False False"
+
+
+AWKWARD_MOMENTS = {
+    "while a class is made": "class Owner:\n        here = Named()",  # Python before 3.12 raises a RuntimeError then
+    "as output is written out": "streams.drain = Named()",
+}
+
+
+@pytest.mark.parametrize("moment", AWKWARD_MOMENTS)
+def test_a_signal_before_or_behind_the_work_is_one_line_too(moment):
+    program = f"""
+import os
+import signal
+import click
+from training import cli
+from training.cli import streams
+
+class Named:
+    def __call__(self):
+        self.__set_name__()
+
+    def __set_name__(self, *names):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+@click.command()
+def command():
+    {AWKWARD_MOMENTS[moment]}
+
+cli.Commands.get_command = lambda *names: command
+cli.program()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "train"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (143, "Interrupted by SIGTERM.")
+
+
+def test_the_program_says_what_ctrl_c_does_before_it_imports_anything_large():
+    code = "import sys, training.command; print({'click', 'numpy', 'training.cli'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -13,7 +12,10 @@ from typing import Any
 
 import click
 
+from training.command import program
 from training.console import one_line
+
+__all__ = ["COMMANDS", "Commands", "main", "program"]
 
 COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "devices", "check", "kernels")
 """Each is the function ``command`` of the module of its name, in the order of the help."""
@@ -52,8 +54,11 @@ class Commands(click.Group):
 
         streams.fill_closed()
         _do_without_threads()
-        with signals_interrupt():
-            code = _exit_code(run)
+        try:
+            with signals_interrupt():
+                code = _exit_code(run)
+        except KeyboardInterrupt as stop:  # just before the command, or just behind it
+            code = _interrupted(stop)
         sys.exit(code)
 
 
@@ -78,10 +83,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
     try:
         code = run()  # ends quietly where a pipe is broken
     except click.Abort as abort:
-        stop = abort.__cause__
-        name = getattr(stop, "name", "")
-        _say(f"Interrupted by {name}." if name else "Interrupted.")
-        return getattr(stop, "exit_code", 130)
+        return _interrupted(abort.__cause__)
     except click.ClickException as error:
         _say(f"Error: {one_line(error.format_message())}")  # its own `show` would add the usage
         return error.exit_code
@@ -92,6 +94,10 @@ def _exit_code(run: Callable[[], Any]) -> int:
             return said.exit_code
         unwritten = error  # every file is named: this is what was to be printed
         streams.silence(sys.stdout)
+    except RuntimeError as error:  # Python before 3.12 makes one of an interrupt inside of a __set_name__
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return _interrupted(error.__cause__)
     else:
         unwritten = streams.drain()
     if unwritten is not None:
@@ -99,6 +105,13 @@ def _exit_code(run: Callable[[], Any]) -> int:
             _say(f"Error: standard output: {unwritten.strerror}")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(stop: BaseException | None) -> int:
+    """Says that a command was interrupted where it has not said so itself; returns the exit code."""
+    name = getattr(stop, "name", "")
+    _say(f"Interrupted by {name}." if name else "Interrupted.")
+    return getattr(stop, "exit_code", 130)
 
 
 def _say(text: str) -> None:
@@ -120,10 +133,3 @@ def main(context: click.Context) -> None:
     """Train convolutional networks on the CPU or a CUDA GPU, and use them."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-def program() -> None:
-    """Is the command ``xpnet``: before and after :func:`main` has its handlers, Ctrl-C just ends the process."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    main(prog_name="xpnet")

@@ -1,5 +1,5 @@
 """``python -m training.cli`` is ``xpnet``."""
 
-from training.cli import program
+from training.command import program
 
 program()
