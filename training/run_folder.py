@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from layers.initializers import unfilled
 from training.files import FileError, clipped, json_text, leftovers
 from training.files.arrays import config_of, open_arrays
 from training.files.durable import append_line, make_folder, write_atomically
+from training.files.opening import open_own
 from training.loop import lock
 from training.loop.lock import FolderLock
 from training.model_config import check_data
@@ -22,6 +24,9 @@ from training.network import Network
 
 RUNS = Path("runs")
 """Where runs are kept unless a folder is named: below the current folder."""
+
+MAX_METRICS = 32 << 20
+"""The most bytes that ``metrics.jsonl`` is read with: those of 100,000 epochs."""
 
 _log = logging.getLogger("xpnet")
 
@@ -56,7 +61,9 @@ class RunFolder:
         else:
             try:
                 make_folder(run.path)
-            except FileExistsError:
+            except FileExistsError as error:
+                if not os.path.lexists(run.path):  # a folder above it is a file
+                    raise NotADirectoryError(errno.ENOTDIR, "Not a folder", error.filename) from None
                 if not run.path.is_dir():
                     raise _not_empty(run.path) from None
         run._lock = FolderLock(run.path)
@@ -106,8 +113,12 @@ class RunFolder:
             ValueError: the file is damaged.
             OSError: it cannot be read, or is a link.
         """
-        file = not_a_link(self.path / "config.json")
-        config = json_text.read(file)
+        file = self.path / "config.json"
+        with open_own(file) as stream:
+            try:
+                config = json_text.read(stream)
+            except FileError as error:
+                raise FileError(f"{file}: {error}") from error
         if not isinstance(config, dict):
             raise ValueError(f"{file} holds {clipped(config)}, expected an object")
         return config
@@ -119,19 +130,32 @@ class RunFolder:
     def load_metrics(self) -> list[dict[str, Any]]:
         """What :meth:`add_metrics` wrote.
 
-        A line that holds no JSON object, torn by a power cut, is left out; a warning of the logger ``xpnet`` names it.
+        A line that holds no JSON object, torn by a power cut, is left out; warnings of the logger ``xpnet`` name the
+        first ten of them.
+
+        Raises:
+            ValueError: the file has more than :data:`MAX_METRICS` bytes.
+            OSError: it cannot be read, or is a link.
         """
-        file = not_a_link(self.path / "metrics.jsonl")
-        found = []
-        for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
-            try:
-                record = json_text.parse(line)
-            except FileError:
-                record = None
-            if isinstance(record, dict):
-                found.append(record)
-            elif line:
-                _log.warning("%s: line %d is torn and was left out: %.40r", file, number, line)
+        file = self.path / "metrics.jsonl"
+        found, torn = [], 0
+        with open_own(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_METRICS:
+                raise FileError(f"{file} has {size:,} bytes; of metrics at most {MAX_METRICS:,} are read")
+            for number, line in enumerate(json_text.lines(stream), 1):
+                try:
+                    record = json_text.parse(line)
+                except FileError:
+                    record = None
+                if isinstance(record, dict):
+                    found.append(record)
+                elif line:
+                    torn += 1
+                    if torn <= 10:
+                        _log.warning("%s: line %d is torn and was left out: %.40r", file, number, line)
+        if torn > 10:
+            _log.warning("%s: %d lines in all are torn and were left out", file, torn)
         return found
 
     def save_model(self, network: Network) -> None:
@@ -144,17 +168,6 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
-
-
-def not_a_link(file: Path) -> Path:
-    """A file of a run folder as it was given.
-
-    Raises:
-        OSError: it is a symbolic link, which might lead anywhere.
-    """
-    if file.is_symlink():
-        raise OSError(errno.ELOOP, "a symbolic link; the files of a run folder are not followed elsewhere", str(file))
-    return file
 
 
 def _new_folder(root: Path, name: str) -> Path:

@@ -337,8 +337,7 @@ def test_threads_that_share_a_generator_never_get_the_same_numbers(take):
 
     def work():
         sys.settrace(let_others_run)
-        for _ in range(5):
-            taken.append(take(shared))
+        taken.extend(take(shared) for _ in range(5))
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     for worker in workers:
@@ -351,13 +350,13 @@ def test_threads_that_share_a_generator_never_get_the_same_numbers(take):
 def test_words_that_could_not_be_made_are_drawn_next_unless_a_thread_has_drawn_behind_them(device, monkeypatch):
     shared, make = Generator(3), random.words
 
-    def fail(*arguments):
-        monkeypatch.setattr(random, "words", make)
-        if meanwhile:
-            shared.reserve(8)
-        raise MemoryError
+    for meanwhile, position in ((0, 0), (8, 3)):
 
-    for meanwhile, position in ((0, 0), (1, 3)):
+        def fail(*arguments, meanwhile=meanwhile):
+            monkeypatch.setattr(random, "words", make)
+            shared.reserve(meanwhile)
+            raise MemoryError
+
         monkeypatch.setattr(random, "words", fail)
         with pytest.raises(MemoryError):
             shared.bits(4)

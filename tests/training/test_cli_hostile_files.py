@@ -202,6 +202,7 @@ class Broken:
         RuntimeError("can't start new thread"),
         MemoryError(),
         AttributeError("module 'numpy' has no attribute 'int'"),
+        SystemExit(3),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -18,6 +18,7 @@ import backend
 from layers import Affine, Sequential
 from training import figures, run_folder, saving
 from training.cli.common import UserError, find_model
+from training.files import opening
 from training.models import TwoLayerNet
 from training.network import Network
 from training.run_folder import RunFolder, json_line, load_network
@@ -148,6 +149,39 @@ def test_a_torn_line_of_the_metrics_is_named_and_the_rest_is_read(tmp_path, capl
         assert record.getMessage().startswith(f"{file}: line 3 is torn and was left out: ")
         folder.add_metrics({"epoch": 3})  # not glued to what was torn
         assert [record["epoch"] for record in folder.load_metrics()] == [1, 2, 3]
+
+
+def test_metrics_cost_memory_in_proportion_and_few_warnings(tmp_path, caplog, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run")
+    file = folder.path / "metrics.jsonl"
+    file.write_bytes(b"[]\n" * 1000 + b'{"epoch": 1}\n')
+    assert folder.load_metrics() == [{"epoch": 1}]
+    assert len(caplog.records) == 11
+    assert caplog.records[-1].getMessage() == f"{file}: 1000 lines in all are torn and were left out"
+    with file.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(file))} has 1,099,511,627,776 bytes; .* at most 33,554,432"):
+        folder.load_metrics()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_reading_neither_waits_for_a_planted_pipe_nor_follows_a_link_of_the_last_moment(tmp_path, monkeypatch, name):
+    folder = RunFolder.create(tmp_path / "run")
+    read = folder.load_config if name == "config.json" else folder.load_metrics
+    os.mkfifo(folder.path / name)
+    with pytest.raises(OSError, match="Not a regular file"):
+        read()
+    os.unlink(folder.path / name)
+    os.symlink("/etc/passwd", folder.path / name)
+    monkeypatch.setattr(opening, "not_a_link", lambda file: file)  # it was none when that was looked at
+    with pytest.raises(OSError, match="symbolic links"):
+        read()
+
+
+def test_a_file_above_the_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=rf"Not a folder: '{re.escape(str(tmp_path / 'file'))}'"):
+        RunFolder.create(tmp_path / "file" / "run")
 
 
 def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):

@@ -55,7 +55,7 @@ def failure(error: Exception, more: str = "") -> click.ClickException:
     return kind(in_words(error) + more)
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """What an error says, for people, in one line; what a terminal would obey in it is escaped."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, (str, bytes)) else ""
@@ -174,7 +174,8 @@ def load_data(name: str, data_dir: Path | None, show_progress: bool) -> Dataset:
 
 def find_model(run: Path | None) -> Path:
     """The file of the model that ``run`` means: itself, that of the run in this folder, or of the newest run."""
-    from training.run_folder import RunFolder, not_a_link
+    from training.files.opening import not_a_link
+    from training.run_folder import RunFolder
 
     with user_errors():
         if run is None:

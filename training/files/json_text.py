@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, NoReturn
 
 from training.files.errors import FileError, clipped, said
 
@@ -34,19 +33,23 @@ def parse(text: str | bytes) -> Any:
         raise FileError(f"not JSON: {said(error)}") from error
 
 
-def read(file: Path) -> Any:
-    """The value in a file.
+def read(stream: BinaryIO) -> Any:
+    """The value in an open file.
 
     Raises:
-        FileError: as :func:`parse`, with the file's name.
+        FileError: as :func:`parse`.
         OSError: it cannot be read.
     """
-    with file.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    try:
-        return parse(content)
-    except FileError as error:
-        raise FileError(f"{file}: {error}") from error
+    return parse(stream.read(MAX_BYTES + 1))
+
+
+def lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of an open file, without their ends; of one that is too long to be parsed, only enough to tell that."""
+    while line := stream.readline(MAX_BYTES + 1):
+        kept = line.removesuffix(b"\n")
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_BYTES)
+        yield kept
 
 
 def dump(value: Any, indent: int | None = None) -> str:

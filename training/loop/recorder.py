@@ -71,7 +71,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str, Exception]:
+def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str, BaseException]:
     """Draws learning curves, and of the model as it is the confusion matrix, worst mistakes and filters.
 
     Returns:
@@ -93,12 +93,12 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str
         ("worst_mistakes", lambda: figures.worst_mistakes(data.test_images, predictions, data.classes)),
         ("filters", lambda: figures.filters(weights, data.input_dim)),
     )
-    undrawn = {}
+    undrawn: dict[str, BaseException] = {}
     for name, draw in drawings:
         check()
         try:
             content = figures.as_png(draw())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             undrawn[name] = error
         else:
             write_atomically(folder.figure(name), content)

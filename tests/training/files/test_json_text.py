@@ -1,5 +1,6 @@
 """Strict JSON, and JSON of numbers that are none."""
 
+import io
 import json
 import math
 
@@ -40,7 +41,11 @@ def test_other_texts_are_refused(text, words):
         json_text.parse(text)
 
 
-def test_a_file_is_named(tmp_path):
-    (tmp_path / "a.json").write_bytes(b"{")
-    with pytest.raises(FileError, match=r"a\.json: not JSON"):
-        json_text.read(tmp_path / "a.json")
+def test_lines_of_any_length_are_told_apart_in_bounded_memory():
+    long = b"x" * (3 * json_text.MAX_BYTES)
+    first, second, third, fourth = json_text.lines(io.BytesIO(b'{"a": 1}\n' + long + b"\n\n{}"))
+    assert (first, third, fourth) == (b'{"a": 1}', b"", b"{}")
+    assert len(second) == json_text.MAX_BYTES + 1
+    assert list(json_text.lines(io.BytesIO(long))) == [second]
+    assert list(json_text.lines(io.BytesIO(b"{}\n"))) == [b"{}"]
+    assert list(json_text.lines(io.BytesIO())) == []
