@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from backend import current_device, threads
-from training.cli.common import choose_compute
+from training.cli.common import choose_compute, count_from
 from training.layer_phases import OPTIMIZER, example_batch, named_layers, seconds_of_a_step
 from training.models import MODELS, build
 from training.optimizers import Adam
@@ -18,10 +18,10 @@ ARGUMENTS = {
 
 @click.command("layers")
 @click.option("--model", type=click.Choice(list(MODELS)), default="ConvNet", show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--batch-size", type=count_from(1), default=100, show_default=True)
+@click.option("--steps", type=count_from(1), default=30, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--threads", "thread_count", type=click.IntRange(1), help="All cores where not given.")
+@click.option("--threads", "thread_count", type=count_from(1), help="All cores where not given.")
 def by_layer(model: str, batch_size: int, steps: int, device: str, thread_count: int | None) -> None:
     """Time a training step of xpnet on random images, by layer and phase."""
     choose_compute(device, thread_count)

@@ -22,7 +22,7 @@ from bench.photographs.command import photographs
 from bench.ranges import ranges
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
-from training.cli.common import UserError, in_words
+from training.cli.common import Real, UserError, count_from, in_words
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -94,10 +94,10 @@ _EVERYTHING = (*(each.name for each in workloads()), "memory", "epoch")
 @click.option("--threads", "counts", type=Counts(), default="1,all", show_default=True, help="A run for each number.")
 @click.option("--only", type=Names(*_EVERYTHING), default=_EVERYTHING, help="Names from above.  [default: all]")
 @click.option("--peers", type=Names(*PEERS), help=f"Some of {', '.join(PEERS)}.  [default: those installed]")
-@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="Samples of each side.")
+@click.option("--repeats", type=count_from(1), default=20, show_default=True, help="Samples of each side.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0),
+    type=Real(0),
     default=30.0,
     show_default=True,
     help="No further round of a workload after so long; three are always made.",
@@ -132,7 +132,7 @@ def main(
 @main.command("compare")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--tolerance", type=click.FloatRange(0), default=0.1, show_default=True, help="0.1 is 10 %.")
+@click.option("--tolerance", type=Real(0), default=0.1, show_default=True, help="0.1 is 10 %.")
 @click.pass_context
 def compare_command(context: click.Context, old: Path, new: Path, tolerance: float) -> None:
     """Compare two files of --json by their ratios to PyTorch.

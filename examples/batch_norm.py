@@ -76,7 +76,7 @@ def plot(found: Curves) -> Figure:
 
 
 @click.command()
-@option("--images", type=click.IntRange(min=100), default=1000, help="Training images.")
+@option("--images", type=click.IntRange(100, 8000), default=1000, help="Training images.")
 @option("--epochs", type=count, default=20)
 @out_option("batch_norm")
 @device_option

@@ -12,7 +12,7 @@ import numpy
 
 from backend import asarray, asnumpy, random, xp
 from training import figures
-from training.cli.common import choose_compute, user_errors
+from training.cli.common import choose_compute, count_from, user_errors
 from training.data import load_mnist
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Data = tuple[Any, Any]
 """Images and labels, arrays of one device."""
 
 option = partial(click.option, show_default=True)
-count = click.IntRange(min=1)
+count = count_from(1)
 
 
 def out_option(name: str) -> Callable:

@@ -67,7 +67,7 @@ def plot(found: dict[str, numpy.ndarray]) -> Figure:
 
 
 @click.command()
-@option("--images", type=click.IntRange(min=100), default=300, help="Training images.")
+@option("--images", type=click.IntRange(100, 8000), default=300, help="Training images.")
 @option("--epochs", type=count, default=300)
 @out_option("overfitting")
 @device_option

@@ -16,6 +16,7 @@ import click
 
 import bench.faults
 from backend import use
+from training.cli.common import Real, count_from
 
 Run = Callable[[int, int], Generator[str | None, None, None]]
 
@@ -71,8 +72,8 @@ def inject(injector: Injector, count: int, seed: int, seconds: float | None = No
 
 @click.command("faults")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--count", type=click.IntRange(1), help=f"Trials of each at most.  [default: {COUNT}, or as time allows]")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time in all, shared among them.")
+@click.option("--count", type=count_from(1), help=f"Trials of each at most.  [default: {COUNT}, or as time allows]")
+@click.option("--minutes", type=Real(0, min_open=True), help="Time in all, shared among them.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--list", "only_list", is_flag=True, help="Only name the injectors.")
 @click.pass_context

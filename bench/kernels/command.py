@@ -16,7 +16,7 @@ from bench.kernels.stopwatch import Stopwatch
 from bench.report import check_folder, write_json
 from bench.workloads import DisagreementError
 from kernels.core.launch import BLOCK
-from training.cli.common import UserError, choose_compute, user_errors
+from training.cli.common import UserError, choose_compute, count_from, user_errors
 
 _BLOCKS = (32, 64, 128, 256, 512, 1024)
 
@@ -46,7 +46,7 @@ class _Blocks(click.ParamType):
     show_default=True,
     help="Threads in a block; the library's own 256 are always measured.",
 )
-@click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Samples of each.")
+@click.option("--repeats", type=count_from(1), default=30, show_default=True, help="Samples of each.")
 @click.option("--tiny", is_flag=True, help="Tiny shapes: to see that it runs; the times say nothing.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
 def kernels(only: str, blocks: tuple[int, ...], repeats: int, tiny: bool, json_file: Path | None) -> None:

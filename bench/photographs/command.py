@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from backend import use
+from training.cli.common import Real, count_from, find_model, user_errors
 
 
 @click.command("photographs")
 @click.option(
     "--run", type=click.Path(path_type=Path), help="A run of `xpnet train`, or its model.  [default: the newest run]"
 )
-@click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Pictures of each kind.")
-@click.option("--least", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Share right of a kind.")
+@click.option("--count", type=count_from(1), default=100, show_default=True, help="Pictures of each kind.")
+@click.option("--least", type=Real(0, 1), default=0.95, show_default=True, help="Share right of a kind.")
 @click.pass_context
 def photographs(context: click.Context, run: Path | None, count: int, least: float) -> None:
     """Measure how well `xpnet predict` reads photographs of digits.
@@ -23,7 +24,6 @@ def photographs(context: click.Context, run: Path | None, count: int, least: flo
     pictures that show no digit, which it should doubt. Ends with exit code 1 where a kind has too few right.
     """
     from bench.photographs.measure import score_digits, score_nonsense
-    from training.cli.common import find_model, user_errors
     from training.data import load
     from training.run_folder import load_network
 

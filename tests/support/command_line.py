@@ -4,6 +4,7 @@ import contextlib
 import io
 from dataclasses import dataclass
 
+import click
 import pytest
 
 from training.cli import main
@@ -25,3 +26,21 @@ def xpnet(*arguments):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
         main([str(argument) for argument in arguments], prog_name="xpnet")
     return Result(end.value.code, out.getvalue(), err.getvalue())
+
+
+OUT_OF_ALL_BOUNDS = ["1" + "0" * 40, "-1" + "0" * 40, "1e400", "nan", "-nan", "inf", "1" * 5000, ""]
+
+
+def number_options(command, *names):
+    """Every option that takes a number, of a command and of those below it, as parameters of a test."""
+    takes = (type(click.INT), type(click.FLOAT))  # and the ranges derived from them
+    found = [
+        pytest.param(option, id=" ".join((*names, option.opts[-1])))
+        for option in command.params
+        if isinstance(option.type, takes)
+    ]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found += number_options(command.get_command(context, name), *names, name)
+    return found

@@ -284,7 +284,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         (["train", "--epochs", "0"], "'--epochs': 0 is not in the range"),
         (["train", "--model", "LeNet"], "'LeNet' is none of TwoLayerNet, SimpleConvNet, DeepConvNet"),
         (["train", "--optimizer", "lion"], "'lion' is none of sgd, "),
-        (["train", "--lr", "nan"], "lr must be a finite number"),
+        (["train", "--lr", "nan"], "'--lr': must be a finite number"),
         (["train", "--seed", "-1"], "-1 is not in the range"),
         (["train", "--device", "tpu"], "got 'tpu'"),
         (["train", "--threads", "0"], "0 is not in the range"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.cli.common import UserError, choose_compute, json_option
+from training.cli.common import UserError, choose_compute, count_from, json_option
 from training.files import json_text
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:<index>.")
-@click.option(
-    "--steps", type=click.IntRange(min=0), default=50, show_default=True, help="Of training; 0 trains nothing."
-)
+@click.option("--steps", type=count_from(0), default=50, show_default=True, help="Of training; 0 trains nothing.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of training.")
 @json_option
 @click.pass_context

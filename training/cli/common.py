@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,29 @@ EVALUATION_BATCH = 1000
 
 EVALUATION_FACTOR = 20
 """A smaller batch of the training makes that of its evaluation smaller, too: memory may be short of either."""
+
+
+MOST = 10_000_000
+"""What an option can count to: more images, steps or epochs than any machine gets through."""
+
+
+def count_from(least: int) -> click.IntRange:
+    """The type of an option that counts something: a whole number from ``least`` to :data:`MOST`."""
+    return click.IntRange(least, MOST)
+
+
+class Real(click.FloatRange):
+    """The type of an option that takes a number: bounded, at most 1e30 where nothing less is said, and not NaN."""
+
+    def __init__(self, least: float, most: float = 1e30, *, min_open: bool = False) -> None:
+        super().__init__(least, most, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number, or fail with what is wrong with it."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail("must be a finite number, got nan", param, ctx)
+        return number
 
 
 class UserError(click.ClickException):

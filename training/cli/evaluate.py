@@ -13,6 +13,7 @@ from training.cli.common import (
     UserError,
     check_fit,
     choose_compute,
+    count_from,
     data_dir_option,
     dataset_names,
     device_option,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--model", type=Name(model_names), help="What an .npz file holds the parameters of.")
 @click.option("--dataset", type=Name(dataset_names), help="Test data.  [default: the run's]")
 @data_dir_option
-@click.option("--batch-size", type=click.IntRange(min=1), default=EVALUATION_BATCH, help="Images computed at a time.")
+@click.option("--batch-size", type=count_from(1), default=EVALUATION_BATCH, help="Images computed at a time.")
 @device_option
 @threads_option
 @json_option

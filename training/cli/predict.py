@@ -10,6 +10,7 @@ import click
 from training.cli.common import (
     UserError,
     choose_compute,
+    count_from,
     device_option,
     find_model,
     in_words,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("predict")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @run_option
-@click.option("--top", type=click.IntRange(min=1), default=1, help="How many classes to name, the likeliest first.")
+@click.option("--top", type=count_from(1), default=1, help="How many classes to name, the likeliest first.")
 @device_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")

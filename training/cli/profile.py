@@ -17,6 +17,7 @@ import click
 from training.cli.common import (
     UserError,
     choose_compute,
+    count_from,
     device_option,
     load_data,
     threads_option,
@@ -52,8 +53,8 @@ class Tool(click.Choice):
 @settings_options
 @device_option
 @threads_option
-@click.option("--steps", type=click.IntRange(min=1), default=10, help="Training steps that are profiled.")
-@click.option("--warmup", type=click.IntRange(min=0), default=5, help="Steps before them.")
+@click.option("--steps", type=count_from(1), default=10, help="Training steps that are profiled.")
+@click.option("--warmup", type=count_from(0), default=5, help="Steps before them.")
 @click.option(
     "--tool",
     type=Tool(["auto", *TOOLS, "none"]),

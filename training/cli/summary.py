@@ -11,6 +11,7 @@ from training.cli.common import (
     Name,
     UserError,
     choose_compute,
+    count_from,
     dataset_names,
     device_option,
     json_option,
@@ -40,7 +41,7 @@ def _gpu_names() -> Sequence[str]:
 @click.command("summary")
 @click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case.")
 @click.option("--dataset", type=Name(dataset_names), default=DEFAULTS.dataset, help="Whose images it is to take.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=100, help="Images in a step.")
+@click.option("--batch-size", type=count_from(1), default=100, help="Images in a step.")
 @click.option("--precision", type=Name(precision_names), default=DEFAULTS.precision, help="As for training.")
 @click.option("--gpu", type=Name(_gpu_names), help="Add the least time on this GPU, by its published peak rates.")
 @click.option("--measure", is_flag=True, help="Add the time measured on --device, over a few steps.")

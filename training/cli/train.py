@@ -15,7 +15,9 @@ from training.cli.common import (
     EVALUATION_BATCH,
     EVALUATION_FACTOR,
     Name,
+    Real,
     choose_compute,
+    count_from,
     data_dir_option,
     dataset_names,
     device_option,
@@ -91,11 +93,11 @@ _SETTINGS = (
     ),
     data_dir_option,
     click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=DEFAULTS.batch_size, help="Images in a step."),
+    click.option("--batch-size", type=count_from(1), default=DEFAULTS.batch_size, help="Images in a step."),
     click.option("--optimizer", type=Name(_optimizer_names), default=DEFAULTS.optimizer),
     click.option(
         "--lr",
-        type=click.FloatRange(0, 1e30, min_open=True),
+        type=Real(0, min_open=True),
         help=f"Learning rate, the highest of the schedule.  [default: {DEFAULTS.lr} with {DEFAULTS.optimizer}, else "
         "the optimizer's own]",
     ),
@@ -104,12 +106,10 @@ _SETTINGS = (
     ),
     click.option(
         "--weight-decay",
-        type=click.FloatRange(0, 1e30),
+        type=Real(0),
         help=f"[default: {DEFAULTS.weight_decay} with {DEFAULTS.optimizer}, else the optimizer's own]",
     ),
-    click.option(
-        "--clip-norm", type=click.FloatRange(min=0, min_open=True), help="Scale gradients down to at most this norm."
-    ),
+    click.option("--clip-norm", type=Real(0, min_open=True), help="Scale gradients down to at most this norm."),
     click.option(
         "--precision",
         type=Name(precision_names),
@@ -134,10 +134,8 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command("train")
 @settings_options
-@click.option("--epochs", type=click.IntRange(min=1), default=DEFAULTS.epochs, help="Times through the training data.")
-@click.option(
-    "--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better test accuracy."
-)
+@click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")
+@click.option("--patience", type=count_from(1), help="Stop after so many epochs without a better test accuracy.")
 @device_option
 @threads_option
 @click.option(
