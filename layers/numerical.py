@@ -30,6 +30,7 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
     Raises:
         TypeError: ``x`` is not a floating array (an integer array cannot take a small step), or ``f`` is no function or
             returns something else than one number; ``x`` is as it was.
+        ValueError: ``x`` is read-only.
     """
     require_floating(x)
     require_function(f)
@@ -50,9 +51,16 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
 
 
 def require_floating(x: Any) -> None:
-    """Raise TypeError unless ``x`` is an array that can take a small step."""
+    """Raise TypeError unless ``x`` is an array that can take a small step, ValueError if it cannot be changed."""
     if not is_array(x) or isinstance(x, numpy.generic) or x.dtype.kind != "f":
         raise TypeError(f"numerical_gradient needs a floating array, got {getattr(x, 'dtype', type(x).__name__)}")
+    require_writable("numerical_gradient", x)
+
+
+def require_writable(owner: str, x: Any) -> None:
+    """Raise ValueError if ``x`` cannot be changed, as a broadcast or a mapped file."""
+    if isinstance(x, numpy.ndarray) and not x.flags.writeable:
+        raise ValueError(f"{owner} needs an array that it can change, got a read-only one: pass a copy")
 
 
 def require_function(f: Any) -> None:
@@ -62,8 +70,11 @@ def require_function(f: Any) -> None:
 
 
 def one_number(value: Any) -> Any:
-    """Return ``value`` if it is one number, as a gradient needs it; else raise TypeError."""
+    """Return ``value`` if it is one number, as a gradient needs it; else raise TypeError.
+
+    An array is copied: it may be a view of what the function was asked about, which changes.
+    """
     is_number = value.shape == () and value.dtype.kind in "fiu" if is_array(value) else isinstance(value, Real)
     if not is_number or isinstance(value, bool):
         raise refusal(TypeError, "f", "a function that returns one number (such as a loss, or a sum)", value)
-    return value
+    return value.copy() if is_array(value) else value

@@ -14,6 +14,7 @@ import numpy
 
 from backend import array_module, asnumpy
 from backend.checks import real
+from layers.numerical import require_writable
 
 _STEPS = {"float64": 1e-5, "float32": 1e-2, "float16": 1e-1}
 
@@ -138,6 +139,7 @@ def _differences(
     kind = str(getattr(x, "dtype", type(x).__name__))
     if kind not in _STEPS:
         raise TypeError(f"{owner} needs x as a floating array, got {kind}")
+    require_writable(owner, x)
     step = _STEPS[kind] if h is None else real("h", h, above=0)
     for index in numpy.ndindex(x.shape) if indices is None else indices:
         original = x[index].copy()

@@ -11,6 +11,8 @@ from oracles import Geometry
 import backend
 from backend import asnumpy, xp
 from layers import col2im, cross_entropy_error, im2col, numerical_gradient, relu, sigmoid, softmax
+from layers.compat import book
+from layers.compat.course import eval_numerical_gradient
 
 # Chapter 4.2: what a network says of an image of a 2, and what a bad one says
 Y = [0.1, 0.05, 0.6, 0.0, 0.05, 0.1, 0.0, 0.1, 0.0, 0.0]
@@ -149,6 +151,24 @@ def test_gradient_in_place(device):
     x = normal(3, "float64")
     found = numerical_gradient(lambda _: (x**2).sum(), x)
     assert abs(asnumpy(found - 2 * x)).max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    "gradient", [numerical_gradient, book.numerical_gradient, lambda f, x: eval_numerical_gradient(f, x, verbose=False)]
+)
+def test_gradient_of_a_function_that_returns_a_view(device, gradient):
+    """What was returned for one step must not change with the next: on a GPU ``x[0]`` is a view as well."""
+    x = normal(3, "float64")
+    for view in (lambda x: x[1], lambda x: x[1, ...], lambda x: x[1:2].reshape(())):
+        assert abs(asnumpy(gradient(view, x)) - [0, 1, 0]).max() < 1e-10
+
+
+@pytest.mark.parametrize("gradient", [numerical_gradient, book.numerical_gradient, eval_numerical_gradient])
+def test_refuses_an_array_that_cannot_be_changed(gradient):
+    calls = []
+    with pytest.raises(ValueError, match="needs an array that it can change, got a read-only one: pass a copy"):
+        gradient(calls.append, np.broadcast_to(np.ones(1), (3,)))
+    assert calls == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -32,6 +32,7 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
     Raises:
         TypeError: ``x`` is not a floating array: an integer array cannot take a small step (the book finds 0); or ``f``
             returns something else than one number.
+        ValueError: ``x`` is read-only.
     """
     require_floating(x)
     require_function(f)
