@@ -25,9 +25,16 @@ SampleName = Callable[[int], str]  # what a batch's i-th sample is called
 
 SMALLER_STEPS = "a smaller learning rate or clipped gradients may help"
 WIDER = "a smaller learning rate, other first weights or float32 may help"
+_FIRST_STEP = "no step was taken yet: smaller first weights, or scaled data, may help"
 _BETTER_DATA = "mend the sample or leave it out"
 _OTHER_PARAMETERS = "no step has made it so: look at the file or the initializer that it comes from"
 _OTHER_MODEL = "the model, or the scale of the data, is not what was trained"
+
+
+_LARGE = 1e6
+"""Data of a usual scale is far smaller; in float16, whose largest number is 65504, so is what is larger than"""
+
+_LARGE_FLOAT16 = 1e3
 
 
 class NonFiniteError(ArithmeticError):
@@ -101,12 +108,13 @@ def in_step(network: Network, loader: Loader, epoch: int, index: int, step: int)
         since = f"{since_step(max(step, 1))} or of one after it, and perhaps from another layer"
         remedy = f"{SMALLER_STEPS}; on the CPU (XPNET_DEVICE=cpu) the very step is caught"
     spoilt = in_parameters(network, since, learned_only=True)
-    return (
+    found = (
         _in_input(x, sample, loader, loader.indices(epoch, index))
         or (spoilt and replace(spoilt, remedy=remedy if since else spoilt.remedy))
         or _in_forward(network, x, t, sample, training=True)
         or Origin("what later steps have changed: with the parameters as they are now the loss is finite")
     )
+    return replace(found, remedy=_FIRST_STEP) if not step and found.remedy == SMALLER_STEPS else found
 
 
 def since_step(step: int) -> str | None:
@@ -201,7 +209,8 @@ def _in_forward(network: Network, x: Any, t: Any, sample: SampleName, training: 
     def look(place: str, layer: Layer, y: Any) -> None:
         if not found and (at := _first(y)) is not None:
             where = _value(y, at, at[1:])
-            found.append(Origin(f"the output of layer {place}, {_brief(layer)}, for {sample(at[0])}: {where}"))
+            output = f"the output of layer {place}, {_brief(layer)}, for {sample(at[0])}: {where}"
+            found.append(Origin(output, _scale_remedy(x, sample)))
 
     with network.undisturbed(), numpy.errstate(all="ignore"):
         with _watched(network, "forward", look):
@@ -211,7 +220,17 @@ def _in_forward(network: Network, x: Any, t: Any, sample: SampleName, training: 
         loss = float(asnumpy(network.last_layer.forward(scores, t)))
     if math.isfinite(loss):
         return None
-    return Origin(f"the softmax loss itself: {loss} for scores from {float(scores.min()):g} to {float(scores.max()):g}")
+    scope = f"from {float(scores.min()):g} to {float(scores.max()):g}"
+    return Origin(f"the softmax loss itself: {loss} for scores {scope}", _scale_remedy(x, sample))
+
+
+def _scale_remedy(x: Any, sample: SampleName) -> str:
+    """What may help where a forward overflows: data of another scale if the input, finite, is that large."""
+    sizes = abs(x)
+    at = tuple(int(i) for i in numpy.unravel_index(int(sizes.argmax()), x.shape))
+    if float(sizes[at]) <= (_LARGE_FLOAT16 if x.dtype == numpy.float16 else _LARGE):
+        return SMALLER_STEPS
+    return f"the input is large, {_value(x, at, at[1:])} of {sample(at[0])}: scale the data"
 
 
 @contextmanager

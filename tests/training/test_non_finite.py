@@ -382,6 +382,28 @@ def test_a_forward_of_the_evaluation_alone(device):
     )
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 3e38), ("float32", -1e30), ("float16", 6e4)])
+def test_data_of_a_scale_that_no_layer_can_take(device, dtype, value):
+    """No learning rate mends it: the sample is named, and what to do."""
+    large = data()
+    large[0][133, 2] = value
+    network = flat(dtype=dtype)
+    network.params["W1"][...] = 1e10 if dtype == "float32" else 100
+    message = message_of(run(network, test=large, dtype=dtype, schedule=lambda step: 0.0).train)
+    given = f"{float(np.dtype(dtype).type(value)):g}"
+    assert f"the input is large, {given} at (2,) of sample 133 of the test data: scale the data" in message
+    assert "learning rate" not in message
+
+
+def test_a_first_step_was_not_too_large(device):
+    network = flat()
+    network.params["W2"][...] = 1e38
+    message = message_of(run(network).train)
+    assert message.startswith("the loss is")
+    if device.kind == "cpu":
+        assert message.endswith("no step was taken yet: smaller first weights, or scaled data, may help")
+
+
 def test_a_sum_of_a_composite_layer(device):
     network = flat(Residual(Sequential(Affine.of(8, 8))))
     for name in ("W1", "W2", "b1"):
