@@ -1,7 +1,8 @@
 """Damaged and hostile files: every reader takes them or refuses them in words, in bounded memory.
 
 Files of each kind are damaged byte by byte, and the configs inside them value by value. A reader may return, or raise
-a ValueError that names the file, or an OSError; nothing else, and nothing of the process may have changed.
+a ValueError (of a profiler's export, a ToolError) that names the file, or an OSError; nothing else, and nothing of the
+process may have changed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import copy
 import gzip
 import io
 import json
+import logging
 import random
 import tempfile
 import warnings
@@ -23,6 +25,8 @@ import backend
 from training import saving
 from training.data.idx import read_idx
 from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet
+from training.nsight import compute, systems
+from training.nsight.errors import ToolError
 from training.run_folder import RunFolder, load_network
 
 _CONV = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}
@@ -51,7 +55,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
     # A seed of one's own for the first weights, so that the files are the same whatever was drawn before.
     backend.random.seed(seed)
     with tempfile.TemporaryDirectory() as temporary:
-        kinds = (_Configs(), _Models(), _Archives(), _Images(), _RunFolders())
+        kinds = (_Configs(), _Models(), _Archives(), _Images(), _RunFolders(), _Metrics(), _Exports())
         for number in range(count):
             kind = kinds[number % len(kinds)]
             yield trial(kind, Path(temporary), draw)
@@ -70,7 +74,7 @@ def trial(kind: Any, folder: Path, draw: random.Random) -> str | None:
             kind.read(file)
         except OSError:
             pass
-        except ValueError as error:
+        except (ValueError, ToolError) as error:
             if str(file) not in str(error):
                 failure = f"the message does not name the file: {error}"
             elif len(str(error)) > 2000 or "\n" in str(error):
@@ -170,6 +174,50 @@ class _RunFolders:
     def read(self, file: Path) -> None:
         RunFolder(file.parent).load_config()
 
+
+class _Metrics:
+    """The damaged metrics of a run: lines are left out, and none is an error."""
+
+    def damaged(self, folder: Path, draw: random.Random) -> tuple[Path, bytes]:
+        whole = "".join(json.dumps({"epoch": epoch, "loss": 0.1, "best": True}) + "\n" for epoch in (1, 2, 3))
+        return folder / "metrics.jsonl", damage(whole.encode(), draw)
+
+    def read(self, file: Path) -> None:
+        log = logging.getLogger("xpnet")
+        before, log.disabled = log.disabled, True
+        try:
+            records = RunFolder(file.parent).load_metrics()
+        except ValueError as error:
+            raise AssertionError(str(error)) from error
+        finally:
+            log.disabled = before
+        assert all(isinstance(record, dict) for record in records)
+
+
+class _Exports:
+    """Damaged tables of Nsight Systems and Nsight Compute."""
+
+    def damaged(self, folder: Path, draw: random.Random) -> tuple[Path, bytes]:
+        name = draw.choice(list(_EXPORTS))
+        return folder / name, damage(_EXPORTS[name].encode(), draw)
+
+    def read(self, file: Path) -> None:
+        text = file.read_text(errors="replace")
+        if file.name == "ncu.csv":
+            compute.read_raw(text, str(file))
+        elif file.name == "ranges.csv":
+            systems.read_ranges(text, str(file))
+        else:
+            systems.read_kernels(text, {("4", "5"): [(1.0, 2.0, "step")]}, str(file))
+
+
+_EXPORTS = {
+    "ncu.csv": '==PROF== x\n"ID","Kernel Name","thread Domain:Push/Pop_Range:Msg","gpu__time_duration.sum",'
+    '"dram__bytes.sum","dram__throughput.avg.pct_of_peak_sustained_elapsed"\n"","","","us","Kbyte","%"\n'
+    '"0","im2col(float *)","4  ""xpnet:step:none"" ""xpnet:forward:int64"" ","4.00","10.24","50.5"\n',
+    "ranges.csv": "notice\nStart (ns),End (ns),Name,PID,TID\n10,20,xpnet:step,4,5\n11,,xpnet:forward,4,5\n",
+    "kernels.csv": "API Start (ns),Kernel Dur (ns),PID,TID,Kernel Name\n12,3,4,5,im2col\n1e9,3,4,5,gemm<1>\n",
+}
 
 TWO_LAYERS = {"model": "TwoLayerNet", "arguments": {"input_size": 4, "hidden_size": 3, "output_size": 2}}
 

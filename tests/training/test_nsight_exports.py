@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.nsight import Row, ToolError, compute, systems
-from training.nsight.exports import Table
+from training.nsight.exports import Table, _split
 
 RECORDED = Path(__file__).parent / "nsight"
 KERNEL_HEADER = "API Start (ns),Kernel Dur (ns),PID,TID,Kernel Name"
@@ -183,3 +183,23 @@ def test_what_is_said_of_a_damaged_export_is_short(text, words):
     with pytest.raises(ToolError, match=re.escape(words)) as error:
         Table(text, ["Name", "Dur"], "x.csv")
     assert len(str(error.value)) < 4000
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (" Start (ns) ", ("Start", "ns")),
+        ("a (b) (us)", ("a (b)", "us")),
+        ("Start(ns)", ("Start", "ns")),
+        ("Start (n s)", ("Start (n s)", "")),
+        ("Start ()", ("Start ()", "")),
+        ("Start (ns", ("Start (ns", "")),
+        ("Start ns)", ("Start ns)", "")),
+        ("f(x))", ("f(x))", "")),
+        (" ", ("", "")),
+        (" " * 130_000, ("", "")),  # a regular expression took the cube of it
+        ("(" * 65_000 + ")" * 65_000, ("(" * 65_000 + ")" * 65_000, "")),
+    ],
+)
+def test_a_header_is_split_into_name_and_unit_in_linear_time(cell, expected):
+    assert _split(cell) == expected

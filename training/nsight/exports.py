@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -105,8 +104,11 @@ class Table:
 
 def _split(cell: str) -> tuple[str, str]:
     """Name and unit of a header's cell."""
-    match = re.fullmatch(r"\s*(.*?)\s*\(([^()\s]+)\)\s*", cell)
-    return (match[1], match[2]) if match else (cell.strip(), "")
+    name, _, unit = cell.strip().rpartition("(")
+    unit, closing = unit[:-1], unit[-1:]
+    if name and closing == ")" and unit and not any(character.isspace() or character == ")" for character in unit):
+        return name.strip(), unit
+    return cell.strip(), ""
 
 
 def _columns(line: Sequence[str], needed: Sequence[str]) -> list[int | None]:
