@@ -1,6 +1,6 @@
 """Which array library runs, and all that differs between the two.
 
-``xp`` is NumPy or CuPy under one name; :func:`use` chooses. Nothing here touches a GPU, or imports CuPy,
+``xp`` is NumPy or CuPy under one name; ``use`` chooses. Nothing here touches a GPU, or imports CuPy,
 until the first array is made.
 """
 

@@ -63,7 +63,7 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
     """Makes a device the active one: ``use("cuda")``, or ``with use("cpu"): …`` to go back at the end.
 
     Args:
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:<index>"`` or a :class:`Device`. Auto takes the
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:<index>"`` or a ``Device``. Auto takes the
             first GPU that works and otherwise falls back to the CPU, logging why once per process.
 
     CuPy remembers which of several GPUs is current for each thread by itself: a thread of one's own that shall compute
@@ -71,7 +71,7 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
 
     Raises:
         DeviceError: a CUDA device was named and cannot be used; the message has the reason and the remedy.
-        TypeError: ``device`` is neither a name nor a :class:`Device`.
+        TypeError: ``device`` is neither a name nor a ``Device``.
         ValueError: the name is none of the above.
     The active device is unchanged after an error.
     """
@@ -88,7 +88,7 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
 
 
 def allow_tf32(allowed: bool = True) -> None:
-    """Lets float32 matrix products on a GPU round their operands to TF32 (:mod:`backend.tf32`), or forbids it again.
+    """Lets float32 matrix products on a GPU round their operands to TF32 (``backend.tf32``), or forbids it again.
 
     Raises:
         DeviceError: it is asked for and the active device has no TF32.

@@ -142,7 +142,7 @@ def several(value: Any) -> Sequence[Any] | None:
 
 
 def array_shape(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
-    """As :func:`sizes`, for an array that is to be made: a ValueError where no memory could hold it."""
+    """As ``sizes``, for an array that is to be made: a ValueError where no memory could hold it."""
     result = sizes(name, value, least)
     if math.prod(result) > LARGEST_COUNT:
         raise refusal(ValueError, name, f"the shape of at most {LARGEST_COUNT:,} numbers", value)
@@ -150,7 +150,7 @@ def array_shape(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
 
 
 def floating_dtype(name: str, value: Any) -> numpy.dtype:
-    """The dtype that ``value`` names, if it is one of :data:`FLOATING`, in which layers compute.
+    """The dtype that ``value`` names, if it is one of ``FLOATING``, in which layers compute.
 
     Raises:
         TypeError: it is not.
@@ -193,7 +193,7 @@ class Hyperparameter:
     """A number of a layer or an optimizer as an attribute: a Python float, in the range given, checked when it is set.
 
     Args:
-        least, most, above, below: as for :func:`real`.
+        least, most, above, below: as for ``real``.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """``"cpu"``, ``"cuda:0"``, ``"cuda:1"``, …: what :func:`backend.use` takes."""
+        """``"cpu"``, ``"cuda:0"``, ``"cuda:1"``, …: what ``backend.use`` takes."""
         return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class CudaReport:
-    """What :func:`inspect_cuda` found. ``problem`` is empty where a GPU is usable; else ``remedy`` mends it."""
+    """What ``inspect_cuda`` found. ``problem`` is empty where a GPU is usable; else ``remedy`` mends it."""
 
     gpus: tuple[Gpu, ...] = field(default=())
     cupy_version: str = ""

@@ -29,7 +29,7 @@ class OutOfMemoryError(MemoryError):
 
 
 class guard:  # noqa: N801  (reads as a statement: `with memory.guard(…):`)
-    """Turns exhaustion of memory inside a ``with`` into :class:`OutOfMemoryError`.
+    """Turns exhaustion of memory inside a ``with`` into ``OutOfMemoryError``.
 
     Whatever library reports it: CuPy, CUDA, cuBLAS, NumPy or Python. Arrays live as long as the traceback that leads to
     them, so the traceback of the failed calls goes on as text alone. Without an error a guard costs a microsecond.

@@ -1,11 +1,11 @@
 """Ranges of time by name, for Nsight in the NVTX domain ``xpnet``, or for a recorder in this process.
 
 A range is built once and entered often. Whoever listens is told when it begins and ends, and of which arrays it is
-about: NVTX where a tool was attached as the process began, and every :func:`listen`. Where nobody does, entering and
+about: NVTX where a tool was attached as the process began, and every ``listen``. Where nobody does, entering and
 leaving is a look at an empty tuple, 0.1 to 0.2 µs, and nothing is asked of an array.
 
 In NVTX a range has its name as the message, a category (the phase), and as payload the bytes of the arrays it was given
-(int64). An :func:`operation` is named with their shapes, ``gemm.matmul 100x784 784x50``, and has the category of the
+(int64). An ``operation`` is named with their shapes, ``gemm.matmul 100x784 784x50``, and has the category of the
 range it is in. What it returns is not in the payload: NVTX wants that as the range begins.
 """
 
@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Range:
-    """A named range, for ``with`` or for :meth:`push` and :func:`pop` in a loop that counts nanoseconds.
+    """A named range, for ``with`` or for ``push`` and ``pop`` in a loop that counts nanoseconds.
 
     Args:
         name: what is shown, such as a layer's name in its model.
@@ -45,7 +45,7 @@ class Range:
         self.kind = kind
 
     def push(self, about: Any = ()) -> None:
-        """Enters the range; each push needs one :func:`pop`, also when an exception passes.
+        """Enters the range; each push needs one ``pop``, also when an exception passes.
 
         Args:
             about: an array, or arrays in tuples, lists and dicts; what in them is no array is not looked at.
@@ -55,7 +55,7 @@ class Range:
                 listener.push(self, about)
 
     def of(self, about: Any) -> Any:
-        """The range for ``with``, about the same as for :meth:`push`."""
+        """The range for ``with``, about the same as for ``push``."""
         return _Given(self, about) if _listeners else self
 
     def __enter__(self) -> Range:

@@ -1,9 +1,9 @@
 """Random numbers with the same bits on NumPy and CuPy: dropout masks, first weights and shuffles agree.
 
 The state of a generator is three integers, so it fits in a checkpoint. The module's functions draw from the
-:func:`current` generator: inside :func:`using` the one given, in a thread that called :func:`seed` its own, and
+``current`` generator: inside ``using`` the one given, in a thread that called ``seed`` its own, and
 otherwise the process's, which starts at seed 0: a program that never seeds is still reproducible. A
-:class:`training.trainer.Trainer` has a generator of its own, so that runs in several threads do not disturb each other.
+``training.Trainer`` has a generator of its own, so that runs in several threads do not disturb each other.
 """
 
 from __future__ import annotations
@@ -190,25 +190,25 @@ def seed(value: int) -> None:
 
 
 def bits(count: int) -> Any:
-    """:meth:`Generator.bits` of the current generator."""
+    """``Generator.bits`` of the current generator."""
     return current().bits(count)
 
 
 def uniform(shape: Shape = (), dtype: Any = "float32") -> Any:
-    """:meth:`Generator.uniform` of the current generator."""
+    """``Generator.uniform`` of the current generator."""
     return current().uniform(shape, dtype)
 
 
 def normal(shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
-    """:meth:`Generator.normal` of the current generator."""
+    """``Generator.normal`` of the current generator."""
     return current().normal(shape, scale, dtype)
 
 
 def permutation(count: int) -> numpy.ndarray:
-    """:meth:`Generator.permutation` of the current generator."""
+    """``Generator.permutation`` of the current generator."""
     return current().permutation(count)
 
 
 def reserve(count: int) -> tuple[int, int, int]:
-    """:meth:`Generator.reserve` of the current generator."""
+    """``Generator.reserve`` of the current generator."""
     return current().reserve(count)

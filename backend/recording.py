@@ -1,4 +1,4 @@
-"""Ranges of :mod:`backend.profiling` as a list of events: what ran when, on which thread, inside what."""
+"""Ranges of ``backend.profiling`` as a list of events: what ran when, on which thread, inside what."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Event:
     """A range that was entered and left.
 
     Attributes:
-        name, category, kind: of the :class:`backend.profiling.Range`; an empty category is that of ``parent``.
+        name, category, kind: of the ``backend.profiling.Range``; an empty category is that of ``parent``.
         thread: its name.
         parent: the event it is inside of, on the same thread.
-        begin, end: nanoseconds of :func:`time.perf_counter_ns`.
+        begin, end: nanoseconds of ``time.perf_counter_ns``.
         shapes: of the arrays it was given.
         bytes: of these and of those it returned, each counted once.
     """

@@ -27,7 +27,7 @@ COPY = profiling.Range("copy", "data")
 
 
 class HostCopy:
-    """A copy to the host that may still be under way. Made by :func:`copy_to_host`."""
+    """A copy to the host that may still be under way. Made by ``copy_to_host``."""
 
     def __init__(self, host: numpy.ndarray, event: Any = None) -> None:
         self._host = host
@@ -62,7 +62,7 @@ def copy_to_host(array: Any) -> HostCopy:
 
 
 class Upload:
-    """Arrays that are made on the host and used on the active device. Made by :func:`upload`.
+    """Arrays that are made on the host and used on the active device. Made by ``upload``.
 
     Its three steps are taken in this order; one that has been left out is taken by the next. This is the CPU's way,
     where the host is the device and nothing is copied.
@@ -87,7 +87,7 @@ class Upload:
         """Starts to copy them to the device; does not wait.
 
         Raises:
-            RuntimeError: another device was made the active one since :func:`upload`.
+            RuntimeError: another device was made the active one since ``upload``.
         """
         if current_device() != self._device:
             raise RuntimeError(
@@ -100,7 +100,7 @@ class Upload:
         """The finished arrays, for use on the current stream. The host does not wait for them; the stream does.
 
         Raises:
-            RuntimeError: as :meth:`start`.
+            RuntimeError: as ``start``.
         """
         self.start()
         assert self._arrays is not None
@@ -110,7 +110,7 @@ class Upload:
 class _CudaUpload(Upload):
     """Pinned memory, copied on a stream of its own.
 
-    Invariants, with *main* for the stream that is current in :meth:`start` and :meth:`get`:
+    Invariants, with *main* for the stream that is current in ``start`` and ``get``:
 
     - The device arrays are allocated on main. CuPy's pool hands out freed memory in the order of the stream that it
       was allocated on, so main may still read or write what was there before. The copying stream therefore waits for

@@ -45,7 +45,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
-    """As :func:`empty`, filled with zeros."""
+    """As ``empty``, filled with zeros."""
     array = empty(shape, dtype)
     array.fill(0)
     return array

@@ -1,4 +1,4 @@
-"""A training step, layer by layer: where the time goes (:mod:`training.layer_phases`)."""
+"""A training step, layer by layer: where the time goes (``training.profile.layer_phases``)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import click
 
 from backend import current_device, threads
 from training.cli.common import choose_compute, count_from
-from training.layer_phases import OPTIMIZER, example_batch, named_layers, seconds_of_a_step
 from training.models import MODELS, build
-from training.optimizers import Adam
+from training.optim.optimizers import Adam
+from training.profile.layer_phases import OPTIMIZER, example_batch, named_layers, seconds_of_a_step
 
 ARGUMENTS = {
     "TwoLayerNet": {"input_size": 784, "hidden_size": 50, "output_size": 10},

@@ -19,8 +19,8 @@ from training.cli.run import train
 from training.cli.train import Settings, build_trainer
 from training.data import Dataset, load
 from training.loop.recorder import Recorder
-from training.run_folder import RunFolder
-from training.trainer import Trainer
+from training.loop.run_folder import RunFolder
+from training.loop.trainer import Trainer
 
 
 def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:

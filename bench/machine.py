@@ -15,9 +15,9 @@ _UNSET = "XPNET_BENCH_UNSET"
 
 
 def restart_without_openblas_settings() -> None:
-    """Starts this process anew, once, without :data:`OPENBLAS_SETTINGS`: OpenBLAS reads them when it is loaded.
+    """Starts this process anew, once, without ``OPENBLAS_SETTINGS``: OpenBLAS reads them when it is loaded.
 
-    What was set is kept for :func:`describe`.
+    What was set is kept for ``describe``.
     """
     given = {name: os.environ.pop(name) for name in OPENBLAS_SETTINGS if name in os.environ}
     if given:

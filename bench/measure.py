@@ -34,7 +34,7 @@ def measure(workload: Workload, sides: Sequence[Side], count: int, repeats: int,
 
     Args:
         sides: xpnet first, then peers; those that cannot do the work are left out.
-        repeats, seconds: as for :func:`bench.timing.take_turns`.
+        repeats, seconds: as for ``bench.timing.take_turns``.
 
     Raises:
         DisagreementError: a side computes something else.

@@ -20,9 +20,9 @@ from backend import profiling, use
 from backend.recording import Event, Recorder
 from bench.measure import thread_limit
 from training.data import Loader
+from training.loop.trainer import Trainer
 from training.models import TwoLayerNet
-from training.optimizers import SGD
-from training.trainer import Trainer
+from training.optim.optimizers import SGD
 
 BATCH, STEPS = 100, 400
 CALLS, ROUNDS = 1_000, 300

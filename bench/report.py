@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.files.durable import write_output
-from training.tables import aligned
+from training.profile.tables import aligned
 
 SCHEMA = 1
 
@@ -17,7 +17,7 @@ Results = dict[str, Any]
 
 
 class ResultsError(ValueError):
-    """A file is not one of :func:`write_json`."""
+    """A file is not one of ``write_json``."""
 
 
 def check_folder(file: Path | None) -> None:
@@ -31,7 +31,7 @@ def check_folder(file: Path | None) -> None:
 
 
 def write_json(results: Results, file: Path) -> None:
-    """Writes results for :func:`read_json`."""
+    """Writes results for ``read_json``."""
     write_output(file, (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
 
 

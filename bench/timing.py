@@ -83,7 +83,7 @@ def take_turns(
     Args:
         cases: by name.
         repeats: samples of each that have to count.
-        seconds: no further round begins after so long, nor after :data:`TRIES` · ``repeats`` rounds.
+        seconds: no further round begins after so long, nor after ``TRIES`` · ``repeats`` rounds.
         pause: seconds between two cases.
         clock, pressure: what is read before and after a sample.
     """

@@ -18,7 +18,7 @@ from training.models import DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerN
 
 @dataclass(frozen=True)
 class Workload:
-    """Work for a method of :class:`bench.sides.Side`.
+    """Work for a method of ``bench.sides.Side``.
 
     Attributes:
         name: short, for tables and ``--only``.

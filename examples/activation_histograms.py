@@ -20,7 +20,7 @@ from examples.common import out_option, prepare, save_plot
 from layers import Affine, Relu, Sigmoid
 from layers.initializers import Init
 from training.cli.common import device_option
-from training.figures import QUIET_COLOUR, TEST_COLOUR, blank
+from training.loop.figures import QUIET_COLOUR, TEST_COLOUR, blank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

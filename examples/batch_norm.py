@@ -20,9 +20,9 @@ from backend import random
 from examples.common import Data, count, load_digits, option, out_option, prepare, save_plot, tidy, train_epochs
 from layers import Affine, BatchNormalization, Layer, Relu, Sequential
 from training.cli.common import device_option
-from training.figures import TEST_COLOUR, TRAIN_COLOUR, blank
-from training.network import Network
-from training.optimizers import SGD
+from training.loop.figures import TEST_COLOUR, TRAIN_COLOUR, blank
+from training.models import Network
+from training.optim.optimizers import SGD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -33,7 +33,7 @@ def output_sizes(image: tuple[int, int] = (8, 7)) -> list[tuple[Any, tuple[int, 
 
 
 def poolings() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Windows of 1x2 at stride 1, "same", over :data:`ROW`: by mode the outputs, and the gradient of their sum.
+    """Windows of 1x2 at stride 1, "same", over ``ROW``: by mode the outputs, and the gradient of their sum.
 
     There is one zero of padding, behind the last pixel. The tie's gradient goes to the first of the two.
     """

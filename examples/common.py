@@ -11,15 +11,15 @@ import click
 import numpy
 
 from backend import asarray, asnumpy, random, xp
-from training import figures
 from training.cli.common import choose_compute, count_from, user_errors
 from training.data import load_mnist
+from training.loop import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from training.network import Network
+    from training.models import Network
 
 Data = tuple[Any, Any]
 """Images and labels, arrays of one device."""
@@ -47,7 +47,7 @@ def prepare(device: str, out: Path | None = None) -> None:
 
 
 def load_digits(dataset: str = "mnist10k", data_dir: Path | None = None, flatten: bool = True) -> tuple[Data, Data]:
-    """Training and test digits as the book's programs take them, on the active device; see :func:`load_mnist`.
+    """Training and test digits as the book's programs take them, on the active device; see ``load_mnist``.
 
     Raises:
         UserError: the data set is not to be had.
@@ -130,7 +130,7 @@ def loss_curves(losses: dict[str, numpy.ndarray], top: float) -> Figure:
 
 
 def show_losses(losses: dict[str, numpy.ndarray], out: Path, top: float) -> None:
-    """Prints where the losses of several trainings ended, and draws them, see :func:`loss_curves`."""
+    """Prints where the losses of several trainings ended, and draws them, see ``loss_curves``."""
     last = min(100, *map(len, losses.values()))
     click.echo(f"{'':<10}mean loss of the last {last} steps")
     for name, values in losses.items():

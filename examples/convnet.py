@@ -22,10 +22,9 @@ import numpy
 from backend import asnumpy, random
 from examples.common import Data, count, load_digits, option, out_option, prepare, save_plot, tidy, train_epochs
 from training.cli.common import data_dir_option, device_option
-from training.figures import TEST_COLOUR, TRAIN_COLOUR, blank, filter_images, mosaic
-from training.models import DeepConvNet, SimpleConvNet
-from training.network import Network
-from training.optimizers import Adam
+from training.loop.figures import TEST_COLOUR, TRAIN_COLOUR, blank, filter_images, mosaic
+from training.models import DeepConvNet, Network, SimpleConvNet
+from training.optim.optimizers import Adam
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ A SimpleConvNet for a random 10×10 image, small enough to ask for each of its 1
 it, is checked element by element. A few of the first layer's differences stand out by far: where a step of 1e-4 leads
 over the kink of a relu, or makes another element the maximum, the difference quotient mixes two slopes. A network of
 real size can be asked whether its gradient is right along random directions: so is a DeepConvNet, with
-:func:`training.gradient_check.gradient_check`.
+``training.check.gradients.gradient_check``.
 
     python -m examples.convnet_gradients
 """
@@ -19,9 +19,9 @@ import numpy
 
 from backend import asarray, random
 from examples.common import both_gradients, out_option, prepare, save_plot, tidy
+from training.check.gradients import GradientError, gradient_check
 from training.cli.common import device_option
-from training.figures import blank
-from training.gradient_check import GradientError, gradient_check
+from training.loop.figures import blank
 from training.models import DeepConvNet, SimpleConvNet
 
 if TYPE_CHECKING:

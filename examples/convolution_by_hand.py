@@ -64,7 +64,7 @@ def walk_through() -> str:
 
 
 def by_layer() -> tuple[Any, Any, Any]:
-    """What :class:`layers.Convolution` makes of the small example: output, dw and dx, as matrices on the host."""
+    """What ``layers.Convolution`` makes of the small example: output, dw and dx, as matrices on the host."""
     layer = Convolution(asarray(FILTER)[None, None], xp.zeros(1, "float32"))
     y = layer.forward(asarray(INPUT)[None, None])
     dx = layer.backward(xp.ones_like(y))
@@ -75,7 +75,7 @@ def large() -> tuple[dict[str, tuple[int, ...]], float]:
     """The convolution of 227×227×3 with 96 filters of 11×11×3, stride 4, no padding, on random numbers.
 
     Returns:
-        The shape of each step's result, and how far its output lies from that of :class:`layers.Convolution`, as a
+        The shape of each step's result, and how far its output lies from that of ``layers.Convolution``, as a
         share of the largest output.
     """
     x, w = random.normal((1, 3, 227, 227)), random.normal((96, 3, 11, 11))

@@ -70,7 +70,7 @@ def _steps(shape: tuple[int, ...], first: float, last: float) -> Any:
 def fresh(
     filters: int, image: tuple[int, int, int], classes: int, weight_scale: float = 0.001, dtype: str = "float32"
 ) -> Arrays:
-    """The parameters of a network for images (C, H, W); see :func:`scores`.
+    """The parameters of a network for images (C, H, W); see ``scores``.
 
     Small ``weight_scale`` makes equal scores at first: the first loss is then the logarithm of the classes.
     """

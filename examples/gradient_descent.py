@@ -21,7 +21,7 @@ from backend import asarray, asnumpy, xp
 from examples.common import out_option, prepare, save_plot
 from layers import cross_entropy_error, numerical_gradient, softmax
 from training.cli.common import device_option
-from training.figures import QUIET_COLOUR, TEST_COLOUR, blank
+from training.loop.figures import QUIET_COLOUR, TEST_COLOUR, blank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ def scores(W: Any) -> Any:
 
 
 def loss(W: Any) -> Any:
-    """The cross-entropy of the net's softmax against :data:`TARGET`."""
+    """The cross-entropy of the net's softmax against ``TARGET``."""
     return cross_entropy_error(softmax(scores(W)), TARGET)
 
 
@@ -100,7 +100,7 @@ def _fails(_: Any) -> Any:
 
 
 def plot(way: np.ndarray) -> Figure:
-    """The way of a descent over the contours of :func:`bowl`."""
+    """The way of a descent over the contours of ``bowl``."""
     figure = blank(6, 5.4)
     axes = figure.subplots()
     x0, x1 = np.meshgrid(*[np.linspace(-5, 5, 101)] * 2)

@@ -20,10 +20,9 @@ import numpy
 from backend import asnumpy, random
 from examples.common import Data, load_digits, mini_batches, option, out_option, prepare, save_plot, tidy, train_steps
 from training.cli.common import data_dir_option, device_option, user_errors
-from training.figures import TEST_COLOUR, WRONG_COLOUR, blank
-from training.models import DeepConvNet
-from training.network import Network
-from training.optimizers import Adam
+from training.loop.figures import TEST_COLOUR, WRONG_COLOUR, blank
+from training.models import DeepConvNet, Network
+from training.optim.optimizers import Adam
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,9 +19,9 @@ import numpy
 from backend import asnumpy, random
 from examples.common import Data, count, load_digits, option, out_option, prepare, save_plot, tidy, train_epochs
 from training.cli.common import device_option
-from training.figures import TEST_COLOUR, TRAIN_COLOUR, blank
+from training.loop.figures import TEST_COLOUR, TRAIN_COLOUR, blank
 from training.models import MultiLayerNet
-from training.optimizers import SGD
+from training.optim.optimizers import SGD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -24,7 +24,7 @@ from backend import asnumpy
 from examples.common import option, out_option, prepare, save_plot
 from training.cli.common import Name, data_dir_option, dataset_names, device_option, user_errors
 from training.data import load_mnist, read_idx, write_idx
-from training.figures import blank, mosaic
+from training.loop.figures import blank, mosaic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,7 +28,7 @@ from examples.common import (
 )
 from training.cli.common import device_option
 from training.models import MultiLayerNet
-from training.optimizers import SGD, AdaGrad, Adam, Momentum
+from training.optim.optimizers import SGD, AdaGrad, Adam, Momentum
 
 OPTIMIZERS = {
     "SGD": lambda: SGD(lr=0.01),

@@ -2,7 +2,7 @@
 
 Seven affine layers (784 - 6 × 100 - 10, relu) learn 300 digits by SGD for 300 epochs: as they are, with a weight decay
 of 0.1, and with a dropout of 0.2 behind each relu. As in the text both make the gap between training and test accuracy
-smaller. (The text's decay leaves biases alone; that of :mod:`training.optimizers` is for all parameters.)
+smaller. (The text's decay leaves biases alone; that of ``training.optim`` is for all parameters.)
 
     python -m examples.overfitting
 """
@@ -19,9 +19,9 @@ from backend import random
 from examples.common import Data, count, load_digits, option, out_option, prepare, save_plot, tidy, train_epochs
 from layers import Affine, Dropout, Layer, Relu, Sequential
 from training.cli.common import device_option
-from training.figures import TEST_COLOUR, TRAIN_COLOUR, blank
-from training.network import Network
-from training.optimizers import SGD
+from training.loop.figures import TEST_COLOUR, TRAIN_COLOUR, blank
+from training.models import Network
+from training.optim.optimizers import SGD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

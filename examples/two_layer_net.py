@@ -19,7 +19,7 @@ from backend import random
 from examples.common import Data, both_gradients, count, load_digits, option, prepare, train_epochs
 from training.cli.common import data_dir_option, device_option
 from training.models import TwoLayerNet
-from training.optimizers import SGD
+from training.optim.optimizers import SGD
 
 TEXT = (
     (0.1022, 0.1010),

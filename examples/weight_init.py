@@ -29,7 +29,7 @@ from examples.common import (
 from layers.initializers import Init
 from training.cli.common import device_option
 from training.models import MultiLayerNet
-from training.optimizers import SGD
+from training.optim.optimizers import SGD
 
 INITS: dict[str, Init] = {"std 0.01": 0.01, "Xavier": "xavier", "He": "he"}
 

@@ -1,1 +1,1 @@
-"""One operation a file, over NumPy or CuPy arrays in channels-last memory; see :mod:`kernels.core.layout`."""
+"""One operation a file, over NumPy or CuPy arrays in channels-last memory; see ``kernels.core.layout``."""

@@ -32,7 +32,7 @@ def _relu(x: Any) -> tuple[Any, Any]:
 
 
 def rectify(y: Any, positive: Any) -> None:
-    """:func:`relu` in place, for a piece of an operation's output while it is in cache; ``positive`` is written."""
+    """``relu`` in place, for a piece of an operation's output while it is in cache; ``positive`` is written."""
     library = array_module(y)
     library.maximum(y, 0, out=y)
     library.greater(y, 0, out=positive)
@@ -40,7 +40,7 @@ def rectify(y: Any, positive: Any) -> None:
 
 @profiling.operation
 def relu_in_place(y: Any) -> Any:
-    """:func:`relu` in place, for an operation's whole output; returns where it is positive."""
+    """``relu`` in place, for an operation's whole output; returns where it is positive."""
     positive = workspace.empty(y.shape, bool)
     in_pieces(lambda cut: rectify(y[cut], positive[cut]), y)
     return positive
@@ -56,7 +56,7 @@ def multiply(a: Any, b: Any) -> Any:
 def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
     """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool).
 
-    With slope 0 it is :func:`relu`, also for infinities, of which 0 times makes NaN.
+    With slope 0 it is ``relu``, also for infinities, of which 0 times makes NaN.
     """
     slope = real("slope", slope, least=0, most=1)
     if slope == 0:
@@ -140,7 +140,7 @@ def gelu(x: Any) -> Any:
 
 @elementwise
 def gelu_backward(dy: Any, x: Any) -> Any:
-    """dy·g'(x) with g = :func:`gelu`; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
+    """dy·g'(x) with g = ``gelu``; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     t = _gelu_tanh(wide)
     # x²·(1 - t²) is 0 far out, where x² itself would overflow in float32 beyond 1e19: clip before squaring

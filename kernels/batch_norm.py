@@ -109,7 +109,7 @@ def normalize(
 
 @profiling.operation
 def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """The gradients of :func:`normalize` where mean and variance are those of ``x`` itself.
+    """The gradients of ``normalize`` where mean and variance are those of ``x`` itself.
 
     With x̂ = (x - mean)·inverse: dγ = Σ dy·x̂, dβ = Σ dy, dx = γ·inverse·(dy - dβ/M - x̂·dγ/M); the paper's
     section 3 chain rule, collected.
@@ -144,7 +144,7 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
 
 @profiling.operation
 def normalize_backward_fixed(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """The gradients of :func:`normalize` where mean and variance are constants (evaluation)."""
+    """The gradients of ``normalize`` where mean and variance are constants (evaluation)."""
     array_module(dy, x, mean, inverse, gamma)  # refuses a mix of host and device arrays
     require_active(x)
     dgamma, dbeta = _parameter_gradients(dy, x, mean, inverse)

@@ -31,7 +31,7 @@ def col2im(
     """Adds the rows of ``columns`` back into the images they would have come from.
 
     Args:
-        columns: (N·OH·OW, C·FH·FW) as :func:`kernels.im2col.im2col` makes them, any memory order.
+        columns: (N·OH·OW, C·FH·FW) as ``kernels.im2col.im2col`` makes them, any memory order.
         input_shape: (N, C, H, W) of the images.
         window: as given to im2col; what falls on padding is dropped.
         order: ``"CHW"`` or ``"HWC"``, as given to im2col.

@@ -39,7 +39,7 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
         relu: whether max(·, 0) follows; it is done part by part, while the part is in cache.
 
     Returns:
-        (N, FN, OH, OW), channels-last memory, dtype of ``x``; with ``relu`` what :func:`kernels.activations.relu` makes
+        (N, FN, OH, OW), channels-last memory, dtype of ``x``; with ``relu`` what ``kernels.activations.relu`` makes
         of that, the same bits: y, and where it is positive.
 
     Raises:
@@ -93,7 +93,7 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, r
 def convolution_backward_input(
     dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Any:
-    """The gradient of :func:`convolution` with respect to ``x``.
+    """The gradient of ``convolution`` with respect to ``x``.
 
     At stride 1 it is itself a convolution, of ``dy`` with the flipped filters, which sums in a product what the
     general way (a product, then col2im) adds tap by tap.
@@ -135,7 +135,7 @@ def convolution_backward_weight(
     out: Any = None,
     bias_out: Any = None,
 ) -> Any:
-    """The gradient of :func:`convolution` with respect to ``weight``, and to ``bias``, too, if that is asked for.
+    """The gradient of ``convolution`` with respect to ``weight``, and to ``bias``, too, if that is asked for.
 
     Args:
         x: (N, C, H, W).

@@ -94,7 +94,7 @@ def _into(out: Any, product: Any) -> Any:
 
 
 def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
-    """As :func:`matmul`, of a part that :func:`kernels.core.tiling.parallel_for` handed to this thread; not shared
+    """As ``matmul``, of a part that ``kernels.core.tiling.parallel_for`` handed to this thread; not shared
     again on the CPU.
 
     Both may be stacks of as many matrices, (…, M, K) and (…, K, N).
@@ -109,7 +109,7 @@ def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
 
 
 def matmul_rows(a: Any, b: Any) -> Any:
-    """aᵀ @ b for tall parts (…, M, K) and (…, M, N) → (…, K, N), as :func:`matmul_part`."""
+    """aᵀ @ b for tall parts (…, M, K) and (…, M, N) → (…, K, N), as ``matmul_part``."""
     library = array_module(a, b)
     if library is not numpy:
         return matmul_part(a.swapaxes(-2, -1), b)

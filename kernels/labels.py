@@ -38,7 +38,7 @@ def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> Non
 
 
 def check_form(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:
-    """Refuse labels by type, dtype and shape alone; arguments and errors as of :func:`check`."""
+    """Refuse labels by type, dtype and shape alone; arguments and errors as of ``check``."""
     if not hasattr(t, "dtype"):
         raise TypeError(f"labels are an array, not {type(t).__name__}")
     if t.shape != scores[:1] and not (distributions and t.shape == scores):

@@ -36,7 +36,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
 
 @profiling.operation
 def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """Return the gradients of :func:`layer_norm`: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
+    """Return the gradients of ``layer_norm``: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
     array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
     require_active(dy)
     rows = dy.astype(normalized.dtype, copy=False)
@@ -77,7 +77,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
 
 @profiling.operation
 def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
-    """Return :func:`group_norm`'s gradients: dx (N, C, H, W), dtype of ``dy``; dgamma, dbeta (C,), dtype of sums."""
+    """Return ``group_norm``'s gradients: dx (N, C, H, W), dtype of ``dy``; dgamma, dbeta (C,), dtype of sums."""
     array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
     require_active(dy)
     n, c, h, w = dy.shape
@@ -104,7 +104,7 @@ def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[A
 
 
 def _standardize_backward(dy: Any, normalized: Any, inverse: Any, axes: int | tuple[int, ...]) -> Any:
-    """Return the gradient of :func:`_standardize` for that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
+    """Return the gradient of ``_standardize`` for that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
     if not dy.size:
         return dy
     along = (dy * normalized).mean(axis=axes, keepdims=True)

@@ -61,12 +61,12 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
 
 @profiling.operation
 def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
-    """The gradient of :func:`max_pool`: each window's goes to its winner; windows are added in tap order, and those
+    """The gradient of ``max_pool``: each window's goes to its winner; windows are added in tap order, and those
     that do not overlap pass its bits on.
 
     Args:
         dy: (N, C, OH, OW).
-        argmax: as :func:`max_pool` returned it.
+        argmax: as ``max_pool`` returned it.
         input_shape: (N, C, H, W) of ``x``.
 
     Returns:
@@ -89,7 +89,7 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
 
 @profiling.operation
 def pool(x: Any, window: Window) -> tuple[Any, Any]:
-    """As :func:`max_pool`, with what :func:`pool_backward` wants in place of argmax: on a GPU argmax itself."""
+    """As ``max_pool``, with what ``pool_backward`` wants in place of argmax: on a GPU argmax itself."""
     check_images("max pooling", x)
     check_dtype("max pooling", x)
     geometry = geometry_of(window, x.shape)
@@ -121,7 +121,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
 
 @profiling.operation
 def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
-    """As :func:`max_pool_backward`, of what :func:`pool` returned."""
+    """As ``max_pool_backward``, of what ``pool`` returned."""
     require_active(dy, "dy")
     geometry = geometry_of(window, input_shape)
     check_dtype("pooling", dy)
@@ -241,7 +241,7 @@ def _argmax(winners: Winners, window: Window, shape: tuple) -> Any:
 
 
 def _winners(argmax: Any, window: Window, shape: tuple) -> Winners:
-    """The inverse of :func:`_argmax`; columns that won in rows which did not are not known, and not asked for."""
+    """The inverse of ``_argmax``; columns that won in rows which did not are not known, and not asked for."""
     rows, columns = _firsts(window, shape[2:])
     row, column = numpy.divmod(to_nhwc(argmax), shape[3])
     down = (row - rows[:, None, None]) // window.dilation[0]

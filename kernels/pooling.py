@@ -66,7 +66,7 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
 def average_pool_backward(
     dy: Any, input_shape: tuple[int, int, int, int], window: Window, count_padding: bool = False
 ) -> Any:
-    """The gradient of :func:`average_pool`: each window's is shared evenly by the pixels that count.
+    """The gradient of ``average_pool``: each window's is shared evenly by the pixels that count.
 
     Args:
         dy: (N, C, OH, OW).

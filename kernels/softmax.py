@@ -94,7 +94,7 @@ def _shifted(x: Any) -> Any:
 
 
 def _shares(shifted: Any) -> tuple[Any, Any]:
-    """softmax of what :func:`_shifted` returned, in its place, and the sums of the exponentials (N, 1)."""
+    """softmax of what ``_shifted`` returned, in its place, and the sums of the exponentials (N, 1)."""
     y = numpy.exp(shifted, out=shifted)
     total = numpy.add.reduce(y, axis=1, keepdims=True)
     y /= total
@@ -106,7 +106,7 @@ def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
     """The gradient with respect to the scores: (y - t)·scale / N, dtype of ``y``.
 
     Args:
-        y: probabilities from :func:`softmax_cross_entropy`.
+        y: probabilities from ``softmax_cross_entropy``.
         t: the same labels; errors as there.
         scale: the gradient of what follows the loss: a number or a 0-d array.
     """

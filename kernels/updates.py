@@ -1,6 +1,6 @@
 """An optimizer's update of all its arrays in one launch, where they lie on a GPU.
 
-The formulas are those of :mod:`training.optimizers`, which the CPU runs ufunc by ufunc on pieces in cache; a GPU wants
+The formulas are those of ``training.optim``, which the CPU runs ufunc by ufunc on pieces in cache; a GPU wants
 each number read once, and written once. The compiler may not fuse a product and a sum: every operation is rounded as
 NumPy rounds it, in the same order, and parameters come out the same on both, but for numbers below 1e-38, and for
 Adam and AdamW under a loss scale: their corrections for the number of steps are then made on the device, in the dtype
@@ -46,8 +46,8 @@ def update_on_device(
         parameter: device array, any shape and floating dtype; changed.
         gradient: of the same shape.
         state: arrays of that shape in the dtype of sums, by name; changed.
-        master: the parameter in the dtype of sums, as :func:`master_of` understands it, or None; changed.
-        control: of :mod:`kernels.loss_scale`, or None: gradients are multiplied by its multiplier, and nothing is
+        master: the parameter in the dtype of sums, as ``master_of`` understands it, or None; changed.
+        control: of ``kernels.loss_scale``, or None: gradients are multiplied by its multiplier, and nothing is
             changed where it says that one is not finite, but ``skipped``.
         skipped: with ``control``: int32 (1,) of the optimizer's own, how many of its steps were skipped. The formula
             can read it.

@@ -55,7 +55,7 @@ def check_window(window: Window, groups: int) -> None:
 
 @profiling.operation
 def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
-    """As :func:`kernels.convolution.convolution`, for what :func:`check_window` lets through."""
+    """As ``kernels.convolution.convolution``, for what ``check_window`` lets through."""
     check_images("convolution", x)
     require_arrays(weight=weight)
     groups = whole("groups", groups, 1)
@@ -93,7 +93,7 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = F
 def convolution_backward_input(
     dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Any:
-    """As :func:`kernels.convolution.convolution_backward_input`: a convolution with the flipped filters."""
+    """As ``kernels.convolution.convolution_backward_input``: a convolution with the flipped filters."""
     require_active(dy, "dy")
     require_arrays(weight=weight)
     groups = whole("groups", groups, 1)
@@ -117,7 +117,7 @@ def convolution_backward_weight(
     out: Any = None,
     bias_out: Any = None,
 ) -> Any:
-    """As :func:`kernels.convolution.convolution_backward_weight`: the transposes of the forward's transforms."""
+    """As ``kernels.convolution.convolution_backward_weight``: the transposes of the forward's transforms."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
@@ -212,7 +212,7 @@ def _write_tiles(tiles: Any, y: Any, part: Part) -> Any:
 
 
 def _read_tiles(gradient: Any, part: Part, dtype: Any) -> Any:
-    """The inverse of :func:`_write_tiles`, with zeros for what hangs over: (16, n·down·across·FN)."""
+    """The inverse of ``_write_tiles``, with zeros for what hangs over: (16, n·down·across·FN)."""
     n, _, ow, fn = gradient.shape
     down, across = part.last_row - part.first_row, -(-ow // TILE)
     band = padded(gradient, part.first_row * TILE, down * TILE, 0, across * TILE)

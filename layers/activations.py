@@ -20,7 +20,7 @@ class Relu(Layer):
         return self.save(y, positive)
 
     def follow(self, y: Any, positive: Any) -> Any:
-        """Takes over what the layer before it has computed in its place, as :meth:`Layer.forward_relu` returns it."""
+        """Takes over what the layer before it has computed in its place, as ``Layer.forward_relu`` returns it."""
         return self.save(y, positive)
 
     def backward(self, dout: Any) -> Any:
@@ -32,7 +32,7 @@ class LeakyRelu(Layer):
     """y = x where x > 0, else slope·x (Maas, Hannun and Ng, 2013).
 
     Args:
-        slope: from 0, which makes a :class:`Relu`, to 1.
+        slope: from 0, which makes a ``Relu``, to 1.
 
     Raises:
         TypeError: the slope is no number.

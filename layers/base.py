@@ -96,7 +96,7 @@ class Layer:
 
     A layer of one's own derives from this, declares what it learns (``W, dW = parameter()``) and what else it must
     remember between runs (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape,
-    ``output_shape``. :meth:`save` and :meth:`saved` carry what backward needs, and check the
+    ``output_shape``. ``save`` and ``saved`` carry what backward needs, and check the
     gradient it is given. ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took
     and returned as they were.
     """
@@ -108,7 +108,7 @@ class Layer:
     """Attributes that are saved with the parameters but not learned, such as running means."""
 
     training = True
-    """What ``train_flg`` is where ``forward`` is not told; :meth:`train` and :meth:`eval` set it."""
+    """What ``train_flg`` is where ``forward`` is not told; ``train`` and ``eval`` set it."""
 
     input_gradient = True
     """Whether ``backward`` owes the gradient of its input; a network's first layer need not make it."""
@@ -139,7 +139,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
     forward_relu: Callable[..., tuple[Any, Any]] | None = None
-    """Where a layer can do a :class:`~layers.Relu` that follows it along with its own work: ``forward`` with that Relu
+    """Where a layer can do a ``layers.Relu`` that follows it along with its own work: ``forward`` with that Relu
     behind it, the same bits. Takes what ``forward`` takes; returns the Relu's output, and where it is above 0."""
 
     def __call__(self, *args: Any) -> Any:
@@ -196,7 +196,7 @@ class Layer:
         return self._replace_arrays(lambda array: array.astype(dtype), lambda array: array.astype(acc_dtype(dtype)))
 
     def to(self, device: Any) -> Layer:
-        """Moves parameters and state to a device (as :func:`backend.use` takes it). Returns the layer."""
+        """Moves parameters and state to a device (as ``backend.use`` takes it). Returns the layer."""
         with use(device):
             return self._replace_arrays(asarray, asarray)
 
@@ -252,7 +252,7 @@ class Layer:
         return self
 
     def saved(self, dout: Any = _NOT_GIVEN) -> Any:
-        """What :meth:`save` kept, after a look at the gradient that backward was given.
+        """What ``save`` kept, after a look at the gradient that backward was given.
 
         Args:
             dout: the gradient; left out, it is not looked at. A plain number will do where the output was one number.
@@ -268,7 +268,7 @@ class Layer:
         return self._kept
 
     def _check_gradient(self, dout: Any, output: tuple[Any, Any, type]) -> None:
-        """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see :meth:`saved`."""
+        """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see ``saved``."""
         if dout is _NOT_GIVEN:
             return
         name = type(self).__name__
@@ -293,7 +293,7 @@ class Layer:
         return own | {"_bound": False, "_params": dict(self._params), "_grads": {}}
 
     def describe(self) -> str:
-        """What :func:`repr` shows between the parentheses: sizes in the field's order."""
+        """What ``repr`` shows between the parentheses: sizes in the field's order."""
         return ""
 
     def __repr__(self) -> str:

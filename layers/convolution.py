@@ -27,7 +27,7 @@ class Convolution(Layer):
         pad: zeros around the image: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
         dilation: step between taps, one number or (rows, columns).
         groups: the channels are cut into so many groups, each with FN / groups filters of its own.
-        winograd: multiplies a quarter as often, for 3×3 filters at stride 1 (:mod:`kernels.winograd`). On a CPU it pays
+        winograd: multiplies a quarter as often, for 3×3 filters at stride 1 (``kernels.winograd``). On a CPU it pays
             from about 64 channels on; rounding errors are ten times as large, about 1e-5 of the largest output.
 
     ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW).
@@ -134,7 +134,7 @@ class Convolution(Layer):
 class ConvolutionTranspose(Layer):
     """The transpose of a convolution, which enlarges: its forward is a product and col2im.
 
-    Zeiler et al., "Deconvolutional networks" (CVPR 2010). A :class:`Convolution` of this kernel, stride, padding and
+    Zeiler et al., "Deconvolutional networks" (CVPR 2010). A ``Convolution`` of this kernel, stride, padding and
     dilation maps its output's shape back to its input's.
 
     Args:

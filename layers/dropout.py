@@ -16,8 +16,8 @@ class Dropout(Layer):
     """Drops elements at random in training, scales by what would have stayed in evaluation.
 
     Srivastava et al. (JMLR 2014), as in the book: y = x·mask in training, y = x·(1 - ratio) in evaluation. Masks come
-    from :mod:`backend.random` and are the same on every device. (The book's, of ``numpy.random``, are those of
-    :class:`layers.compat.book.Dropout`.)
+    from ``backend.random`` and are the same on every device. (The book's, of ``numpy.random``, are those of
+    ``layers.compat.book.Dropout``.)
 
     Args:
         dropout_ratio: the share that is dropped, from 0 up to but not including 1.

@@ -1,4 +1,4 @@
-"""First weights, drawn from the current generator (:mod:`backend.random`): seeded once, the same everywhere."""
+"""First weights, drawn from the current generator (``backend.random``): seeded once, the same everywhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights(shape: tuple[int, ...], fan_in: int, init: Init = "he", dtype: Any =
 
     Raises:
         TypeError: an argument is no number, or ``dtype`` not floating.
-        ValueError: ``init`` is another name or a negative number, or a size out of its range; inside :func:`unfilled`,
+        ValueError: ``init`` is another name or a negative number, or a size out of its range; inside ``unfilled``,
             the shape is not allowed.
     """
     shape, dtype = array_shape("shape", shape), floating_dtype("dtype", dtype)
@@ -65,7 +65,7 @@ def unfilled(shapes: Iterable[tuple[int, ...]] | None = None) -> Iterator[None]:
 
 
 def standard_deviation(fan_in: int, init: Init) -> float:
-    """The number that ``init`` stands for; see :func:`weights`."""
+    """The number that ``init`` stands for; see ``weights``."""
     fan_in = whole("fan_in", fan_in, 1, LARGEST_COUNT)
     if not isinstance(init, str):
         return real("init", init, least=0, most=LARGEST_DEVIATION)

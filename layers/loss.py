@@ -16,7 +16,7 @@ from layers.base import Layer
 def cross_entropy_error(y: Any, t: Any) -> Any:
     """Return the mean of -log y[label].
 
-    The book's function of this name, :func:`layers.compat.book.cross_entropy_error`, adds 1e-7 to y.
+    The book's function of this name, ``layers.compat.book.cross_entropy_error``, adds 1e-7 to y.
 
     Args:
         y: probabilities (N, classes) or (classes,), floating. A probability of 0 counts as the smallest normal number.
@@ -56,7 +56,7 @@ class SoftmaxWithLoss(Layer):
     returns the loss, 0-d and on the device; ``y`` then holds the probabilities. ``backward(dout)`` scales by ``dout``.
     Of float16 scores the loss and the probabilities are float32: near 1, where probabilities end up, float16 is coarse.
     (The book adds 1e-7 to a probability before the logarithm, and leaves ``dout`` aside:
-    :class:`layers.compat.book.SoftmaxWithLoss`.)
+    ``layers.compat.book.SoftmaxWithLoss``.)
 
     Raises:
         TypeError: scores are not floating, labels no integers or distributions; host and device arrays are mixed.

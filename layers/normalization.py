@@ -20,7 +20,7 @@ class BatchNormalization(Layer):
 
     In training μ and σ² are those of the batch and move the running ones: running = momentum·running +
     (1 - momentum)·batch, with the biased variance, as in the book. In evaluation they are the running ones.
-    (The book's ε is 1e-6, its running variance begins with 0: :class:`layers.compat.book.BatchNormalization`.)
+    (The book's ε is 1e-6, its running variance begins with 0: ``layers.compat.book.BatchNormalization``.)
 
     Args:
         gamma, beta: (D,) for (N, D) or for the channels of (N, D, H, W); for images also (C·H·W,), one a pixel.

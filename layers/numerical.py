@@ -16,7 +16,7 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
     """Return the gradient of ``f`` at ``x`` by central differences, one element at a time.
 
     The step suits the dtype, and the difference is divided by the step that rounding left. The book's function of this
-    name, :func:`layers.compat.book.numerical_gradient`, has a step of 1e-4 for every dtype and divides by 2e-4.
+    name, ``layers.compat.book.numerical_gradient``, has a step of 1e-4 for every dtype and divides by 2e-4.
 
     Args:
         f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly,

@@ -46,7 +46,7 @@ class Pooling(_Pooling):
     Args:
         pool_h, pool_w: the window.
         stride: one number or (rows, columns). The default is that of the book's text; its code, and
-            :class:`layers.compat.book.Pooling`, have 2.
+            ``layers.compat.book.Pooling``, have 2.
         pad: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
         dilation: step between the window's pixels.
         rounding: what happens to a last window that does not fit whole: "floor" drops it, "ceil" keeps it.
@@ -72,7 +72,7 @@ class AveragePooling(_Pooling):
     """Average pooling: the mean of every window.
 
     Args:
-        pool_h, pool_w, stride, pad, dilation, rounding: as for :class:`Pooling`.
+        pool_h, pool_w, stride, pad, dilation, rounding: as for ``Pooling``.
         count_padding: whether padding counts as zeros in the mean, or only the pixels that exist do.
     """
 

@@ -39,7 +39,7 @@ class Sequential(_Composite):
             names to layers, in order.
 
     Raises:
-        TypeError: an argument is no :class:`~layers.Layer`.
+        TypeError: an argument is no ``layers.Layer``.
         ValueError: the same layer object stands in two places: it would forget the first of its two inputs.
     """
 

@@ -1,3 +1,87 @@
-"""Models, data, optimizers, the loop around them, and the ``xpnet`` command."""
+"""Models, data, optimizers, the loop around them, and the ``xpnet`` command.
+
+What a program needs most can be imported from here: ``from training import Network, Trainer, Loader, load, Adam``. Each
+name is imported when it is first used, so that ``import training`` stays fast.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from training import _neighbours  # noqa: F401
+
+if TYPE_CHECKING:
+    from training.check.gradients import gradient_check
+    from training.data import Dataset, Loader, load, load_mnist
+    from training.loop.callbacks import Callback, EpochResult
+    from training.loop.run_folder import RunFolder, load_network
+    from training.loop.trainer import NonFiniteError, Trainer
+    from training.models import (
+        ConvNet,
+        DeepConvNet,
+        MultiLayerNet,
+        Network,
+        SimpleConvNet,
+        TwoLayerNet,
+        build,
+    )
+    from training.optim import SGD, AdaGrad, Adam, AdamW, LossScaler, Momentum, Nesterov, RMSprop
+    from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
+
+_PLACES = {
+    "training.check.gradients": ("gradient_check",),
+    "training.data": ("Dataset", "Loader", "load", "load_mnist"),
+    "training.loop.callbacks": ("Callback", "EpochResult"),
+    "training.loop.run_folder": ("RunFolder", "load_network"),
+    "training.loop.trainer": ("NonFiniteError", "Trainer"),
+    "training.models": (
+        "ConvNet", "DeepConvNet", "MultiLayerNet", "Network", "SimpleConvNet", "TwoLayerNet", "build",
+    ),
+    "training.optim": ("SGD", "AdaGrad", "Adam", "AdamW", "LossScaler", "Momentum", "Nesterov", "RMSprop"),
+    "training.optim.schedules": ("ConstantSchedule", "CosineSchedule", "StepSchedule", "Warmup"),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "ConstantSchedule",
+    "ConvNet",
+    "CosineSchedule",
+    "Dataset",
+    "DeepConvNet",
+    "EpochResult",
+    "Loader",
+    "LossScaler",
+    "Momentum",
+    "MultiLayerNet",
+    "Nesterov",
+    "Network",
+    "NonFiniteError",
+    "RMSprop",
+    "RunFolder",
+    "SimpleConvNet",
+    "StepSchedule",
+    "Trainer",
+    "TwoLayerNet",
+    "Warmup",
+    "build",
+    "gradient_check",
+    "load",
+    "load_mnist",
+    "load_network",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'training' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -29,7 +29,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Injector:
-    """A module of :mod:`bench.faults` that has trials to run."""
+    """A module of ``bench.faults`` that has trials to run."""
 
     name: str
     about: str

@@ -18,7 +18,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 class Disk:
     """Sees the operations of ``os`` that change files below a folder, as long as the ``with`` lasts.
 
-    Derive from it and override :meth:`before` or :meth:`done`.
+    Derive from it and override ``before`` or ``done``.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -124,7 +124,7 @@ class FailingDisk(Disk):
     """Lets ``fail`` happen at the Nth operation (0, 1, …) that could need space; with ``for_good`` at all from there.
 
     Args:
-        fail: called with the name of the operation and its argument, as :meth:`Disk.before` is.
+        fail: called with the name of the operation and its argument, as ``Disk.before`` is.
 
     Attributes:
         count: operations so far.
@@ -164,7 +164,7 @@ class _Inode:
 
 @dataclass
 class RecordingDisk(Disk):
-    """Records operations, for :meth:`power_cuts`: what the files could be like after a power cut at any moment.
+    """Records operations, for ``power_cuts``: what the files could be like after a power cut at any moment.
 
     Attributes:
         log: (operation, path, argument); a program under test may add ("note", "", anything) of its own.

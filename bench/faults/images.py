@@ -12,8 +12,8 @@ from collections.abc import Generator
 import numpy
 from PIL import Image
 
-from training.pictures.errors import ImageError
-from training.pictures.reading import MEMORY, decode
+from training.data.pictures.errors import ImageError
+from training.data.pictures.reading import MEMORY, decode
 
 MEMORY_BESIDE = 64 * 2**20
 """Bytes that the process may grow by beside what a picture may take: buffers of the decoders and of NumPy."""

@@ -22,9 +22,9 @@ import threadpoolctl
 
 from backend import blas_threads, threads
 from training.data import Loader, background, loader
+from training.loop.trainer import Trainer
 from training.models import TwoLayerNet
-from training.optimizers import SGD
-from training.trainer import Trainer
+from training.optim.optimizers import SGD
 
 FILES = {module.__file__ for module in (blas_threads, threads, loader, background)}
 
@@ -37,7 +37,7 @@ class Injected(BaseException):
 
 
 class Injector:
-    """Raises :class:`Injected` at the Nth place (0, 1, …) in :data:`FILES` that is passed; None only counts them.
+    """Raises ``Injected`` at the Nth place (0, 1, …) in ``FILES`` that is passed; None only counts them.
 
     Attributes:
         count: places so far.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy
 
 from bench.faults.disk import RecordingDisk
+from training.loop.run_folder import RunFolder, load_network
 from training.models import TwoLayerNet
-from training.run_folder import RunFolder, load_network
 
 EPOCHS = 3
 

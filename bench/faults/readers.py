@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 
 import backend
-from training import saving
 from training.data.idx import read_idx
-from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet
-from training.nsight import compute, systems
-from training.nsight.errors import ToolError
-from training.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder, load_network
+from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, saving
+from training.profile.nsight import compute, systems
+from training.profile.nsight.errors import ToolError
 
 _CONV = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}
 

@@ -44,7 +44,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def runnable() -> list[str]:
-    """Return those of :data:`CORES` for which BLAS takes different kernels on this machine, by what it says itself."""
+    """Return those of ``CORES`` for which BLAS takes different kernels on this machine, by what it says itself."""
     taken = {str(_run(core, _CORE)): core for core in reversed(CORES)}
     return sorted(taken.values(), key=CORES.index)
 

@@ -1,6 +1,6 @@
 """Kills and errors at system calls of a real training, by strace, where it is installed.
 
-Unlike :mod:`bench.faults.kills` this meets every file that the process writes, by whichever library.
+Unlike ``bench.faults.kills`` this meets every file that the process writes, by whichever library.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.faults.tiny_run import FILES
 from training.files import leftovers
 from training.loop import lock
-from training.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder, load_network
 
 CALLS = ("openat", "write", "fsync", "rename", "mkdir", "unlink", "close", "ftruncate", "flock")
 NEED_SPACE = ("write", "fsync", "rename", "mkdir")

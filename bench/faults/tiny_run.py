@@ -13,11 +13,10 @@ from unittest import mock
 import numpy
 
 from bench.faults.disk import Disk
-from training import figures
 from training.cli import main
 from training.data import Dataset
-from training.loop import lock
-from training.run_folder import RunFolder, load_network
+from training.loop import figures, lock
+from training.loop.run_folder import RunFolder, load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
@@ -50,7 +49,7 @@ def tiny() -> Iterator[None]:
 
 
 def train(folder: Path) -> Result:
-    """Runs the command; only :func:`tiny` makes it short."""
+    """Runs the command; only ``tiny`` makes it short."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     arguments = [str(argument) for argument in ("train", *OPTIONS, "--out", folder)]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -52,7 +52,7 @@ class Case:
 
     @property
     def least_bytes(self) -> int:
-        """The sum of :attr:`moves`."""
+        """The sum of ``moves``."""
         return sum(self.moves.values())
 
     def __str__(self) -> str:

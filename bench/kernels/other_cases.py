@@ -13,12 +13,12 @@ from kernels.core.dtypes import acc_dtype
 from kernels.dropout import dropout_mask
 from kernels.masking import masked
 from kernels.softmax import softmax, softmax_cross_entropy, softmax_cross_entropy_backward
-from training.optimizers import SGD, Adam, Momentum
+from training.optim.optimizers import SGD, Adam, Momentum
 
 Matrix = tuple[int, int]
 
 NORMALIZED: tuple[Matrix, ...] = ((32 * 32 * 32, 64), (128 * 28 * 28, 16), (64 * 112 * 112, 64))
-"""Pixels by channels of the images that :mod:`bench.kernels.window_cases` has."""
+"""Pixels by channels of the images that ``bench.kernels.window_cases`` has."""
 TINY_NORMALIZED: tuple[Matrix, ...] = ((37, 5),)
 
 SCORES: tuple[Matrix, ...] = ((128, 10), (128, 1000), (8192, 1000), (1024, 50257))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.tables import aligned
+from training.profile.tables import aligned
 
 SCHEMA = 1
 

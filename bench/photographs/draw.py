@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy
 from PIL import Image
 
-from training.pictures.morphology import blur, disk_dilation
+from training.data.pictures.morphology import blur, disk_dilation
 
 Page = numpy.ndarray
 """float32 (H, W) in 0 … 1."""
@@ -22,7 +22,7 @@ def draw(digit: numpy.ndarray, kind: str, rng: numpy.random.Generator) -> Page:
 
     Args:
         digit: uint8 (28, 28), bright on black, as in MNIST.
-        kind: one of :data:`KINDS`.
+        kind: one of ``KINDS``.
     """
     return KINDS[kind](digit, rng)
 

@@ -11,8 +11,8 @@ from backend import asarray, asnumpy
 from bench.photographs.draw import KINDS, Page, draw
 from bench.photographs.nonsense import NONSENSE
 from training.data import Dataset
-from training.network import Network
-from training.pictures import ImageError, Picture, Preparation
+from training.data.pictures import ImageError, Picture, Preparation
+from training.models import Network
 
 SEED = 2024
 

@@ -8,7 +8,7 @@ import numpy
 from PIL import Image
 
 from bench.photographs.draw import Page, draw
-from training.pictures.morphology import blur
+from training.data.pictures.morphology import blur
 
 
 def _noise(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:

@@ -18,7 +18,7 @@ def installed(peer: str) -> bool:
 
 
 def load(name: str) -> Side:
-    """The side called "xpnet" or by one of :data:`PEERS`.
+    """The side called "xpnet" or by one of ``PEERS``.
 
     Raises:
         ImportError: it is not installed, or not whole.

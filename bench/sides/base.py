@@ -48,7 +48,7 @@ class Side:
         """A step of training: forward, loss, backward, update.
 
         Args:
-            network: the :class:`training.network.Network` whose layers and first weights are to be the side's own.
+            network: the ``training.Network`` whose layers and first weights are to be the side's own.
             x: samples (N, *network.input_dim).
             t: labels (N,).
             optimizer: "sgd" or "adam", with xpnet's own defaults.

@@ -1,4 +1,4 @@
-"""The textbook's layers, :mod:`bench.textbook`."""
+"""The textbook's layers, ``bench.textbook``."""
 
 from __future__ import annotations
 

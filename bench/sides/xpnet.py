@@ -13,7 +13,7 @@ from kernels.core.layout import channels_last
 from kernels.core.window import Window
 from kernels.im2col import im2col
 from layers import BatchNormalization, Convolution, Pooling, Relu, Sequential, SoftmaxWithLoss
-from training.optimizers import by_name
+from training.optim.optimizers import by_name
 
 
 class Xpnet(Side):

@@ -95,7 +95,7 @@ def row_name(kernel: str, variant: Variant) -> str:
 
 def read_table() -> dict[str, Any]:
     """The table: ``compiler`` is the version of NVRTC that it is from, ``options`` what that was given, ``sources``
-    the :func:`digest` of each file, ``kernels`` the rows."""
+    the ``digest`` of each file, ``kernels`` the rows."""
     return json.loads((FOLDER / "resources.json").read_text(encoding="utf-8"))
 
 
@@ -106,7 +106,7 @@ def digest(file: str) -> str:
 
 
 def resources(table: dict[str, Any]) -> list[Resources]:
-    """What each kernel of each variant uses, by the table of :func:`read_table`; sorted by file, as it stands there."""
+    """What each kernel of each variant uses, by the table of ``read_table``; sorted by file, as it stands there."""
     known = {file for file in files() if table["sources"].get(file) == digest(file)}
     found = []
     for file in files():

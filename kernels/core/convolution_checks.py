@@ -52,7 +52,7 @@ def check_bias(bias: Any, weight: Any) -> None:
 def check_backward_weight(
     x: Any, dy: Any, weight_shape: tuple, window: Window, groups: int, out: Any, bias_out: Any
 ) -> None:
-    """Raises unless the arguments of :func:`convolution_backward_weight` belong together."""
+    """Raises unless the arguments of ``convolution_backward_weight`` belong together."""
     check_images("convolution", x)
     given = {"dy": dy, "out": out, "bias_out": bias_out}
     require_arrays(**{name: array for name, array in given.items() if array is not None or name == "dy"})

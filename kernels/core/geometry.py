@@ -1,6 +1,6 @@
 """A window laid over images of one size: which windows there are, and which pixels each of their taps meets.
 
-:meth:`kernels.core.window.Window.over` makes one for each image size and keeps it. Whatever slides a window takes what
+``kernels.core.window.Window.over`` makes one for each image size and keeps it. Whatever slides a window takes what
 it needs from here, NumPy code by its properties, CUDA kernels as one struct passed by value (``struct Geometry`` in
 ``prelude.cu``).
 """
@@ -59,7 +59,7 @@ class Tap(NamedTuple):
 
 
 class Geometry:
-    """A window over images of (H, W). Made by :meth:`kernels.core.window.Window.over`.
+    """A window over images of (H, W). Made by ``kernels.core.window.Window.over``.
 
     Attributes:
         kernel, stride, dilation: (rows, columns).
@@ -215,7 +215,7 @@ class Geometry:
             rows: how many; None for all.
 
         Returns:
-            A NumPy scalar of :data:`STRUCT`.
+            A NumPy scalar of ``STRUCT``.
 
         Raises:
             ValueError: a number does not fit int32.

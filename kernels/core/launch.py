@@ -2,7 +2,7 @@
 
 CuPy checks nothing about a RawKernel's arguments: strides are ignored, a float64 array passes for ``float*``, and a
 Python float given for a ``float`` parameter arrives as 0. So the parameters are read from the kernel's signature in
-its source (:mod:`kernels.core.signature`), and every argument is held against them: also how many elements an array
+its source (``kernels.core.signature``), and every argument is held against them: also how many elements an array
 has, where a comment behind it says so, ``const T *x /* rows * classes */``.
 
 Checking costs more than launching. What was checked for one combination of dtypes, sizes, memory order, devices and
@@ -46,13 +46,13 @@ _DTYPES = {"int": "int32", "unsigned int": "uint32", "unsigned char": "uint8", "
 
 
 def block_size() -> int:
-    """Threads in a block of what is launched now: :data:`BLOCK`, except inside :func:`blocks_of`."""
+    """Threads in a block of what is launched now: ``BLOCK``, except inside ``blocks_of``."""
     return _block
 
 
 @contextlib.contextmanager
 def blocks_of(threads: int) -> Iterator[None]:
-    """Launches kernels in blocks of so many threads, to measure what they take in others than :data:`BLOCK`.
+    """Launches kernels in blocks of so many threads, to measure what they take in others than ``BLOCK``.
 
     Sums to which several threads of a block contribute are added in another order: their last bits may differ. All
     else is the same, bit for bit. It holds for the process, not for the thread.
@@ -133,13 +133,13 @@ class Kernel:
 
         Args:
             count: of the elements that the kernel's loop runs over; 0 launches nothing.
-            arguments: device arrays, numbers, and a struct of :meth:`kernels.core.geometry.Geometry.struct` for a
-                ``Geometry``, in the order of :attr:`parameters`.
+            arguments: device arrays, numbers, and a struct of ``kernels.core.geometry.Geometry.struct`` for a
+                ``Geometry``, in the order of ``parameters``.
 
         Raises:
             TypeError: an argument is of the wrong kind, dtype or device, or there are too few or too many.
             ValueError: an array is not C-contiguous or of another size, or a number does not fit its type, or
-                :func:`blocks_of` asks for more threads than the kernel can have.
+                ``blocks_of`` asks for more threads than the kernel can have.
             KernelError: it does not compile.
         """
         key = self._key(count, arguments)

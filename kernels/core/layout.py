@@ -57,7 +57,7 @@ def folded(matrix: Any) -> tuple[Any, int]:
 
 @functools.lru_cache(maxsize=1024)
 def fold_of(rows: int, columns: int) -> int:
-    """How many rows of a matrix :func:`folded` makes one."""
+    """How many rows of a matrix ``folded`` makes one."""
     most = max(min(rows, 2048 // max(columns, 1)), 1)
     return next(fold for fold in range(most, 0, -1) if rows % fold == 0)
 

@@ -51,13 +51,13 @@ class Part(NamedTuple):
 
 
 def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool = False) -> list[Part]:
-    """Cuts (images, output rows) into parts whose columns fit :data:`COLUMN_BYTES`.
+    """Cuts (images, output rows) into parts whose columns fit ``COLUMN_BYTES``.
 
     A part is some whole images or, where one image is too much, a band of its rows; a band has at least one row.
 
     Args:
         row_bytes: bytes of columns that one output row of one image takes.
-        elementwise: as for :func:`pieces`.
+        elementwise: as for ``pieces``.
     """
     cap = COLUMN_BYTES[library.__name__]
     if elementwise and library is numpy and threads.limit() == 1:
@@ -66,12 +66,12 @@ def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool 
 
 
 def cut_on_gpu(images: int, rows: int, row_bytes: int) -> list[Part]:
-    """The parts that :func:`cut` makes on a GPU, whether or not CuPy is installed."""
+    """The parts that ``cut`` makes on a GPU, whether or not CuPy is installed."""
     return _cut(images, rows, row_bytes, COLUMN_BYTES["cupy"], halved=False)
 
 
 def channel_strips(channels: int, channel_bytes: int, library: str) -> list[tuple[int, int]]:
-    """The channels of one image in ranges whose columns fit :data:`COLUMN_BYTES`, for what cannot be cut into bands.
+    """The channels of one image in ranges whose columns fit ``COLUMN_BYTES``, for what cannot be cut into bands.
 
     Args:
         channel_bytes: of one channel's columns, all rows of the output.
@@ -93,7 +93,7 @@ def _cut(images: int, rows: int, row_bytes: int, cap: int, halved: bool) -> list
 
 def in_pieces(function: Callable[[Any], Any], x: Any) -> None:
     """Elementwise work: calls ``function(cut)`` for indices that cut an array like ``x`` along its first axis, as
-    :func:`pieces` does; a small array is not cut, and costs no more than the call.
+    ``pieces`` does; a small array is not cut, and costs no more than the call.
     """
     if x.nbytes <= min(PIECE_BYTES, _WORTH_CUTTING):
         function(...)
@@ -102,7 +102,7 @@ def in_pieces(function: Callable[[Any], Any], x: Any) -> None:
 
 
 def pieces(length: int, item_bytes: int, library: Any, elementwise: bool = False) -> list[slice]:
-    """Cuts ``length`` items of an axis into pieces of at most :data:`PIECE_BYTES`, two at least where that is worth a
+    """Cuts ``length`` items of an axis into pieces of at most ``PIECE_BYTES``, two at least where that is worth a
     thread; on a GPU it is one piece.
 
     Args:

@@ -56,7 +56,7 @@ def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Any, df: Any, h: f
     """Compute the gradient at ``x`` of a loss that ``f`` is part of, given that of f's result: Σ df·∂f/∂x.
 
     Args:
-        f: a function of an array that returns an array; see :func:`eval_numerical_gradient`.
+        f: a function of an array that returns an array; see ``eval_numerical_gradient``.
         x: a floating array of any shape.
         df: the gradient of what ``f`` returns, in its shape.
         h: the step; by default as this module says.
@@ -93,15 +93,15 @@ def eval_numerical_gradient_blobs(
 
 
 def eval_numerical_gradient_net(net: Any, inputs: tuple[Any, ...], output: Any, h: float | None = None) -> list[Any]:
-    """Call :func:`eval_numerical_gradient_blobs` for a network whose ``forward()`` reads and writes the blobs."""
+    """Call ``eval_numerical_gradient_blobs`` for a network whose ``forward()`` reads and writes the blobs."""
     return eval_numerical_gradient_blobs(lambda *_: net.forward(), inputs, output, h)
 
 
 def grad_check_sparse(
     f: Callable[[Any], Any], x: Any, analytic_grad: Any, num_checks: int = 10, h: float | None = None
 ) -> None:
-    """Print, for a few elements of ``x`` that Python's :mod:`random` draws, the numerical gradient of ``f``, the given
-    one and their relative difference; see :func:`eval_numerical_gradient`.
+    """Print, for a few elements of ``x`` that Python's ``random`` draws, the numerical gradient of ``f``, the given
+    one and their relative difference; see ``eval_numerical_gradient``.
     """
     if not x.size:
         return

@@ -20,7 +20,7 @@ def im2col(x: Any, field_height: int, field_width: int, stride: int = 1, padding
     """Lay out the windows of one image (C, H, W) as rows: (OH·OW, C·field_height·field_width), any dtype.
 
     Row i·OW + j is the window of output pixel (i, j), flattened in the order channel, row, column: the layout of
-    per-image assignments, and that of :func:`layers.im2col` for a batch. Lecture notes that make every window a column
+    per-image assignments, and that of ``layers.im2col`` for a batch. Lecture notes that make every window a column
     have its transpose.
     """
     if getattr(x, "ndim", None) != 3:
@@ -32,7 +32,7 @@ def im2col(x: Any, field_height: int, field_width: int, stride: int = 1, padding
 def col2im(
     columns: Any, x_shape: ImageShape, field_height: int, field_width: int, stride: int = 1, padding: int = 0
 ) -> Any:
-    """Add rows as :func:`im2col` makes them back into an image (C, H, W) of ``x_shape``, without its padding."""
+    """Add rows as ``im2col`` makes them back into an image (C, H, W) of ``x_shape``, without its padding."""
     if len(x_shape) != 3:
         raise ValueError(f"col2im makes one image (C, H, W), not {tuple(x_shape)} (layers.col2im makes a batch)")
     return _col2im.col2im(columns, (1, *x_shape), _field(field_height, field_width, stride, padding))[0]
@@ -55,7 +55,7 @@ def im2col_indices(x: Any, field_height: int, field_width: int, padding: int = 1
 def col2im_indices(
     cols: Any, x_shape: BatchShape, field_height: int = 3, field_width: int = 3, padding: int = 1, stride: int = 1
 ) -> Any:
-    """Add columns as :func:`im2col_indices` makes them back into images (N, C, H, W) of ``x_shape``, without their
+    """Add columns as ``im2col_indices`` makes them back into images (N, C, H, W) of ``x_shape``, without their
     padding.
     """
     (cols,) = operands("col2im_indices", cols=cols)
@@ -73,7 +73,7 @@ def col2im_indices(
 def get_im2col_indices(
     x_shape: BatchShape, field_height: int, field_width: int, padding: int = 1, stride: int = 1
 ) -> tuple[Any, Any, Any]:
-    """Return where :func:`im2col_indices` takes its numbers from, in the padded images: ``padded[:, k, i, j]``.
+    """Return where ``im2col_indices`` takes its numbers from, in the padded images: ``padded[:, k, i, j]``.
 
     Returns:
         channels k (C·field_height·field_width, 1); rows i and columns j (C·field_height·field_width, OH·OW).
@@ -87,14 +87,14 @@ def get_im2col_indices(
 
 
 def im2col_cython(x: Any, field_height: int, field_width: int, padding: int, stride: int) -> Any:
-    """Call :func:`im2col_indices`, under the name of the course's compiled one."""
+    """Call ``im2col_indices``, under the name of the course's compiled one."""
     return im2col_indices(x, field_height, field_width, padding, stride)
 
 
 def col2im_cython(
     cols: Any, N: int, C: int, H: int, W: int, field_height: int, field_width: int, padding: int, stride: int
 ) -> Any:
-    """Call :func:`col2im_indices`, under the name and with the arguments of the course's compiled one."""
+    """Call ``col2im_indices``, under the name and with the arguments of the course's compiled one."""
     return col2im_indices(cols, (N, C, H, W), field_height, field_width, padding, stride)
 
 

@@ -62,7 +62,7 @@ def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
         dropout_param: ``"p"``, the probability to *keep* a number, 0 < p ≤ 1, as in the course since 2018 (before, it
             was the one to drop it); ``"mode"``, ``"train"`` or ``"test"``; optionally ``"seed"``, a whole number from
             0: the same numbers are then dropped in every call, and the process's generator stays as it is. Without it,
-            or with None, that one is drawn from (:mod:`backend.random`).
+            or with None, that one is drawn from (``backend.random``).
     """
     (x,) = operands("dropout_forward", x=x)
     parameters("dropout_param", dropout_param, ("p", "mode"), ("seed",))

@@ -46,7 +46,7 @@ def svm_loss(x: Any, y: Any) -> tuple[Any, Any]:
         y: classes (N,), any integer dtype.
 
     Returns:
-        loss and dx as of :func:`softmax_loss`.
+        loss and dx as of ``softmax_loss``.
 
     Raises:
         TypeError: labels are no integers.

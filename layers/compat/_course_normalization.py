@@ -44,7 +44,7 @@ batchnorm_backward_alt = batchnorm_backward
 
 
 def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """Do as :func:`batchnorm_forward` to each channel of x (N, C, H, W), over images and pixels; gamma, beta (C,)."""
+    """Do as ``batchnorm_forward`` to each channel of x (N, C, H, W), over images and pixels; gamma, beta (C,)."""
     x, gamma, beta = operands("spatial_batchnorm_forward", x=x, gamma=gamma, beta=beta)
     if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != gamma.shape:
         given = shapes(x, gamma, beta)

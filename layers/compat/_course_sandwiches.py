@@ -33,7 +33,7 @@ def affine_relu_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
 
 
 def affine_relu_backward(dout: Any, cache: Cache) -> Three:
-    """Return dx, dw and db of :func:`affine_relu_forward`."""
+    """Return dx, dw and db of ``affine_relu_forward``."""
     affine, relu = cache
     return affine_backward(relu_backward(dout, relu), affine)
 
@@ -47,7 +47,7 @@ def affine_bn_relu_forward(x: Any, w: Any, b: Any, gamma: Any, beta: Any, bn_par
 
 
 def affine_bn_relu_backward(dout: Any, cache: Cache) -> Five:
-    """Return dx, dw, db, dgamma and dbeta of :func:`affine_bn_relu_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of ``affine_bn_relu_forward``."""
     affine, norm, relu = cache
     dout, dgamma, dbeta = batchnorm_backward(relu_backward(dout, relu), norm)
     return *affine_backward(dout, affine), dgamma, dbeta
@@ -64,7 +64,7 @@ def affine_ln_relu_forward(
 
 
 def affine_ln_relu_backward(dout: Any, cache: Cache) -> Five:
-    """Return dx, dw, db, dgamma and dbeta of :func:`affine_ln_relu_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of ``affine_ln_relu_forward``."""
     affine, norm, relu = cache
     dout, dgamma, dbeta = layernorm_backward(relu_backward(dout, relu), norm)
     return *affine_backward(dout, affine), dgamma, dbeta
@@ -78,7 +78,7 @@ def conv_relu_forward(x: Any, w: Any, b: Any, conv_param: Param) -> tuple[Any, C
 
 
 def conv_relu_backward(dout: Any, cache: Cache) -> Three:
-    """Return dx, dw and db of :func:`conv_relu_forward`."""
+    """Return dx, dw and db of ``conv_relu_forward``."""
     conv, relu = cache
     return conv_backward(relu_backward(dout, relu), conv)
 
@@ -94,7 +94,7 @@ def conv_bn_relu_forward(
 
 
 def conv_bn_relu_backward(dout: Any, cache: Cache) -> Five:
-    """Return dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of ``conv_bn_relu_forward``."""
     conv, norm, relu = cache
     dout, dgamma, dbeta = spatial_batchnorm_backward(relu_backward(dout, relu), norm)
     return *conv_backward(dout, conv), dgamma, dbeta
@@ -108,7 +108,7 @@ def conv_relu_pool_forward(x: Any, w: Any, b: Any, conv_param: Param, pool_param
 
 
 def conv_relu_pool_backward(dout: Any, cache: Cache) -> Three:
-    """Return dx, dw and db of :func:`conv_relu_pool_forward`."""
+    """Return dx, dw and db of ``conv_relu_pool_forward``."""
     front, pool = cache
     return conv_relu_backward(max_pool_backward(dout, pool), front)
 
@@ -123,6 +123,6 @@ def conv_bn_relu_pool_forward(
 
 
 def conv_bn_relu_pool_backward(dout: Any, cache: Cache) -> Five:
-    """Return dx, dw, db, dgamma and dbeta of :func:`conv_bn_relu_pool_forward`."""
+    """Return dx, dw, db, dgamma and dbeta of ``conv_bn_relu_pool_forward``."""
     front, pool = cache
     return conv_bn_relu_backward(max_pool_backward(dout, pool), front)

@@ -1,6 +1,6 @@
 """Convolution and pooling of images (N, H, W, C), in the style of NumPy model zoos.
 
-The memory behind every image here is channels-last anyway (:mod:`kernels.core.layout`), so the kernels, which look at
+The memory behind every image here is channels-last anyway (``kernels.core.layout``), so the kernels, which look at
 (N, C, H, W), work on views: nothing is copied. What both layers share:
 
 * ``forward`` takes one batch (N, H, W, C), or a list of batches, which may differ in N, H and W; a list in makes a list
@@ -45,7 +45,7 @@ class _ChannelsLast(Layer):
 
     @classmethod
     def from_hyperparameters(cls, hyperparameters: dict[str, Any]) -> Any:
-        """A layer of such :attr:`hyperparameters`; what has a default may be left out, ``"layer"`` too.
+        """A layer of such ``hyperparameters``; what has a default may be left out, ``"layer"`` too.
 
         Raises:
             ValueError: a key is missing, unknown or out of its range, or they are those of another layer.
@@ -196,7 +196,7 @@ class Pool2D(_ChannelsLast):
     """The largest pixel of every window, or their mean.
 
     Args:
-        kernel_shape, stride, pad: as for :class:`Conv2D`.
+        kernel_shape, stride, pad: as for ``Conv2D``.
         mode: ``"max"``: the first of equals wins, the first NaN over all, and padding never. ``"average"``: the mean.
         count_padding: for mode ``"average"``: whether the mean is also over the zeros of the padding (as where images
             are padded first and averaged then), or only over the pixels that exist, as frameworks have it for "same".

@@ -13,7 +13,7 @@ from backend import inspect_cuda
 MODULES = [
     name
     for package in (backend, kernels)
-    for _, name, _ in pkgutil.iter_modules(package.__path__, package.__name__ + ".")
+    for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 HEAVY = ["cupy", "matplotlib", "PIL", "requests", "tqdm", "click", "safetensors", "threadpoolctl", "scipy", "torch"]
 

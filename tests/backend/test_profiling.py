@@ -234,7 +234,7 @@ def test_two_may_listen():
 def test_nobody_listening_nothing_is_asked_of_an_array(monkeypatch):
     """Neither shapes nor bytes are looked at in a whole training step, nor is any list of arrays made."""
     from training.models import SimpleConvNet
-    from training.optimizers import Adam
+    from training.optim.optimizers import Adam
 
     def refuse(*arguments):
         raise AssertionError("a payload is built")

@@ -69,8 +69,8 @@ def test_a_training_step_as_a_tool_sees_it(listen):
 import numpy as np
 from training.data import Loader
 from training.models import TwoLayerNet
-from training.optimizers import SGD
-from training.trainer import Trainer
+from training.optim.optimizers import SGD
+from training.loop.trainer import Trainer
 images, labels = np.zeros((4, 6), np.uint8), np.arange(4) % 3
 train, test = (Loader(images, labels, 4, shuffle=False, prefetch=n) for n in (1, 0))
 Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
@@ -101,7 +101,7 @@ Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
         ("backward", "backward", "Affine1", "gemm.matmul 6x4 4x5 6x5"),
         ("backward", "backward", "Affine1", "gemm.column_sums 4x5 5"),
         ("update", "update"),
-        ("update", "update", "optimizer_base.update_array 53 53"),
+        ("update", "update", "optimizer.update_array 53 53"),
     ]
     payloads = {push.path[-1]: push.payload for push in in_step}
     assert payloads["gemm.matmul 4x6 6x5 5"] == 4 * (4 * 6 + 6 * 5 + 5)

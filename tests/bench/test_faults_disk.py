@@ -6,8 +6,7 @@ import pytest
 
 import training.files.durable as durable
 from bench.faults import disk_full, kills
-from training import figures
-from training.loop import recorder
+from training.loop import figures, recorder
 
 
 def test_a_full_disk():

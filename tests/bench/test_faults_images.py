@@ -3,7 +3,7 @@
 import pytest
 
 from bench.faults import images
-from training.pictures import ImageError, decode
+from training.data.pictures import ImageError, decode
 
 
 def test_the_corpus_is_whole():

@@ -3,8 +3,9 @@
 import os
 
 from bench.faults import disk, power_cut
-from training import run_folder, saving
 from training.files import durable
+from training.loop import run_folder
+from training.models import saving
 
 
 def failures(count=10**6):

@@ -11,7 +11,7 @@ from bench.photographs.nonsense import NONSENSE
 from layers import softmax
 from training.cli.train import Settings, build_trainer, describe_input
 from training.data import load
-from training.pictures import Picture, Preparation
+from training.data.pictures import Picture, Preparation
 
 EACH = 16
 """Pictures of a kind; `python -m bench photographs` shows more."""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from backend.checks import Hyperparameter, real
 from layers import BatchNormalization, Dropout
-from training.optimizers import Adam
-from training.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
+from training.optim.optimizers import Adam
+from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
 
 CLASSES = [door for door in doors() if isinstance(door.function, type)]
 ATTRIBUTES = [

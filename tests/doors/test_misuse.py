@@ -11,7 +11,7 @@ import backend
 import layers
 from backend import asnumpy, is_array
 from layers import Layer
-from training.network import Network
+from training.models import Network
 
 NO_NUMBER = {
     "a string": "2",
@@ -104,7 +104,7 @@ TAKES_ANY = {  # and why
     ("backend.arrays.asarray", "dtype"): "arrays of any dtype",
     ("kernels.convolution.convolution", "relu"): "for layers' own use",
     ("kernels.winograd.convolution", "relu"): "for layers' own use",
-    ("training.parameters.ParameterDict", "dtype"): "for networks' own use",
+    ("training.models.parameters.ParameterDict", "dtype"): "for networks' own use",
 }
 
 

@@ -9,14 +9,16 @@ from kernels import activations, convolution, gemm, max_pooling, pooling
 from kernels import softmax as scores
 from kernels.core.window import Window
 from layers import Affine, Relu, Residual, Sequential, col2im, im2col
-from training import clipping, evaluation, models, optimizers, schedules
+from training.check.gradients import gradient_check
 from training.data import Loader
-from training.gradient_check import gradient_check
+from training.loop import evaluation
 from training.models import TwoLayerNet
-from training.network import Network, correct_count
-from training.optimizers import SGD, Adam
-from training.parameters import ParameterDict
-from training.precision import LossScaler
+from training.models import zoo as models
+from training.models.network import Network, correct_count
+from training.models.parameters import ParameterDict
+from training.optim import clipping, optimizers, schedules
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD, Adam
 
 X, T, W = np.ones((5, 4), "float32"), np.array([0, 1, 0, 1, 0]), np.ones((3, 2), "float32")
 IMAGE = np.ones((1, 1, 4, 4))

@@ -15,7 +15,7 @@ from backend import asnumpy, xp
 from layers import Affine, Layer, numerical_gradient, parameter
 from layers.compat import book
 from training.models import TwoLayerNet
-from training.parameters import ParameterDict
+from training.models.parameters import ParameterDict
 
 
 def flat(layer):
@@ -152,7 +152,7 @@ def test_a_file_that_hides_a_package_is_named(tmp_path, name, as_package):
     file = tmp_path / name / "__init__.py" if as_package else tmp_path / f"{name}.py"
     file.parent.mkdir(exist_ok=True)
     file.write_text("x = 1\n")
-    modules = ("training.models",) if name == "layers" else ("training.models", "layers")
+    modules = ("training.models.zoo",) if name == "layers" else ("training.models.zoo", "layers")
     for module in modules:
         done = run(tmp_path, "-c", f"import {module}")
         last = done.stderr.strip().splitlines()[-1]

@@ -53,9 +53,9 @@ def test_the_doors_are_found():
         "layers.activations.LeakyRelu",
         "layers.affine.Affine.of",
         "layers.compat.nhwc.Conv2D",
-        "training.optimizers.AdamW",
-        "training.schedules.Warmup",
-        "training.trainer.Trainer",
+        "training.optim.optimizers.AdamW",
+        "training.optim.schedules.Warmup",
+        "training.loop.trainer.Trainer",
         "training.data.loader.Loader",
     } <= names
     assert len(names) > 80

@@ -47,7 +47,7 @@ LAYOUTS = tuple(_LAYOUTS)
 
 
 def laid_out(x, layout):
-    """A copy of ``x`` with the same values and other strides: one of :data:`LAYOUTS`."""
+    """A copy of ``x`` with the same values and other strides: one of ``LAYOUTS``."""
     if layout == "channels_last" and x.ndim < 3:
         layout = "contiguous"
     view = _LAYOUTS[layout](x.copy(), array_module(x))

@@ -10,9 +10,9 @@ import networks
 from fresh import counted
 
 import backend
-from training.layer_phases import example_batch, phases_of_a_step
-from training.optimizers import Adam
-from training.precision import LossScaler
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import Adam
+from training.profile.layer_phases import example_batch, phases_of_a_step
 
 BATCH = 8
 

@@ -1,7 +1,7 @@
 """Every public constructor, function and method that takes numbers or arrays, found by introspection.
 
 A door is something to call, with a valid example of each of its required arguments. Arguments that are numbers need no
-example; arrays take one by their name from :data:`ARRAYS`, or from :data:`EXAMPLES` where a name says too little. A new
+example; arrays take one by their name from ``ARRAYS``, or from ``EXAMPLES`` where a name says too little. A new
 layer is found and tried without a word here, unless it takes arrays of its own.
 """
 
@@ -23,19 +23,21 @@ import training
 from kernels.core.window import Window
 from layers import Affine, Dropout, Layer, Relu, Sequential
 from training.data import Loader
-from training.network import Network
-from training.optimizers import SGD
-from training.precision import LossScaler
+from training.models import Network
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD
 
 PRIVATE = {  # modules that no program calls: parts of others, commands, records that the library makes, files
     "backend": ("checks", "philox", "recording", "tf32", "transfer", "workspace", "memory", "devices", "profiling"),
-    "kernels": ("batch_norm", "catalog", "col2im", "convolution_checks", "depthwise", "gemm", "geometry", "im2col",
-                "labels", "launch", "layout", "loss_scale", "masking", "parts", "updates", "layer_norm"),
+    "kernels": ("batch_norm", "col2im", "core.catalog", "core.checks", "core.convolution_checks", "core.dtypes",
+                "core.geometry", "core.launch", "core.layout", "core.tiling", "depthwise", "gemm", "im2col", "labels",
+                "layer_norm", "loss_scale", "masking", "updates"),
     "layers": ("checks", "base"),
-    "training": ("callbacks", "check", "cli", "console", "cost", "figures", "files", "images", "layer_phases",
-                 "model_config", "non_finite", "nsight", "optimizer_base", "optimizer_checks", "pieces", "profile",
-                 "progress", "run_folder", "saving", "side_by_side", "tables", "trace", "evaluation", "loop", "compat",
-                 "pictures", "compare"),
+    "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.lockstep",
+                 "check.replica", "cli", "compat", "data.pictures", "files", "loop.callbacks", "loop.evaluation",
+                 "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.recorder", "loop.run_folder",
+                 "loop.stopping", "models.config", "models.saving", "optim.optimizer", "optim.checks", "optim.pieces",
+                 "profile"),
 }  # fmt: skip
 
 OPERATIONS = (
@@ -50,14 +52,14 @@ EXCLUDED = {
     "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
     "layers.affine.turns_weight": "for Affine's own use",
-    "training.clipping.check_max_norm": "checks numbers for others",
-    "training.gradient_check.GradientError": "a result",
+    "training.optim.clipping.check_max_norm": "checks numbers for others",
+    "training.check.gradients.GradientError": "a result",
     "kernels.core.signature.Parameter": "a result",
     "training.data.download.fetch": "reaches for the network",
     "training.data.transfer.transfer": "reaches for the network",
     "training.data.idx.read_idx": "reads files",
     "training.data.idx.read_labelled_images": "reads files",
-    "training.network.Network.within_memory": "for the library's own loops",
+    "training.models.network.Network.within_memory": "for the library's own loops",
 }
 """Doors that are not tried, and why."""
 
@@ -218,7 +220,7 @@ class Door:
 
 
 def kind_of(parameter: inspect.Parameter) -> str:
-    """See :meth:`Door.kind`."""
+    """See ``Door.kind``."""
     annotation = parameter.annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     words = set(re.findall(r"\w+", text))
@@ -256,8 +258,8 @@ def _modules():
         yield package
         private = PRIVATE[package.__name__]
         for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            parts = name.split(".")[1:]
-            if not any(part.startswith("_") for part in parts) and parts[0] not in private:
+            inside = name.partition(".")[2]
+            if "._" not in name and not any(f"{inside}.".startswith(f"{module}.") for module in private):
                 yield importlib.import_module(name)
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from examples.common import load_digits, save_plot
-from training.figures import DOTS_PER_INCH
+from training.loop.figures import DOTS_PER_INCH
 
 
 def output_of(main, *arguments):

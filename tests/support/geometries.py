@@ -1,4 +1,4 @@
-"""Small windows and images of every kind, for hypothesis: as our :class:`Window` and as the oracles' numbers."""
+"""Small windows and images of every kind, for hypothesis: as our ``Window`` and as the oracles' numbers."""
 
 from typing import Any, NamedTuple
 

@@ -49,7 +49,7 @@ class Program:
 
     Args:
         file: its name.
-        watch: :data:`MEMORY`, :data:`RACES` or :data:`COVERAGE`.
+        watch: ``MEMORY``, ``RACES`` or ``COVERAGE``.
         edits: pairs (old, new) of source text; each old one has to occur in it.
     """
 
@@ -103,7 +103,7 @@ class Program:
                 raise SanitizerError(f"{self.file}: {said.decode(errors='replace')}")
 
     def lines(self):
-        """How often each line ran in all processes that have ended, of a program watched for :data:`COVERAGE`:
+        """How often each line ran in all processes that have ended, of a program watched for ``COVERAGE``:
         {file: {line: count}}, of the ``.cu`` files. What a macro holds counts as the line where it is used.
         """
         (notes,) = self.path.parent.glob(f"{self.path.name}*.gcno")
@@ -139,7 +139,7 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK) -> It
     Memory that is asked for uninitialised is full of NaN (integers of -1): what a kernel leaves unwritten is seen.
 
     Args:
-        programs: function from the name of a file to its :class:`Program`.
+        programs: function from the name of a file to its ``Program``.
         seed: of the order of blocks and threads; 0 is ascending.
         wide: whether indices have 64 bits.
         block: threads in a block.
@@ -180,7 +180,7 @@ def _unwritten(shape, dtype="float32"):
 
 
 def _check(kernel, parameter, argument, dtype):
-    """What :meth:`Kernel._check_argument` asks of an argument, but for its device."""
+    """What ``Kernel._check_argument`` asks of an argument, but for its device."""
     where = f"kernel {kernel.name}, {parameter.name}"
     if parameter.kind == "Geometry":
         assert argument.dtype == STRUCT, where

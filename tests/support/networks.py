@@ -22,8 +22,7 @@ from layers import (
     Softmax,
     Tanh,
 )
-from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet
-from training.network import Network
+from training.models import ConvNet, DeepConvNet, MultiLayerNet, Network, SimpleConvNet, TwoLayerNet
 
 conv, norm = Convolution.of, BatchNormalization.of
 

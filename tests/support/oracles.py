@@ -255,7 +255,7 @@ def softmax_cross_entropy(x, t):
 
 
 def softmax_cross_entropy_backward(x, t):
-    """The gradient of :func:`softmax_cross_entropy` with respect to the scores."""
+    """The gradient of ``softmax_cross_entropy`` with respect to the scores."""
     dx = softmax(x)
     for row, label in enumerate(t):
         if np.ndim(label) == 0:

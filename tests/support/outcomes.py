@@ -12,10 +12,10 @@ from backend import asnumpy, is_array
 from kernels.core.window import Window
 from layers import Layer
 from training.data import Loader
-from training.network import Network
-from training.optimizer_base import Optimizer
-from training.precision import LossScaler
-from training.trainer import Trainer
+from training.loop.trainer import Trainer
+from training.models import Network
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizer import Optimizer
 
 SHAPES = ((2, 4, 6, 6), (2, 4), (2, 16), (2, 3), (2, 6, 6, 4), (2, 6, 6, 2), (2, 2), (2, 5))
 

@@ -115,7 +115,7 @@ def measure():
 
 
 def figures():
-    """As :func:`measure`, in a process of its own."""
+    """As ``measure``, in a process of its own."""
     return json.loads(counted("sectors"))
 
 

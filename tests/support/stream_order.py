@@ -25,9 +25,9 @@ class Copy:
 
 
 class StreamOrder:
-    """Records events and copies between :meth:`recording`'s begin and end.
+    """Records events and copies between ``recording``'s begin and end.
 
-    An operation is a number; an event is done when :meth:`finish` says so, and not before.
+    An operation is a number; an event is done when ``finish`` says so, and not before.
 
     Attributes:
         copies: every asynchronous copy to the device, in order.

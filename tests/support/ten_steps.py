@@ -1,7 +1,7 @@
 """Ten training steps of every model with every optimizer, and a hash of the parameters and state they end in.
 
 As a program it prints the hashes and the environment they belong to as JSON. The last bits of a product depend on the
-BLAS library and on the processor's kernels in it, so :data:`PINNED` fixes both to those that every x86-64 processor
+BLAS library and on the processor's kernels in it, so ``PINNED`` fixes both to those that every x86-64 processor
 with AVX2 has.
 """
 
@@ -33,7 +33,7 @@ def train(model, optimizer):
     import backend
     from training.data import load
     from training.models import build
-    from training.optimizers import by_name
+    from training.optim.optimizers import by_name
 
     digits = load("mnist10k")
     count = STEPS * BATCH
@@ -56,7 +56,7 @@ def train(model, optimizer):
 def main():
     """Prints the environment, and the hash of each model and optimizer."""
     from training.models import MODELS
-    from training.optimizers import NAMES
+    from training.optim.optimizers import NAMES
 
     hashes = {f"{model}, {optimizer}": train(model, optimizer) for model in MODELS for optimizer in NAMES}
     print(json.dumps({"environment": environment(), "hashes": hashes}, indent=1))

@@ -13,8 +13,8 @@ from training.cli import main
 from training.cli.common import model_names
 from training.cli.train import Settings, build_trainer
 from training.data import load
+from training.loop.run_folder import RunFolder, load_network
 from training.models import TwoLayerNet
-from training.run_folder import RunFolder, load_network
 
 FIGURES = ["confusion_matrix", "filters", "learning_curves", "worst_mistakes"]
 
@@ -184,7 +184,7 @@ def test_ctrl_c_before_the_first_epoch_ended_keeps_the_weights(tmp_path, monkeyp
             raise KeyboardInterrupt
         trainer.network.params["b1"] += 1
 
-    monkeypatch.setattr("training.trainer.Trainer._train_step", step)
+    monkeypatch.setattr("training.loop.trainer.Trainer._train_step", step)
     result = xpnet("train", *QUICK, "--json", "--quiet", "--out", tmp_path / "run")
     model = tmp_path / "run" / "model.safetensors"
     assert result.code == 130
@@ -205,7 +205,7 @@ def test_a_bug_shows_its_traceback(tmp_path, monkeypatch):
     def broken(trainer, x, t):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("training.trainer.Trainer._train_step", broken)
+    monkeypatch.setattr("training.loop.trainer.Trainer._train_step", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["train", *QUICK, "--quiet", "--out", str(tmp_path / "run")])
 

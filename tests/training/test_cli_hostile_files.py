@@ -12,10 +12,9 @@ from command_line import QUICK, xpnet
 from PIL import Image
 
 import backend
-from training import saving
 from training.data.sources import FILES
-from training.models import TwoLayerNet
-from training.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder, load_network
+from training.models import TwoLayerNet, saving
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +250,7 @@ def test_a_figure_that_fails_does_not_lose_the_others(tmp_path, monkeypatch):
     def filters(*_):
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr("training.figures.filters", filters)
+    monkeypatch.setattr("training.loop.figures.filters", filters)
     result = xpnet("train", *QUICK, "--epochs", 1, "--out", tmp_path / "run", "--quiet")
     assert result.code == 0
     assert result.err.startswith("Not drawn: filters (IndexError: list index out of range); the best model so far")

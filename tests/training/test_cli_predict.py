@@ -10,7 +10,7 @@ from PIL import Image
 import backend
 from layers import softmax
 from training.data import load
-from training.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder, load_network
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from command_line import QUICK
 
 import backend
-from training.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder, load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
@@ -126,7 +126,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     """The first waits for a step that takes longer than anybody has patience."""
     program = f"""
 import time
-from training import network
+from training.models import network
 network.Network.step_gradients = lambda *arguments: (print("in a step", flush=True), time.sleep(60))
 {INTERRUPTIBLE}"""
     command = [sys.executable, "-c", program, "train", *QUICK, "--quiet", "--out", tmp_path / "run"]

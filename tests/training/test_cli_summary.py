@@ -5,10 +5,10 @@ import json
 import pytest
 from command_line import xpnet
 
-from training.cost import GPUS, LAUNCH_SECONDS, cost_of_step
 from training.models import DeepConvNet, TwoLayerNet
-from training.optimizers import AdamW
-from training.precision import NAMES
+from training.optim.loss_scaling import NAMES
+from training.optim.optimizers import AdamW
+from training.profile.cost import GPUS, LAUNCH_SECONDS, cost_of_step
 
 
 def summary(*arguments):
@@ -128,7 +128,7 @@ def test_an_unknown_gpu_is_refused_with_those_that_are_known():
 
 def test_a_layer_that_is_not_known_is_shown_so(monkeypatch):
     from layers import Pooling
-    from training.cost import work
+    from training.profile.cost import work
 
     monkeypatch.delitem(work._FORMULAS, Pooling)
     lines = summary("--model", "simpleconvnet", "--gpu", "h100").splitlines()

@@ -5,9 +5,9 @@ import pytest
 
 import backend
 from backend import xp
-from training import pieces
-from training.clipping import clip_gradients, gradient_norm
-from training.parameters import ParameterDict
+from training.models.parameters import ParameterDict
+from training.optim import pieces
+from training.optim.clipping import clip_gradients, gradient_norm
 
 SHAPES = {"W1": (3, 4), "b1": (4,), "scale": (), "none": (0, 3), "W2": (2, 3, 2, 2)}
 ELEMENTS = 12 + 4 + 1 + 24

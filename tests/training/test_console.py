@@ -9,7 +9,7 @@ import pytest
 from command_line import xpnet
 from PIL import Image
 
-from training.console import one_line, printable
+from training.files.printable import one_line, printable
 from training.models import TwoLayerNet
 
 CONTROL = "\x1b[2J\x1b]0;title\x07\r\n\u202e\x9b1m"

@@ -6,10 +6,9 @@ import pytest
 
 from kernels.core import tiling
 from layers import Affine, Convolution, Layer, Pooling, Relu, Residual, Sequential, Tanh, parameter
-from training.cost import GPUS, Array, Cost, Gpu, Work, cost_of, cost_of_step, formula
-from training.models import DeepConvNet, SimpleConvNet, TwoLayerNet
-from training.network import Network
-from training.optimizers import SGD, Adam, AdamW
+from training.models import DeepConvNet, Network, SimpleConvNet, TwoLayerNet
+from training.optim.optimizers import SGD, Adam, AdamW
+from training.profile.cost import GPUS, Array, Cost, Gpu, Work, cost_of, cost_of_step, formula
 
 FLOAT = np.dtype("float32")
 
@@ -172,7 +171,7 @@ def test_a_layer_that_nobody_declared_is_not_known_and_in_no_total():
 
 
 def test_a_layer_of_ones_own_says_what_it_costs(monkeypatch):
-    from training.cost import work
+    from training.profile.cost import work
 
     monkeypatch.setattr(work, "_FORMULAS", dict(work._FORMULAS))
 

@@ -6,9 +6,9 @@ from device_counts import BATCH, bytes_by_layer, launches, readings
 
 import backend
 from kernels.core import tiling
-from training.cost import cost_of_step
-from training.layer_phases import example_batch, named_layers
-from training.optimizers import Adam
+from training.optim.optimizers import Adam
+from training.profile.cost import cost_of_step
+from training.profile.layer_phases import example_batch, named_layers
 
 pytestmark = pytest.mark.gpu
 

@@ -6,12 +6,12 @@ import pytest
 import backend
 from backend import asarray, asnumpy
 from layers import Affine, BatchNormalization, Convolution, LayerNormalization, Relu, Sequential
-from training.clipping import clip_gradients, gradient_norm
+from training.check.gradients import gradient_check
 from training.data import Loader
-from training.gradient_check import gradient_check
-from training.network import Network, correct_count
-from training.optimizers import Adam
-from training.trainer import Trainer
+from training.loop.trainer import Trainer
+from training.models.network import Network, correct_count
+from training.optim.clipping import clip_gradients, gradient_norm
+from training.optim.optimizers import Adam
 
 pytestmark = pytest.mark.gpu
 PAIRS = pytest.mark.parametrize(("home", "away"), [("cpu", "cuda"), ("cuda", "cpu")])

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import backend
-from training import optimizers
 from training.data import Loader
-from training.evaluation import Predictions, predict
+from training.loop.evaluation import Predictions, predict
+from training.loop.trainer import Trainer
 from training.models import SimpleConvNet
-from training.trainer import Trainer
+from training.optim import optimizers
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import figures
-from training.callbacks import EpochResult
-from training.evaluation import Predictions
+from training.loop import figures
+from training.loop.callbacks import EpochResult
+from training.loop.evaluation import Predictions
 
 CLASSES = ["cat", "ant", "eel"]
 

@@ -4,9 +4,9 @@ import pytest
 
 import backend
 from training.data import Loader, load
+from training.loop.trainer import Trainer
 from training.models import TwoLayerNet
-from training.optimizers import SGD
-from training.trainer import Trainer
+from training.optim.optimizers import SGD
 
 
 @pytest.mark.data

@@ -22,9 +22,8 @@ from layers import (
     Tanh,
     parameter,
 )
-from training.gradient_check import GradientError, gradient_check
-from training.models import ConvNet, TwoLayerNet
-from training.network import Network
+from training.check.gradients import GradientError, gradient_check
+from training.models import ConvNet, Network, TwoLayerNet
 
 
 def normal(*shape, seed=0, dtype="float32"):

@@ -10,12 +10,11 @@ from backend import asarray, asnumpy
 from layers import Affine, Sequential, SoftmaxWithLoss, cross_entropy_error
 from layers.compat.course import softmax_loss
 from training.data import Loader
-from training.evaluation import Predictions, predict
-from training.models import TwoLayerNet
-from training.network import Network
-from training.optimizers import SGD
-from training.parameters import ParameterDict
-from training.trainer import Trainer
+from training.loop.evaluation import Predictions, predict
+from training.loop.trainer import Trainer
+from training.models import Network, TwoLayerNet
+from training.models.parameters import ParameterDict
+from training.optim.optimizers import SGD
 
 CLASSES = 5
 SCORES = np.random.default_rng(0).standard_normal((4, CLASSES)).astype("float32")

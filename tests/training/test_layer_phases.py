@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from layers import Relu, Tanh
-from training.layer_phases import example_batch, named_layers, phases_of_a_step, seconds_of_a_step
 from training.models import TwoLayerNet
-from training.optimizers import SGD
-from training.precision import LossScaler
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD
+from training.profile.layer_phases import example_batch, named_layers, phases_of_a_step, seconds_of_a_step
 
 RESIDUAL = networks.NETWORKS["residual"]
 
@@ -93,6 +93,6 @@ def test_seconds_are_medians_of_the_steps_after_the_first(monkeypatch):
         return right(*arguments)
 
     monkeypatch.setattr(network, "step_gradients", next_step)
-    monkeypatch.setattr("training.layer_phases.time.perf_counter", clock)
+    monkeypatch.setattr("training.profile.layer_phases.time.perf_counter", clock)
     found = seconds_of_a_step(network, SGD(), *example_batch(network, 4), steps=3)
     assert set(found.values()) == {3.0}

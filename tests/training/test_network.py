@@ -23,9 +23,8 @@ from layers import (
     Sequential,
     parameter,
 )
-from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
-from training.network import Network
-from training.optimizers import SGD
+from training.models import ConvNet, DeepConvNet, Network, SimpleConvNet, TwoLayerNet
+from training.optim.optimizers import SGD
 
 
 def conv(filters, pad=1):

@@ -20,13 +20,12 @@ from layers import (
     Sequential,
 )
 from training.data import Loader
-from training.evaluation import predict
-from training.models import SimpleConvNet, TwoLayerNet
-from training.network import Network
-from training.non_finite import NonFiniteError, find_non_finite
-from training.optimizers import SGD, Adam
-from training.precision import LossScaler
-from training.trainer import Trainer
+from training.loop.evaluation import predict
+from training.loop.non_finite import NonFiniteError, find_non_finite
+from training.loop.trainer import Trainer
+from training.models import Network, SimpleConvNet, TwoLayerNet
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD, Adam
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is the point
 

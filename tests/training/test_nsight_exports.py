@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.nsight import Row, ToolError, compute, systems
-from training.nsight.exports import Table, _split
+from training.profile.nsight import Row, ToolError, compute, systems
+from training.profile.nsight.exports import Table, _split
 
 RECORDED = Path(__file__).parent / "nsight"
 KERNEL_HEADER = "API Start (ns),Kernel Dur (ns),PID,TID,Kernel Name"

@@ -14,10 +14,10 @@ from command_line import xpnet
 
 from backend.recording import Recorder
 from layers import Affine, Flatten, Relu, Residual, Sequential
-from training.network import Network
-from training.nsight import report_file
-from training.nsight.rows import place
-from training.optimizers import Adam
+from training.models import Network
+from training.optim.optimizers import Adam
+from training.profile.nsight import report_file
+from training.profile.nsight.rows import place
 
 RECORDED = Path(__file__).parent / "nsight"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import backend
-from training.nsight import ToolError, choose, report_file, run
+from training.profile.nsight import ToolError, choose, report_file, run
 
 RECORDED = Path(__file__).parent / "nsight"
 COMMAND = [sys.executable, "-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from training.nsight import Row, table
-from training.nsight.rows import bare_name, merged, place
+from training.profile.nsight import Row, table
+from training.profile.nsight.rows import bare_name, merged, place
 
 ROWS = [
     Row("update", "", "adam_step", 20, 40e-6),
@@ -23,7 +23,7 @@ ROWS = [
         (["forward", "Convolution1", "im2col 4x1x8x8"], ("forward", "Convolution1")),
         (["step", "backward", "Residual1", "body", "Affine1", "gemm.matmul"], ("backward", "Residual1.body.Affine1")),
         (["step", "forward", "forward", "gemm.matmul"], ("forward", "forward")),  # a layer of that name
-        (["step", "update", "optimizer_base.update 170", "adam_step 170"], ("update", "")),
+        (["step", "update", "optimizer.update 170", "adam_step 170"], ("update", "")),
         (["load"], ("data", "")),
     ],
 )

@@ -10,9 +10,10 @@ import pytest
 
 import backend
 from backend import xp
-from training import optimizer_base, optimizers, pieces
-from training.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
-from training.parameters import ParameterDict
+from training.models.parameters import ParameterDict
+from training.optim import optimizer as optimizer_module
+from training.optim import optimizers, pieces
+from training.optim.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 SHAPES = {"W1": (3, 4), "b1": (4,), "scale": (), "none": (0, 3), "W2": (2, 3, 2, 2)}
 DTYPES = ["float16", "float32", "float64"]
@@ -465,7 +466,7 @@ def test_an_update_that_fails_is_not_counted(device, make, monkeypatch):
 
     with monkeypatch.context() as patched:
         for name in ("pieces", "update_on_device"):
-            patched.setattr(optimizer_base, name, fail)
+            patched.setattr(optimizer_module, name, fail)
         with pytest.raises(MemoryError, match="no room for scratch"):
             adam.update(params, grads)
     assert adam.t == 0

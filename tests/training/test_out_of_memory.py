@@ -12,11 +12,10 @@ import backend
 from backend import OutOfMemoryError, asarray, asnumpy, xp
 from layers import Affine, Layer, Sequential
 from training.data import Loader
-from training.evaluation import predict
-from training.models import DeepConvNet
-from training.network import Network
-from training.optimizers import Adam
-from training.trainer import Trainer
+from training.loop.evaluation import predict
+from training.loop.trainer import Trainer
+from training.models import DeepConvNet, Network
+from training.optim.optimizers import Adam
 
 ROOM = 32 << 20
 LARGE, SMALL = 256, 8  # the large batch passes some layers before it fails: what these keep must be let go
@@ -209,8 +208,8 @@ import backend
 from backend import OutOfMemoryError
 from training.data import Loader
 from training.models import DeepConvNet
-from training.optimizers import Adam
-from training.trainer import Trainer
+from training.optim.optimizers import Adam
+from training.loop.trainer import Trainer
 
 backend.use("cpu")
 rng = np.random.default_rng(3)

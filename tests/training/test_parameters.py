@@ -7,7 +7,7 @@ import pytest
 
 import backend
 from backend import asnumpy, xp
-from training.parameters import ParameterDict
+from training.models.parameters import ParameterDict
 
 SHAPES = {"W1": (2, 3), "b1": (3,), "scale": (), "W2": (3, 1, 2)}
 SIZE = 6 + 3 + 1 + 6

@@ -14,14 +14,13 @@ import backend
 from backend import asarray, asnumpy, xp
 from kernels import loss_scale
 from layers import Affine, Convolution, Relu, Sequential
-from training import optimizers
 from training.data import Loader, load
-from training.models import ConvNet, TwoLayerNet
-from training.network import Network
-from training.non_finite import NonFiniteError
-from training.optimizers import SGD, Adam
-from training.precision import LossScaler
-from training.trainer import Trainer
+from training.loop.non_finite import NonFiniteError
+from training.loop.trainer import Trainer
+from training.models import ConvNet, Network, TwoLayerNet
+from training.optim import optimizers
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD, Adam
 
 
 def half(width=16, seed=0):

@@ -10,11 +10,11 @@ import backend
 from backend.recording import Event
 from layers import Affine, Relu, Residual, Sequential
 from training.data import Loader
-from training.network import Network
-from training.optimizers import SGD
-from training.profile import Profile, profile
-from training.trace import trace, write_trace
-from training.trainer import Trainer
+from training.loop.trainer import Trainer
+from training.models import Network
+from training.optim.optimizers import SGD
+from training.profile.steps import Profile, profile
+from training.profile.trace import trace, write_trace
 
 KEYS = {"X": {"ph", "name", "cat", "pid", "tid", "ts", "dur", "args"}, "M": {"ph", "name", "pid", "tid", "args"}}
 

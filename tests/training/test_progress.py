@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from training.callbacks import EpochResult
-from training.progress import ProgressBar, epoch_line
+from training.loop.callbacks import EpochResult
+from training.loop.progress import ProgressBar, epoch_line
 
 
 class Totals:

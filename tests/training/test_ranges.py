@@ -9,13 +9,13 @@ import pytest
 from backend import profiling
 from backend.recording import Recorder
 from layers import Affine, Layer, Relu, Residual, Sequential
-from training.callbacks import Callback
 from training.data import Loader
-from training.layer_phases import example_batch
-from training.network import Network
-from training.optimizers import SGD, Adam
-from training.precision import LossScaler
-from training.trainer import Trainer
+from training.loop.callbacks import Callback
+from training.loop.trainer import Trainer
+from training.models import Network
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD, Adam
+from training.profile.layer_phases import example_batch
 
 PHASES = ("data", "forward", "backward", "update")
 
@@ -116,7 +116,7 @@ def test_the_update_is_an_operation_about_all_parameters(options):
     size = trained.network.params.flat.nbytes
     updates = [event for event in recorder.events if event.name == "update"]
     assert [event.bytes for event in updates] == [2 * size] * 2
-    operations = [event for event in recorder.events if event.name == "optimizer_base.update_array"]
+    operations = [event for event in recorder.events if event.name == "optimizer.update_array"]
     arrays = 2 + len(trained.optimizer.slots)
     assert [event.parent for event in operations] == updates
     assert all(arrays * size <= event.bytes <= arrays * size + 20 for event in operations)  # a loss scale's control

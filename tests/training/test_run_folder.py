@@ -16,12 +16,11 @@ from safetensors.numpy import save_file
 
 import backend
 from layers import Affine, Sequential
-from training import figures, run_folder, saving
 from training.cli.common import UserError, find_model
 from training.files import opening
-from training.models import TwoLayerNet
-from training.network import Network
-from training.run_folder import RunFolder, json_line, load_network
+from training.loop import figures, run_folder
+from training.loop.run_folder import RunFolder, json_line, load_network
+from training.models import Network, TwoLayerNet, saving
 
 
 def test_a_new_folder_is_named_by_time_and_never_one_that_exists(tmp_path, monkeypatch):
@@ -220,7 +219,7 @@ def test_many_that_want_one_folder_at_once_get_it_once(tmp_path):
 def test_the_lock_ends_with_its_process(tmp_path):
     program = """
 import os, signal, sys
-from training.run_folder import RunFolder
+from training.loop.run_folder import RunFolder
 folder = RunFolder.create(sys.argv[1])
 os.kill(os.getpid(), signal.SIGKILL)
 """

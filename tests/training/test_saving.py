@@ -9,9 +9,7 @@ import pytest
 import backend
 from backend import asnumpy
 from layers import Affine, BatchNormalization, Layer, Relu, Residual, Sequential, parameter
-from training import saving
-from training.models import SimpleConvNet, TwoLayerNet, build
-from training.network import Network
+from training.models import Network, SimpleConvNet, TwoLayerNet, build, saving
 
 SUFFIXES = [".npz", ".safetensors"]
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from training import schedules
-from training.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
+from training.optim import schedules
+from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
 
 
 def test_constant():

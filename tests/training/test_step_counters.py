@@ -13,12 +13,12 @@ import pytest
 
 import backend
 from backend import asarray, random
-from training.callbacks import Callback
 from training.data import Loader, loader
+from training.loop.callbacks import Callback
+from training.loop.trainer import Trainer
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
-from training.optimizers import SGD, Adam
-from training.precision import LossScaler
-from training.trainer import Trainer
+from training.optim.loss_scaling import LossScaler
+from training.optim.optimizers import SGD, Adam
 
 FIGURES = Path(__file__).with_name("launches_per_step.json")
 MODELS = {

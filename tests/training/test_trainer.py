@@ -11,13 +11,12 @@ import pytest
 import backend
 from backend import asnumpy
 from layers import Affine, BatchNormalization, Dropout, Relu, Sequential
-from training.callbacks import Callback, EpochResult
 from training.data import Loader
-from training.models import ConvNet, TwoLayerNet
-from training.network import Network
-from training.non_finite import NonFiniteError
-from training.optimizers import SGD, Adam, Momentum
-from training.trainer import Trainer
+from training.loop.callbacks import Callback, EpochResult
+from training.loop.non_finite import NonFiniteError
+from training.loop.trainer import Trainer
+from training.models import ConvNet, Network, TwoLayerNet
+from training.optim.optimizers import SGD, Adam, Momentum
 
 N, FEATURES, CLASSES = 50, 6, 3
 

@@ -8,9 +8,9 @@ import pytest
 import backend
 from backend import asnumpy, random
 from training.data import Loader
+from training.loop.trainer import Trainer
 from training.models import ConvNet, DeepConvNet
-from training.optimizers import Adam
-from training.trainer import Trainer
+from training.optim.optimizers import Adam
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 1, 14, 14), dtype="uint8")

@@ -31,7 +31,7 @@ class Bound:
         expected: the exact numbers, in float64; or whole numbers or bools, which have to be met.
         dtype: that the array has to have.
         ulps: how many units in the last place of ``magnitude`` it may be off.
-        magnitude: of each element, as :mod:`training.check.bounds` explains; ``|expected|`` where None.
+        magnitude: of each element, as ``training.check.bounds`` explains; ``|expected|`` where None.
         factor_ulps: how many units all elements may be off *in common*, as by a factor; infinite where the roundings
             of elements are not independent of each other.
     """

@@ -15,11 +15,11 @@ from kernels.col2im import col2im
 from kernels.core.dtypes import acc_dtype
 from kernels.core.window import Window
 from kernels.im2col import im2col
-from training import optimizers
 from training.check.bounds import Bound, sum_ulps, ulps
 from training.check.layer_bounds import Bounds, layer_bounds, loss_bounds, run_layer
-from training.clipping import clip_gradients
-from training.precision import LossScaler
+from training.optim import optimizers
+from training.optim.clipping import clip_gradients
+from training.optim.loss_scaling import LossScaler
 
 Results = dict[str, Any]
 
@@ -262,7 +262,7 @@ def _scaled_bounds(name: str, dtype: str) -> Bounds:
     """The CPU's bits, but for Adam's.
 
     On a device its corrections for the number of steps are made there, in the dtype of sums: a step is off by some 1e-6
-    of itself (:mod:`kernels.updates`). On the CPU 1 - 0.999^t has lost three of float64's digits. What a parameter is
+    of itself (``kernels.updates``). On the CPU 1 - 0.999^t has lost three of float64's digits. What a parameter is
     off, weight decay makes a part of the next gradient.
     """
     results = _scaled_update(name, dtype)

@@ -30,7 +30,7 @@ def run_layer(layer: Any, x: Any, dout: Any) -> dict[str, Any]:
 
 
 def layer_bounds(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
-    """Return the bounds of what :func:`run_layer` returns for these host arrays, in the dtype that these have.
+    """Return the bounds of what ``run_layer`` returns for these host arrays, in the dtype that these have.
 
     Args:
         layer: on the CPU, as it is before the forward. It is left as it is.

@@ -4,7 +4,7 @@ Two trainings that run freely drift apart however right both are: rounding diffe
 maximum. So the device is given the CPU's parameters, state, optimizer state and random state before every step, and
 makes that one step. What it computed is then held to bounds layer by layer, from the inputs that *its own* layers were
 given: where rounding flipped a relu, the next layer is asked for the right answer to that. Each bound is that of one
-operation against float64 (:mod:`training.check.bounds`), and does not grow along the network. That each layer was given
+operation against float64 (``training.check.bounds``), and does not grow along the network. That each layer was given
 what the one before it had made is compared bit for bit. So where all links hold, the whole step is right: batch,
 outputs, loss, gradients, update.
 """
@@ -47,7 +47,7 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a device first computed something wrong: the fields of :class:`Link`, and the step, from 1.
+    """Where a device first computed something wrong: the fields of ``Link``, and the step, from 1.
 
     Where the device raised an error ``layer`` is empty, and ``array`` has its words.
     """
@@ -94,10 +94,10 @@ def train_in_lockstep(
     """Train on the CPU, and make each step on ``device``, too; end at the first step that is wrong there.
 
     Args:
-        device: as :func:`backend.use` takes it.
+        device: as ``backend.use`` takes it.
         steps: at least 1.
-        model: of :data:`training.models.MODELS`; its layers need to have bounds.
-        optimizer: of :data:`training.optimizers.NAMES`.
+        model: of ``training.models.zoo.MODELS``; its layers need to have bounds.
+        optimizer: of ``training.optim.NAMES``.
         seed: of first weights, dropout, and the order of the data (mnist10k).
         batch_size: samples in a step.
     """

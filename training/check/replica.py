@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend import asarray, asnumpy, random, use
-from training import optimizers
 from training.check.bounds import Arrays
 from training.data import Dataset, Loader
-from training.models import build_for
-from training.network import Network
+from training.models import Network, build_for
+from training.optim import optimizers
 
 LOSS = "loss"
 """What the loss, which is no layer of the network, is called."""
@@ -66,9 +65,9 @@ class Replica:
     """A network with its optimizer on a device; replicas of one seed are equal on all.
 
     Args:
-        place: the device, as :func:`backend.use` takes it.
-        model: of :data:`training.models.MODELS`, in the size that ``data`` needs.
-        optimizer: of :data:`training.optimizers.NAMES`.
+        place: the device, as ``backend.use`` takes it.
+        model: of ``training.models.zoo.MODELS``, in the size that ``data`` needs.
+        optimizer: of ``training.optim.NAMES``.
         seed: of the first weights.
     """
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from training.command import program
-from training.console import one_line
+from training.files.printable import one_line
 
 __all__ = ["COMMANDS", "Commands", "main", "program"]
 

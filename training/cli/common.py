@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from training.console import one_line, printable
+from training.files.printable import one_line, printable
 
 if TYPE_CHECKING:
     from backend import Device
     from training.data import Dataset
-    from training.network import Network
+    from training.models import Network
 
 EVALUATION_BATCH = 1000
 """Samples in a batch where nothing is trained, at most. The loss depends on it in the last bits."""
@@ -199,7 +199,7 @@ def load_data(name: str, data_dir: Path | None, show_progress: bool) -> Dataset:
 def find_model(run: Path | None) -> Path:
     """The file of the model that ``run`` means: itself, that of the run in this folder, or of the newest run."""
     from training.files.opening import not_a_link
-    from training.run_folder import RunFolder
+    from training.loop.run_folder import RunFolder
 
     with user_errors():
         if run is None:

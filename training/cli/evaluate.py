@@ -24,13 +24,13 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.console import printable
 from training.files import json_text
+from training.files.printable import printable
 
 if TYPE_CHECKING:
     from training.data import Dataset
-    from training.evaluation import Predictions
-    from training.network import Network
+    from training.loop.evaluation import Predictions
+    from training.models import Network
 
 
 @click.command("evaluate")
@@ -57,8 +57,8 @@ def command(
     RUN is the folder of a run, a .safetensors file or, with --model, an .npz file; by default the newest run in runs/.
     """
     from training.data import EMBEDDED, Loader
-    from training.evaluation import predict
-    from training.non_finite import NonFiniteError
+    from training.loop.evaluation import predict
+    from training.loop.non_finite import NonFiniteError
 
     file = find_model(run)
     choose_compute(device, threads)
@@ -96,7 +96,7 @@ def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
 
 
 def _from_safetensors(file: Path, model: str | None) -> Network:
-    from training.run_folder import load_network
+    from training.loop.run_folder import load_network
 
     with user_errors():
         network = load_network(file)

@@ -18,11 +18,11 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.console import printable
 from training.files import json_text
+from training.files.printable import printable
 
 if TYPE_CHECKING:
-    from training.network import Network
+    from training.models import Network
 
 
 @click.command("predict")
@@ -48,7 +48,7 @@ def command(
     images, a warning. Pictures are prepared as the model's training images were: for digits the figure is looked for,
     dark on bright or bright on dark, whatever the light; for images of your own they are only brought to size.
     """
-    from training.run_folder import load_network
+    from training.loop.run_folder import load_network
 
     file = find_model(run)
     choose_compute(device, threads)
@@ -96,8 +96,8 @@ class Classifier:
     """
 
     def __init__(self, network: Network) -> None:
-        from training.non_finite import in_parameters
-        from training.pictures import Preparation
+        from training.data.pictures import Preparation
+        from training.loop.non_finite import in_parameters
 
         if found := in_parameters(network):
             raise ValueError(f"the model cannot classify: {found}")
@@ -111,7 +111,7 @@ class Classifier:
 
         from backend import asarray, asnumpy
         from layers import softmax
-        from training.pictures import ImageError, read_picture
+        from training.data.pictures import ImageError, read_picture
 
         picture = read_picture(file)
         try:

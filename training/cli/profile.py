@@ -24,14 +24,14 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.train import Settings, build_trainer, settings_options
-from training.console import printable
-from training.tables import aligned
+from training.files.printable import printable
+from training.profile.tables import aligned
 
 if TYPE_CHECKING:
     from training.cli.common import Compute
-    from training.cost import StepCost, Work
     from training.data import Dataset
-    from training.profile import Profile, Row
+    from training.profile.cost import StepCost, Work
+    from training.profile.steps import Profile, Row
 
     Works = Mapping[tuple[str, str], Work]
 
@@ -42,7 +42,7 @@ class Tool(click.Choice):
     """A tool by name; a name of one that NVIDIA has replaced is told what to take instead."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from training import nsight
+        from training.profile import nsight
 
         if value in nsight.REPLACED:
             self.fail(f"{value} {nsight.SUCCESSORS}", param, ctx)
@@ -103,10 +103,10 @@ def command(
     nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
     """
     from backend import memory
-    from training.cost import cost_of_step
-    from training.non_finite import NonFiniteError
-    from training.profile import profile
-    from training.trace import write_trace
+    from training.loop.non_finite import NonFiniteError
+    from training.profile.cost import cost_of_step
+    from training.profile.steps import profile
+    from training.profile.trace import write_trace
 
     settings = Settings.chosen(**options)
     with user_errors():
@@ -172,8 +172,8 @@ def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
         works: what a step costs by the model, by layer and phase.
         with_rates: whether bytes and operations over time say something: not where the time is not that of the work.
     """
-    from training.cost import Work
-    from training.profile import Row
+    from training.profile.cost import Work
+    from training.profile.steps import Row
 
     rows = found.rows()
     total = Row(
@@ -232,7 +232,7 @@ def _profile_with_tool(
 ) -> None:
     """Runs this very command again under Nsight, and prints what it exported."""
     from backend import inspect_cuda
-    from training import nsight
+    from training.profile import nsight
 
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
@@ -256,8 +256,8 @@ def _profile_with_tool(
 def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:
     """By phase and layer as a profiler sees them, the bytes of a step with a full batch."""
     from backend import use
-    from training.cost import cost_of_step
-    from training.layer_phases import OPTIMIZER
+    from training.profile.cost import cost_of_step
+    from training.profile.layer_phases import OPTIMIZER
 
     with use("cpu"):
         of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32

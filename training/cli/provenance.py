@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.cli.common import Compute
     from training.cli.train import Settings
     from training.data import Dataset
-    from training.trainer import Trainer
+    from training.loop.trainer import Trainer
 
 
 def describe(

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.console import printable
-from training.progress import epoch_line
-from training.run_folder import json_line
+from training.files.printable import printable
+from training.loop.progress import epoch_line
+from training.loop.run_folder import json_line
 
 if TYPE_CHECKING:
-    from training.callbacks import EpochResult
     from training.cli.common import Compute
     from training.data import Dataset
-    from training.network import Network
-    from training.run_folder import RunFolder
-    from training.trainer import Trainer
+    from training.loop.callbacks import EpochResult
+    from training.loop.run_folder import RunFolder
+    from training.loop.trainer import Trainer
+    from training.models import Network
 
 
 class Report:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from training.cli.common import EVALUATION_BATCH, EVALUATION_FACTOR, UserError, in_words
-from training.console import printable
+from training.files.printable import printable
 
 if TYPE_CHECKING:
     from training.cli.report import Report
     from training.data import Dataset
     from training.loop.recorder import Recorder
-    from training.trainer import Trainer
+    from training.loop.trainer import Trainer
 
 
 def train(trainer: Trainer, recorder: Recorder, report: Report) -> KeyboardInterrupt | None:
@@ -28,9 +28,9 @@ def train(trainer: Trainer, recorder: Recorder, report: Report) -> KeyboardInter
         OSError: something cannot be written.
         ClickException: the training failed.
     """
+    from training.loop.non_finite import NonFiniteError
+    from training.loop.progress import ProgressBar
     from training.loop.stopping import StopOnSignal
-    from training.non_finite import NonFiniteError
-    from training.progress import ProgressBar
 
     bar = ProgressBar() if report.shows_progress else None
     trainer.callbacks += [*([bar] if bar else []), recorder, StopOnSignal()]

@@ -21,19 +21,19 @@ from training.cli.common import (
 )
 from training.cli.train import DEFAULTS, precision_names
 from training.files import json_text
-from training.tables import aligned, column_widths
+from training.profile.tables import aligned, column_widths
 
 if TYPE_CHECKING:
-    from training.cost import Gpu, StepCost, Work
-    from training.layer_phases import Readings
-    from training.network import Network
-    from training.optimizer_base import Optimizer
+    from training.models import Network
+    from training.optim.optimizer import Optimizer
+    from training.profile.cost import Gpu, StepCost, Work
+    from training.profile.layer_phases import Readings
 
 _PHASES = ("forward", "backward")
 
 
 def _gpu_names() -> Sequence[str]:
-    from training.cost import GPUS
+    from training.profile.cost import GPUS
 
     return list(GPUS)
 
@@ -64,10 +64,10 @@ def command(
     MB are the least that must move: every input read once, every result written once. Launches and memory are those of
     a GPU. MFLOP are multiplications, additions and other operations, in millions; MB are 10^6 bytes.
     """
-    from training import optimizers
-    from training.cost import GPUS, cost_of_step
     from training.data.sources import INPUT_DIM, SOURCES
     from training.models import build_for
+    from training.optim import optimizers
+    from training.profile.cost import GPUS, cost_of_step
 
     compute = choose_compute(device if measure else "cpu", threads)
     with user_errors():
@@ -91,8 +91,8 @@ def command(
 
 def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str) -> Readings:
     from backend import allow_tf32
-    from training.layer_phases import example_batch, seconds_of_a_step
-    from training.precision import LossScaler
+    from training.optim.loss_scaling import LossScaler
+    from training.profile.layer_phases import example_batch, seconds_of_a_step
 
     with user_errors():
         allow_tf32(precision == "tf32")
@@ -148,13 +148,15 @@ def _totals(cost: StepCost, gpu: Gpu | None, precision: str) -> list[str]:
             f"{launching:,.0f} µs, at an assumed {launching / max(total.launches, 1):.0f} µs each"
         )
     if cost.unknown:
-        lines.append(f"not known, and in no total: {', '.join(cost.unknown)} (training.cost.formula declares a cost)")
+        lines.append(
+            f"not known, and in no total: {', '.join(cost.unknown)} (training.profile.cost.formula declares a cost)"
+        )
     return lines
 
 
 def _times(cost: StepCost, gpu: Gpu, precision: str) -> tuple[float, float]:
     """Seconds of a step at the GPU's peak rates, each layer and phase for itself, and of its launches."""
-    from training.cost import LAUNCH_SECONDS
+    from training.profile.cost import LAUNCH_SECONDS
 
     least = sum(gpu.seconds(work, precision) for row in cost.rows for work in row.work.values())
     return least, LAUNCH_SECONDS * cost.total.launches

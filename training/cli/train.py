@@ -33,9 +33,9 @@ from training.cli.streams import going_on_silently
 
 if TYPE_CHECKING:
     from training.data import Dataset
-    from training.network import Network
-    from training.run_folder import RunFolder
-    from training.trainer import Trainer
+    from training.loop.run_folder import RunFolder
+    from training.loop.trainer import Trainer
+    from training.models import Network
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ DEFAULTS = Settings()
 
 
 def _optimizer_names() -> Sequence[str]:
-    from training.optimizers import NAMES
+    from training.optim.optimizers import NAMES
 
     return NAMES
 
 
 def precision_names() -> Sequence[str]:
     """The precisions that training knows."""
-    from training.precision import NAMES
+    from training.optim.loss_scaling import NAMES
 
     return NAMES
 
 
 def _schedule_names() -> Sequence[str]:
-    from training.schedules import NAMES
+    from training.optim.schedules import NAMES
 
     return NAMES
 
@@ -208,10 +208,10 @@ def build_network(model: str, data: Dataset) -> Network:
 def build_trainer(settings: Settings, data: Dataset) -> Trainer:
     """Everything that the settings describe, ready to train; the same for the same seed, bit for bit."""
     from backend import allow_tf32, random
-    from training import optimizers, schedules
     from training.data import Loader
-    from training.precision import LossScaler
-    from training.trainer import Trainer
+    from training.loop.trainer import Trainer
+    from training.optim import optimizers, schedules
+    from training.optim.loss_scaling import LossScaler
 
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
@@ -236,7 +236,7 @@ def build_trainer(settings: Settings, data: Dataset) -> Trainer:
 
 def describe_input(network: Network, data: Dataset) -> None:
     """Notes in a network's config how pictures are to be prepared for it, and what its training images are like."""
-    from training.pictures import Preparation
+    from training.data.pictures import Preparation
 
     about_input = Preparation.describe(data.name, data.train_images)
     network.config = {**(network.config or {}), "input": about_input}
@@ -244,6 +244,6 @@ def describe_input(network: Network, data: Dataset) -> None:
 
 def create_folder(out: Path | None, settings: Settings) -> RunFolder:
     """The folder ``out``, or one named by time, model and data set."""
-    from training.run_folder import RunFolder
+    from training.loop.run_folder import RunFolder
 
     return RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.data.idx import AnyPath
 
 NAMES = tuple(SOURCES)
-"""The names that :func:`load` knows."""
+"""The names that ``load`` knows."""
 
 _SPELLINGS = ("{stem}-{idx}", "{stem}.{idx}", "{stem}-{idx}.gz", "{stem}.{idx}.gz")
 
@@ -33,7 +33,7 @@ class Dataset:
     """Labelled images to train and to test on, on the host.
 
     Attributes:
-        name: as given to :func:`load`.
+        name: as given to ``load``.
         classes: the name of each label.
         train_images: (N, C, H, W), uint8 in 0 … 255 or floating.
         train_labels: (N,), whole numbers in 0 … len(classes) - 1.
@@ -97,14 +97,14 @@ def load(
     subfolder with the set's name, then directly.
 
     Args:
-        name: one of :data:`NAMES`.
+        name: one of ``NAMES``.
         data_dir: folder with the files, or with a subfolder that has them.
         download: fetch files that are found nowhere, or are damaged in the cache folder, into the cache folder (never
             into ``data_dir`` or ``XPNET_DATA_DIR``).
         progress: show a progress bar while downloading.
 
     Returns:
-        A :class:`Dataset` of uint8 images (N, 1, 28, 28) and uint8 labels (N,), read-only arrays.
+        A ``Dataset`` of uint8 images (N, 1, 28, 28) and uint8 labels (N,), read-only arrays.
 
     Raises:
         DataError: unknown name; files not found, damaged or not those of the set; download failed. The
@@ -141,16 +141,16 @@ def load_mnist(
         normalize: pixels as float32 in 0 … 1, else uint8 in 0 … 255.
         flatten: images as (N, 784), else (N, 1, 28, 28).
         one_hot_label: labels as float32 rows (N, 10) with a single 1 (the book's, and those of
-            :mod:`training.compat.book.mnist`, are float64), else uint8 (N,).
-        data_dir: as for :func:`load`.
-        dataset: another name of :data:`NAMES`; ``"mnist10k"`` needs no files and no network.
+            ``training.compat.book.mnist``, are float64), else uint8 (N,).
+        data_dir: as for ``load``.
+        dataset: another name of ``NAMES``; ``"mnist10k"`` needs no files and no network.
         download: fetch files that are found nowhere.
 
     Returns:
         ``(x_train, t_train), (x_test, t_test)``.
 
     Raises:
-        DataError, OSError: as :func:`load`.
+        DataError, OSError: as ``load``.
     """
     normalize, flatten = flag("normalize", normalize), flag("flatten", flatten)
     one_hot_label = flag("one_hot_label", one_hot_label)

@@ -78,7 +78,7 @@ def read_labelled_images(
         Images, uint8 (N, 1, H, W), and labels, uint8 (N,), both read-only.
 
     Raises:
-        DataError: as :func:`read_idx`; a label out of range; as many labels as images are not there.
+        DataError: as ``read_idx``; a label out of range; as many labels as images are not there.
         OSError: a file cannot be opened or read.
     """
     images, image_content = _read(images_path, 3)
@@ -133,7 +133,7 @@ def _read(path: AnyPath, ndim: int) -> tuple[np.ndarray, memoryview]:
 
 
 def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -> tuple[np.ndarray, memoryview]:
-    """What :func:`_read` returns, of ``size`` uncompressed bytes where that is known, else of at ``most`` so many."""
+    """What ``_read`` returns, of ``size`` uncompressed bytes where that is known, else of at ``most`` so many."""
     magic, header_size = _magic(ndim), 4 + 4 * ndim
     kind = f"{_KINDS[ndim]} " if ndim in _KINDS else ""
     header = _read_up_to(stream, header_size)

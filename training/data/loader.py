@@ -155,7 +155,7 @@ class Loader:
         return self._load(self._upload(self.indices(epoch, index))).get()
 
     def indices(self, epoch: int, index: int) -> np.ndarray:
-        """Which samples of the data set make up :meth:`batch`: int64, on the host.
+        """Which samples of the data set make up ``batch``: int64, on the host.
 
         Raises:
             IndexError: there is no such batch.

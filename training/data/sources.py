@@ -10,7 +10,7 @@ FILES = (
     ("t10k-images-idx3-ubyte", 3),
     ("t10k-labels-idx1-ubyte", 1),
 )
-"""Name and number of axes of the four files of every set, in the order of :attr:`Source.sha256`."""
+"""Name and number of axes of the four files of every set, in the order of ``Source.sha256``."""
 
 INPUT_DIM = (1, 28, 28)
 """Shape (C, H, W) of an image of every set."""
@@ -25,7 +25,7 @@ class Source:
     Attributes:
         title: its name in messages.
         classes: the names of its labels 0, 1, ….
-        sha256: of the uncompressed contents, in the order of :data:`FILES`.
+        sha256: of the uncompressed contents, in the order of ``FILES``.
         mirrors: addresses to which a file's name with ``.gz`` is appended; tried in turn. None for the set
             that is part of this package. The checksums make plain http safe.
         sizes: of the uncompressed contents in bytes, in the same order: more is not downloaded.

@@ -1,8 +1,8 @@
 """Files of every kind that xpnet writes and reads.
 
-What is written is whole or not there (:mod:`training.files.durable`). What is read may have been made by anybody: a
+What is written is whole or not there (``training.files.durable``). What is read may have been made by anybody: a
 reader takes memory and time in proportion to the file and no more, and whatever is wrong with a file is a
-:class:`FileError` that says what was expected and what was found.
+``FileError`` that says what was expected and what was found.
 """
 
 from training.files.errors import FileError, clipped

@@ -36,7 +36,7 @@ class ArrayReader(Protocol):
 
 @contextmanager
 def open_arrays(file: Path) -> Iterator[ArrayReader]:
-    """Opens a file of arrays; every :class:`FileError` inside the ``with`` gets the file's name.
+    """Opens a file of arrays; every ``FileError`` inside the ``with`` gets the file's name.
 
     Raises:
         ValueError: the name ends otherwise than ``.npz`` or ``.safetensors``.
@@ -69,7 +69,7 @@ def suffix(file: Path) -> str:
     """How the file's name ends.
 
     Raises:
-        ValueError: in none of :data:`SUFFIXES`.
+        ValueError: in none of ``SUFFIXES``.
     """
     if file.suffix not in SUFFIXES:
         raise ValueError(f"parameters are saved as .npz or .safetensors, not {file.name!r}")

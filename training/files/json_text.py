@@ -14,7 +14,7 @@ MAX_BYTES = 2 << 20
 
 
 def parse(text: str | bytes) -> Any:
-    """The value that a text of at most :data:`MAX_BYTES` stands for.
+    """The value that a text of at most ``MAX_BYTES`` stands for.
 
     Raises:
         FileError: it is longer, is not UTF-8 or not JSON, has an object with a key twice, or is nested too deeply.
@@ -37,7 +37,7 @@ def read(stream: BinaryIO) -> Any:
     """The value in an open file.
 
     Raises:
-        FileError: as :func:`parse`.
+        FileError: as ``parse``.
         OSError: it cannot be read.
     """
     return parse(stream.read(MAX_BYTES + 1))

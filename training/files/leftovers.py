@@ -46,7 +46,7 @@ def remove(folder: str | Path) -> None:
 
 
 def remove_once(folder: str | Path) -> None:
-    """:func:`remove`, at this process's first call for the folder."""
+    """``remove``, at this process's first call for the folder."""
     key = (os.getpid(), os.path.abspath(folder))
     if key not in _cleaned:
         _cleaned.add(key)

@@ -20,7 +20,7 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 
 
 class FolderLock:
-    """Holds the lock of a folder until :meth:`release`, or until the object is no more.
+    """Holds the lock of a folder until ``release``, or until the object is no more.
 
     On a file system without locks, the lock's file itself is the lock, and after a kill it has to be removed by hand.
 

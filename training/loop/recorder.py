@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks import Callback
 from training.files.durable import write_atomically
+from training.loop.callbacks import Callback
 from training.loop.stopping import check
 
 if TYPE_CHECKING:
-    from training.callbacks import EpochResult
     from training.data import Dataset
-    from training.run_folder import RunFolder
-    from training.trainer import Trainer
+    from training.loop.callbacks import EpochResult
+    from training.loop.run_folder import RunFolder
+    from training.loop.trainer import Trainer
 
 
 class Recorder(Callback):
@@ -82,8 +82,8 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str
         Interrupted: a signal has come; those before it are there.
     """
     from backend import asnumpy
-    from training import figures
-    from training.evaluation import predict
+    from training.loop import figures
+    from training.loop.evaluation import predict
 
     predictions = predict(trainer.network, trainer.test_loader)
     weights = asnumpy(next(iter(trainer.network.params.values())))

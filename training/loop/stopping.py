@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks import Callback
+from training.loop.callbacks import Callback
 
 if TYPE_CHECKING:
-    from training.callbacks import EpochResult
-    from training.trainer import Trainer
+    from training.loop.callbacks import EpochResult
+    from training.loop.trainer import Trainer
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -56,7 +56,7 @@ _handlers: _Handlers | None = None
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Makes the first signal an :class:`Interrupted`, and the second the end of the process, at once and silently.
+    """Makes the first signal an ``Interrupted``, and the second the end of the process, at once and silently.
 
     A signal that is ignored, as by ``nohup``, stays so. What the handlers were before, they are again after it. In
     another thread than the main one, where Python sets no handlers, it changes nothing.
@@ -80,7 +80,7 @@ def signals_interrupt() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Lets the first signal wait until :func:`check` asks for it: nothing inside is interrupted half-way.
+    """Lets the first signal wait until ``check`` asks for it: nothing inside is interrupted half-way.
 
     One that nobody has asked about by the end is raised there, unless another exception ends the block.
     """
@@ -97,7 +97,7 @@ def deferred() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises :class:`Interrupted` where a signal has come, once."""
+    """Raises ``Interrupted`` where a signal has come, once."""
     if _handlers is not None:
         _handlers.check()
 

@@ -1,7 +1,7 @@
 """The functions, gradients and layers of the book *Deep Learning from Scratch*, with its defaults and formulas.
 
 Everything that the book's ``common.functions``, ``common.gradient`` and ``common.layers`` export, with im2col and
-col2im of ``common.util``. Programs of the book import them from :mod:`training.compat.book`, where the rest is too.
+col2im of ``common.util``. Programs of the book import them from ``training.compat.book``, where the rest is too.
 
 What differs from the book, on purpose: a floating dtype is kept (the book's im2col makes everything float64),
 ``backward`` leaves its argument alone, pooling honours its padding, and labels of shape (N, 1) are one label a sample.

@@ -15,7 +15,7 @@ def as_array(x: Any) -> Any:
 
 
 def as_floating(x: Any) -> Any:
-    """``x`` as a floating array: see :func:`as_array`; integers become float64, as NumPy makes them."""
+    """``x`` as a floating array: see ``as_array``; integers become float64, as NumPy makes them."""
     return in_common_dtype(x)[0]
 
 

@@ -1,4 +1,4 @@
-"""The elementwise layers of the book's ``common.layers``; :mod:`layers.compat.book.layers` has the others."""
+"""The elementwise layers of the book's ``common.layers``; ``layers.compat.book.layers`` has the others."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Sigmoid(_Elementwise):
 class Dropout(_Elementwise):
     """y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation.
 
-    Masks are drawn by ``numpy.random``, as in the book: the same seed drops the same numbers. (:class:`layers.Dropout`
-    draws from :mod:`backend.random`, on the device.)
+    Masks are drawn by ``numpy.random``, as in the book: the same seed drops the same numbers. (``layers.Dropout``
+    draws from ``backend.random``, on the device.)
     """
 
     takes_train_flg = True

@@ -55,7 +55,7 @@ def sigmoid(x: Any) -> Any:
 
 
 def sigmoid_grad(x: Any) -> Any:
-    """Return the derivative of :func:`sigmoid` at ``x``: (1 - sigmoid(x))·sigmoid(x)."""
+    """Return the derivative of ``sigmoid`` at ``x``: (1 - sigmoid(x))·sigmoid(x)."""
     y = sigmoid(x)
     return (1.0 - y) * y
 
@@ -91,7 +91,7 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
     """Return the mean of -log(y[label] + 1e-7).
 
     The 1e-7 lowers the loss of a probable label by about as much, and limits that of an impossible one to 16.1. The
-    core's :func:`layers.cross_entropy_error` has none.
+    core's ``layers.cross_entropy_error`` has none.
 
     Args:
         y: probabilities (N, classes), or (classes,) of one sample.
@@ -102,7 +102,7 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
         0-d. On a GPU a label that is no class makes it NaN, since raising would wait for the device.
 
     Raises:
-        TypeError, ValueError: labels do not fit, as :func:`kernels.labels.check`.
+        TypeError, ValueError: labels do not fit, as ``kernels.labels.check``.
     """
     y, t = as_floating(y), as_array(t)
     if y.ndim == 1:
@@ -116,12 +116,12 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
 
 
 def softmax_loss(X: Any, t: Any) -> Any:
-    """Return :func:`cross_entropy_error` of softmax(X) against ``t``."""
+    """Return ``cross_entropy_error`` of softmax(X) against ``t``."""
     return cross_entropy_error(softmax(X), t)
 
 
 def im2col(input_data: Any, filter_h: int, filter_w: int, stride: int | Pair = 1, pad: Padding = 0) -> Any:
-    """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see :func:`kernels.im2col.im2col`."""
+    """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see ``kernels.im2col.im2col``."""
     return _im2col.im2col(as_floating(input_data), _window(filter_h, filter_w, stride, pad))
 
 
@@ -133,7 +133,7 @@ def col2im(
     stride: int | Pair = 1,
     pad: Padding = 0,
 ) -> Any:
-    """Add the rows of im2col back into images (N, C, H, W); see :func:`kernels.col2im.col2im`."""
+    """Add the rows of im2col back into images (N, C, H, W); see ``kernels.col2im.col2im``."""
     return _col2im.col2im(as_floating(col), input_shape, _window(filter_h, filter_w, stride, pad))
 
 
@@ -141,7 +141,7 @@ def class_indices(t: Any, scores: tuple[int, ...]) -> Any:
     """Return the labels ``t`` of scores (N, classes), (N,), (N, 1) or (N, classes), as class indices (N,).
 
     Raises:
-        TypeError, ValueError: as :func:`kernels.labels.check`.
+        TypeError, ValueError: as ``kernels.labels.check``.
     """
     if t.shape != scores and t.shape == (scores[0], 1):
         t = t.reshape(-1)

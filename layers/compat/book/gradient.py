@@ -19,7 +19,7 @@ STEP = 1e-4
 def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
     """Return (f(x + h) - f(x - h)) / 2h for each element of ``x``, with h = 1e-4.
 
-    The core's :func:`layers.numerical_gradient` has a larger step for float32, where 1e-4 is mostly rounding.
+    The core's ``layers.numerical_gradient`` has a larger step for float32, where 1e-4 is mostly rounding.
 
     Args:
         f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly, also
@@ -51,9 +51,9 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
 
 
 def numerical_gradient_2d(f: Callable[[Any], Any], X: Any) -> Any:
-    """Return :func:`numerical_gradient` of each row of ``X`` (N, D), where ``f`` is a function of one row.
+    """Return ``numerical_gradient`` of each row of ``X`` (N, D), where ``f`` is a function of one row.
 
-    A vector counts as one row. Arguments and errors are those of :func:`numerical_gradient`.
+    A vector counts as one row. Arguments and errors are those of ``numerical_gradient``.
     """
     require_floating(X)
     if X.ndim == 1:

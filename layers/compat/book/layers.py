@@ -85,7 +85,7 @@ class Affine(_Converting):
         b: (outputs,), or one number for all.
 
     ``forward`` takes (N, inputs), or any (N, …) with that many numbers a sample. Errors are those of
-    :class:`layers.Affine`.
+    ``layers.Affine``.
     """
 
     W, dW = parameter()
@@ -105,9 +105,9 @@ class Convolution(_Converting):
     Args:
         W: filters (FN, C, FH, FW).
         b: (FN,), or one number for all.
-        stride, pad: as for :class:`layers.Convolution`.
+        stride, pad: as for ``layers.Convolution``.
 
-    ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW). Errors are those of :class:`layers.Convolution`.
+    ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW). Errors are those of ``layers.Convolution``.
     """
 
     W, dW = parameter()
@@ -125,7 +125,7 @@ class Convolution(_Converting):
 
 
 class Pooling(_Converting):
-    """Max pooling, with a stride of 2 unless told otherwise (:class:`layers.Pooling` has 1).
+    """Max pooling, with a stride of 2 unless told otherwise (``layers.Pooling`` has 1).
 
     Padding never wins. (In the book it counts as 0, but a layer with padding fails there: its output's size ignores
     the padding.)
@@ -147,7 +147,7 @@ class BatchNormalization(_Converting):
     """y = γ·(x - μ) / √(σ² + 10e-7) + β over the batch, each number of a sample by itself.
 
     In training μ and σ² are those of the batch, and running = momentum·running + (1 - momentum)·batch; in evaluation
-    they are the running ones. These begin with 0, both. (:class:`layers.BatchNormalization` has ε = 1e-5 and a running
+    they are the running ones. These begin with 0, both. (``layers.BatchNormalization`` has ε = 1e-5 and a running
     variance that begins with 1.)
 
     Args:
@@ -202,7 +202,7 @@ class BatchNormalization(_Converting):
 
 
 class SoftmaxWithLoss(Layer):
-    """The mean cross-entropy of softmax(x) against labels, with the book's 1e-7: see :func:`cross_entropy_error`.
+    """The mean cross-entropy of softmax(x) against labels, with the book's 1e-7: see ``cross_entropy_error``.
 
     ``forward(x, t)`` takes scores (N, classes), and labels as class indices (N,) or (N, 1) or as rows (N, classes), and
     returns the loss, 0-d. Of one sample x is (classes,). ``backward`` returns the gradient of that loss, (y - t) / N,

@@ -67,7 +67,7 @@ def test_training(device, forward, backward, shape, dtype, layout):
 
 
 def rows_like(x):
-    """As :func:`rows_of`, in the array's own dtype."""
+    """As ``rows_of``, in the array's own dtype."""
     return rows_of(x).astype(asnumpy(x).dtype)
 
 

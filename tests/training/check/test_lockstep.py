@@ -9,8 +9,8 @@ from kernels import activations
 from layers import Dropout, sequential
 from training.check import TRAININGS, Divergence, train_in_lockstep
 from training.data import Loader
-from training.network import Network
-from training.optimizers import NAMES
+from training.models import Network
+from training.optim.optimizers import NAMES
 
 
 @pytest.mark.parametrize(("model", "optimizer"), TRAININGS)

@@ -9,10 +9,10 @@ from backend import array_module
 from kernels import activations, batch_norm, convolution, updates
 from kernels.core import launch
 from layers import BatchNormalization, Dropout, affine
-from training import optimizer_base
 from training.check import TRAININGS, compare, train_in_lockstep
 from training.data import Loader
-from training.network import Network
+from training.models import Network
+from training.optim import optimizer as optimizer_module
 
 pytestmark = pytest.mark.gpu
 
@@ -70,7 +70,7 @@ def in_scalars(factors):
             scalars = {key: value * factors.get(key, 1) for key, value in scalars.items()}
             updates.update_on_device(name, formula, scalars, *arguments, **options)
 
-        monkeypatch.setattr(optimizer_base, "update_on_device", wrong)
+        monkeypatch.setattr(optimizer_module, "update_on_device", wrong)
 
     return install
 

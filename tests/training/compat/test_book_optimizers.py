@@ -7,8 +7,8 @@ import pytest
 from checks import frozen, normal
 
 from backend import asarray, asnumpy, xp
-from training import optimizers as core
 from training.compat.book.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+from training.optim import optimizers as core
 
 GRADIENTS = [3.0, -1e-6, 0.5, 2e-8, -2.0]
 

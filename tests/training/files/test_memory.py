@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from training import saving
 from training.data import read_idx, write_idx
+from training.models import saving
 
 ARRAY = np.random.default_rng(0).integers(0, 4, (8, 1000, 1000), dtype=np.uint8)
 

@@ -13,7 +13,7 @@ from layers.compat.book import np
 from training.data import load
 from training.data.download import cache_dir
 from training.data.sources import FILES, INPUT_DIM, SOURCES
-from training.saving import write_atomically
+from training.models.saving import write_atomically
 
 __all__ = [
     "dataset_dir",
@@ -36,10 +36,10 @@ key_file = {
     for key, (name, _) in zip(("train_img", "train_label", "test_img", "test_label"), FILES, strict=True)
 }
 dataset_dir = str(cache_dir() / "mnist")
-"""Where downloaded files go. Others are found as :func:`training.data.load` says."""
+"""Where downloaded files go. Others are found as ``training.data.load`` says."""
 
 save_file = f"{dataset_dir}/mnist.pkl"
-"""What :func:`init_mnist` writes. Nothing here reads it."""
+"""What ``init_mnist`` writes. Nothing here reads it."""
 
 train_num = 60000
 test_num = 10000
@@ -61,7 +61,7 @@ def load_mnist(
         ``(x_train, t_train), (x_test, t_test)``.
 
     Raises:
-        DataError, OSError: as :func:`training.data.load`.
+        DataError, OSError: as ``training.data.load``.
     """
     data = load("mnist", download=True)
 
@@ -79,7 +79,7 @@ def download_mnist() -> None:
     """Download the four files, unless they are there, and check them.
 
     Raises:
-        DataError, OSError: as :func:`training.data.load`.
+        DataError, OSError: as ``training.data.load``.
     """
     load("mnist", download=True)
 
@@ -88,7 +88,7 @@ def init_mnist() -> None:
     """Write the digits to ``save_file``: a pickled dictionary of uint8 arrays by the names in ``key_file``.
 
     Raises:
-        DataError, OSError: as :func:`training.data.load`, or the file cannot be written.
+        DataError, OSError: as ``training.data.load``, or the file cannot be written.
     """
     data = load("mnist", download=True)
     arrays = {

@@ -16,7 +16,7 @@ __all__ = [*(name for name in _plain.__all__ if name != "MultiLayerNet"), "Multi
 
 
 class MultiLayerNetExtend(MultiLayerNet):
-    """A :class:`MultiLayerNet` that can normalise before and drop after each hidden layer's activation.
+    """A ``MultiLayerNet`` that can normalise before and drop after each hidden layer's activation.
 
     Args:
         input_size, hidden_size_list, output_size, activation, weight_init_std, weight_decay_lambda: as there.

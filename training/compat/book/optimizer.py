@@ -2,7 +2,7 @@
 
 ``update(params, grads)`` changes the arrays in ``params`` in place, and replaces numbers (``params = {"x": -7.0}``).
 Both are dictionaries; ``grads`` may have further entries. Adam has a formula of its own: it divides by √v + 1e-7 with
-the uncorrected second moment, :class:`training.optimizers.Adam` by √v̂ + 1e-8 with the corrected one. At a rate of 0.001
+the uncorrected second moment, ``training.optim.Adam`` by √v̂ + 1e-8 with the corrected one. At a rate of 0.001
 the first step for a gradient of 1e-6 is 0.00024 here and 0.00099 there.
 """
 
@@ -55,7 +55,7 @@ class Momentum:
         self.v: State | None = None
 
     def update(self, params: Params, grads: Grads) -> None:
-        """Make one step; see :meth:`SGD.update`."""
+        """Make one step; see ``SGD.update``."""
         (self.v,) = _ready(params, grads, self.v)
         for key in params:
             self.v[key] = self.momentum * self.v[key] - self.lr * grads[key]
@@ -74,7 +74,7 @@ class Nesterov:
         self.v: State | None = None
 
     def update(self, params: Params, grads: Grads) -> None:
-        """Make one step; see :meth:`SGD.update`."""
+        """Make one step; see ``SGD.update``."""
         (self.v,) = _ready(params, grads, self.v)
         for key in params:
             params[key] += self.momentum * self.momentum * self.v[key]
@@ -91,7 +91,7 @@ class AdaGrad:
         self.h: State | None = None
 
     def update(self, params: Params, grads: Grads) -> None:
-        """Make one step; see :meth:`SGD.update`."""
+        """Make one step; see ``SGD.update``."""
         (self.h,) = _ready(params, grads, self.h)
         for key in params:
             self.h[key] += grads[key] * grads[key]
@@ -107,7 +107,7 @@ class RMSprop:
         self.h: State | None = None
 
     def update(self, params: Params, grads: Grads) -> None:
-        """Make one step; see :meth:`SGD.update`."""
+        """Make one step; see ``SGD.update``."""
         (self.h,) = _ready(params, grads, self.h)
         for key in params:
             self.h[key] *= self.decay_rate
@@ -131,7 +131,7 @@ class Adam:
         self.v: State | None = None
 
     def update(self, params: Params, grads: Grads) -> None:
-        """Make one step; see :meth:`SGD.update`."""
+        """Make one step; see ``SGD.update``."""
         self.m, self.v = _ready(params, grads, self.m, self.v)
         self.iter += 1
         lr_t = self.lr * math.sqrt(1.0 - self.beta2**self.iter) / (1.0 - self.beta1**self.iter)

@@ -46,7 +46,7 @@ def dump(obj: Any, file: Any, protocol: int | None = None, **options: Any) -> No
 
 
 def dumps(obj: Any, protocol: int | None = None, **options: Any) -> bytes:
-    """Return what :func:`dump` writes."""
+    """Return what ``dump`` writes."""
     file = io.BytesIO()
     dump(obj, file, protocol, **options)
     return file.getvalue()

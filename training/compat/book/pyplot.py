@@ -25,7 +25,7 @@ def __dir__() -> list[str]:
 
 
 def imread(fname: Any, format: str | None = None) -> Any:  # noqa: A002  (matplotlib's name)
-    """Read an image file as :func:`matplotlib.pyplot.imread` does, onto the active device."""
+    """Read an image file as ``matplotlib.pyplot.imread`` does, onto the active device."""
     return asarray(pyplot.imread(fname, format))
 
 

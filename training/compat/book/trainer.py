@@ -40,7 +40,7 @@ class Trainer:
         train_loss_list: the loss of each step, after it.
         train_acc_list, test_acc_list: the accuracies, after the first step of each epoch.
 
-    The loop of the library's own style is :class:`training.trainer.Trainer`: every epoch visits every sample there,
+    The loop of the library's own style is ``training.Trainer``: every epoch visits every sample there,
     and nothing waits for the device.
 
     Raises:

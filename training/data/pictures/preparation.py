@@ -1,0 +1,214 @@
+"""Pictures made into a network's input, the way its training images were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+
+from training.data.pictures.errors import ImageError
+from training.data.pictures.figure import Figure, find_figure
+from training.data.pictures.framing import Framing, frame_figure
+from training.data.pictures.garment import find_garment
+from training.data.pictures.likeness import Likeness
+from training.data.pictures.reading import Picture
+from training.files.printable import printable
+
+MNIST = Framing(fill=20 / 28, by_mass=True, strokes=(0.1, 0.18))
+"""Digits fit a box of 20 by 20 in a frame of 28 by 28, their centre of mass at pixel (14, 14) (LeCun, Cortes & Burges,
+"The MNIST database of handwritten digits"). Half of MNIST's strokes are 10 to 15 % of the digit's length wide."""
+
+FASHION_MNIST = Framing(fill=1.0, by_mass=False)
+"""Clothes fill the frame, in its middle (Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST", section 2)."""
+
+FRAMINGS: dict[str, Framing | None] = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "none": None}
+"""How a picture is prepared, by name; "none" only brings it to size."""
+
+OF_DATASETS = {"mnist10k": "mnist", "mnist": "mnist", "fashion-mnist": "fashion-mnist"}
+"""The preparation that the images of a data set had; those of any other data set had none that is known."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network's input.
+
+    Attributes:
+        image: float32 (C, H, W) in 0 … 1.
+        warnings: what makes a prediction doubtful, in words.
+    """
+
+    image: numpy.ndarray
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures are made into a network's input.
+
+    Attributes:
+        name: a key of ``FRAMINGS``.
+        shape: (C, H, W) of the input; C is 1 or 3.
+        likeness: what inputs of the training data are like; None where it is not known.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    likeness: Likeness | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], shape: tuple[int, ...]) -> Preparation:
+        """Reads what ``describe`` put into a model's config under ``"input"``.
+
+        Args:
+            config: the model's; without ``"input"`` the name of a known data set tells the preparation.
+            shape: of the network's input.
+
+        Raises:
+            ValueError: the network does not take pictures in grey or colour, or the description is damaged.
+        """
+        if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+            raise ValueError(
+                f"the model takes {tuple(shape)}; image files are made into (1, H, W) in grey or (3, H, W) in colour"
+            )
+        described = config.get("input", {"preparation": OF_DATASETS.get(str(config.get("dataset")), "none")})
+        name = described.get("preparation") if isinstance(described, Mapping) else None
+        if not isinstance(name, str) or name not in FRAMINGS:
+            given = printable(repr(name)[:80])
+            raise ValueError(f"the model's input: preparation is one of {', '.join(FRAMINGS)}, not {given}")
+        if shape[0] != 1:
+            name = "none"
+        likeness = described.get("likeness")
+        return cls(
+            name,
+            (int(shape[0]), int(shape[1]), int(shape[2])),
+            None if likeness is None else Likeness.from_config(likeness, shape),
+        )
+
+    @staticmethod
+    def describe(dataset: str, images: numpy.ndarray) -> dict[str, Any]:
+        """What a model's config says about its input under ``"input"``.
+
+        Args:
+            dataset: the name of the training data.
+            images: its training images (N, C, H, W), uint8 or floating.
+        """
+        likeness = Likeness.of(images)
+        return {
+            "preparation": OF_DATASETS.get(dataset, "none"),
+            **({} if likeness is None else {"likeness": likeness.as_config()}),
+        }
+
+    def __call__(self, picture: Picture) -> Prepared:
+        """Makes a picture into an input.
+
+        Raises:
+            ImageError: it is blank.
+        """
+        framing = FRAMINGS[self.name]
+        findings: tuple[str, ...] = ()
+        if framing is None:
+            image = fit_frame(picture.as_channels(self.shape[0]), self.shape[1:])
+        else:
+            gray, findings = prepare(picture.gray(), self.shape[1:], framing)
+            image = gray[None]
+        unlike = self.likeness is not None and not self.likeness.includes(image)
+        return Prepared(image, findings + (("unlike the training images",) if unlike else ()))
+
+
+def prepare(
+    gray: numpy.ndarray, size: tuple[int, int] = (28, 28), framing: Framing = MNIST
+) -> tuple[numpy.ndarray, tuple[str, ...]]:
+    """Places what a picture shows in a frame of ``size``, as bright on dark.
+
+    A picture of this size that is framed already, like the images of the data set itself, is used as it is, or
+    inverted if it is dark on bright.
+
+    Args:
+        gray: floating (H, W) in 0 … 1.
+
+    Returns:
+        float32 ``size`` in 0 … 1, and what is doubtful about it, in words.
+
+    Raises:
+        ImageError: the picture is blank.
+    """
+    gray = gray.astype(numpy.float32)
+    if not gray.size or gray.max() - gray.min() < 0.02:
+        raise ImageError("a blank image: nothing stands out from its background")
+    if gray.shape == tuple(size):
+        for framed in (gray, 1 - gray):
+            if is_framed(framed, framing):
+                return framed, ()
+    figure = _figure(gray) if framing.by_mass else find_garment(gray)
+    return frame_figure(figure.ink, size, framing), figure.findings
+
+
+def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
+    """Whether a picture is bright on black and lies in its frame as a training image does."""
+    if not framing.by_mass:
+        # A quarter may be bright. In two images of Fashion-MNIST half of the border is, in none three quarters.
+        return float(numpy.quantile(_border(gray), 0.25)) <= (float(gray.min()) + float(gray.max())) / 2
+    if float(numpy.median(gray)) > 0.05 or float(gray.max()) < 0.5:
+        return False
+    seen = gray > 0.1
+    if not seen.any():
+        return False
+    mass = float(gray.sum())
+    lengths = []
+    for axis, length in enumerate(gray.shape):
+        places = numpy.flatnonzero(seen.any(axis=1 - axis))
+        lengths.append(float(places[-1] - places[0] + 1) / length)
+        centre = float(gray.sum(axis=1 - axis) @ numpy.arange(length)) / mass
+        if abs(centre - length / 2) > 0.03 * length:
+            return False
+    return abs(max(lengths) - framing.fill) <= 0.075
+
+
+def fit_frame(image: numpy.ndarray, size: tuple[int, int]) -> numpy.ndarray:
+    """Resizes (C, H, W) to ``size``, with antialiasing; as it is if it has that size."""
+    from PIL import Image
+
+    if image.shape[1:] == tuple(size):
+        return image.astype(numpy.float32)
+    channels = [
+        numpy.asarray(Image.fromarray(channel.astype(numpy.float32)).resize(size[::-1], Image.Resampling.BICUBIC))
+        for channel in image
+    ]
+    return numpy.stack(channels).clip(0, 1)
+
+
+_ANALYSED = 384
+"""Pixels of the longer side on which figures are looked for."""
+
+_SMALL = 96
+"""A figure shorter than this is cut out of the picture and looked at once more, if the picture has more pixels."""
+
+
+def _figure(gray: numpy.ndarray) -> Figure:
+    factor = -(-max(gray.shape) // _ANALYSED)
+    if factor == 1:
+        return find_figure(gray)
+    figure = find_figure(_shrunk(gray, factor))
+    top, left, bottom, right = figure.box
+    length = max(bottom - top, right - left)
+    if length >= _SMALL:
+        return figure
+    rows, columns = (
+        slice(max(low - length, 0) * factor, (high + length) * factor) for low, high in ((top, bottom), (left, right))
+    )
+    closer = gray[rows, columns]
+    found = find_figure(_shrunk(closer, -(-max(closer.shape) // _ANALYSED)))
+    return replace(found, findings=tuple(dict.fromkeys(figure.findings + found.findings)))
+
+
+def _shrunk(gray: numpy.ndarray, factor: int) -> numpy.ndarray:
+    if factor == 1:
+        return gray
+    height, width = (max(1, length // factor) for length in gray.shape)
+    return gray[: height * factor, : width * factor].reshape(height, factor, width, factor).mean(axis=(1, 3))
+
+
+def _border(gray: numpy.ndarray) -> numpy.ndarray:
+    return numpy.concatenate((gray[0], gray[-1], gray[1:-1, 0], gray[1:-1, -1]))

@@ -1,0 +1,244 @@
+"""Image files as arrays, in bounded memory whatever they contain."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy
+
+from training.data.pictures.containers import Container, open_container
+from training.data.pictures.errors import ImageError
+from training.files.printable import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs damage as errors; ours say it
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""What is opened; of an animation, the first frame."""
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes."""
+
+MEMORY = 224 * 2**20
+"""Bytes that a picture may take while it is decoded, its file included."""
+
+MOST_PIXELS = 100_000_000
+
+LONGEST_READ = 65_535
+"""Pixels of a side in the file, the most that JPEG and GIF can have."""
+
+LONGEST_SIDE = 1024
+"""Pixels that a side keeps; a longer one is reduced while it is read."""
+
+_TURNS = {  # how a picture of each orientation is set upright: transposed first, then flipped along these axes
+    1: (False, ()),
+    2: (False, (1,)),
+    3: (False, (0, 1)),
+    4: (False, (0,)),
+    5: (True, ()),
+    6: (True, (1,)),
+    7: (True, (0, 1)),
+    8: (True, (0,)),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a file.
+
+    Attributes:
+        pixels: float32 (H, W) of a grey one, (H, W, 3) of one in colour, in 0 … 1, upright.
+        size: (H, W) in the file; ``pixels`` are fewer where it is large.
+    """
+
+    pixels: numpy.ndarray
+    size: tuple[int, int]
+
+    def as_channels(self, channels: int) -> numpy.ndarray:
+        """The pixels as (1, H, W) in grey or (3, H, W) in red, green and blue."""
+        if channels == 1:
+            return self.gray()[None]
+        if self.pixels.ndim == 2:
+            return numpy.repeat(self.pixels[None], 3, axis=0)
+        return numpy.ascontiguousarray(self.pixels.transpose(2, 0, 1))
+
+    def gray(self) -> numpy.ndarray:
+        """The pixels (H, W) in grey: 0.299 red + 0.587 green + 0.114 blue, rounded to 1/255 as Pillow does."""
+        if self.pixels.ndim == 2:
+            return self.pixels
+        weights = numpy.array([19595, 38470, 7471], numpy.float32) / 65536
+        return numpy.floor(self.pixels @ weights * 255 + 0.5) / numpy.float32(255)
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Reads the picture in a file, upright, on an opaque background.
+
+    What is transparent becomes white, or black where the rest is bright. The file is read once, into memory; no other
+    program and no other decoder than those of ``FORMATS`` is started.
+
+    Raises:
+        ImageError: the file is no such image, is damaged, or is too large; the message names it.
+        OSError: it cannot be opened.
+    """
+    try:
+        return decode(_content(path))
+    except ImageError as error:
+        raise ImageError(f"{printable(path)}: {error}") from error
+
+
+def decode(content: bytes) -> Picture:
+    """Reads the picture in the content of a file; see ``read_picture``.
+
+    Raises:
+        ImageError: as there; the message names no file.
+    """
+    from PIL import UnidentifiedImageError
+
+    container = open_container(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage outside the picture, and Pillow's limit: ours is lower
+            return _decode(container, len(content))
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("too large (there is not enough memory to decode it)") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"cannot be read (a damaged {container.format})") from error
+    except Exception as error:  # the file is in memory: whatever a decoder raises, the content is to blame
+        raise ImageError(f"cannot be read ({error or type(error).__name__})") from error
+
+
+def _content(path: str | Path) -> bytes:
+    with Path(path).open("rb") as stream:
+        content = stream.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ImageError(f"too large (files of at most {LARGEST_FILE // 2**20} MB are read)")
+    return content
+
+
+def _decode(container: Container, file_size: int) -> Picture:
+    from PIL import Image
+
+    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):  # known to Pillow, these keep it from importing others
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    held = 2 * file_size + container.working_memory
+    if held > MEMORY:  # WebP's decoder takes its memory when the file is opened
+        raise ImageError(f"too large ({_megabytes(held)})")
+    with Image.open(io.BytesIO(container.content), formats=[container.format]) as image:
+        if container.format == "JPEG":
+            shrink = max(1.0, max(image.size) / LONGEST_SIDE)
+            size = image.size
+            image.draft(None, (max(1, int(size[0] / shrink)), max(1, int(size[1] / shrink))))
+        else:
+            size = image.size
+        width, height = image.size
+        pixel = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+        _check(size, held + width * height * pixel)
+        with _no_messages() if container.format == "TIFF" else nullcontext():
+            image.load()
+        pixels = _turn(_flatten(_reduced(image)), container.orientation)
+    size = size[::-1] if container.orientation <= 4 else size
+    return Picture(pixels, size)
+
+
+@contextmanager
+def _no_messages() -> Iterator[None]:
+    """Keeps what C code writes to standard error from the terminal: libtiff's notes about damaged files."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed: nothing is shown anyway
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _check(size: tuple[int, int], memory: int) -> None:
+    width, height = size
+    if width * height > MOST_PIXELS or max(size) > LONGEST_READ:
+        raise ImageError(
+            f"too large ({width} x {height} pixels; at most {MOST_PIXELS:,} are read, {LONGEST_READ:,} a side)"
+        )
+    if memory > MEMORY:
+        raise ImageError(f"too large ({width} x {height} pixels, {_megabytes(memory)})")
+
+
+def _megabytes(memory: int) -> str:
+    return f"{memory / 2**20:,.0f} MB to decode; the limit is {MEMORY // 2**20} MB"
+
+
+def _reduced(image: Image.Image) -> numpy.ndarray:
+    """(H, W) in grey, (H, W, 3) or, with transparency, (H, W, 4), colours times opacity; no side is too long."""
+    width, height = image.size
+    factor = math.ceil(max(width, height) / LONGEST_SIDE)
+    to_floats = _converter(image)
+    rows = factor * max(1, 2**18 // (width * factor))  # converted at a time: a copy of the whole may be large
+    strips = []
+    for top in range(0, height, rows):
+        strip = to_floats(image.crop((0, top, width, min(top + rows, height))))
+        strips.append(_average(strip, factor) if factor > 1 else strip)
+    return numpy.concatenate(strips)
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], numpy.ndarray]:
+    """From a strip of the picture to floats."""
+    if image.mode.startswith("I"):  # 16 bits; Pillow's conversion to "L" would clip them at 255
+        return lambda strip: numpy.asarray(strip).clip(0, 65535).astype(numpy.float32) / numpy.float32(65535)
+    if image.mode == "F":
+        low, high = (float(bound) for bound in image.getextrema())  # type: ignore[arg-type]
+        scale = numpy.float32(1 if 0 <= low <= high <= 1 else 255)
+        return lambda strip: numpy.nan_to_num(numpy.asarray(strip) / scale).clip(0, 1)
+    if image.has_transparency_data:
+        return lambda strip: _premultiplied(strip.convert("RGBA"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return lambda strip: numpy.divide(numpy.asarray(strip.convert(mode)), 255, dtype=numpy.float32)
+
+
+def _premultiplied(strip: Image.Image) -> numpy.ndarray:
+    floats = numpy.divide(numpy.asarray(strip), 255, dtype=numpy.float32)
+    floats[..., :3] *= floats[..., 3:]
+    return floats
+
+
+def _average(strip: numpy.ndarray, factor: int) -> numpy.ndarray:
+    """Means over squares of ``factor`` pixels; at the edges the last pixels are repeated."""
+    height, width = strip.shape[:2]
+    pads = [(0, -height % factor), (0, -width % factor)] + [(0, 0)] * (strip.ndim - 2)
+    padded = numpy.pad(strip, pads, mode="edge")
+    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, *strip.shape[2:])
+    return blocks.mean(axis=(1, 3), dtype=numpy.float32)
+
+
+def _flatten(floats: numpy.ndarray) -> numpy.ndarray:
+    """Lays what is transparent on white, or on black where what is visible is bright."""
+    if floats.ndim == 2 or floats.shape[2] == 3:
+        return floats
+    colors, alpha = floats[..., :3], floats[..., 3:]
+    visible = float(alpha.sum())
+    bright = visible > 0 and float(colors.mean(axis=2).sum()) / visible > 0.5
+    return colors + (0 if bright else 1) * (1 - alpha)
+
+
+def _turn(pixels: numpy.ndarray, orientation: int) -> numpy.ndarray:
+    transposed, flipped = _TURNS[orientation]
+    if transposed:
+        pixels = pixels.swapaxes(0, 1)
+    return numpy.ascontiguousarray(numpy.flip(pixels, flipped))

@@ -1,0 +1,200 @@
+"""The figures of a run, drawn with matplotlib's objects alone: no global state, no window, no display needed."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from training.files.durable import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from training.loop.callbacks import EpochResult
+    from training.loop.evaluation import Predictions
+
+TRAIN_COLOUR, TEST_COLOUR, WRONG_COLOUR, QUIET_COLOUR = "#8a8f98", "#1f5fa8", "#b3261e", "#5f6368"
+DOTS_PER_INCH = 120
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure as PNG, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomically(path, as_png(figure))
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
+    return drawn.getvalue()
+
+
+def learning_curves(history: Sequence[EpochResult]) -> Figure:
+    """Loss and accuracy over the epochs, in training and on the test data; the best epoch is marked."""
+    epochs = [result.epoch for result in history]
+    best = max(history, key=lambda result: result.test_accuracy)
+    figure = blank(10, 4.2)
+    left, right = figure.subplots(1, 2)
+    _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history])
+    left.set_ylabel("cross-entropy loss")
+    left.set_ylim(bottom=0)
+    _curves(
+        right,
+        epochs,
+        [100 * result.accuracy for result in history],
+        [100 * result.test_accuracy for result in history],
+    )
+    right.set_ylabel("accuracy in %")
+    right.plot([best.epoch], [100 * best.test_accuracy], "o", color=TEST_COLOUR, markersize=10, fillstyle="none")
+    right.set_title(f"best: {100 * best.test_accuracy:.2f} % in epoch {best.epoch}", fontsize=10, color=TEST_COLOUR)
+    right.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure:
+    """How many samples of each class (rows) were taken for which (columns), and the share of each that was right."""
+    from matplotlib.colors import PowerNorm
+
+    matrix = predictions.confusion()
+    samples = matrix.sum(axis=1)
+    shares = matrix / numpy.maximum(samples, 1)[:, None]
+    figure = blank(8.2, 7.4)
+    axes = figure.subplots()
+    # A steep start: a class mistaken in one case of a hundred is to be seen.
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.35, 0, 1))
+    for (row, column), count in numpy.ndenumerate(matrix):
+        if count:
+            colour = "white" if shares[row, column] > 0.3 else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=9, color=colour)
+    slanted = max(map(len, classes)) > 2
+    axes.set_xticks(
+        range(len(classes)), classes, rotation=45 if slanted else 0, ha="right" if slanted else "center", fontsize=10
+    )
+    axes.set_yticks(range(len(classes)), classes, fontsize=10)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for row, (share, count) in enumerate(zip(shares.diagonal(), samples, strict=True)):
+        text = f"{100 * share:.1f} %" if count else "none"
+        axes.text(len(classes) - 0.3, row, text, ha="left", va="center", fontsize=9, color=QUIET_COLOUR)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(
+        f"{predictions.correct:,} of {len(predictions.labels):,} right: {100 * predictions.accuracy:.2f} %", fontsize=11
+    )
+    return figure
+
+
+def worst_mistakes(
+    images: numpy.ndarray, predictions: Predictions, classes: Sequence[str], rows: int = 4, columns: int = 7
+) -> Figure:
+    """The misclassified images in whose true class the network believes least, worst first.
+
+    Args:
+        images: (N, C, H, W) with C of 1 or 3, uint8 or floating in 0 … 1, in the order of the predictions.
+        classes: the names of the labels.
+    """
+    worst = predictions.worst_mistakes(rows * columns)
+    rows = max(1, math.ceil(len(worst) / columns))
+    figure = blank(1.45 * columns, 1.8 * rows + 0.5)
+    wrong = len(predictions.labels) - predictions.correct
+    if not len(worst):
+        figure.text(0.5, 0.5, f"all {len(predictions.labels):,} right", ha="center", va="center", fontsize=14)
+        return figure
+    which = f"all {wrong}" if len(worst) == wrong else f"the worst {len(worst)} of {wrong:,}"
+    figure.suptitle(f"{which} mistakes: predicted (how sure), and what it is", fontsize=11)
+    figure.subplots(rows, columns)
+    for axes, index in zip(figure.axes, worst, strict=False):  # fewer mistakes than places in the last row
+        predicted, label = predictions.predicted[index], predictions.labels[index]
+        _image(axes, images[index])
+        share = 100 * float(predictions.probabilities[index, predicted])
+        axes.set_title(f"{classes[predicted]} ({share:.0f} %)", fontsize=9, color=WRONG_COLOUR, pad=3)
+        axes.set_xlabel(f"is {classes[label]}", fontsize=9, labelpad=2)
+    for axes in figure.axes[len(worst) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def filters(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> Figure:
+    """The weights of the first layer as images, on one scale: red is positive, blue negative.
+
+    Args:
+        weights: of a convolution (FN, C, FH, FW), or of an affine layer (inputs, units).
+        input_dim: (C, H, W) of the images, for an affine layer.
+    """
+    tiles = filter_images(weights, input_dim)
+    columns = min(_columns(len(tiles)), len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    limit = float(numpy.abs(tiles).max()) or 1.0
+    figure = blank(9, max(9 * 0.88 * rows / columns + 0.6, 2))
+    axes = figure.subplots()
+    height, width = tiles.shape[1:]
+    zoom = math.ceil(24 / height)  # a gap of one weight would be wide beside a 3x3 filter
+    sheet = mosaic(tiles.repeat(zoom, axis=1).repeat(zoom, axis=2), columns)
+    picture = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(f"first layer: {len(tiles)} filters of {height}x{width}", fontsize=11)
+    figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02).outline.set_visible(False)
+    return figure
+
+
+def filter_images(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> numpy.ndarray:
+    """The weights of a first layer, as for ``filters``, as (number, H, W): each filter's channels in turn."""
+    if weights.ndim == 2:
+        weights = weights.T.reshape(-1, *input_dim)
+    return weights.reshape(-1, *weights.shape[2:])
+
+
+def mosaic(tiles: numpy.ndarray, columns: int) -> numpy.ndarray:
+    """Images (number, H, W) row by row in one array, with gaps of NaN (drawn blank) between them."""
+    count, height, width = tiles.shape
+    gap = max(1, height // 12)
+    rows = math.ceil(count / columns)
+    sheet = numpy.full((rows * (height + gap) - gap, columns * (width + gap) - gap), numpy.nan, tiles.dtype)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def _columns(count: int) -> int:
+    """For a sheet about 2.5 times as wide as high: the number of columns that leaves the fewest places empty."""
+    wide = math.sqrt(2.5 * count)
+    return min(range(math.ceil(0.75 * wide), math.ceil(1.5 * wide) + 1), key=lambda n: (-count % n, abs(n - wide)))
+
+
+def blank(width: float, height: float) -> Figure:
+    """A figure with nothing on it yet, its size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _curves(axes: Axes, epochs: list[int], train: list[float], test: list[float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    marker = "o" if len(epochs) < 30 else ""
+    axes.plot(epochs, train, marker=marker, markersize=4, color=TRAIN_COLOUR, label="training")
+    axes.plot(epochs, test, marker=marker, markersize=4, color=TEST_COLOUR, label="test")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _image(axes: Axes, image: numpy.ndarray) -> None:
+    picture: Any = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if image.dtype == numpy.uint8 else 1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,96 @@
+"""How far a training run is, on a terminal and in lines."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TextIO
+
+from backend.transfer import HostCopy
+from training.loop.callbacks import Callback, EpochResult
+from training.loop.trainer import Trainer
+
+REFRESH_SECONDS = 0.1
+
+
+class ProgressBar(Callback):
+    """One bar for the whole run, with loss and accuracy of the epoch so far, images per second and the time left.
+
+    It never waits for the device: the totals are asked for, and shown when they have arrived. A step that shows
+    nothing new costs a look at the clock. Use it in a ``with``, which takes the bar off the terminal at the end.
+
+    Args:
+        file: where to draw; None means standard error.
+        interval: seconds between two looks at the totals.
+    """
+
+    def __init__(self, file: TextIO | None = None, interval: float = REFRESH_SECONDS) -> None:
+        self._file = file
+        self._interval = interval
+        self._next = 0.0
+        self._bar: Any = None
+        self._totals: HostCopy | None = None
+        self._before = 0
+        self._epoch = ""
+        self._start = 0.0
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=trainer.epochs * trainer.train_loader.samples,
+                file=self._file,
+                dynamic_ncols=True,
+                leave=False,
+                bar_format="{desc} {percentage:3.0f}% |{bar:24}|",
+            )
+        self._start = time.perf_counter()
+        self._before = (epoch - 1) * trainer.train_loader.samples
+        self._totals = None
+        self._epoch = f"epoch {epoch}/{trainer.epochs}"
+        self._bar.set_description_str(self._epoch)
+
+    def on_step_end(self, trainer: Trainer, step: int) -> None:
+        now = time.perf_counter()
+        if now < self._next:
+            return
+        if self._totals is None:
+            self._totals = trainer.running_totals()
+        if self._totals.done:
+            self._show(*(float(total) for total in self._totals.get()))
+            self._totals = None
+            self._next = now + self._interval
+
+    def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
+        self._bar.clear()  # the line of the epoch goes where it was
+
+    def close(self) -> None:
+        """Takes the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _show(self, loss: float, correct: float, samples: float) -> None:
+        rate = samples / (time.perf_counter() - self._start)
+        self._bar.set_description_str(
+            f"{self._epoch}  loss {loss / samples:.4f}  accuracy {100 * correct / samples:.2f} %", refresh=False
+        )
+        self._bar.bar_format = f"{{desc}} {{percentage:3.0f}}% |{{bar:24}}| {rate:,.0f} images/s, {{remaining}} left"
+        self._bar.n = self._before + int(samples)
+        self._bar.refresh()
+
+
+def epoch_line(result: EpochResult, epochs: int, is_best: bool) -> str:
+    """An epoch's result in one line, of the same width for every epoch."""
+    skipped = f"  {result.skipped_steps} steps skipped" if result.skipped_steps else ""
+    return (
+        f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  "
+        f"loss {result.loss:.4f}  accuracy {100 * result.accuracy:6.2f} %  "
+        f"test loss {result.test_loss:.4f}  test accuracy {100 * result.test_accuracy:6.2f} %  "
+        f"{result.images_per_second:8,.0f} images/s  {result.seconds:6.1f} s{'  best' if is_best else ''}{skipped}"
+    )

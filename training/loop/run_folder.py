@@ -1,0 +1,238 @@
+"""The folder of a training run: its settings, its metrics as they come, its best model, its figures."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from layers.initializers import unfilled
+from training.files import FileError, clipped, json_text, leftovers
+from training.files.arrays import config_of, open_arrays
+from training.files.durable import append_line, make_folder, write_atomically
+from training.files.opening import open_own
+from training.loop import lock
+from training.loop.lock import FolderLock
+from training.models import MODELS, Network, build
+from training.models.config import check_data
+
+RUNS = Path("runs")
+"""Where runs are kept unless a folder is named: below the current folder."""
+
+MAX_METRICS = 32 << 20
+"""The most bytes that ``metrics.jsonl`` is read with: those of 100,000 epochs."""
+
+_log = logging.getLogger("xpnet")
+
+
+class RunFolder:
+    """A folder with ``config.json``, ``metrics.jsonl``, ``model.safetensors`` and figures.
+
+    Made by ``create`` for a new run; an existing one is opened by its path. Every file is whole and on the disk
+    when its method returns, after a power cut too. The folder itself may be reached through symbolic links; its files
+    may not be links: writing replaces one, or refuses it (``metrics.jsonl``), and reading refuses it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: FolderLock | None = None
+
+    @classmethod
+    def create(cls, path: str | Path | None = None, *, name: str = "run", root: str | Path = RUNS) -> RunFolder:
+        """Makes the folder ``path``, or ``root/YYYYmmdd-HHMMSS-name``; one that exists gets a number after it.
+
+        It is locked until ``close``, or until the object or the process is no more. Temporary files that killed
+        runs left are removed, in ``path`` or in all runs below ``root``.
+
+        Raises:
+            FileExistsError: ``path`` is a file, or a folder that is not empty or that another run has locked.
+            OSError: it cannot be made.
+        """
+        run = cls(_new_folder(Path(root), name) if path is None else path)
+        if path is None:
+            for folder in Path(root).iterdir():
+                leftovers.remove(folder)
+        else:
+            try:
+                make_folder(run.path)
+            except FileExistsError as error:
+                if not os.path.lexists(run.path):  # a folder above it is a file
+                    raise NotADirectoryError(errno.ENOTDIR, "Not a folder", error.filename) from None
+                if not run.path.is_dir():
+                    raise _not_empty(run.path) from None
+        run._lock = FolderLock(run.path)
+        leftovers.remove(run.path)
+        if any(entry.name != lock.NAME for entry in run.path.iterdir()):
+            run.close()
+            raise _not_empty(run.path)
+        return run
+
+    def close(self) -> None:
+        """Ends the lock of a folder that ``create`` made; reading and writing go on as before."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @classmethod
+    def newest(cls, root: str | Path = RUNS) -> RunFolder:
+        """The run below ``root`` whose model was written last.
+
+        Raises:
+            FileNotFoundError: none has a model.
+        """
+        models = [path / "model.safetensors" for path in Path(root).glob("*/")]
+        models = [model for model in models if model.is_file() and not model.is_symlink()]
+        if not models:
+            raise FileNotFoundError(f"no run with a model in {root}/: train one first")
+        return cls(max(models, key=lambda model: (model.stat().st_mtime_ns, model.parent.name)).parent)
+
+    @property
+    def model(self) -> Path:
+        """The file of the best model so far."""
+        return self.path / "model.safetensors"
+
+    def save_config(self, config: Mapping[str, Any]) -> None:
+        """Writes ``config.json``."""
+        write_atomically(self.path / "config.json", (json_text.dump(config, indent=2) + "\n").encode())
+
+    def load_config(self) -> dict[str, Any]:
+        """What ``save_config`` wrote.
+
+        Raises:
+            ValueError: the file is damaged.
+            OSError: it cannot be read, or is a link.
+        """
+        file = self.path / "config.json"
+        with open_own(file) as stream:
+            try:
+                config = json_text.read(stream)
+            except FileError as error:
+                raise FileError(f"{file}: {error}") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{file} holds {clipped(config)}, expected an object")
+        return config
+
+    def add_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Adds a line to ``metrics.jsonl``; it is on the disk when this returns."""
+        append_line(self.path / "metrics.jsonl", json_line(metrics))
+
+    def load_metrics(self) -> list[dict[str, Any]]:
+        """What ``add_metrics`` wrote.
+
+        A line that holds no JSON object, torn by a power cut, is left out; warnings of the logger ``xpnet`` name the
+        first ten of them.
+
+        Raises:
+            ValueError: the file has more than ``MAX_METRICS`` bytes.
+            OSError: it cannot be read, or is a link.
+        """
+        file = self.path / "metrics.jsonl"
+        found, torn = [], 0
+        with open_own(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_METRICS:
+                raise FileError(f"{file} has {size:,} bytes; of metrics at most {MAX_METRICS:,} are read")
+            for number, line in enumerate(json_text.lines(stream), 1):
+                try:
+                    record = json_text.parse(line)
+                except FileError:
+                    record = None
+                if isinstance(record, dict):
+                    found.append(record)
+                elif line:
+                    torn += 1
+                    if torn <= 10:
+                        _log.warning("%s: line %d is torn and was left out: %.40r", file, number, line)
+        if torn > 10:
+            _log.warning("%s: %d lines in all are torn and were left out", file, torn)
+        return found
+
+    def save_model(self, network: Network) -> None:
+        """Writes ``model.safetensors``, atomically, with the network's ``config`` in its header."""
+        network.save_params(self.model)
+
+    def figure(self, name: str) -> Path:
+        """The file of a figure."""
+        return self.path / f"{name}.png"
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    base = root / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for number in itertools.count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            make_folder(folder)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")
+
+
+def _not_empty(folder: Path) -> FileExistsError:
+    return FileExistsError(f"{folder} exists and is not an empty folder; a run needs a new one")
+
+
+def load_network(file: str | Path) -> Network:
+    """The network of a ``.safetensors`` file, on the active device.
+
+    Its ``config`` is all that was saved with it: ``xpnet train`` adds ``dataset``, ``classes`` (names) and
+    ``input_dim``, the shape (C, H, W) of an image, to the model and its arguments.
+
+    The config is checked before anything is built, and the network is built only as large as the file's arrays. No
+    random number is drawn.
+
+    Raises:
+        ValueError: the file is damaged, has no model's description in it, or that of a model that is not xpnet's own
+            (build such a network and call its ``load_params``), or does not fit it.
+        OSError: it cannot be read.
+    """
+    with open_arrays(Path(file)) as opened:
+        config, shapes = config_of(opened), [header.shape for header in opened.headers.values()]
+        others = getattr(opened, "metadata", {})
+    _check_model(Path(file), config, others)
+    try:
+        with unfilled(shapes):
+            network = build(config)
+        check_data(config, network.input_dim, network.classes)
+    except ValueError as error:
+        raise ValueError(f"{file} describes no model that can be built: {error}") from error
+    network.load_params(file)
+    network.config = config
+    return network
+
+
+def _check_model(file: Path, config: Any, metadata: Mapping[str, str]) -> None:
+    """Raise a ValueError unless a config names a model of xpnet's own: why the file has none, and the remedy."""
+    remedy = f"build the network and call its load_params({file.name!r})"
+    if config is None:
+        if file.suffix == ".npz":
+            reason = "an .npz holds arrays alone"
+        elif metadata:
+            said = ", ".join(f"{clipped(name)}: {clipped(text)}" for name, text in list(metadata.items())[:3])
+            reason = f"its header has {said}, and no config of xpnet, as a file of another program"
+        else:
+            reason = "it was saved from a network without a config, as one of your own has none"
+        raise ValueError(f"{file} does not say which model it is: {reason}; {remedy}")
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} does not say which model it is: its config is {clipped(config)}, expected an object")
+    if config.get("model") not in list(MODELS):
+        named = f"is of the model {clipped(config['model'])}" if "model" in config else "has a config without a model"
+        raise ValueError(f"{file} {named}, which is none of xpnet's own ({', '.join(MODELS)}); {remedy}")
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record as one line of JSON. JSON has no NaN and no infinity: they become null."""
+    return json_text.dump(record)

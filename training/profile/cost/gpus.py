@@ -1,0 +1,80 @@
+"""Published peak rates of GPUs, and the time that work takes at best: the roofline model.
+
+Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures" (CACM
+52(4), 2009). Rates are NVIDIA's own, for dense matrices (data sheets from A100 on print twice as much, "with
+sparsity"), with float32 sums where a data sheet tells two rates for float16 apart:
+
+========== =================================================================================================
+T4         "NVIDIA T4 Tensor Core GPU" data sheet (2019)
+V100       "NVIDIA V100 Tensor Core GPU" data sheet (January 2020), SXM2
+RTX 3090   "NVIDIA Ampere GA102 GPU Architecture" whitepaper V2.0 (2021), appendix A
+A100-80GB  "NVIDIA A100 Tensor Core GPU" data sheet (June 2021), SXM
+RTX 4090   "NVIDIA Ada GPU Architecture" whitepaper V2.01 (2023), appendix A
+L4         "NVIDIA L4 Tensor Core GPU" data sheet (2023)
+L40S       "NVIDIA L40S" data sheet (2023)
+H100       "NVIDIA H100 Tensor Core GPU" data sheet (2023), SXM and PCIe
+H200       "NVIDIA H200 Tensor Core GPU" data sheet (2024), SXM
+B200       "NVIDIA Blackwell" data sheet (2025), each GPU of an HGX B200
+========== =================================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from training.profile.cost.work import Work
+
+LAUNCH_SECONDS = 5e-6
+"""What a launch is taken to cost the host: an assumption, not a published rate. A bare launch takes two to four
+microseconds; CuPy's and Python's own work comes on top. Where kernels are shorter than this, a step takes as long as
+its launches."""
+
+
+class Gpu(NamedTuple):
+    """A GPU's peak rates.
+
+    Attributes:
+        title: its name.
+        float32: operations a second outside of tensor cores.
+        tf32: of matrix products of float32 rounded to TF32, in tensor cores; those of ``float32`` where there are none.
+        float16: of matrix products of float16 summed in float32, in tensor cores.
+        bandwidth: of its memory, bytes a second.
+    """
+
+    title: str
+    float32: float
+    tf32: float
+    float16: float
+    bandwidth: float
+
+    def seconds(self, work: Work, precision: str) -> float:
+        """The least time for some work, without what its launches take: that of its operations or that of its bytes,
+        whichever is longer.
+
+        Args:
+            precision: of ``training.optim.NAMES``; what is no matrix product is done in float32 under each.
+        """
+        products = {"fp32": self.float32, "tf32": self.tf32, "fp16": self.float16}[precision]
+        computing = work.product_flops / products + work.other_flops / self.float32
+        return max(computing, work.nbytes / self.bandwidth)
+
+
+def _gpu(title: str, float32: float, tf32: float, float16: float, bandwidth: float) -> Gpu:
+    """From TFLOP/s and GB/s, as data sheets have them."""
+    return Gpu(title, float32 * 1e12, tf32 * 1e12, float16 * 1e12, bandwidth * 1e9)
+
+
+GPUS = {
+    "t4": _gpu("NVIDIA T4", 8.1, 8.1, 65, 300),
+    "v100": _gpu("NVIDIA V100 SXM2", 15.7, 15.7, 125, 900),
+    "rtx3090": _gpu("NVIDIA GeForce RTX 3090", 35.6, 35.6, 71, 936),
+    "rtx4090": _gpu("NVIDIA GeForce RTX 4090", 82.6, 82.6, 165.2, 1008),
+    "a100": _gpu("NVIDIA A100 SXM 80 GB", 19.5, 156, 312, 2039),
+    "l4": _gpu("NVIDIA L4", 30.3, 60, 121, 300),
+    "l40s": _gpu("NVIDIA L40S", 91.6, 183, 362.05, 864),
+    "h100": _gpu("NVIDIA H100 SXM", 67, 494.5, 989.5, 3350),
+    "h100-pcie": _gpu("NVIDIA H100 PCIe", 51, 378, 756.5, 2000),
+    "h200": _gpu("NVIDIA H200 SXM", 67, 494.5, 989.5, 4800),
+    "b200": _gpu("NVIDIA B200 (HGX)", 75, 1100, 2250, 7700),
+}
+"""By the names that people use."""
