@@ -107,6 +107,7 @@ class TestEach:
     def test_nothing_changes_on_an_error(self, device, optimizer, formula, defaults):
         good, method = xp.ones(2), optimizer()
         cases = [
+            ({"a": good}, {}, KeyError, "no gradient of the parameter 'a'; there are none"),
             ({"a": good, "b": xp.ones(2)}, {"a": xp.ones(2)}, KeyError, "no gradient of the parameter 'b'"),
             ({"a": good, "b": xp.ones(2)}, {"a": xp.ones(2), "b": xp.ones(1)}, ValueError, r"shape \(2,\), got \(1,\)"),
             ({"a": good, "b": xp.ones(2, int)}, {"a": xp.ones(2), "b": xp.ones(2)}, TypeError, "an array of int64"),

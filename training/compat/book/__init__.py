@@ -11,9 +11,29 @@ change, so that NumPy's names make arrays on the device, and plots and files get
     import matplotlib.pyplot as plt      →  from training.compat.book import pyplot as plt
     import pickle                        →  from training.compat.book import pickle
 
+Single names come from the package as well: ``from training.compat.book import Affine, Adam, load_mnist``.
+
 Defaults, formulas and random numbers (``numpy.random``) are the book's: the same seed gives its numbers.
 """
+
+import importlib
+from typing import Any
 
 from layers.compat.book import np
 
 __all__ = ["np"]
+
+_MODULES = (
+    *("functions", "gradient", "layers", "util", "optimizer"),
+    *("multi_layer_net", "multi_layer_net_extend", "trainer", "mnist"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_") and name not in ("pickle", "pyplot"):  # modules of the package, imported as such
+        for module in (importlib.import_module(f"{__name__}.{each}") for each in _MODULES):
+            if module.__name__.rpartition(".")[2] == name:
+                return module
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

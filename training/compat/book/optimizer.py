@@ -151,7 +151,8 @@ def _ready(params: Params, grads: Grads, *states: State | None) -> list[State]:
     """
     for key, value in params.items():
         if key not in grads:
-            raise KeyError(f"there is no gradient of the parameter {key!r}; there are {', '.join(map(repr, grads))}")
+            given = ", ".join(map(repr, grads)) or "none"
+            raise KeyError(f"there is no gradient of the parameter {key!r}; there are {given}")
         if not _is_array(value):
             continue
         if value.dtype.kind != "f":

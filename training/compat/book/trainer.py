@@ -44,7 +44,7 @@ class Trainer:
     and nothing waits for the device.
 
     Raises:
-        ValueError: there is no such optimizer.
+        ValueError: there is no such optimizer, or no training sample.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class Trainer:
     ) -> None:
         if optimizer.lower() not in _OPTIMIZERS:
             raise ValueError(f"unknown optimizer {optimizer!r}: expected one of {', '.join(_OPTIMIZERS)}")
+        if not x_train.shape[0]:
+            raise ValueError("Trainer needs at least one training sample, got none")
         self.network = network
         self.verbose = verbose
         self.x_train = x_train
