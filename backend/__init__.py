@@ -6,7 +6,16 @@ until the first array is made.
 
 from backend import checks, memory, profiling, random, threads, workspace
 from backend.active import allow_tf32, current_device, use, xp
-from backend.arrays import array_module, asarray, asnumpy, is_array, require_active, require_arrays, synchronize
+from backend.arrays import (
+    array_module,
+    asarray,
+    asnumpy,
+    is_array,
+    require_active,
+    require_arrays,
+    require_plain,
+    synchronize,
+)
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
 from backend.memory import OutOfMemoryError
 from backend.transfer import HostCopy, Upload, copy_to_host, upload
@@ -32,6 +41,7 @@ __all__ = [
     "random",
     "require_active",
     "require_arrays",
+    "require_plain",
     "synchronize",
     "threads",
     "upload",

@@ -43,10 +43,15 @@ def require_active(array: Any, name: str = "array") -> None:
         name: what the error calls it, where it is no array.
 
     Raises:
-        TypeError: it does not, and the message says where it lies and how to bring it over; or it is no array.
+        TypeError: it does not, and the message says where it lies and how to bring it over; or it is no array, or one
+            that computes by other rules (see :func:`require_plain`).
     """
     device = current_device()
-    if isinstance(array, numpy.ndarray if device.kind == "cpu" else sys.modules["cupy"].ndarray):
+    own = numpy.ndarray if device.kind == "cpu" else sys.modules["cupy"].ndarray
+    if type(array) is own:
+        return
+    require_plain(array)
+    if isinstance(array, own):
         return
     if not is_array(array):
         raise checks.refusal(TypeError, name, "an array", array)
@@ -57,6 +62,20 @@ def require_active(array: Any, name: str = "array") -> None:
         f"{'numpy' if device.kind == 'cpu' else 'cupy'}; bring it there with backend.asarray, or change the device "
         "with backend.use"
     )
+
+
+def require_plain(array: Any) -> None:
+    """Raises if ``array`` is a matrix or a masked array of NumPy.
+
+    ``*`` multiplies matrices, and what a mask hides would be computed with: results would be others, silently.
+
+    Raises:
+        TypeError: with the remedy.
+    """
+    if isinstance(array, numpy.matrix):
+        raise TypeError("a numpy.matrix multiplies by other rules than an array: pass numpy.asarray(matrix)")
+    if isinstance(array, numpy.ma.MaskedArray):
+        raise TypeError("the mask of a masked array would be ignored: pass masked.filled(value)")
 
 
 def require_arrays(**arrays: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy
 
+from backend import require_plain
+
 
 def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:
     """Refuse labels that do not fit scores; values are looked at where ``t`` lies on the host.
@@ -41,6 +43,7 @@ def check_form(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -
     """Refuse labels by type, dtype and shape alone; arguments and errors as of ``check``."""
     if not hasattr(t, "dtype"):
         raise TypeError(f"labels are an array, not {type(t).__name__}")
+    require_plain(t)
     if t.shape != scores[:1] and not (distributions and t.shape == scores):
         forms = f"{scores[:1]} or {scores}" if distributions else f"{scores[:1]}"
         raise ValueError(f"labels for scores of {scores} are {forms}, got {t.shape}")

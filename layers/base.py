@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from backend import array_module, asarray, is_array, require_arrays, use
+from backend import array_module, asarray, is_array, require_arrays, require_plain, use
 from backend.checks import choice, flag, floating_dtype, refusal, sizes
 from kernels.core.dtypes import acc_dtype
 
@@ -281,6 +281,8 @@ class Layer:
             raise ValueError(f"{name}.backward needs the gradient of an output {shape}, got {dout.shape}")
         if dtype is not None and dout.dtype != dtype:
             raise TypeError(f"{name}.backward needs a gradient of the output's {dtype}, got {dout.dtype}")
+        if type(dout) is not kind:
+            require_plain(dout)
         if type(dout).__module__.partition(".")[0] != kind.__module__.partition(".")[0]:
             raise TypeError(
                 f"{name}.backward: host and device arrays are mixed: the output was a {kind.__module__} array, the "

@@ -34,13 +34,26 @@ def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
         TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
     """
     array_module(x, parameter)  # before the others: a mix is what is wrong then, not the active device
-    if getattr(x, "dtype", None) == parameter.dtype:  # which is floating: the common case, in every layer of every step
+    # The common case, in every layer of every step. (The dtype None would be equal to float64.)
+    if getattr(x, "dtype", "none") == parameter.dtype:
         require_active(x)
         return x
     if not is_array(x) or x.dtype.kind != "f":
         raise TypeError(f"{owner} needs x as a floating-point array, got {_kind(x)}")
     require_active(x)
     return x.astype(parameter.dtype, copy=False)
+
+
+def input_shape(layer: Any, x: Any) -> None:
+    """Refuse an input (N, …) with samples of a shape that a layer does not take.
+
+    Raises:
+        ValueError: with the layer's name.
+    """
+    try:
+        layer.output_shape(x.shape[1:])
+    except ValueError as error:
+        raise ValueError(f"{layer!r} {error}") from None
 
 
 def more_than_one_score(owner: str, scores: int) -> None:

@@ -114,7 +114,7 @@ class BatchNormalization(Layer):
 
     def _rows(self, x: Any) -> Any:
         """``x`` as the matrix whose columns are normalised."""
-        self.output_shape(x.shape[1:])
+        checks.input_shape(self, x)
         if x.ndim == 4 and x.shape[1] == len(self.gamma):
             return to_nhwc(x).reshape(-1, x.shape[1])
         return x.reshape(len(x), len(self.gamma))
@@ -168,7 +168,7 @@ class LayerNormalization(Layer):
 
     def forward(self, x: Any) -> Any:
         x = checks.as_parameter("LayerNormalization", x, self.gamma)
-        self.output_shape(x.shape[1:])
+        checks.input_shape(self, x)
         gamma, beta = self._flat(self.gamma), self._flat(self.beta)
         y, normalized, inverse = layer_norm.layer_norm(self._rows(x), gamma, beta, self.eps)
         return self.save(self._shaped(y, x.shape), normalized, inverse, x.shape)

@@ -66,3 +66,21 @@ def test_a_network_in_the_manner_of_the_book(device):
             assert gradient.dtype == "float64"
             network.params[name] -= 0.5 * gradient  # in place: the layers see it
     assert float(network.loss(x, t)) < 0.5 * before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("x", [None, [[1.0, 2.0]], 3.0, "x"])
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_no_array_is_named_as_such(make, shape, x, dtype):
+    """For float64 as well, which NumPy takes for equal to the dtype None."""
+    layer = make(dtype)
+    with pytest.raises(TypeError, match=rf"^{type(layer).__name__} needs x as .*, got {type(x).__name__}$"):
+        layer.forward(x)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 5), (2, 5, 3, 3), (1, 1, 1, 2, 2)])
+@pytest.mark.parametrize("make", [LAYERS[3][0], LAYERS[4][0]])
+def test_a_layer_that_does_not_fit_is_named(make, shape):
+    layer = make("float32")
+    with pytest.raises(ValueError, match=rf"^{type(layer).__name__}\(.*got \("):
+        layer.forward(normal(shape, "float32"))
