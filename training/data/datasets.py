@@ -17,6 +17,7 @@ from kernels.labels import check_dtype, check_range
 from training.data.download import cache_dir, fetch
 from training.data.idx import DataError, read_labelled_images
 from training.data.sources import EMBEDDED, FILES, SOURCES, Source
+from training.files import clipped
 from training.files.durable import is_disk_full
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Dataset:
     test_labels: np.ndarray = field(repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise DataError(f"the name of a data set must be a text, got {clipped(self.name)}")
+        if not isinstance(self.classes, (tuple, list)) or not all(isinstance(name, str) for name in self.classes):
+            raise DataError(f"{self.name}: classes must be a tuple of names, got {clipped(self.classes)}")
         for part in ("train", "test"):
             self._check(part, getattr(self, f"{part}_images"), getattr(self, f"{part}_labels"))
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
@@ -67,6 +72,9 @@ class Dataset:
         return channels, height, width
 
     def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+        for kind, array in (("images", images), ("labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"{self.name}: {part}_{kind} must be an array of NumPy, got {type(array).__name__}")
         if images.ndim != 4 or labels.shape != images.shape[:1]:
             raise DataError(
                 f"{self.name}: {part} images {images.shape} with labels {labels.shape}; "

@@ -35,7 +35,7 @@ class DataError(ValueError):
     """Data that cannot be used: the message names the file, what was found in it and what is needed."""
 
 
-def read_idx(path: AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarray:
+def read_idx(path: str | AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarray:
     """Reads an IDX file of unsigned bytes: 3 axes for images (magic 0x00000803), 1 for labels (0x00000801).
 
     Whether it is gzipped is told by its first bytes, not its name: some servers unpack what they send.
@@ -52,6 +52,7 @@ def read_idx(path: AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarr
         DataError: empty, damaged gzip, bad magic number, truncated or trailing bytes, wrong checksum.
         OSError: the file cannot be opened or read.
     """
+    path = _path(path)
     array, content = _read(path, ndim)
     if sha256 is not None:
         check_sha256(content, sha256, path)
@@ -59,8 +60,8 @@ def read_idx(path: AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarr
 
 
 def read_labelled_images(
-    images_path: AnyPath,
-    labels_path: AnyPath,
+    images_path: str | AnyPath,
+    labels_path: str | AnyPath,
     classes: int = 10,
     *,
     sha256: tuple[str, str] | None = None,
@@ -81,6 +82,7 @@ def read_labelled_images(
         DataError: as ``read_idx``; a label out of range; as many labels as images are not there.
         OSError: a file cannot be opened or read.
     """
+    images_path, labels_path = _path(images_path), _path(labels_path)
     images, image_content = _read(images_path, 3)
     labels, label_content = _read(labels_path, 1)
     if len(images) != len(labels):
@@ -97,7 +99,7 @@ def read_labelled_images(
     return images[:, np.newaxis], labels
 
 
-def write_idx(path: Path, array: np.ndarray) -> bytes:
+def write_idx(path: str | Path, array: np.ndarray) -> bytes:
     """Writes a uint8 array as IDX, gzipped where the name ends in ``.gz``. Equal arrays give equal bytes.
 
     Returns:
@@ -106,12 +108,18 @@ def write_idx(path: Path, array: np.ndarray) -> bytes:
     Raises:
         TypeError: ``array`` is not uint8.
     """
-    if array.dtype != np.uint8:
-        raise TypeError(f"write_idx writes uint8 arrays, not {array.dtype}")
+    if getattr(array, "dtype", None) != np.uint8:
+        raise TypeError(f"write_idx writes uint8 arrays, not {getattr(array, 'dtype', type(array).__name__)}")
+    path = Path(path)
     content = _magic(array.ndim) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
     # mtime=0: the header would carry the time of writing otherwise, and no two builds would be alike.
     write_atomically(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return content
+
+
+def _path(path: str | os.PathLike[str] | AnyPath) -> AnyPath:
+    """A path as an object; a package resource, which need not be a file, as it is."""
+    return path if hasattr(path, "joinpath") else Path(path)  # type: ignore[return-value]
 
 
 def _read(path: AnyPath, ndim: int) -> tuple[np.ndarray, memoryview]:

@@ -198,6 +198,11 @@ GOOD = {
         ({"test_labels": np.zeros(2)}, "test data: labels are class indices, .* got float64"),
         ({"test_labels": np.array([0, 2])}, "test data: label 2 at index 1 is out of range: expected 0 to 1"),
         ({"test_labels": np.array([-1, 0])}, "test data: label -1 at index 0"),
+        ({"train_labels": [0, 1, 1, 0]}, "mine: train_labels must be an array of NumPy, got list"),
+        ({"test_images": None}, "mine: test_images must be an array of NumPy, got NoneType"),
+        ({"classes": 2}, "mine: classes must be a tuple of names, got 2"),
+        ({"classes": (0, 1)}, "mine: classes must be a tuple of names"),
+        ({"name": 3}, "name of a data set must be a text, got 3"),
     ],
 )
 def test_a_data_set_of_ones_own_is_checked(wrong, message):

@@ -247,3 +247,17 @@ def test_a_wrong_checksum_is_refused_with_both_sums(pair, which):
 def test_a_missing_file_keeps_its_own_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_idx(tmp_path / "nowhere", 3)
+
+
+def test_files_may_be_named_by_texts(tmp_path):
+    images, labels = np.zeros((2, 3, 3), np.uint8), np.array([0, 1], np.uint8)
+    names = str(tmp_path / "images.gz"), str(tmp_path / "labels")
+    for name, array in zip(names, (images, labels), strict=True):
+        write_idx(name, array)
+        np.testing.assert_array_equal(read_idx(name, array.ndim), array)
+    np.testing.assert_array_equal(read_labelled_images(*names)[0], images[:, None])
+    with pytest.raises(TypeError, match="not list"):
+        write_idx(names[0], [1])
+    for path in (None, 3):
+        with pytest.raises(TypeError):
+            read_idx(path, 1)
