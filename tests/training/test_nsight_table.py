@@ -95,6 +95,12 @@ def test_a_long_name_is_cut():
     assert max(map(len, table([Row("forward", "A", "k" * 500, 1, 1e-6)], None).splitlines())) < 120
 
 
+def test_names_from_an_export_cannot_command_a_terminal():
+    shown = table([Row("forward", "A\x1b[2J", "k\u202e\r", 1, 1e-6)], None)
+    assert "A\\x1b[2J  k\\u202e\\r" in shown
+    assert not {"\x1b", "\u202e", "\r"} & set(shown)
+
+
 def test_no_steps():
     with pytest.raises(ValueError, match="steps = 0"):
         table(ROWS, None, steps=0)

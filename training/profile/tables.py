@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from training.files.printable import printable
+
 
 def column_widths(lines: Sequence[Sequence[str]]) -> list[int]:
     """The widest cell of each column; all lines have as many cells."""
@@ -12,8 +14,9 @@ def column_widths(lines: Sequence[Sequence[str]]) -> list[int]:
 
 def aligned(lines: Sequence[Sequence[str]], words: int = 1) -> list[str]:
     """A text for each line, two blanks between columns: the first ``words`` start at their left edge, the others, which
-    are numbers, end at their right one.
+    are numbers, end at their right one. Names may come from files: what a terminal would obey in them is escaped.
     """
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = column_widths(lines)
     return [
         "  ".join(
