@@ -7,7 +7,9 @@ array. So the device itself is asked, step by step, and the first step that fail
 import importlib
 import importlib.util
 import os
+import platform
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from backend import checks, cuda_faults
@@ -139,3 +141,28 @@ def _describe(runtime: Any, index: int) -> Gpu:
     kilohertz, bits = (properties.get(name, 0) for name in ("memoryClockRate", "memoryBusWidth"))
     bandwidth = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
     return Gpu(index, properties["name"].decode(), capability, properties["totalGlobalMem"], bandwidth)
+
+
+def describe_blas() -> list[dict[str, Any]]:
+    """Return name, version, kernels and threads of the BLAS libraries in this process."""
+    import numpy  # noqa: F401  (brings its BLAS)
+    from threadpoolctl import threadpool_info
+
+    return [
+        {
+            "name": library["internal_api"],
+            "version": library["version"],
+            "architecture": library.get("architecture", "unknown architecture"),
+            "threads": library["num_threads"],
+        }
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+def describe_cpu() -> str:
+    """Return the model of the processor, as far as the system tells."""
+    description = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows a little
+    lines = description.read_text(encoding="utf-8").splitlines() if description.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -16,10 +16,11 @@ from bench import timing
 from bench.measure import thread_limit
 from training.cli.report import Report
 from training.cli.run import train
-from training.cli.train import Settings, build_trainer
 from training.data import Dataset, load
+from training.loop.recipe import build_trainer
 from training.loop.recorder import Recorder
 from training.loop.run_folder import RunFolder
+from training.loop.settings import Settings
 from training.loop.trainer import Trainer
 
 

@@ -6,8 +6,9 @@ import importlib.metadata
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
+
+from backend.devices import describe_cpu
 
 OPENBLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """They make OpenBLAS take another processor for granted than the one it finds."""
@@ -34,7 +35,7 @@ def describe(sides: list[str]) -> dict[str, Any]:
 
     pools = threadpoolctl.threadpool_info()
     return {
-        "processor": _processor(),
+        "processor": describe_cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
         "blas": [
@@ -56,12 +57,3 @@ def _versions(packages: list[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # the textbook layers, or xpnet from its source
             continue
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()

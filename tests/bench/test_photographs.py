@@ -9,9 +9,10 @@ from bench.photographs.draw import KINDS, draw, thinned
 from bench.photographs.measure import photographs, score_digits, score_nonsense
 from bench.photographs.nonsense import NONSENSE
 from layers import softmax
-from training.cli.train import Settings, build_trainer, describe_input
 from training.data import load
 from training.data.pictures import Picture, Preparation
+from training.loop.recipe import build_trainer, describe_input
+from training.loop.settings import Settings
 
 EACH = 16
 """Pictures of a kind; `python -m bench photographs` shows more."""

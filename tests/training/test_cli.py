@@ -11,9 +11,10 @@ from PIL import Image
 import backend
 from training.cli import main
 from training.cli.common import model_names
-from training.cli.train import Settings, build_trainer
 from training.data import load
+from training.loop.recipe import build_trainer
 from training.loop.run_folder import RunFolder, load_network
+from training.loop.settings import Settings
 from training.models import TwoLayerNet
 
 FIGURES = ["confusion_matrix", "filters", "learning_curves", "worst_mistakes"]

@@ -12,8 +12,8 @@ from command_line import xpnet
 import backend
 from training.cli.common import Compute
 from training.cli.profile import TOOLS, _least_bytes, _options, command
-from training.cli.train import Settings
 from training.data import load
+from training.loop.settings import Settings
 from training.models import TwoLayerNet
 from training.optim.optimizers import SGD, AdamW
 from training.profile.cost import cost_of_step
@@ -130,8 +130,8 @@ def test_images_a_second_are_those_of_full_batches():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--steps", 0], "0 is not in the range x>=1"),
-        (["--warmup", -1], "-1 is not in the range x>=0"),
+        (["--steps", 0], "0 is not in the range 1<=x"),
+        (["--warmup", -1], "-1 is not in the range 0<=x"),
         (["--tool", "gprof"], "'gprof' is not one of"),
         (["--tool", "nvprof"], "nvprof profiles no GPU of compute capability 8.0 or newer"),
         (["--trace", "nowhere/a.json"], "nowhere/a.json: there is no folder"),

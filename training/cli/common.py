@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from training.data import Dataset
     from training.models import Network
 
-EVALUATION_BATCH = 1000
-"""Samples in a batch where nothing is trained, at most. The loss depends on it in the last bits."""
-
-EVALUATION_FACTOR = 20
-"""A smaller batch of the training makes that of its evaluation smaller, too: memory may be short of either."""
-
 
 MOST = 10_000_000
 """What an option can count to: more images, steps or epochs than any machine gets through."""

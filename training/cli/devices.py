@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -42,29 +40,10 @@ def inspect() -> dict[str, Any]:
 
     with user_errors():
         threads = backend.threads.limit()
-    cpu = {"model": _cpu_model(), "cores": os.cpu_count(), "threads": threads, "blas": blas()}
+    cpu = {
+        "model": backend.devices.describe_cpu(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "blas": backend.devices.describe_blas(),
+    }
     return {"cpu": cpu, "cuda": asdict(backend.inspect_cuda())}
-
-
-def blas() -> list[dict[str, Any]]:
-    """The BLAS libraries in this process."""
-    import numpy  # noqa: F401  (brings its BLAS)
-    from threadpoolctl import threadpool_info
-
-    return [
-        {
-            "name": library["internal_api"],
-            "version": library["version"],
-            "architecture": library.get("architecture", "unknown architecture"),
-            "threads": library["num_threads"],
-        }
-        for library in threadpool_info()
-        if library["user_api"] == "blas"
-    ]
-
-
-def _cpu_model() -> str:
-    description = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows a little
-    lines = description.read_text(encoding="utf-8").splitlines() if description.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

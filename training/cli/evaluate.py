@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from training.cli.common import (
-    EVALUATION_BATCH,
     Name,
     UserError,
     check_fit,
@@ -26,6 +25,7 @@ from training.cli.common import (
 )
 from training.files import json_text
 from training.files.printable import printable
+from training.loop.settings import EVALUATION_BATCH
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -84,7 +84,7 @@ def command(
 
 def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
     from layers.initializers import unfilled
-    from training.cli.train import build_network
+    from training.loop.recipe import build_network
 
     if model is None:
         raise UserError(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")

@@ -23,8 +23,9 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.train import Settings, build_trainer, settings_options
+from training.cli.train import settings_options
 from training.files.printable import printable
+from training.loop.settings import Settings
 from training.profile.tables import aligned
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def command(
     """
     from backend import memory
     from training.loop.non_finite import NonFiniteError
+    from training.loop.recipe import build_trainer
     from training.profile.cost import cost_of_step
     from training.profile.steps import profile
     from training.profile.trace import write_trace
@@ -256,6 +258,7 @@ def _profile_with_tool(
 def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:
     """By phase and layer as a profiler sees them, the bytes of a step with a full batch."""
     from backend import use
+    from training.loop.recipe import build_trainer
     from training.profile.cost import cost_of_step
     from training.profile.layer_phases import OPTIMIZER
 

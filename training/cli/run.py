@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.cli.common import EVALUATION_BATCH, EVALUATION_FACTOR, UserError, in_words
+from training.cli.common import UserError, in_words
 from training.files.printable import printable
+from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR
 
 if TYPE_CHECKING:
     from training.cli.report import Report

@@ -19,8 +19,9 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.train import DEFAULTS, precision_names
+from training.cli.train import precision_names
 from training.files import json_text
+from training.loop.settings import DEFAULTS
 from training.profile.tables import aligned, column_widths
 
 if TYPE_CHECKING:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from training.cli.common import (
-    EVALUATION_BATCH,
-    EVALUATION_FACTOR,
     Name,
     Real,
     choose_compute,
@@ -27,45 +24,9 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.provenance import describe
 from training.cli.run import draw, kept, train
 from training.cli.streams import going_on_silently
-
-if TYPE_CHECKING:
-    from training.data import Dataset
-    from training.loop.run_folder import RunFolder
-    from training.loop.trainer import Trainer
-    from training.models import Network
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What makes a run what it is. None is: the optimizer's own default; for patience and clip_norm, without."""
-
-    dataset: str = "mnist10k"
-    model: str = "ConvNet"
-    epochs: int = 6
-    batch_size: int = 50
-    optimizer: str = "adamw"
-    lr: float | None = 0.003  # with another optimizer than this one, its own
-    schedule: str = "warmup-cosine"
-    weight_decay: float | None = 0.05  # with another optimizer than this one, its own
-    clip_norm: float | None = None
-    precision: str = "fp32"
-    patience: int | None = None
-    seed: int = 0
-
-    @classmethod
-    def chosen(cls, **options: Any) -> Settings:
-        """The settings that the options name; of the default optimizer also what belongs to it."""
-        if options["optimizer"] == cls.optimizer:
-            for name in ("lr", "weight_decay"):
-                options[name] = getattr(cls, name) if options[name] is None else options[name]
-        return cls(**options)
-
-
-DEFAULTS = Settings()
-"""What ``xpnet train`` does with no option."""
+from training.loop.settings import DEFAULTS, Settings
 
 
 def _optimizer_names() -> Sequence[str]:
@@ -163,7 +124,10 @@ def command(
     """
     start = time.perf_counter()
     from training.cli.report import Report
+    from training.loop.provenance import describe
+    from training.loop.recipe import build_trainer, describe_input
     from training.loop.recorder import Recorder
+    from training.loop.run_folder import RunFolder
     from training.loop.stopping import deferred
 
     settings = Settings.chosen(**options)
@@ -173,8 +137,8 @@ def command(
     with user_errors():
         trainer = build_trainer(settings, data)
         describe_input(trainer.network, data)
-        config = describe(settings, trainer, compute, data, data_dir)
-        folder = create_folder(out, settings)
+        config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
+        folder = RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
     recorder = Recorder(folder, lambda result, metrics: report.epoch(result, trainer.epochs, metrics))
     with folder, going_on_silently(), deferred():
         try:
@@ -189,61 +153,3 @@ def command(
         report.end(trainer, folder, time.perf_counter() - start, stop is not None)
     if stop is not None:
         context.exit(getattr(stop, "exit_code", 130))
-
-
-def build_network(model: str, data: Dataset) -> Network:
-    """The model called ``model`` in the size that the data needs, with first weights; it remembers the data's classes.
-
-    Raises:
-        ValueError: the model cannot take images of this size.
-    """
-    from training.models import build_for
-
-    network = build_for(model, data.input_dim, len(data.classes))
-    about_data = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.input_dim)}
-    network.config = {**(network.config or {}), **about_data}
-    return network
-
-
-def build_trainer(settings: Settings, data: Dataset) -> Trainer:
-    """Everything that the settings describe, ready to train; the same for the same seed, bit for bit."""
-    from backend import allow_tf32, random
-    from training.data import Loader
-    from training.loop.trainer import Trainer
-    from training.optim import optimizers, schedules
-    from training.optim.loss_scaling import LossScaler
-
-    allow_tf32(settings.precision == "tf32")
-    half = settings.precision == "fp16"
-    dtype = "float16" if half else "float32"
-    random.seed(settings.seed)
-    network = build_network(settings.model, data).astype(dtype)
-    train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
-    evaluation_batch = min(EVALUATION_BATCH, EVALUATION_FACTOR * settings.batch_size)
-    optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
-    return Trainer(
-        network,
-        train_loader,
-        Loader(data.test_images, data.test_labels, evaluation_batch, shuffle=False, dtype=dtype),
-        optimizer,
-        epochs=settings.epochs,
-        schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
-        clip_norm=settings.clip_norm,
-        scaler=LossScaler() if half else None,
-        patience=settings.patience,
-    )
-
-
-def describe_input(network: Network, data: Dataset) -> None:
-    """Notes in a network's config how pictures are to be prepared for it, and what its training images are like."""
-    from training.data.pictures import Preparation
-
-    about_input = Preparation.describe(data.name, data.train_images)
-    network.config = {**(network.config or {}), "input": about_input}
-
-
-def create_folder(out: Path | None, settings: Settings) -> RunFolder:
-    """The folder ``out``, or one named by time, model and data set."""
-    from training.loop.run_folder import RunFolder
-
-    return RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")

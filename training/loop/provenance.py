@@ -7,26 +7,29 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from training.cli.common import Compute
-    from training.cli.train import Settings
-    from training.data import Dataset
-    from training.loop.trainer import Trainer
+import numpy
+
+from backend import Device, inspect_cuda
+from backend.devices import describe_blas
+from training.data import Dataset
+from training.loop.settings import Settings
+from training.loop.trainer import Trainer
 
 
 def describe(
-    settings: Settings, trainer: Trainer, compute: Compute, data: Dataset, data_dir: Path | None
+    settings: Settings,
+    trainer: Trainer,
+    data: Dataset,
+    data_dir: Path | None,
+    device: Device,
+    no_gpu: str,
+    threads: int,
 ) -> dict[str, Any]:
     """What ``config.json`` says: enough to repeat the run, and on what it ran."""
-    import numpy
-
-    from backend import inspect_cuda
-    from training.cli.devices import blas
-
-    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == compute.device.index), None)
-    on_gpu = compute.device.kind == "cuda" and gpu is not None
+    gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == device.index), None)
+    on_gpu = device.kind == "cuda" and gpu is not None
     return {
         "settings": {
             **asdict(settings),
@@ -37,12 +40,12 @@ def describe(
         "model": _without_numbers(trainer.network.config or {}),
         "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
         "device": {
-            "name": compute.device.name,
+            "name": device.name,
             "model": gpu.model if on_gpu and gpu else None,
-            "no_gpu": compute.no_gpu,
+            "no_gpu": no_gpu,
         },
-        "threads": compute.threads,
-        "blas": blas(),
+        "threads": threads,
+        "blas": describe_blas(),
         "versions": {
             "xpnet": own_version(),
             "python": platform.python_version(),

@@ -1,0 +1,52 @@
+"""Build the network and the trainer that a run's settings describe."""
+
+from __future__ import annotations
+
+from backend import allow_tf32, random
+from training.data import Dataset, Loader
+from training.data.pictures import Preparation
+from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
+from training.loop.trainer import Trainer
+from training.models import Network, build_for
+from training.optim import LossScaler, optimizers, schedules
+
+
+def build_network(model: str, data: Dataset) -> Network:
+    """The model called ``model`` in the size that the data needs, with first weights; it remembers the data's classes.
+
+    Raises:
+        ValueError: the model cannot take images of this size.
+    """
+    network = build_for(model, data.input_dim, len(data.classes))
+    about_data = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.input_dim)}
+    network.config = {**(network.config or {}), **about_data}
+    return network
+
+
+def build_trainer(settings: Settings, data: Dataset) -> Trainer:
+    """Everything that the settings describe, ready to train; the same for the same seed, bit for bit."""
+    allow_tf32(settings.precision == "tf32")
+    half = settings.precision == "fp16"
+    dtype = "float16" if half else "float32"
+    random.seed(settings.seed)
+    network = build_network(settings.model, data).astype(dtype)
+    train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
+    evaluation_batch = min(EVALUATION_BATCH, EVALUATION_FACTOR * settings.batch_size)
+    optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
+    return Trainer(
+        network,
+        train_loader,
+        Loader(data.test_images, data.test_labels, evaluation_batch, shuffle=False, dtype=dtype),
+        optimizer,
+        epochs=settings.epochs,
+        schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
+        clip_norm=settings.clip_norm,
+        scaler=LossScaler() if half else None,
+        patience=settings.patience,
+    )
+
+
+def describe_input(network: Network, data: Dataset) -> None:
+    """Notes in a network's config how pictures are to be prepared for it, and what its training images are like."""
+    about_input = Preparation.describe(data.name, data.train_images)
+    network.config = {**(network.config or {}), "input": about_input}
