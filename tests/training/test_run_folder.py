@@ -157,6 +157,11 @@ def test_metrics_cost_memory_in_proportion_and_few_warnings(tmp_path, caplog, mo
     assert folder.load_metrics() == [{"epoch": 1}]
     assert len(caplog.records) == 11
     assert caplog.records[-1].getMessage() == f"{file}: 1000 lines in all are torn and were left out"
+    monkeypatch.setattr(run_folder, "MAX_EPOCHS", 1001)
+    assert folder.load_metrics() == [{"epoch": 1}]
+    file.write_bytes(b"{}\n" * 1002)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has more than 1,001 lines"):
+        folder.load_metrics()
     with file.open("wb") as stream:
         stream.truncate(1 << 40)
     with pytest.raises(ValueError, match=rf"{re.escape(str(file))} has 1,099,511,627,776 bytes; .* at most 33,554,432"):

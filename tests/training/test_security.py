@@ -89,7 +89,7 @@ def test_the_figures_are_those_of_the_code():
         f"list of members of at most {npz.MAX_LIST >> 20} MB",
         f"at most {headers.DEFLATE_RATIO:,} times the file's",
         f"at most {json_text.MAX_BYTES >> 20} MB of JSON a text or line",
-        f"metrics of at most {run_folder.MAX_METRICS >> 20} MB",
+        f"metrics of at most {run_folder.MAX_METRICS >> 20} MB and {run_folder.MAX_EPOCHS:,} lines",
         f"files of at most {reading.LARGEST_FILE >> 20} MB and {reading.MOST_PIXELS:,} pixels",
         f"less than {transfer.PIECE >> 10} kB in {transfer.STALL_SECONDS:g} s",
         f"longer than {transfer.LEAST_SECONDS:g} s and a second for each {transfer.LEAST_RATE // 1000} kB",

@@ -24,8 +24,8 @@ from training.models.config import check_data
 RUNS = Path("runs")
 """Where runs are kept unless a folder is named: below the current folder."""
 
-MAX_METRICS = 32 << 20
-"""The most bytes that ``metrics.jsonl`` is read with: those of 100,000 epochs."""
+MAX_METRICS, MAX_EPOCHS = 32 << 20, 250_000
+"""The most bytes, and the most lines, that ``metrics.jsonl`` is read with."""
 
 _log = logging.getLogger("xpnet")
 
@@ -133,7 +133,7 @@ class RunFolder:
         first ten of them.
 
         Raises:
-            ValueError: the file has more than ``MAX_METRICS`` bytes.
+            ValueError: the file has more than ``MAX_METRICS`` bytes or ``MAX_EPOCHS`` lines.
             OSError: it cannot be read, or is a link.
         """
         file = self.path / "metrics.jsonl"
@@ -143,6 +143,8 @@ class RunFolder:
             if size > MAX_METRICS:
                 raise FileError(f"{file} has {size:,} bytes; of metrics at most {MAX_METRICS:,} are read")
             for number, line in enumerate(json_text.lines(stream), 1):
+                if number > MAX_EPOCHS:
+                    raise FileError(f"{file} has more than {MAX_EPOCHS:,} lines; no more are read")
                 try:
                     record = json_text.parse(line)
                 except FileError:
