@@ -4,13 +4,14 @@ from layers import _neighbours  # noqa: F401  (first: it says which file is in t
 from layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from layers.affine import Affine
 from layers.arithmetic import AddLayer, MulLayer
-from layers.base import Layer, parameter
+from layers.base import Layer
 from layers.compat.book.functions import col2im, im2col, relu, sigmoid, softmax
 from layers.convolution import Convolution, ConvolutionTranspose
 from layers.dropout import Dropout
 from layers.loss import Softmax, SoftmaxWithLoss, cross_entropy_error
 from layers.normalization import BatchNormalization, LayerNormalization
 from layers.numerical import numerical_gradient
+from layers.parameters import parameter
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
 from layers.sequential import Residual, Sequential
 from layers.shape import Flatten

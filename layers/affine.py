@@ -11,8 +11,9 @@ from kernels.activations import relu_in_place
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.gemm import column_sums, matmul
 from layers import checks
-from layers.base import Layer, Shape, parameter
+from layers.base import Layer, Shape
 from layers.initializers import Init, weights
+from layers.parameters import parameter
 
 
 class Affine(Layer):

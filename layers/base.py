@@ -6,89 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from backend import array_module, asarray, is_array, require_arrays, require_plain, use
-from backend.checks import choice, flag, floating_dtype, refusal, sizes
+from backend.checks import choice, flag, floating_dtype, sizes
 from kernels.core.dtypes import acc_dtype
+from layers.parameters import check_declared, guard_spellings
 
 Shape = tuple[int, ...]
 _NOT_GIVEN: Any = object()
-
-
-class Parameter:
-    """A learned array of a layer as an attribute, kept in ``layer.params`` under the attribute's name."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, layer: Any, owner: type | None = None) -> Any:
-        return self if layer is None else layer._params.get(self.name)
-
-    def __set__(self, layer: Any, value: Any) -> None:
-        _assign(layer, layer._params, self.name, value)
-
-
-class Gradient:
-    """The gradient of a parameter as an attribute (``dW`` of ``W``), kept in ``layer.grads`` under ``"W"``.
-
-    None before the first backward.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.attribute = name
-        self.name = name[1:]
-
-    def __get__(self, layer: Any, owner: type | None = None) -> Any:
-        return self if layer is None else layer._grads.get(self.name)
-
-    def __set__(self, layer: Any, value: Any) -> None:
-        _assign(layer, layer._grads, self.name, value)
-
-
-def parameter() -> tuple[Any, Any]:
-    """A parameter and its gradient, for a layer's class body: ``W, dW = parameter()``.
-
-    The gradient's name is the parameter's behind a "d"; a class with another is a TypeError.
-    """
-    return Parameter(), Gradient()
-
-
-def _check_declared(kind: type) -> None:
-    """Raises unless each parameter in a layer's class body stands beside a gradient of its name."""
-    declared = vars(kind)
-    parameters = {name for name, value in declared.items() if isinstance(value, Parameter)}
-    gradients = [value for value in declared.values() if isinstance(value, Gradient)]
-    unpaired = sorted(parameters - {gradient.name for gradient in gradients if gradient.attribute[:1] == "d"})
-    for name, value in declared.items():
-        if isinstance(value, tuple) and any(isinstance(part, Parameter) for part in value):
-            raise TypeError(f"{kind.__name__}.{name} = parameter() makes two attributes: write {name}, d{name} = …")
-    for name in unpaired:
-        raise TypeError(
-            f"{kind.__name__} has a parameter {name!r}, whose gradient must be called 'd{name}', got "
-            f"{', '.join(repr(gradient.attribute) for gradient in gradients) or 'none'}: write "
-            f"{name}, d{name} = parameter()"
-        )
-    for gradient in gradients:
-        if gradient.name not in parameters or gradient.attribute[:1] != "d":
-            raise TypeError(
-                f"{kind.__name__}.{gradient.attribute} is the gradient of no parameter: those of "
-                f"{', '.join(sorted(parameters)) or 'none'} are called by their names behind a 'd'"
-            )
-
-
-def _assign(layer: Layer, arrays: dict[str, Any], name: str, value: Any) -> None:
-    kept = arrays.get(name)
-    if value is kept:
-        return
-    if layer._bound or (is_array(kept) and arrays is layer._params):
-        if not is_array(value) or value.dtype.kind not in "fiu":
-            raise refusal(TypeError, f"{type(layer).__name__}.{name}", "an array of numbers", value)
-        array_module(value, kept)  # refuses a mix of host and device arrays
-    if not layer._bound:
-        arrays[name] = value
-        return
-    assert kept is not None
-    if value.shape != kept.shape:
-        raise ValueError(f"{type(layer).__name__}.{name} has shape {kept.shape}, cannot take {value.shape}")
-    kept[...] = value  # a model's flat buffer: its address is what the optimizer knows
 
 
 class Layer:
@@ -119,7 +42,8 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_declared(cls)
+        check_declared(cls)
+        guard_spellings(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)

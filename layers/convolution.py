@@ -13,8 +13,9 @@ from kernels.core.layout import to_nhwc
 from kernels.core.window import Padding, Pair, Window, pair
 from kernels.gemm import column_sums
 from layers import checks
-from layers.base import Layer, Shape, parameter
+from layers.base import Layer, Shape
 from layers.initializers import Init, weights
+from layers.parameters import parameter
 
 
 class Convolution(Layer):

@@ -5,14 +5,44 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backend import array_module, workspace, xp
-from backend.checks import LARGEST_EPSILON, LARGEST_SIZE, Hyperparameter, flag, floating_dtype, refusal, sizes, whole
+from backend import array_module, is_array, workspace, xp
+from backend.checks import (
+    FLOATING,
+    LARGEST_EPSILON,
+    LARGEST_SIZE,
+    Hyperparameter,
+    flag,
+    floating_dtype,
+    refusal,
+    sizes,
+    whole,
+)
 from kernels import batch_norm as kernel
 from kernels import layer_norm
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from layers import checks
-from layers.base import Layer, Shape, parameter
+from layers.base import Layer, Shape
+from layers.parameters import parameter
+
+
+class Running:
+    """A running statistic as an attribute: a floating array like gamma; float32 for float16."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else vars(layer).get(self.name)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        name, gamma = f"BatchNormalization: {self.name}", layer.gamma
+        if not is_array(value) or value.dtype not in FLOATING:
+            raise refusal(TypeError, name, "a floating-point array", value)
+        array_module(value, gamma)  # refuses a mix of host and device arrays
+        if value.shape != gamma.shape:
+            raise ValueError(f"{name} must be of shape {gamma.shape}, got {value.shape}")
+        vars(layer)[self.name] = value.astype(acc_dtype(gamma.dtype), copy=False)
 
 
 class BatchNormalization(Layer):
@@ -37,6 +67,7 @@ class BatchNormalization(Layer):
     state_names = ("running_mean", "running_var")
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
+    running_mean, running_var = Running(), Running()
     momentum = Hyperparameter(least=0, most=1)
     eps = Hyperparameter(least=0, most=LARGEST_EPSILON)
 
@@ -53,17 +84,14 @@ class BatchNormalization(Layer):
         if gamma.ndim != 1 or gamma.shape != beta.shape or not gamma.size:
             raise ValueError(f"BatchNormalization needs gamma and beta (D,), got {gamma.shape} and {beta.shape}")
         library, dtype = array_module(gamma), acc_dtype(gamma.dtype)
-        for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-            if array is not None:
-                checks.floating("BatchNormalization", **{name: array})
-                if array.shape != gamma.shape:
-                    raise ValueError(f"BatchNormalization needs {name} {gamma.shape}, got {array.shape}")
         self.momentum = momentum
         self.eps = eps
         self.gamma = gamma
         self.beta = beta
-        self.running_mean = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean.astype(dtype)
-        self.running_var = library.ones(gamma.shape, dtype) if running_var is None else running_var.astype(dtype)
+        given = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean
+        self.running_mean = given.copy() if is_array(given) else given  # the caller's is not to move with the layer
+        given = library.ones(gamma.shape, dtype) if running_var is None else running_var
+        self.running_var = given.copy() if is_array(given) else given
 
     @classmethod
     def of(cls, channels: int, momentum: float = 0.9, dtype: Any = "float32") -> BatchNormalization:

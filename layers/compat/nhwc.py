@@ -21,9 +21,10 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.window import Padding, Pair, Window, pair
 from layers import checks
-from layers.base import Layer, Shape, parameter
+from layers.base import Layer, Shape
 from layers.compat._options import dictionary
 from layers.initializers import LARGEST_DEVIATION, Init, weights
+from layers.parameters import parameter
 
 
 class _ChannelsLast(Layer):

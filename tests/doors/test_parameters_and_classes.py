@@ -94,6 +94,16 @@ def test_a_gradient_without_a_parameter_and_a_pair_are_refused():
         declared(k=parameter())
 
 
+@pytest.mark.parametrize(("name", "spelling"), [("w", "dW"), ("W", "dw"), ("gamma", "dGamma"), ("k", "d_k")])
+def test_a_gradient_in_another_spelling_is_refused(name, spelling):
+    layer = declared(**dict(zip((name, f"d{name}"), parameter(), strict=True)))()
+    with pytest.raises(AttributeError, match=f"Mine.{spelling} is no gradient: that of '{name}' is called 'd{name}'"):
+        setattr(layer, spelling, np.ones(3))
+    assert not hasattr(layer, spelling)
+    both = declared(**dict(zip(("w", "dw"), parameter(), strict=True)), W=(pair := parameter())[0], dW=pair[1])
+    both().dW, both().dw
+
+
 def test_a_layer_derived_from_another_needs_no_parameters_of_its_own():
     class Mine(Affine):
         pass

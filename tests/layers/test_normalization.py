@@ -7,6 +7,7 @@ import pytest
 from checks import assert_close, assert_same, normal
 from layer_checks import Case, Contract, Expected, Oracle
 
+import backend
 from backend import asnumpy, xp
 from layers import BatchNormalization, LayerNormalization
 
@@ -233,7 +234,7 @@ def ones(*shape, dtype="float32"):
         (
             lambda: BatchNormalization(ones(3), ones(3), running_var=ones(4)),
             ValueError,
-            r"needs running_var \(3,\), got \(4,\)",
+            r"running_var must be of shape \(3,\), got \(4,\)",
         ),
         (lambda: BatchNormalization(ones(3), ones(3)).forward(ones(2, 4)), ValueError, r"\(3,\) .*got \(4,\)"),
         (lambda: BatchNormalization(ones(3), ones(3)).forward(ones(2, 3, 5)), ValueError, r"got \(3, 5\)"),
@@ -268,3 +269,39 @@ def test_repr():
     assert repr(BatchNormalization(ones(3), ones(3), momentum=0.8)) == "BatchNormalization(3, momentum 0.8)"
     assert repr(LayerNormalization.of(5)) == "LayerNormalization(5)"
     assert repr(LayerNormalization.of((3, 2, 4))) == "LayerNormalization(3 x 2 x 4)"
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (lambda: xp.ones(4, "float32"), ValueError, r"must be of shape \(3,\), got \(4,\)"),
+        (lambda: xp.ones((3, 1), "float32"), ValueError, r"must be of shape \(3,\), got \(3, 1\)"),
+        (lambda: xp.ones(3, "int32"), TypeError, "must be a floating-point array, got"),
+        (lambda: None, TypeError, "must be a floating-point array, got None"),
+        (lambda: [0.0, 0.0, 0.0], TypeError, "must be a floating-point array, got"),
+        (lambda: 0.5, TypeError, "must be a floating-point array, got 0.5"),
+    ],
+)
+def test_a_running_statistic_is_checked_where_it_is_assigned(device, name, value, error, message):
+    layer = BatchNormalization.of(3)
+    before = asnumpy(getattr(layer, name)).copy()
+    with pytest.raises(error, match=f"^BatchNormalization: {name} {message}"):
+        setattr(layer, name, value())
+    assert_same(getattr(layer, name), before)
+
+
+def test_a_running_statistic_of_another_dtype_is_converted(device):
+    layer = BatchNormalization.of(3)
+    layer.running_mean = xp.asarray([1, 2, 3], "float64")
+    assert_same(layer.running_mean, np.array([1, 2, 3], "float32"))
+    y = layer.forward(xp.asarray([[1, 2, 3]], "float32"), False)
+    assert_same(y, np.zeros((1, 3), "float32"))
+
+
+@pytest.mark.gpu
+def test_a_running_statistic_lies_with_its_layer():
+    with backend.use("cuda"):
+        layer = BatchNormalization.of(3)
+        with pytest.raises(TypeError, match="host and device arrays are mixed"):
+            layer.running_mean = np.ones(3, "float32")

@@ -17,12 +17,13 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import single
 from kernels.core.window import Padding, Pair, Window
 from layers import affine, checks, convolution, normalization, pooling
-from layers.base import Layer, Shape, parameter
+from layers.base import Layer, Shape
 from layers.compat.book import functions, np  # noqa: F401  (np for star imports)
 from layers.compat.book._arrays import as_array, as_floating, as_vector, in_common_dtype
 from layers.compat.book.elementwise import Dropout, Relu, Sigmoid
 from layers.compat.book.functions import *  # noqa: F403  (the book's module exports them, too)
 from layers.compat.book.functions import class_indices, cross_entropy_error, softmax
+from layers.parameters import parameter
 
 __all__ = [
     *functions.__all__,
