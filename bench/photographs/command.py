@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from backend import use
+from bench.photographs import SEED
 from training.cli.common import Real, count_from, find_model, user_errors
 
 
@@ -16,8 +17,9 @@ from training.cli.common import Real, count_from, find_model, user_errors
 )
 @click.option("--count", type=count_from(1), default=100, show_default=True, help="Pictures of each kind.")
 @click.option("--least", type=Real(0, 1), default=0.95, show_default=True, help="Share right of a kind.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=SEED, show_default=True, help="Of the photographs.")
 @click.pass_context
-def photographs(context: click.Context, run: Path | None, count: int, least: float) -> None:
+def photographs(context: click.Context, run: Path | None, count: int, least: float, seed: int) -> None:
     """Measure how well `xpnet predict` reads photographs of digits.
 
     Draws test images of mnist10k with a pen on paper: in shadow, on ruled paper, thick, thin, with specks, … and
@@ -32,7 +34,7 @@ def photographs(context: click.Context, run: Path | None, count: int, least: flo
         network = load_network(find_model(run))
         data = load()
         failed, right, total = False, 0, 0
-        for score in score_digits(network, data, count):
+        for score in score_digits(network, data, count, seed=seed):
             low = score.right < least * score.count
             failed |= low
             right, total = right + score.right, total + score.count

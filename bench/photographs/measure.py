@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy
 
 from backend import asarray, asnumpy
+from bench.photographs import SEED
 from bench.photographs.draw import KINDS, Page, draw
 from bench.photographs.nonsense import NONSENSE
 from training.data import Dataset
 from training.data.pictures import ImageError, Picture, Preparation
 from training.models import Network
-
-SEED = 2024
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ def photographs(data: Dataset, kind: str, count: int, seed: int = SEED) -> Itera
         yield _as_bytes(draw(data.test_images[chosen, 0], kind, rng)), int(data.test_labels[chosen])
 
 
-def score_digits(network: Network, data: Dataset, count: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Score]:
+def score_digits(
+    network: Network, data: Dataset, count: int, kinds: Sequence[str] = tuple(KINDS), seed: int = SEED
+) -> Iterator[Score]:
     """Reads ``count`` photographs of each kind."""
     preparation = _preparation(network)
     for kind in kinds:
         images, labels, doubted = [], [], 0
-        for page, label in photographs(data, kind, count):
+        for page, label in photographs(data, kind, count, seed):
             try:
                 prepared = preparation(Picture(page, (page.shape[0], page.shape[1])))
             except ImageError:
