@@ -35,7 +35,8 @@ PRIVATE = {  # modules that no program calls: parts of others, commands, records
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.lockstep",
                  "check.replica", "cli", "compat", "data.pictures", "files", "loop.callbacks", "loop.evaluation",
-                 "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.recorder", "loop.run_folder",
+                 "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe",
+                 "loop.recorder", "loop.run_folder", "loop.settings",
                  "loop.stopping", "models.config", "models.saving", "optim.optimizer", "optim.checks", "optim.pieces",
                  "profile"),
 }  # fmt: skip

@@ -180,7 +180,7 @@ def test_a_kernel_that_does_not_compile_is_an_error(monkeypatch):
     monkeypatch.setattr(Kernel, "source", property(lambda kernel: original(kernel) + "wrong"))
     result = xpnet("kernels", "--build")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"Error: kernel {name} in {file} for float16 does not compile:\n")
+    assert result.err.startswith(f"Error: kernel {name} in {file} for float16 does not compile: ")
     assert f"{file}({1 + SOURCES[file].count(chr(10))})" in result.err
 
 

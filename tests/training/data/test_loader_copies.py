@@ -12,7 +12,7 @@ from training.data import Loader, loader
 
 
 class AtOnce:
-    """A pool of threads that is never late: what is submitted has been done."""
+    """A background thread that is never late: what is submitted has been done."""
 
     def __init__(self, *_, **__):
         pass
@@ -22,7 +22,7 @@ class AtOnce:
         future.set_result(function(*arguments))
         return future
 
-    def shutdown(self, **_):
+    def close(self):
         pass
 
 
@@ -30,7 +30,7 @@ class AtOnce:
 def pairs(monkeypatch):
     """A loader of six blocks, each a batch of two, on a GPU; two blocks are gathered ahead and never late."""
     monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(loader, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(loader, "Background", AtOnce)
     with backend.use("cuda"):
         yield Loader(np.zeros((12, 1, 2, 3), np.uint8), np.arange(12), 2, shuffle=False, prefetch=2)
 
