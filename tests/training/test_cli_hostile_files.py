@@ -196,7 +196,7 @@ class Broken:
     "error",
     [
         ImportError("libpng16.so.16: cannot open\nshared object file"),
-        OSError(28, "No space left on device", "/root/.cache/matplotlib/fontlist.json"),
+        OSError(28, "No space left on device", "/home/user/.cache/matplotlib/fontlist.json"),
         ValueError("Key backend: 'nonsense' is not a valid value for backend"),
         RuntimeError("can't start new thread"),
         MemoryError(),
