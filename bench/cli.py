@@ -20,6 +20,7 @@ from bench.memory import NAMES as MEMORY_NAMES
 from bench.memory import measure_memory
 from bench.photographs.command import photographs
 from bench.ranges import ranges
+from bench.reading import reading
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
 from training.cli.common import Real, UserError, count_from, in_words
@@ -163,6 +164,7 @@ def _line(change: compare.Change, tolerance: float) -> str:
 
 main.add_command(by_layer)
 main.add_command(ranges)
+main.add_command(reading)
 main.add_command(kernels)
 main.add_command(faults)
 main.add_command(photographs)

@@ -1,0 +1,100 @@
+"""How much a newcomer reads to follow a convolution, and how many calls a training step makes.
+
+Counted, not estimated: the functions that run are recorded, and their lines taken from the source, decorators and
+docstrings included, each line once.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import click
+import numpy as np
+
+from backend import threads, use
+from layers import Affine, Convolution, Pooling, Relu, Sequential
+from training.models import Network
+from training.optim import Adam
+
+_ROOT = Path(__file__).parent.parent
+_OURS = tuple(str(_ROOT / folder) for folder in ("backend", "kernels", "layers", "training"))
+
+
+def calls_of(action: Callable[[], Any]) -> dict[CodeType, int]:
+    """Return how often each function of ours was called while ``action`` ran in this thread."""
+    counts: dict[CodeType, int] = {}
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(_OURS):
+            counts[frame.f_code] = counts.get(frame.f_code, 0) + 1
+
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return counts
+
+
+def lines_of(codes: list[CodeType]) -> dict[str, int]:
+    """Return the lines of the functions by file, relative to the repository. A function in a function counts as part
+    of that one."""
+    found: dict[str, set[int]] = {}
+    for name in {code.co_filename for code in codes}:
+        starts = {code.co_firstlineno for code in codes if code.co_filename == name}
+        for node in ast.walk(ast.parse(Path(name).read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                if {node.lineno, first} & starts:
+                    lines = found.setdefault(str(Path(name).relative_to(_ROOT)), set())
+                    lines.update(range(first, (node.end_lineno or node.lineno) + 1))
+    return {name: len(lines) for name, lines in sorted(found.items())}
+
+
+def read_convolution() -> dict[str, int]:
+    """Return the lines on the path of a convolution layer, forward and backward, on the CPU, by file."""
+    layer = Convolution.of(3, 4, 3, pad=1)
+    x = np.ones((2, 3, 8, 8), np.float32)
+
+    def both_ways() -> None:
+        layer.backward(layer.forward(x))
+
+    both_ways()
+    return lines_of(list(calls_of(both_ways)))
+
+
+def calls_of_a_step() -> dict[CodeType, int]:
+    """Return the calls of one training step of convolution, relu, pooling and affine with Adam, batch 100."""
+    network = Network(
+        Sequential(Convolution.of(1, 8, 5), Relu(), Pooling(2, 2, stride=2), Affine.of(1152, 10)), (1, 28, 28)
+    )
+    optimizer, x, t = Adam(), np.ones((100, 1, 28, 28), np.float32), np.arange(100) % 10
+
+    def step() -> None:
+        network.step_gradients(x, t)
+        optimizer.update(network.params, network.grads)
+
+    step()
+    return calls_of(step)
+
+
+@click.command("reading")
+def reading() -> None:
+    """Count the lines on the path of a convolution, and the Python calls of a training step."""
+    use("cpu")
+    before = threads.limit()
+    threads.set_limit(1)
+    try:
+        lines, calls = read_convolution(), calls_of_a_step()
+    finally:
+        threads.set_limit(before)
+    for name, count in lines.items():
+        click.echo(f"{name:<40}{count:>6}")
+    click.echo(f"a convolution, forward and backward: {sum(lines.values())} lines in {len(lines)} files")
+    files = {code.co_filename for code in calls}
+    click.echo(f"a training step: {sum(calls.values())} calls of {len(calls)} functions in {len(files)} files")

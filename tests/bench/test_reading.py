@@ -1,0 +1,29 @@
+"""The count of lines and calls."""
+
+from pathlib import Path
+
+from bench import reading
+from kernels.core.dtypes import acc_dtype
+from kernels.core.window import pair
+
+
+def test_calls_are_counted_by_function_and_only_ours():
+    counts = reading.calls_of(lambda: [acc_dtype("float32"), acc_dtype("float16"), Path("x").name])
+    assert {code.co_name: count for code, count in counts.items()} == {"acc_dtype": 2}
+
+
+def test_lines_are_those_of_the_source():
+    (lines,) = reading.lines_of([acc_dtype.__code__]).items()
+    assert lines == ("kernels/core/dtypes.py", 4)
+    assert set(reading.lines_of([acc_dtype.__code__, pair.__code__])) == {
+        "kernels/core/dtypes.py",
+        "kernels/core/window.py",
+    }
+
+
+def test_the_command_counts_a_convolution_and_a_step(bench):
+    result = bench("reading")
+    assert result.code == 0, result.err
+    assert "kernels/convolution.py" in result.out
+    assert "a convolution, forward and backward: " in result.out
+    assert "a training step: " in result.out
