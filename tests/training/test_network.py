@@ -440,3 +440,13 @@ def test_copies_and_pickles_have_buffers_of_their_own(device):
         twin.params.flat += 1
         assert twin.layers["Affine1"].W is twin.params["W1"]
         assert_same(network.params.flat, before)
+
+
+def test_parameters_cannot_be_cut_from_the_layers(device):
+    network = TwoLayerNet(6, 4, 3)
+    before = snapshot(network.params)
+    for name in ("params", "grads"):
+        with pytest.raises(AttributeError, match=rf"{name} are the arrays of the layers.*network\.{name}\.update"):
+            setattr(network, name, {})
+    for name, array in before.items():
+        assert_same(network.params[name], array)

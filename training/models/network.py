@@ -64,6 +64,14 @@ class Network:
         first = layers[0]
         first.input_gradient = False  # nobody asks for the gradient of the data
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("params", "grads") and not isinstance(value, ParameterDict):
+            raise AttributeError(
+                f"{name} are the arrays of the layers and cannot be replaced by {type(value).__name__}; "
+                f"network.{name}.update(...) copies into them"
+            )
+        super().__setattr__(name, value)
+
     def predict(self, x: Any, train_flg: bool = False) -> Any:
         """The scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax."""
         self._check(x)
