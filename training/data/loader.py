@@ -243,7 +243,8 @@ def _check(images: np.ndarray, labels: np.ndarray) -> None:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"images are uint8 or floating point, not {images.dtype}")
     if images.ndim < 2 or labels.shape != images.shape[:1]:
-        raise ValueError(f"images {images.shape} with labels {labels.shape}; needed are (N, ...) and (N,)")
+        remedy = "; of one-hot labels take labels.argmax(axis=1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
+        raise ValueError(f"images {images.shape} with labels {labels.shape}; needed are (N, ...) and (N,){remedy}")
     if not len(images):
         raise ValueError("there are no samples to load")
     label_checks.check_dtype(labels)

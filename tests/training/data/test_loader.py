@@ -367,7 +367,7 @@ IMAGES, LABELS = numbered(10)
         ((IMAGES, [*range(9), 2**31], 2), ValueError, "label 2147483648 at index 9"),
         ((IMAGES, [0, -1, *range(8)], 2), ValueError, "label -1 at index 1"),
         ((IMAGES, LABELS[:9], 2), ValueError, r"images \(10, 1, 2, 3\) with labels \(9,\)"),
-        ((IMAGES, np.eye(10, dtype=int), 2), ValueError, r"labels \(10, 10\); needed are \(N, ...\) and \(N,\)"),
+        ((IMAGES, np.eye(10, dtype=int), 2), ValueError, r"labels \(10, 10\); .* one-hot labels take labels.argmax"),
         ((LABELS.astype(float), LABELS, 2), ValueError, r"images \(10,\) with labels"),
         ((IMAGES[:0], LABELS[:0], 2), ValueError, "no samples"),
         ((IMAGES, LABELS, 0), ValueError, "batch_size must be .*, got 0"),
