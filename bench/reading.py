@@ -16,12 +16,13 @@ from typing import Any
 import click
 import numpy as np
 
+import layers
 from backend import threads, use
 from layers import Affine, Convolution, Pooling, Relu, Sequential
 from training.models import Network
 from training.optim import Adam
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(layers.__file__).parent.parent  # of the code that runs, which may be installed
 _OURS = tuple(str(_ROOT / folder) for folder in ("backend", "kernels", "layers", "training"))
 
 
