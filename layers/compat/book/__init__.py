@@ -13,34 +13,11 @@ import importlib
 from typing import Any
 
 from layers.compat.book import np
-from layers.compat.book.functions import *  # noqa: F403
-from layers.compat.book.functions import __all__ as _functions
 from layers.compat.book.gradient import numerical_gradient, numerical_gradient_2d
-from layers.compat.book.layers import (
-    Affine,
-    BatchNormalization,
-    Convolution,
-    Dropout,
-    Pooling,
-    Relu,
-    Sigmoid,
-    SoftmaxWithLoss,
-)
+from layers.compat.book.layers import *  # noqa: F403  (with the functions, as in the book)
+from layers.compat.book.layers import __all__ as _layers
 
-__all__ = [
-    *_functions,
-    "Affine",
-    "BatchNormalization",
-    "Convolution",
-    "Dropout",
-    "Pooling",
-    "Relu",
-    "Sigmoid",
-    "SoftmaxWithLoss",
-    "np",
-    "numerical_gradient",
-    "numerical_gradient_2d",
-]
+__all__ = [*_layers, "np", "numerical_gradient", "numerical_gradient_2d"]
 
 
 def __getattr__(name: str) -> Any:
