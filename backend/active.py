@@ -74,6 +74,12 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
         TypeError: ``device`` is neither a name nor a ``Device``.
         ValueError: the name is none of the above.
     The active device is unchanged after an error.
+
+    Examples:
+        >>> from backend import use, xp
+        >>> with use("cpu") as device:
+        ...     print(device, xp.arange(3))
+        cpu [0 1 2]
     """
 
     def __init__(self, device: str | Device = "auto") -> None:

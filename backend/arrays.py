@@ -105,7 +105,13 @@ def asarray(array: Any, dtype: Any = None) -> Any:
 
 
 def asnumpy(array: Any) -> numpy.ndarray:
-    """``array`` as a NumPy array, copied from the device where it lies there (this waits for the device)."""
+    """``array`` as a NumPy array, copied from the device where it lies there (this waits for the device).
+
+    Examples:
+        >>> from backend import asnumpy, xp
+        >>> asnumpy(xp.arange(3))
+        array([0, 1, 2])
+    """
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         refuse_lost()

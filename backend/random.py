@@ -46,6 +46,14 @@ class Generator:
     Raises:
         TypeError: an argument is no number (or, of a method, no shape or no floating dtype).
         ValueError: a number is out of its range, or a shape too large for any machine. Nothing was drawn then.
+
+    Examples:
+        >>> from backend.random import Generator
+        >>> generator = Generator(seed=7)
+        >>> generator.permutation(5)
+        array([4, 1, 0, 2, 3])
+        >>> generator
+        Generator(seed=7, stream=0, position=3)
     """
 
     def __init__(self, seed: int = 0, stream: int = 0) -> None:
@@ -165,7 +173,14 @@ def current() -> Generator:
 
 @contextmanager
 def using(generator: Generator) -> Iterator[Generator]:
-    """Draw from ``generator`` inside a ``with``, in this thread only."""
+    """Draw from ``generator`` inside a ``with``, in this thread only.
+
+    Examples:
+        >>> from backend import random
+        >>> with random.using(random.Generator(7)):
+        ...     random.permutation(5)
+        array([4, 1, 0, 2, 3])
+    """
     token = _current.set(generator)
     try:
         yield generator
@@ -181,6 +196,14 @@ def seed(value: int) -> None:
 
     Raises:
         ValueError: ``value`` is out of its range, 0 to 2⁶⁴ - 1.
+
+    Examples:
+        >>> from backend import random
+        >>> random.seed(1)
+        >>> first = random.uniform(3)
+        >>> random.seed(1)
+        >>> bool((random.uniform(3) == first).all())
+        True
     """
     value = checks.whole("value", value, 0, _LARGEST)
     if _current.get() is None and threading.current_thread() is not threading.main_thread():

@@ -46,7 +46,14 @@ class HostCopy:
 
 
 def copy_to_host(array: Any) -> HostCopy:
-    """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU."""
+    """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU.
+
+    Examples:
+        >>> from backend import copy_to_host, xp
+        >>> loss = copy_to_host(xp.float32([0.5]))
+        >>> float(loss.get()[0])
+        0.5
+    """
     require_arrays(array=array)
     library = array_module(array)
     if library is numpy:

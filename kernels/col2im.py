@@ -46,6 +46,15 @@ def col2im(
         TypeError: ``columns`` are not of float16, float32 or float64.
         ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``, or there is no such
             order or method.
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.col2im import col2im
+        >>> from kernels.core.window import Window
+        >>> col2im(xp.ones((4, 4)), (1, 1, 3, 3), Window(2))[0, 0]
+        array([[1., 2., 1.],
+               [2., 4., 2.],
+               [1., 2., 1.]])
     """
     check_order(order)
     choice("method", method, ("gather", "scatter"))

@@ -3,6 +3,14 @@
 With pixels as rows, the product ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)`` is the output itself. The columns
 exist for one part of the batch at a time and are made again in backward: copying from cache costs less than keeping
 them. Groups split the channels; one channel a group (depthwise) has its own file, since it is no matrix product.
+
+Examples:
+    >>> from backend import xp
+    >>> from kernels.convolution import convolution
+    >>> from kernels.core.window import Window
+    >>> convolution(xp.ones((1, 1, 3, 3)), xp.ones((1, 1, 2, 2)), None, Window(2))[0, 0]
+    array([[4., 4.],
+           [4., 4.]])
 """
 
 from __future__ import annotations

@@ -41,6 +41,13 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     the CPU's cores.
 
     On the CPU, float16 is multiplied in float32 (there is no half-precision BLAS) and rounded once, after the bias.
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.gemm import matmul
+        >>> matmul(xp.ones((2, 3)), xp.ones((3, 2)), bias=xp.arange(2.0))
+        array([[3., 4.],
+               [3., 4.]])
     """
     library = array_module(a, b, out, bias)
     require_active(a, "a")

@@ -38,6 +38,16 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
 
     Raises:
         ValueError: ``x`` is not 4-D, the order has another name, or no window fits.
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.core.window import Window
+        >>> from kernels.im2col import im2col
+        >>> im2col(xp.arange(9).reshape(1, 1, 3, 3), Window(2))
+        array([[0, 1, 3, 4],
+               [1, 2, 4, 5],
+               [3, 4, 6, 7],
+               [4, 5, 7, 8]])
     """
     check_order(order)
     check_images("im2col", x)

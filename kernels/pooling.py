@@ -35,6 +35,14 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     Raises:
         TypeError: ``x`` is not of float16, float32 or float64.
         ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.core.window import Window
+        >>> from kernels.pooling import average_pool
+        >>> average_pool(xp.arange(16.0).reshape(1, 1, 4, 4), Window(2, stride=2))[0, 0]
+        array([[ 2.5,  4.5],
+               [10.5, 12.5]])
     """
     check_images("average pooling", x)
     check_dtype("average pooling", x)

@@ -58,6 +58,13 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         TypeError: labels of another dtype.
         ValueError: shapes do not fit, or there are no classes; or, on the CPU, an index is no class or a
             number of a distribution is not finite (the first such is named).
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.softmax import softmax_cross_entropy
+        >>> loss, y = softmax_cross_entropy(xp.zeros((2, 4)), xp.array([0, 3]))
+        >>> round(float(loss), 4), y[0]
+        (1.3863, array([0.25, 0.25, 0.25, 0.25]))
     """
     library = array_module(x, t)
     _check(x, t)

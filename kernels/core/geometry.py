@@ -71,6 +71,14 @@ class Geometry:
 
     Raises:
         ValueError: not even one window fits; the message has all the numbers.
+
+    Examples:
+        >>> from kernels.core.window import Window
+        >>> geometry = Window(2, stride=2).over((5, 4))
+        >>> print(geometry)
+        kernel 2x2, stride 2, image 5x4
+        >>> [(tap.row, tap.column) for tap in geometry.taps]
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
 
     def __init__(self, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair, rounding: Rounding, image: Pair) -> None:

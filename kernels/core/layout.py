@@ -2,6 +2,12 @@
 
 An activation is (N, C, H, W) to look at and (N, H, W, C) in memory: ``to_nhwc(x)`` is that memory, and
 ``as_nchw(array)`` its NCHW view. Over it every 4-D operation is one on a matrix (N·H·W, C), pixels by channels.
+
+Examples:
+    >>> import numpy
+    >>> from kernels.core.layout import to_nhwc
+    >>> to_nhwc(numpy.zeros((1, 3, 28, 28))).shape
+    (1, 28, 28, 3)
 """
 
 from __future__ import annotations

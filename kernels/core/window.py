@@ -31,6 +31,14 @@ class Window:
     Raises:
         TypeError: an argument is no whole number; the message names it.
         ValueError: a number is out of its range, or there are too few or too many; the message names it.
+
+    Examples:
+        >>> from kernels.core.window import Window
+        >>> window = Window(3, stride=2, padding=1)
+        >>> print(window)
+        kernel 3x3, stride 2, padding 1
+        >>> window.over((28, 28)).output
+        (14, 14)
     """
 
     kernel: Pair
@@ -93,6 +101,11 @@ class Window:
 
         Raises:
             ValueError: padding is "same", which fixes no size, or leaves nothing of the image.
+
+        Examples:
+            >>> from kernels.core.window import Window
+            >>> Window(4, stride=2, padding=1).transposed_size((14, 14))
+            (28, 28)
         """
         output = _image("output", output)
         if self.padding == "same":

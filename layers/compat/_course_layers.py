@@ -37,6 +37,14 @@ def affine_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
 
     Returns:
         (N, M), and the cache.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers.compat.course import affine_backward, affine_forward
+        >>> out, cache = affine_forward(xp.ones((2, 3)), xp.ones((3, 4)), xp.zeros(4))
+        >>> dx, dw, db = affine_backward(xp.ones((2, 4)), cache)
+        >>> out[0], dx.shape, dw.shape, db
+        (array([3., 3., 3., 3.]), (2, 3), (3, 4), array([2., 2., 2., 2.]))
     """
     x, w, b = operands("affine_forward", x=x, w=w, b=b)
     if w.ndim != 2 or b.shape != w.shape[1:] or x.ndim < 2 or math.prod(x.shape[1:]) != len(w):

@@ -69,6 +69,13 @@ def gradient_check(
         AssertionError: a gradient is off; the message lists all that are.
         TypeError: an argument is of another kind.
         ValueError: a number is out of its range; or a network needs ``t``, a layer does not take it.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Affine
+        >>> from training import gradient_check
+        >>> [error.name for error in gradient_check(Affine.of(3, 2), xp.arange(6.0).reshape(2, 3))]
+        ['input', 'W', 'b']
     """
     instance("model", model, (Layer, Network), "a layer or a network")
     tolerance, step = real("tolerance", tolerance, least=0), real("step", step, above=0, most=1)

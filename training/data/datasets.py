@@ -43,6 +43,13 @@ class Dataset:
 
     Raises:
         DataError: shapes, dtypes or labels are not as above.
+
+    Examples:
+        >>> import numpy
+        >>> from training import Dataset
+        >>> images, labels = numpy.zeros((4, 1, 8, 8), "uint8"), numpy.array([0, 1, 1, 0])
+        >>> Dataset("spots", ("none", "one"), images, labels, images[:2], labels[:2]).input_dim
+        (1, 8, 8)
     """
 
     name: str
@@ -119,6 +126,12 @@ def load(
             message says how to supply them. A failed download leaves nothing behind.
         OSError: a file cannot be read.
         TypeError: ``download`` or ``progress`` is neither True nor False.
+
+    Examples:
+        >>> from training import load
+        >>> digits = load("mnist10k")
+        >>> digits.train_images.shape, digits.test_labels[:5]
+        ((10000, 1, 28, 28), array([7, 2, 1, 0, 4], dtype=uint8))
     """
     download, progress = flag("download", download), flag("progress", progress)
     if not isinstance(name, str) or name not in SOURCES:
@@ -159,6 +172,12 @@ def load_mnist(
 
     Raises:
         DataError, OSError: as ``load``.
+
+    Examples:
+        >>> from training import load_mnist
+        >>> (x_train, t_train), (x_test, t_test) = load_mnist(dataset="mnist10k")
+        >>> x_train.shape, x_train.dtype, t_train[:3]
+        ((10000, 784), dtype('float32'), array([5, 0, 4], dtype=uint8))
     """
     normalize, flatten = flag("normalize", normalize), flag("flatten", flatten)
     one_hot_label = flag("one_hot_label", one_hot_label)

@@ -107,6 +107,13 @@ def write_idx(path: str | Path, array: np.ndarray) -> bytes:
 
     Raises:
         TypeError: ``array`` is not uint8.
+
+    Examples:
+        >>> import numpy
+        >>> from training.data import read_idx, write_idx
+        >>> content = write_idx("labels.gz", numpy.uint8([3, 1, 4]))
+        >>> len(content), read_idx("labels.gz", ndim=1)
+        (11, array([3, 1, 4], dtype=uint8))
     """
     if getattr(array, "dtype", None) != np.uint8:
         raise TypeError(f"write_idx writes uint8 arrays, not {getattr(array, 'dtype', type(array).__name__)}")

@@ -23,10 +23,6 @@ optimizer's master parameters are float32, and the loss is scaled."""
 class LossScaler:
     """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2): keeps small gradients from vanishing in float16.
 
-    >>> scaler = LossScaler()
-    >>> network.step_gradients(x, t, scaler.scale)
-    >>> scaler.update(optimizer, network.params, network.grads)
-
     Whether a gradient overflowed is found and acted on where the gradients lie: nothing waits for the device. The
     optimizer's step is skipped then, and the scale halved; after ``growth_interval`` steps without, it is doubled.
 
@@ -37,6 +33,15 @@ class LossScaler:
     Raises:
         TypeError: an argument is no number.
         ValueError: the scale is no power of two from 2⁻²⁴ to 2²⁴, or the interval not from 1 to 2²⁴.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Affine, Sequential
+        >>> from training import SGD, LossScaler, Network
+        >>> network = Network(Sequential(Affine.of(3, 2)), (3,)).astype("float16")
+        >>> scaler, optimizer = LossScaler(), SGD(lr=0.1)
+        >>> loss = network.step_gradients(xp.ones((4, 3), "float16"), xp.array([0, 1, 1, 0]), scaler.scale)
+        >>> scaler.update(optimizer, network.params, network.grads)
     """
 
     def __init__(self, scale: float = 2.0**16, growth_interval: int = 2000) -> None:

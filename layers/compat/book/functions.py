@@ -121,7 +121,14 @@ def softmax_loss(X: Any, t: Any) -> Any:
 
 
 def im2col(input_data: Any, filter_h: int, filter_w: int, stride: int | Pair = 1, pad: Padding = 0) -> Any:
-    """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see ``kernels.im2col.im2col``."""
+    """Return the windows of images (N, C, H, W) as rows: (N·OH·OW, C·FH·FW); see ``kernels.im2col.im2col``.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers.compat.book import im2col
+        >>> im2col(xp.zeros((10, 3, 7, 7)), 5, 5).shape
+        (90, 75)
+    """
     return _im2col.im2col(as_floating(input_data), _window(filter_h, filter_w, stride, pad))
 
 

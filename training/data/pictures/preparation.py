@@ -133,6 +133,15 @@ def prepare(
 
     Raises:
         ImageError: the picture is blank.
+
+    Examples:
+        >>> import numpy
+        >>> from training.data.pictures.preparation import prepare
+        >>> paper = numpy.ones((60, 40))
+        >>> paper[10:50, 18:22] = 0  # a stroke of ink
+        >>> image, warnings = prepare(paper)
+        >>> image.shape, image.dtype, warnings
+        ((28, 28), dtype('float32'), ())
     """
     gray = gray.astype(numpy.float32)
     if not gray.size or gray.max() - gray.min() < 0.02:
