@@ -92,4 +92,5 @@ def _steps(side_name: str, workload_name: str, way: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    _steps(*sys.argv[1:4], int(sys.argv[4]))
+    _, *names, threads = sys.argv
+    _steps(names[0], names[1], names[2], int(threads))

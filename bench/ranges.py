@@ -10,7 +10,7 @@ import itertools
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import click
@@ -124,7 +124,7 @@ def _seconds(body: Callable[[], None]) -> float:
 
 def _trainer() -> Trainer:
     generator = np.random.default_rng(0)
-    images: Sequence[Any] = generator.integers(0, 256, (BATCH * STEPS, 784), "uint8")
+    images = generator.integers(0, 256, (BATCH * STEPS, 784), "uint8")
     labels = generator.integers(0, 10, BATCH * STEPS)
     train, test = (Loader(images, labels, BATCH) for _ in range(2))
     return Trainer(TwoLayerNet(784, 50, 10), train, test, SGD(0.1), epochs=1)

@@ -91,7 +91,7 @@ def distance(value: np.ndarray, expected: np.ndarray) -> float:
     if value.shape != expected.shape:
         return np.inf
     difference = np.linalg.norm(np.subtract(value, expected, dtype="float64"))
-    return float(difference / max(np.linalg.norm(expected.astype("float64")), 1e-30))
+    return float(difference / max(float(np.linalg.norm(expected.astype("float64"))), 1e-30))
 
 
 def workloads() -> list[Workload]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_Derived = TypeVar("_Derived", bound="Disk")
 
 
 class Disk:
@@ -39,7 +40,7 @@ class Disk:
         """The function of ``os`` itself."""
         return self._real[name]
 
-    def __enter__(self) -> Disk:
+    def __enter__(self: _Derived) -> _Derived:
         for name in ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "ftruncate"):
             self._real[name] = getattr(os, name)
             setattr(os, name, getattr(self, f"_{name}"))
@@ -162,7 +163,6 @@ class _Inode:
         )
 
 
-@dataclass
 class RecordingDisk(Disk):
     """Records operations, for ``power_cuts``: what the files could be like after a power cut at any moment.
 
@@ -170,11 +170,9 @@ class RecordingDisk(Disk):
         log: (operation, path, argument); a program under test may add ("note", "", anything) of its own.
     """
 
-    folder: str | Path
-    log: list[tuple[str, str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(self.folder)
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder)
+        self.log: list[tuple[str, str, Any]] = []
 
     def done(self, name: str, path: str, argument: Any) -> None:
         self.log.append((name, path, argument))
@@ -198,7 +196,7 @@ class RecordingDisk(Disk):
 
     def final(self) -> dict[str, bytes | None]:
         """The files as the recorded operations leave them: what else has written shows as a difference."""
-        return {path: inode and inode.now for path, inode in self._replay(len(self.log))[2].items()}
+        return {path: None if inode is None else inode.now for path, inode in self._replay(len(self.log))[2].items()}
 
     def _replay(self, length: int) -> tuple[dict[str, _Inode | None], list[tuple], dict[str, _Inode | None]]:
         """Names on the disk, changes of names that may be lost, and names as a running program sees them."""

@@ -8,6 +8,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Generator
+from typing import Any
 
 import numpy
 from PIL import Image
@@ -64,7 +65,7 @@ def corpus() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
     exif.get_ifd(0x8769)[0x9286] = "a comment"
-    more = {"exif": exif, "icc_profile": b"profile" * 20}
+    more: dict[str, Any] = {"exif": exif, "icc_profile": b"profile" * 20}
     bilevel = gray.convert("1")
     return {
         "grey PNG": _saved(gray, "PNG"),
@@ -136,10 +137,10 @@ def with_checksums(content: bytes) -> bytes:
     return bytes(data)
 
 
-def _saved(image: Image.Image, kind: str, pages: int = 1, **options: object) -> bytes:
+def _saved(image: Image.Image, kind: str, pages: int = 1, **options: Any) -> bytes:
     stream = io.BytesIO()
     first, *others = (image.rotate(45 * page) for page in range(pages))
-    more = {"save_all": True, "append_images": others} if others else {}
+    more: dict[str, Any] = {"save_all": True, "append_images": others} if others else {}
     first.save(stream, kind, **more, **options)
     return stream.getvalue()
 

@@ -33,7 +33,7 @@ def attempt(folder: Path, models: set[bytes], number: int, half: bool) -> str | 
     child = os.fork()
     if child == 0:
         try:
-            with FailingDisk(folder.parent, lambda *seen: _kill(*seen, half), number):
+            with FailingDisk(folder.parent, lambda name, argument: _kill(name, argument, half), number):
                 train(folder)
         finally:
             os._exit(0)

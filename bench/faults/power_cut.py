@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 import tempfile
@@ -46,7 +47,7 @@ def record(root: Path, new_run: Callable[[Path], RunFolder] = RunFolder.create) 
         for epoch in range(1, EPOCHS + 1):
             network.params.flat[...] = epoch
             step("model", epoch, lambda: folder.save_model(network))
-            step("metrics", epoch, lambda epoch=epoch: folder.add_metrics({"epoch": epoch}))
+            step("metrics", epoch, functools.partial(folder.add_metrics, {"epoch": epoch}))
     seen = {str(path): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
     if seen != disk.final():
         raise AssertionError(f"files are written in another way than this module sees: {sorted(seen)}")

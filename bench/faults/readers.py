@@ -25,16 +25,17 @@ import backend
 from training.data.idx import read_idx
 from training.loop.run_folder import RunFolder, load_network
 from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, saving
+from training.models.zoo import ConvParam
 from training.profile.nsight import compute, systems
 from training.profile.nsight.errors import ToolError
 
-_CONV = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}
+_CONV: ConvParam = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}
 
 NETWORKS: tuple[Callable[[], Any], ...] = (
     lambda: TwoLayerNet(4, 3, 2),
     lambda: MultiLayerNet(4, [3, 3], 2, weight_init_std=0.1),
     lambda: SimpleConvNet((1, 6, 6), _CONV, 5, 3),
-    lambda: DeepConvNet((1, 8, 8), *[_CONV] * 6, hidden_size=4, output_size=3),
+    lambda: DeepConvNet((1, 8, 8), _CONV, _CONV, _CONV, _CONV, _CONV, _CONV, 4, 3),
     lambda: ConvNet((1, 12, 12), (2, 2, 2), 0.5, 3),
 )
 

@@ -214,7 +214,8 @@ def _tight(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 def _combined(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
     """Two to four faults at once."""
-    pen = rng.choice([None, rng.uniform(0.03, 0.06), rng.uniform(0.12, 0.16)])
+    pens = (None, rng.uniform(0.03, 0.06), rng.uniform(0.12, 0.16))
+    pen = pens[rng.integers(3)]
     page = _page(digit, rng, pen=pen, height=(90, 300), contrast=(0.55, 0.85))
     faults = [_rules, _shadow, _noise, lambda page, _: blur(page, max(page.shape) * 0.006)]
     for index in sorted(rng.choice(4, rng.integers(2, 5), replace=False)):

@@ -57,7 +57,7 @@ def score_digits(
             labels.append(label)
             doubted += bool(prepared.warnings)
         classes = asnumpy(network.predict(asarray(numpy.stack(images)))).argmax(axis=1) if images else []
-        yield Score(kind, count, int((classes == numpy.array(labels)).sum()), doubted)
+        yield Score(kind, count, int(numpy.equal(classes, labels).sum()), doubted)
 
 
 def score_nonsense(network: Network, data: Dataset, count: int) -> Iterator[Score]:

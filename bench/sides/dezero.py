@@ -10,7 +10,7 @@ import numpy as np
 from bench.sides.base import Case, Side
 
 if not hasattr(np, "int"):
-    np.int = int  # noqa: NPY001
+    np.int = int  # type: ignore[attr-defined]  # noqa: NPY001
 import dezero
 import dezero.functions as F  # noqa: N812  (DeZero's own custom)
 import dezero.layers as L  # noqa: N812
@@ -23,7 +23,8 @@ class DeZero(Side):
 
     def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
         model = _Model(network)
-        weights = model.row[0].W
+        first: Any = model.row[0]
+        weights = first.W
         before = weights.data.copy()
         rule = {"sgd": lambda: optimizers.SGD(lr=0.01), "adam": optimizers.Adam}[optimizer]().setup(model)
         loss: Any = None

@@ -17,7 +17,7 @@ class Textbook(Side):
     def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
         layers = [_layer(layer) for layer in network.layers.layers.values()]
         last = textbook.SoftmaxWithLoss()
-        rule = {"sgd": textbook.SGD, "adam": textbook.Adam}[optimizer]()
+        rule: Any = {"sgd": textbook.SGD, "adam": textbook.Adam}[optimizer]()
         params = {(number, key): array for number, layer in enumerate(layers) for key, array in layer.params.items()}
         before = layers[0].params["W"].copy()
         loss: Any = None
@@ -73,7 +73,8 @@ class Textbook(Side):
 
     def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case:
         layer = textbook.SoftmaxWithLoss()
-        loss = dx = None
+        loss: Any = None
+        dx: Any = None
 
         def step() -> None:
             nonlocal loss, dx

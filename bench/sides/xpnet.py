@@ -76,7 +76,8 @@ class Xpnet(Side):
 
     def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case:
         layer = SoftmaxWithLoss()
-        loss = dx = None
+        loss: Any = None
+        dx: Any = None
 
         def step() -> None:
             nonlocal loss, dx

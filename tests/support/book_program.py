@@ -28,10 +28,10 @@ def main(mode, program, out, *changes):
         from training.compat.book import mnist
         from training.data import load
 
-        mnist.load = lambda name, download: load("mnist10k")
+        vars(mnist)["load"] = lambda name, download: load("mnist10k")
     from PIL import Image
 
-    Image.Image.show = lambda image: None
+    vars(Image)["Image"].show = lambda image: None
     path = Path(program).resolve()
     os.chdir(path.parent)
     sys.path[:0] = [str(path.parent), str(path.parents[1])]  # originals import their own modules from above
@@ -44,7 +44,8 @@ def main(mode, program, out, *changes):
     space, printed = {"__name__": "__main__"}, io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(text, path.name, "exec"), space)
-    found, seen = {}, set()
+    found: dict[str, numpy.ndarray] = {}
+    seen: set[str] = set()
     for name, value in space.items():
         if not name.startswith("__") and name not in DATA:
             collect(name, value, found, seen)

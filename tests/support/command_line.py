@@ -15,7 +15,7 @@ QUICK = ["--model", "twolayernet", "--batch-size", "50", "--lr", "0.003"]
 
 @dataclass
 class Result:
-    code: int
+    code: int | str | None
     out: str
     err: str
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,8 @@ class FullyConnectedNet:
 
     def loss(self, X, y=None):
         p, grads, caches, mode = self.params, {}, [], "test" if y is None else "train"
+        forward: Any
+        backward: Any
         forward, backward = {
             "batchnorm": (course.affine_bn_relu_forward, course.affine_bn_relu_backward),
             "layernorm": (course.affine_ln_relu_forward, course.affine_ln_relu_backward),

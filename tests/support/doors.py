@@ -291,7 +291,7 @@ def _door(module, name, function, known_by, owner=None):
         return
     last = module.__name__.rpartition(".")[2]
     short = name.rpartition(".")[2]
-    examples = {}
+    examples: dict = {}
     for key in (short, name.partition(".")[0] if short == "of" else short, name, f"{last}.{name}"):
         examples |= EXAMPLES.get(key, {})
     if short == "of":

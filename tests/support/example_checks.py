@@ -1,7 +1,5 @@
 """What tests of the examples share."""
 
-from pathlib import Path
-
 import numpy as np
 from click.testing import CliRunner
 from PIL import Image
@@ -30,7 +28,7 @@ def some_digits(training, test=0, flatten=True):
     return (x[:training], t[:training]), (x_test[:test], t_test[:test])
 
 
-def check_plot(figure, folder: Path, x_label, y_label):
+def check_plot(figure, folder, x_label, y_label):
     """Axes are labelled so, and what is saved is a whole PNG of the figure's size with something on it."""
     labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes if axes.get_visible()]
     assert x_label in {x for x, _ in labels}
@@ -39,7 +37,7 @@ def check_plot(figure, folder: Path, x_label, y_label):
     check_png(folder / "plot.png", [round(DOTS_PER_INCH * length) for length in figure.get_size_inches()])
 
 
-def check_png(file: Path, size=None):
+def check_png(file, size=None):
     """The file is a whole PNG with something on it."""
     with Image.open(file) as image:
         assert image.format == "PNG"

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import types
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK) -> Iterator[None]:
+def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
     """Inside, the operations of ``kernels`` do with NumPy arrays what they do with CuPy's: they launch their kernels.
 
     Memory that is asked for uninitialised is full of NaN (integers of -1): what a kernel leaves unwritten is seen.

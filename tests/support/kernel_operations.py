@@ -169,7 +169,7 @@ OPERATIONS = [
 
 def example(shape, dtype="float32", seed=1, **arguments):
     """A geometry by hand, without padding in names."""
-    given = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1, "rounding": "floor"} | arguments
+    given: dict = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1, "rounding": "floor"} | arguments
     pad = given["padding"]
     return geometries.Case(shape, given, (pad, pad, pad, pad), dtype, "contiguous", seed)
 

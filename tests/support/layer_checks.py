@@ -316,7 +316,7 @@ class Contract:
         """A float64 dout is refused, before any change, or its results are float32: never a float64 network."""
         layer = case.layer()
         y = layer.forward(*case.xs(), *case.args())
-        made = ()
+        made: tuple = ()
         with contextlib.suppress(TypeError, ValueError):
             dx = layer.backward(case.dout(y).astype("float64"))
             made = (*(dx if isinstance(dx, tuple) else (dx,)), *layer.grads.values())

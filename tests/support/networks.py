@@ -1,6 +1,8 @@
 """Networks with every layer, and with the geometries in which a layer takes another way on a GPU."""
 
+import functools
 import math
+from collections.abc import Callable
 
 from layers import (
     Affine,
@@ -41,7 +43,12 @@ MODELS = {
     "ConvNet": ConvNet,
 }
 
-NETWORKS = {
+
+def _of_images(layer):
+    return classifier((3, 6, 6), layer(), Relu(), Dropout())
+
+
+NETWORKS: dict[str, Callable[[], Network]] = {
     **MODELS,
     "colour images": lambda: SimpleConvNet(input_dim=(3, 12, 12)),
     "images to affine": lambda: classifier((3, 6, 6)),
@@ -96,7 +103,7 @@ NETWORKS = {
         Flatten(),
     ),
     **{
-        f"{type(layer()).__name__} of images": lambda layer=layer: classifier((3, 6, 6), layer(), Relu(), Dropout())
+        f"{type(layer()).__name__} of images": functools.partial(_of_images, layer)
         for layer in (
             Relu,
             LeakyRelu,

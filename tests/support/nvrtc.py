@@ -106,7 +106,7 @@ def build_all(architectures):
 
 def table(results):
     """What the kernels use: for each row the registers by architecture, and the most bytes on any."""
-    rows = {}
+    rows: dict[str, dict] = {}
     for (variant, architecture), result in results.items():
         for kernel, use in result.uses.items():
             entry = rows.setdefault(catalog.row_name(kernel, variant), dict.fromkeys(BYTES, 0) | {"registers": {}})

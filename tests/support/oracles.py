@@ -136,7 +136,7 @@ def convolution_backward_weight(x, dy, shape, geometry, groups=1):
 def _windows(shape, geometry):
     """For every plane and window: (n, c, oh, ow, [(row, column) of its pixels, taps ascending])."""
     rows, columns = grid(geometry, shape[2:])
-    inside = {}
+    inside: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for oh, ow, _, _, row, column in pixels(geometry, shape[2:]):
         inside.setdefault((oh, ow), []).append((row, column))
     for n, c, oh, ow in itertools.product(*map(range, (shape[0], shape[1], len(rows), len(columns)))):

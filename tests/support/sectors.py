@@ -70,8 +70,8 @@ def _batch_norm_cases():
         arguments = (x, mean, variance, of_columns, of_columns, 1e-5)
         yield words, ["batch_norm_normalize"], lambda arguments=arguments: batch_norm.normalize(*arguments)
         kernels = [f"batch_norm_{stage}" for stage in ("products", "parameter_gradients", "backward")]
-        arguments = (x, x, mean, variance, of_columns)
-        yield words, kernels, lambda arguments=arguments: batch_norm.normalize_backward(*arguments)
+        given = (x, x, mean, variance, of_columns)
+        yield words, kernels, lambda given=given: batch_norm.normalize_backward(*given)
 
 
 def _softmax_cases():
