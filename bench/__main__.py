@@ -4,7 +4,7 @@ from bench.machine import restart_without_openblas_settings
 
 
 def run() -> None:
-    """Runs the command, in a process whose BLAS is as it comes."""
+    """Run the command, in a process whose BLAS is as it comes."""
     restart_without_openblas_settings()
     from bench.cli import main  # only now: NumPy loads its BLAS
 

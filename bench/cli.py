@@ -29,7 +29,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def _help() -> str:
-    """The help of the command; the workloads are listed in it."""
+    """Return the help of the command; the workloads are listed in it."""
     rows = "\n".join(f"{each.name:<12} {each.title}" for each in workloads())
     return f"""Time xpnet on the CPU against its peers, and measure memory and a whole epoch.
 
@@ -204,7 +204,7 @@ def _measure(
 
 
 def _check_files(json_file: Path | None, chart_file: Path | None) -> None:
-    """Refuses before anything is measured what could not be drawn or written after it."""
+    """Refuse before anything is measured what could not be drawn or written after it."""
     if chart_file and chart_file.suffix not in PICTURES:
         raise ValueError(f"--chart takes a file that ends in {', '.join(PICTURES)}, not {chart_file}")
     for file in (json_file, chart_file):

@@ -29,7 +29,7 @@ class Change:
 
 
 def changes(old: Results, new: Results) -> list[Change]:
-    """All ratios to PyTorch that both results have."""
+    """Return all ratios to PyTorch that both results have."""
     before, after = _ratios(old), _ratios(new)
     return [
         Change(what, ratio, after[what][0], disturbed or after[what][1])

@@ -25,7 +25,7 @@ from training.loop.trainer import Trainer
 
 
 def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Trains the default model for one epoch, again and again in turn with the same steps on batches that lie ready.
+    """Train the default model for one epoch, again and again in turn with the same steps on batches that lie ready.
 
     Of full MNIST where ``XPNET_DATA_DIR`` names its folder, else of mnist10k. Shares are of the whole epoch, which
     ends with the evaluation of the test images and the saving of the model; ``loop_share`` is that of the loader and
@@ -71,7 +71,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
 
 
 def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]:
-    """Seconds of an epoch as the command trains it, and of its steps without evaluation; the parameters."""
+    """Return seconds of an epoch as the command trains it, and of its steps without evaluation; the parameters."""
     trainer = build_trainer(settings, data)
     with tempfile.TemporaryDirectory() as folder:
         report = Report(quiet=True, as_json=False)
@@ -84,7 +84,7 @@ def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]
 
 
 def _bare_steps(settings: Settings, data: Dataset) -> tuple[float, np.ndarray]:
-    """Seconds of the same steps with nothing around them; the parameters."""
+    """Return seconds of the same steps with nothing around them; the parameters."""
     trainer: Trainer = build_trainer(settings, data)
     network, optimizer = trainer.network, trainer.optimizer
     batches = list(trainer.train_loader.epoch(0))

@@ -16,7 +16,7 @@ _UNSET = "XPNET_BENCH_UNSET"
 
 
 def restart_without_openblas_settings() -> None:
-    """Starts this process anew, once, without ``OPENBLAS_SETTINGS``: OpenBLAS reads them when it is loaded.
+    """Start this process anew, once, without ``OPENBLAS_SETTINGS``: OpenBLAS reads them when it is loaded.
 
     What was set is kept for ``describe``.
     """

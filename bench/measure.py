@@ -17,7 +17,7 @@ from bench.workloads import Workload, check_agreement, first_values
 
 @contextmanager
 def thread_limit(count: int, sides: Sequence[Side]) -> Iterator[None]:
-    """Holds xpnet, NumPy's BLAS and every side to ``count`` threads; xpnet's and BLAS's own setting comes back."""
+    """Hold xpnet, NumPy's BLAS and every side to ``count`` threads; xpnet's and BLAS's own setting comes back."""
     before = threads.limit()
     threads.set_limit(count)
     try:
@@ -30,7 +30,7 @@ def thread_limit(count: int, sides: Sequence[Side]) -> Iterator[None]:
 
 
 def measure(workload: Workload, sides: Sequence[Side], count: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Times a workload with ``count`` threads, each side in the way that is fastest for it.
+    """Time a workload with ``count`` threads, each side in the way that is fastest for it.
 
     Args:
         sides: xpnet first, then peers; those that cannot do the work are left out.
@@ -65,7 +65,7 @@ def ratios(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[dict[str, float], Case] | None:
-    """Seconds of a side's ways, the fastest first, and the case of that; each way's values are looked at."""
+    """Return seconds of a side's ways, the fastest first, and the case of that; each way's values are looked at."""
     cases: dict[str, Case] = {}
     for way in workload.ways(side):
         case = workload.case(side, way)

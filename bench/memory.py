@@ -35,7 +35,7 @@ _STARTER = (
 
 
 def measure_memory(workload: Workload, sides: Sequence[Side], count: int) -> dict[str, Any]:
-    """MiB that steps of a workload take on each side, in the way that takes least."""
+    """Return MiB that steps of a workload take on each side, in the way that takes least."""
     figures: dict[str, dict[str, Any]] = {}
     for side in sides:
         if workload.case(side, workload.ways(side)[0], batch=1) is None:
@@ -64,7 +64,7 @@ def _time_command() -> str | None:
 
 @cache
 def _peak(side: str, workload: str, way: str, count: int) -> float:
-    """MiB that a process held at most."""
+    """Return MiB that a process held at most."""
     time = _time_command()
     starter = [time, "-v"] if time else [sys.executable, "-c", _STARTER]
     command = [*starter, sys.executable, "-m", "bench.memory", side, workload, way, str(count)]

@@ -64,7 +64,7 @@ def ranges(context: click.Context) -> None:
 
 
 def measure_ranges() -> Cost:
-    """Counts and times the ranges of a step; takes about two seconds."""
+    """Count and time the ranges of a step; take about two seconds."""
     trainer = _trainer()
     for _ in trainer.steps(1):  # builds what the first steps build
         pass
@@ -84,7 +84,7 @@ def _way(event: Event) -> str:
 
 
 def _each() -> dict[str, float]:
-    """Seconds of a range in each way; what the call of an operation takes without a range is not in it."""
+    """Return seconds of a range in each way; what the call of an operation takes without a range is not in it."""
     entered, x, y = profiling.Range("range"), np.ones(1), np.ones(1)
 
     def nothing(a: Any, b: Any) -> None:
@@ -115,7 +115,7 @@ def _each() -> dict[str, float]:
 
 
 def _seconds(body: Callable[[], None]) -> float:
-    """Seconds of one of many calls in a row."""
+    """Return seconds of one of many calls in a row."""
     start = time.perf_counter()
     for _ in range(CALLS):
         body()

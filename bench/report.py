@@ -21,7 +21,7 @@ class ResultsError(ValueError):
 
 
 def check_folder(file: Path | None) -> None:
-    """Refuses before anything is measured what could not be written after it.
+    """Refuse before anything is measured what could not be written after it.
 
     Raises:
         ValueError: there is no folder to write the file to.
@@ -31,12 +31,12 @@ def check_folder(file: Path | None) -> None:
 
 
 def write_json(results: Results, file: Path) -> None:
-    """Writes results for ``read_json``."""
+    """Write results for ``read_json``."""
     write_output(file, (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(file: Path) -> Results:
-    """Reads results.
+    """Read results.
 
     Raises:
         ResultsError: the file has something else in it.
@@ -56,7 +56,7 @@ def read_json(file: Path) -> Results:
 
 
 def header(results: Results) -> str:
-    """The machine in a few lines."""
+    """Return the machine in a few lines."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     blas = "; ".join(" ".join(str(word) for word in each.values() if word) for each in machine["blas"])
@@ -80,7 +80,7 @@ def table(results: Results) -> str:
 
 
 def chart(results: Results, file: Path) -> None:
-    """Draws the ratio of xpnet to each peer, a bar for each workload, a panel for each number of threads.
+    """Draw the ratio of xpnet to each peer, a bar for each workload, a panel for each number of threads.
 
     Raises:
         OSError: the file cannot be written.

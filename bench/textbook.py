@@ -9,7 +9,7 @@ import numpy as np
 
 
 def im2col(x, size, stride, pad):
-    """The windows of (N, C, H, W) as rows (N·OH·OW, C·size·size)."""
+    """Return the windows of (N, C, H, W) as rows (N·OH·OW, C·size·size)."""
     n, c, h, w = x.shape
     oh, ow = (h + 2 * pad - size) // stride + 1, (w + 2 * pad - size) // stride + 1
     padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
@@ -21,7 +21,7 @@ def im2col(x, size, stride, pad):
 
 
 def col2im(columns, shape, size, stride, pad):
-    """Adds rows of windows back into an image of ``shape``."""
+    """Add rows of windows back into an image of ``shape``."""
     n, c, h, w = shape
     oh, ow = (h + 2 * pad - size) // stride + 1, (w + 2 * pad - size) // stride + 1
     windows = columns.reshape(n, oh, ow, c, size, size).transpose(0, 3, 4, 5, 1, 2)

@@ -61,7 +61,8 @@ class Samples:
 
 
 def waited() -> float | None:
-    """Seconds, since the system's start, in which some thread waited for a CPU; None where nobody counts them."""
+    """Return seconds, since the system's start, in which some thread waited for a CPU; None where nobody counts
+    them."""
     try:
         some = PRESSURE_FILE.read_text().splitlines()[0]
     except OSError:
@@ -78,7 +79,7 @@ def take_turns(
     clock: Callable[[], float] = time.perf_counter,
     pressure: Callable[[], float | None] = waited,
 ) -> dict[str, Samples]:
-    """Samples of all cases, one of each in every round.
+    """Return samples of all cases, one of each in every round.
 
     Args:
         cases: by name.
@@ -100,7 +101,7 @@ def take_turns(
 
 
 def quick_time(case: Case, seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter) -> float:
-    """The least seconds of a step among those that fit into a short time: to choose, not to report."""
+    """Return the least seconds of a step among those that fit into a short time: to choose, not to report."""
     with case.inside():
         case.step()
         return min(_durations(case, seconds, clock))

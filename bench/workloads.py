@@ -44,7 +44,7 @@ class Workload:
         return side.ways(self.operation, self.images)
 
     def case(self, side: Side, way: str = "", batch: int | None = None, dropout: bool = True) -> Case | None:
-        """The work as a side does it, with state of its own; None where the side cannot."""
+        """Return the work as a side does it, with state of its own; None where the side cannot."""
         arguments = self.make(batch or self.batch, dropout)
         return getattr(side, self.operation)(**arguments, way=way)
 
@@ -70,7 +70,7 @@ def first_values(workload: Workload, side: Side, way: str = "", batch: int | Non
 def check_agreement(
     workload: Workload, name: str, given: dict[str, np.ndarray], expected: dict[str, np.ndarray]
 ) -> None:
-    """Compares the first values of the side ``name`` with xpnet's.
+    """Compare the first values of the side ``name`` with xpnet's.
 
     Raises:
         DisagreementError: one is farther off than the tolerance, or there are none.
@@ -95,7 +95,7 @@ def distance(value: np.ndarray, expected: np.ndarray) -> float:
 
 
 def workloads() -> list[Workload]:
-    """All that this xpnet can do."""
+    """Return all that this xpnet can do."""
     return [
         *_TRAINING,
         _block("W4", "conv 64→64 3x3 + batch norm + relu, 64x64x32x32, with dx"),

@@ -40,7 +40,7 @@ TOP = 15
 
 
 def activations(kind: type, init: Init, samples: int = 1000, units: int = 100, layers: int = 5) -> list[numpy.ndarray]:
-    """The activations (samples, units) after each layer, on the host."""
+    """Return the activations (samples, units) after each layer, on the host."""
     random.seed(0)
     x = random.normal((samples, units))
     found = []
@@ -51,7 +51,7 @@ def activations(kind: type, init: Init, samples: int = 1000, units: int = 100, l
 
 
 def plot(found: dict[str, list[numpy.ndarray]]) -> Figure:
-    """A row of histograms for each case, a column for each layer."""
+    """Return a row of histograms for each case, a column for each layer."""
     figure = blank(11, 1.7 * len(found) + 0.4)
     panels = figure.subplots(len(found), len(next(iter(found.values()))), sharex=True, sharey=True, squeeze=False)
     panels[0, 0].set_ylim(0, TOP)

@@ -60,7 +60,7 @@ def accuracies(train: Data, scales: Iterable[float] = SCALES, epochs: int = 20) 
 
 
 def plot(found: Curves) -> Figure:
-    """A small plot for each scale."""
+    """Return a small plot for each scale."""
     figure = blank(11, 9)
     columns = 4
     panels = figure.subplots(-(-len(found) // columns), columns, sharex=True, sharey=True, squeeze=False)

@@ -33,7 +33,7 @@ def output_sizes(image: tuple[int, int] = (8, 7)) -> list[tuple[Any, tuple[int, 
 
 
 def poolings() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Windows of 1x2 at stride 1, "same", over ``ROW``: by mode the outputs, and the gradient of their sum.
+    """Return windows of 1x2 at stride 1, "same", over ``ROW``: by mode the outputs, and the gradient of their sum.
 
     There is one zero of padding, behind the last pixel. The tie's gradient goes to the first of the two.
     """
@@ -51,9 +51,8 @@ def poolings() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def several_inputs() -> tuple[list[tuple[int, ...]], float]:
-    """A list of batches of other sizes through one layer: the outputs' shapes, and how far the parameters' gradients
-    lie from the sum of those that each batch gives alone, over the largest gradient.
-    """
+    """Return a list of batches of other sizes through one layer: the outputs' shapes, and how far the parameters'
+    gradients lie from the sum of those that each batch gives alone, over the largest gradient."""
     random.seed(0)
     layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 2), pad="same", dtype="float64")
     xs = [random.normal(shape, dtype="float64") for shape in ((2, 8, 7, 3), (1, 5, 9, 3))]
@@ -69,7 +68,8 @@ def several_inputs() -> tuple[list[tuple[int, ...]], float]:
 
 
 def without_gradients() -> list[str]:
-    """The names of the gradients there are after a backward that does not retain them, and after one that does."""
+    """Return the names of the gradients there are after a backward that does not retain them, and after one that
+    does."""
     layer = Conv2D(in_ch=1, out_ch=2, kernel_shape=(3, 3))
     y = layer.forward(xp.ones((1, 5, 5, 1), "float32"))
     seen = []
@@ -80,9 +80,8 @@ def without_gradients() -> list[str]:
 
 
 def rebuilt() -> tuple[str, float]:
-    """A layer's hyper-parameters as JSON, and the largest difference of outputs of the layer rebuilt from it, once it
-    has the other's weights.
-    """
+    """Return a layer's hyper-parameters as JSON, and the largest difference of outputs of the layer rebuilt from it,
+    once it has the other's weights."""
     random.seed(0)
     layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 3), stride=2, pad="same", init="xavier")
     text = json.dumps(layer.hyperparameters)

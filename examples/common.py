@@ -29,13 +29,13 @@ count = count_from(1)
 
 
 def out_option(name: str) -> Callable:
-    """The option ``--out``: the plot's file, in a folder that git ignores unless told otherwise."""
+    """Return the option ``--out``: the plot's file, in a folder that git ignores unless told otherwise."""
     default = Path("runs", "examples", f"{name}.png")
     return option("--out", type=click.Path(path_type=Path, dir_okay=False), default=default, help="The plot, a PNG.")
 
 
 def prepare(device: str, out: Path | None = None) -> None:
-    """Makes ``device`` the active one and the folder for the plot ``out``: what can fail should, before the work.
+    """Make ``device`` the active one and the folder for the plot ``out``: what can fail should, before the work.
 
     Raises:
         UserError: there is no such device, or the folder cannot be made.
@@ -47,7 +47,7 @@ def prepare(device: str, out: Path | None = None) -> None:
 
 
 def load_digits(dataset: str = "mnist10k", data_dir: Path | None = None, flatten: bool = True) -> tuple[Data, Data]:
-    """Training and test digits as the book's programs take them, on the active device; see ``load_mnist``.
+    """Return training and test digits as the book's programs take them, on the active device; see ``load_mnist``.
 
     Raises:
         UserError: the data set is not to be had.
@@ -57,7 +57,7 @@ def load_digits(dataset: str = "mnist10k", data_dir: Path | None = None, flatten
 
 
 def mini_batches(samples: int, batch_size: int, steps: int | None = None, replace: bool = True) -> Any:
-    """Indices of the samples of each mini-batch: int64 (steps, batch_size), the same on every device.
+    """Return indices of the samples of each mini-batch: int64 (steps, batch_size), the same on every device.
 
     Args:
         steps: with replacement any number; by default those of an epoch, samples // batch_size.
@@ -71,7 +71,7 @@ def mini_batches(samples: int, batch_size: int, steps: int | None = None, replac
 
 
 def train_steps(network: Network, optimizer: Any, data: Data, batches: Iterable[Any]) -> numpy.ndarray:
-    """One training step for each row of indices; returns the loss of each, (steps,), on the host."""
+    """Return one training step for each row of indices; returns the loss of each, (steps,), on the host."""
     x, t = data
     losses = []
     for batch in batches:
@@ -89,7 +89,7 @@ def train_epochs(
     batch_size: int = 100,
     replace: bool = True,
 ) -> Iterator[list[float]]:
-    """Trains, and yields the accuracy on each of the ``measured`` data: at the start, then after each epoch."""
+    """Train, and yield the accuracy on each of the ``measured`` data: at the start, then after each epoch."""
     yield [network.accuracy(*each) for each in measured]
     for _ in range(epochs):
         train_steps(network, optimizer, data, mini_batches(len(data[0]), batch_size, replace=replace))
@@ -103,7 +103,7 @@ def both_gradients(network: Network, x: Any, t: Any) -> dict[str, tuple[numpy.nd
 
 
 def smooth(values: numpy.ndarray, window: int = 11) -> numpy.ndarray:
-    """A running mean of the same length, weighted by a Kaiser window of β = 2; mirrored at both ends."""
+    """Return a running mean of the same length, weighted by a Kaiser window of β = 2; mirrored at both ends."""
     weights = numpy.kaiser(window, 2)
     padded = numpy.pad(values, window // 2, mode="reflect")
     return numpy.convolve(padded, weights / weights.sum(), mode="valid")
@@ -118,7 +118,7 @@ def tidy(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def loss_curves(losses: dict[str, numpy.ndarray], top: float) -> Figure:
-    """The losses of several trainings by name, smoothed over eleven steps, in one plot that ends at ``top``."""
+    """Return the losses of several trainings by name, smoothed over eleven steps, in one plot that ends at ``top``."""
     figure = figures.blank(7.5, 4.5)
     axes = figure.subplots()
     for name, values in losses.items():
@@ -130,7 +130,7 @@ def loss_curves(losses: dict[str, numpy.ndarray], top: float) -> Figure:
 
 
 def show_losses(losses: dict[str, numpy.ndarray], out: Path, top: float) -> None:
-    """Prints where the losses of several trainings ended, and draws them, see ``loss_curves``."""
+    """Print where the losses of several trainings ended, and draw them, see ``loss_curves``."""
     last = min(100, *map(len, losses.values()))
     click.echo(f"{'':<10}mean loss of the last {last} steps")
     for name, values in losses.items():
@@ -139,7 +139,7 @@ def show_losses(losses: dict[str, numpy.ndarray], out: Path, top: float) -> None
 
 
 def save_plot(figure: Figure, out: Path) -> None:
-    """Writes a plot and says where.
+    """Write a plot and say where.
 
     Raises:
         UserError: it cannot be written.

@@ -36,14 +36,15 @@ MEASURED = 1000
 
 
 def train(network: Network, data: Data, test: Data, epochs: int, batch_size: int = 100) -> Iterator[list[float]]:
-    """Trains; yields [training, test] accuracy at the start and after each epoch."""
+    """Train; yield [training, test] accuracy at the start and after each epoch."""
     x, t = data
     measured = [(x[:MEASURED], t[:MEASURED]), test]
     return train_epochs(network, Adam(lr=0.001), data, measured, epochs, batch_size)
 
 
 def plot(before: numpy.ndarray, after: numpy.ndarray, rows: list[list[float]]) -> Figure:
-    """The filters (FN, C, FH, FW) before and after, each on a scale of its own, and the accuracies over the epochs."""
+    """Return the filters (FN, C, FH, FW) before and after, each on a scale of its own, and the accuracies over the
+    epochs."""
     figure = blank(13, 4.2)
     *pictures, curves = figure.subplots(1, 3)
     for axes, weights, name in zip(pictures, (before, after), ("before training", "after training"), strict=True):

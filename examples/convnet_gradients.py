@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def problem(filters: int = 10, hidden_size: int = 10, size: int = 10) -> tuple[SimpleConvNet, Any, Any]:
-    """A small network in float64, a random image (1, 1, size, size), and its label."""
+    """Return a small network in float64, a random image (1, 1, size, size), and its label."""
     random.seed(0)
     network = SimpleConvNet(
         (1, size, size),

@@ -31,7 +31,7 @@ TEXT_LARGE = {
 
 
 def walk_through() -> str:
-    """Every step of a small convolution, both ways, in words and numbers."""
+    """Return every step of a small convolution, both ways, in words and numbers."""
     x, w = asarray(INPUT)[None, None], asarray(FILTER)[None, None]
     columns = im2col(x, 2, 2).T
     product = w.reshape(1, 4) @ columns
@@ -72,7 +72,7 @@ def by_layer() -> tuple[Any, Any, Any]:
 
 
 def large() -> tuple[dict[str, tuple[int, ...]], float]:
-    """The convolution of 227×227×3 with 96 filters of 11×11×3, stride 4, no padding, on random numbers.
+    """Return the convolution of 227×227×3 with 96 filters of 11×11×3, stride 4, no padding, on random numbers.
 
     Returns:
         The shape of each step's result, and how far its output lies from that of ``layers.Convolution``, as a

@@ -34,7 +34,7 @@ TEXT_LOSS = math.log(10)
 
 
 def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """The first checks of the courses, over numbers at equal steps: (what, ours, the text's)."""
+    """Return the first checks of the courses, over numbers at equal steps: (what, ours, the text's)."""
     x, w, b = _steps((2, 3, 4, 4), -0.1, 0.5), _steps((3, 3, 4, 4), -0.2, 0.3), _steps((3,), -0.1, 0.2)
     conv, _ = course.conv_forward(x, w, b, {"stride": 2, "pad": 1})
     x, w, b = _steps((2, 4, 5, 6), -0.1, 0.5), _steps((120, 3), -0.2, 0.3), _steps((3,), -0.3, 0.1)
@@ -70,7 +70,7 @@ def _steps(shape: tuple[int, ...], first: float, last: float) -> Any:
 def fresh(
     filters: int, image: tuple[int, int, int], classes: int, weight_scale: float = 0.001, dtype: str = "float32"
 ) -> Arrays:
-    """The parameters of a network for images (C, H, W); see ``scores``.
+    """Return the parameters of a network for images (C, H, W); see ``scores``.
 
     Small ``weight_scale`` makes equal scores at first: the first loss is then the logarithm of the classes.
     """
@@ -99,7 +99,7 @@ def scores(params: Arrays, x: Any, bn_param: dict, dropout_param: dict) -> tuple
 
 
 def loss_and_gradients(params: Arrays, x: Any, y: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, Arrays]:
-    """The mean loss of a batch, and its gradients by the parameters' names; ``"x"`` is that of the images."""
+    """Return the mean loss of a batch, and its gradients by the parameters' names; ``"x"`` is that of the images."""
     out, caches = scores(params, x, bn_param, dropout_param)
     loss, dout = course.softmax_loss(out, y)
     grads: Arrays = {}
@@ -155,13 +155,13 @@ def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 
 
 
 def accuracy(params: Arrays, bn_param: dict, x: Any, y: Any) -> float:
-    """The share of images that get their own class."""
+    """Return the share of images that get their own class."""
     out, _ = scores(params, x, {**bn_param, "mode": "test"}, {"mode": "test", "p": 1})
     return float((out.argmax(axis=1) == y).mean())
 
 
 def digits(training: int) -> tuple[Any, Any, Any, Any]:
-    """The first ``training`` training digits that come with the package, and all its test digits."""
+    """Return the first ``training`` training digits that come with the package, and all its test digits."""
     (x, y), (test_x, test_y) = load_digits(flatten=False)
     return x[:training], y[:training], test_x, test_y
 

@@ -43,7 +43,7 @@ def bowl(x: Any) -> Any:
 
 
 def descend(f: Callable[[Any], Any], start: tuple[float, ...], rate: float, steps: int) -> np.ndarray:
-    """The way of gradient descent, x ← x - rate·∇f(x): (steps + 1, numbers), float64 on the host."""
+    """Return the way of gradient descent, x ← x - rate·∇f(x): (steps + 1, numbers), float64 on the host."""
     x = xp.asarray(start, "float64")
     way = [asnumpy(x).copy()]
     for _ in range(steps):
@@ -58,12 +58,12 @@ def scores(W: Any) -> Any:
 
 
 def loss(W: Any) -> Any:
-    """The cross-entropy of the net's softmax against ``TARGET``."""
+    """Return the cross-entropy of the net's softmax against ``TARGET``."""
     return cross_entropy_error(softmax(scores(W)), TARGET)
 
 
 def text_loss(W: Any) -> Any:
-    """The same with 1e-7 added inside the logarithm, as the text does against log 0."""
+    """Return the same with 1e-7 added inside the logarithm, as the text does against log 0."""
     return -xp.log(softmax(scores(W))[TARGET] + 1e-7)
 
 
@@ -82,7 +82,7 @@ def text_gradient(f: Callable[[Any], Any], x: Any, step: float = 1e-4) -> Any:
 
 
 def after_an_accident(routine: Callable[..., Any], f: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """A gradient routine called twice on one W: with a function that fails at once, then with ``f``.
+    """Return a gradient routine called twice on one W: with a function that fails at once, then with ``f``.
 
     Returns:
         What the first call left in W, less W; and the gradient that the second one found.
@@ -100,7 +100,7 @@ def _fails(_: Any) -> Any:
 
 
 def plot(way: np.ndarray) -> Figure:
-    """The way of a descent over the contours of ``bowl``."""
+    """Return the way of a descent over the contours of ``bowl``."""
     figure = blank(6, 5.4)
     axes = figure.subplots()
     x0, x1 = np.meshgrid(*[np.linspace(-5, 5, 101)] * 2)

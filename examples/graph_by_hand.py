@@ -26,7 +26,7 @@ TEXT_FRUIT = {
 
 
 def apples() -> dict[str, float]:
-    """Two apples at 100, and 10 % tax: the price, and its derivative by each input."""
+    """Return two apples at 100, and 10 % tax: the price, and its derivative by each input."""
     apple, number, tax = (xp.asarray(value) for value in (100.0, 2.0, 1.1))
     times_number, times_tax = MulLayer(), MulLayer()
 
@@ -39,7 +39,7 @@ def apples() -> dict[str, float]:
 
 
 def apples_and_oranges() -> dict[str, float]:
-    """Two apples at 100, three oranges at 150, and 10 % tax: the price, and its derivative by each input."""
+    """Return two apples at 100, three oranges at 150, and 10 % tax: the price, and its derivative by each input."""
     apple, apples, orange, oranges, tax = (xp.asarray(value) for value in (100.0, 2.0, 150.0, 3.0, 1.1))
     times_apples, times_oranges, together, times_tax = MulLayer(), MulLayer(), AddLayer(), MulLayer()
 

@@ -36,12 +36,12 @@ class Inference:
     parameter_bytes: int
 
     def accuracy(self, labels: Any) -> float:
-        """The share of samples whose highest score is their label's."""
+        """Return the share of samples whose highest score is their label's."""
         return float((self.scores.argmax(axis=1) == asnumpy(labels)).mean())
 
 
 def train(data: Data, steps: int, batch_size: int = 100) -> Network:
-    """A DeepConvNet after so many steps of Adam."""
+    """Return a DeepConvNet after so many steps of Adam."""
     random.seed(0)
     network = DeepConvNet()
     train_steps(network, Adam(lr=0.001), data, mini_batches(len(data[0]), batch_size, steps))
@@ -49,7 +49,7 @@ def train(data: Data, steps: int, batch_size: int = 100) -> Network:
 
 
 def infer(network: Network, x: Any, dtype: str, batch_size: int = 500) -> Inference:
-    """Converts the network to ``dtype``, and classifies images in it."""
+    """Convert the network to ``dtype``, and classifies images in it."""
     network.astype(dtype)
     parts = [network.predict(x[i : i + batch_size].astype(dtype)) for i in range(0, len(x), batch_size)]
     scores = numpy.concatenate([asnumpy(part) for part in parts]).astype("float32")
@@ -63,7 +63,7 @@ def margins(scores: numpy.ndarray) -> numpy.ndarray:
 
 
 def plot(single: Inference, half: Inference) -> Figure:
-    """Each image's margin, and how far float16 moved its scores: only above the line can its class change."""
+    """Return each image's margin, and how far float16 moved its scores: only above the line can its class change."""
     moved = abs(half.scores - single.scores).max(axis=1)
     margin = margins(single.scores)
     changed = half.scores.argmax(axis=1) != single.scores.argmax(axis=1)

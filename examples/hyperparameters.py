@@ -45,7 +45,7 @@ class Trial:
 
 
 def split(data: Data, validation_rate: float = 0.2) -> tuple[Data, Data]:
-    """Training and validation data, after a shuffle."""
+    """Return training and validation data, after a shuffle."""
     x, t = data
     order = random.permutation(len(x))
     validation = round(len(x) * validation_rate)
@@ -53,12 +53,12 @@ def split(data: Data, validation_rate: float = 0.2) -> tuple[Data, Data]:
 
 
 def log_uniform(generator: random.Generator, low: float, high: float) -> float:
-    """A number between 10^low and 10^high, its logarithm uniform."""
+    """Return a number between 10^low and 10^high, its logarithm uniform."""
     return float(10 ** (low + (high - low) * asnumpy(generator.uniform(dtype="float64"))))
 
 
 def search(data: Data, trials: int = 60, epochs: int = 50) -> list[Trial]:
-    """All trials, the best first."""
+    """Return all trials, the best first."""
     random.seed(0)
     train, validation = split(data)
     generator = random.Generator(0, stream=1)  # not the one that trials start anew
@@ -73,7 +73,7 @@ def search(data: Data, trials: int = 60, epochs: int = 50) -> list[Trial]:
 
 
 def plot(trials: list[Trial]) -> Figure:
-    """The curves of the best trials, one small plot each."""
+    """Return the curves of the best trials, one small plot each."""
     best = trials[:SHOWN]
     columns = 5
     figure = blank(13, 2.4 * -(-len(best) // columns) + 0.4)

@@ -37,7 +37,7 @@ TEXT_FIRST_LABEL = 5
 
 
 def conversion_steps() -> dict[str, Any]:
-    """Every step from the training files in the package to what a network takes, by name, in order."""
+    """Return every step from the training files in the package to what a network takes, by name, in order."""
     images_file, labels_file = (EMBEDDED / f"train-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
     steps: dict[str, Any] = {"gzip file": images_file.read_bytes()}
     steps["IDX file"] = content = gzip.decompress(steps["gzip file"])
@@ -52,7 +52,7 @@ def conversion_steps() -> dict[str, Any]:
 
 
 def cache_round_trip(folder: Path) -> tuple[bool, float, float]:
-    """Reads the package's training images gzipped, writes the cache into ``folder``, and reads that.
+    """Read the package's training images gzipped, write the cache into ``folder``, and read that.
 
     Returns:
         Whether the cache gives the same array, and the seconds that each reading took.
@@ -76,7 +76,7 @@ def summary(array: Any) -> str:
 
 
 def plot(images: np.ndarray) -> Figure:
-    """Images (N, H, W), ten in a row."""
+    """Return images (N, H, W), ten in a row."""
     figure = blank(6, 6)
     axes = figure.subplots()
     axes.imshow(mosaic(images, columns=10), cmap="gray", interpolation="nearest")

@@ -39,7 +39,7 @@ OPTIMIZERS = {
 
 
 def losses(train: Data, steps: int = 2000, batch_size: int = 128) -> dict[str, numpy.ndarray]:
-    """The loss of every step, by optimizer."""
+    """Return the loss of every step, by optimizer."""
     found = {}
     for name, make in OPTIMIZERS.items():
         random.seed(0)

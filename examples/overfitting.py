@@ -51,7 +51,7 @@ def accuracies(train: Data, test: Data, epochs: int = 300) -> dict[str, numpy.nd
 
 
 def plot(found: dict[str, numpy.ndarray]) -> Figure:
-    """Training and test accuracy over the epochs, a panel for each case."""
+    """Return training and test accuracy over the epochs, a panel for each case."""
     figure = blank(4 * len(found), 4)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (name, rows) in zip(panels, found.items(), strict=True):

@@ -74,7 +74,7 @@ def by_layer(layer: Any, x: Any, dout: Any) -> tuple[Any, Any]:
 
 
 def side_by_side(*planes: np.ndarray) -> str:
-    """Planes (H, W) of numbers or words beside each other, row by row."""
+    """Return planes (H, W) of numbers or words beside each other, row by row."""
     columns = []
     for plane in planes:
         rows = [" ".join(str(v) if plane.dtype.kind == "U" else f"{v:.2f}" for v in row) for row in plane]

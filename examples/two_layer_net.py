@@ -53,7 +53,7 @@ def differences(train: Data, hidden_size: int = 50) -> dict[str, float]:
 
 
 def accuracies(train: Data, test: Data, epochs: int = 17, replace: bool = True) -> Iterator[list[float]]:
-    """Trains; yields [training accuracy, test accuracy] at the start and after each epoch."""
+    """Train; yield [training accuracy, test accuracy] at the start and after each epoch."""
     random.seed(0)
     network = TwoLayerNet(784, 50, 10, weight_init_std=0.01)
     return train_epochs(network, SGD(lr=0.1), train, (train, test), epochs, batch_size=100, replace=replace)

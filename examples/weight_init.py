@@ -35,7 +35,7 @@ INITS: dict[str, Init] = {"std 0.01": 0.01, "Xavier": "xavier", "He": "he"}
 
 
 def losses(train: Data, steps: int = 2000, batch_size: int = 128) -> dict[str, numpy.ndarray]:
-    """The loss of every step, by initialisation."""
+    """Return the loss of every step, by initialisation."""
     found = {}
     for name, init in INITS.items():
         random.seed(0)

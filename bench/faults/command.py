@@ -46,7 +46,7 @@ class Outcome:
 
 
 def injectors() -> dict[str, Injector]:
-    """The injectors by name."""
+    """Return the injectors by name."""
     found = {}
     for module in pkgutil.iter_modules(bench.faults.__path__):
         loaded = importlib.import_module(f"{bench.faults.__name__}.{module.name}")
@@ -57,7 +57,7 @@ def injectors() -> dict[str, Injector]:
 
 
 def inject(injector: Injector, count: int, seed: int, seconds: float | None = None) -> Outcome:
-    """Runs at most ``count`` trials, and begins none after so many seconds; at least one is made."""
+    """Run at most ``count`` trials, and begins none after so many seconds; at least one is made."""
     start = time.monotonic()
     trials, failures = 0, []
     with closing(injector.run(count, seed)) as run:
@@ -119,7 +119,7 @@ def faults(
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Mutes the warnings that are provoked."""
+    """Mute the warnings that are provoked."""
     log = logging.getLogger("xpnet")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -37,7 +37,7 @@ class Disk:
         """After an operation that went well."""
 
     def real(self, name: str) -> Any:
-        """The function of ``os`` itself."""
+        """Return the function of ``os`` itself."""
         return self._real[name]
 
     def __enter__(self: _Derived) -> _Derived:
@@ -178,7 +178,7 @@ class RecordingDisk(Disk):
         self.log.append((name, path, argument))
 
     def power_cuts(self) -> Iterator[tuple[int, str, dict[str, bytes | None]]]:
-        """Every state: length of the log, what happened in words, and the files (None is a folder).
+        """Yield every state: length of the log, what happened in words, and the files (None is a folder).
 
         Names that were made, changed or removed are on the disk, in their order, up to some moment after the last
         fsync of their folder; the bytes of a file are those of its last fsync, and then nothing, zeros, half or all.
@@ -195,11 +195,11 @@ class RecordingDisk(Disk):
                     yield length, words, files
 
     def final(self) -> dict[str, bytes | None]:
-        """The files as the recorded operations leave them: what else has written shows as a difference."""
+        """Return the files as the recorded operations leave them: what else has written shows as a difference."""
         return {path: None if inode is None else inode.now for path, inode in self._replay(len(self.log))[2].items()}
 
     def _replay(self, length: int) -> tuple[dict[str, _Inode | None], list[tuple], dict[str, _Inode | None]]:
-        """Names on the disk, changes of names that may be lost, and names as a running program sees them."""
+        """Return names on the disk, changes of names that may be lost, and names as a running program sees them."""
         on_disk: dict[str, _Inode | None] = {}
         now: dict[str, _Inode | None] = {}
         pending: list[tuple] = []

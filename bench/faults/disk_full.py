@@ -53,7 +53,7 @@ def attempt(folder: Path, models: set[bytes], number: int, error: str, for_good:
 
 
 def failure(name: str) -> Callable[[str, Any], None]:
-    """Makes an operation fail; a write writes its half before."""
+    """Make an operation fail; a write writes its half before."""
     number = getattr(errno, name)
 
     def fail(operation: str, argument: Any) -> None:

@@ -25,7 +25,7 @@ _HEADER = 400
 
 
 def run(count: int, seed: int) -> Generator[str | None, None, None]:
-    """Damages valid files of the six formats and reads them."""
+    """Damage valid files of the six formats and read them."""
     rng = numpy.random.default_rng(seed)
     files = corpus()
     names = list(files)
@@ -38,7 +38,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def broken(content: bytes, name: str) -> str | None:
-    """Reads one file; None, or how a promise was broken."""
+    """Read one file; None, or how a promise was broken."""
     before = _peak()
     try:
         picture = decode(content)
@@ -56,7 +56,7 @@ def broken(content: bytes, name: str) -> str | None:
 
 
 def corpus() -> dict[str, bytes]:
-    """Small valid files: every format in its kinds."""
+    """Return small valid files: every format in its kinds."""
     y, x = numpy.mgrid[0:37, 0:41]
     gray = Image.fromarray((127 + 100 * numpy.sin(x / 4) * numpy.cos(y / 5)).astype(numpy.uint8))
     color = Image.merge("RGB", (gray, gray.rotate(90), gray.rotate(180)))
@@ -98,7 +98,7 @@ def corpus() -> dict[str, bytes]:
 
 
 def damaged(content: bytes, other: bytes, rng: numpy.random.Generator) -> bytes:
-    """A file with one to four pieces of damage, of which some put in pieces of another file."""
+    """Return a file with one to four pieces of damage, of which some put in pieces of another file."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         place = int(rng.integers(max(1, min(len(data), _HEADER) if rng.random() < 0.5 else len(data))))
@@ -125,7 +125,7 @@ def damaged(content: bytes, other: bytes, rng: numpy.random.Generator) -> bytes:
 
 
 def with_checksums(content: bytes) -> bytes:
-    """A PNG with the checksums that its chunks need, else damage is noticed before it does any."""
+    """Return a PNG with the checksums that its chunks need, else damage is noticed before it does any."""
     data, position = bytearray(content), 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -146,7 +146,7 @@ def _saved(image: Image.Image, kind: str, pages: int = 1, **options: Any) -> byt
 
 
 def _run_lengths() -> bytes:
-    """A BMP of 8 bits, run-length encoded; Pillow does not write any."""
+    """Return a BMP of 8 bits, run-length encoded; Pillow does not write any."""
     rows = b"".join(bytes((20, row, 21, 255 - row, 0, 0)) for row in range(37)) + b"\0\1"
     palette = b"".join(bytes((level, level, level, 0)) for level in range(256))
     offset = 14 + 40 + len(palette)
@@ -155,6 +155,6 @@ def _run_lengths() -> bytes:
 
 
 def _peak() -> int:
-    """The most memory that this process has had so far."""
+    """Return the most memory that this process has had so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -50,7 +50,7 @@ class Injector:
         self.where = "nowhere"
 
     def run(self, body: Callable[[], Any]) -> None:
-        """Runs ``body``, with the exception."""
+        """Run ``body``, with the exception."""
         before = sys.gettrace()
         sys._getframe().f_trace_opcodes = True  # Python 3.12 and later see by it that opcodes are to be traced at all
         sys.settrace(self._enter)
@@ -85,7 +85,7 @@ class Injector:
 
 
 def _is_finalizer(frame: FrameType | None) -> bool:
-    """Whether the interpreter would swallow the exception: what ``__del__`` raises reaches nobody."""
+    """Return whether the interpreter would swallow the exception: what ``__del__`` raises reaches nobody."""
     while frame is not None:
         if frame.f_code.co_name == "__del__":
             return True

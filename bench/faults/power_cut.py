@@ -32,7 +32,8 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def record(root: Path, new_run: Callable[[Path], RunFolder] = RunFolder.create) -> RecordingDisk:
-    """A run's writing, without its training. Each file is noted before it is written and when it is said to be."""
+    """Return a run's writing, without its training. Each file is noted before it is written and when it is said to
+    be."""
     root.mkdir()
     network = TwoLayerNet(6, 4, 3)
     with RecordingDisk(root) as disk, new_run(root / "run") as folder:
@@ -55,7 +56,7 @@ def record(root: Path, new_run: Callable[[Path], RunFolder] = RunFolder.create) 
 
 
 def restore(disk: RecordingDisk, files: dict[str, bytes | None], place: Path) -> Path:
-    """Writes the files of a state into the folder ``place``."""
+    """Write the files of a state into the folder ``place``."""
     place.mkdir()
     for name in sorted(files):
         path = place / Path(name).relative_to(disk.folder)

@@ -50,7 +50,7 @@ BYTES = (0, 1, 0x20, 0x22, 0x2C, 0x2D, 0x30, 0x39, 0x5B, 0x7B, 0x7F, 0x80, 0xFE,
 
 
 def run(count: int, seed: int) -> Generator[str | None, None, None]:
-    """Yields for each of ``count`` files None, or a line that says what was wrong with the reader."""
+    """Yield for each of ``count`` files None, or a line that says what was wrong with the reader."""
     draw = random.Random(seed)
     # A seed of one's own for the first weights, so that the files are the same whatever was drawn before.
     backend.random.seed(seed)
@@ -62,7 +62,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def trial(kind: Any, folder: Path, draw: random.Random) -> str | None:
-    """Writes one damaged file and reads it."""
+    """Write one damaged file and read it."""
     file, content = kind.damaged(folder, draw)
     file.unlink(missing_ok=True)  # a file that is written over is put on the disk at once by some systems
     file.write_bytes(content)
@@ -223,7 +223,7 @@ TWO_LAYERS = {"model": "TwoLayerNet", "arguments": {"input_size": 4, "hidden_siz
 
 
 def _exchange(config: Any, draw: random.Random) -> None:
-    """Exchanges, takes away or adds one value, at any depth."""
+    """Exchange, take away or add one value, at any depth."""
     while True:
         keys = list(config) if isinstance(config, dict) else list(range(len(config)))
         if not keys:
@@ -243,7 +243,7 @@ def _exchange(config: Any, draw: random.Random) -> None:
 
 
 def damage(content: bytes, draw: random.Random) -> bytes:
-    """Exchanges, takes away, doubles or adds some bytes; the first part of a file, its header, is hit most."""
+    """Exchange, take away, doubles or add some bytes; the first part of a file, its header, is hit most."""
     damaged = bytearray(content)
     for _ in range(draw.choice((1, 1, 2, 3, 8))):
         if not damaged:

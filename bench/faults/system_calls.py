@@ -65,7 +65,8 @@ def attempt(strace: str, folder: Path, call: str, number: int, fault: str) -> st
 
 
 def _calls_of_the_run(strace: str, folder: Path) -> list[tuple[str, int]]:
-    """The system calls of an undisturbed run from the making of its folder on, each with its number in the process."""
+    """Return the system calls of an undisturbed run from the making of its folder on, each with its number in the
+    process."""
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         _strace(strace, folder, log.name, f"trace={','.join(CALLS)}")
         lines = log.readlines()

@@ -49,7 +49,7 @@ def tiny() -> Iterator[None]:
 
 
 def train(folder: Path) -> Result:
-    """Runs the command; only ``tiny`` makes it short."""
+    """Run the command; only ``tiny`` makes it short."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     arguments = [str(argument) for argument in ("train", *OPTIONS, "--out", folder)]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -73,7 +73,7 @@ class Models(Disk):
 
 
 def whole_models(place: Path) -> set[bytes]:
-    """Every model that a run writes; each run writes the same."""
+    """Return every model that a run writes; each run writes the same."""
     with Models(place) as models:
         result = train(place / "whole")
     if result.code or sorted(path.name for path in (place / "whole").iterdir()) != sorted(FILES):

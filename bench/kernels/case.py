@@ -60,7 +60,7 @@ class Case:
 
 
 def centered(shape: tuple[int, ...], dtype: str) -> Any:
-    """Random numbers from -1 to 1 on the active device."""
+    """Return random numbers from -1 to 1 on the active device."""
     values = random.uniform(shape, dtype)
     values *= 2
     values -= 1
@@ -73,5 +73,5 @@ def nbytes(shape: tuple[int, ...], dtype: Any) -> int:
 
 
 def by(*sizes: int) -> str:
-    """A shape in words."""
+    """Return a shape in words."""
     return "x".join(map(str, sizes))

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def cases(tiny: bool) -> list[Case]:
-    """Every case, on shapes that users have or on tiny ones; those of an operation follow one another."""
+    """Return every case, on shapes that users have or on tiny ones; those of an operation follow one another."""
     found = [case for kind in (window_cases, other_cases) for dtype in DTYPES for case in kind.cases(dtype, tiny)]
     operations = list(dict.fromkeys(case.operation for case in found))
     return sorted(found, key=lambda case: operations.index(case.operation))
@@ -37,7 +37,7 @@ def most_threads(case: Case) -> int | None:
 
 
 def measure(case: Case, blocks: Sequence[int], repeats: int, stopwatch: Stopwatch) -> Iterator[Row]:
-    """Checks and times a case in the library's own blocks, then in those of each size that it can have; yields a row
+    """Check and time a case in the library's own blocks, then in those of each size that it can have; yield a row
     for each.
 
     Raises:
@@ -61,7 +61,7 @@ def _on_cpu(case: Case, inputs: tuple[Any, ...]) -> list[Any]:
 
 
 def _check(case: Case, call: Call, expected: list[Any], block: int | None) -> float:
-    """The largest error of the call's arrays, in ulps of the largest number of each."""
+    """Return the largest error of the call's arrays, in ulps of the largest number of each."""
     found = _arrays(call)
     error = max(_bound(right).error(actual) for actual, right in zip(found, expected, strict=True))
     if error > case.tolerance:
@@ -119,7 +119,7 @@ def _row(case: Case, block: int | None, error: float, samples: Samples) -> Row:
 
 
 def describe_gpu() -> dict[str, Any]:
-    """The active GPU and what drives it, as JSON has them."""
+    """Return the active GPU and what drives it, as JSON has them."""
     runtime, device = xp.cuda.runtime, xp.cuda.Device()
     properties = runtime.getDeviceProperties(device.id)
     return {

@@ -34,7 +34,7 @@ EPSILON = 1e-7
 
 
 def cases(dtype: str, tiny: bool) -> Iterator[Case]:
-    """All of them for one dtype, on shapes that users have or on tiny ones."""
+    """Yield all of them for one dtype, on shapes that users have or on tiny ones."""
     for shape in TINY_NORMALIZED if tiny else NORMALIZED:
         yield from _batch_norm(shape, dtype)
     for shape in TINY_SCORES if tiny else SCORES:

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def header(results: Results) -> str:
-    """The GPU and the machine in a few lines."""
+    """Return the GPU and the machine in a few lines."""
     gpu, machine, copy = results["gpu"], results["machine"], results["copy"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
@@ -33,9 +33,8 @@ def header(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """Every case, then col2im's two ways side by side, and convolutions beside their pieces. Times are medians ± half
-    the interquartile range.
-    """
+    """Return every case, then col2im's two ways side by side, and convolutions beside their pieces. Times are medians ±
+    half the interquartile range."""
     rows = results["rows"]
     parts = [_cases(results), *_notes(rows), "", _launched(rows)]
     for title, lines in (("col2im, gather against scatter, µs", _col2im(rows)), ("convolution, µs", _pieces(rows))):
@@ -71,7 +70,7 @@ def _other(row: Row | None, own: Row, size: int) -> str:
 
 
 def _own(rows: list[Row]) -> list[Row]:
-    """The first row of each case: in the library's own blocks."""
+    """Return the first row of each case: in the library's own blocks."""
     found: list[Row] = []
     for row in rows:
         if not (found and _same(found[-1], row)):
@@ -103,7 +102,7 @@ def _notes(rows: list[Row]) -> list[str]:
 
 
 def _launched(rows: list[Row]) -> str:
-    """The kernels of each operation; "or" where it is the window that decides."""
+    """Return the kernels of each operation; "or" where it is the window that decides."""
     found: dict[str, list[str]] = {}
     for row in _own(rows):
         ways = found.setdefault(row["operation"], [])
@@ -115,7 +114,7 @@ def _launched(rows: list[Row]) -> str:
 
 
 def _find(rows: list[Row], like: Row, operation: str) -> Row | None:
-    """The row of another operation on the same shape and dtype."""
+    """Return the row of another operation on the same shape and dtype."""
     wanted = (operation, like["shape"], like["dtype"])
     return next((row for row in rows if (row["operation"], row["shape"], row["dtype"]) == wanted), None)
 

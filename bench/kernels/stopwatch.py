@@ -54,7 +54,7 @@ class Stopwatch:
         self._seconds_of_a_write = max(xp.cuda.get_elapsed_time(start, end) / 4e3, 1e-6)
 
     def samples(self, calls: Sequence[Call], repeats: int) -> Samples:
-        """Times ``repeats`` calls one by one, the given ones in turn, after each was called once."""
+        """Time ``repeats`` calls one by one, the given ones in turn, after each was called once."""
         for call in calls:
             call()
         synchronize()
@@ -78,7 +78,7 @@ class Stopwatch:
         return Samples(microseconds, late)
 
     def copy(self, repeats: int, tiny: bool) -> tuple[int, Samples]:
-        """The bytes that a plain copy moves, read and written, and its samples."""
+        """Return the bytes that a plain copy moves, read and written, and its samples."""
         size = 1 << 20 if tiny else max(_COPIED, 2 * self._buffer.nbytes)
         source, target = xp.zeros(size, "uint8"), xp.empty(size, "uint8")
         stream = xp.cuda.get_current_stream()

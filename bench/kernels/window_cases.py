@@ -56,7 +56,7 @@ TINY_POOLINGS = (Images((2, 3, 4, 6), Window(2, 2)), Images((2, 3, 5, 4), Window
 
 
 def cases(dtype: str, tiny: bool) -> Iterator[Case]:
-    """All of them for one dtype, on shapes that users have or on tiny ones."""
+    """Yield all of them for one dtype, on shapes that users have or on tiny ones."""
     poolings = TINY_POOLINGS if tiny else POOLINGS
     convolutions = TINY_CONVOLUTIONS if tiny else CONVOLUTIONS
     for size in convolutions:
@@ -76,7 +76,7 @@ def cases(dtype: str, tiny: bool) -> Iterator[Case]:
 
 
 def pixels(shape: tuple[int, int, int, int], dtype: str) -> Any:
-    """Random images (N, C, H, W) with channels-last memory."""
+    """Return random images (N, C, H, W) with channels-last memory."""
     n, c, h, w = shape
     return as_nchw(centered((n, h, w, c), dtype))
 

@@ -18,7 +18,7 @@ _RESOLUTION = 6
 
 
 def draw(digit: numpy.ndarray, kind: str, rng: numpy.random.Generator) -> Page:
-    """Puts a digit on a page of its own.
+    """Put a digit on a page of its own.
 
     Args:
         digit: uint8 (28, 28), bright on black, as in MNIST.
@@ -52,7 +52,7 @@ def _page(
 
 
 def _ink(digit: numpy.ndarray, pen: float | None, height: float) -> numpy.ndarray:
-    """The digit, cropped and with crisp edges: 1 where there is ink."""
+    """Return the digit, cropped and with crisp edges: 1 where there is ink."""
     large = Image.fromarray(digit).resize((28 * _RESOLUTION, 28 * _RESOLUTION), Image.Resampling.BICUBIC)
     strokes = numpy.asarray(large, numpy.float32) / 255
     if pen is None:
@@ -74,7 +74,7 @@ def _height(mask: numpy.ndarray) -> int:
 
 
 def thinned(mask: numpy.ndarray) -> numpy.ndarray:
-    """The centre lines of strokes, a pixel wide (T. Y. Zhang & C. Y. Suen 1984)."""
+    """Return the centre lines of strokes, a pixel wide (T. Y. Zhang & C. Y. Suen 1984)."""
     mask = numpy.pad(mask, 1)
     changed = True
     while changed:
@@ -114,7 +114,7 @@ def _half_shadow(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _shadow(page: Page, rng: numpy.random.Generator) -> Page:
-    """Half of the page in shadow, its edge at any angle and more or less sharp."""
+    """Return half of the page in shadow, its edge at any angle and more or less sharp."""
     height, width = page.shape
     angle = rng.choice([0, numpy.pi / 2, rng.uniform(0, numpy.pi)])
     y, x = numpy.mgrid[0:height, 0:width].astype(numpy.float32)
@@ -140,7 +140,8 @@ def _ruled(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _rules(page: Page, rng: numpy.random.Generator) -> Page:
-    """Lines over the whole page, lighter and thinner than the pen; at times squared paper, at times a little turned."""
+    """Return lines over the whole page, lighter and thinner than the pen; at times squared paper, at times a little
+    turned."""
     height, width = page.shape
     tilt = rng.choice([0, rng.uniform(-0.03, 0.03)])
     y, x = numpy.mgrid[0:height, 0:width].astype(numpy.float32)
@@ -213,7 +214,7 @@ def _tight(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _combined(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Two to four faults at once."""
+    """Return two to four faults at once."""
     pens = (None, rng.uniform(0.03, 0.06), rng.uniform(0.12, 0.16))
     pen = pens[rng.integers(3)]
     page = _page(digit, rng, pen=pen, height=(90, 300), contrast=(0.55, 0.85))

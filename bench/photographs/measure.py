@@ -34,7 +34,8 @@ class Score:
 
 
 def photographs(data: Dataset, kind: str, count: int, seed: int = SEED) -> Iterator[tuple[Page, int]]:
-    """Pages with a test image of ``data`` on each, and its label: the same for the same seed, whatever the kinds."""
+    """Yield pages with a test image of ``data`` on each, and its label: the same for the same seed, whatever the
+    kinds."""
     rng = numpy.random.default_rng([seed, *kind.encode()])
     for chosen in rng.integers(len(data.test_labels), size=count):
         yield _as_bytes(draw(data.test_images[chosen, 0], kind, rng)), int(data.test_labels[chosen])
@@ -43,7 +44,7 @@ def photographs(data: Dataset, kind: str, count: int, seed: int = SEED) -> Itera
 def score_digits(
     network: Network, data: Dataset, count: int, kinds: Sequence[str] = tuple(KINDS), seed: int = SEED
 ) -> Iterator[Score]:
-    """Reads ``count`` photographs of each kind."""
+    """Read ``count`` photographs of each kind."""
     preparation = _preparation(network)
     for kind in kinds:
         images, labels, doubted = [], [], 0
@@ -61,7 +62,7 @@ def score_digits(
 
 
 def score_nonsense(network: Network, data: Dataset, count: int) -> Iterator[Score]:
-    """Shows ``count`` pictures of each kind that no single digit is on."""
+    """Show ``count`` pictures of each kind that no single digit is on."""
     preparation = _preparation(network)
     for kind, make in NONSENSE.items():
         rng = numpy.random.default_rng([SEED, *kind.encode()])
@@ -81,5 +82,5 @@ def _preparation(network: Network) -> Preparation:
 
 
 def _as_bytes(page: Page) -> Page:
-    """A page as a file would hold it."""
+    """Return a page as a file would hold it."""
     return numpy.rint(page.clip(0, 1) * 255).astype(numpy.float32) / 255

@@ -36,7 +36,7 @@ def _stretched(values: numpy.ndarray, size: tuple[int, int]) -> numpy.ndarray:
 
 
 def _text(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Rows of small characters."""
+    """Return rows of small characters."""
     rows, columns = int(rng.integers(4, 12)), int(rng.integers(6, 20))
     page = numpy.zeros((rows * 30, columns * 18))
     for row in range(rows):
@@ -48,7 +48,7 @@ def _text(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _several(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Two or three digits in a row."""
+    """Return two or three digits in a row."""
     pages = [draw(digits[rng.integers(len(digits))], "tightly cropped", rng) for _ in range(rng.integers(2, 4))]
     drawn = [_stretched(page / page.max(), (120, max(20, 120 * page.shape[1] // page.shape[0]))) for page in pages]
     return 0.9 * numpy.concatenate([numpy.pad(page, ((30, 30), (14, 14)), mode="edge") for page in drawn], axis=1)
@@ -62,7 +62,7 @@ def _stripes(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _block(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """A filled rectangle, about as high as it is wide."""
+    """Return a filled rectangle, about as high as it is wide."""
     side = int(rng.integers(40, 120))
     block = numpy.full((side, int(side * rng.uniform(0.7, 1.4))), 0.15)
     return numpy.pad(block, int(side * rng.uniform(0.3, 1)), constant_values=0.9)
@@ -74,7 +74,7 @@ def _clouds(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _blank(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """An empty page, its light uneven, a little noise."""
+    """Return an empty page, its light uneven, a little noise."""
     height, width = _size(rng)
     ramp = numpy.linspace(1, rng.uniform(0.5, 1), width)[None, :] * numpy.ones((height, 1))
     return (0.9 * ramp + rng.normal(0, rng.uniform(0, 0.03), ramp.shape)).clip(0, 1)

@@ -13,12 +13,12 @@ __all__ = ["PEERS", "Case", "Side", "installed", "load"]
 
 
 def installed(peer: str) -> bool:
-    """Whether a peer can be imported; the textbook layers are part of the bench."""
+    """Return whether a peer can be imported; the textbook layers are part of the bench."""
     return peer == "textbook" or importlib.util.find_spec(peer) is not None
 
 
 def load(name: str) -> Side:
-    """The side called "xpnet" or by one of ``PEERS``.
+    """Return the side called "xpnet" or by one of ``PEERS``.
 
     Raises:
         ImportError: it is not installed, or not whole.

@@ -38,7 +38,7 @@ class Side:
     name: str
 
     def set_threads(self, count: int) -> None:
-        """Holds the side to so many threads; for NumPy's BLAS and xpnet's own threads that is seen to elsewhere."""
+        """Hold the side to so many threads; for NumPy's BLAS and xpnet's own threads that is seen to elsewhere."""
 
     def ways(self, operation: str, images: bool) -> tuple[str, ...]:
         """How the side can be told to do an operation, on images or on rows; the fastest is what is compared."""

@@ -46,7 +46,7 @@ class _ChannelsLast(Layer):
 
     @classmethod
     def from_hyperparameters(cls, hyperparameters: dict[str, Any]) -> Any:
-        """A layer of such ``hyperparameters``; what has a default may be left out, ``"layer"`` too.
+        """Return a layer of such ``hyperparameters``; what has a default may be left out, ``"layer"`` too.
 
         Raises:
             ValueError: a key is missing, unknown or out of its range, or they are those of another layer.
@@ -67,7 +67,7 @@ class _ChannelsLast(Layer):
         return self.save(outputs if several else outputs[0], several, records)
 
     def backward(self, dout: Any, retain_grads: bool = True) -> Any:
-        """The gradient of the latest input, or of each of a list, given that of its output.
+        """Return the gradient of the latest input, or of each of a list, given that of its output.
 
         Args:
             dout: (N, OH, OW, …), or a list of them where forward took a list.
@@ -105,7 +105,7 @@ class _ChannelsLast(Layer):
         raise NotImplementedError
 
     def _set_gradients(self, douts: list[Any], kept: list[Any]) -> None:
-        """Sets the parameters' gradients."""
+        """Set the parameters' gradients."""
 
 
 class Conv2D(_ChannelsLast):

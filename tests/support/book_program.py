@@ -56,7 +56,7 @@ def main(mode, program, out, *changes):
 
 
 def collect(name, value, found, seen, depth=0):
-    """Puts the numbers behind ``value`` into ``found``, and the names of device arrays into ``seen``."""
+    """Put the numbers behind ``value`` into ``found``, and the names of device arrays into ``seen``."""
     if hasattr(value, "__cuda_array_interface__"):
         seen.add(name)
         value = value.get()

@@ -47,7 +47,7 @@ LAYOUTS = tuple(_LAYOUTS)
 
 
 def laid_out(x, layout):
-    """A copy of ``x`` with the same values and other strides: one of ``LAYOUTS``."""
+    """Return a copy of ``x`` with the same values and other strides: one of ``LAYOUTS``."""
     if layout == "channels_last" and x.ndim < 3:
         layout = "contiguous"
     view = _LAYOUTS[layout](x.copy(), array_module(x))
@@ -61,7 +61,7 @@ def variants(x):
 
 
 def for_all(device, *strategies, cpu=150, cuda=5):
-    """Runs the function below it at once, on examples of the strategies; fewer on a GPU, where they cost more."""
+    """Run the function below it at once, on examples of the strategies; fewer on a GPU, where they cost more."""
 
     def run(check):
         examples = settings(max_examples=cpu if device.kind == "cpu" else cuda)
@@ -76,7 +76,7 @@ def for_all(device, *strategies, cpu=150, cuda=5):
 
 @contextmanager
 def frozen(*arrays):
-    """Asserts that the arrays hold the same bits afterwards; host arrays refuse to be written inside."""
+    """Assert that the arrays hold the same bits afterwards; host arrays refuse to be written inside."""
     before = [asnumpy(array).tobytes() for array in arrays]
     locked = [array for array in arrays if isinstance(array, np.ndarray) and array.flags.writeable]
     for array in locked:
@@ -91,7 +91,7 @@ def frozen(*arrays):
 
 
 def assert_separate(outputs, inputs):
-    """Asserts that no output shares memory with an input or with another output."""
+    """Assert that no output shares memory with an input or with another output."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     arrays = [*outputs, *inputs]
     for i, output in enumerate(outputs):
@@ -100,7 +100,7 @@ def assert_separate(outputs, inputs):
 
 
 def assert_channels_last(*arrays):
-    """Asserts that (N, C, H, W) arrays lie in memory as (N, H, W, C), without gaps."""
+    """Assert that (N, C, H, W) arrays lie in memory as (N, H, W, C), without gaps."""
     for array in arrays:
         size, expected = array.itemsize, {}
         for axis in (1, 3, 2, 0):  # channels run fastest
@@ -115,7 +115,7 @@ def assert_channels_last(*arrays):
 
 
 def assert_same(actual, expected, dtype=None):
-    """Asserts equal shapes, dtypes and values (NaN equals NaN), and names the first element that differs."""
+    """Assert equal shapes, dtypes and values (NaN equals NaN), and names the first element that differs."""
     dtype = np.dtype(dtype or expected.dtype)
     assert actual.dtype == dtype, f"dtype {actual.dtype}, expected {dtype}"
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
@@ -130,7 +130,7 @@ def assert_same(actual, expected, dtype=None):
 
 
 def assert_close(actual, expected, dtype, *, terms, magnitude, roundings=2, intermediate=0.0):
-    """Asserts that ``actual`` is ``expected`` (float64) up to what rounding explains.
+    """Assert that ``actual`` is ``expected`` (float64) up to what rounding explains.
 
     The tolerance at an element is that of a sum of ``terms`` products in any order, terms·eps·Σ|aᵢ·bᵢ| (Higham,
     "Accuracy and stability of numerical algorithms", section 3.1; eps of float32 for float16, which is summed in
@@ -166,7 +166,7 @@ def assert_close(actual, expected, dtype, *, terms, magnitude, roundings=2, inte
 
 
 def check_gradient(loss, inputs, gradients, seed=0, step=1e-5):
-    """Asserts that ``gradients`` are those of ``loss`` at ``inputs``, along random directions in float64.
+    """Assert that ``gradients`` are those of ``loss`` at ``inputs``, along random directions in float64.
 
     Args:
         loss: function of the inputs, returning one number.
@@ -245,7 +245,7 @@ def _cached_bytes(count):
 
 @contextmanager
 def watched_cuts(module, name="cut"):
-    """Collects the lists of parts (``cut``) or slices (``pieces``) that ``module`` divides its work into."""
+    """Collect the lists of parts (``cut``) or slices (``pieces``) that ``module`` divides its work into."""
     seen = []
     original = getattr(module, name)
 

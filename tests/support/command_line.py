@@ -21,7 +21,7 @@ class Result:
 
 
 def xpnet(*arguments):
-    """Runs the command as its script does; an exception that it does not tell as an error comes through."""
+    """Run the command as its script does; an exception that it does not tell as an error comes through."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
         main([str(argument) for argument in arguments], prog_name="xpnet")
@@ -32,7 +32,7 @@ OUT_OF_ALL_BOUNDS = ["1" + "0" * 40, "-1" + "0" * 40, "1e400", "nan", "-nan", "i
 
 
 def number_options(command, *names):
-    """Every option that takes a number, of a command and of those below it, as parameters of a test."""
+    """Return every option that takes a number, of a command and of those below it, as parameters of a test."""
     takes = (type(click.INT), type(click.FLOAT))  # and the ranges derived from them
     found = [
         pytest.param(option, id=" ".join((*names, option.opts[-1])))

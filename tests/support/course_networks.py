@@ -141,7 +141,8 @@ class ThreeLayerConvNet:
 
 
 def regularized(loss, grads, params, reg):
-    """The loss with half the regularisation times the squares of all weights, whose gradients are added in place."""
+    """Return the loss with half the regularisation times the squares of all weights, whose gradients are added in
+    place."""
     for name in grads:
         if name.startswith("W"):
             loss = loss + 0.5 * reg * (params[name] ** 2).sum()

@@ -18,7 +18,7 @@ BATCH = 8
 
 
 def launches():
-    """Kernels and cuBLAS products so far."""
+    """Return kernels and cuBLAS products so far."""
     import cuda_on_cpu
 
     counters = cuda_on_cpu.counters()
@@ -37,7 +37,8 @@ def moved_bytes():
 
 
 def readings(network, samples, read):
-    """A meter's readings of a step that is not the first, and the optimizer: everything is compiled and cached."""
+    """Return a meter's readings of a step that is not the first, and the optimizer: everything is compiled and
+    cached."""
     optimizer = Adam()
     scaler = LossScaler() if network.params.flat.dtype == "float16" else None
     phases_of_a_step(network, optimizer, *example_batch(network, 1), read, scaler)
@@ -45,7 +46,7 @@ def readings(network, samples, read):
 
 
 def bytes_by_layer(*cases):
-    """Bytes that a step of each network moves, counted in a process of its own: {case: {(layer, phase): bytes}}.
+    """Return bytes that a step of each network moves, counted in a process of its own: {case: {(layer, phase): bytes}}.
 
     A case is a network's name, a blank and a dtype.
     """

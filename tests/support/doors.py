@@ -66,7 +66,7 @@ EXCLUDED = {
 
 
 def numbers(*shape, dtype="float32"):
-    """Some array on the active device, no two numbers alike."""
+    """Return some array on the active device, no two numbers alike."""
     size = int(np.prod(shape))
     return backend.asarray(((np.arange(size) * 7 % 11 - 5) / 4).reshape(shape).astype(dtype))
 
@@ -92,7 +92,7 @@ def numbers_on_host(*shape):
 
 
 def network():
-    """A small network."""
+    """Return a small network."""
     return Network(Sequential(Affine.of(16, 3), Relu(), Dropout(0.5), Affine.of(3, 2)), (16,))
 
 
@@ -191,7 +191,7 @@ class Door:
         return self.name
 
     def arguments(self) -> dict[str, Any]:
-        """A valid example of each argument that has no default."""
+        """Return a valid example of each argument that has no default."""
         return {name: self._example(name) for name, given in self.parameters.items() if given.default is given.empty}
 
     def _example(self, name: str) -> Any:
@@ -207,12 +207,12 @@ class Door:
         return kind_of(self.parameters[name])
 
     def takes_none(self, name: str) -> bool:
-        """Whether None is a value of the parameter."""
+        """Return whether None is a value of the parameter."""
         given = self.parameters[name]
         return given.default is None or "None" in str(given.annotation)
 
     def call(self, **changed: Any) -> Any:
-        """Calls it with the examples, and with these arguments in place of theirs."""
+        """Call it with the examples, and with these arguments in place of theirs."""
         return self.function_of()(**{**self.arguments(), **changed})
 
     def function_of(self) -> Callable[..., Any]:
@@ -238,7 +238,7 @@ def kind_of(parameter: inspect.Parameter) -> str:
 
 @cache
 def doors() -> tuple[Door, ...]:
-    """All of them, in the order of their names."""
+    """Return all of them, in the order of their names."""
     found: dict[str, Door] = {}
     for module in _modules():
         for name, value in vars(module).items():

@@ -23,7 +23,7 @@ def error_of(main, *arguments):
 
 
 def some_digits(training, test=0, flatten=True):
-    """The first digits of the package's, on the active device."""
+    """Return the first digits of the package's, on the active device."""
     (x, t), (x_test, t_test) = load_digits(flatten=flatten)
     return (x[:training], t[:training]), (x_test[:test], t_test[:test])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def fresh(code, *, fails=False, **environment):
-    """Runs ``code`` in a new interpreter with warnings as errors; returns what it printed.
+    """Run ``code`` in a new interpreter with warnings as errors; return what it printed.
 
     Args:
         code: a program.

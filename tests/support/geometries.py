@@ -65,7 +65,7 @@ def cases(
     dilations=(1, 1, 2, 3),
     paddings=PADDINGS,
 ):
-    """Geometries in which at least one window fits.
+    """Return geometries in which at least one window fits.
 
     Args:
         dilations: steps between taps.

@@ -62,7 +62,7 @@ class Program:
         self._process: Any = None
 
     def launch(self, name, dtype, wide, grid, block, seed, arguments):
-        """Runs a kernel to its end; the arrays that it writes are changed in place.
+        """Run a kernel to its end; the arrays that it writes are changed in place.
 
         Raises:
             SanitizerError: as the class says.
@@ -94,7 +94,7 @@ class Program:
             raise self._fault(name)
 
     def close(self):
-        """Ends the program, which says on its way out what its sanitizer found."""
+        """End the program, which says on its way out what its sanitizer found."""
         process, self._process = self._process, None
         if process is not None:
             _, said = process.communicate()
@@ -168,7 +168,7 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
 
 
 def _slot(raw):
-    """The bytes that a number or a struct takes in a request: a multiple of 8."""
+    """Return the bytes that a number or a struct takes in a request: a multiple of 8."""
     return -(-len(raw) // 8) * 8
 
 
@@ -193,7 +193,8 @@ def _check(kernel, parameter, argument, dtype):
 
 @functools.cache
 def available():
-    """Whether the host can build and run programs with both sanitizers. A compiler that can, counts lines too."""
+    """Return whether the host can build and run programs with both sanitizers. A compiler that can, counts lines
+    too."""
     if shutil.which("g++") is None:
         return False
     try:
@@ -216,7 +217,8 @@ def _meets(text):
 
 
 def _text(file, variants, names, edits):
-    """The program: each variant in a namespace of its own, a function for each kernel that takes its arguments."""
+    """Return the program: each variant in a namespace of its own, a function for each kernel that takes its
+    arguments."""
     parts, table = ['#include "shim.h"'], []
     for number, (dtype, wide) in enumerate(variants):
         code = Kernel(file, names[0]).code(dtype, wide)
@@ -263,7 +265,7 @@ def _folder():
 
 @functools.cache
 def _build(text, watch):
-    """Compiles a program.
+    """Compile a program.
 
     Raises:
         subprocess.CalledProcessError: it does not compile; the compiler's words are in ``stderr``.

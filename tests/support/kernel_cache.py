@@ -36,7 +36,7 @@ print(json.dumps(compiled))
 
 
 def cache_of(folder):
-    """A cache in a folder, of the class of CuPy's present one."""
+    """Return a cache in a folder, of the class of CuPy's present one."""
     from cupy.cuda import compiler
 
     return type(compiler._kernel_cache_backend)(str(folder))

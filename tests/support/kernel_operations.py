@@ -44,12 +44,12 @@ def _rng(case):
 
 
 def _specials(case, shape):
-    """Many ties, and NaN and infinities among them."""
+    """Return many ties, and NaN and infinities among them."""
     return _rng(case).choice(_SPECIAL, shape).astype(case.dtype)
 
 
 def _signed(case, shape):
-    """Numbers of every kind but NaN, with zeros of both signs."""
+    """Return numbers of every kind but NaN, with zeros of both signs."""
     return _rng(case).choice([0.0, -0.0, 0.5, -1.5, 3.25, np.inf], shape).astype(case.dtype)
 
 
@@ -116,7 +116,7 @@ def average_pool_backward(case):
 
 
 def _scores(case):
-    """A matrix: a few classes, more than a warp has threads, or more than 1024."""
+    """Return a matrix: a few classes, more than a warp has threads, or more than 1024."""
     n, c, h, w = case.shape
     return _normal(case, (n * h, c * w if case.seed % 8 else 1025 + c))
 
@@ -168,7 +168,7 @@ OPERATIONS = [
 
 
 def example(shape, dtype="float32", seed=1, **arguments):
-    """A geometry by hand, without padding in names."""
+    """Return a geometry by hand, without padding in names."""
     given: dict = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1, "rounding": "floor"} | arguments
     pad = given["padding"]
     return geometries.Case(shape, given, (pad, pad, pad, pad), dtype, "contiguous", seed)
@@ -190,7 +190,7 @@ EXAMPLES = [
 
 
 def check(operation, case, programs, **how):
-    """Runs the twin and the kernels and compares; returns what the kernels gave."""
+    """Run the twin and the kernels and compare; return what the kernels gave."""
     expected = operation.run(case)
     with host_kernels.on_host(programs, **how):
         actual = operation.run(case)

@@ -59,12 +59,12 @@ class Oracle(NamedTuple):
 
 
 def products(function, terms, *arrays, roundings=2):
-    """A sum of products of the arrays, whose magnitude is the same sum over absolute values."""
+    """Return a sum of products of the arrays, whose magnitude is the same sum over absolute values."""
     return Expected(function(*arrays), function(*map(np.abs, arrays)), terms, roundings)
 
 
 def assert_expected(actual, expected, dtype, what):
-    """Asserts value, shape and dtype; exactly where nothing is rounded."""
+    """Assert value, shape and dtype; exactly where nothing is rounded."""
     value, magnitude, terms, roundings = expected
     try:
         if not terms and not roundings:
@@ -91,7 +91,7 @@ class Draw:
 
 
 def apart(shape, dtype, seed):
-    """Numbers from -2 to 2, none near another or near 0: a small step crosses no kink and turns no maximum."""
+    """Return numbers from -2 to 2, none near another or near 0: a small step crosses no kink and turns no maximum."""
     size = int(np.prod(shape))
     values = (np.random.default_rng(seed).permutation(size) - size / 2 + 0.25) * 4 / max(size, 1)
     return backend.asarray(values.reshape(shape).astype(dtype))
@@ -160,12 +160,12 @@ def host(value):
 
 
 def learned(layer):
-    """Parameters and state as float64 host arrays."""
+    """Return parameters and state as float64 host arrays."""
     return {name: host(array).copy() for name, array in {**layer.params, **layer.state}.items()}
 
 
 def place(layer, name, array):
-    """Sets a parameter by its name in ``layer.params``."""
+    """Set a parameter by its name in ``layer.params``."""
     *path, last = name.split(".")
     for part in path:
         layer = dict(layer.sublayers())[part]

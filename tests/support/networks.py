@@ -30,7 +30,7 @@ conv, norm = Convolution.of, BatchNormalization.of
 
 
 def classifier(input_dim, *layers):
-    """A network of layers, with ten classes."""
+    """Return a network of layers, with ten classes."""
     features = math.prod(Sequential(*layers).output_shape(input_dim))
     return Network(Sequential(*layers, Affine.of(features, 10)), input_dim)
 

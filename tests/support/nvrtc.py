@@ -51,14 +51,14 @@ class Result(NamedTuple):
     uses: dict[str, Use]
 
     def atomics(self, kernel):
-        """The atomic instructions of one kernel."""
+        """Return the atomic instructions of one kernel."""
         body = self.ptx.split(f".entry {kernel}(")[1].split(".entry ")[0]
         return re.findall(r"^\s*(?:@!?%p\d+\s+)?((?:atom|red)\.[\w.:]+)", body, re.MULTILINE)
 
 
 @functools.cache
 def library():
-    """The compiler's shared library, or None where it is not installed."""
+    """Return the compiler's shared library, or None where it is not installed."""
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so*"))
@@ -67,14 +67,14 @@ def library():
 
 
 def version():
-    """The compiler's, such as "12.9"."""
+    """Return the compiler's, such as "12.9"."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
 
 
 def supported():
-    """The architectures that the compiler can make code for."""
+    """Return the architectures that the compiler can make code for."""
     count = ctypes.c_int()
     _call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
     numbers = (ctypes.c_int * count.value)()
@@ -83,7 +83,7 @@ def supported():
 
 
 def build(code, architecture):
-    """Compiles a source for one architecture down to machine code."""
+    """Compile a source for one architecture down to machine code."""
     options = [*CUPY_OPTIONS, f"-arch=sm_{architecture}", "--ptxas-options=-v"]
     program = ctypes.c_void_p()
     _call("nvrtcCreateProgram", ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
@@ -97,7 +97,7 @@ def build(code, architecture):
 
 
 def build_all(architectures):
-    """Every variant of every file for every architecture: {(variant, architecture): Result}."""
+    """Return every variant of every file for every architecture: {(variant, architecture): Result}."""
     jobs = [(variant, architecture) for variant in catalog.variants() for architecture in architectures]
     codes = {variant: variant.code for variant in catalog.variants()}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the compiler runs without the GIL
@@ -130,7 +130,7 @@ def growth(name, entry, architecture, use):
 
 
 def write_table():
-    """Compiles every kernel for every architecture and writes the table.
+    """Compile every kernel for every architecture and write the table.
 
     Raises:
         SystemExit: a kernel does not compile, or an architecture is beyond this compiler.
@@ -158,7 +158,7 @@ def _complaints(log, failed):
 
 
 def _uses(log):
-    """Reads what ptxas says of every kernel in its verbose log."""
+    """Read what ptxas says of every kernel in its verbose log."""
     found = {}
     for part in log.split("Compiling entry function '")[1:]:
 

@@ -44,13 +44,13 @@ def same_pads(size, kernel, stride, dilation):
 
 
 def grid(geometry, image):
-    """The first-tap rows and columns of all windows over an image (H, W)."""
+    """Return the first-tap rows and columns of all windows over an image (H, W)."""
     (fh, fw), (sh, sw), (top, bottom, left, right), (dh, dw), ceil = geometry
     return starts(image[0], fh, sh, top, bottom, dh, ceil), starts(image[1], fw, sw, left, right, dw, ceil)
 
 
 def pixels(geometry, image):
-    """Every meeting of a window with an existing pixel, taps ascending: (oh, ow, i, j, row, column)."""
+    """Yield every meeting of a window with an existing pixel, taps ascending: (oh, ow, i, j, row, column)."""
     rows, columns = grid(geometry, image)
     for i, j in itertools.product(range(geometry.kernel[0]), range(geometry.kernel[1])):
         for (oh, first_row), (ow, first_column) in itertools.product(enumerate(rows), enumerate(columns)):
@@ -73,7 +73,7 @@ def im2col(x, geometry, order="CHW"):
 
 
 def col2im(columns, shape, geometry, order="CHW", dtype=np.float64):
-    """The sum of what each pixel's windows hold for it, added in ``dtype`` with taps ascending."""
+    """Return the sum of what each pixel's windows hold for it, added in ``dtype`` with taps ascending."""
     n, c, h, w = shape
     rows, outs = grid(geometry, (h, w))
     fh, fw = geometry.kernel
@@ -160,7 +160,7 @@ def max_pool(x, geometry):
 
 
 def max_pool_backward(dy, argmax, shape):
-    """Each window's gradient, to its winner."""
+    """Return each window's gradient, to its winner."""
     dx = np.zeros(shape)
     for n, c, oh, ow in itertools.product(*map(range, dy.shape)):
         row, column = divmod(int(argmax[n, c, oh, ow]), shape[3])
@@ -181,7 +181,7 @@ def _shares(shape, geometry, count_padding):
 
 
 def average_pool(x, geometry, count_padding=False):
-    """The mean of the window's pixels; with ``count_padding``, of its pixels and the zeros of the padding."""
+    """Return the mean of the window's pixels; with ``count_padding``, of its pixels and the zeros of the padding."""
     counts = _shares(x.shape, geometry, count_padding)
     y = np.zeros((*x.shape[:2], *counts.shape))
     for n, c, oh, ow, inside in _windows(x.shape, geometry):
@@ -190,7 +190,7 @@ def average_pool(x, geometry, count_padding=False):
 
 
 def average_pool_backward(dy, shape, geometry, count_padding=False):
-    """Each window's gradient, in equal shares to its pixels."""
+    """Return each window's gradient, in equal shares to its pixels."""
     counts = _shares(shape, geometry, count_padding)
     dx = np.zeros(shape)
     for n, c, oh, ow, inside in _windows(shape, geometry):
@@ -243,7 +243,7 @@ def softmax(x):
 
 
 def softmax_cross_entropy(x, t):
-    """The mean over rows of -Σ t·log softmax(x), for labels as indices or as distributions; 0·log 0 is 0."""
+    """Return the mean over rows of -Σ t·log softmax(x), for labels as indices or as distributions; 0·log 0 is 0."""
     losses = []
     for scores, label in zip(x, t, strict=True):
         scores = [float(score) for score in scores]
@@ -255,7 +255,7 @@ def softmax_cross_entropy(x, t):
 
 
 def softmax_cross_entropy_backward(x, t):
-    """The gradient of ``softmax_cross_entropy`` with respect to the scores."""
+    """Return the gradient of ``softmax_cross_entropy`` with respect to the scores."""
     dx = softmax(x)
     for row, label in enumerate(t):
         if np.ndim(label) == 0:

@@ -44,7 +44,7 @@ class StreamOrder:
 
     @contextlib.contextmanager
     def recording(self, monkeypatch):
-        """Replaces CuPy's events, new streams and copies by recorded ones; the block runs on a stream of its own."""
+        """Replace CuPy's events, new streams and copy by recorded ones; the block runs on a stream of its own."""
         order, copy = self, cupy.cuda.runtime.memcpyAsync
 
         class Event(cupy.cuda.Event):
@@ -88,11 +88,12 @@ class StreamOrder:
             cupy.cuda.runtime.deviceSynchronize()  # what is held until an event is done may go now
 
     def operation(self):
-        """An operation on the current stream, such as a kernel that reads or writes an array. Returns its number."""
+        """Return an operation on the current stream, such as a kernel that reads or writes an array. Returns its
+        number."""
         return self._add(cupy.cuda.get_current_stream().ptr)
 
     def follows(self):
-        """The operations that the current stream's next one follows for certain."""
+        """Return the operations that the current stream's next one follows for certain."""
         return self._of(cupy.cuda.get_current_stream().ptr)
 
     def finish(self):

@@ -29,7 +29,7 @@ def environment():
 
 
 def train(model, optimizer):
-    """The hash after ten steps of the model called so."""
+    """Return the hash after ten steps of the model called so."""
     import backend
     from training.data import load
     from training.models import build
@@ -54,7 +54,7 @@ def train(model, optimizer):
 
 
 def main():
-    """Prints the environment, and the hash of each model and optimizer."""
+    """Print the environment, and the hash of each model and optimizer."""
     from training.models import MODELS
     from training.optim.optimizers import NAMES
 

@@ -43,7 +43,8 @@ class Bound:
     factor_ulps: float = math.inf
 
     def error(self, actual: numpy.ndarray) -> float:
-        """The largest error in ulps; infinite where shape or dtype are wrong, or a number is not finite that should be.
+        """Return the largest error in ulps; infinite where shape or dtype are wrong, or a number is not finite that
+        should be.
 
         Numbers below the smallest normal one may be anything below it: CuPy has them flushed to 0 in float32.
         """
@@ -84,7 +85,8 @@ def sum_ulps(terms: float) -> float:
 
 
 def ulps(dtype: numpy.dtype, sums: float, roundings: float) -> float:
-    """A bound in ulps of ``dtype``, from errors in ulps of the dtype in which sums are made, and further roundings.
+    """Return a bound in ulps of ``dtype``, from errors in ulps of the dtype in which sums are made, and further
+    roundings.
 
     float64 is compared with itself: both may be off, the reference too.
     """

@@ -52,13 +52,13 @@ class Case:
 
 
 def numbers(shape: tuple[int, ...], dtype: str, seed: int = 0, ties: bool = False) -> Any:
-    """Numbers around 0 on the active device, the same on every device; with ``ties`` many of them are equal."""
+    """Return numbers around 0 on the active device, the same on every device; with ``ties`` many of them are equal."""
     values = numpy.random.default_rng(seed).standard_normal(shape)
     return asarray((numpy.round(values) if ties else values).astype(dtype))
 
 
 def cases() -> Iterator[Case]:
-    """Every operation over its geometries, forward and backward."""
+    """Yield every operation over its geometries, forward and backward."""
     yield Case("random numbers", lambda dtype: {"bits": random.bits(1001), "uniform": random.uniform(999, dtype)})
     for shape, window in GEOMETRIES:
         yield from _window_cases(shape, window)
@@ -86,7 +86,7 @@ def cases() -> Iterator[Case]:
 def _layer_case(
     operation: str, make: Callable[[str], Any], shape: tuple[int, ...], ties: bool = False, scale: float = 1.0
 ) -> Case:
-    """A layer, by dtype, on numbers of about the size ``scale``."""
+    """Return a layer, by dtype, on numbers of about the size ``scale``."""
 
     def inputs(dtype: str) -> tuple[Any, Any, Any]:
         layer = make(dtype)
@@ -165,7 +165,7 @@ def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
 
 
 def _with_parameters(kind: Any, first: tuple[int, ...], second: tuple[int, ...], *options: Any) -> Callable[[str], Any]:
-    """A layer by dtype, with numbers of these shapes for its two parameters."""
+    """Return a layer by dtype, with numbers of these shapes for its two parameters."""
     return lambda dtype: kind(numbers(first, dtype, 1), numbers(second, dtype, 2), *options)
 
 
@@ -199,7 +199,7 @@ def _arithmetic(dtype: str) -> Results:
 
 
 def _scores(shape: tuple[int, int], labels: str, dtype: str) -> tuple[Any, Any]:
-    """Scores and labels, the latter of an integer dtype or one-hot."""
+    """Return scores and labels, the latter of an integer dtype or one-hot."""
     t = numpy.arange(shape[0]) * 7 % shape[1]
     given = numpy.eye(shape[1], dtype=dtype)[t] if labels == "one-hot" else t.astype(labels)
     return numbers(shape, dtype) * 4, asarray(given)
@@ -228,8 +228,8 @@ def _clip_bounds(dtype: str) -> Bounds:
 
 
 def _start(dtype: str) -> tuple[Any, Callable[[int], Any]]:
-    """Parameters, a third of them 0, where the smallest step shows; and the gradients of a step, of every size from
-    1e-12 to 10, so that what is added to keep a quotient finite matters for some."""
+    """Return parameters, a third of them 0, where the smallest step shows; and the gradients of a step, of every size
+    from 1e-12 to 10, so that what is added to keep a quotient finite matters for some."""
     params = numbers((37, 15), dtype)
     params[:, ::3] = 0
     sizes = 10.0 ** numpy.linspace(-12, 1, 37 * 15).reshape(37, 15)
@@ -259,7 +259,7 @@ def _scaled_update(name: str, dtype: str) -> Results:
 
 
 def _scaled_bounds(name: str, dtype: str) -> Bounds:
-    """The CPU's bits, but for Adam's.
+    """Return the CPU's bits, but for Adam's.
 
     On a device its corrections for the number of steps are made there, in the dtype of sums: a step is off by some 1e-6
     of itself (``kernels.updates``). On the CPU 1 - 0.999^t has lost three of float64's digits. What a parameter is

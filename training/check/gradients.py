@@ -46,7 +46,7 @@ def gradient_check(
     step: float = 1e-5,
     seed: int = 0,
 ) -> list[GradientError]:
-    """Checks the backward of a layer or network against central differences along random directions.
+    """Check the backward of a layer or network against central differences along random directions.
 
     A copy of the model is checked, converted to float64; the model itself and the random state stay as they are. For
     a layer the function is Σ forward(x)·r with a random r; for a network, its loss. With a direction d of unit

@@ -148,5 +148,5 @@ def _on_host(arrays: Mapping[str, Any]) -> Arrays:
 
 
 def _copy(value: Any) -> Any:
-    """A host copy of an array, which stays as it is whatever becomes of the array; others are themselves."""
+    """Return a host copy of an array, which stays as it is whatever becomes of the array; others are themselves."""
     return asnumpy(value).copy() if hasattr(value, "dtype") else value

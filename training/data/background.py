@@ -47,7 +47,7 @@ class Background:
         return future
 
     def close(self) -> None:
-        """Waits for the call under way, and leaves out those that have not begun."""
+        """Wait for the call under way, and leave out those that have not begun."""
         self._end()
         thread = self._thread
         # As the interpreter ends, a thread stands still wherever it is: nobody may wait for it.
@@ -83,6 +83,6 @@ _open: weakref.WeakSet[Background] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Ends the threads of loops that the program has left unfinished, before the interpreter takes itself apart."""
+    """End the threads of loops that the program has left unfinished, before the interpreter takes itself apart."""
     for background in list(_open):
         background.close()

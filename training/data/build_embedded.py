@@ -21,7 +21,7 @@ TEST_IMAGES = 2_000
 
 
 def build(data_dir: Path, out: Path) -> dict[str, bytes]:
-    """Writes the four files into ``out``.
+    """Write the four files into ``out``.
 
     Returns:
         The uncompressed content of each by the file's name.

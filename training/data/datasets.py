@@ -103,7 +103,7 @@ def load(
     download: bool = False,
     progress: bool = True,
 ) -> Dataset:
-    """Loads a data set by name, and checks its files against published SHA-256 sums.
+    """Load a data set by name, and check its files against published SHA-256 sums.
 
     ``"mnist10k"``, the default, is part of this package: the first 10,000 training and first 2,000 test
     images of MNIST. ``"mnist"`` and ``"fashion-mnist"`` (60,000 and 10,000) are four IDX files, plain or
@@ -197,7 +197,7 @@ def load_mnist(
 
 
 def _read(paths: Sequence[AnyPath], source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images and labels to train on, and to test on."""
+    """Return images and labels to train on, and to test on."""
     classes = len(source.classes)
     train = read_labelled_images(paths[0], paths[1], classes, sha256=source.sha256[:2])
     test = read_labelled_images(paths[2], paths[3], classes, sha256=source.sha256[2:])
@@ -240,7 +240,7 @@ def _read_or_fetch(
 
 
 def _search(folder: Path, name: str) -> tuple[list[AnyPath], str]:
-    """The four files in ``folder/name`` or ``folder`` and what is missing, in words ("" if nothing is)."""
+    """Return the four files in ``folder/name`` or ``folder`` and what is missing, in words ("" if nothing is)."""
     if not folder.is_dir():
         return [], "there is no such folder"
     found: list[list[Path]] = []

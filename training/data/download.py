@@ -17,7 +17,7 @@ from training.files.durable import sync_folder
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for data sets: ``XPNET_CACHE_DIR``, else the platform's (~/.cache/xpnet, …)."""
+    """Return the user's cache folder for data sets: ``XPNET_CACHE_DIR``, else the platform's (~/.cache/xpnet, …)."""
     chosen = os.environ.get("XPNET_CACHE_DIR")
     if chosen:
         return Path(chosen).expanduser()
@@ -27,7 +27,7 @@ def cache_dir() -> Path:
 
 
 def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
-    """Downloads the four files of ``source`` with a progress bar each, and writes them into ``folder``, unpacked.
+    """Download the four files of ``source`` with a progress bar each, and write them into ``folder``, unpacked.
 
     Plain IDX is the cache of the converted arrays: it is read with no conversion, in a third of the time that MNIST's
     gzipped files take.
@@ -67,7 +67,7 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
 
 
 def _move(ready: Path, folder: Path) -> None:
-    """Moves a folder to its place; where there is one, its files in place of those of the same names."""
+    """Move a folder to its place; where there is one, its files in place of those of the same names."""
     try:
         ready.rename(folder)
     except OSError:

@@ -36,7 +36,7 @@ class DataError(ValueError):
 
 
 def read_idx(path: str | AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarray:
-    """Reads an IDX file of unsigned bytes: 3 axes for images (magic 0x00000803), 1 for labels (0x00000801).
+    """Read an IDX file of unsigned bytes: 3 axes for images (magic 0x00000803), 1 for labels (0x00000801).
 
     Whether it is gzipped is told by its first bytes, not its name: some servers unpack what they send.
 
@@ -66,7 +66,7 @@ def read_labelled_images(
     *,
     sha256: tuple[str, str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads two IDX files that belong together, and checks each and both against each other.
+    """Read two IDX files that belong together, and check each and both against each other.
 
     Args:
         images_path: file of N grey images of H × W pixels.
@@ -100,7 +100,7 @@ def read_labelled_images(
 
 
 def write_idx(path: str | Path, array: np.ndarray) -> bytes:
-    """Writes a uint8 array as IDX, gzipped where the name ends in ``.gz``. Equal arrays give equal bytes.
+    """Write a uint8 array as IDX, gzipped where the name ends in ``.gz``. Equal arrays give equal bytes.
 
     Returns:
         The uncompressed content, for its checksum.
@@ -125,12 +125,12 @@ def write_idx(path: str | Path, array: np.ndarray) -> bytes:
 
 
 def _path(path: str | os.PathLike[str] | AnyPath) -> AnyPath:
-    """A path as an object; a package resource, which need not be a file, as it is."""
+    """Return a path as an object; a package resource, which need not be a file, as it is."""
     return path if hasattr(path, "joinpath") else Path(path)  # type: ignore[return-value]
 
 
 def _read(path: AnyPath, ndim: int) -> tuple[np.ndarray, memoryview]:
-    """The array of a file, and the file's uncompressed content, on which the array lies.
+    """Return the array of a file, and the file's uncompressed content, on which the array lies.
 
     As much is read as the header announces, and one byte more: a small file that unpacks to much costs little.
     """
@@ -196,7 +196,7 @@ def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -
 
 
 def _read_up_to(stream: Any, size: int) -> bytes:
-    """The next bytes, fewer only at the end."""
+    """Return the next bytes, fewer only at the end."""
     content = b""
     while len(content) < size and (piece := stream.read(size - len(content))):
         content += piece
@@ -204,7 +204,7 @@ def _read_up_to(stream: Any, size: int) -> bytes:
 
 
 def check_sha256(content: bytes | memoryview, expected: str, path: AnyPath | str) -> None:
-    """Checks the uncompressed ``content`` of a file.
+    """Check the uncompressed ``content`` of a file.
 
     Raises:
         DataError: another sum, with both.

@@ -96,11 +96,11 @@ class Loader:
         return min(self.batch_size, self.samples)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return batches in an epoch."""
         return -(-self.samples // self.batch_size)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """The batches of the next epoch: the first loop over the loader sees epoch 0, the second epoch 1, …"""
+        """Return the batches of the next epoch: the first loop over the loader sees epoch 0, the second epoch 1, …"""
         self._next_epoch += 1
         return self.epoch(self._next_epoch - 1)
 
@@ -111,7 +111,7 @@ class Loader:
         )
 
     def order(self, epoch: int) -> np.ndarray:
-        """The samples' indices in the order that epoch 0, 1, … visits them: int64 (samples,), on the host.
+        """Return the samples' indices in the order that epoch 0, 1, … visits them: int64 (samples,), on the host.
 
         Raises:
             ValueError: epoch is negative.
@@ -133,7 +133,7 @@ class Loader:
         label_checks.check_range(self._labels, checks.whole("classes", classes, 1, _MOST_CLASSES))
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """The batches of epoch 0, 1, …, on the active device.
+        """Return the batches of epoch 0, 1, …, on the active device.
 
         Yields:
             ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
@@ -147,7 +147,7 @@ class Loader:
         return self._batches(self.order(epoch))
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """The batch that ``epoch(epoch)`` yields at ``index``, made again.
+        """Return the batch that ``epoch(epoch)`` yields at ``index``, made again.
 
         Raises:
             IndexError: there is no such batch.
@@ -167,7 +167,7 @@ class Loader:
         return self.order(epoch)[first : first + self.batch_size]
 
     def sample(self, index: int) -> np.ndarray:
-        """A sample's image as it was given, by its index in the data set: on the host, (C, H, W) or (...)."""
+        """Return a sample's image as it was given, by its index in the data set: on the host, (C, H, W) or (...)."""
         index = checks.whole("index", index)
         if not 0 <= index < len(self._rows):
             raise IndexError(f"the data set has the samples 0 to {len(self._rows) - 1}; there is no sample {index}")

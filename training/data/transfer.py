@@ -22,7 +22,7 @@ class TransferError(OSError):
 
 
 def transfer(url: str, target: Path, most: int, *, progress: bool = False) -> None:
-    """Writes what a server sends for ``url`` into ``target``, as it is sent: content encodings are left as they are.
+    """Write what a server sends for ``url`` into ``target``, as it is sent: content encodings are left as they are.
 
     Args:
         most: bytes that the file may have.
@@ -67,7 +67,7 @@ class _Stream:
         self._cancelled = threading.Event()
 
     def pieces(self, seconds: float) -> Iterator[int | bytes]:
-        """The number of bytes that the server announces, if it does, and the bytes, piece by piece.
+        """Yield the number of bytes that the server announces, if it does, and the bytes, piece by piece.
 
         Raises:
             TransferError: there is no more to be had, or it takes longer than ``seconds``.
@@ -99,7 +99,7 @@ class _Stream:
             yield piece
 
     def cancel(self) -> None:
-        """Lets the thread end."""
+        """Let the thread end."""
         self._cancelled.set()
 
     def _receive(self) -> None:
@@ -124,7 +124,7 @@ class _Stream:
             yield from response.raw.stream(PIECE, decode_content=False)
 
     def _put(self, piece: int | bytes | Exception | None) -> bool:
-        """Hands something over; False where nobody waits for more."""
+        """Hand something over; False where nobody waits for more."""
         while not self._cancelled.is_set():
             with suppress(Full):
                 self._queue.put(piece, timeout=0.1)

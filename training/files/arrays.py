@@ -36,7 +36,7 @@ class ArrayReader(Protocol):
 
 @contextmanager
 def open_arrays(file: Path) -> Iterator[ArrayReader]:
-    """Opens a file of arrays; every ``FileError`` inside the ``with`` gets the file's name.
+    """Open a file of arrays; every ``FileError`` inside the ``with`` gets the file's name.
 
     Raises:
         ValueError: the name ends otherwise than ``.npz`` or ``.safetensors``.
@@ -56,7 +56,7 @@ def open_arrays(file: Path) -> Iterator[ArrayReader]:
 
 
 def config_of(arrays: ArrayReader) -> Any:
-    """The config that was saved with the arrays; None where there is none.
+    """Return the config that was saved with the arrays; None where there is none.
 
     Raises:
         FileError: it is not JSON.

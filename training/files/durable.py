@@ -19,12 +19,12 @@ _FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EI
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that nothing can be written any more: no space, a quota, a limit, a broken disk."""
+    """Return whether an error says that nothing can be written any more: no space, a quota, a limit, a broken disk."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def write_atomically(file: str | Path, content: bytes | memoryview) -> None:
-    """Writes a file in one step: temporary file beside it, fsync, rename, fsync of the folder.
+    """Write a file in one step: temporary file beside it, fsync, rename, fsync of the folder.
 
     A link or any other thing that has the file's name is replaced, not followed. The first write into a folder removes
     what dead processes left there.
@@ -52,7 +52,7 @@ def write_atomically(file: str | Path, content: bytes | memoryview) -> None:
 
 
 def write_output(file: str | Path, content: bytes) -> None:
-    """Writes a file that the user has named: links are followed, and a pipe or a device is written to as it is.
+    """Write a file that the user has named: links are followed, and a pipe or a device is written to as it is.
 
     Raises:
         OSError: it cannot be written; a file that was there is as before.
@@ -69,7 +69,7 @@ def write_output(file: str | Path, content: bytes) -> None:
 
 
 def append_line(file: str | Path, line: str) -> None:
-    """Adds a line of text to a file; it is on the disk when this returns.
+    """Add a line of text to a file; it is on the disk when this returns.
 
     A line that was torn by a power cut is ended first: the new one stands by itself.
 
@@ -107,7 +107,7 @@ def append_line(file: str | Path, line: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder that does not exist yet, its parents too where need be.
+    """Make a folder that does not exist yet, its parents too where need be.
 
     Raises:
         FileExistsError: something has its name.
@@ -120,7 +120,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Puts a folder's names on the disk, as far as the file system and the rights on the folder let it.
+    """Put a folder's names on the disk, as far as the file system and the rights on the folder let it.
 
     Raises:
         OSError: the disk is full or broken.

@@ -12,7 +12,7 @@ class FileError(ValueError):
 
 
 def clipped(value: Any) -> str:
-    """A value from a file as an error names it: one line of at most some 80 characters, safe on any terminal."""
+    """Return a value from a file as an error names it: one line of at most some 80 characters, safe on any terminal."""
     if isinstance(value, str):
         text = ascii(value[:LONGEST])
         return text if len(value) <= LONGEST else f"{text[:LONGEST]}…"

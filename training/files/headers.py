@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
-    """The shape in a header.
+    """Return the shape in a header.
 
     Raises:
         FileError: it is none: a list or tuple of at most 32 whole numbers from 0 to 2⁶³ - 1.
@@ -46,7 +46,7 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def read_into(array: numpy.ndarray, stream: Source, name: str) -> None:
-    """Fills a C-contiguous array with the next bytes of ``stream``, a piece at a time.
+    """Fill a C-contiguous array with the next bytes of ``stream``, a piece at a time.
 
     Raises:
         FileError: the stream ends before.

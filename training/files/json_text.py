@@ -14,7 +14,7 @@ MAX_BYTES = 2 << 20
 
 
 def parse(text: str | bytes) -> Any:
-    """The value that a text of at most ``MAX_BYTES`` stands for.
+    """Return the value that a text of at most ``MAX_BYTES`` stands for.
 
     Raises:
         FileError: it is longer, is not UTF-8 or not JSON, has an object with a key twice, or is nested too deeply.
@@ -34,7 +34,7 @@ def parse(text: str | bytes) -> Any:
 
 
 def read(stream: BinaryIO) -> Any:
-    """The value in an open file.
+    """Return the value in an open file.
 
     Raises:
         FileError: as ``parse``.
@@ -44,7 +44,8 @@ def read(stream: BinaryIO) -> Any:
 
 
 def lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of an open file, without their ends; of one that is too long to be parsed, only enough to tell that."""
+    """Yield the lines of an open file, without their ends; of one that is too long to be parsed, only enough to tell
+    that."""
     while line := stream.readline(MAX_BYTES + 1):
         kept = line.removesuffix(b"\n")
         while line and not line.endswith(b"\n"):
@@ -53,7 +54,7 @@ def lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def dump(value: Any, indent: int | None = None) -> str:
-    """A value as JSON; numbers that JSON lacks, NaN and the infinities, become null, wherever they stand."""
+    """Return a value as JSON; numbers that JSON lacks, NaN and the infinities, become null, wherever they stand."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 

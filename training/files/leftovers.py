@@ -24,13 +24,13 @@ _cleaned: set[tuple[int, str]] = set()
 
 
 def new_name(prefix: str) -> str:
-    """A name that no other has, for something that this process removes or renames before it ends."""
+    """Return a name that no other has, for something that this process removes or renames before it ends."""
     process = os.getpid()
     return f"{prefix}-{_machine(process)}-{process}-{_birth(process)}-{secrets.token_hex(4)}"
 
 
 def remove(folder: str | Path) -> None:
-    """Removes what processes of this machine that have ended left in a folder, and nothing else.
+    """Remove what processes of this machine that have ended left in a folder, and nothing else.
 
     What cannot be removed, or read, stays: a leftover must not keep anybody from working.
     """
@@ -54,7 +54,7 @@ def remove_once(folder: str | Path) -> None:
 
 
 def _has_ended(machine: str, process: int, birth: str) -> bool:
-    """Whether a process is known to have ended; not where another machine or container has to be asked."""
+    """Return whether a process is known to have ended; not where another machine or container has to be asked."""
     if machine != _machine(os.getpid()) or os.name != "posix":
         return False
     try:
@@ -69,7 +69,7 @@ def _has_ended(machine: str, process: int, birth: str) -> bool:
 
 @lru_cache(maxsize=1)  # anew after a fork, where nothing but the process's number may have changed
 def _machine(process: int) -> str:
-    """A mark of this machine, and of the container if this is one: process numbers mean nothing beyond."""
+    """Return a mark of this machine, and of the container if this is one: process numbers mean nothing beyond."""
     try:
         numbers = os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -63,7 +63,7 @@ class NpzReader:
                 pass
 
     def read(self, name: str) -> numpy.ndarray:
-        """An array; it takes no more memory than its own and a few megabytes.
+        """Return an array; it takes no more memory than its own and a few megabytes.
 
         Raises:
             FileError: the data are damaged, or are not of the size that the header announces.
@@ -89,7 +89,7 @@ class NpzReader:
 
 @contextmanager
 def _damage(what: str) -> Iterator[None]:
-    """Makes whatever unpacking raises a FileError; a file that cannot be read, and memory, are other matters."""
+    """Make whatever unpacking raises a FileError; a file that cannot be read, and memory, are other matters."""
     try:
         yield
     except (FileError, MemoryError):
@@ -131,7 +131,7 @@ def _check_member(member: zipfile.ZipInfo, size: int) -> None:
 
 
 def _read_header(stream: IO[bytes], name: str) -> tuple[Header, bool, int]:
-    """The header of an array, whether its first axis is the fastest, and the header's size."""
+    """Return the header of an array, whether its first axis is the fastest, and the header's size."""
     start = stream.read(8)
     if start[:6] != b"\x93NUMPY" or len(start) < 8 or start[6] not in (1, 2, 3):
         raise FileError(f"member {clipped(name)} begins with the bytes {start.hex(' ')}, not as an array of NumPy")

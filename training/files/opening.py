@@ -14,7 +14,7 @@ _FLAGS = (
 
 
 def not_a_link(file: Path) -> Path:
-    """A file of a run folder as it was given.
+    """Return a file of a run folder as it was given.
 
     Raises:
         OSError: it is a symbolic link, which might lead anywhere.
@@ -25,7 +25,7 @@ def not_a_link(file: Path) -> Path:
 
 
 def open_own(file: Path) -> BinaryIO:
-    """Opens a file of a run folder for reading.
+    """Open a file of a run folder for reading.
 
     Raises:
         OSError: it is a symbolic link, a pipe or a device, or it cannot be read.

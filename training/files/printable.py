@@ -10,7 +10,7 @@ _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    r"""Escapes what a terminal obeys instead of showing, as Python does: ``\x1b``, ``\n``, ``\u202e``.
+    r"""Escape what a terminal obeys instead of showing, as Python does: ``\x1b``, ``\n``, ``\u202e``.
 
     For names that come from files: a name must neither move the cursor nor fake another line of the output. Bytes of
     a file name that are not valid UTF-8 are shown as ``\udcff``.
@@ -22,7 +22,8 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message in one line, its own line breaks as ``: `` and ``; ``, with nothing in it that a terminal obeys."""
+    """Return a message in one line, its own line breaks as ``: `` and ``; ``, with nothing in it that a terminal
+    obeys."""
     joined = ""
     for line in map(str.strip, text.splitlines()):
         joined += f" {line}" if joined.endswith((":", ".", ";")) or not joined else f"; {line}" if line else ""

@@ -81,7 +81,7 @@ class SafetensorsReader:
             raise FileError(f"its header announces {reached:,} bytes of arrays, but {size - 8 - length:,} follow")
 
     def read(self, name: str) -> numpy.ndarray:
-        """An array; it takes no more memory than its own.
+        """Return an array; it takes no more memory than its own.
 
         Raises:
             FileError: the file has shrunk since.
@@ -102,7 +102,7 @@ def _metadata(metadata: Any) -> dict[str, str]:
 
 
 def _entry(name: str, entry: Any) -> tuple[Header, int, int]:
-    """The array's header, and where its bytes begin and end."""
+    """Return the array's header, and where its bytes begin and end."""
     if not isinstance(entry, dict) or entry.keys() != set(_ENTRY):
         raise FileError(f"array {clipped(name)} is described by {clipped(entry)}; needed are {', '.join(_ENTRY)}")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None

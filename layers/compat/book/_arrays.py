@@ -20,7 +20,7 @@ def as_floating(x: Any) -> Any:
 
 
 def in_common_dtype(*values: Any) -> list[Any]:
-    """All values as floating arrays of the dtype in which NumPy would compute with them.
+    """Return all values as floating arrays of the dtype in which NumPy would compute with them.
 
     Integers alone make float64. A Python number takes the dtype of the arrays; everything else widens it.
 
@@ -47,7 +47,7 @@ def in_common_dtype(*values: Any) -> list[Any]:
 
 
 def as_vector(value: Any, size: int, what: str) -> Any:
-    """A floating array as (size,): itself, or one that broadcasts to a row of that many columns.
+    """Return a floating array as (size,): itself, or one that broadcasts to a row of that many columns.
 
     Raises:
         ValueError: it does not broadcast to (1, size).

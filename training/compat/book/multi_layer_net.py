@@ -134,6 +134,6 @@ def _standard_deviation(weight_init_std: Any, inputs: int) -> float:
 
 
 def _accuracy(scores: Any, t: Any) -> float:
-    """The share of labels ``t``, (N,), (N, 1) or one-hot (N, classes), that have the highest score."""
+    """Return the share of labels ``t``, (N,), (N, 1) or one-hot (N, classes), that have the highest score."""
     labels = t.argmax(axis=1) if t.shape == scores.shape else t.reshape(-1)
     return float((scores.argmax(axis=1) == labels).sum()) / len(scores)

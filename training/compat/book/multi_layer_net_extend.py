@@ -88,7 +88,8 @@ class MultiLayerNetExtend(MultiLayerNet):
         return {name: grads[name] for name in self._names()}
 
     def _names(self) -> Iterator[str]:
-        """The parameters in the book's order of gradients: by layer, while ``params`` has those of batch norm last."""
+        """Yield the parameters in the book's order of gradients: by layer, while ``params`` has those of batch norm
+        last."""
         for index in range(1, self.hidden_layer_num + 2):
             names = (f"{name}{index}" for name in ("W", "b", "gamma", "beta"))
             yield from (name for name in names if name in self.params)

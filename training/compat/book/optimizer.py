@@ -142,7 +142,7 @@ class Adam:
 
 
 def _ready(params: Params, grads: Grads, *states: State | None) -> list[State]:
-    """The states, zeros where there are none yet, once it is sure that every parameter can take a step.
+    """Return the states, zeros where there are none yet, once it is sure that every parameter can take a step.
 
     Raises:
         KeyError: ``grads`` lacks a parameter.

@@ -42,7 +42,7 @@ class Component:
         return max(self.height, self.width)
 
     def gap(self, other: Component) -> int:
-        """Pixels between two boxes, 0 where they overlap or touch."""
+        """Return pixels between two boxes, 0 where they overlap or touch."""
         down = max(self.top - other.bottom, other.top - self.bottom, 0)
         across = max(self.left - other.right, other.left - self.right, 0)
         return max(down, across)
@@ -96,7 +96,7 @@ def find_components(mask: numpy.ndarray, image: numpy.ndarray) -> tuple[numpy.nd
 
 
 def _touching(starts: numpy.ndarray, ends: numpy.ndarray, stride: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Pairs of runs of which the second lies below the first, corners included."""
+    """Return pairs of runs of which the second lies below the first, corners included."""
     # Runs are in order; below a run are those that end after its begin, and begin before its end, a row further.
     first = numpy.searchsorted(ends, starts + stride, side="left")
     last = numpy.searchsorted(starts, ends + stride, side="right")
@@ -107,7 +107,7 @@ def _touching(starts: numpy.ndarray, ends: numpy.ndarray, stride: int) -> tuple[
 
 
 def _join(count: int, above: numpy.ndarray, below: numpy.ndarray) -> numpy.ndarray:
-    """The smallest member of each run's component: smaller roots are handed on until nothing changes."""
+    """Return the smallest member of each run's component: smaller roots are handed on until nothing changes."""
     roots = numpy.arange(count)
     while True:
         one, other = roots[above], roots[below]

@@ -38,7 +38,7 @@ class Container:
 
 
 def open_container(content: bytes) -> Container:
-    """Finds out the format of a file and reduces it to its first picture.
+    """Find out the format of a file and reduces it to its first picture.
 
     Raises:
         ImageError: the format is none of the six, or the file is damaged where its parts are listed.
@@ -102,7 +102,7 @@ def _jpeg(content: bytes) -> Container:
 
 
 def _coefficients(frame: bytes) -> int:
-    """Bytes of all coefficients of a frame, which a decoder keeps where there are several scans."""
+    """Return bytes of all coefficients of a frame, which a decoder keeps where there are several scans."""
     height, width, components = struct.unpack_from(">HHB", frame, 3)
     sampling = [divmod(frame[9 + 3 * index], 16) for index in range(components)]
     widest, highest = (max((factors[axis] for factors in sampling), default=1) or 1 for axis in (0, 1))
@@ -134,7 +134,7 @@ def _color_table(flags: int) -> int:
 
 
 def _after_blocks(content: bytes, position: int, strict: bool = True) -> int:
-    """The place after a row of GIF's blocks; not ``strict``: or the end of the file."""
+    """Return the place after a row of GIF's blocks; not ``strict``: or the end of the file."""
     while position < len(content) or strict:
         length = content[position]
         position += 1 + length

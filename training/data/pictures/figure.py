@@ -51,7 +51,7 @@ class Figure:
 
 
 def find_figure(gray: numpy.ndarray) -> Figure:
-    """Cuts out what is drawn in a picture (H, W): specks, rules and shadows stay behind.
+    """Cut out what is drawn in a picture (H, W): specks, rules and shadows stay behind.
 
     Raises:
         ImageError: nothing stands out from the background.
@@ -67,7 +67,7 @@ def find_figure(gray: numpy.ndarray) -> Figure:
 
 
 def _likeliest(inks: tuple[Ink, Ink]) -> Figure | None:
-    """The figure of that ink of two which looks more like strokes, None where there is none."""
+    """Return the figure of that ink of two which looks more like strokes, None where there is none."""
     dark, bright = (_cut_out(ink) for ink in inks)
     if dark is None or bright is None:
         return dark or bright
@@ -75,7 +75,7 @@ def _likeliest(inks: tuple[Ink, Ink]) -> Figure | None:
 
 
 def _cut_out(ink: Ink) -> Figure | None:
-    """The figure that some ink shows, None where there is none."""
+    """Return the figure that some ink shows, None where there is none."""
     if not ink.found:
         return None
     labels, components = find_components(ink.mask, ink.share)
@@ -98,14 +98,15 @@ def _cut_out(ink: Ink) -> Figure | None:
 
 
 def _breadth(strokes: numpy.ndarray) -> float:
-    """The width of strokes as a share of the figure's length: the paper between strokes is broader than they are."""
+    """Return the width of strokes as a share of the figure's length: the paper between strokes is broader than they
+    are."""
     return min(stroke_width(strokes) / max(strokes.shape), 0.5)
 
 
 def _choose(
     components: list[Component], edges: list[Component], shape: tuple[int, ...]
 ) -> tuple[list[Component], list[str]]:
-    """The strokes of the figure, and what is doubtful about it."""
+    """Return the strokes of the figure, and what is doubtful about it."""
     findings = []
     inside = [each for each in components if each not in edges]
     if not inside:
@@ -135,8 +136,8 @@ def _choose(
 
 
 def _is_edge(component: Component, shape: tuple[int, ...]) -> bool:
-    """Whether a component is the edge of the sheet, a shadow or a finger: it touches two opposite or adjacent sides
-    and runs along one of them."""
+    """Return whether a component is the edge of the sheet, a shadow or a finger: it touches two opposite or adjacent
+    sides and runs along one of them."""
     height, width = shape
     touched = _sides(component, shape)
     along = component.width >= 0.8 * width or component.height >= 0.8 * height

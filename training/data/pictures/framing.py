@@ -31,14 +31,14 @@ _FINE = 6
 
 
 def frame_figure(figure: numpy.ndarray, size: tuple[int, int], framing: Framing) -> numpy.ndarray:
-    """Scales a figure (h, w) and places it in a frame of ``size`` (H, W), 0 around it."""
+    """Scale a figure (h, w) and places it in a frame of ``size`` (H, W), 0 around it."""
     if framing.strokes is not None:
         figure = _with_strokes(figure, size, framing)
     return _place(_fit(figure, size, framing.fill), size, framing.by_mass)
 
 
 def stroke_width(figure: numpy.ndarray) -> float:
-    """The mean width of strokes in pixels: twice the area over the outline's length."""
+    """Return the mean width of strokes in pixels: twice the area over the outline's length."""
     mask = numpy.pad(figure >= 0.5, 1)
     outline = sum(int(numpy.count_nonzero(numpy.diff(mask.astype(numpy.int8), axis=axis))) for axis in range(2))
     # A digital outline is longer than the real one, by 4 / π on average over all directions.

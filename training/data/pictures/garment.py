@@ -19,7 +19,7 @@ LEAST_CONTRAST = 0.1
 
 
 def find_garment(gray: numpy.ndarray) -> Figure:
-    """Cuts out what stands out from the ground, whose brightness is that of most of the border.
+    """Cut out what stands out from the ground, whose brightness is that of most of the border.
 
     Args:
         gray: float32 (H, W) in 0 … 1.

@@ -76,7 +76,7 @@ class Ink:
 
 
 def find_inks(gray: numpy.ndarray, widest: float) -> tuple[Ink, Ink]:
-    """Finds what may be drawn in a picture, whatever the light: what is dark on bright, and what is bright on dark.
+    """Find what may be drawn in a picture, whatever the light: what is dark on bright, and what is bright on dark.
 
     Args:
         gray: float32 (H, W) in 0 … 1.
@@ -96,7 +96,7 @@ def find_inks(gray: numpy.ndarray, widest: float) -> tuple[Ink, Ink]:
 
 
 def _ink(share: numpy.ndarray, window: int, steps: numpy.ndarray) -> Ink:
-    """Turns shares of light into ink."""
+    """Turn shares of light into ink."""
     # The brightest noise of a window makes the paper: what is left on blank paper is taken off.
     share = share - float(numpy.median(share))
     noise = _noise(share, _APART)
@@ -111,7 +111,8 @@ def _ink(share: numpy.ndarray, window: int, steps: numpy.ndarray) -> Ink:
 
 
 def _noise(image: numpy.ndarray, apart: int) -> float:
-    """The standard deviation of noise, by differences between pixels so far apart: light changes little over that."""
+    """Return the standard deviation of noise, by differences between pixels so far apart: light changes little over
+    that."""
     if image.shape[1] <= apart:
         return 0.0
     # Of a normal distribution, half of the differences are below 0.954 standard deviations.
@@ -119,7 +120,7 @@ def _noise(image: numpy.ndarray, apart: int) -> float:
 
 
 def _strongest(share: numpy.ndarray) -> float:
-    """The share where there is ink: the median of the strongest pixels."""
+    """Return the share where there is ink: the median of the strongest pixels."""
     count = max(4, share.size // 300)
     strongest = numpy.partition(share.ravel(), -count)[-count:] if share.size > count else share.ravel()
     return float(numpy.median(strongest))

@@ -74,7 +74,7 @@ class Likeness:
 
     @classmethod
     def from_config(cls, config: Any, shape: tuple[int, ...]) -> Likeness:
-        """Reads what ``as_config`` wrote.
+        """Read what ``as_config`` wrote.
 
         Raises:
             ValueError: it is damaged, or of images of another shape.
@@ -113,7 +113,7 @@ class Likeness:
         }
 
     def includes(self, image: numpy.ndarray) -> bool:
-        """Whether an input (C, H, W) is as near to the training images as they are to each other."""
+        """Return whether an input (C, H, W) is as near to the training images as they are to each other."""
         return self.distance(image) <= self.limit
 
     def distance(self, image: numpy.ndarray) -> float:

@@ -8,22 +8,22 @@ import numpy
 
 
 def largest(image: numpy.ndarray, size: int) -> numpy.ndarray:
-    """The largest value in the square of ``size`` (odd) around each pixel of (H, W)."""
+    """Return the largest value in the square of ``size`` (odd) around each pixel of (H, W)."""
     return _slide(image, size, numpy.maximum)
 
 
 def smallest(image: numpy.ndarray, size: int) -> numpy.ndarray:
-    """The smallest value in the square of ``size`` (odd) around each pixel of (H, W)."""
+    """Return the smallest value in the square of ``size`` (odd) around each pixel of (H, W)."""
     return _slide(image, size, numpy.minimum)
 
 
 def closing(image: numpy.ndarray, size: int) -> numpy.ndarray:
-    """Fills what is darker than its surroundings and narrower than ``size``; edges of wider regions stay sharp."""
+    """Fill what is darker than its surroundings and narrower than ``size``; edges of wider regions stay sharp."""
     return smallest(largest(image, size), size)
 
 
 def disk_dilation(image: numpy.ndarray, radius: float) -> numpy.ndarray:
-    """The largest value within ``radius`` of each pixel."""
+    """Return the largest value within ``radius`` of each pixel."""
     reach = int(radius)
     padded = numpy.pad(image, reach, mode="edge")
     height, width = image.shape
@@ -36,7 +36,7 @@ def disk_dilation(image: numpy.ndarray, radius: float) -> numpy.ndarray:
 
 
 def blur(image: numpy.ndarray, sigma: float) -> numpy.ndarray:
-    """A Gaussian blur; the edge pixels are repeated."""
+    """Return a Gaussian blur; the edge pixels are repeated."""
     if sigma <= 0:
         return image
     reach = max(1, int(3 * sigma + 0.5))
@@ -69,7 +69,7 @@ def _slide(image: numpy.ndarray, size: int, extreme: Callable[..., numpy.ndarray
 
 
 def _along(padded: numpy.ndarray, size: int, axis: int, extreme: Callable[..., numpy.ndarray]) -> numpy.ndarray:
-    """Extremes over ``size`` pixels from each on, by doubling: log2(size) passes."""
+    """Return extremes over ``size`` pixels from each on, by doubling: log2(size) passes."""
     if axis == 1:
         return _along(padded.T, size, 0, extreme).T
     window = 1

@@ -59,7 +59,7 @@ class Preparation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], shape: tuple[int, ...]) -> Preparation:
-        """Reads what ``describe`` put into a model's config under ``"input"``.
+        """Read what ``describe`` put into a model's config under ``"input"``.
 
         Args:
             config: the model's; without ``"input"`` the name of a known data set tells the preparation.
@@ -101,7 +101,7 @@ class Preparation:
         }
 
     def __call__(self, picture: Picture) -> Prepared:
-        """Makes a picture into an input.
+        """Make a picture into an input.
 
         Raises:
             ImageError: it is blank.
@@ -155,7 +155,7 @@ def prepare(
 
 
 def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
-    """Whether a picture is bright on black and lies in its frame as a training image does."""
+    """Return whether a picture is bright on black and lies in its frame as a training image does."""
     if not framing.by_mass:
         # A quarter may be bright. In two images of Fashion-MNIST half of the border is, in none three quarters.
         return float(numpy.quantile(_border(gray), 0.25)) <= (float(gray.min()) + float(gray.max())) / 2
@@ -176,7 +176,7 @@ def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
 
 
 def fit_frame(image: numpy.ndarray, size: tuple[int, int]) -> numpy.ndarray:
-    """Resizes (C, H, W) to ``size``, with antialiasing; as it is if it has that size."""
+    """Resize (C, H, W) to ``size``, with antialiasing; as it is if it has that size."""
     from PIL import Image
 
     if image.shape[1:] == tuple(size):

@@ -67,7 +67,7 @@ class Picture:
     size: tuple[int, int]
 
     def as_channels(self, channels: int) -> numpy.ndarray:
-        """The pixels as (1, H, W) in grey or (3, H, W) in red, green and blue."""
+        """Return the pixels as (1, H, W) in grey or (3, H, W) in red, green and blue."""
         if channels == 1:
             return self.gray()[None]
         if self.pixels.ndim == 2:
@@ -75,7 +75,7 @@ class Picture:
         return numpy.ascontiguousarray(self.pixels.transpose(2, 0, 1))
 
     def gray(self) -> numpy.ndarray:
-        """The pixels (H, W) in grey: 0.299 red + 0.587 green + 0.114 blue, rounded to 1/255 as Pillow does."""
+        """Return the pixels (H, W) in grey: 0.299 red + 0.587 green + 0.114 blue, rounded to 1/255 as Pillow does."""
         if self.pixels.ndim == 2:
             return self.pixels
         weights = numpy.array([19595, 38470, 7471], numpy.float32) / 65536
@@ -83,7 +83,7 @@ class Picture:
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Reads the picture in a file, upright, on an opaque background.
+    """Read the picture in a file, upright, on an opaque background.
 
     What is transparent becomes white, or black where the rest is bright. The file is read once, into memory; no other
     program and no other decoder than those of ``FORMATS`` is started.
@@ -99,7 +99,7 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def decode(content: bytes) -> Picture:
-    """Reads the picture in the content of a file; see ``read_picture``.
+    """Read the picture in the content of a file; see ``read_picture``.
 
     Raises:
         ImageError: as there; the message names no file.
@@ -156,7 +156,7 @@ def _decode(container: Container, file_size: int) -> Picture:
 
 @contextmanager
 def _no_messages() -> Iterator[None]:
-    """Keeps what C code writes to standard error from the terminal: libtiff's notes about damaged files."""
+    """Keep what C code writes to standard error from the terminal: libtiff's notes about damaged files."""
     try:
         stderr = os.dup(2)
     except OSError:  # it is closed: nothing is shown anyway
@@ -219,7 +219,7 @@ def _premultiplied(strip: Image.Image) -> numpy.ndarray:
 
 
 def _average(strip: numpy.ndarray, factor: int) -> numpy.ndarray:
-    """Means over squares of ``factor`` pixels; at the edges the last pixels are repeated."""
+    """Return means over squares of ``factor`` pixels; at the edges the last pixels are repeated."""
     height, width = strip.shape[:2]
     pads = [(0, -height % factor), (0, -width % factor)] + [(0, 0)] * (strip.ndim - 2)
     padded = numpy.pad(strip, pads, mode="edge")
@@ -228,7 +228,7 @@ def _average(strip: numpy.ndarray, factor: int) -> numpy.ndarray:
 
 
 def _flatten(floats: numpy.ndarray) -> numpy.ndarray:
-    """Lays what is transparent on white, or on black where what is visible is bright."""
+    """Lay what is transparent on white, or on black where what is visible is bright."""
     if floats.ndim == 2 or floats.shape[2] == 3:
         return floats
     colors, alpha = floats[..., :3], floats[..., 3:]

@@ -20,7 +20,7 @@ _THICKNESS = 0.03
 
 
 def without_rules(amount: numpy.ndarray, least: float) -> numpy.ndarray:
-    """The same amounts of ink (H, W), 0 where there are only rules.
+    """Return the same amounts of ink (H, W), 0 where there are only rules.
 
     Args:
         least: what counts as ink when rules are looked for: they may be fainter than what is written on them.
@@ -35,7 +35,7 @@ def without_rules(amount: numpy.ndarray, least: float) -> numpy.ndarray:
 
 
 def _horizontal_rules(mask: numpy.ndarray) -> numpy.ndarray | None:
-    """The pixels that belong to rules and nothing else; None where there is no rule."""
+    """Return the pixels that belong to rules and nothing else; None where there is no rule."""
     height, width = mask.shape
     rows, columns = numpy.nonzero(mask)
     if width < 16 or height < 16 or not len(rows):

@@ -42,7 +42,7 @@ class Directory:
 
     @classmethod
     def of(cls, content: bytes) -> Directory:
-        """Reads it.
+        """Read it.
 
         Raises:
             struct.error: the file ends too early.
@@ -84,7 +84,7 @@ class Directory:
 
 
 def reduce_tiff(content: bytes, directory: Directory) -> bytes:
-    """The file with those tags of its first directory that tell how its picture is stored, and no further one.
+    """Return the file with those tags of its first directory that tell how its picture is stored, and no further one.
 
     Raises:
         ImageError: the compression is none of the usual ones, or a tag is longer than any picture needs.
