@@ -7,4 +7,4 @@ from typing import Any, TypeAlias
 import numpy
 
 # CuPy's arrays have the methods of NumPy's and no types of their own, so one name stands for both.
-Array: TypeAlias = "numpy.ndarray[Any, Any]"
+Array: TypeAlias = numpy.ndarray[Any, Any]

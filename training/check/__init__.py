@@ -1,14 +1,14 @@
-"""Whether a device computes what the CPU computes: operation by operation, and step by step in a training."""
+"""Compare a device with the CPU: operation by operation, and step by step in a training."""
 
 from training.check.bounds import Bound
-from training.check.cases import Case, cases
+from training.check.cases import CheckCase, cases
 from training.check.devices import CheckRow, compare
 from training.check.lockstep import TRAININGS, Divergence, LockstepResult, train_in_lockstep
 
 __all__ = [
     "TRAININGS",
     "Bound",
-    "Case",
+    "CheckCase",
     "CheckRow",
     "Divergence",
     "LockstepResult",

@@ -1,10 +1,11 @@
-"""How far a right array may be from the exact one: a float64 reference, and what rounding explains.
+"""Bounds for rounding errors: a float64 reference, and how far rounding can move a result from it.
 
-A bound holds for each element by itself, in units in the last place (ulps) of its *magnitude*: the sum of the absolute
-values of the terms that the element is the sum of. A sum of n products, in any order, fused or not, each step rounded
-to nearest or cut off, is off by at most n units (Higham, "Accuracy and stability of numerical algorithms", 2002,
+A bound holds for each element, in units in the last place (ulps) of its *magnitude*: an element is a sum of terms, and
+its magnitude is the sum of their absolute values. A sum of n products, in any order, fused or not, each step rounded
+to nearest or truncated, is off by at most n units (Higham, "Accuracy and stability of numerical algorithms", 2002,
 section 3.1). Where roundings are independent of each other it is off by 4·√n units (8·√n half ones) less than once in
-10¹³ sums (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019). The smaller one counts.
+10¹³ sums (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019). The
+smaller bound counts.
 
 An operation that does not round (relu, max pooling, dropout) has a bound of 0.
 """
@@ -25,15 +26,15 @@ FUNCTION_ULPS = 4.0
 
 @dataclass(frozen=True)
 class Bound:
-    """What an array has to be.
+    """The array that an operation must return, and the error allowed.
 
     Attributes:
-        expected: the exact numbers, in float64; or whole numbers or bools, which have to be met.
-        dtype: that the array has to have.
-        ulps: how many units in the last place of ``magnitude`` it may be off.
-        magnitude: of each element, as ``training.check.bounds`` explains; ``|expected|`` where None.
-        factor_ulps: how many units all elements may be off *in common*, as by a factor; infinite where the roundings
-            of elements are not independent of each other.
+        expected: the exact numbers, in float64; or integers or bools, which must match exactly.
+        dtype: the dtype that the array must have.
+        ulps: the error allowed, in units in the last place of ``magnitude``.
+        magnitude: of each element, as the module's docstring defines it; None stands for ``|expected|``.
+        factor_ulps: the error allowed that all elements have *in common*, as by a wrong factor; infinite where the
+            roundings of different elements depend on each other.
     """
 
     expected: numpy.ndarray
@@ -43,10 +44,10 @@ class Bound:
     factor_ulps: float = math.inf
 
     def error(self, actual: numpy.ndarray) -> float:
-        """Return the largest error in ulps; infinite where shape or dtype are wrong, or a number is not finite that
-        should be.
+        """Return the largest error in ulps; infinite if shape or dtype are wrong, or a number is not finite and should
+        be.
 
-        Numbers below the smallest normal one may be anything below it: CuPy has them flushed to 0 in float32.
+        Subnormal numbers may be replaced by any other subnormal number: CuPy flushes them to 0 in float32.
         """
         if actual.shape != self.expected.shape or actual.dtype != self.dtype:
             return math.inf
@@ -65,10 +66,10 @@ class Bound:
         return float(units.max(initial=0.0))
 
     def factor_error(self, actual: numpy.ndarray) -> float:
-        """By how many ulps the array is off as a whole, beyond what independent roundings explain.
+        """Return the error that all elements have in common, in ulps, beyond what independent roundings explain.
 
-        The errors are projected on the expected numbers, which a wrong factor would lengthen, and roundings rarely do:
-        five standard deviations of the projection are taken off.
+        The errors are projected on the expected numbers: a wrong factor makes the projection large, independent
+        roundings rarely do. Five standard deviations of the projection are subtracted.
         """
         wide, expected = actual.astype("float64").ravel(), self.expected.astype("float64").ravel()
         length = float((expected * expected).sum())
@@ -80,7 +81,7 @@ class Bound:
 
 
 def sum_ulps(terms: float) -> float:
-    """How far a sum of so many terms may be off, in ulps of the sum of their absolute values."""
+    """Return the error allowed in a sum of ``terms`` terms, in ulps of the sum of their absolute values."""
     return min(terms, 4 * math.sqrt(terms))
 
 
@@ -88,7 +89,7 @@ def ulps(dtype: numpy.dtype, sums: float, roundings: float) -> float:
     """Return a bound in ulps of ``dtype``, from errors in ulps of the dtype in which sums are made, and further
     roundings.
 
-    float64 is compared with itself: both may be off, the reference too.
+    float64 is compared with float64: the reference is rounded, too.
     """
     if dtype == "float16":
         return sums * _unit("float32") / _unit("float16") + roundings

@@ -1,4 +1,4 @@
-"""The operations that ``xpnet check`` runs: inputs, and what has to come out."""
+"""The operations that ``xpnet check`` runs: inputs, and bounds for the results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy
 
 import layers
 from backend import asarray, asnumpy, random
+from backend.types import Array
 from kernels.col2im import col2im
 from kernels.core.dtypes import acc_dtype
 from kernels.core.window import Window
@@ -21,7 +22,7 @@ from training.optim import optimizers
 from training.optim.clipping import clip_gradients
 from training.optim.loss_scaling import LossScaler
 
-Results = dict[str, Any]
+Results = dict[str, Array]
 
 LR, DECAY = 0.01, 0.1
 """Learning rate and weight decay of the optimizers' cases."""
@@ -37,13 +38,13 @@ GEOMETRIES: tuple[tuple[tuple[int, int, int, int], Window], ...] = (
 
 
 @dataclass(frozen=True)
-class Case:
+class CheckCase:
     """One operation on one input.
 
     Attributes:
         operation: its name in the table.
-        run: makes its results on the active device, in a dtype; random numbers start at seed 1.
-        bounds: what these have to be, made on the CPU; where None, the same bits as the CPU's.
+        run: compute the results on the active device, in a dtype; random numbers start at seed 1.
+        bounds: compute the bounds of the results on the CPU; None requires the same bits as on the CPU.
     """
 
     operation: str
@@ -51,59 +52,59 @@ class Case:
     bounds: Callable[[str], Bounds] | None = None
 
 
-def numbers(shape: tuple[int, ...], dtype: str, seed: int = 0, ties: bool = False) -> Any:
+def numbers(shape: tuple[int, ...], dtype: str, seed: int = 0, ties: bool = False) -> Array:
     """Return numbers around 0 on the active device, the same on every device; with ``ties`` many of them are equal."""
     values = numpy.random.default_rng(seed).standard_normal(shape)
     return asarray((numpy.round(values) if ties else values).astype(dtype))
 
 
-def cases() -> Iterator[Case]:
-    """Yield every operation over its geometries, forward and backward."""
-    yield Case("random numbers", lambda dtype: {"bits": random.bits(1001), "uniform": random.uniform(999, dtype)})
+def cases() -> Iterator[CheckCase]:
+    """Yield every operation, forward and backward, each over several shapes."""
+    yield CheckCase("random numbers", lambda dtype: {"bits": random.bits(1001), "uniform": random.uniform(999, dtype)})
     for shape, window in GEOMETRIES:
         yield from _window_cases(shape, window)
     for operation, make, input_shape in _layers():
         yield _layer_case(operation, make, input_shape)
-        if "normalization" in operation:  # and where ε is no less than the variance
+        if "normalization" in operation:  # again with ε at least as large as the variance
             yield _layer_case(operation, make, input_shape, scale=2.0**-9)
-    yield Case("add, multiply", _arithmetic)
+    yield CheckCase("add, multiply", _arithmetic)
     for make, input_shape in (
         (_with_parameters(layers.Affine, (40, 9), (9,)), (33, 40)),
         (_with_parameters(layers.Convolution, (12, 8, 3, 3), (12,)), (2, 8, 9, 10)),
         (_with_parameters(_winograd, (12, 8, 3, 3), (12,)), (2, 8, 9, 10)),
         (_with_parameters(layers.BatchNormalization, (16,), (16,)), (5, 16, 11, 10)),
     ):
-        yield Case("relu along with a layer", partial(_fused, make, input_shape))
+        yield CheckCase("relu along with a layer", partial(_fused, make, input_shape))
     for sizes, labels in (((700, 12), "int32"), ((9, 1500), "int64"), ((50, 12), "uint8"), ((50, 12), "one-hot")):
         inputs = partial(_scores, sizes, labels)
-        yield Case("softmax cross-entropy", partial(_loss, inputs), partial(_loss_bounds, inputs))
-    yield Case("gradient clipping", _clip, _clip_bounds)
+        yield CheckCase("softmax cross-entropy", partial(_loss, inputs), partial(_loss_bounds, inputs))
+    yield CheckCase("gradient clipping", _clip, _clip_bounds)
     for name in optimizers.NAMES:
-        yield Case(f"optimizer {name}", partial(_update, name))
-        yield Case(f"{name} under a loss scale", partial(_scaled_update, name), partial(_scaled_bounds, name))
+        yield CheckCase(f"optimizer {name}", partial(_update, name))
+        yield CheckCase(f"{name} under a loss scale", partial(_scaled_update, name), partial(_scaled_bounds, name))
 
 
 def _layer_case(
     operation: str, make: Callable[[str], Any], shape: tuple[int, ...], ties: bool = False, scale: float = 1.0
-) -> Case:
-    """Return a layer, by dtype, on numbers of about the size ``scale``."""
+) -> CheckCase:
+    """Return the case of a layer, made by a function of the dtype, on numbers of about the size ``scale``."""
 
-    def inputs(dtype: str) -> tuple[Any, Any, Any]:
+    def inputs(dtype: str) -> tuple[Any, Array, Array]:
         layer = make(dtype)
         outputs = (shape[0], *layer.output_shape(shape[1:]))
         return layer, numbers(shape, dtype, ties=ties) * scale, numbers(outputs, dtype, 3)
 
-    return Case(operation, lambda dtype: run_layer(*inputs(dtype)), lambda dtype: layer_bounds(*inputs(dtype)))
+    return CheckCase(operation, lambda dtype: run_layer(*inputs(dtype)), lambda dtype: layer_bounds(*inputs(dtype)))
 
 
-def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[Case]:
+def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[CheckCase]:
     n, c = shape[:2]
     outputs, taps = window.over(shape[2:]).output, window.kernel[0] * window.kernel[1]
 
     def to_columns(order: str, dtype: str) -> Results:
         return {"columns": im2col(numbers(shape, dtype), window, order)}
 
-    def columns(dtype: str) -> Any:
+    def columns(dtype: str) -> Array:
         return numbers((n * outputs[0] * outputs[1], c * taps), dtype)
 
     def to_images(order: str, method: Literal["gather", "scatter"], dtype: str) -> Results:
@@ -116,9 +117,9 @@ def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[
         return {"image": Bound(image, kind, ulps(kind, sum_ulps(taps), 1), size)}
 
     for order in ("CHW", "HWC"):
-        yield Case("im2col", partial(to_columns, order))
-        yield Case("col2im, gather", partial(to_images, order, "gather"))
-        yield Case("col2im, scatter", partial(to_images, order, "scatter"), partial(sums, order))
+        yield CheckCase("im2col", partial(to_columns, order))
+        yield CheckCase("col2im, gather", partial(to_images, order, "gather"))
+        yield CheckCase("col2im, scatter", partial(to_images, order, "scatter"), partial(sums, order))
 
     def pool(kind: Any, dtype: str) -> Any:
         layer = kind(*window.kernel)
@@ -140,8 +141,9 @@ def _window_cases(shape: tuple[int, int, int, int], window: Window) -> Iterator[
 
 
 def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
-    """(operation, layer by dtype, input's shape)."""
-    image, rows = (5, 16, 11, 10), (33, 40)  # elementwise, a common factor shows among many numbers only
+    """Yield the elementwise and normalizing layers: (operation, function that makes the layer in a dtype, input
+    shape)."""
+    image, rows = (5, 16, 11, 10), (33, 40)  # large: a wrong factor shows only among many numbers
     yield "affine", _with_parameters(layers.Affine, (40, 9), (9,)), rows
     yield "affine", _with_parameters(layers.Affine, (48, 6), (6,)), (5, 3, 4, 4)
     yield "convolution, transposed", _with_parameters(layers.ConvolutionTranspose, (6, 4, 3, 2), (4,), 2), (3, 6, 5, 4)
@@ -165,24 +167,24 @@ def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
 
 
 def _with_parameters(kind: Any, first: tuple[int, ...], second: tuple[int, ...], *options: Any) -> Callable[[str], Any]:
-    """Return a layer by dtype, with numbers of these shapes for its two parameters."""
+    """Return a function that makes a layer in a dtype, with random parameters of these two shapes."""
     return lambda dtype: kind(numbers(first, dtype, 1), numbers(second, dtype, 2), *options)
 
 
 def _evaluated(dtype: str) -> Any:
-    """Batch normalisation by running statistics, with variances about as large as ε."""
+    """Return a batch normalization that uses its running statistics, with variances about as large as ε."""
     mean, deviation = (numbers((16,), acc_dtype(dtype).name, seed) for seed in (3, 4))
     variance = deviation**2 * 2.0**-16
     gamma, beta = numbers((16,), dtype, 1), numbers((16,), dtype, 2)
     return layers.BatchNormalization(gamma, beta, running_mean=mean, running_var=variance).eval()
 
 
-def _winograd(W: Any, b: Any) -> Any:
+def _winograd(W: Array, b: Array) -> Any:
     return layers.Convolution(W, b, pad=1, winograd=True)
 
 
 def _fused(make: Callable[[str], Any], shape: tuple[int, ...], dtype: str) -> Results:
-    """What a layer's ``forward_relu`` makes, less the same in two steps: it promises the same bits."""
+    """Return the difference between a layer's ``forward_relu`` and the same in two steps: it promises the same bits."""
     x = numbers(shape, dtype)
     y, positive = make(dtype).forward_relu(x)
     plain = make(dtype).forward(x)
@@ -198,20 +200,20 @@ def _arithmetic(dtype: str) -> Results:
     return results
 
 
-def _scores(shape: tuple[int, int], labels: str, dtype: str) -> tuple[Any, Any]:
+def _scores(shape: tuple[int, int], labels: str, dtype: str) -> tuple[Array, Array]:
     """Return scores and labels, the latter of an integer dtype or one-hot."""
     t = numpy.arange(shape[0]) * 7 % shape[1]
     given = numpy.eye(shape[1], dtype=dtype)[t] if labels == "one-hot" else t.astype(labels)
     return numbers(shape, dtype) * 4, asarray(given)
 
 
-def _loss(inputs: Callable[[str], tuple[Any, Any]], dtype: str) -> Results:
+def _loss(inputs: Callable[[str], tuple[Array, Array]], dtype: str) -> Results:
     loss = layers.SoftmaxWithLoss()
     value = loss.forward(*inputs(dtype))
     return {"loss": value, "y": loss.y, "dx": loss.backward()}
 
 
-def _loss_bounds(inputs: Callable[[str], tuple[Any, Any]], dtype: str) -> Bounds:
+def _loss_bounds(inputs: Callable[[str], tuple[Array, Array]], dtype: str) -> Bounds:
     return loss_bounds(*inputs(dtype))
 
 
@@ -227,9 +229,12 @@ def _clip_bounds(dtype: str) -> Bounds:
     return {"norm": norm} | {name: Bound(array, kind, ulps(kind, 2, 1)) for name, array in results.items()}
 
 
-def _start(dtype: str) -> tuple[Any, Callable[[int], Any]]:
-    """Return parameters, a third of them 0, where the smallest step shows; and the gradients of a step, of every size
-    from 1e-12 to 10, so that what is added to keep a quotient finite matters for some."""
+def _start(dtype: str) -> tuple[Array, Callable[[int], Array]]:
+    """Return parameters, and a function that makes the gradients of a step.
+
+    A third of the parameters are 0, where the smallest step shows. Gradients have sizes from 1e-12 to 10, so that an
+    optimizer's ε matters for some of them.
+    """
     params = numbers((37, 15), dtype)
     params[:, ::3] = 0
     sizes = 10.0 ** numpy.linspace(-12, 1, 37 * 15).reshape(37, 15)
@@ -237,7 +242,8 @@ def _start(dtype: str) -> tuple[Any, Callable[[int], Any]]:
 
 
 def _update(name: str, dtype: str) -> Results:
-    """Five steps. The kernels fuse no product with a sum and divide as IEEE 754 says: they have the CPU's bits."""
+    """Make five steps. Device and CPU give the same bits: the kernels do not fuse a product with a sum, and divide as
+    IEEE 754 defines."""
     optimizer = optimizers.by_name(name, LR, DECAY)
     params, gradient = _start(dtype)
     for step in range(5):
@@ -246,7 +252,7 @@ def _update(name: str, dtype: str) -> Results:
 
 
 def _scaled_update(name: str, dtype: str) -> Results:
-    """Four steps under a loss scale after one which is skipped; the scale and the counts must agree, too."""
+    """Make five steps under a loss scale, of which the first overflows and is skipped."""
     optimizer, scaler = optimizers.by_name(name, LR, DECAY), LossScaler(2.0**5)
     params, gradient = _start(dtype)
     for step in range(5):
@@ -259,19 +265,19 @@ def _scaled_update(name: str, dtype: str) -> Results:
 
 
 def _scaled_bounds(name: str, dtype: str) -> Bounds:
-    """Return the CPU's bits, but for Adam's.
+    """Return exact bounds, except for Adam.
 
-    On a device its corrections for the number of steps are made there, in the dtype of sums: a step is off by some 1e-6
-    of itself (``kernels.updates``). On the CPU 1 - 0.999^t has lost three of float64's digits. What a parameter is
-    off, weight decay makes a part of the next gradient.
+    A device computes Adam's bias corrections itself, in the dtype of sums: the relative error of a step is about 1e-6
+    (``kernels.updates``). On the CPU 1 - 0.999^t loses three of float64's digits. Weight decay carries a parameter's
+    error into the next gradient.
     """
     results = _scaled_update(name, dtype)
     bounds = {key: Bound(asnumpy(array), array.dtype) for key, array in results.items()}
     if not name.startswith("adam"):
         return bounds
-    size: Any = numpy.abs(results["master"] if "master" in results else results["W"]) + 4 * LR
+    size = numpy.abs(results["master"] if "master" in results else results["W"]) + 4 * LR
     magnitudes = {"W": size, "master": size}
-    if name == "adam":  # AdamW's decay is beside the gradient
+    if name == "adam":  # AdamW does not add its decay to the gradient
         magnitudes |= {"m": numpy.abs(results["m"]) + DECAY * size, "v": results["v"] + (DECAY * size) ** 2}
     for key in magnitudes.keys() & results.keys():
         kind = results[key].dtype

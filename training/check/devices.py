@@ -1,21 +1,22 @@
-"""Every operation on a device, held to what it has to compute: forward and backward, in every dtype."""
+"""Run every operation on a device, forward and backward, in every dtype, and compare the results with their bounds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from backend import asnumpy, random, use
+from backend.types import Array
 from kernels.core.catalog import DTYPES
 from training.check.bounds import Bound
-from training.check.cases import Case, cases
+from training.check.cases import CheckCase, cases
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """What all cases of an operation came to. ``error`` and ``tolerance``, in ulps, are those of the ``worst``."""
+    """The result of all cases of an operation. ``error`` and ``tolerance``, in ulps, are those of the ``worst``
+    case."""
 
     operation: str
     cases: int
@@ -25,16 +26,16 @@ class CheckRow:
 
     @property
     def passed(self) -> bool:
-        """Whether every case is within its tolerance."""
+        """True if every case is within its tolerance."""
         return self.error <= self.tolerance
 
 
 def compare(device: str, dtypes: tuple[str, ...] = DTYPES) -> Iterator[CheckRow]:
-    """Run every operation on ``device`` and hold it to its bounds; yield a row as each is done.
+    """Run every operation on ``device`` and compare it with its bounds; yield a row after each.
 
-    An operation that raises on the device is infinitely wrong; the row has the error's words.
+    An operation that raises on the device has an infinite error; the row has the message.
     """
-    by_operation: dict[str, list[Case]] = {}
+    by_operation: dict[str, list[CheckCase]] = {}
     for case in cases():
         by_operation.setdefault(case.operation, []).append(case)
     for operation, own in by_operation.items():
@@ -44,11 +45,11 @@ def compare(device: str, dtypes: tuple[str, ...] = DTYPES) -> Iterator[CheckRow]
 
 
 def severity(error: float, tolerance: float) -> tuple[bool, float]:
-    """Return what errors are ordered by: those beyond their tolerance first, then the share of it."""
+    """Return a key that orders errors: those beyond their tolerance last, then by error / tolerance."""
     return error > tolerance, error / tolerance if tolerance else error
 
 
-def errors_of(actual: Any, bound: Bound, name: str) -> Iterator[tuple[str, float, float]]:
+def errors_of(actual: Array, bound: Bound, name: str) -> Iterator[tuple[str, float, float]]:
     """Yield (what, error, tolerance) of a host array: element by element, and as a whole."""
     yield name, bound.error(actual), bound.ulps
     if not math.isinf(bound.factor_ulps) and actual.shape == bound.expected.shape:
@@ -56,11 +57,11 @@ def errors_of(actual: Any, bound: Bound, name: str) -> Iterator[tuple[str, float
 
 
 def in_one_line(error: Exception) -> str:
-    """Return an error as its kind and the first line of its words."""
+    """Return the class of an error and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def _measure(case: Case, dtype: str, device: str) -> Iterator[tuple[str, float, float]]:
+def _measure(case: CheckCase, dtype: str, device: str) -> Iterator[tuple[str, float, float]]:
     with use("cpu"):
         random.seed(1)
         if case.bounds is not None:
@@ -71,10 +72,10 @@ def _measure(case: Case, dtype: str, device: str) -> Iterator[tuple[str, float, 
         with use(device):
             random.seed(1)
             results = {name: asnumpy(array) for name, array in case.run(dtype).items()}
-    except Exception as error:  # whatever it is: the next operation may do better
+    except Exception as error:  # of any kind: go on with the next operation
         yield in_one_line(error), math.inf, 0.0
         return
     for name in bounds.keys() ^ results.keys():
-        yield f"{name} is missing" if name in bounds else f"{name} is too much", math.inf, 0.0
+        yield f"{name} is missing" if name in bounds else f"{name} is unexpected", math.inf, 0.0
     for name in bounds.keys() & results.keys():
         yield from errors_of(results[name], bounds[name], name)

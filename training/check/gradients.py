@@ -1,4 +1,4 @@
-"""Is a backward right? The gradient along random directions, against the difference of two forwards, in float64."""
+"""Check the backward of a layer or network against central differences along random directions, in float64."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy
 
 from backend import asarray, is_array, random
 from backend.checks import instance, real, refusal
+from backend.types import Array
 from layers import Layer
 from training.models import Network
 
@@ -18,19 +19,25 @@ EPSILON = float(numpy.finfo("float64").eps)
 
 @dataclass(frozen=True)
 class GradientError:
-    """How far one gradient lies from the difference quotient along a random direction."""
+    """The error of one gradient along a random direction.
+
+    Attributes:
+        name: of the parameter, or "input".
+        backward: the derivative by backward.
+        numerical: the derivative by central differences.
+        noise: the possible error of the difference quotient itself: rounding, and the third derivative.
+        flaw: why the two cannot be compared, such as a gradient of another shape; "" if they can.
+    """
 
     name: str
     backward: float
     numerical: float
     noise: float = 0.0
-    """How far the difference quotient itself may be off: rounding, and the third derivative."""
     flaw: str = ""
-    """Why the two cannot be compared, such as a gradient of another shape."""
 
     @property
     def relative(self) -> float:
-        """The error beyond the noise over the larger of the two: max(|b - n| - noise, 0) / max(|b|, |n|)."""
+        """The relative error beyond the noise: max(|b - n| - noise, 0) / max(|b|, |n|)."""
         if self.flaw:
             return numpy.inf
         beyond = abs(self.backward - self.numerical) - self.noise
@@ -39,8 +46,8 @@ class GradientError:
 
 def gradient_check(
     model: Layer | Network,
-    x: Any,
-    t: Any = None,
+    x: Array,
+    t: Array | None = None,
     *,
     tolerance: float = 1e-6,
     step: float = 1e-5,
@@ -48,27 +55,27 @@ def gradient_check(
 ) -> list[GradientError]:
     """Check the backward of a layer or network against central differences along random directions.
 
-    A copy of the model is checked, converted to float64; the model itself and the random state stay as they are. For
+    A copy of the model is checked, converted to float64; the model and the random state are not changed. For
     a layer the function is Σ forward(x)·r with a random r; for a network, its loss. With a direction d of unit
     length, the input and each parameter p must satisfy ∇f·d = (f(p + step·d) - f(p - step·d)) / (2·step). Layers
-    with a kink, such as ReLU, may fail where an input lies within ``step`` of it: check at another x then.
+    with a kink, such as ReLU, may fail if an input lies within ``step`` of it: check at another x then.
 
     Args:
         model: a layer with ``params``, ``forward`` and ``backward``, or a network.
         x: the input; floating.
-        t: the labels, for a network.
-        tolerance: largest relative error allowed, beyond what the difference quotient cannot tell (about 1e-9 of
-            the function's size).
+        t: the labels; for a network only.
+        tolerance: largest relative error allowed, beyond the noise of the difference quotient (about 1e-9 of the
+            function's size).
         step: of the difference quotient.
         seed: of the random directions.
 
     Returns:
-        One ``GradientError`` for the input (layers only) and one for each parameter.
+        One ``GradientError`` for the input (of a layer) and one for each parameter.
 
     Raises:
-        AssertionError: a gradient is off; the message lists all that are.
-        TypeError: an argument is of another kind.
-        ValueError: a number is out of its range; or a network needs ``t``, a layer does not take it.
+        AssertionError: a gradient is wrong; the message lists all that are.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range; or ``t`` is missing for a network or given for a layer.
 
     Examples:
         >>> from backend import xp
@@ -83,7 +90,7 @@ def gradient_check(
     if not is_array(x) and not isinstance(x, (list, tuple, float, int)):
         raise refusal(TypeError, "x", "an array of numbers", x)
     if isinstance(model, Network) == (t is None):
-        raise ValueError("gradient_check takes labels t for a network, and none for a layer")
+        raise ValueError("gradient_check needs labels t for a network, and takes none for a layer")
     kept = random.current().state
     try:
         errors = _check(model, asarray(x, "float64").copy(), t, step, generator)
@@ -103,7 +110,7 @@ def _owe_input_gradients(layer: Layer) -> None:
         _owe_input_gradients(sublayer)
 
 
-def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator) -> list[GradientError]:
+def _check(model: Any, x: Array, t: Array | None, step: float, generator: random.Generator) -> list[GradientError]:
     network = isinstance(model, Network)
     layers = copy.deepcopy(model.layers if network else model).astype("float64")
     _owe_input_gradients(layers)
@@ -117,18 +124,18 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
 
     if network:
 
-        def function() -> Any:
+        def function() -> Array:
             restart()
             return own.loss(x, t, train_flg=True)
 
         restart()
-        gradients: dict[str, Any] = dict(own.gradient(x, t))
+        gradients: dict[str, Array] = dict(own.gradient(x, t))
         targets = dict(own.params)
     else:
         restart()
         weights = generator.normal(own.forward(x).shape, dtype="float64")
 
-        def function() -> Any:
+        def function() -> Array:
             restart()
             return (own.forward(x) * weights).sum()
 
@@ -137,7 +144,7 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
         targets = {"input": x, **own.params}
 
     errors = []
-    size = 0.0 if network else float(abs(own.forward(x) * weights).sum())  # its terms, which may cancel
+    size = 0.0 if network else float(abs(own.forward(x) * weights).sum())  # of the terms, which may cancel
     for name, target in targets.items():
         gradient = gradients.get(name)
         if getattr(gradient, "shape", None) != target.shape:
@@ -152,7 +159,7 @@ def _check(model: Any, x: Any, t: Any, step: float, generator: random.Generator)
         below = float(function())
         target[...] = original
         backward, numerical = float((gradient * direction).sum()), (above - below) / (2 * step)
-        # eps·|f| / step from rounding, about step²·|f'''| from what the quotient leaves out: near 1e-10 each at 1e-5.
+        # Rounding gives eps·|f| / step, the quotient's error about step²·|f'''|: near 1e-10 each at a step of 1e-5.
         noise = (8 * EPSILON / step + 4 * step**2) * max(abs(above), abs(below), size)
         errors.append(GradientError(name, backward, numerical, noise))
     return errors

@@ -1,7 +1,7 @@
-"""What every kind of layer has to make of given inputs: bounds for outputs, gradients and state.
+"""Bounds for the outputs, gradients and state of every kind of layer.
 
-The reference is the layer itself in float64 on the CPU; where it is linear, the same layer over absolute values gives
-the magnitudes.
+The reference is the layer itself in float64 on the CPU; where it is linear, the same layer over absolute
+values gives the magnitudes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any
 import numpy
 
 import layers
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from training.check.bounds import FUNCTION_ULPS, Arrays, Bound, sum_ulps, ulps
 
 Bounds = dict[str, Bound]
+Sizes = dict[str, tuple[float, Array | None]]
 
 
-def run_layer(layer: Any, x: Any, dout: Any) -> dict[str, Any]:
+def run_layer(layer: Any, x: Array, dout: Array) -> dict[str, Array]:
     """Run forward and backward: ``y``, ``dx`` if there is one, parameter gradients (``dW``, …) and state by name."""
     y = layer.forward(x)
     dx = layer.backward(dout)
@@ -30,10 +32,10 @@ def run_layer(layer: Any, x: Any, dout: Any) -> dict[str, Any]:
 
 
 def layer_bounds(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
-    """Return the bounds of what ``run_layer`` returns for these host arrays, in the dtype that these have.
+    """Return the bounds of the arrays that ``run_layer`` returns for these host arrays, in their dtype.
 
     Args:
-        layer: on the CPU, as it is before the forward. It is left as it is.
+        layer: on the CPU, in its state before the forward. It is not changed.
         x: the input.
         dout: the gradient of the output.
 
@@ -79,7 +81,7 @@ def _absolute(layer: Any) -> Any:
 
 
 def _factor(dtype: numpy.dtype) -> float:
-    """Return by how much elementwise results may be off in common: a unit, half of which a function's own error is."""
+    """Return the error that elementwise results may have in common: one ulp, half of it from the function itself."""
     return ulps(dtype, 0, 1)
 
 
@@ -87,8 +89,8 @@ def _without_rounding(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Boun
     return {name: Bound(array, x.dtype) for name, array in _exact(layer, x, dout).items()}
 
 
-def _elementwise(errors: Callable[[Any, Any, Any], dict[str, tuple[float, Any]]]) -> Any:
-    """Make a rule of a function of x, dout and the exact results that returns (ulps, magnitude) by name."""
+def _elementwise(errors: Callable[[Array, Array, Array], Sizes]) -> Any:
+    """Turn a function of (x, dout, exact y) that returns {name: (ulps, magnitude)} into a rule for a layer."""
 
     def rule(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
         exact = _exact(layer, x, dout)
@@ -103,22 +105,22 @@ def _elementwise(errors: Callable[[Any, Any, Any], dict[str, tuple[float, Any]]]
 
 
 @_elementwise
-def _leaky_relu(x: Any, dout: Any, y: Any) -> Any:
+def _leaky_relu(x: Array, dout: Array, y: Array) -> Sizes:
     return {"y": (0, None), "dx": (0, None)}  # the slope is rounded, too
 
 
 @_elementwise
-def _sigmoid(x: Any, dout: Any, y: Any) -> Any:
+def _sigmoid(x: Array, dout: Array, y: Array) -> Sizes:
     return {"y": (1.5 * FUNCTION_ULPS, None), "dx": (1.5 * FUNCTION_ULPS, numpy.abs(dout) * y)}
 
 
 @_elementwise
-def _tanh(x: Any, dout: Any, y: Any) -> Any:
+def _tanh(x: Array, dout: Array, y: Array) -> Sizes:
     return {"y": (FUNCTION_ULPS, None), "dx": (2 * FUNCTION_ULPS, numpy.abs(dout))}
 
 
 @_elementwise
-def _gelu(x: Any, dout: Any, y: Any) -> Any:
+def _gelu(x: Array, dout: Array, y: Array) -> Sizes:
     size = numpy.abs(x)
     return {"y": (FUNCTION_ULPS, size), "dx": (FUNCTION_ULPS, numpy.abs(dout) * (1 + size + size**3 / 4))}
 
@@ -137,8 +139,10 @@ def _softmax(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
 
 
 def _depths(x: numpy.ndarray, y: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return how far scores are below their row's largest, and the mean of that under the probabilities: a difference
-    is rounded before exp, which makes half of its size an error of the result in ulps."""
+    """Return how far each score is below the largest of its row, and the mean of that under the probabilities.
+
+    A difference d is rounded before exp, which gives the result an error of d/2 ulps.
+    """
     depth = x.max(axis=-1, keepdims=True) - x
     return depth, (depth * y).sum(axis=-1, keepdims=True)
 
@@ -146,12 +150,12 @@ def _depths(x: numpy.ndarray, y: numpy.ndarray) -> tuple[numpy.ndarray, numpy.nd
 def _linear(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
     exact = _exact(layer, x, dout)
     sizes = _exact(_absolute(layer), numpy.abs(x), numpy.abs(dout))
-    if getattr(layer, "winograd", False):  # its transforms mix neighbours, and make errors ten times as large
+    if getattr(layer, "winograd", False):  # its transforms mix neighboring pixels, and make errors ten times as large
         sizes, worse = {name: size.max() for name, size in sizes.items()}, 40
     else:
         worse = 1
     terms = _terms(layer, x, exact["y"])
-    # Tensor cores cut partial sums off, after eight products or more: half a unit each, of half the sum on average.
+    # Tensor cores truncate partial sums, after eight products or more: half an ulp each, of half the sum on average.
     return {
         name: Bound(
             exact[name],
@@ -165,7 +169,7 @@ def _linear(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
 
 
 def _terms(layer: Any, x: numpy.ndarray, y: numpy.ndarray) -> dict[str, int]:
-    """Return how many products are summed for an element of each result."""
+    """Return the number of products that are summed in an element of each result."""
     W, samples = layer.W, len(x)
     if isinstance(layer, layers.Affine):
         return {"y": len(W) + 1, "dx": W.shape[1], "dW": samples, "db": samples}
@@ -233,7 +237,7 @@ def _layer_normalization(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> B
 
 
 def _normalization(
-    layer: Any, x: numpy.ndarray, dout: numpy.ndarray, mean: Any, variance: Any, axes: Any, shared: Any
+    layer: Any, x: numpy.ndarray, dout: numpy.ndarray, mean: Array, variance: Array, axes: Any, shared: Any
 ) -> Bounds:
     """Return the bounds of y = γ·(x - mean)/√(variance + ε) + β and its gradients.
 

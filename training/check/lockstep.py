@@ -1,12 +1,12 @@
-"""A training on a device, held step by step to what each step has to compute.
+"""Train on a device and on the CPU in lockstep, and check every step of the device.
 
-Two trainings that run freely drift apart however right both are: rounding differs, and now and then flips a relu or a
-maximum. So the device is given the CPU's parameters, state, optimizer state and random state before every step, and
-makes that one step. What it computed is then held to bounds layer by layer, from the inputs that *its own* layers were
-given: where rounding flipped a relu, the next layer is asked for the right answer to that. Each bound is that of one
-operation against float64 (``training.check.bounds``), and does not grow along the network. That each layer was given
-what the one before it had made is compared bit for bit. So where all links hold, the whole step is right: batch,
-outputs, loss, gradients, update.
+Two trainings that run freely drift apart even if both are correct: their rounding differs, and sometimes flips a ReLU
+or a maximum. Therefore the device gets the CPU's parameters, state, optimizer state and random state before every step,
+and makes that one step. The results of each layer are then compared with bounds, computed from the inputs that the
+device's *own* layers got: where rounding flipped a ReLU, the next layer is checked on that input. Each bound is that of
+one operation against float64 (``training.check.bounds``), and does not grow along the network. Whether each layer got
+the output of the layer before it is compared bit for bit. If all links hold, the whole step is correct: batch, outputs,
+loss, gradients and update.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import random, use
+from backend.types import Array
 from training.check.bounds import Bound
 from training.check.devices import in_one_line, severity
 from training.check.layer_bounds import layer_bounds, loss_bounds
@@ -27,16 +28,16 @@ from training.check.replica import LOSS, Replica, Step
 from training.data import Loader, load
 
 TRAININGS = (("DeepConvNet", "adam"), ("ConvNet", "momentum"))
-"""Model and optimizer of what ``xpnet check`` trains: convolution, pooling, dropout; and batch normalisation."""
+"""The models and optimizers that ``xpnet check`` trains: one with pooling and dropout, one with batch normalization."""
 
 
 class Link(NamedTuple):
-    """One array of a step, held to its bound.
+    """One array of a step, compared with its bound.
 
     Attributes:
         layer: its name in the network; or "batch", "loss", "optimizer" or "random numbers".
-        array: "x" (what the layer was given), "y", "dout", "dx", "dW", …
-        error, tolerance: in ulps of what the element is the sum of.
+        array: "x" (the layer's input), "y", "dout", "dx", "dW", …
+        error, tolerance: in ulps of the element's magnitude.
     """
 
     layer: str
@@ -47,9 +48,9 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a device first computed something wrong: the fields of ``Link``, and the step, from 1.
+    """The first wrong result of a device: the fields of ``Link``, and the step, counted from 1.
 
-    Where the device raised an error ``layer`` is empty, and ``array`` has its words.
+    If the device raised an error, ``layer`` is empty and ``array`` has the message.
     """
 
     step: int
@@ -61,12 +62,13 @@ class Divergence:
 
 @dataclass(frozen=True)
 class LockstepResult:
-    """What a training in lockstep came to.
+    """The result of a training in lockstep.
 
     Attributes:
-        model, optimizer, steps: what was trained, and how many steps were made.
-        loss_difference: the largest difference of the losses of CPU and device, as a share of the CPU's.
-        share: the largest error as a share of its tolerance.
+        model, optimizer: the names of what was trained.
+        steps: the number of steps made.
+        loss_difference: the largest difference of the losses of CPU and device, divided by the CPU's.
+        share: the largest error divided by its tolerance.
         divergence: the first error that is too large, or None.
     """
 
@@ -79,7 +81,7 @@ class LockstepResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every step was right."""
+        """True if every step was right."""
         return self.divergence is None
 
 
@@ -91,7 +93,7 @@ def train_in_lockstep(
     seed: int = 0,
     batch_size: int = 8,
 ) -> LockstepResult:
-    """Train on the CPU, and make each step on ``device``, too; end at the first step that is wrong there.
+    """Train on the CPU and make each step on ``device``, too; stop at the first step that is wrong there.
 
     Args:
         device: as ``backend.use`` takes it.
@@ -127,10 +129,10 @@ def train_in_lockstep(
 
 
 def _links(host: Replica, step: Step, x: numpy.ndarray, t: numpy.ndarray) -> Iterator[Link]:
-    """Hold what a step made to what it had to make, in the order in which it was made.
+    """Compare the arrays of a step with their bounds, in the order in which they were computed.
 
     Args:
-        host: the replica on the CPU as it was before the step.
+        host: the replica on the CPU, before the step.
         step: of the device.
         x, t: the batch.
     """
@@ -144,7 +146,7 @@ def _links(host: Replica, step: Step, x: numpy.ndarray, t: numpy.ndarray) -> Ite
             yield Link(source if flow is x else name, "x", _same(record.inputs[0], flow), 0.0)
             random.current().state = record.random_state
         else:
-            record.inputs, record.y = (flow,), flow  # a Relu done already, of which a second changes nothing
+            record.inputs, record.y = (flow,), flow  # a Relu fused into the layer before: a second one changes nothing
         own = bounds[name] = layer_bounds(layer, record.inputs[0], record.dout)
         if record.rectified:
             own["y"] = replace(own["y"], expected=numpy.maximum(own["y"].expected, 0))
@@ -171,7 +173,7 @@ def _links(host: Replica, step: Step, x: numpy.ndarray, t: numpy.ndarray) -> Ite
 
 
 def _update_links(host: Replica, step: Step) -> Iterator[Link]:
-    """Hold parameters and optimizer state to those that the CPU makes of the device's gradients, to the last bit."""
+    """Compare parameters and optimizer state, bit for bit, with the CPU's update by the device's gradients."""
     optimizer = copy.deepcopy(host.optimizer)
     params = {name: array.copy() for name, array in host.network.params.items()}
     optimizer.update(params, step.grads)
@@ -185,7 +187,7 @@ def _link(layer: str, array: str, bound: Bound, actual: Any) -> Link:
     return Link(layer, array, bound.error(numpy.asarray(actual)), bound.ulps)
 
 
-def _same(actual: Any, expected: Any) -> float:
+def _same(actual: Array, expected: Array) -> float:
     return _unless(numpy.array_equal(actual, expected, equal_nan=True) and actual.dtype == expected.dtype)
 
 

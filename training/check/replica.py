@@ -1,4 +1,4 @@
-"""One step of a training on a device, with all that its layers took and made."""
+"""Run one training step on a device, and record the inputs and outputs of its layers."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend import asarray, asnumpy, random, use
+from backend.types import Array
 from training.check.bounds import Arrays
 from training.data import Dataset, Loader
 from training.models import Network, build_for
 from training.optim import optimizers
 
 LOSS = "loss"
-"""What the loss, which is no layer of the network, is called."""
+"""The name of the loss, which is not one of the network's layers."""
 
 
 @dataclass
 class LayerRecord:
-    """Host copies of what a layer took and made.
+    """Host copies of a layer's inputs and outputs.
 
     Attributes:
-        inputs: of its forward: x, and for the loss the labels; empty where a Relu was done by the layer before it.
-        y: its output; for ``rectified`` that of the Relu which was done along with it.
-        dout: what its backward was given (a number for the loss).
-        dx: what that returned; None for a first layer.
-        random_state: of the default generator as forward began.
+        inputs: of its forward: x, and for the loss the labels; empty for a Relu that was fused into the layer before
+        it. y: its output; if ``rectified``, that of the fused Relu. dout: the gradient that its backward got (a number
+        for the loss). dx: the gradient that backward returned; None for a first layer. random_state: of the current
+        generator before forward.
     """
 
     inputs: tuple[Any, ...] = ()
@@ -39,13 +39,13 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step made, on the host.
+    """The results of a step, on the host.
 
     Attributes:
         layers: by name; the loss is among them.
         grads, params, state: the network's, by name; parameters and state after the step.
         slots: the optimizer's state after the step, by slot and parameter.
-        random_state: of the default generator after the step.
+        random_state: of the current generator after the step.
     """
 
     layers: dict[str, LayerRecord]
@@ -62,7 +62,7 @@ class Step:
 
 
 class Replica:
-    """A network with its optimizer on a device; replicas of one seed are equal on all.
+    """A network with its optimizer on a device; replicas with one seed are equal on all devices.
 
     Args:
         place: the device, as ``backend.use`` takes it.
@@ -79,7 +79,8 @@ class Replica:
         self.optimizer = optimizers.by_name(optimizer)
 
     def take_over(self, other: Replica) -> None:
-        """Copy the parameters, the state and the optimizer's state of ``other``, which has made as many steps."""
+        """Copy the parameters, the state and the optimizer's state of ``other``, which has made the same number of
+        steps."""
         pairs: list[tuple[Any, Any]] = [(self.network.params, other.network.params)]
         pairs += [(self.network.state, other.network.state)]
         pairs += [(self.optimizer.state[slot], arrays) for slot, arrays in other.optimizer.state.items()]
@@ -108,7 +109,7 @@ _METHODS = ("forward", "forward_relu", "backward")
 def _recorded(network: Network) -> Iterator[dict[str, LayerRecord]]:
     """Record the layers of a network while the ``with`` lasts.
 
-    The step is the one that training makes: a Relu that is done along with the layer before it still is.
+    The step is the one that training makes: a fused Relu stays fused.
     """
     layers: dict[str, Any] = {**network.layers.layers, LOSS: network.last_layer}
     records = {name: LayerRecord() for name in layers}
@@ -134,7 +135,7 @@ def _recording(record: LayerRecord, method: str, original: Callable[..., Any]) -
         record.y = _copy(result[0] if record.rectified else result)
         return result
 
-    def backward(dout: Any) -> Any:
+    def backward(dout: Array) -> Any:
         record.dout = _copy(dout)
         result = original(dout)
         record.dx = _copy(result)
@@ -143,10 +144,10 @@ def _recording(record: LayerRecord, method: str, original: Callable[..., Any]) -
     return backward if method == "backward" else forward
 
 
-def _on_host(arrays: Mapping[str, Any]) -> Arrays:
+def _on_host(arrays: Mapping[str, Array]) -> Arrays:
     return {name: _copy(array) for name, array in arrays.items()}
 
 
 def _copy(value: Any) -> Any:
-    """Return a host copy of an array, which stays as it is whatever becomes of the array; others are themselves."""
+    """Return a host copy of an array, or the value itself if it is not an array."""
     return asnumpy(value).copy() if hasattr(value, "dtype") else value

@@ -43,7 +43,7 @@ def test_an_operation_that_raises_is_wrong_and_the_others_are_still_run(monkeypa
         return {}
 
     monkeypatch.setattr(
-        devices, "cases", lambda: iter([devices.Case("broken", broken, lambda dtype: {}), *list(cases())[:1]])
+        devices, "cases", lambda: iter([devices.CheckCase("broken", broken, lambda dtype: {}), *list(cases())[:1]])
     )
     broken_row, other = compare("cpu")
     assert not broken_row.passed
