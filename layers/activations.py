@@ -19,10 +19,6 @@ class Relu(Layer):
         y, positive = activations.relu(x)
         return self.save(y, positive)
 
-    def follow(self, y: Any, positive: Any) -> Any:
-        """Takes over what the layer before it has computed in its place, as ``Layer.forward_relu`` returns it."""
-        return self.save(y, positive)
-
     def backward(self, dout: Any) -> Any:
         (positive,) = self.saved(dout)
         return masked(dout, positive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from backend import array_module, asarray, is_array, require_arrays, require_plain, use
@@ -24,17 +24,14 @@ class Layer:
     and returned as they were.
     """
 
-    takes_train_flg = False
-    """Whether ``forward`` takes ``train_flg``: it differs between training and evaluation."""
-
     state_names: tuple[str, ...] = ()
     """Attributes that are saved with the parameters but not learned, such as running means."""
 
     training = True
-    """What ``train_flg`` is where ``forward`` is not told; ``train`` and ``eval`` set it."""
+    """The mode: True in training, False in evaluation; ``train`` and ``eval`` set it."""
 
     input_gradient = True
-    """Whether ``backward`` owes the gradient of its input; a network's first layer need not make it."""
+    """True if ``backward`` must return the gradient of the input; False for the first layer of a network."""
 
     _bound = False
     _kept: tuple[Any, ...] | None = None
@@ -62,9 +59,12 @@ class Layer:
         """The gradient of the latest input, given that of its output; sets the parameters' gradients."""
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
-    forward_relu: Callable[..., tuple[Any, Any]] | None = None
-    """Where a layer can do a ``layers.Relu`` that follows it along with its own work: ``forward`` with that Relu
-    behind it, the same bits. Takes what ``forward`` takes; returns the Relu's output, and where it is above 0."""
+    forward_relu: Callable[[Any], tuple[Any, Any]] | None = None
+    """``forward`` fused with a ``layers.Relu`` behind it, for layers that can do both at once; None for others.
+
+    Takes what ``forward`` takes; returns the Relu's output, bit for bit, and a bool array: where it is above 0. A
+    ``Sequential`` uses it where the class that defines it defines ``forward``, too.
+    """
 
     def __call__(self, *args: Any) -> Any:
         return self.forward(*args)
@@ -98,14 +98,18 @@ class Layer:
         return []
 
     def train(self, mode: bool = True) -> Layer:
-        """Behaves as in training from now on (or, with False, as in evaluation). Returns the layer."""
-        self.training = flag("mode", mode)
+        """Set the mode of this layer and its sublayers to training, or with False to evaluation. Return the layer.
+
+        Raises:
+            TypeError: ``mode`` is neither True nor False.
+        """
+        self.training = mode if mode is True or mode is False else flag("mode", mode)
         for _, layer in self.sublayers():
             layer.train(mode)
         return self
 
     def eval(self) -> Layer:
-        """Behaves as in evaluation from now on. Returns the layer."""
+        """Set the mode of this layer and its sublayers to evaluation. Return the layer."""
         return self.train(False)
 
     def astype(self, dtype: Any) -> Layer:
@@ -224,3 +228,15 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()})"
+
+
+def walk(layer: Layer, place: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield each layer inside ``layer``, then ``layer``, with the names of their places: "Residual1.body.Affine1"."""
+    for name, sublayer in layer.sublayers():
+        yield from walk(sublayer, joined(place, name))
+    yield place, layer
+
+
+def joined(place: str, name: str) -> str:
+    """Return the place of the sublayer ``name`` of the layer at ``place``."""
+    return f"{place}.{name}" if place else name

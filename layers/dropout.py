@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.checks import Hyperparameter, flag
+from backend.checks import Hyperparameter
 from kernels.core.layout import elementwise
 from kernels.dropout import dropout_mask
 from kernels.masking import masked
@@ -27,15 +27,14 @@ class Dropout(Layer):
         ValueError: it is out of its range.
     """
 
-    takes_train_flg = True
     dropout_ratio = Hyperparameter(least=0, below=1)
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = dropout_ratio
 
-    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+    def forward(self, x: Any) -> Any:
         checks.floating("Dropout", x=x)
-        if self.training if train_flg is None else flag("train_flg", train_flg):
+        if self.training:
             mask = dropout_mask(x.shape, self.dropout_ratio)
             return self.save(masked(x, mask), mask)
         return self.save(_scale(x, factor=1 - self.dropout_ratio), None)

@@ -11,7 +11,6 @@ from backend.checks import (
     LARGEST_EPSILON,
     LARGEST_SIZE,
     Hyperparameter,
-    flag,
     floating_dtype,
     refusal,
     sizes,
@@ -63,7 +62,6 @@ class BatchNormalization(Layer):
         ValueError: shapes are not one (D,); momentum is not from 0 to 1, eps negative or not finite.
     """
 
-    takes_train_flg = True
     state_names = ("running_mean", "running_var")
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
@@ -99,17 +97,16 @@ class BatchNormalization(Layer):
         channels, dtype = whole("channels", channels, 1, LARGEST_SIZE), floating_dtype("dtype", dtype)
         return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
 
-    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        return self._forward(x, train_flg, relu=False)[0]
+    def forward(self, x: Any) -> Any:
+        return self._forward(x, relu=False)[0]
 
-    def forward_relu(self, x: Any, train_flg: bool | None = None) -> tuple[Any, Any]:
-        return self._forward(x, train_flg, relu=True)
+    def forward_relu(self, x: Any) -> tuple[Any, Any]:
+        return self._forward(x, relu=True)
 
-    def _forward(self, x: Any, train_flg: bool | None, relu: bool) -> tuple[Any, Any]:
+    def _forward(self, x: Any, relu: bool) -> tuple[Any, Any]:
         x = checks.as_parameter("BatchNormalization", x, self.gamma)
-        training = self.training if train_flg is None else flag("train_flg", train_flg)
         rows = self._rows(x)
-        from_batch = training and len(rows) > 0  # an empty batch has no statistics
+        from_batch = self.training and len(rows) > 0  # an empty batch has no statistics
         if from_batch:
             mean, variance = kernel.batch_statistics(rows)
             self._move(mean, variance)

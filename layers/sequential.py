@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from backend import profiling, threads
-from backend.checks import flag, instance, shown
+from backend.checks import instance, shown
+from backend.types import Array
 from kernels.activations import add
 from layers import checks
 from layers.activations import Relu
@@ -16,86 +19,121 @@ from layers.base import Layer, Shape
 class _Composite(Layer):
     """A layer whose parameters are those of its sublayers, named ``sublayer.parameter``."""
 
-    takes_train_flg = True
-
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Array]:
         return {f"{name}.{key}": array for name, layer in self.sublayers() for key, array in layer.params.items()}
 
     @property
-    def grads(self) -> dict[str, Any]:
+    def grads(self) -> dict[str, Array]:
         return {f"{name}.{key}": array for name, layer in self.sublayers() for key, array in layer.grads.items()}
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Array]:
         return {f"{name}.{key}": array for name, layer in self.sublayers() for key, array in layer.state.items()}
 
 
+class Step(NamedTuple):
+    """One step of a ``Sequential``'s forward.
+
+    Attributes:
+        range: the profiling range, named like the layer.
+        layer: the layer that computes.
+        relu: the Relu behind it that ``layer.forward_relu`` computes as well, or None.
+    """
+
+    range: profiling.Range
+    layer: Layer
+    relu: Relu | None
+
+
 class Sequential(_Composite):
-    """Layers in a row: each takes what the one before it made.
+    """A chain of layers: each takes the output of the one before it.
+
+    A Relu is fused with the layer before it where that layer has a ``forward_relu``: the results are the same, bit for
+    bit. Which layers are fused is decided once, here, so the layers of a ``Sequential`` cannot be replaced later.
 
     Args:
         layers: the layers, named by class and place ("Convolution1", "Relu1", "Convolution2", …); or one dict of
             names to layers, in order.
 
+    Attributes:
+        layers: the layers by name; read-only.
+        steps: what ``forward`` does, one ``Step`` after another.
+
     Raises:
-        TypeError: an argument is no ``layers.Layer``.
-        ValueError: the same layer object stands in two places: it would forget the first of its two inputs.
+        TypeError: an argument is not a ``layers.Layer``.
+        ValueError: one layer object stands in two places, where it would forget the first of its two inputs.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Affine, Relu, Sequential
+        >>> chain = Sequential(Affine.of(3, 4), Relu(), Affine.of(4, 2))
+        >>> chain.forward(xp.ones((5, 3), "float32")).shape, list(chain.layers)
+        ((5, 2), ['Affine1', 'Relu1', 'Affine2'])
     """
 
     def __init__(self, *layers: Any) -> None:
-        if len(layers) == 1 and isinstance(layers[0], dict):
-            named = dict(layers[0])
-        else:
-            named = _named(layers)
+        named = dict(layers[0]) if len(layers) == 1 and isinstance(layers[0], dict) else _named(layers)
         for name, layer in named.items():
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers derived from layers.Layer; {name!r} is {shown(layer)}")
             instance("Sequential: a layer's name", name, str, "a string")
         if len({id(layer) for layer in named.values()}) < len(named):
             raise ValueError("Sequential needs a layer object of its own for each place; one stands in two")
-        self.layers: dict[str, Layer] = named
-        self._build_ranges()
+        self._layers: dict[str, Layer] = named
+        self._prepare()
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        return MappingProxyType(self._layers)
 
     def sublayers(self) -> list[tuple[str, Layer]]:
-        return list(self.layers.items())
+        return list(self._layers.items())
 
-    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        if not self.layers:
+    def forward(self, x: Array) -> Array:
+        if not self.steps:
             checks.floating("Sequential", x=x)
             return x.copy()  # an output is never its input
-        names, train_flg = list(self.layers), _mode(train_flg)
         with threads.single_threaded_blas():  # once here, not at every product
-            while names:
-                name = names.pop(0)
-                layer, following = self.layers[name], self.layers[names[0]] if names else None
-                self._forward_ranges[name].push(x)
+            for entered, layer, relu in self.steps:
+                entered.push(x)
                 try:
-                    if type(following) is Relu and layer.forward_relu is not None:
-                        del names[0]
-                        arguments = (x, train_flg) if layer.takes_train_flg else (x,)
-                        x = following.follow(*layer.forward_relu(*arguments))
-                    else:
-                        x = _run(layer, x, train_flg)
+                    x = layer.forward(x) if relu is None else relu.save(*layer.forward_relu(x))  # type: ignore[misc]
                 finally:
                     profiling.pop()
         return x
 
-    def backward(self, dout: Any) -> Any:
-        if not self.layers:
+    def backward(self, dout: Array) -> Array:
+        if not self.steps:
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
         with threads.single_threaded_blas():
-            for name in reversed(self.layers):
-                self._backward_ranges[name].push(dout)
+            for entered, layer in self._backward_steps:
+                entered.push(dout)
                 try:
-                    dout = self.layers[name].backward(dout)
+                    dout = layer.backward(dout)
                 finally:
                     profiling.pop()
         return dout
 
+    def plan(self, fuse: bool = True) -> list[Step]:
+        """Return the steps of a forward, with or without fused Relus."""
+        steps: list[Step] = []
+        for name, layer in self._layers.items():
+            if fuse and steps and isinstance(layer, Relu) and steps[-1].relu is None and _fuse(steps[-1].layer, layer):
+                steps[-1] = steps[-1]._replace(relu=layer)
+            else:
+                steps.append(Step(profiling.Range(name, "forward", "layer"), layer, None))
+        return steps
+
+    def _prepare(self) -> None:
+        self.steps = self.plan()
+        self._backward_steps = [
+            (profiling.Range(name, "backward", "layer"), layer) for name, layer in reversed(self._layers.items())
+        ]
+
     def output_shape(self, shape: Shape) -> Shape:
-        for name, layer in self.layers.items():
+        for name, layer in self._layers.items():
             try:
                 shape = layer.output_shape(shape)
             except ValueError as error:
@@ -103,24 +141,20 @@ class Sequential(_Composite):
         return shape
 
     def __len__(self) -> int:
-        return len(self.layers)
+        return len(self._layers)
 
     def __getitem__(self, key: str | int) -> Any:
-        return self.layers[key] if isinstance(key, str) else list(self.layers.values())[key]
+        return self._layers[key] if isinstance(key, str) else list(self._layers.values())[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k not in ("_forward_ranges", "_backward_ranges")}
+        return {k: v for k, v in super().__getstate__().items() if k not in ("steps", "_backward_steps")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._build_ranges()
-
-    def _build_ranges(self) -> None:
-        self._forward_ranges = {name: profiling.Range(name, "forward", "layer") for name in self.layers}
-        self._backward_ranges = {name: profiling.Range(name, "backward", "layer") for name in self.layers}
+        self._prepare()
 
     def __repr__(self) -> str:
-        lines = "".join(f"  {name}: {_indented(layer)}\n" for name, layer in self.layers.items())
+        lines = "".join(f"  {name}: {_indented(layer)}\n" for name, layer in self._layers.items())
         return f"{type(self).__name__}(\n{lines})"
 
 
@@ -137,8 +171,14 @@ class Residual(_Composite):
         shortcut: a layer, such as a 1×1 convolution where the body changes the shape; None passes x on.
 
     Raises:
-        TypeError: an argument is no layer.
+        TypeError: an argument is not a layer.
         ValueError: both are one object.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Relu, Residual
+        >>> Residual(Relu()).forward(xp.asarray([[-1.0, 2.0]]))
+        array([[-1.,  4.]])
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
@@ -150,19 +190,18 @@ class Residual(_Composite):
     def sublayers(self) -> list[tuple[str, Layer]]:
         return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])
 
-    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        train_flg = _mode(train_flg)
+    def forward(self, x: Array) -> Array:
         with _BODY["forward"].of(x):
-            y = _run(self.body, x, train_flg)
+            y = self.body.forward(x)
         aside = x
         if self.shortcut is not None:
             with _SHORTCUT["forward"].of(x):
-                aside = _run(self.shortcut, x, train_flg)
+                aside = self.shortcut.forward(x)
         if y.shape != aside.shape:
             raise ValueError(f"Residual cannot add body {y.shape} and shortcut {aside.shape}")
         return add(y, aside)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         aside = dout
         if self.shortcut is not None:
             with _SHORTCUT["backward"].of(dout):
@@ -183,12 +222,14 @@ class Residual(_Composite):
         return f"{_indented(self.body)}{aside}"
 
 
-def _mode(train_flg: Any) -> bool | None:
-    return None if train_flg is None else flag("train_flg", train_flg)
+def _fuse(layer: Layer, relu: Relu) -> bool:
+    """Return whether ``layer.forward_relu`` computes what the two layers do, one after the other.
 
-
-def _run(layer: Layer, x: Any, train_flg: bool | None) -> Any:
-    return layer.forward(x, train_flg) if layer.takes_train_flg else layer.forward(x)  # type: ignore[call-arg]
+    A subclass that overrides ``forward`` alone does something else than the ``forward_relu`` that it inherits.
+    """
+    kind, methods = type(layer), ("forward", "forward_relu")
+    definers = [next(base for base in kind.__mro__ if method in vars(base)) for method in methods]
+    return kind.forward_relu is not None and definers[0] is definers[1] and type(relu).forward is Relu.forward
 
 
 def _named(layers: tuple[Any, ...]) -> dict[str, Any]:

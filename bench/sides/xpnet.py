@@ -89,12 +89,11 @@ class Xpnet(Side):
 
 def _both_ways(layer: Any, x: Any, dout: Any, others: Any = dict) -> Case:
     x, dout = channels_last(x), channels_last(dout)
-    arguments = (x, True) if layer.takes_train_flg else (x,)
     y = dx = None
 
     def step() -> None:
         nonlocal y, dx
-        y = layer.forward(*arguments)
+        y = layer.forward(x)
         dx = layer.backward(dout)
 
     return Case(step, lambda: {"y": y, "dx": dx, **others()})

@@ -62,11 +62,8 @@ class BookNetwork:
         self.last_layer = SoftmaxWithLoss()
 
     def predict(self, x, train_flg=False):
-        for name, layer in self.layers.items():
-            if "Dropout" in name or "Norm" in name:
-                x = layer.forward(x, train_flg)
-            else:
-                x = layer.forward(x)
+        for layer in self.layers.values():
+            x = layer.train(train_flg).forward(x)
         return x
 
     def gradient(self, x, t):

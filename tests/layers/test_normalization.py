@@ -56,7 +56,7 @@ def normalization(vectors, back, along):
             "beta": Expected(total(d), total(abs(d)), terms, 1),
         }
 
-    return Oracle(lambda p, x, *flag: forward(p, x), lambda p, dout, x, *flag: backward(p, dout, x))
+    return Oracle(forward, backward)
 
 
 def fixed(axes):
@@ -70,11 +70,11 @@ def fixed(axes):
         gamma, beta, mean, sigma = wide
         return gamma, beta, sigma, (x - mean) / sigma, (abs(x) + abs(mean)) / sigma
 
-    def forward(p, x, flag):
+    def forward(p, x):
         gamma, beta, _, unit, reach = parts(p, x)
         return Expected(gamma * unit + beta, abs(gamma) * reach + abs(beta), 10, 1)
 
-    def backward(p, dout, x, flag):
+    def backward(p, dout, x):
         gamma, _, sigma, unit, reach = parts(p, x)
         dx, terms = dout * gamma / sigma, dout.size // p["gamma"].size + 10
         return {
@@ -100,10 +100,10 @@ SAMPLES = (lambda x: x.reshape(len(x), -1), lambda v, shape: v.reshape(shape))
 LAST_AXIS = (lambda x: x.reshape(-1, x.shape[-1]), lambda v, shape: v.reshape(shape))
 
 
-def batch(size):
+def batch(size, mode):
     return lambda draw: BatchNormalization(
         draw(size), draw(size), running_mean=draw(size), running_var=draw(size) ** 2 + 0.5
-    )
+    ).train(not mode)
 
 
 def layer(*size):
@@ -112,13 +112,13 @@ def layer(*size):
 
 CASES = [
     *(
-        Case(f"BatchNormalization of {name}{mode}", batch(size), shape, oracle, args=lambda flag=flag: (flag,))
+        Case(f"BatchNormalization of {name}{mode}", batch(size, mode), shape, oracle)
         for name, size, shape, vectors, axes in (
             ("features", 4, (6, 4), COLUMNS, (0,)),
             ("channels", C, IMAGES, CHANNELS, (0, 2, 3)),
             ("activations", C * H * W, IMAGES, COLUMNS, (0,)),
         )
-        for mode, flag, oracle in (("", True, normalization(*vectors, 0)), (", eval", False, fixed(axes)))
+        for mode, oracle in (("", normalization(*vectors, 0)), (", eval", fixed(axes)))
     ),
     Case("LayerNormalization of features", layer(5), (3, 5), normalization(*LAST_AXIS, 1)),
     Case("LayerNormalization of sequences", layer(4), (2, 3, 4), normalization(*LAST_AXIS, 1)),
@@ -155,7 +155,7 @@ def test_running_statistics(device, shape, size, axes):
     mean, variance = np.zeros(size), np.ones(size)
     for seed in (1, 2):
         x = normal(shape, "float64", seed)
-        layer.forward(x, train_flg=True)
+        layer.forward(x)
         host = asnumpy(x)
         mean = 0.7 * mean + 0.3 * host.mean(axes).reshape(-1)
         variance = 0.7 * variance + 0.3 * host.var(axes).reshape(-1)
@@ -166,7 +166,7 @@ def test_running_statistics(device, shape, size, axes):
 
 def test_evaluation_moves_nothing(device):
     layer = BatchNormalization.of(4)
-    layer.forward(normal((6, 4)), train_flg=False)
+    layer.eval().forward(normal((6, 4)))
     assert_same(layer.running_mean, np.zeros(4, "float32"))
     assert_same(layer.running_var, np.ones(4, "float32"))
 
@@ -295,7 +295,7 @@ def test_a_running_statistic_of_another_dtype_is_converted(device):
     layer = BatchNormalization.of(3)
     layer.running_mean = xp.asarray([1, 2, 3], "float64")
     assert_same(layer.running_mean, np.array([1, 2, 3], "float32"))
-    y = layer.forward(xp.asarray([[1, 2, 3]], "float32"), False)
+    y = layer.eval().forward(xp.asarray([[1, 2, 3]], "float32"))
     assert_same(y, np.zeros((1, 3), "float32"))
 
 

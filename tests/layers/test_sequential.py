@@ -1,6 +1,7 @@
 """Layers made of layers."""
 
 import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ from checks import assert_same, normal
 from layer_checks import Case, Contract, Expected, Oracle
 from oracles import Geometry
 
-from backend import profiling, random, xp
+from backend import asnumpy, profiling, random, xp
 from backend.recording import Recorder
 from layers import (
     Affine,
@@ -198,15 +199,6 @@ def test_modes_change_what_is_computed(device):
     assert all(float(abs(array - before[name]).max()) > 0 for name, array in network.state.items())
 
 
-@pytest.mark.parametrize("flag", [True, False])
-def test_train_flg_is_passed_down(device, flag):
-    """The book's flag rules over the mode, for the layers that know it; Affine is not asked."""
-    network, x = nested().train(not flag), normal((5, 4))
-    before = {name: array.copy() for name, array in network.state.items()}
-    network.forward(x, train_flg=flag)
-    assert all((float(abs(array - before[name]).max()) > 0) == flag for name, array in network.state.items())
-
-
 def test_astype_reaches_nested_layers(device):
     network = nested().astype("float64")
     assert {array.dtype.name for array in {**network.params, **network.state}.values()} == {"float64"}
@@ -359,10 +351,10 @@ def test_a_relu_done_along_with_the_layer_before_it_changes_no_bit(device, name,
     together, apart, relu = Sequential(copy.deepcopy(layer), Relu()), layer, Relu()
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        y = relu.forward(apart.forward(x, training) if apart.takes_train_flg else apart.forward(x))
+        y = relu.forward(apart.train(training).forward(x))
         dout = random.normal(y.shape).astype(dtype)
         dx = apart.backward(relu.backward(dout))
-        assert_same(together.forward(x, training), y)
+        assert_same(together.train(training).forward(x), y)
         assert_same(together.backward(dout), dx)
     for key, gradient in apart.grads.items():
         assert_same(together[0].grads[key], gradient)
@@ -380,3 +372,84 @@ def test_a_relu_of_ones_own_is_not_replaced():
 
     Sequential(Convolution.of(1, 2, 3), Loud()).forward(xp.zeros((1, 1, 5, 5), "float32"))
     assert Loud.called == 1
+
+
+def test_a_layer_that_overrides_forward_alone_is_not_fused(device):
+    """Its ``forward_relu`` is that of its base, which does not do what the subclass adds."""
+
+    class Doubled(Affine):
+        def forward(self, x):
+            y = super().forward(x)
+            y *= 2
+            return y
+
+    x = xp.ones((1, 2), "float32")
+    layers = [kind(xp.ones((2, 1), "float32"), xp.zeros(1, "float32")) for kind in (Affine, Doubled)]
+    for layer, y in zip(layers, (2, 4), strict=True):
+        assert_same(Sequential(layer, Relu()).forward(x), np.full((1, 1), y, "float32"))
+
+
+def test_which_layers_are_fused_is_decided_once():
+    class Named(Relu):
+        pass
+
+    class Both(Affine):
+        def forward(self, x):
+            return super().forward(x)
+
+        def forward_relu(self, x):
+            return super().forward_relu(x)
+
+    class Never(Affine):
+        forward_relu = None
+
+    def fused(*layers):
+        return [step.relu is not None for step in Sequential(*layers).steps]
+
+    def affine(kind=Affine):
+        return kind(np.ones((2, 2), "float32"), np.zeros(2, "float32"))
+
+    assert fused(affine(), Relu()) == fused(affine(), Named()) == fused(affine(Both), Relu()) == [True]
+    assert fused(affine(Never), Relu()) == fused(Sequential(affine()), Relu()) == [False, False]
+    assert fused(affine(), Relu(), Relu()) == [True, False]
+    assert fused(Relu(), Relu(), affine()) == [False, False, False]
+    assert len(Sequential(affine(), Relu()).plan(fuse=False)) == 2
+    assert [step.range.name for step in Sequential(affine(), Relu(), affine()).steps] == ["Affine1", "Affine2"]
+
+
+def test_the_layers_of_a_sequential_cannot_be_replaced():
+    """Its steps would be stale, and so would be the flat buffers of a network."""
+    chain = Sequential(Affine.of(2, 2), Relu())
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        chain.layers["Relu1"] = Affine.of(2, 2)
+    with pytest.raises(TypeError, match="does not support item deletion"):
+        del chain.layers["Relu1"]
+    with pytest.raises(AttributeError):
+        chain.layers = {"Relu1": Relu()}
+    assert list(chain.layers) == ["Affine1", "Relu1"]
+    given = {"first": Relu()}
+    chain = Sequential(given)
+    given["second"] = Relu()
+    assert list(chain.layers) == ["first"]
+
+
+def test_a_copy_runs_its_own_layers(device):
+    chain, x = Sequential(Affine.of(3, 3), Relu()), normal((2, 3))
+    y = asnumpy(chain.forward(x))
+    for twin in (copy.deepcopy(chain), pickle.loads(pickle.dumps(chain))):
+        chain[0].W[...] = 0
+        assert_same(twin.forward(x), y)
+        twin.backward(x)
+        assert chain[0].dW is None
+        chain[0].W[...] = twin[0].W
+
+
+def test_a_layer_may_stay_in_its_own_mode():
+    class Frozen(BatchNormalization):
+        def train(self, mode=True):
+            return super().train(False)
+
+    chain = Sequential(Frozen.of(2), Dropout(0.5)).train()
+    assert [layer.training for layer in (chain, *chain.layers.values())] == [True, False, True]
+    with pytest.raises(TypeError, match="mode"):
+        chain.train("yes")

@@ -191,8 +191,8 @@ def test_a_layer_of_ones_own_says_what_it_costs(monkeypatch):
 
 def test_a_composite_of_ones_own_is_not_known_as_a_whole():
     class Twice(Residual):
-        def forward(self, x, train_flg=None):
-            return self.body.forward(super().forward(x, train_flg))
+        def forward(self, x):
+            return self.body.forward(super().forward(x))
 
     network = Network(Sequential(Affine.of(6, 6), Twice(Affine.of(6, 6)), Affine.of(6, 3)), (6,))
     cost = cost_of_step(network, 4, SGD())

@@ -169,6 +169,26 @@ def test_evaluation_and_training_differ_where_they_should(device):
     assert float(loss) == float(network.last_layer.forward(network.predict(x, train_flg=True), t))
 
 
+def test_predict_and_loss_set_the_mode(device):
+    network = normalised()
+    x, t = batch(network, n=4)
+    modes = [layer.training for layer in network.layers.layers.values()]
+    network.numerical_gradient(x[:1], t[:1])
+    assert [layer.training for layer in network.layers.layers.values()] == modes
+    for call, mode in (
+        (lambda: network.predict(x), False),
+        (lambda: network.loss(x, t), True),
+        (lambda: network.accuracy(x, t), False),
+        (lambda: network.step_gradients(x, t), True),
+        (lambda: network.loss(x, t, train_flg=False), False),
+        (lambda: network.predict(x, True), True),
+    ):
+        call()
+        assert {layer.training for layer in (network.layers, *network.layers.layers.values())} == {mode}
+    with pytest.raises(TypeError, match="train_flg"):
+        network.predict(x, None)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
 def test_accuracy_counts_every_sample_alike(device, batch_size):
     network = identity(4)

@@ -369,10 +369,8 @@ def test_a_forward_is_named_with_the_sample(device, bad):
 
 def test_a_forward_of_the_evaluation_alone(device):
     class OnlyThere(Spoil):
-        takes_train_flg = True
-
-        def forward(self, x, train_flg=None):
-            return self._spoilt(x, not train_flg)
+        def forward(self, x):
+            return self._spoilt(x, not self.training)
 
     message = message_of(run(flat(Residual(Sequential(OnlyThere())))).train)
     assert (

@@ -159,7 +159,7 @@ def _links(host: Replica, step: Step, x: numpy.ndarray, t: numpy.ndarray) -> Ite
     yield _link(LOSS, "dx", bounds[LOSS]["dx"], loss.dx)
     flow = loss.dx
     names = {id(array): name for name, array in (*network.params.items(), *network.state.items())}
-    for name, layer in reversed(network.layers.layers.items()):
+    for name, layer in reversed(network.layers.sublayers()):
         record, own = step.layers[name], bounds[name]
         yield Link(name, "dout", _same(record.dout, flow), 0.0)
         if "dx" in own:

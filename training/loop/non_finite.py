@@ -16,9 +16,10 @@ import numpy
 
 from backend import array_module, asnumpy
 from kernels import labels
-from layers import Layer
+from layers import Layer, Sequential
+from layers.base import walk
 from training.data import Loader
-from training.models.network import Network, walk
+from training.models.network import Network
 
 Index = tuple[int, ...]
 SampleName = Callable[[int], str]  # what a batch's i-th sample is called
@@ -172,7 +173,7 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
 
     x, t = loader.batch(epoch, index)
     with network.undisturbed(), numpy.errstate(all="ignore"):
-        network.last_layer.forward(network.layers.forward(x, True), t)
+        network.last_layer.forward(network.layers.train().forward(x), t)
         dx = network.last_layer.backward(scale)
         if (at := _first(dx)) is not None:
             return Origin(f"the gradient of the softmax loss: {_value(dx, at)}", remedy)
@@ -214,7 +215,7 @@ def _in_forward(network: Network, x: Any, t: Any, sample: SampleName, training: 
 
     with network.undisturbed(), numpy.errstate(all="ignore"):
         with _watched(network, "forward", look):
-            scores = network.layers.forward(x, training)
+            scores = network.layers.train(training).forward(x)
         if found:
             return found[0]
         loss = float(asnumpy(network.last_layer.forward(scores, t)))
@@ -236,9 +237,8 @@ def _scale_remedy(x: Any, sample: SampleName) -> str:
 @contextmanager
 def _watched(network: Network, method: str, look: Callable[[str, Layer, Any], None]) -> Iterator[None]:
     """Shows ``look`` what a method of every layer returns, of a sublayer before the layer that it is part of."""
-    own = {"forward_relu": None} if method == "forward" else {}  # a Relu is looked at by itself
     layers = list(walk(network.layers))
-    before = [{name: vars(layer)[name] for name in (method, *own) if name in vars(layer)} for _, layer in layers]
+    before = [dict(vars(layer)) for _, layer in layers]
 
     def watching(place: str, layer: Layer) -> Callable[..., Any]:
         function = getattr(layer, method)
@@ -250,15 +250,18 @@ def _watched(network: Network, method: str, look: Callable[[str, Layer, Any], No
 
         return call
 
+    names = [method, "steps"]
     try:
         for place, layer in layers:
-            vars(layer).update({method: watching(place, layer), **own})
+            if method == "forward" and isinstance(layer, Sequential):
+                layer.steps = layer.plan(fuse=False)  # a Relu is looked at by itself
+            vars(layer)[method] = watching(place, layer)
         yield
     finally:
         for (_, layer), kept in zip(layers, before, strict=True):
-            for name in (method, *own):
+            for name in names:
                 vars(layer).pop(name, None)
-            vars(layer).update(kept)
+            vars(layer).update({name: kept[name] for name in names if name in kept})
 
 
 def _names(data: str, indices: numpy.ndarray) -> SampleName:

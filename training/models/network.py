@@ -13,10 +13,11 @@ from typing import Any
 import numpy
 
 from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
-from backend.checks import LARGEST_SIZE, instance, real, sizes, whole
+from backend.checks import LARGEST_SIZE, flag, instance, real, sizes, whole
 from kernels import labels
 from kernels.core.tiling import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
+from layers.base import walk
 from training.models import saving
 from training.models.parameters import ParameterDict
 
@@ -73,10 +74,14 @@ class Network:
         super().__setattr__(name, value)
 
     def predict(self, x: Any, train_flg: bool = False) -> Any:
-        """The scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax."""
+        """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax.
+
+        Args:
+            train_flg: the mode that all layers are set to: training, or by default evaluation.
+        """
         self._check(x)
         with self.within_memory(len(x)):
-            return self.layers.forward(x, train_flg)
+            return self.layers.train(flag("train_flg", train_flg)).forward(x)
 
     def loss(self, x: Any, t: Any, train_flg: bool = True) -> Any:
         """The mean cross-entropy, 0-d, of samples against labels (indices or one-hot); as in a training step
@@ -235,13 +240,16 @@ class Network:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """For a ``with``: puts the random state and the running statistics back at the end."""
+        """Restore the random state, the running statistics and the layers' modes at the end of a ``with``."""
         start = random.current().state
+        modes = [(layer, layer.training) for _, layer in walk(self.layers)]
         before = {name: array.copy() for name, array in self.state.items()}
         try:
             yield
         finally:
             random.current().state = start
+            for layer, mode in modes:
+                layer.training = mode
             for name, array in self.state.items():
                 array[...] = before[name]
 
@@ -304,15 +312,3 @@ def correct_count(scores: Any, t: Any) -> Any:
     array_module(scores, t)  # refuses a mix of host and device arrays
     labels = t if t.ndim == 1 else t.argmax(axis=1)
     return (scores.argmax(axis=1) == labels).sum()
-
-
-def walk(layer: Layer, place: str = "") -> Iterator[tuple[str, Layer]]:
-    """A layer behind all that it is made of, each with the name of its place: ``"Residual1.body.Affine1"``."""
-    for name, sublayer in layer.sublayers():
-        yield from walk(sublayer, joined(place, name))
-    yield place, layer
-
-
-def joined(place: str, name: str) -> str:
-    """The name of a layer's place inside another's."""
-    return f"{place}.{name}" if place else name

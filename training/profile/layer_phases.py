@@ -15,7 +15,8 @@ import numpy
 
 from backend import asarray, random, synchronize, threads
 from layers import Layer, Sequential
-from training.models.network import Network, walk
+from layers.base import walk
+from training.models.network import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer
 

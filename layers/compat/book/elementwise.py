@@ -61,6 +61,15 @@ class Sigmoid(_Elementwise):
         return None if self._kept is None else self._kept[0]
 
 
+def _in_training(layer: Layer, train_flg: bool | None) -> bool:
+    """Return the mode of one forward: the book's ``train_flg``, or the layer's mode where it is left out.
+
+    Raises:
+        TypeError: ``train_flg`` is not True, False or None.
+    """
+    return layer.training if train_flg is None else flag("train_flg", train_flg)
+
+
 class Dropout(_Elementwise):
     """y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation.
 
@@ -68,7 +77,6 @@ class Dropout(_Elementwise):
     draws from ``backend.random``, on the device.)
     """
 
-    takes_train_flg = True
     dropout_ratio = Hyperparameter(least=0, most=1)
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
@@ -77,7 +85,7 @@ class Dropout(_Elementwise):
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
         x = as_array(x)
-        if self.training if train_flg is None else flag("train_flg", train_flg):
+        if _in_training(self, train_flg):
             self.mask = np.random.rand(*x.shape) > self.dropout_ratio
             return self.save(x * self.mask, self.mask)
         return self.save(x * (1.0 - self.dropout_ratio), 1.0 - self.dropout_ratio)

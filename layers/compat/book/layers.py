@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from backend import array_module
-from backend.checks import LARGEST_SIZE, Hyperparameter, flag, whole
+from backend.checks import LARGEST_SIZE, Hyperparameter, whole
 from kernels import softmax as _softmax
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import single
@@ -20,7 +20,7 @@ from layers import affine, checks, convolution, normalization, pooling
 from layers.base import Layer, Shape
 from layers.compat.book import functions, np  # noqa: F401  (np for star imports)
 from layers.compat.book._arrays import as_array, as_floating, as_vector, in_common_dtype
-from layers.compat.book.elementwise import Dropout, Relu, Sigmoid
+from layers.compat.book.elementwise import Dropout, Relu, Sigmoid, _in_training
 from layers.compat.book.functions import *  # noqa: F403  (the book's module exports them, too)
 from layers.compat.book.functions import class_indices, cross_entropy_error, softmax
 from layers.parameters import parameter
@@ -55,10 +55,10 @@ class _Converting(Layer):
         x, *parameters = in_common_dtype(x, *self._params.values())
         return self._run(self._core(*parameters), x)
 
-    def _run(self, core: Layer, x: Any, *options: Any) -> Any:
+    def _run(self, core: Layer, x: Any) -> Any:
         core.input_gradient = self.input_gradient
         matrix = x.reshape(-1, 1) if x.ndim == 1 else x  # numbers are samples of one feature
-        return self.save(core.forward(matrix, *options), core, x)
+        return self.save(core.forward(matrix), core, x)
 
     def backward(self, dout: Any) -> Any:
         core, x = self.saved()
@@ -158,7 +158,6 @@ class BatchNormalization(_Converting):
         running_mean, running_var: (D,); made by the first forward where not given.
     """
 
-    takes_train_flg = True
     momentum = Hyperparameter(least=0, most=1)
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
@@ -178,12 +177,11 @@ class BatchNormalization(_Converting):
         return () if self.running_mean is None else ("running_mean", "running_var")
 
     def forward(self, x: Any, train_flg: bool | None = None) -> Any:
-        training = self.training if train_flg is None else flag("train_flg", train_flg)
         x, gamma, beta = in_common_dtype(x, self.gamma, self.beta)
         per_channel = x.ndim == 4 and gamma.shape == x.shape[1:2]
         features = x.shape[1] if per_channel else math.prod(x.shape[1:])
         core = self._normalization(gamma, beta, features)
-        y = self._run(core, x, training)
+        y = self._run(core.train(_in_training(self, train_flg)), x)
         self.running_mean, self.running_var = core.running_mean, core.running_var
         return y
 

@@ -279,7 +279,7 @@ def test_one_score_is_refused():
 
 
 def test_they_work_in_a_sequence_and_are_copied(device):
-    """In the core's Sequential, with ``train_flg``; a copy has arrays of its own and nothing of a forward."""
+    """In the core's Sequential, by its mode; a copy has arrays of its own and nothing of a forward."""
     np.random.seed(0)
     sequence = layers.Sequential(
         Convolution(normal((2, 1, 3, 3)), xp.zeros(2, "float32"), pad=1),
@@ -292,9 +292,10 @@ def test_they_work_in_a_sequence_and_are_copied(device):
     )
     x = normal((2, 1, 4, 4))
     assert sequence.output_shape((1, 4, 4)) == (3,)
-    y = sequence.forward(x, train_flg=True)
+    y = sequence.forward(x)
     assert sequence.backward(xp.ones_like(y)).shape == x.shape
-    assert_same(sequence.forward(x, train_flg=False), copy.deepcopy(sequence).forward(x, train_flg=False))
+    sequence.eval()
+    assert_same(sequence.forward(x), copy.deepcopy(sequence).forward(x))
     assert copy.deepcopy(sequence)[0].x is None
 
 

@@ -1,12 +1,13 @@
 """Training in lockstep: that right devices pass, and the first wrong thing is named."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from kernels import activations
-from layers import Dropout, sequential
+from layers import Dropout, Sequential
 from training.check import TRAININGS, Divergence, train_in_lockstep
 from training.data import Loader
 from training.models import Network
@@ -68,10 +69,17 @@ def test_a_gradient_that_is_wrong_after_backward_is_found(monkeypatch):
 
 
 def test_a_layer_that_is_given_another_ones_output_is_found(monkeypatch):
-    def wrong(layer, x, train_flg, right=sequential._run):
-        return right(layer, x[::-1] if isinstance(layer, Dropout) else x, train_flg)
+    class Turned(NamedTuple):
+        layer: Dropout
 
-    monkeypatch.setattr(sequential, "_run", wrong)
+        def forward(self, x):
+            return self.layer.forward(x[::-1])
+
+    def wrong(sequence, fuse=True, right=Sequential.plan):
+        steps = right(sequence, fuse)
+        return [step._replace(layer=Turned(step.layer)) if isinstance(step.layer, Dropout) else step for step in steps]
+
+    monkeypatch.setattr(Sequential, "plan", wrong)
     divergence = train_in_lockstep("cpu", 1, batch_size=4).divergence
     assert divergence == Divergence(1, "Dropout1", "x", math.inf, 0.0)
 

@@ -140,8 +140,8 @@ def labels_of_the_neighbour(monkeypatch):
 def another_dropout(monkeypatch):
     right = Dropout.forward
 
-    def wrong(layer, x, train_flg=None):
-        y = right(layer, x, train_flg)
+    def wrong(layer, x):
+        y = right(layer, x)
         if on_device(y) and y.ndim == 2:
             y[0] *= -1
         return y

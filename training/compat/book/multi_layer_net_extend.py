@@ -56,7 +56,7 @@ class MultiLayerNetExtend(MultiLayerNet):
     def predict(self, x: Any, train_flg: bool = False) -> Any:
         """Return the scores (N, output_size) of samples ``x`` (N, input_size)."""
         for layer in self.layers.values():
-            x = layer.forward(x, train_flg) if layer.takes_train_flg else layer.forward(x)
+            x = layer.forward(x, train_flg) if isinstance(layer, (BatchNormalization, Dropout)) else layer.forward(x)
         return x
 
     def loss(self, x: Any, t: Any, train_flg: bool = False) -> Any:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy
 
 from kernels.core.dtypes import acc_dtype
-from layers import Layer, Relu, Residual, Sequential
-from layers.base import Shape
-from training.models.network import Network, joined
+from layers import Layer, Residual, Sequential
+from layers.base import Shape, joined
+from training.models.network import Network
 from training.optim.optimizer import Optimizer
 from training.profile.cost.work import Array, Cost, Work, cost_of, output_of
 from training.profile.layer_phases import LOSS, OPTIMIZER
@@ -111,14 +111,14 @@ def _walk(prefix: str, layer: Layer, x: Array, is_held: bool) -> tuple[list[Row]
     """Rows of a layer and all in it, its output, and whether that is held; ``is_held`` says so of its input."""
     if type(layer) is Sequential:
         rows: list[Row] = []
-        before: Layer = layer
         cost_before = None
+        fused = [step.relu for step in layer.steps]
         for name, each in layer.sublayers():
             inside, y, is_held = _walk(joined(prefix, name), each, x, is_held)
-            if type(each) is Relu and before.forward_relu is not None:
+            if each in fused:
                 rows[-1], inside[0] = _joint(rows[-1], inside[0], cost_before)
             rows += inside
-            before, cost_before, x = each, cost_of(each, x), y
+            cost_before, x = cost_of(each, x), y
         return rows, x, is_held
     if type(layer) is Residual:
         rows, y, _ = _walk(joined(prefix, "body"), layer.body, x, is_held)
