@@ -19,7 +19,7 @@ def test_a_kill():
 
 
 def write_in_place(file, content):
-    with durable._about(file):
+    with durable._naming(file):
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             os.write(handle, content)
@@ -35,5 +35,5 @@ def test_a_figure_that_is_written_in_place_is_found(monkeypatch, injector):
 
 
 def test_an_error_that_names_no_file_is_found(monkeypatch):
-    monkeypatch.setattr(durable._about, "__exit__", lambda *arguments: None)
+    monkeypatch.setattr(durable._naming, "__exit__", lambda *arguments: None)
     assert any("'Error: No space left on device; " in (failure or "") for failure in disk_full.run(10**6, 1))

@@ -186,7 +186,7 @@ def test_permissions_follow_the_umask(tmp_path, umask):
 def test_other_names_are_refused(tmp_path, name):
     network = TwoLayerNet(3, 2, 2)
     for action in (network.save_params, network.load_params, saving.load_config):
-        with pytest.raises(ValueError, match=rf"\.npz or \.safetensors, not '{re.escape(name)}'"):
+        with pytest.raises(ValueError, match=rf"\.npz or \.safetensors, got '{re.escape(name)}'"):
             action(tmp_path / name)
     assert listing(tmp_path) == []
 

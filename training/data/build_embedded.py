@@ -1,8 +1,8 @@
-"""Builds the embedded data set from full MNIST: ``python -m training.data.build_embedded FOLDER``.
+"""Build the embedded data set from full MNIST: ``python -m training.data.build_embedded FOLDER``.
 
 FOLDER has the four IDX files of MNIST, plain or gzipped. The first 10,000 training and the first 2,000 test
 images with their labels are written in the same format, gzipped; the SHA-256 sums of the uncompressed
-contents are printed and held to those on record. The compressed bytes depend on the zlib at hand.
+contents are printed and compared with the published ones. The compressed bytes depend on the version of zlib.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def build(data_dir: Path, out: Path) -> dict[str, bytes]:
         The uncompressed content of each by the file's name.
 
     Raises:
-        DataError: MNIST is not found in ``data_dir``, or is not the published one.
+        DataError: MNIST is not found in ``data_dir``, or its checksums differ from the published ones.
     """
     mnist = load("mnist", data_dir)
     parts = (
@@ -41,7 +41,7 @@ def build(data_dir: Path, out: Path) -> dict[str, bytes]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: builds, prints the sums, exits with 1 where they are not those on record."""
+    """Build the files and print their checksums; exit with 1 if they differ from those in ``training.data.sources``."""
     parser = argparse.ArgumentParser(prog="python -m training.data.build_embedded", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with the four files of MNIST")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "embedded", help="folder to write to")

@@ -1,4 +1,4 @@
-"""Data sets by name: one that is part of this package, and real ones from disk or from the network."""
+"""Load data sets by name: one that is part of this package, others from disk or from the network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backend import asarray
 from backend.checks import flag
+from backend.types import Array
 from kernels.labels import check_dtype, check_range
 from training.data.download import cache_dir, fetch
 from training.data.idx import DataError, read_labelled_images
@@ -37,12 +38,12 @@ class Dataset:
         name: as given to ``load``.
         classes: the name of each label.
         train_images: (N, C, H, W), uint8 in 0 … 255 or floating.
-        train_labels: (N,), whole numbers in 0 … len(classes) - 1.
+        train_labels: (N,), integers in 0 … len(classes) - 1.
         test_images: (M, C, H, W).
         test_labels: (M,).
 
     Raises:
-        DataError: shapes, dtypes or labels are not as above.
+        DataError: a shape, a dtype or a label is not as above.
 
     Examples:
         >>> import numpy
@@ -61,7 +62,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise DataError(f"the name of a data set must be a text, got {clipped(self.name)}")
+            raise DataError(f"the name of a data set must be a string, got {clipped(self.name)}")
         if not isinstance(self.classes, (tuple, list)) or not all(isinstance(name, str) for name in self.classes):
             raise DataError(f"{self.name}: classes must be a tuple of names, got {clipped(self.classes)}")
         for part in ("train", "test"):
@@ -69,7 +70,7 @@ class Dataset:
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise DataError(
                 f"{self.name}: training images are {self.train_images.shape[1:]}, "
-                f"test images {self.test_images.shape[1:]} (C, H, W); they must be of one shape"
+                f"test images {self.test_images.shape[1:]}; expected one shape (C, H, W)"
             )
 
     @property
@@ -81,14 +82,14 @@ class Dataset:
     def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> None:
         for kind, array in (("images", images), ("labels", labels)):
             if not isinstance(array, np.ndarray):
-                raise DataError(f"{self.name}: {part}_{kind} must be an array of NumPy, got {type(array).__name__}")
+                raise DataError(f"{self.name}: {part}_{kind} must be a NumPy array, got {type(array).__name__}")
         if images.ndim != 4 or labels.shape != images.shape[:1]:
             raise DataError(
-                f"{self.name}: {part} images {images.shape} with labels {labels.shape}; "
-                "needed are (N, C, H, W) and (N,)"
+                f"{self.name}: {part} images must be (N, C, H, W) and labels (N,), "
+                f"got {images.shape} and {labels.shape}"
             )
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-            raise DataError(f"{self.name}: {part} images of {images.dtype}; needed is uint8 or floating point")
+            raise DataError(f"{self.name}: {part} images must be uint8 or floating point, got {images.dtype}")
         try:
             check_dtype(labels)
             check_range(labels, len(self.classes))
@@ -107,23 +108,24 @@ def load(
 
     ``"mnist10k"``, the default, is part of this package: the first 10,000 training and first 2,000 test
     images of MNIST. ``"mnist"`` and ``"fashion-mnist"`` (60,000 and 10,000) are four IDX files, plain or
-    gzipped, ``train-images-idx3-ubyte`` and so on. They are looked for in ``data_dir`` alone if it is given,
-    else in the folder that ``XPNET_DATA_DIR`` names, then in the user's cache folder; in each first in a
-    subfolder with the set's name, then directly.
+    gzipped, ``train-images-idx3-ubyte`` and so on. They are searched for in ``data_dir`` only if it is given, else in
+    the folder that ``XPNET_DATA_DIR`` names, then in the user's cache folder; in each first in a subfolder with the
+    set's name, then directly.
 
     Args:
         name: one of ``NAMES``.
         data_dir: folder with the files, or with a subfolder that has them.
-        download: fetch files that are found nowhere, or are damaged in the cache folder, into the cache folder (never
-            into ``data_dir`` or ``XPNET_DATA_DIR``).
+        download: download files that are not found, or are damaged in the cache folder. They go into the cache folder,
+            never into ``data_dir`` or ``XPNET_DATA_DIR``.
         progress: show a progress bar while downloading.
 
     Returns:
-        A ``Dataset`` of uint8 images (N, 1, 28, 28) and uint8 labels (N,), read-only arrays.
+        A ``Dataset`` of uint8 images (N, 1, 28, 28) and uint8 labels (N,), all read-only.
 
     Raises:
-        DataError: unknown name; files not found, damaged or not those of the set; download failed. The
-            message says how to supply them. A failed download leaves nothing behind.
+        DataError: unknown name; files are not found, damaged or of another set; the download failed. The message says
+        how
+            to supply them. A failed download leaves nothing behind.
         OSError: a file cannot be read.
         TypeError: ``download`` or ``progress`` is neither True nor False.
 
@@ -135,7 +137,7 @@ def load(
     """
     download, progress = flag("download", download), flag("progress", progress)
     if not isinstance(name, str) or name not in SOURCES:
-        raise DataError(f"there is no data set {name!r}; there are {', '.join(NAMES)}")
+        raise DataError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}")
     source = SOURCES[name]
     if name == EMBEDDED:
         if data_dir is not None:
@@ -155,17 +157,17 @@ def load_mnist(
     *,
     dataset: str = "mnist",
     download: bool = True,
-) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """MNIST as the book *Deep Learning from Scratch* hands it to its programs, on the active device.
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Load MNIST in the form of the book *Deep Learning from Scratch*, on the active device.
 
     Args:
-        normalize: pixels as float32 in 0 … 1, else uint8 in 0 … 255.
-        flatten: images as (N, 784), else (N, 1, 28, 28).
-        one_hot_label: labels as float32 rows (N, 10) with a single 1 (the book's, and those of
-            ``training.compat.book.mnist``, are float64), else uint8 (N,).
+        normalize: return pixels as float32 in 0 … 1, else as uint8 in 0 … 255.
+        flatten: return images as (N, 784), else as (N, 1, 28, 28).
+        one_hot_label: return labels as float32 one-hot rows (N, 10) (float64 in the book and in
+            ``training.compat.book.mnist``), else as uint8 (N,).
         data_dir: as for ``load``.
         dataset: another name of ``NAMES``; ``"mnist10k"`` needs no files and no network.
-        download: fetch files that are found nowhere.
+        download: download files that are not found.
 
     Returns:
         ``(x_train, t_train), (x_test, t_test)``.
@@ -183,8 +185,8 @@ def load_mnist(
     one_hot_label = flag("one_hot_label", one_hot_label)
     data = load(dataset, data_dir, download=download)
 
-    def prepare(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
-        # A fresh array in each case: those of a Dataset are read-only.
+    def prepare(images: np.ndarray, labels: np.ndarray) -> tuple[Array, Array]:
+        # A copy in each case: the arrays of a Dataset are read-only.
         x = images.astype(np.float32) if normalize else images.copy()
         if normalize:
             x /= 255
@@ -197,7 +199,7 @@ def load_mnist(
 
 
 def _read(paths: Sequence[AnyPath], source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return images and labels to train on, and to test on."""
+    """Return training images and labels, test images and labels."""
     classes = len(source.classes)
     train = read_labelled_images(paths[0], paths[1], classes, sha256=source.sha256[:2])
     test = read_labelled_images(paths[2], paths[3], classes, sha256=source.sha256[2:])
@@ -224,7 +226,7 @@ def _read_or_fetch(
         try:
             return _read(paths, source)
         except DataError as error:
-            if folder is not cache:  # somebody's own files, which are not replaced
+            if folder is not cache:  # the user's own files are not replaced
                 raise
             faults.append(f"\n  {error}")
     searched = f"{source.title} was not found whole:{''.join(faults)}"
@@ -233,14 +235,15 @@ def _read_or_fetch(
             fetch(source, cache / name, progress=progress)
             return _read(_search(cache, name)[0], source)
         except (DataError, OSError) as error:
-            if is_disk_full(error):  # no other way to supply the files mends that
+            if is_disk_full(error):  # the remedy below would not help
                 raise
             raise DataError(f"{searched}\n{error}\n{_remedy()}") from error
     raise DataError(f"{searched}\n{_remedy()}")
 
 
 def _search(folder: Path, name: str) -> tuple[list[AnyPath], str]:
-    """Return the four files in ``folder/name`` or ``folder`` and what is missing, in words ("" if nothing is)."""
+    """Return the four files in ``folder/name`` or ``folder``, and a text that says which are missing ("" if none
+    is)."""
     if not folder.is_dir():
         return [], "there is no such folder"
     found: list[list[Path]] = []

@@ -1,8 +1,8 @@
-"""The IDX format, in which MNIST and its kin are published: plain or gzipped.
+"""Read and write the IDX format of MNIST and similar data sets, plain or gzipped.
 
 Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "File formats": two zero
 bytes, a byte for the element type (0x08: unsigned byte), a byte for the number of axes, then each axis's
-length as a big-endian 32-bit integer, then the elements in C order and nothing more.
+length as a big-endian 32-bit integer, then the elements in C order.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _KINDS = {1: "labels", 3: "images"}
 
 
 class DataError(ValueError):
-    """Data that cannot be used: the message names the file, what was found in it and what is needed."""
+    """Unusable data; the message names the file, what was found in it and what was expected."""
 
 
 def read_idx(path: str | AnyPath, ndim: int, *, sha256: str | None = None) -> np.ndarray:
     """Read an IDX file of unsigned bytes: 3 axes for images (magic 0x00000803), 1 for labels (0x00000801).
 
-    Whether it is gzipped is told by its first bytes, not its name: some servers unpack what they send.
+    A gzipped file is recognized by its first bytes, not by its name: some servers unpack the files that they send.
 
     Args:
         path: a file, or a package resource.
-        ndim: the number of axes that it must have.
-        sha256: hexadecimal SHA-256 that its uncompressed content must have.
+        ndim: the expected number of axes.
+        sha256: the expected SHA-256 of the uncompressed content, in hexadecimal; None skips the check.
 
     Returns:
-        uint8 array of ``ndim`` axes. It is read-only: it lies on the bytes that were read.
+        A uint8 array of ``ndim`` axes, read-only.
 
     Raises:
         DataError: empty, damaged gzip, bad magic number, truncated or trailing bytes, wrong checksum.
@@ -66,20 +66,20 @@ def read_labelled_images(
     *,
     sha256: tuple[str, str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read two IDX files that belong together, and check each and both against each other.
+    """Read an IDX file of images and the IDX file of their labels, and check that they fit together.
 
     Args:
-        images_path: file of N grey images of H × W pixels.
+        images_path: file of N gray images of H × W pixels.
         labels_path: file of their N labels.
         classes: the labels must be 0 … classes - 1.
-        sha256: checksums of the uncompressed contents, images first. Looked at last: what is wrong with a
-            file says more than that its sum is another one.
+        sha256: checksums of the uncompressed contents, images first. They are checked last, since other errors say more
+            about the cause.
 
     Returns:
         Images, uint8 (N, 1, H, W), and labels, uint8 (N,), both read-only.
 
     Raises:
-        DataError: as ``read_idx``; a label out of range; as many labels as images are not there.
+        DataError: as ``read_idx``; a label is out of range; the numbers of images and labels differ.
         OSError: a file cannot be opened or read.
     """
     images_path, labels_path = _path(images_path), _path(labels_path)
@@ -88,7 +88,7 @@ def read_labelled_images(
     if len(images) != len(labels):
         raise DataError(
             f"{images_path} holds {len(images)} images but {labels_path} holds {len(labels)} labels; "
-            "the two must be of one set"
+            "expected as many labels as images"
         )
     bad = find_out_of_range(labels, classes)
     if bad is not None:
@@ -100,7 +100,7 @@ def read_labelled_images(
 
 
 def write_idx(path: str | Path, array: np.ndarray) -> bytes:
-    """Write a uint8 array as IDX, gzipped where the name ends in ``.gz``. Equal arrays give equal bytes.
+    """Write a uint8 array as IDX, gzipped if the name ends in ``.gz``. Equal arrays give equal bytes.
 
     Returns:
         The uncompressed content, for its checksum.
@@ -116,23 +116,24 @@ def write_idx(path: str | Path, array: np.ndarray) -> bytes:
         (11, array([3, 1, 4], dtype=uint8))
     """
     if getattr(array, "dtype", None) != np.uint8:
-        raise TypeError(f"write_idx writes uint8 arrays, not {getattr(array, 'dtype', type(array).__name__)}")
+        raise TypeError(f"array must be a uint8 array, got {getattr(array, 'dtype', type(array).__name__)}")
     path = Path(path)
     content = _magic(array.ndim) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
-    # mtime=0: the header would carry the time of writing otherwise, and no two builds would be alike.
+    # mtime=0: otherwise the header holds the time of writing, and two builds differ.
     write_atomically(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return content
 
 
 def _path(path: str | os.PathLike[str] | AnyPath) -> AnyPath:
-    """Return a path as an object; a package resource, which need not be a file, as it is."""
+    """Return a path as a ``Path``; a package resource, which may not be a file, unchanged."""
     return path if hasattr(path, "joinpath") else Path(path)  # type: ignore[return-value]
 
 
 def _read(path: AnyPath, ndim: int) -> tuple[np.ndarray, memoryview]:
-    """Return the array of a file, and the file's uncompressed content, on which the array lies.
+    """Return the array of a file, and the uncompressed content that the array is a view of.
 
-    As much is read as the header announces, and one byte more: a small file that unpacks to much costs little.
+    At most one chunk more is read than the header announces, so that a small file that unpacks to gigabytes costs
+    little.
     """
     with path.open("rb") as stream:
         packed = stream.read(2) == _GZIP_MAGIC
@@ -148,7 +149,8 @@ def _read(path: AnyPath, ndim: int) -> tuple[np.ndarray, memoryview]:
 
 
 def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -> tuple[np.ndarray, memoryview]:
-    """What ``_read`` returns, of ``size`` uncompressed bytes where that is known, else of at ``most`` so many."""
+    """Parse an uncompressed stream; see ``_read``. ``size`` is its number of bytes, or None if unknown; ``most`` is a
+    limit."""
     magic, header_size = _magic(ndim), 4 + 4 * ndim
     kind = f"{_KINDS[ndim]} " if ndim in _KINDS else ""
     header = _read_up_to(stream, header_size)
@@ -176,7 +178,7 @@ def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -
     try:
         content = np.empty(header_size + expected, np.uint8)
         array = content[header_size:].reshape(shape)
-    except (MemoryError, ValueError) as error:  # ValueError: no bytes at all, but more rows than can be counted
+    except (MemoryError, ValueError) as error:  # ValueError: 0 bytes, but more rows than an array can have
         raise DataError(f"{announced} no array can hold them: {error}") from error
     content[:header_size] = np.frombuffer(header, np.uint8)
     target = memoryview(content)  # type: ignore[arg-type]
@@ -187,7 +189,7 @@ def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -
             found = place - header_size
             raise DataError(f"{announced} {found} follow: {expected - found} are missing")
         place += read
-    surplus = len(_read_up_to(stream, CHUNK))  # the checksum of gzip is looked at where it ends
+    surplus = len(_read_up_to(stream, CHUNK))  # reading to the end checks gzip's checksum
     if surplus:
         at_least = "at least " * (surplus == CHUNK)
         raise DataError(f"{announced} {at_least}{expected + surplus} follow: {at_least}{surplus} are too many")
@@ -196,7 +198,7 @@ def _parse(stream: Any, size: int | None, most: int, ndim: int, path: AnyPath) -
 
 
 def _read_up_to(stream: Any, size: int) -> bytes:
-    """Return the next bytes, fewer only at the end."""
+    """Return the next ``size`` bytes; fewer only at the end."""
     content = b""
     while len(content) < size and (piece := stream.read(size - len(content))):
         content += piece
@@ -204,10 +206,10 @@ def _read_up_to(stream: Any, size: int) -> bytes:
 
 
 def check_sha256(content: bytes | memoryview, expected: str, path: AnyPath | str) -> None:
-    """Check the uncompressed ``content`` of a file.
+    """Check the SHA-256 of the uncompressed ``content`` of a file.
 
     Raises:
-        DataError: another sum, with both.
+        DataError: the checksum differs; the message has both.
     """
     found = hashlib.sha256(content).hexdigest()
     if found != expected:

@@ -1,4 +1,4 @@
-"""What the named data sets are: files, checksums, classes, and where the public has them."""
+"""The named data sets: files, checksums, classes, and the addresses that publish them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True)
 class Source:
-    """A set of labelled images in four IDX files.
+    """A data set of labelled images in four IDX files.
 
     Attributes:
         title: its name in messages.
         classes: the names of its labels 0, 1, ….
         sha256: of the uncompressed contents, in the order of ``FILES``.
-        mirrors: addresses to which a file's name with ``.gz`` is appended; tried in turn. None for the set
-            that is part of this package. The checksums make plain http safe.
-        sizes: of the uncompressed contents in bytes, in the same order: more is not downloaded.
+        mirrors: addresses, tried in turn, to which a file's name with ``.gz`` is appended; empty for the set that is
+        part
+            of this package. The checksums make plain http safe.
+        sizes: of the uncompressed contents in bytes, in the same order; a larger download is refused.
     """
 
     title: str
@@ -39,7 +40,7 @@ class Source:
 
 
 EMBEDDED = "mnist10k"
-"""The set that is part of this package: the first 10,000 training and first 2,000 test images of MNIST."""
+"""The data set that is part of this package: the first 10,000 training and first 2,000 test images of MNIST."""
 
 SOURCES = {
     EMBEDDED: Source(

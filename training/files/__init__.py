@@ -1,8 +1,8 @@
-"""Files of every kind that xpnet writes and reads.
+"""Read and write files of every kind that xpnet uses.
 
-What is written is whole or not there (``training.files.durable``). What is read may have been made by anybody: a
-reader takes memory and time in proportion to the file and no more, and whatever is wrong with a file is a
-``FileError`` that says what was expected and what was found.
+Files are written as a whole or not at all (``training.files.durable``). A file that is read may come from anyone: a
+reader takes memory and time in proportion to the file's size, and reports any damage as a ``FileError`` that says what
+was expected and what was found.
 """
 
 from training.files.errors import FileError, clipped

@@ -1,4 +1,4 @@
-"""Arrays by name from an ``.npz`` or a ``.safetensors`` file: first what the file says of them, then the arrays."""
+"""Read named arrays from an ``.npz`` or ``.safetensors`` file: first their headers, then the arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.files.npz import NpzReader
 from training.files.safetensors import SafetensorsReader
 
 CONFIG = "xpnet"
-"""The name of the config among the texts of a safetensors header."""
+"""The key of the config in the metadata of a safetensors file."""
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -31,7 +31,7 @@ class ArrayReader(Protocol):
     headers: dict[str, Header]
 
     def read(self, name: str) -> numpy.ndarray:
-        """An array of the file."""
+        """Return an array of the file."""
 
 
 @contextmanager
@@ -39,24 +39,24 @@ def open_arrays(file: Path) -> Iterator[ArrayReader]:
     """Open a file of arrays; every ``FileError`` inside the ``with`` gets the file's name.
 
     Raises:
-        ValueError: the name ends otherwise than ``.npz`` or ``.safetensors``.
-        FileError: the file is damaged, or its arrays do not fit into the memory.
+        ValueError: the name does not end in ``.npz`` or ``.safetensors``.
+        FileError: the file is damaged, or its arrays do not fit into memory.
         OSError: it cannot be read.
     """
     kind = suffix(file)
-    if not file.is_file():  # a pipe would be waited for, a device never ends
+    if not file.is_file():  # reading would wait for a pipe, and never end on a device
         raise FileNotFoundError(f"there is no file {file}")
     try:
         with file.open("rb") as stream:
             yield NpzReader(stream) if kind == ".npz" else SafetensorsReader(stream)
     except FileError as error:
-        raise FileError(f"{file} is no {kind} file of arrays: {error}") from error
+        raise FileError(f"{file} is not a {kind} file of arrays: {error}") from error
     except MemoryError as error:
-        raise FileError(f"{file} has arrays that do not fit into the memory: {error}") from error
+        raise FileError(f"{file} has arrays that do not fit into memory: {error}") from error
 
 
 def config_of(arrays: ArrayReader) -> Any:
-    """Return the config that was saved with the arrays; None where there is none.
+    """Return the config that was saved with the arrays; None if there is none.
 
     Raises:
         FileError: it is not JSON.
@@ -66,11 +66,11 @@ def config_of(arrays: ArrayReader) -> Any:
 
 
 def suffix(file: Path) -> str:
-    """How the file's name ends.
+    """Return the suffix of a file's name.
 
     Raises:
-        ValueError: in none of ``SUFFIXES``.
+        ValueError: it is not one of ``SUFFIXES``.
     """
     if file.suffix not in SUFFIXES:
-        raise ValueError(f"parameters are saved as .npz or .safetensors, not {file.name!r}")
+        raise ValueError(f"expected a file name that ends in .npz or .safetensors, got {file.name!r}")
     return file.suffix

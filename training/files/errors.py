@@ -1,4 +1,4 @@
-"""What is said of a file that cannot be used."""
+"""Errors about files, and their texts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ LONGEST = 80
 
 
 class FileError(ValueError):
-    """The content of a file cannot be used; the message says what is wrong."""
+    """Unusable content of a file; the message says what is wrong."""
 
 
 def clipped(value: Any) -> str:
-    """Return a value from a file as an error names it: one line of at most some 80 characters, safe on any terminal."""
+    """Return a value from a file as text for an error: one line of about 80 characters at most, safe on any
+    terminal."""
     if isinstance(value, str):
         text = ascii(value[:LONGEST])
         return text if len(value) <= LONGEST else f"{text[:LONGEST]}…"
@@ -30,7 +31,8 @@ def clipped(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def said(error: BaseException) -> str:
-    """What an error of a library says, in one line of at most some 200 characters: some quote the file at length."""
+def shortened(error: BaseException) -> str:
+    """Return the message of a library's error in one line of about 200 characters at most: some quote the file at
+    length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}…"

@@ -1,4 +1,4 @@
-"""JSON as the standard has it (RFC 8259): no NaN, no key twice, nothing after the value."""
+"""Read and write JSON as the standard defines it (RFC 8259): no NaN, no duplicate keys, nothing after the value."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
 
-from training.files.errors import FileError, clipped, said
+from training.files.errors import FileError, clipped, shortened
 
 MAX_BYTES = 2 << 20
-"""The longest text that is parsed; its objects take up to thirty times as much memory."""
+"""The most bytes that are parsed; the objects take up to thirty times as much memory."""
 
 
 def parse(text: str | bytes) -> Any:
-    """Return the value that a text of at most ``MAX_BYTES`` stands for.
+    """Return the value of a JSON text of at most ``MAX_BYTES``.
 
     Raises:
-        FileError: it is longer, is not UTF-8 or not JSON, has an object with a key twice, or is nested too deeply.
+        FileError: the text is longer, is not UTF-8 or not JSON, has an object with a duplicate key, or is nested too
+            deeply.
     """
     if len(text) > MAX_BYTES:
         raise FileError(f"{len(text):,} bytes of JSON; at most {MAX_BYTES:,} are read")
@@ -28,13 +29,13 @@ def parse(text: str | bytes) -> Any:
     except FileError:
         raise
     except RecursionError as error:
-        raise FileError("JSON that is nested too deeply") from error
+        raise FileError("JSON nested too deeply") from error
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them
-        raise FileError(f"not JSON: {said(error)}") from error
+        raise FileError(f"not JSON: {shortened(error)}") from error
 
 
 def read(stream: BinaryIO) -> Any:
-    """Return the value in an open file.
+    """Return the JSON value in an open file.
 
     Raises:
         FileError: as ``parse``.
@@ -44,8 +45,8 @@ def read(stream: BinaryIO) -> Any:
 
 
 def lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of an open file, without their ends; of one that is too long to be parsed, only enough to tell
-    that."""
+    """Yield the lines of an open file, without their line breaks. A line that is too long to be parsed is cut, but
+    stays too long."""
     while line := stream.readline(MAX_BYTES + 1):
         kept = line.removesuffix(b"\n")
         while line and not line.endswith(b"\n"):
@@ -54,7 +55,7 @@ def lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def dump(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON; numbers that JSON lacks, NaN and the infinities, become null, wherever they stand."""
+    """Return a value as JSON; NaN and infinities, which JSON lacks, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -74,10 +75,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise FileError(f"JSON with the key {clipped(key)} twice in one object")
+                raise FileError(f"JSON with the duplicate key {clipped(key)} in an object")
             seen.add(key)
     return made
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise FileError(f"not JSON: {name} is no number of JSON")
+    raise FileError(f"not JSON: {name} is not a JSON number")

@@ -1,6 +1,6 @@
-"""Temporary files and folders whose names say whose they are, so that those of dead processes can be removed.
+"""Name temporary files and folders by their process, and remove the ones of dead processes.
 
-A name holds a mark of the machine, the process's number, and when that process began, as a number may come again:
+A name holds a hash of the machine, the process's number, and its start time, since numbers are reused:
 ``.xpnet-3f9a01bc-4711-5d02c1ee118a42-9b1c6f0d``.
 """
 
@@ -24,15 +24,15 @@ _cleaned: set[tuple[int, str]] = set()
 
 
 def new_name(prefix: str) -> str:
-    """Return a name that no other has, for something that this process removes or renames before it ends."""
+    """Return a unique name for a file or folder that this process removes or renames before it ends."""
     process = os.getpid()
     return f"{prefix}-{_machine(process)}-{process}-{_birth(process)}-{secrets.token_hex(4)}"
 
 
 def remove(folder: str | Path) -> None:
-    """Remove what processes of this machine that have ended left in a folder, and nothing else.
+    """Remove the temporary files that ended processes of this machine left in a folder.
 
-    What cannot be removed, or read, stays: a leftover must not keep anybody from working.
+    Errors are ignored: a leftover must not stop the program.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -41,12 +41,12 @@ def remove(folder: str | Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
-                    with suppress(OSError):  # another process is as quick, or it belongs to somebody else
+                    with suppress(OSError):  # another process removed it, or it belongs to another user
                         os.unlink(entry.path)
 
 
 def remove_once(folder: str | Path) -> None:
-    """``remove``, at this process's first call for the folder."""
+    """Call ``remove`` at this process's first call for the folder."""
     key = (os.getpid(), os.path.abspath(folder))
     if key not in _cleaned:
         _cleaned.add(key)
@@ -54,22 +54,22 @@ def remove_once(folder: str | Path) -> None:
 
 
 def _has_ended(machine: str, process: int, birth: str) -> bool:
-    """Return whether a process is known to have ended; not where another machine or container has to be asked."""
+    """Return whether a process is known to have ended; False for a process of another machine or container."""
     if machine != _machine(os.getpid()) or os.name != "posix":
         return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # it exists, and belongs to somebody else
+    except (OSError, OverflowError):  # it exists, and belongs to another user
         pass
     now = _birth(process)
     return _UNKNOWN not in (birth, now) and birth != now
 
 
-@lru_cache(maxsize=1)  # anew after a fork, where nothing but the process's number may have changed
+@lru_cache(maxsize=1)  # computed again after a fork, which may change only the process's number
 def _machine(process: int) -> str:
-    """Return a mark of this machine, and of the container if this is one: process numbers mean nothing beyond."""
+    """Return a hash of this machine, and of the container if it is one: process numbers are unique in it only."""
     try:
         numbers = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -78,9 +78,9 @@ def _machine(process: int) -> str:
 
 
 def _birth(process: int) -> str:
-    """When a living process began, as hexadecimal digits; "0" where the system does not tell.
+    """Return the start time of a living process in hexadecimal digits; "0" if the system does not tell it.
 
-    Of a process that has ended and is only kept for its parent to ask, another than it had.
+    A zombie process gets another start time than it had while alive.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""NumPy's ``.npz``: a zip archive in which each member is an array, a short header before its bytes."""
+"""Read NumPy's ``.npz``: a zip archive of arrays, each with a short header before its bytes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import IO, BinaryIO
 
 import numpy
 
-from training.files.errors import FileError, clipped, said
+from training.files.errors import FileError, clipped, shortened
 from training.files.headers import DEFLATE_RATIO, Header, checked_shape, read_into
 
 MAX_HEADER = 4096
-"""The longest header of an array: one of plain numbers with 32 axes takes less than 800 bytes."""
+"""The most bytes of an array's header: an array of 32 axes takes less than 800."""
 
 MAX_LIST = 1 << 20
-"""The longest list of members: one of ten thousand."""
+"""The most bytes of the list of members: ten thousand of them."""
 
 _ENCRYPTED = 0x1
 
-# An entry of a dict, as Python writes one. It is matched, not evaluated: Python's parser has no bounds. Python 2 wrote
-# an L behind a large number.
+# An entry of a dict, as Python writes it. It is matched, not evaluated: Python's parser has no limits. Python 2 wrote
+# an L after a large number.
 _ENTRY = re.compile(
     r"'descr' *: *'(?P<descr>[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)))'"
     r"|'fortran_order' *: *(?P<fortran>True|False)"
@@ -40,8 +40,8 @@ class NpzReader:
         headers: shape and dtype of each array, by name.
 
     Raises:
-        FileError: it is no zip archive, or a member is no array of numbers, is encrypted, is packed otherwise than
-            NumPy packs, has another's name, or announces more bytes than it can hold.
+        FileError: the file is not a zip archive, or a member is not an array of numbers, is encrypted, uses another
+            compression than NumPy's, has a duplicate name, or announces more bytes than it can hold.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -52,7 +52,7 @@ class NpzReader:
         size = stream.seek(0, os.SEEK_END)
         packed = sum(member.compress_size for member in self._archive.infolist())
         if packed > size:
-            raise FileError(f"its members share bytes: they announce {packed:,} in a file of {size:,}")
+            raise FileError(f"its members overlap: they announce {packed:,} bytes in a file of {size:,}")
         for member in self._archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name in self.headers:
@@ -63,21 +63,21 @@ class NpzReader:
                 pass
 
     def read(self, name: str) -> numpy.ndarray:
-        """Return an array; it takes no more memory than its own and a few megabytes.
+        """Return an array; reading takes a few megabytes more than the array.
 
         Raises:
-            FileError: the data are damaged, or are not of the size that the header announces.
+            FileError: the data is damaged, or has another size than the header announces.
         """
         with self._opened(name) as (stream, (shape, dtype), fortran):
             array = numpy.empty(shape[::-1] if fortran else shape, dtype)
             read_into(array, stream, name)
-            if stream.read(1):  # the checksum is looked at where a member ends
+            if stream.read(1):  # reading to the end checks the checksum
                 raise FileError(f"array {clipped(name)} is longer than announced")
         return array.T if fortran else array
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[tuple[IO[bytes], Header, bool]]:
-        """A member behind its header, the header, and whether the array's first axis is the fastest."""
+        """Open a member after its header; yield the stream, the header, and whether the array is in Fortran order."""
         member = self._members[name]
         with _damage(f"array {clipped(name)} is damaged"), self._archive.open(member) as stream:
             header, fortran, size = _read_header(stream, name)
@@ -89,19 +89,20 @@ class NpzReader:
 
 @contextmanager
 def _damage(what: str) -> Iterator[None]:
-    """Make whatever unpacking raises a FileError; a file that cannot be read, and memory, are other matters."""
+    """Turn any error of unpacking into a FileError, except those of the disk and of memory."""
     try:
         yield
     except (FileError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: to seek where no file has a place
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek to an impossible position
             raise
-        raise FileError(f"{what}: {said(error)}") from error
+        raise FileError(f"{what}: {shortened(error)}") from error
 
 
 class _Limited:
-    """A file that hands out at most a megabyte at once: the list of members is read in one go."""
+    """A file that refuses to return more than ``MAX_LIST`` bytes at once: zipfile reads the whole list of members at
+    once."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -121,7 +122,9 @@ def _check_member(member: zipfile.ZipInfo, size: int) -> None:
     if member.flag_bits & _ENCRYPTED:
         raise FileError(f"member {name} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise FileError(f"member {name} is packed by method {member.compress_type}; NumPy packs by 0 or 8")
+        raise FileError(
+            f"member {name} is compressed by method {member.compress_type}; expected 0 or 8, as NumPy writes"
+        )
     ratio = 1 if member.compress_type == zipfile.ZIP_STORED else DEFLATE_RATIO
     if member.file_size > ratio * min(member.compress_size, size):
         raise FileError(
@@ -131,10 +134,10 @@ def _check_member(member: zipfile.ZipInfo, size: int) -> None:
 
 
 def _read_header(stream: IO[bytes], name: str) -> tuple[Header, bool, int]:
-    """Return the header of an array, whether its first axis is the fastest, and the header's size."""
+    """Return the header of an array, whether it is in Fortran order, and the header's size."""
     start = stream.read(8)
     if start[:6] != b"\x93NUMPY" or len(start) < 8 or start[6] not in (1, 2, 3):
-        raise FileError(f"member {clipped(name)} begins with the bytes {start.hex(' ')}, not as an array of NumPy")
+        raise FileError(f"member {clipped(name)} begins with the bytes {start.hex(' ')}, unlike a NumPy array")
     width = 2 if start[6] == 1 else 4
     prefix = stream.read(width)
     length = int.from_bytes(prefix, "little")
@@ -155,5 +158,5 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[Header, bool, int]:
         raise FileError(f"array {clipped(name)} has the shape {clipped(entries['shape'])}")
     shape = checked_shape(name, [int(length) for length in lengths])
     with _damage(f"array {clipped(name)} has the dtype {entries['descr']}"):
-        dtype = numpy.dtype(entries["descr"])  # not every machine has those of 16 bytes
+        dtype = numpy.dtype(entries["descr"])  # not every machine has dtypes of 16 bytes
     return Header(shape, dtype), entries["fortran"] == "True", 8 + width + length

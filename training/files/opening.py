@@ -1,4 +1,4 @@
-"""Opens files in a folder where anybody may have put something else in their place."""
+"""Open files safely in a folder where anyone may have replaced them by something else."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import BinaryIO
 
 _FLAGS = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-)  # with NONBLOCK a pipe that nobody writes to is opened, too, and refused
+)  # with NONBLOCK, opening a pipe does not wait for its writer
 
 
 def not_a_link(file: Path) -> Path:
-    """Return a file of a run folder as it was given.
+    """Return a file of a run folder unchanged if it is not a symbolic link.
 
     Raises:
-        OSError: it is a symbolic link, which might lead anywhere.
+        OSError: it is a symbolic link, which might point anywhere.
     """
     if file.is_symlink():
-        raise OSError(errno.ELOOP, "a symbolic link; the files of a run folder are not followed elsewhere", str(file))
+        raise OSError(errno.ELOOP, "a symbolic link; links in a run folder are not followed", str(file))
     return file
 
 
@@ -30,7 +30,7 @@ def open_own(file: Path) -> BinaryIO:
     Raises:
         OSError: it is a symbolic link, a pipe or a device, or it cannot be read.
     """
-    handle = os.open(not_a_link(file), _FLAGS)  # no link even where one has just been put there
+    handle = os.open(not_a_link(file), _FLAGS)  # not a link, even if one was put there just now
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "Not a regular file", str(file))

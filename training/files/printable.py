@@ -1,4 +1,4 @@
-"""Text for a terminal."""
+"""Make text safe for a terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    r"""Escape what a terminal obeys instead of showing, as Python does: ``\x1b``, ``\n``, ``\u202e``.
+    r"""Escape the characters that control a terminal, as Python does: ``\x1b``, ``\n``, ``\u202e``.
 
-    For names that come from files: a name must neither move the cursor nor fake another line of the output. Bytes of
+    Use it for names that come from files: a name must neither move the cursor nor fake a line of output. Bytes of
     a file name that are not valid UTF-8 are shown as ``\udcff``.
     """
     return "".join(
@@ -22,8 +22,7 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a message in one line, its own line breaks as ``: `` and ``; ``, with nothing in it that a terminal
-    obeys."""
+    """Return a message in one line, safe for a terminal; its line breaks become ``: `` and ``; ``."""
     joined = ""
     for line in map(str.strip, text.splitlines()):
         joined += f" {line}" if joined.endswith((":", ".", ";")) or not joined else f"; {line}" if line else ""

@@ -1,8 +1,8 @@
-"""The safetensors format: eight bytes for the length of a JSON header, the header, then the arrays' bytes.
+"""Read the safetensors format: eight bytes for the length of a JSON header, the header, then the arrays' bytes.
 
-The header is an object: an array's name → ``dtype``, ``shape`` and ``data_offsets``, where its bytes begin and end
-behind the header; and ``__metadata__``, texts by name. The arrays follow one another without gap or overlap up to
-the end of the file. All of this is checked before an array is read.
+The header maps an array's name to its ``dtype``, ``shape`` and ``data_offsets``, where its bytes begin and end after
+the header; and ``__metadata__`` to texts by name. The arrays follow each other without gaps or overlaps up to the end
+of the file. All of this is checked before an array is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SafetensorsReader:
         metadata: texts by name.
 
     Raises:
-        FileError: the header is damaged, or is not that of the file's bytes.
+        FileError: the header is damaged, or does not match the file's size.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -54,7 +54,7 @@ class SafetensorsReader:
         stream.seek(0)
         prefix = stream.read(8)
         if len(prefix) < 8:
-            raise FileError(f"{size} bytes; the length of its header alone takes 8")
+            raise FileError(f"{size} bytes; expected 8 for the length of the header")
         length = int.from_bytes(prefix, "little")
         if length > min(size - 8, json_text.MAX_BYTES):
             raise FileError(
@@ -63,7 +63,7 @@ class SafetensorsReader:
             )
         header = json_text.parse(stream.read(length))
         if not isinstance(header, dict):
-            raise FileError(f"its header is {clipped(header)}, no object")
+            raise FileError(f"its header is {clipped(header)}; expected an object")
         self.metadata = _metadata(header.pop("__metadata__", {}))
         self.headers: dict[str, Header] = {}
         self._starts: dict[str, int] = {}
@@ -81,10 +81,10 @@ class SafetensorsReader:
             raise FileError(f"its header announces {reached:,} bytes of arrays, but {size - 8 - length:,} follow")
 
     def read(self, name: str) -> numpy.ndarray:
-        """Return an array; it takes no more memory than its own.
+        """Return an array; reading takes no more memory than the array.
 
         Raises:
-            FileError: the file has shrunk since.
+            FileError: the file has become shorter.
         """
         self._stream.seek(self._starts[name])
         header = self.headers[name]
@@ -97,21 +97,23 @@ def _metadata(metadata: Any) -> dict[str, str]:
     if metadata is None:
         return {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FileError(f"its __metadata__ is {clipped(metadata)}, no object of texts")
+        raise FileError(f"its __metadata__ is {clipped(metadata)}; expected an object of strings")
     return metadata
 
 
 def _entry(name: str, entry: Any) -> tuple[Header, int, int]:
     """Return the array's header, and where its bytes begin and end."""
     if not isinstance(entry, dict) or entry.keys() != set(_ENTRY):
-        raise FileError(f"array {clipped(name)} is described by {clipped(entry)}; needed are {', '.join(_ENTRY)}")
+        raise FileError(f"array {clipped(name)} is described by {clipped(entry)}; expected {', '.join(_ENTRY)}")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
-        raise FileError(f"array {clipped(name)} is of dtype {clipped(entry['dtype'])}, not {', '.join(_DTYPES)}")
+        raise FileError(
+            f"array {clipped(name)} has the dtype {clipped(entry['dtype'])}; expected one of {', '.join(_DTYPES)}"
+        )
     shape = checked_shape(name, entry["shape"])
     offsets = entry["data_offsets"]
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(offset) is not int for offset in offsets):
-        raise FileError(f"array {clipped(name)} has data_offsets {clipped(offsets)}, no two whole numbers")
+        raise FileError(f"array {clipped(name)} has data_offsets {clipped(offsets)}; expected two whole numbers")
     begin, end = offsets
     needed = math.prod(shape) * dtype.itemsize
     if begin < 0 or end - begin != needed:

@@ -169,7 +169,7 @@ def test_how_to_supply_the_files_is_said(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(DataError, match="no data set 'minst'; there are mnist10k, mnist, fashion-mnist"):
+    with pytest.raises(DataError, match="unknown data set 'minst': expected one of mnist10k, mnist, fashion-mnist"):
         load("minst")
 
 
@@ -191,18 +191,18 @@ GOOD = {
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"train_images": np.zeros((4, 5, 6), np.uint8)}, r"train images \(4, 5, 6\).*\(N, C, H, W\)"),
-        ({"train_labels": np.zeros(3, int)}, r"train images \(4, 3, 5, 6\) with labels \(3,\)"),
+        ({"train_images": np.zeros((4, 5, 6), np.uint8)}, r"train images must be \(N, C, H, W\) .* \(4, 5, 6\)"),
+        ({"train_labels": np.zeros(3, int)}, r"labels \(N,\), got \(4, 3, 5, 6\) and \(3,\)"),
         ({"test_images": np.zeros((2, 3, 5, 7), np.uint8)}, r"\(3, 5, 6\), test images \(3, 5, 7\)"),
-        ({"test_images": np.zeros((2, 3, 5, 6), np.int16)}, "test images of int16; needed is uint8 or"),
+        ({"test_images": np.zeros((2, 3, 5, 6), np.int16)}, "test images must be uint8 or floating point, got int16"),
         ({"test_labels": np.zeros(2)}, "test data: labels are class indices, .* got float64"),
         ({"test_labels": np.array([0, 2])}, "test data: label 2 at index 1 is out of range: expected 0 to 1"),
         ({"test_labels": np.array([-1, 0])}, "test data: label -1 at index 0"),
-        ({"train_labels": [0, 1, 1, 0]}, "mine: train_labels must be an array of NumPy, got list"),
-        ({"test_images": None}, "mine: test_images must be an array of NumPy, got NoneType"),
+        ({"train_labels": [0, 1, 1, 0]}, "mine: train_labels must be a NumPy array, got list"),
+        ({"test_images": None}, "mine: test_images must be a NumPy array, got NoneType"),
         ({"classes": 2}, "mine: classes must be a tuple of names, got 2"),
         ({"classes": (0, 1)}, "mine: classes must be a tuple of names"),
-        ({"name": 3}, "name of a data set must be a text, got 3"),
+        ({"name": 3}, "name of a data set must be a string, got 3"),
     ],
 )
 def test_a_data_set_of_ones_own_is_checked(wrong, message):

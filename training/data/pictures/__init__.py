@@ -1,4 +1,4 @@
-"""Image files as a network's input: read safely, and prepared as the training images were."""
+"""Read image files safely, and prepare them in the way that the training images were."""
 
 from training.data.pictures.errors import ImageError
 from training.data.pictures.preparation import FASHION_MNIST, FRAMINGS, MNIST, Preparation, Prepared, prepare

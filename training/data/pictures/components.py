@@ -9,13 +9,13 @@ import numpy
 
 @dataclass(frozen=True)
 class Component:
-    """Pixels that hang together, corners included.
+    """A connected component: pixels that touch each other, corners included.
 
     Attributes:
-        label: its number in the array of labels.
-        top, left, bottom, right: the box around it; bottom and right are the first beyond.
-        area: its pixels.
-        mass: the sum of an image over them.
+        label: its number in the label array.
+        top, left, bottom, right: its bounding box; bottom and right are exclusive.
+        area: the number of its pixels.
+        mass: the sum of an image over its pixels.
     """
 
     label: int
@@ -28,12 +28,12 @@ class Component:
 
     @property
     def height(self) -> int:
-        """Rows of its box."""
+        """Number of rows of its box."""
         return self.bottom - self.top
 
     @property
     def width(self) -> int:
-        """Columns of its box."""
+        """Number of columns of its box."""
         return self.right - self.left
 
     @property
@@ -42,24 +42,24 @@ class Component:
         return max(self.height, self.width)
 
     def gap(self, other: Component) -> int:
-        """Return pixels between two boxes, 0 where they overlap or touch."""
+        """Return the number of pixels between two boxes, 0 if they overlap or touch."""
         down = max(self.top - other.bottom, other.top - self.bottom, 0)
         across = max(self.left - other.right, other.left - self.right, 0)
         return max(down, across)
 
 
 def find_components(mask: numpy.ndarray, image: numpy.ndarray) -> tuple[numpy.ndarray, list[Component]]:
-    """Labels a mask (H, W): 1, 2, … for its components, 0 elsewhere.
+    """Label the components of a mask (H, W): 1, 2, …, and 0 elsewhere.
 
     Args:
         mask: bool.
-        image: what a component's mass is the sum of.
+        image: (H, W); a component's mass is its sum over the component.
 
     Returns:
         The labels, int32 (H, W), and the components in the order of their labels.
     """
     height, width = mask.shape
-    # The runs of each row; rows are laid one behind the other with an empty column between.
+    # The runs of each row, in one flat array where an empty column separates the rows.
     flat = numpy.pad(mask, ((0, 0), (0, 1))).ravel()
     changes = numpy.flatnonzero(numpy.diff(numpy.concatenate(([False], flat)).astype(numpy.int8)))
     starts, ends = changes[::2], changes[1::2]
@@ -96,8 +96,8 @@ def find_components(mask: numpy.ndarray, image: numpy.ndarray) -> tuple[numpy.nd
 
 
 def _touching(starts: numpy.ndarray, ends: numpy.ndarray, stride: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return pairs of runs of which the second lies below the first, corners included."""
-    # Runs are in order; below a run are those that end after its begin, and begin before its end, a row further.
+    """Return pairs of runs of which the second touches the first from below, corners included."""
+    # Runs are sorted; a run of the next row touches one if it ends after its begin and begins before its end.
     first = numpy.searchsorted(ends, starts + stride, side="left")
     last = numpy.searchsorted(starts, ends + stride, side="right")
     counts = numpy.maximum(last - first, 0)
@@ -107,7 +107,7 @@ def _touching(starts: numpy.ndarray, ends: numpy.ndarray, stride: int) -> tuple[
 
 
 def _join(count: int, above: numpy.ndarray, below: numpy.ndarray) -> numpy.ndarray:
-    """Return the smallest member of each run's component: smaller roots are handed on until nothing changes."""
+    """Return the smallest run of each run's component: smaller roots are passed on until nothing changes."""
     roots = numpy.arange(count)
     while True:
         one, other = roots[above], roots[below]

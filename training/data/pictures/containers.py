@@ -1,7 +1,7 @@
-"""Image files, taken apart before a decoder sees them.
+"""Reduce image files to their first picture before a decoder reads them.
 
-What a decoder is given is the first picture and nothing else: no text, colour profile, EXIF, thumbnail or further
-frame, whatever their number and size. Six formats are known by their first bytes; everything else is refused.
+A decoder gets the first picture only: no text, color profile, EXIF, thumbnail or further frame, whose number and size
+a file may choose. Six formats are recognized by their first bytes; all others are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PNG_KEPT = {b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JPEG_KEPT = _JPEG_FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # tables, JFIF's and Adobe's segments
 _JPEG_SCANS = 500
-"""A progressive JPEG has about ten scans. Each can cost as much time as the whole picture, in a few bytes."""
+"""The most scans of a JPEG. A progressive one has about ten; each can cost as much time as the whole picture."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Container:
         format: Pillow's name of the format.
         content: a file with this picture alone.
         orientation: EXIF's, 1 to 8; 1 is upright.
-        working_memory: bytes that the decoder needs beside the picture's own, as far as the format's header tells.
+        working_memory: bytes that the decoder needs in addition to the picture's own, as far as the header tells.
     """
 
     format: str
@@ -38,10 +38,10 @@ class Container:
 
 
 def open_container(content: bytes) -> Container:
-    """Find out the format of a file and reduces it to its first picture.
+    """Recognize the format of a file and reduce it to its first picture.
 
     Raises:
-        ImageError: the format is none of the six, or the file is damaged where its parts are listed.
+        ImageError: the format is not one of the six, or the file's structure is damaged.
     """
     for beginning, read in _FORMATS:
         if content.startswith(beginning):
@@ -102,7 +102,7 @@ def _jpeg(content: bytes) -> Container:
 
 
 def _coefficients(frame: bytes) -> int:
-    """Return bytes of all coefficients of a frame, which a decoder keeps where there are several scans."""
+    """Return the bytes of all coefficients of a frame, which a decoder keeps if there are several scans."""
     height, width, components = struct.unpack_from(">HHB", frame, 3)
     sampling = [divmod(frame[9 + 3 * index], 16) for index in range(components)]
     widest, highest = (max((factors[axis] for factors in sampling), default=1) or 1 for axis in (0, 1))
@@ -115,7 +115,7 @@ def _gif(content: bytes) -> Container:
     kept = [content[:position]]
     while content[position] != 0x3B:
         start = position
-        if content[position] == 0x21:  # an extension: transparency and such is one of a graphic control
+        if content[position] == 0x21:  # an extension; that of kind 0xF9 holds the transparency
             position = _after_blocks(content, position + 2)
             if content[start + 1] == 0xF9:
                 kept.append(content[start:position])
@@ -134,7 +134,7 @@ def _color_table(flags: int) -> int:
 
 
 def _after_blocks(content: bytes, position: int, strict: bool = True) -> int:
-    """Return the place after a row of GIF's blocks; not ``strict``: or the end of the file."""
+    """Return the position after a series of GIF blocks; if not ``strict``, a file may end before."""
     while position < len(content) or strict:
         length = content[position]
         position += 1 + length
@@ -147,7 +147,7 @@ def _bmp(content: bytes) -> Container:
     (header,) = struct.unpack_from("<I", content, 14)
     run_lengths = header >= 20 and struct.unpack_from("<I", content, 30)[0] in (1, 2)
     width, height = struct.unpack_from("<ii", content, 18) if run_lengths else (0, 0)
-    # Pillow undoes run lengths in Python, a second for a megapixel: a weight that keeps such pictures small.
+    # Pillow decodes run lengths in Python, a second for a megapixel: this weight limits the size of such pictures.
     return Container("BMP", content, working_memory=32 * abs(width * height))
 
 
@@ -171,7 +171,7 @@ def _webp(content: bytes) -> Container:
         if kind in (b"VP8 ", b"VP8L", b"ANMF"):
             break
     body = b"WEBP" + b"".join(kept)
-    # The decoder keeps two canvases and hands out a third; a lossless picture is kept once more while it is decoded.
+    # The decoder keeps two canvases and returns a third; a lossless picture is held once more while it is decoded.
     memory = 20 * size[0] * size[1] + 2 * len(body)
     return Container("WEBP", b"RIFF" + struct.pack("<I", len(body)) + body, orientation(exif), memory)
 

@@ -1,5 +1,5 @@
-"""The one error of pictures."""
+"""The error class of pictures."""
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; the message says why and, from a function that takes a path, names the file."""
+    """An unusable picture; the message says why and, from a function that takes a path, names the file."""

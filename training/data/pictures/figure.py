@@ -1,4 +1,4 @@
-"""The one figure of a picture: which strokes belong to it, and what else is there."""
+"""Find the one figure of a picture: the strokes that belong to it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from training.data.pictures.ink import STROKE, Ink, find_inks, misfit
 from training.data.pictures.morphology import largest
 
 _SPECK = 0.2
-"""What is shorter than this share of the largest stroke's length is a speck, unless it is as heavy as"""
+"""A component shorter than this share of the largest stroke's length is a speck, unless its mass reaches ``_HEAVY``."""
 
 _HEAVY = 0.15
-"""this share of it."""
+"""Share of the largest stroke's mass."""
 
 _CUT = 0.3
-"""What touches the picture's border, and is lighter than this share of the largest stroke, is none of the figure's."""
+"""A component that touches the picture's border belongs to the figure only from this share of the largest stroke's mass
+on."""
 
 _NEAR = 0.3
 """Strokes belong to one figure if the gap between them is at most this share of the larger one's length."""
 
 _PIECES = 5
-"""A figure has no more strokes that do not touch each other."""
+"""The most separate strokes that a figure has."""
 
 _WIDEST = 1.6
-"""A figure of several strokes that is wider than so many heights is several figures side by side."""
+"""A figure of several strokes whose width is more than this many heights is several figures side by side."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, cut out.
+    """A figure that was cut out of a picture.
 
     Attributes:
-        ink: float32 (h, w): its amount of ink in 0 … 1, 1 where the pen was; 0 around.
-        findings: what makes it doubtful that this is one whole figure, in words.
-        is_alone: whether the rest of the picture is evenly lit paper, and nothing along its edge was left behind.
-        misfit: how little it looks like strokes: it ends where the picture has no edge, or is broad.
-        box: top, left, bottom and right in the picture; the last two are the first beyond.
+        ink: float32 (h, w), the amount of ink in 0 … 1; 0 around the strokes.
+        findings: reasons to doubt that this is one whole figure, as texts.
+        is_alone: True if the rest of the picture is evenly lit paper, and nothing heavy along its edge was left out.
+        misfit: a measure that is larger the less it looks like strokes: its outline lies where the picture has no edge,
+            or it is broad.
+        box: top, left, bottom and right in the picture; bottom and right are exclusive.
     """
 
     ink: numpy.ndarray
@@ -51,12 +53,12 @@ class Figure:
 
 
 def find_figure(gray: numpy.ndarray) -> Figure:
-    """Cut out what is drawn in a picture (H, W): specks, rules and shadows stay behind.
+    """Cut out the figure that is drawn in a picture (H, W), without specks, rules and shadows.
 
     Raises:
         ImageError: nothing stands out from the background.
     """
-    # On evenly lit paper strokes may be as wide as they like; with light and shadow they are what is narrow.
+    # On evenly lit paper strokes may have any width; with light and shadow only narrow structures are strokes.
     even = _likeliest(find_inks(gray, 2 * max(gray.shape)))
     if even is not None and even.is_alone and not even.findings:
         return even
@@ -67,7 +69,7 @@ def find_figure(gray: numpy.ndarray) -> Figure:
 
 
 def _likeliest(inks: tuple[Ink, Ink]) -> Figure | None:
-    """Return the figure of that ink of two which looks more like strokes, None where there is none."""
+    """Return the figure of the one of two inks that looks more like strokes; None if neither shows a figure."""
     dark, bright = (_cut_out(ink) for ink in inks)
     if dark is None or bright is None:
         return dark or bright
@@ -75,7 +77,7 @@ def _likeliest(inks: tuple[Ink, Ink]) -> Figure | None:
 
 
 def _cut_out(ink: Ink) -> Figure | None:
-    """Return the figure that some ink shows, None where there is none."""
+    """Return the figure that some ink shows; None if there is none."""
     if not ink.found:
         return None
     labels, components = find_components(ink.mask, ink.share)
@@ -85,7 +87,7 @@ def _cut_out(ink: Ink) -> Figure | None:
     edges = [each for each in components if each.label in corners or _is_edge(each, ink.amount.shape)]
     kept, findings = _choose(components, edges, ink.amount.shape)
     mask = numpy.isin(labels, [component.label for component in kept])
-    # The soft edges of strokes lie below the level; those of what is left behind are not taken along.
+    # The soft edges of the kept strokes lie below the level; those of other components are left out.
     soft = numpy.where(largest(mask, 5) & ((labels == 0) | mask), ink.amount, 0)
     full = float(numpy.median(ink.amount[mask & (ink.amount >= numpy.median(ink.amount[mask]))]))
     top, left = (min(getattr(each, side) for each in kept) for side in ("top", "left"))
@@ -98,15 +100,15 @@ def _cut_out(ink: Ink) -> Figure | None:
 
 
 def _breadth(strokes: numpy.ndarray) -> float:
-    """Return the width of strokes as a share of the figure's length: the paper between strokes is broader than they
-    are."""
+    """Return the width of strokes as a share of the figure's length, at most 0.5. The paper between strokes is broader
+    than the strokes."""
     return min(stroke_width(strokes) / max(strokes.shape), 0.5)
 
 
 def _choose(
     components: list[Component], edges: list[Component], shape: tuple[int, ...]
 ) -> tuple[list[Component], list[str]]:
-    """Return the strokes of the figure, and what is doubtful about it."""
+    """Return the strokes of the figure, and reasons to doubt it."""
     findings = []
     inside = [each for each in components if each not in edges]
     if not inside:
@@ -145,6 +147,6 @@ def _is_edge(component: Component, shape: tuple[int, ...]) -> bool:
 
 
 def _sides(component: Component, shape: tuple[int, ...]) -> int:
-    """How many sides of the picture a component touches."""
+    """Return the number of sides of the picture that a component touches."""
     height, width = shape
     return (component.top == 0) + (component.left == 0) + (component.bottom == height) + (component.right == width)

@@ -1,4 +1,4 @@
-"""A figure in the frame that a network was trained on."""
+"""Place a figure in the frame that a network was trained on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from training.data.pictures.morphology import disk_dilation
 
 @dataclass(frozen=True)
 class Framing:
-    """How a figure lies in its frame.
+    """The position and size of a figure in its frame.
 
     Attributes:
         fill: the longest side of the figure, as a share of the frame's.
-        by_mass: put the centre of mass, not that of the bounding box, into the middle.
+        by_mass: put the center of mass, not that of the bounding box, into the middle.
         strokes: the width of strokes, as a share of the figure's longest side: thinner ones are made thicker,
             thicker ones thinner; None leaves them as they are.
     """
@@ -27,18 +27,18 @@ class Framing:
 
 
 _FINE = 6
-"""Pixels for one of the frame where strokes are made thicker or thinner."""
+"""Pixels for each pixel of the frame while strokes are made thicker or thinner."""
 
 
 def frame_figure(figure: numpy.ndarray, size: tuple[int, int], framing: Framing) -> numpy.ndarray:
-    """Scale a figure (h, w) and places it in a frame of ``size`` (H, W), 0 around it."""
+    """Scale a figure (h, w) and place it in a frame of ``size`` (H, W) that is 0 elsewhere."""
     if framing.strokes is not None:
         figure = _with_strokes(figure, size, framing)
     return _place(_fit(figure, size, framing.fill), size, framing.by_mass)
 
 
 def stroke_width(figure: numpy.ndarray) -> float:
-    """Return the mean width of strokes in pixels: twice the area over the outline's length."""
+    """Return the mean width of strokes in pixels: twice the area divided by the outline's length."""
     mask = numpy.pad(figure >= 0.5, 1)
     outline = sum(int(numpy.count_nonzero(numpy.diff(mask.astype(numpy.int8), axis=axis))) for axis in range(2))
     # A digital outline is longer than the real one, by 4 / π on average over all directions.
@@ -71,7 +71,7 @@ def _fit(figure: numpy.ndarray, size: tuple[int, int], fill: float) -> numpy.nda
 
     scale = min(fill * frame / length for frame, length in zip(size, figure.shape, strict=True))
     height, width = (max(1, round(scale * length)) for length in figure.shape)
-    # Pillow widens the filter by the scale, so that no pixel of the original is passed over.
+    # Pillow widens the filter by the scale, so that every pixel of the original counts.
     scaled = Image.fromarray(figure).resize((width, height), Image.Resampling.BICUBIC)
     return numpy.asarray(scaled).clip(0, 1)
 

@@ -1,4 +1,4 @@
-"""A garment on a plain ground, as in the photographs of a shop."""
+"""Find a garment on a plain background, as in the photographs of a shop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _CONTENT = 0.25
 """From this share of the full contrast on, a pixel belongs to the garment."""
 
 _SPECK = 0.05
-"""Pieces of less than this share of the largest one's area are specks."""
+"""A piece with less than this share of the largest one's area is a speck."""
 
 LEAST_CONTRAST = 0.1
-"""A picture in which nothing stands out more is blank."""
+"""A picture with less contrast is blank."""
 
 
 def find_garment(gray: numpy.ndarray) -> Figure:
-    """Cut out what stands out from the ground, whose brightness is that of most of the border.
+    """Cut out what stands out from the background, whose brightness is that of most of the border.
 
     Args:
         gray: float32 (H, W) in 0 … 1.

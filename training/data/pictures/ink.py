@@ -1,4 +1,4 @@
-"""How much ink lies where: a picture without the light on its paper, without noise and without ruled lines."""
+"""Find the ink of a picture, without the light on its paper, noise and ruled lines."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from training.data.pictures.morphology import blur, closing, largest, smallest
 from training.data.pictures.rules import without_rules
 
 STROKE = 0.33
-"""A stroke is narrower than this share of the shorter side of the picture; what is wider is paper in another light."""
+"""A stroke is narrower than this share of the picture's shorter side; wider structures are light and shadow."""
 
 LEAST_CONTRAST = 0.06
-"""Ink takes at least this share of the light that falls on it; what takes less is the paper's own unevenness."""
+"""Ink absorbs at least this share of the light; unevenness of the paper absorbs less."""
 
 _LEVEL = 0.35
 """From this share of the full ink on, a pixel belongs to a stroke."""
 
 _FAINTEST = 0.6
-"""Ink may be fainter in a part of the picture than elsewhere, down to this share."""
+"""Ink in a part of the picture may be fainter than elsewhere, down to this share."""
 
 _RULE = 0.15
 """Rules have at least this share of the full ink."""
 
 _UNEVEN = 0.15
 _UNEVEN_SHARE = 0.01
-"""On evenly lit paper at most this share of the pixels has more than that share of the full ink without being ink."""
+"""On evenly lit paper at most the first share of the pixels, without ink, exceeds the second share of the full ink."""
 
 _APART = 4
-"""Pixels between two that are compared to see noise: beyond the reach of the blur."""
+"""Distance in pixels of two that are compared to measure noise: more than the blur reaches."""
 
 _NOISE = 3.5
-"""What stands out by fewer standard deviations of the paper's noise is noise."""
+"""A difference of fewer standard deviations of the paper's noise is noise."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Ink:
     """The ink of a picture.
 
     Attributes:
-        amount: float32 (H, W): 0 on the paper, 1 where there is as much ink as anywhere near.
-        share: float32 (H, W): the share of the light that it takes.
+        amount: float32 (H, W): 0 on the paper, 1 where there is as much ink as anywhere nearby.
+        share: float32 (H, W): the share of the light that it absorbs.
         level: from this amount on, a pixel belongs to a stroke.
-        contrast: the share of the light that full ink takes.
+        contrast: the share of the light that full ink absorbs.
         noise: the standard deviation of that share on the paper.
         steps: how much the light changes around each pixel.
         brighter: the share of the pixels with clearly more light than most of the paper.
@@ -64,19 +64,19 @@ class Ink:
 
     @property
     def is_even(self) -> bool:
-        """Whether the paper around the strokes is equally bright everywhere."""
+        """True if the paper around the strokes is equally bright everywhere."""
         paper = self.amount[~largest(self.mask, 5)]
         uneven = paper > max(_UNEVEN, _NOISE * self.noise / max(self.contrast, 1e-6))
         return max(float(uneven.sum()) / self.amount.size, self.brighter) <= _UNEVEN_SHARE
 
     @property
     def found(self) -> bool:
-        """Whether anything stands out from the paper."""
+        """True if anything stands out from the paper."""
         return self.contrast >= max(LEAST_CONTRAST, _NOISE * self.noise)
 
 
 def find_inks(gray: numpy.ndarray, widest: float) -> tuple[Ink, Ink]:
-    """Find what may be drawn in a picture, whatever the light: what is dark on bright, and what is bright on dark.
+    """Find what may be drawn in a picture in any light: dark on bright, and bright on dark.
 
     Args:
         gray: float32 (H, W) in 0 … 1.
@@ -88,7 +88,7 @@ def find_inks(gray: numpy.ndarray, widest: float) -> tuple[Ink, Ink]:
     around = 2 * max(1, max(gray.shape) // 80) + 1
     high = largest(smooth, around)
     steps = (high - smallest(smooth, around)) / (high + 0.05)
-    # Light falls on paper and ink alike: it is their ratio that stays, from the brighter to the darker of the two.
+    # Light scales the brightness of paper and ink alike, so their ratio does not depend on it.
     white, black = closing(smooth, window), -closing(-smooth, window)
     dark = _ink((white - smooth) / (white + 0.02), window, steps)
     bright = _ink((smooth - black) / (smooth + 0.2), window, steps)
@@ -96,8 +96,8 @@ def find_inks(gray: numpy.ndarray, widest: float) -> tuple[Ink, Ink]:
 
 
 def _ink(share: numpy.ndarray, window: int, steps: numpy.ndarray) -> Ink:
-    """Turn shares of light into ink."""
-    # The brightest noise of a window makes the paper: what is left on blank paper is taken off.
+    """Return the ink for the shares of light that are absorbed."""
+    # The brightest noise of a window is taken for the paper: what that leaves on blank paper is subtracted.
     share = share - float(numpy.median(share))
     noise = _noise(share, _APART)
     light, share = -share, share.clip(0, 1)
@@ -111,8 +111,8 @@ def _ink(share: numpy.ndarray, window: int, steps: numpy.ndarray) -> Ink:
 
 
 def _noise(image: numpy.ndarray, apart: int) -> float:
-    """Return the standard deviation of noise, by differences between pixels so far apart: light changes little over
-    that."""
+    """Return the standard deviation of noise, from differences between pixels ``apart`` apart: light changes little
+    over that distance."""
     if image.shape[1] <= apart:
         return 0.0
     # Of a normal distribution, half of the differences are below 0.954 standard deviations.
@@ -120,17 +120,17 @@ def _noise(image: numpy.ndarray, apart: int) -> float:
 
 
 def _strongest(share: numpy.ndarray) -> float:
-    """Return the share where there is ink: the median of the strongest pixels."""
+    """Return the share of light that ink absorbs: the median of the strongest pixels."""
     count = max(4, share.size // 300)
     strongest = numpy.partition(share.ravel(), -count)[-count:] if share.size > count else share.ravel()
     return float(numpy.median(strongest))
 
 
 def misfit(mask: numpy.ndarray, steps: numpy.ndarray) -> float:
-    """How little a mask looks like strokes, rather than the paper between them, from 0 to 1.
+    """Return how little a mask looks like strokes rather than the paper between them, from 0 to 1.
 
-    Where its outline lies on no edge of the picture it ends in the middle of paper; and strokes do not end at the
-    picture's border.
+    An outline that lies on no edge of the picture ends in the middle of paper; and strokes do not end at the picture's
+    border.
 
     Args:
         steps: of the ink.

@@ -1,4 +1,4 @@
-"""Whether an input looks like those that a network was trained on."""
+"""Tell whether an input looks like the training images of a network."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 import numpy
 
 _NUMBERS = 50
-"""Cells of a grid over an image, at most; their means describe it."""
+"""The most cells of a grid over an image; their means describe it."""
 
 _SOLID = 0.18
-"""A square of this share of an image's side lies within what is solid: strokes are narrower."""
+"""A region that holds a square of this share of an image's side is solid: strokes are narrower."""
 
 _IMAGES = 10_000
-"""Training images that are looked at, at most."""
+"""The most training images that are used."""
 
 _STORED = 5
 """Digits of the numbers in a model's file."""
 
 _QUANTILE = 0.999
-"""Share of the training images within the limit, and"""
+"""Share of the training images that lie within the limit."""
 
 _MARGIN = 1.0
-"""how much farther than that a photograph may be: those of digits are no farther."""
+"""Factor on that limit for photographs; those of digits stay within it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """The mean and the spread of the training images, on a coarse grid.
+    """The mean and covariance of the training images, on a coarse grid.
 
-    The distance of an image is Mahalanobis's: from the mean, in standard deviations along each direction in which the
-    training images vary.
+    The distance of an image is the Mahalanobis distance: from the mean, in standard deviations along each direction in
+    which the training images vary.
 
     Attributes:
         grid: rows and columns.
         mean: (D,) for D = C · rows · columns + 2.
-        whitening: (D, D), what makes deviations independent and of variance 1.
+        whitening: (D, D), the matrix that makes deviations independent with variance 1.
         limit: the largest distance of an image that is like the training images.
     """
 
@@ -49,7 +49,7 @@ class Likeness:
 
     @classmethod
     def of(cls, images: numpy.ndarray) -> Likeness | None:
-        """That of training images (N, C, H, W), uint8 or floating; None if they are too few to tell."""
+        """Return the likeness of training images (N, C, H, W), uint8 or floating; None if there are too few."""
         count, channels, height, width = images.shape
         cells = max(1, int((_NUMBERS / channels) ** 0.5))
         grid = (min(cells, height), min(cells, width))
@@ -64,7 +64,7 @@ class Likeness:
             return None
         mean = rows.mean(axis=0)
         covariance = numpy.cov(rows, rowvar=False).reshape(len(mean), len(mean))
-        # Cells that never vary would make any change infinitely unlikely: a photograph is not that exact.
+        # Cells that never vary would make any change infinitely unlikely, and photographs are not that exact.
         least = numpy.full(len(mean), max(0.02 * float(numpy.trace(covariance)) / len(mean), 1e-4))
         least[-2:] = 1e-5
         covariance += numpy.diag(least)
@@ -77,7 +77,7 @@ class Likeness:
         """Read what ``as_config`` wrote.
 
         Raises:
-            ValueError: it is damaged, or of images of another shape.
+            ValueError: the config is damaged, or is of images of another shape.
         """
         try:
             rows, columns = config["grid"]
@@ -103,7 +103,7 @@ class Likeness:
         return cls((rows, columns), mean, whitening, limit)
 
     def as_config(self) -> Mapping[str, Any]:
-        """As JSON can hold it: some thousand numbers."""
+        """Return values that JSON can hold: some thousand numbers."""
         lower = self.whitening[numpy.tril_indices(len(self.mean))]
         return {
             "grid": list(self.grid),
@@ -113,11 +113,11 @@ class Likeness:
         }
 
     def includes(self, image: numpy.ndarray) -> bool:
-        """Return whether an input (C, H, W) is as near to the training images as they are to each other."""
+        """Return whether an input (C, H, W) is within the limit."""
         return self.distance(image) <= self.limit
 
     def distance(self, image: numpy.ndarray) -> float:
-        """How far an input (C, H, W) is from the training images."""
+        """Return the distance of an input (C, H, W) from the training images."""
         return float(self._distances(_describe(image[None], self.grid))[0])
 
     def _distances(self, rows: numpy.ndarray) -> numpy.ndarray:
@@ -129,7 +129,8 @@ def _blocks(images: numpy.ndarray) -> list[numpy.ndarray]:
 
 
 def _describe(images: numpy.ndarray, grid: tuple[int, int]) -> numpy.ndarray:
-    """(N, C · rows · columns + 2): the means over the cells of a grid, how much is solid, how much changes."""
+    """Return features (N, C · rows · columns + 2): the means over the cells of a grid, the share that is solid, and how
+    much neighboring pixels differ."""
     gray = images.mean(axis=1)
     window = max(2, round(_SOLID * min(gray.shape[1:])))
     solid = gray

@@ -1,4 +1,4 @@
-"""Windows that slide over a picture: largest, smallest and mean values, and what follows from them."""
+"""Morphology and blur of pictures: the largest, smallest and mean value of a sliding window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def smallest(image: numpy.ndarray, size: int) -> numpy.ndarray:
 
 
 def closing(image: numpy.ndarray, size: int) -> numpy.ndarray:
-    """Fill what is darker than its surroundings and narrower than ``size``; edges of wider regions stay sharp."""
+    """Fill regions that are darker than their surroundings and narrower than ``size``; edges of wider regions stay
+    sharp."""
     return smallest(largest(image, size), size)
 
 
@@ -36,7 +37,7 @@ def disk_dilation(image: numpy.ndarray, radius: float) -> numpy.ndarray:
 
 
 def blur(image: numpy.ndarray, sigma: float) -> numpy.ndarray:
-    """Return a Gaussian blur; the edge pixels are repeated."""
+    """Return the image with a Gaussian blur; edge pixels are repeated beyond the border."""
     if sigma <= 0:
         return image
     reach = max(1, int(3 * sigma + 0.5))
@@ -51,7 +52,8 @@ def blur(image: numpy.ndarray, sigma: float) -> numpy.ndarray:
 
 
 def run_lengths(mask: numpy.ndarray, axis: int) -> numpy.ndarray:
-    """For each pixel of a mask, how many set pixels lie in one piece along ``axis`` with it; 0 where it is not set."""
+    """Return for each pixel of a mask the length of the run of set pixels along ``axis`` that it is in; 0 if it is not
+    set."""
     if axis == 0:
         return run_lengths(mask.T, 1).T
     flat = numpy.pad(mask, ((0, 0), (0, 1))).ravel()
@@ -69,7 +71,7 @@ def _slide(image: numpy.ndarray, size: int, extreme: Callable[..., numpy.ndarray
 
 
 def _along(padded: numpy.ndarray, size: int, axis: int, extreme: Callable[..., numpy.ndarray]) -> numpy.ndarray:
-    """Return extremes over ``size`` pixels from each on, by doubling: log2(size) passes."""
+    """Return the extreme over ``size`` pixels from each pixel on, in log2(size) passes."""
     if axis == 1:
         return _along(padded.T, size, 0, extreme).T
     window = 1

@@ -1,4 +1,4 @@
-"""Pictures made into a network's input, the way its training images were made."""
+"""Turn pictures into a network's input in the way that its training images were made."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from training.data.pictures.reading import Picture
 from training.files.printable import printable
 
 MNIST = Framing(fill=20 / 28, by_mass=True, strokes=(0.1, 0.18))
-"""Digits fit a box of 20 by 20 in a frame of 28 by 28, their centre of mass at pixel (14, 14) (LeCun, Cortes & Burges,
-"The MNIST database of handwritten digits"). Half of MNIST's strokes are 10 to 15 % of the digit's length wide."""
+"""Digits fit a box of 20 by 20 in a frame of 28 by 28, with the center of mass at pixel (14, 14) (LeCun, Cortes &
+Burges, "The MNIST database of handwritten digits"). Half of MNIST's strokes are 10 to 15 % of the digit's length
+wide."""
 
 FASHION_MNIST = Framing(fill=1.0, by_mass=False)
-"""Clothes fill the frame, in its middle (Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST", section 2)."""
+"""Clothes fill the frame and are centered (Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST", section 2)."""
 
 FRAMINGS: dict[str, Framing | None] = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "none": None}
-"""How a picture is prepared, by name; "none" only brings it to size."""
+"""The framings by name; "none" only resizes a picture."""
 
 OF_DATASETS = {"mnist10k": "mnist", "mnist": "mnist", "fashion-mnist": "fashion-mnist"}
-"""The preparation that the images of a data set had; those of any other data set had none that is known."""
+"""The preparation of the images of each data set; others have "none"."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Prepared:
 
     Attributes:
         image: float32 (C, H, W) in 0 … 1.
-        warnings: what makes a prediction doubtful, in words.
+        warnings: reasons to doubt a prediction, as texts.
     """
 
     image: numpy.ndarray
@@ -45,12 +46,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How pictures are made into a network's input.
+    """The way to turn pictures into a network's input.
 
     Attributes:
         name: a key of ``FRAMINGS``.
         shape: (C, H, W) of the input; C is 1 or 3.
-        likeness: what inputs of the training data are like; None where it is not known.
+        likeness: of the training images; None if unknown.
     """
 
     name: str
@@ -59,18 +60,18 @@ class Preparation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], shape: tuple[int, ...]) -> Preparation:
-        """Read what ``describe`` put into a model's config under ``"input"``.
+        """Return the preparation that ``describe`` wrote into a model's config under ``"input"``.
 
         Args:
-            config: the model's; without ``"input"`` the name of a known data set tells the preparation.
+            config: of the model; without ``"input"`` the preparation is that of the data set it names.
             shape: of the network's input.
 
         Raises:
-            ValueError: the network does not take pictures in grey or colour, or the description is damaged.
+            ValueError: the network does not take pictures in gray or color, or the description is damaged.
         """
         if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
             raise ValueError(
-                f"the model takes {tuple(shape)}; image files are made into (1, H, W) in grey or (3, H, W) in colour"
+                f"the model takes inputs of {tuple(shape)}; an image file gives (1, H, W) in gray or (3, H, W) in color"
             )
         described = config.get("input", {"preparation": OF_DATASETS.get(str(config.get("dataset")), "none")})
         name = described.get("preparation") if isinstance(described, Mapping) else None
@@ -88,7 +89,7 @@ class Preparation:
 
     @staticmethod
     def describe(dataset: str, images: numpy.ndarray) -> dict[str, Any]:
-        """What a model's config says about its input under ``"input"``.
+        """Return the description of a model's input for its config, under ``"input"``.
 
         Args:
             dataset: the name of the training data.
@@ -101,7 +102,7 @@ class Preparation:
         }
 
     def __call__(self, picture: Picture) -> Prepared:
-        """Make a picture into an input.
+        """Turn a picture into an input.
 
         Raises:
             ImageError: it is blank.
@@ -120,16 +121,18 @@ class Preparation:
 def prepare(
     gray: numpy.ndarray, size: tuple[int, int] = (28, 28), framing: Framing = MNIST
 ) -> tuple[numpy.ndarray, tuple[str, ...]]:
-    """Places what a picture shows in a frame of ``size``, as bright on dark.
+    """Place the figure in a picture in a frame of ``size``, bright on dark.
 
-    A picture of this size that is framed already, like the images of the data set itself, is used as it is, or
-    inverted if it is dark on bright.
+    A picture of this size that is framed already, like the images of the data set itself, is not changed, or inverted
+    if it is dark on bright.
 
     Args:
         gray: floating (H, W) in 0 … 1.
+        size: (H, W) of the frame.
+        framing: position and size of the figure.
 
     Returns:
-        float32 ``size`` in 0 … 1, and what is doubtful about it, in words.
+        float32 ``size`` in 0 … 1, and reasons to doubt it, as texts.
 
     Raises:
         ImageError: the picture is blank.
@@ -155,9 +158,9 @@ def prepare(
 
 
 def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
-    """Return whether a picture is bright on black and lies in its frame as a training image does."""
+    """Return whether a picture is bright on black and framed like a training image."""
     if not framing.by_mass:
-        # A quarter may be bright. In two images of Fashion-MNIST half of the border is, in none three quarters.
+        # A quarter of the border may be bright. In two images of Fashion-MNIST half of it is, in none three quarters.
         return float(numpy.quantile(_border(gray), 0.25)) <= (float(gray.min()) + float(gray.max())) / 2
     if float(numpy.median(gray)) > 0.05 or float(gray.max()) < 0.5:
         return False
@@ -176,7 +179,7 @@ def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
 
 
 def fit_frame(image: numpy.ndarray, size: tuple[int, int]) -> numpy.ndarray:
-    """Resize (C, H, W) to ``size``, with antialiasing; as it is if it has that size."""
+    """Resize an image (C, H, W) to ``size``, with antialiasing; one of that size is not changed."""
     from PIL import Image
 
     if image.shape[1:] == tuple(size):
@@ -189,10 +192,11 @@ def fit_frame(image: numpy.ndarray, size: tuple[int, int]) -> numpy.ndarray:
 
 
 _ANALYSED = 384
-"""Pixels of the longer side on which figures are looked for."""
+"""Pixels of the longer side at which figures are searched for."""
 
 _SMALL = 96
-"""A figure shorter than this is cut out of the picture and looked at once more, if the picture has more pixels."""
+"""A figure shorter than this is cut out of the picture and searched for again at a higher resolution, if there is
+one."""
 
 
 def _figure(gray: numpy.ndarray) -> Figure:

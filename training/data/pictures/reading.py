@@ -1,4 +1,4 @@
-"""Image files as arrays, in bounded memory whatever they contain."""
+"""Read image files as arrays, in bounded memory whatever they contain."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from training.files.printable import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs damage as errors; ours say it
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs damage, which our errors report
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-"""What is opened; of an animation, the first frame."""
+"""Formats that are read; of an animation, the first frame."""
 
 LARGEST_FILE = 64 * 2**20
-"""Bytes."""
+"""The most bytes of a file."""
 
 MEMORY = 224 * 2**20
-"""Bytes that a picture may take while it is decoded, its file included."""
+"""The most bytes that a picture may take while it is decoded, its file included."""
 
 MOST_PIXELS = 100_000_000
 
 LONGEST_READ = 65_535
-"""Pixels of a side in the file, the most that JPEG and GIF can have."""
+"""The most pixels of a side in the file: the limit of JPEG and GIF."""
 
 LONGEST_SIDE = 1024
-"""Pixels that a side keeps; a longer one is reduced while it is read."""
+"""The most pixels of a side after reading; a longer one is reduced while it is read."""
 
-_TURNS = {  # how a picture of each orientation is set upright: transposed first, then flipped along these axes
+_TURNS = {  # to turn a picture upright: whether to transpose it first, then the axes to flip
     1: (False, ()),
     2: (False, (1,)),
     3: (False, (0, 1)),
@@ -59,15 +59,15 @@ class Picture:
     """A picture in a file.
 
     Attributes:
-        pixels: float32 (H, W) of a grey one, (H, W, 3) of one in colour, in 0 … 1, upright.
-        size: (H, W) in the file; ``pixels`` are fewer where it is large.
+        pixels: float32 (H, W) in gray or (H, W, 3) in color, in 0 … 1, upright.
+        size: (H, W) in the file; ``pixels`` has fewer if it is large.
     """
 
     pixels: numpy.ndarray
     size: tuple[int, int]
 
     def as_channels(self, channels: int) -> numpy.ndarray:
-        """Return the pixels as (1, H, W) in grey or (3, H, W) in red, green and blue."""
+        """Return the pixels as (1, H, W) in gray or (3, H, W) in red, green and blue."""
         if channels == 1:
             return self.gray()[None]
         if self.pixels.ndim == 2:
@@ -75,7 +75,7 @@ class Picture:
         return numpy.ascontiguousarray(self.pixels.transpose(2, 0, 1))
 
     def gray(self) -> numpy.ndarray:
-        """Return the pixels (H, W) in grey: 0.299 red + 0.587 green + 0.114 blue, rounded to 1/255 as Pillow does."""
+        """Return the pixels (H, W) in gray: 0.299 red + 0.587 green + 0.114 blue, rounded to 1/255 as Pillow does."""
         if self.pixels.ndim == 2:
             return self.pixels
         weights = numpy.array([19595, 38470, 7471], numpy.float32) / 65536
@@ -85,12 +85,12 @@ class Picture:
 def read_picture(path: str | Path) -> Picture:
     """Read the picture in a file, upright, on an opaque background.
 
-    What is transparent becomes white, or black where the rest is bright. The file is read once, into memory; no other
-    program and no other decoder than those of ``FORMATS`` is started.
+    Transparent parts become white, or black if the rest is bright. The file is read once, into memory; no other program
+    and no other decoder than those of ``FORMATS`` is started.
 
     Raises:
-        ImageError: the file is no such image, is damaged, or is too large; the message names it.
-        OSError: it cannot be opened.
+        ImageError: the file is not such an image, is damaged, or is too large; the message names it.
+        OSError: the file cannot be opened.
     """
     try:
         return decode(_content(path))
@@ -99,17 +99,17 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def decode(content: bytes) -> Picture:
-    """Read the picture in the content of a file; see ``read_picture``.
+    """Decode the picture in the content of a file; see ``read_picture``.
 
     Raises:
-        ImageError: as there; the message names no file.
+        ImageError: as ``read_picture``, without the file's name.
     """
     from PIL import UnidentifiedImageError
 
     container = open_container(content)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damage outside the picture, and Pillow's limit: ours is lower
+            warnings.simplefilter("ignore")  # about damage outside the picture, and Pillow's size limit: ours is lower
             return _decode(container, len(content))
     except ImageError:
         raise
@@ -117,7 +117,7 @@ def decode(content: bytes) -> Picture:
         raise ImageError("too large (there is not enough memory to decode it)") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"cannot be read (a damaged {container.format})") from error
-    except Exception as error:  # the file is in memory: whatever a decoder raises, the content is to blame
+    except Exception as error:  # the file is in memory: any error of a decoder is due to its content
         raise ImageError(f"cannot be read ({error or type(error).__name__})") from error
 
 
@@ -132,10 +132,10 @@ def _content(path: str | Path) -> bytes:
 def _decode(container: Container, file_size: int) -> Picture:
     from PIL import Image
 
-    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):  # known to Pillow, these keep it from importing others
+    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):  # here, so that Pillow does not import others
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     held = 2 * file_size + container.working_memory
-    if held > MEMORY:  # WebP's decoder takes its memory when the file is opened
+    if held > MEMORY:  # WebP's decoder allocates its memory when the file is opened
         raise ImageError(f"too large ({_megabytes(held)})")
     with Image.open(io.BytesIO(container.content), formats=[container.format]) as image:
         if container.format == "JPEG":
@@ -156,10 +156,10 @@ def _decode(container: Container, file_size: int) -> Picture:
 
 @contextmanager
 def _no_messages() -> Iterator[None]:
-    """Keep what C code writes to standard error from the terminal: libtiff's notes about damaged files."""
+    """Discard what C code writes to standard error, such as libtiff's messages about damaged files."""
     try:
         stderr = os.dup(2)
-    except OSError:  # it is closed: nothing is shown anyway
+    except OSError:  # it is closed: there is nothing to discard
         yield
         return
     try:
@@ -186,11 +186,12 @@ def _megabytes(memory: int) -> str:
 
 
 def _reduced(image: Image.Image) -> numpy.ndarray:
-    """(H, W) in grey, (H, W, 3) or, with transparency, (H, W, 4), colours times opacity; no side is too long."""
+    """Return (H, W) in gray, (H, W, 3) in color or, with transparency, (H, W, 4) with colors times opacity, reduced to
+    ``LONGEST_SIDE``."""
     width, height = image.size
     factor = math.ceil(max(width, height) / LONGEST_SIDE)
     to_floats = _converter(image)
-    rows = factor * max(1, 2**18 // (width * factor))  # converted at a time: a copy of the whole may be large
+    rows = factor * max(1, 2**18 // (width * factor))  # converted at a time: a copy of the whole picture may be large
     strips = []
     for top in range(0, height, rows):
         strip = to_floats(image.crop((0, top, width, min(top + rows, height))))
@@ -199,7 +200,7 @@ def _reduced(image: Image.Image) -> numpy.ndarray:
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], numpy.ndarray]:
-    """From a strip of the picture to floats."""
+    """Return a function that converts a strip of the picture to floats."""
     if image.mode.startswith("I"):  # 16 bits; Pillow's conversion to "L" would clip them at 255
         return lambda strip: numpy.asarray(strip).clip(0, 65535).astype(numpy.float32) / numpy.float32(65535)
     if image.mode == "F":
@@ -219,7 +220,7 @@ def _premultiplied(strip: Image.Image) -> numpy.ndarray:
 
 
 def _average(strip: numpy.ndarray, factor: int) -> numpy.ndarray:
-    """Return means over squares of ``factor`` pixels; at the edges the last pixels are repeated."""
+    """Return the means over squares of ``factor`` pixels; edge pixels are repeated beyond the border."""
     height, width = strip.shape[:2]
     pads = [(0, -height % factor), (0, -width % factor)] + [(0, 0)] * (strip.ndim - 2)
     padded = numpy.pad(strip, pads, mode="edge")
@@ -228,7 +229,7 @@ def _average(strip: numpy.ndarray, factor: int) -> numpy.ndarray:
 
 
 def _flatten(floats: numpy.ndarray) -> numpy.ndarray:
-    """Lay what is transparent on white, or on black where what is visible is bright."""
+    """Put a picture with transparency on white, or on black if its visible part is bright."""
     if floats.ndim == 2 or floats.shape[2] == 3:
         return floats
     colors, alpha = floats[..., :3], floats[..., 3:]

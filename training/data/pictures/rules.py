@@ -1,4 +1,4 @@
-"""Ruled and squared paper: lines from edge to edge are found and taken off, the strokes that cross them stay."""
+"""Remove the lines of ruled and squared paper, which run from edge to edge; strokes that cross them stay."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import numpy
 from training.data.pictures.morphology import run_lengths
 
 _COVERED = 0.7
-"""A rule shows on this share of the page's width, and"""
+"""A rule covers at least this share of the page's width."""
 
 _AT_ENDS = 0.06
-"""on half of this share at both ends."""
+"""A rule covers at least half of this share of the page's width at both ends."""
 
 _SLOPE = 0.06
-"""Rules of a page that is turned by so much are found."""
+"""The largest slope at which rules are found."""
 
 _THICKNESS = 0.03
 """A rule is thinner than this share of the page; a stroke from edge to edge of a tightly cropped digit is not."""
 
 
 def without_rules(amount: numpy.ndarray, least: float) -> numpy.ndarray:
-    """Return the same amounts of ink (H, W), 0 where there are only rules.
+    """Return the amounts of ink (H, W) with 0 where there are only rules.
 
     Args:
-        least: what counts as ink when rules are looked for: they may be fainter than what is written on them.
+        least: the least amount that counts as a rule: rules may be fainter than the writing on them.
     """
     for axis in (0, 1):
         turned = amount if axis == 0 else amount.T
@@ -35,7 +35,7 @@ def without_rules(amount: numpy.ndarray, least: float) -> numpy.ndarray:
 
 
 def _horizontal_rules(mask: numpy.ndarray) -> numpy.ndarray | None:
-    """Return the pixels that belong to rules and nothing else; None where there is no rule."""
+    """Return the mask of pixels that belong to rules only; None if there are no rules."""
     height, width = mask.shape
     rows, columns = numpy.nonzero(mask)
     if width < 16 or height < 16 or not len(rows):
@@ -47,7 +47,7 @@ def _horizontal_rules(mask: numpy.ndarray) -> numpy.ndarray | None:
     for drift in range(-reach, reach + 1):  # of a line, in rows, from the left edge to the right one
         lines = rows - numpy.rint(columns * (drift / width)).astype(int) + reach
         count = height + 2 * reach + 1
-        # In a column a line has one pixel: these are the columns that it covers.
+        # A line has one pixel in each column: these are the columns that it covers.
         covered = numpy.bincount(lines, minlength=count)
         whole = covered >= _COVERED * width
         if not whole.any():

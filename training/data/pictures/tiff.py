@@ -1,4 +1,4 @@
-"""The directory of a TIFF file, which EXIF is, too: what it says, and the same file with the picture's tags alone."""
+"""Read the directory of a TIFF file (EXIF is one, too), and reduce the file to the tags of its first picture."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from training.data.pictures.errors import ImageError
 
 _ORIENTATION = 0x0112
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes of a value, by type."""
+"""Bytes of a value, by its type."""
 
 _KEPT = {
-    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284),  # size, samples, compression, colours, strips
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284),  # size, samples, compression, colors, strips
     *(292, 293, 317, 320, 322, 323, 324, 325, 338, 339, 347),  # fax, predictor, palette, tiles, alpha, JPEG's tables
     *(529, 530, 531, 532),  # YCbCr
 }
@@ -21,7 +21,7 @@ _COMPRESSIONS = {1: "none", 2: "CCITT", 3: "fax 3", 4: "fax 4", 5: "LZW", 7: "JP
     32946: "Deflate",
 }
 _LARGEST_TAG = 2**18
-"""Bytes of a tag: room for the offsets of 65,535 strips. What is longer would become a list of as many objects."""
+"""The most bytes of a tag: the offsets of 65,535 strips. Pillow makes a list of one object for each value."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Directory:
 
     Attributes:
         order: "<" or ">".
-        start: where its entries begin.
+        start: the position of its entries.
         entries: (tag, type, count, the entry's 12 bytes).
-        values: the first value of each tag that holds whole numbers.
+        values: the first value of each tag that holds integers.
     """
 
     order: str
@@ -42,7 +42,7 @@ class Directory:
 
     @classmethod
     def of(cls, content: bytes) -> Directory:
-        """Read it.
+        """Read the first directory of a file.
 
         Raises:
             struct.error: the file ends too early.
@@ -66,13 +66,13 @@ class Directory:
 
     @property
     def orientation(self) -> int:
-        """How the picture lies, 1 to 8; 1 is upright."""
+        """Orientation of the picture, 1 to 8; 1 is upright."""
         value = self.values.get(_ORIENTATION, 1)
         return value if 1 <= value <= 8 else 1
 
     @property
     def decoded_at_once(self) -> int:
-        """Bytes of a strip or tile, which is decoded as a whole if it is compressed."""
+        """Bytes of a strip or tile, which is decoded at once if it is compressed."""
         if self.values.get(259, 1) == 1:
             return 0
         width, height = self.values.get(256, 0), self.values.get(257, 0)
@@ -84,15 +84,15 @@ class Directory:
 
 
 def reduce_tiff(content: bytes, directory: Directory) -> bytes:
-    """Return the file with those tags of its first directory that tell how its picture is stored, and no further one.
+    """Return the file with the tags of its first directory that describe the picture's storage, and no others.
 
     Raises:
-        ImageError: the compression is none of the usual ones, or a tag is longer than any picture needs.
+        ImageError: the compression is unknown, or a tag is longer than any picture needs.
     """
     compression = directory.values.get(259, 1)
     if compression not in _COMPRESSIONS:
         known = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
-        raise ImageError(f"cannot be read (a TIFF of compression {compression}; known are {known})")
+        raise ImageError(f"cannot be read (a TIFF of compression {compression}: expected one of {known})")
     kept = {}
     for tag, kind, length, entry in directory.entries:
         if tag not in _KEPT:
@@ -107,7 +107,7 @@ def reduce_tiff(content: bytes, directory: Directory) -> bytes:
 
 
 def orientation(exif: bytes) -> int:
-    """EXIF's orientation, 1 to 8; 1, upright, also where there is none or EXIF is damaged."""
+    """Return the orientation in EXIF data, 1 to 8; 1 (upright) also if it is missing or damaged."""
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
     try:

@@ -203,7 +203,7 @@ def test_colour_is_kept_where_the_model_takes_it_and_grey_where_not():
 
 @pytest.mark.parametrize("shape", [(784,), (2, 28, 28), (4, 28, 28), (1, 28), (0, 28, 28)])
 def test_a_model_that_takes_no_pictures_is_refused(shape):
-    with pytest.raises(ValueError, match="image files are made into"):
+    with pytest.raises(ValueError, match="an image file gives"):
         Preparation.from_config({}, shape)
 
 
