@@ -74,15 +74,12 @@ class Affine(Layer):
     def backward(self, dout: Any) -> Any:
         rows, shape, W = self.saved(dout)
         turned = W is not None
-        dW = self.gradient_buffer("W")
+        dW = self.gradient("W")
         if turned:
-            dW = xp.empty_like(self.W) if dW is None else dW
-            product = matmul(rows.T, dout)
-            _pixels_first(dW, shape)[...] = product.reshape(-1, shape[1], W.shape[1])
+            _pixels_first(dW, shape)[...] = matmul(rows.T, dout).reshape(-1, shape[1], W.shape[1])
         else:
-            dW = matmul(rows.T, dout, out=dW)
-        self.dW = dW
-        self.db = column_sums(dout, out=self.gradient_buffer("b"))
+            matmul(rows.T, dout, out=dW)
+        column_sums(dout, out=self.gradient("b"))
         if not self.input_gradient:
             return None
         dx = matmul(dout, (W if turned else self.W).T)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from backend import array_module, asarray, is_array, require_arrays, require_plain, use
+from backend import array_module, asarray, is_array, require_arrays, require_plain, use, workspace
 from backend.checks import choice, flag, floating_dtype, sizes
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from layers.parameters import check_declared, guard_spellings
 
@@ -148,9 +149,21 @@ class Layer:
         self._params[name], self._grads[name] = value, gradient
         self._bound = set(self._params) == set(self._grads)
 
-    def gradient_buffer(self, name: str) -> Any:
-        """The array that the gradient of a bound parameter is written to; None where a new one will do."""
-        return self._grads[name] if self._bound else None
+    def gradient(self, name: str) -> Array:
+        """Return the array that ``backward`` fills with the gradient of a parameter.
+
+        It is ``grads[name]`` from now on: the network's own memory in a network, elsewhere a new array. Its numbers are
+        undefined until they are written.
+
+        Raises:
+            ValueError: the layer has no such parameter.
+        """
+        if name not in self._params:
+            choice("name", name, tuple(self._params))  # raises
+        if not self._bound:
+            kept = self._params[name]
+            self._grads[name] = workspace.empty(kept.shape, kept.dtype)
+        return self._grads[name]
 
     def _replace_arrays(self, of_parameters: Callable[[Any], Any], of_state: Callable[[Any], Any]) -> Layer:
         self._bound, self._kept = False, None

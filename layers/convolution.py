@@ -111,10 +111,9 @@ class Convolution(Layer):
 
     def backward(self, dout: Any) -> Any:
         (x,) = self.saved(dout)
-        dW, db = self.gradient_buffer("W"), self.gradient_buffer("b")
-        db = xp.empty_like(self.b) if db is None else db
-        self.dW = self._kernel.convolution_backward_weight(x, dout, self.W.shape, self.window, self.groups, dW, db)
-        self.db = db
+        self._kernel.convolution_backward_weight(
+            x, dout, self.W.shape, self.window, self.groups, out=self.gradient("W"), bias_out=self.gradient("b")
+        )
         if not self.input_gradient:
             return None
         return self._kernel.convolution_backward_input(dout, self.W, x.shape, self.window, self.groups)
@@ -203,9 +202,8 @@ class ConvolutionTranspose(Layer):
 
     def backward(self, dout: Any) -> Any:
         (x,) = self.saved(dout)
-        out = self.gradient_buffer("W")
-        self.dW = kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=out)
-        self.db = column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient_buffer("b"))
+        kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=self.gradient("W"))
+        column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient("b"))
         if not self.input_gradient:
             return None
         return kernel.convolution(dout, self.W, None, self.window)

@@ -16,6 +16,7 @@ from backend.checks import (
     sizes,
     whole,
 )
+from backend.types import Array
 from kernels import batch_norm as kernel
 from kernels import layer_norm
 from kernels.core.dtypes import acc_dtype
@@ -122,8 +123,7 @@ class BatchNormalization(Layer):
         rows, shape, mean, inverse, from_batch = self.saved(dout)
         backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
         dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
-        self.dgamma = dgamma.astype(self.gamma.dtype, copy=False)
-        self.dbeta = dbeta.astype(self.gamma.dtype, copy=False)
+        self.gradient("gamma")[...], self.gradient("beta")[...] = dgamma, dbeta
         return self._shaped(dx, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -202,7 +202,8 @@ class LayerNormalization(Layer):
         normalized, inverse, shape = self.saved(dout)
         gamma = self._flat(self.gamma)
         dx, dgamma, dbeta = layer_norm.layer_norm_backward(self._rows(dout), normalized, inverse, gamma)
-        self.dgamma, self.dbeta = self._unflat(dgamma), self._unflat(dbeta)
+        self._fill("gamma", dgamma)
+        self._fill("beta", dbeta)
         return self._shaped(dx, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -226,12 +227,10 @@ class LayerNormalization(Layer):
     def _flat(self, parameter: Any) -> Any:
         return parameter.transpose(1, 2, 0).reshape(-1) if parameter.ndim == 3 else parameter
 
-    def _unflat(self, gradient: Any) -> Any:
-        gradient = gradient.astype(self.gamma.dtype, copy=False)
-        if self.gamma.ndim == 1:
-            return gradient
-        c, h, w = self.gamma.shape
-        return array_module(gradient).ascontiguousarray(gradient.reshape(h, w, c).transpose(2, 0, 1))
+    def _fill(self, name: str, flat: Array) -> None:
+        gradient = self.gradient(name)
+        pixels = gradient.transpose(1, 2, 0) if gradient.ndim == 3 else gradient
+        pixels[...] = flat.reshape(pixels.shape)
 
     def describe(self) -> str:
         return " x ".join(map(str, self.gamma.shape))

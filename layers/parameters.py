@@ -6,9 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 from backend import array_module, is_array
 from backend.checks import refusal
+from backend.types import Array
 
 if TYPE_CHECKING:
     from layers.base import Layer
+
+
+def parameter() -> tuple[Any, Any]:
+    """Return a parameter and its gradient, for the class body of a layer: ``W, dW = parameter()``.
+
+    The gradient is named "d" and the parameter's name; a class with another name for it is a TypeError.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Layer, parameter
+        >>> class Scale(Layer):
+        ...     k, dk = parameter()
+        ...
+        ...     def __init__(self, k):
+        ...         self.k = k
+        >>> Scale(xp.ones(3)).params
+        {'k': array([1., 1., 1.])}
+    """
+    return Parameter(), Gradient()
 
 
 class Parameter:
@@ -21,7 +41,13 @@ class Parameter:
         return self if layer is None else layer._params.get(self.name)
 
     def __set__(self, layer: Any, value: Any) -> None:
-        _assign(layer, layer._params, self.name, value)
+        kept = layer._params.get(self.name)
+        if is_array(kept):
+            _check_array(layer, self.name, kept, value)
+        if layer._bound:
+            _copy(layer, self.name, kept, value)
+        else:
+            layer._params[self.name] = value
 
 
 class Gradient:
@@ -38,11 +64,16 @@ class Gradient:
         return self if layer is None else layer._grads.get(self.name)
 
     def __set__(self, layer: Any, value: Any) -> None:
-        _assign(layer, layer._grads, self.name, value)
+        if not layer._bound:
+            layer._grads[self.name] = value
+            return
+        kept = layer._grads[self.name]
+        _check_array(layer, self.attribute, kept, value)
+        _copy(layer, self.attribute, kept, value)
 
 
 class _Misspelt:
-    """A gradient's name as another spelling: to set it is an error, since nothing would read it."""
+    """A gradient's name in another spelling, where assignment is an error: nothing would read the value."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,7 +86,7 @@ class _Misspelt:
 
     def __set__(self, layer: Any, value: Any) -> None:
         name = f"{type(layer).__name__}.{self.attribute}"
-        raise AttributeError(f"{name} is no gradient: that of {self.name!r} is called 'd{self.name}'")
+        raise AttributeError(f"{name} is not a gradient: that of {self.name!r} is called 'd{self.name}'")
 
 
 def guard_spellings(kind: type) -> None:
@@ -69,49 +100,40 @@ def guard_spellings(kind: type) -> None:
                 setattr(kind, attribute, guard)
 
 
-def parameter() -> tuple[Any, Any]:
-    """A parameter and its gradient, for a layer's class body: ``W, dW = parameter()``.
-
-    The gradient's name is the parameter's behind a "d"; a class with another is a TypeError.
-    """
-    return Parameter(), Gradient()
-
-
 def check_declared(kind: type) -> None:
-    """Raises unless each parameter in a layer's class body stands beside a gradient of its name."""
+    """Check that parameters and gradients in a layer's class body belong together by their names.
+
+    Raises:
+        TypeError: with the declaration that was expected.
+    """
     declared = vars(kind)
-    parameters = {name for name, value in declared.items() if isinstance(value, Parameter)}
-    gradients = [value for value in declared.values() if isinstance(value, Gradient)]
-    unpaired = sorted(parameters - {gradient.name for gradient in gradients if gradient.attribute[:1] == "d"})
+    parameters = [name for name, value in declared.items() if isinstance(value, Parameter)]
+    gradients = [name for name, value in declared.items() if isinstance(value, Gradient)]
     for name, value in declared.items():
         if isinstance(value, tuple) and any(isinstance(part, Parameter) for part in value):
             raise TypeError(f"{kind.__name__}.{name} = parameter() makes two attributes: write {name}, d{name} = …")
-    for name in unpaired:
-        raise TypeError(
-            f"{kind.__name__} has a parameter {name!r}, whose gradient must be called 'd{name}', got "
-            f"{', '.join(repr(gradient.attribute) for gradient in gradients) or 'none'}: write "
-            f"{name}, d{name} = parameter()"
-        )
-    for gradient in gradients:
-        if gradient.name not in parameters or gradient.attribute[:1] != "d":
+    for name in parameters:
+        if f"d{name}" not in gradients:
             raise TypeError(
-                f"{kind.__name__}.{gradient.attribute} is the gradient of no parameter: those of "
-                f"{', '.join(sorted(parameters)) or 'none'} are called by their names behind a 'd'"
+                f"{kind.__name__} has a parameter {name!r}, whose gradient must be called 'd{name}', got "
+                f"{', '.join(map(repr, gradients)) or 'none'}: write {name}, d{name} = parameter()"
+            )
+    for gradient in gradients:
+        if gradient not in [f"d{name}" for name in parameters]:
+            raise TypeError(
+                f"{kind.__name__}.{gradient} is a gradient without its parameter: expected a parameter "
+                f"{gradient[1:]!r}, got {', '.join(map(repr, parameters)) or 'none'}"
             )
 
 
-def _assign(layer: Layer, arrays: dict[str, Any], name: str, value: Any) -> None:
-    kept = arrays.get(name)
-    if value is kept:
-        return
-    if layer._bound or (is_array(kept) and arrays is layer._params):
-        if not is_array(value) or value.dtype.kind not in "fiu":
-            raise refusal(TypeError, f"{type(layer).__name__}.{name}", "an array of numbers", value)
-        array_module(value, kept)  # refuses a mix of host and device arrays
-    if not layer._bound:
-        arrays[name] = value
-        return
-    assert kept is not None
+def _check_array(layer: Layer, attribute: str, kept: Array, value: Any) -> None:
+    if not is_array(value) or value.dtype.kind not in "fiu":
+        raise refusal(TypeError, f"{type(layer).__name__}.{attribute}", "an array of numbers", value)
+    array_module(value, kept)  # refuses a mix of host and device arrays
+
+
+def _copy(layer: Layer, attribute: str, kept: Array, value: Array) -> None:
+    """Copy ``value`` into ``kept``, a view of a network's flat buffer, whose address the optimizer knows."""
     if value.shape != kept.shape:
-        raise ValueError(f"{type(layer).__name__}.{name} has shape {kept.shape}, cannot take {value.shape}")
-    kept[...] = value  # a model's flat buffer: its address is what the optimizer knows
+        raise ValueError(f"{type(layer).__name__}.{attribute} must have shape {kept.shape}, got {value.shape}")
+    kept[...] = value

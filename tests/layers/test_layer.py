@@ -57,6 +57,10 @@ def flat(arrays):
     return np.concatenate([asnumpy(array).ravel() for array in arrays.values()])
 
 
+def flat_of(layer):
+    return xp.concatenate([array.ravel() for array in layer.grads.values()])
+
+
 def test_binding_keeps_the_values(pair):
     layer, one, values, _, _ = pair
     assert_same(values, flat(layer.params))
@@ -109,6 +113,50 @@ def test_assignments_of_another_shape_are_refused(pair):
             for part in (f"{type(one).__name__}.{name}", str(array.shape), str(shape)):
                 assert part in str(caught.value)
     assert_same(values, before)
+
+
+def test_gradients_of_another_shape_are_refused(pair):
+    _, one, _, gradients, _ = pair
+    for name, array in list(one.grads.items()):
+        with pytest.raises(ValueError) as caught:
+            setattr(one, f"d{name}", xp.ones((*array.shape, 2), "float32"))
+        expected = f"{type(one).__name__}.d{name} must have shape {array.shape}, got {(*array.shape, 2)}"
+        assert str(caught.value) == expected
+        with pytest.raises(TypeError, match=f"d{name} must be an array of numbers"):
+            setattr(one, f"d{name}", 1.0)
+    assert_same(gradients, np.full(gradients.shape, 7, "float32"))
+
+
+def test_the_gradient_to_fill(pair):
+    """In a network the network's own memory, elsewhere a new array for each backward."""
+    layer, one, _, gradients, x = pair
+    for name, array in one.params.items():
+        assert one.gradient(name) is one.grads[name]
+        assert xp.shares_memory(one.gradient(name), gradients)
+        made = layer.gradient(name)
+        assert layer.grads[name] is made
+        assert getattr(layer, f"d{name}") is made
+        assert (made.shape, made.dtype) == (array.shape, array.dtype)
+    layer.backward(layer.forward(x))
+    before = {name: (array, array.copy()) for name, array in layer.grads.items()}
+    layer.backward(layer.forward(x) * 2)
+    for name, (array, values) in before.items():
+        assert layer.grads[name] is not array
+        assert_same(array, values)
+    for each in (layer, one):
+        with pytest.raises(ValueError, match="name must be"):
+            each.gradient("Q")
+
+
+def test_an_augmented_assignment_stays_in_the_buffer(pair):
+    """As in the book: ``layer.W -= lr * layer.dW``."""
+    _, one, values, _, x = pair
+    one.backward(one.forward(x))
+    before = values.copy()
+    for name in one.params:
+        setattr(one, name, getattr(one, name).__isub__(getattr(one, f"d{name}")))
+        assert xp.shares_memory(getattr(one, name), values)
+    assert_same(values, before - flat_of(one))
 
 
 def test_buffers_of_another_shape_are_refused(pair):
@@ -188,7 +236,8 @@ def test_a_call_is_a_forward():
     assert_same(Relu()(x), np.float32([[0, 2]]))
 
 
-def test_a_layer_of_ones_own(device):
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_layer_of_ones_own(device, fills):
     """The base class's promise: declare what is learned, define forward and backward."""
 
     class Scale(Layer):
@@ -202,7 +251,10 @@ def test_a_layer_of_ones_own(device):
 
         def backward(self, dout):
             (x,) = self.saved(dout)
-            self.dk = (dout * x).sum(0)
+            if fills:
+                self.gradient("k")[...] = (dout * x).sum(0)
+            else:
+                self.dk = (dout * x).sum(0)
             return dout * self.k
 
     network = Sequential(Scale(xp.asarray([1.0, 2, 3])), Sigmoid())

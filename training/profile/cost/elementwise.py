@@ -130,7 +130,7 @@ def _layer_normalization(layer: LayerNormalization, x: Array, y: Array) -> Cost:
     launches = 10 + 2 * half + 2 * turned + x.must_be_turned
     forward = Work(0, 8 * x.size, nbytes, launches, wide * (1 + half))
     nbytes = y.nbytes + wide + x.nbytes + layer.gamma.nbytes + parameter_bytes(layer)
-    backward = Work(0, 11 * x.size, nbytes, 11 + 4 * half + 3 * turned, wide * (3 + half))
+    backward = Work(0, 11 * x.size, nbytes, 11 + 4 * half + (3 - 2 * half) * turned, wide * (3 + half))
     return Cost(forward, backward, wide + rows * x.sums.itemsize)
 
 
