@@ -1,10 +1,10 @@
-"""Imported first of all by this package: refuses files that hide the packages it is built on."""
+"""Imported first by this package: refuses files that hide the packages it needs."""
 
 import importlib.util
 import os
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# By its path: were it imported by name, it could be hidden itself.
+# Loaded by its path: imported by name, it could be hidden itself.
 _spec = importlib.util.spec_from_file_location("_neighbours", os.path.join(_ROOT, "backend", "neighbours.py"))
 assert _spec is not None
 assert _spec.loader is not None

@@ -1,11 +1,11 @@
-"""Imported first of all by this package: refuses files that hide the packages it is built on."""
+"""Imported first by this package: refuses files that hide the packages it needs."""
 
 import importlib.util
 import os
 import sys
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# By its path: were it imported by name, it could be hidden itself.
+# Loaded by its path: imported by name, it could be hidden itself.
 _spec = importlib.util.spec_from_file_location("_neighbours", os.path.join(_ROOT, "backend", "neighbours.py"))
 assert _spec is not None
 assert _spec.loader is not None
@@ -18,5 +18,5 @@ try:
 except ImportError as error:
     if not _IS_COMMAND:
         raise
-    print(f"Error: {error}", file=sys.stderr)  # one line for who runs a command, as for other mistakes
+    print(f"Error: {error}", file=sys.stderr)  # one line, as for other mistakes of a command's user
     raise SystemExit(2) from None

@@ -1,1 +1,1 @@
-"""Other styles of API over the same kernels: a book's and a course's."""
+"""Other APIs over the same kernels: a book's, a course's, and channels-last layers."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, is_array, require_active, xp
+from backend.types import Array
 from layers.compat._options import dictionary
 
 Cache = tuple[Any, ...]
@@ -17,8 +18,8 @@ _KEYS = (
     *("stride", "pad", "pool_height", "pool_width"),
     *("mode", "p", "seed", "eps", "momentum", "running_mean", "running_var"),
 )
-"""Keys of any layer's dictionary: one that belongs to another layer is no mistake, since assignments share dictionaries
-(``{"mode": "train"}`` for layers that are the same in training and evaluation).
+"""Keys of all layers' dictionaries. A key of another layer is allowed, since assignments share dictionaries
+(``{"mode": "train"}`` also for layers that are the same in training and evaluation).
 """
 
 
@@ -29,13 +30,14 @@ def parameters(
     optional: tuple[str, ...] = (),
     refused: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Return a layer's dictionary, if it has what the layer needs and nothing that no layer of the course knows.
+    """Return a layer's dictionary after checking that it has the keys that the layer needs, and only keys of the
+    course.
 
     Args:
-        refused: keys of other layers that would mean something here, too, but are not heeded.
+        refused: keys of other layers that would have a meaning here, but are not supported.
 
     Raises:
-        TypeError: it is no dictionary.
+        TypeError: it is not a dictionary.
         ValueError: a key is missing, unknown or refused.
     """
     dictionary(name, given, needed, optional, [key for key in _KEYS if key not in refused])
@@ -45,11 +47,13 @@ def parameters(
 def operands(owner: str, **given: Any) -> tuple[Any, ...]:
     """Return the given arrays, lists and numbers as arrays of one floating dtype on the active device.
 
-    The dtype is the widest among the floating arrays; integers and lists take it, and are float64 where there is none.
+    The dtype is the widest among the floating arrays; integers and lists take it. Without floating arrays it is
+    float64.
 
     Raises:
-        TypeError: an argument does not hold real numbers, host and device arrays are mixed, or all lie on another
-            device than the active one.
+        TypeError: an argument does not hold real numbers, host and device arrays are mixed, or the arrays are not on
+        the
+            active device.
     """
     arrays = {name: _as_array(owner, name, value) for name, value in given.items()}
     for name, array in arrays.items():
@@ -66,12 +70,12 @@ def operands(owner: str, **given: Any) -> tuple[Any, ...]:
     return tuple(array.astype(dtype, copy=False) for array in arrays.values())
 
 
-def gradient(owner: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+def gradient(owner: str, dout: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return ``dout`` as the gradient of an output of that shape and dtype.
 
     Raises:
-        TypeError: it does not hold real numbers, or lies on another device than the active one.
-        ValueError: its shape is not that of the output.
+        TypeError: it does not hold real numbers, or is not on the active device.
+        ValueError: its shape differs from the output's.
     """
     (dout,) = operands(owner, dout=dout)
     if dout.shape != shape:
@@ -79,17 +83,17 @@ def gradient(owner: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return dout.astype(dtype, copy=False)
 
 
-def shapes(*arrays: Any) -> str:
-    """Join the arrays' shapes, for an error's words."""
+def shapes(*arrays: Array) -> str:
+    """Return the arrays' shapes as text for an error."""
     return ", ".join(str(array.shape) for array in arrays)
 
 
-def as_labels(owner: str, y: Any) -> Any:
-    """Return class labels as an array: a list becomes one of the active device."""
+def as_labels(owner: str, y: Array) -> Array:
+    """Return class labels as an array; a list becomes an array on the active device."""
     return _as_array(owner, "y", y)
 
 
-def _as_array(owner: str, name: str, value: Any) -> Any:
+def _as_array(owner: str, name: str, value: Any) -> Array:
     if is_array(value) and not isinstance(value, numpy.generic):
         return value
     try:

@@ -1,7 +1,7 @@
-"""Compute numerical gradients as the course does, by central differences, and how far others are from them.
+"""Compute numerical gradients as the course does, by central differences, and compare other gradients with them.
 
-The step is by default the course's, 1e-5, for float64; 1e-2 for float32 and 1e-1 for float16, whose rounding would
-drown a smaller one.
+The step is by default the course's, 1e-5, for float64; 1e-2 for float32 and 1e-1 for float16, whose rounding errors
+would exceed the effect of a smaller step.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ import numpy
 
 from backend import array_module, asnumpy
 from backend.checks import real
+from backend.types import Array
 from layers.numerical import require_writable
 
 _STEPS = {"float64": 1e-5, "float32": 1e-2, "float16": 1e-1}
 
 
-def eval_numerical_gradient(f: Callable[[Any], Any], x: Any, verbose: bool = True, h: float | None = None) -> Any:
+def eval_numerical_gradient(f: Callable[[Any], Any], x: Array, verbose: bool = True, h: float | None = None) -> Array:
     """Compute the gradient of ``f`` at ``x``, one element at a time.
 
     Args:
         f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly, also
-            when ``f`` raises, so ``f`` may as well ignore its argument and read ``x`` where it lies.
+            when ``f`` raises, so ``f`` may ignore its argument and read ``x``.
         x: a floating array of any shape.
-        verbose: whether each element is printed, with its index.
+        verbose: print each element with its index.
         h: the step; by default as this module says.
 
     Returns:
         The gradient, shape and dtype of ``x``.
 
     Raises:
-        TypeError: ``x`` is not a floating array: an integer array cannot take a small step.
+        TypeError: ``x`` is not a floating array.
         ValueError: ``f`` does not return one number.
     """
     gradient = array_module(x).zeros_like(x)
@@ -52,7 +53,7 @@ def eval_numerical_gradient(f: Callable[[Any], Any], x: Any, verbose: bool = Tru
     return gradient
 
 
-def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Any, df: Any, h: float | None = None) -> Any:
+def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Array, df: Array, h: float | None = None) -> Array:
     """Compute the gradient at ``x`` of a loss that ``f`` is part of, given that of f's result: Σ df·∂f/∂x.
 
     Args:
@@ -80,7 +81,7 @@ def eval_numerical_gradient_array(f: Callable[[Any], Any], x: Any, df: Any, h: f
 def eval_numerical_gradient_blobs(
     f: Callable[..., Any], inputs: tuple[Any, ...], output: Any, h: float | None = None
 ) -> list[Any]:
-    """Compute the gradients of each of ``inputs``: blobs, which have arrays ``vals`` and ``diffs``.
+    """Compute the gradient of each of ``inputs``: blobs, objects with arrays ``vals`` and ``diffs``.
 
     ``f(*inputs, output)`` writes its result to ``output.vals``; ``output.diffs`` is the gradient of that.
     """
@@ -98,7 +99,7 @@ def eval_numerical_gradient_net(net: Any, inputs: tuple[Any, ...], output: Any, 
 
 
 def grad_check_sparse(
-    f: Callable[[Any], Any], x: Any, analytic_grad: Any, num_checks: int = 10, h: float | None = None
+    f: Callable[[Any], Any], x: Array, analytic_grad: Array, num_checks: int = 10, h: float | None = None
 ) -> None:
     """Print, for a few elements of ``x`` that Python's ``random`` draws, the numerical gradient of ``f``, the given
     one and their relative difference; see ``eval_numerical_gradient``.
@@ -114,7 +115,7 @@ def grad_check_sparse(
         print(f"numerical: {numerical:f} analytic: {analytic:f}, relative error: {error:e}")
 
 
-def rel_error(x: Any, y: Any) -> float:
+def rel_error(x: Array, y: Array) -> float:
     """Return the largest |x - y| / max(1e-8, |x| + |y|) of all elements, as the notebooks define it; NaN where one is.
 
     Args:
@@ -133,9 +134,9 @@ def rel_error(x: Any, y: Any) -> float:
 
 
 def _differences(
-    owner: str, f: Callable[[Any], Any], x: Any, h: float | None, indices: list[tuple[int, ...]] | None = None
+    owner: str, f: Callable[[Any], Any], x: Array, h: float | None, indices: list[tuple[int, ...]] | None = None
 ) -> Iterator[tuple[tuple[int, ...], Any, Any, Any]]:
-    """Yield each index, ``f`` with that element of ``x`` a step above and below, and twice the step as rounded."""
+    """Yield each index, ``f`` with that element of ``x`` a step above and a step below, and the distance of the two."""
     kind = str(getattr(x, "dtype", type(x).__name__))
     if kind not in _STEPS:
         raise TypeError(f"{owner} needs x as a floating array, got {kind}")
@@ -155,6 +156,6 @@ def _differences(
         yield index, above, below, upper - lower
 
 
-def _kept(value: Any) -> Any:
-    """Keep what ``f`` returned as it is now: it may return one buffer each time."""
+def _kept(value: Any) -> Array:
+    """Return a copy of the result of ``f``, which may return the same buffer each time."""
     return value.copy() if hasattr(value, "copy") else value

@@ -6,6 +6,7 @@ from typing import Any
 
 from backend import xp
 from backend.checks import whole
+from backend.types import Array
 from kernels import col2im as _col2im
 from kernels import im2col as _im2col
 from kernels.core.window import Window
@@ -16,7 +17,7 @@ ImageShape = tuple[int, int, int]
 BatchShape = tuple[int, int, int, int]
 
 
-def im2col(x: Any, field_height: int, field_width: int, stride: int = 1, padding: int = 0) -> Any:
+def im2col(x: Array, field_height: int, field_width: int, stride: int = 1, padding: int = 0) -> Array:
     """Lay out the windows of one image (C, H, W) as rows: (OH·OW, C·field_height·field_width), any dtype.
 
     Row i·OW + j is the window of output pixel (i, j), flattened in the order channel, row, column: the layout of
@@ -30,19 +31,19 @@ def im2col(x: Any, field_height: int, field_width: int, stride: int = 1, padding
 
 
 def col2im(
-    columns: Any, x_shape: ImageShape, field_height: int, field_width: int, stride: int = 1, padding: int = 0
-) -> Any:
-    """Add rows as ``im2col`` makes them back into an image (C, H, W) of ``x_shape``, without its padding."""
+    columns: Array, x_shape: ImageShape, field_height: int, field_width: int, stride: int = 1, padding: int = 0
+) -> Array:
+    """Add rows in the layout of ``im2col`` back into an image (C, H, W) of ``x_shape``, without its padding."""
     if len(x_shape) != 3:
         raise ValueError(f"col2im makes one image (C, H, W), not {tuple(x_shape)} (layers.col2im makes a batch)")
     return _col2im.col2im(columns, (1, *x_shape), _field(field_height, field_width, stride, padding))[0]
 
 
-def im2col_indices(x: Any, field_height: int, field_width: int, padding: int = 1, stride: int = 1) -> Any:
+def im2col_indices(x: Array, field_height: int, field_width: int, padding: int = 1, stride: int = 1) -> Array:
     """Lay out the windows of images (N, C, H, W) as columns: (C·field_height·field_width, OH·OW·N), any dtype.
 
     Column (i·OW + j)·N + n is the window of output pixel (i, j) of image n, flattened in the order channel, row,
-    column. Pixels at the bottom and right that no whole window reaches are left out.
+    column. Pixels at the bottom and right that do not fill a window are ignored.
     """
     if getattr(x, "ndim", None) != 4:
         raise ValueError(f"im2col_indices takes images (N, C, H, W), got {getattr(x, 'shape', type(x).__name__)}")
@@ -53,11 +54,9 @@ def im2col_indices(x: Any, field_height: int, field_width: int, padding: int = 1
 
 
 def col2im_indices(
-    cols: Any, x_shape: BatchShape, field_height: int = 3, field_width: int = 3, padding: int = 1, stride: int = 1
-) -> Any:
-    """Add columns as ``im2col_indices`` makes them back into images (N, C, H, W) of ``x_shape``, without their
-    padding.
-    """
+    cols: Array, x_shape: BatchShape, field_height: int = 3, field_width: int = 3, padding: int = 1, stride: int = 1
+) -> Array:
+    """Add columns in the layout of ``im2col_indices`` back into images (N, C, H, W) of ``x_shape``, without padding."""
     (cols,) = operands("col2im_indices", cols=cols)
     window = _field(field_height, field_width, stride, padding)
     n, numbers, pixels = _sizes("col2im_indices", x_shape, window)
@@ -72,8 +71,8 @@ def col2im_indices(
 
 def get_im2col_indices(
     x_shape: BatchShape, field_height: int, field_width: int, padding: int = 1, stride: int = 1
-) -> tuple[Any, Any, Any]:
-    """Return where ``im2col_indices`` takes its numbers from, in the padded images: ``padded[:, k, i, j]``.
+) -> tuple[Array, Array, Array]:
+    """Return the indices of the elements that ``im2col_indices`` takes from padded images: ``padded[:, k, i, j]``.
 
     Returns:
         channels k (C·field_height·field_width, 1); rows i and columns j (C·field_height·field_width, OH·OW).
@@ -86,19 +85,19 @@ def get_im2col_indices(
     return k, i + window.stride[0] * row, j + window.stride[1] * column
 
 
-def im2col_cython(x: Any, field_height: int, field_width: int, padding: int, stride: int) -> Any:
-    """Call ``im2col_indices``, under the name of the course's compiled one."""
+def im2col_cython(x: Array, field_height: int, field_width: int, padding: int, stride: int) -> Array:
+    """Call ``im2col_indices``, under the name of the course's compiled function."""
     return im2col_indices(x, field_height, field_width, padding, stride)
 
 
 def col2im_cython(
-    cols: Any, N: int, C: int, H: int, W: int, field_height: int, field_width: int, padding: int, stride: int
-) -> Any:
-    """Call ``col2im_indices``, under the name and with the arguments of the course's compiled one."""
+    cols: Array, N: int, C: int, H: int, W: int, field_height: int, field_width: int, padding: int, stride: int
+) -> Array:
+    """Call ``col2im_indices``, with the name and the arguments of the course's compiled function."""
     return col2im_indices(cols, (N, C, H, W), field_height, field_width, padding, stride)
 
 
-def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int, pad: int, stride: int) -> Any:
+def col2im_6d_cython(cols: Array, N: int, C: int, H: int, W: int, HH: int, WW: int, pad: int, stride: int) -> Array:
     """Add windows (C, HH, WW, N, OH, OW) back into images (N, C, H, W), without their padding."""
     (cols,) = operands("col2im_6d_cython", cols=cols)
     window = _field(HH, WW, stride, pad)
@@ -111,7 +110,7 @@ def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int
 
 
 def _sizes(owner: str, x_shape: BatchShape, window: Window) -> tuple[int, int, int]:
-    """Return N, the numbers of a window over all channels, and the pixels of an output."""
+    """Return N, the number of elements of a window over all channels, and the number of output pixels."""
     if len(x_shape) != 4:
         raise ValueError(f"{owner} needs the shape of images (N, C, H, W), not {tuple(x_shape)}")
     (oh, ow), (fh, fw) = window.over(x_shape[2:]).output, window.kernel

@@ -1,6 +1,6 @@
 """Compute the course's layers over images: convolution and max pooling.
 
-The course has several versions of each, which differ in speed; here all names are those of the fast one.
+The course has several versions of each, which differ in speed; here all names stand for one function.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import whole
+from backend.types import Array
 from kernels import convolution, max_pooling
 from kernels.core.window import Window
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 from layers.compat._options import whole_or_pair
 
 
-def conv_forward(x: Any, w: Any, b: Any, conv_param: dict[str, Any]) -> tuple[Any, Cache]:
+def conv_forward(x: Array, w: Array, b: Array, conv_param: dict[str, Any]) -> tuple[Array, Cache]:
     """Compute out[n, f] = Σ_c x[n, c] ⋆ w[f, c] + b[f], cross-correlation.
 
     Args:
@@ -38,10 +39,10 @@ def conv_forward(x: Any, w: Any, b: Any, conv_param: dict[str, Any]) -> tuple[An
     return out, (x, w, window, out.shape)
 
 
-def conv_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def conv_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Return dx (N, C, H, W), dw (FN, C, FH, FW) and db (FN,), for dout (N, FN, OH, OW).
 
-    The padding's gradient is cut off.
+    The gradient of the padding is dropped.
     """
     x, w, window, shape = cache
     dout = gradient("conv_backward", dout, shape, x.dtype)
@@ -50,8 +51,8 @@ def conv_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
     return convolution.convolution_backward_input(dout, w, x.shape, window), dw, db
 
 
-def max_pool_forward(x: Any, pool_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """Take the largest pixel of every window; the first of equals, and the first NaN wins over all.
+def max_pool_forward(x: Array, pool_param: dict[str, Any]) -> tuple[Array, Cache]:
+    """Return the largest pixel of every window. Of equal pixels the first wins; NaN wins over numbers.
 
     Args:
         x: (N, C, H, W).
@@ -71,8 +72,8 @@ def max_pool_forward(x: Any, pool_param: dict[str, Any]) -> tuple[Any, Cache]:
     return out, (winners, x.shape, window, out.shape, out.dtype)
 
 
-def max_pool_backward(dout: Any, cache: Cache) -> Any:
-    """Return dx (N, C, H, W): each window's gradient goes to the one pixel that won."""
+def max_pool_backward(dout: Array, cache: Cache) -> Array:
+    """Return dx (N, C, H, W): each window's gradient goes to the pixel that forward took."""
     winners, input_shape, window, shape, dtype = cache
     dout = gradient("max_pool_backward", dout, shape, dtype)
     return max_pooling.pool_backward(dout, winners, input_shape, window)

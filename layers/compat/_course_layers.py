@@ -7,6 +7,7 @@ from typing import Any
 
 from backend import random
 from backend.checks import choice, real, whole
+from backend.types import Array
 from kernels import activations
 from kernels.dropout import dropout_mask
 from kernels.gemm import column_sums, matmul
@@ -14,24 +15,24 @@ from kernels.masking import masked
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 
 
-def relu_forward(x: Any) -> tuple[Any, Cache]:
+def relu_forward(x: Array) -> tuple[Array, Cache]:
     """Compute out = max(x, 0), any shape."""
     (x,) = operands("relu_forward", x=x)
     out, positive = activations.relu(x)
     return out, (positive, x.dtype)
 
 
-def relu_backward(dout: Any, cache: Cache) -> Any:
+def relu_backward(dout: Array, cache: Cache) -> Array:
     """Return dx = dout where x > 0, else 0."""
     positive, dtype = cache
     return masked(gradient("relu_backward", dout, positive.shape, dtype), positive)
 
 
-def affine_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
+def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, Cache]:
     """Compute out = x·w + b.
 
     Args:
-        x: (N, …), D numbers a sample.
+        x: (N, …), with D numbers in each sample.
         w: (D, M).
         b: (M,).
 
@@ -52,7 +53,7 @@ def affine_forward(x: Any, w: Any, b: Any) -> tuple[Any, Cache]:
     return matmul(x.reshape(len(x), len(w)), w, bias=b), (x, w)
 
 
-def affine_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def affine_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Return dx (N, …), dw (D, M) and db (M,), for dout (N, M)."""
     x, w = cache
     dout = gradient("affine_backward", dout, (len(x), w.shape[1]), x.dtype)
@@ -60,17 +61,17 @@ def affine_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
     return dx, matmul(x.reshape(len(x), len(w)).T, dout), column_sums(dout)
 
 
-def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """Drop some numbers in training and divide the others by p; do nothing in evaluation.
+def dropout_forward(x: Array, dropout_param: dict[str, Any]) -> tuple[Array, Cache]:
+    """Drop elements at random in training and divide the others by p; return x in evaluation.
 
     This is inverted dropout (Srivastava et al., JMLR 2014).
 
     Args:
         x: any shape.
-        dropout_param: ``"p"``, the probability to *keep* a number, 0 < p ≤ 1, as in the course since 2018 (before, it
-            was the one to drop it); ``"mode"``, ``"train"`` or ``"test"``; optionally ``"seed"``, a whole number from
-            0: the same numbers are then dropped in every call, and the process's generator stays as it is. Without it,
-            or with None, that one is drawn from (``backend.random``).
+        dropout_param: ``"p"``, the probability to *keep* an element, 0 < p ≤ 1, as in the course since 2018 (the
+            probability to drop it before); ``"mode"``, ``"train"`` or ``"test"``; optionally ``"seed"``, an integer
+            from 0: then every call drops the same elements, and ``backend.random`` is not used. Without it, or with
+            None, masks are drawn from ``backend.random``.
     """
     (x,) = operands("dropout_forward", x=x)
     parameters("dropout_param", dropout_param, ("p", "mode"), ("seed",))
@@ -85,14 +86,14 @@ def dropout_forward(x: Any, dropout_param: dict[str, Any]) -> tuple[Any, Cache]:
     return _kept(x, mask, keep), (mask, keep, x.shape, x.dtype)
 
 
-def dropout_backward(dout: Any, cache: Cache) -> Any:
-    """Return dx: what was dropped gets 0, the rest dout / p; dout itself where forward was in mode "test"."""
+def dropout_backward(dout: Array, cache: Cache) -> Array:
+    """Return dx: 0 for dropped elements, dout / p for others; dout itself after a forward in mode "test"."""
     mask, keep, shape, dtype = cache
     dout = gradient("dropout_backward", dout, shape, dtype)
     return dout.copy() if mask is None else _kept(dout, mask, keep)
 
 
-def _kept(values: Any, mask: Any, keep: float) -> Any:
+def _kept(values: Array, mask: Array, keep: float) -> Array:
     """Return ``values`` / keep where the mask is True, 0 elsewhere."""
     kept = masked(values, mask)
     kept *= 1 / keep

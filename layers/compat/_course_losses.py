@@ -1,19 +1,18 @@
-"""Compute the course's losses, each at once with its gradient."""
+"""Compute the course's losses, each together with its gradient."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy
 
 from backend import array_module, profiling
+from backend.types import Array
 from kernels import labels, softmax
 from kernels.core.dtypes import acc_dtype
 from layers import checks
 from layers.compat._course_arguments import as_labels, operands
 
 
-def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
+def softmax_loss(x: Array, y: Array) -> tuple[Array, Array]:
     """Compute the mean cross-entropy of softmax(x) against labels, and its gradient.
 
     Args:
@@ -21,12 +20,12 @@ def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
         y: classes (N,), any integer dtype.
 
     Returns:
-        loss, 0-d and on the device (float32 for float16), and dx (N, C), dtype of ``x``. On a GPU a label that is no
-        class makes the loss NaN, since raising would wait for the device.
+        loss, 0-d and on the device (float32 for float16), and dx (N, C), dtype of ``x``. On a GPU a label out of range
+        makes the loss NaN, since raising would wait for the device.
 
     Raises:
-        TypeError: labels are no integers.
-        ValueError: shapes do not fit, there is but one class; or, on the CPU, a label is no class.
+        TypeError: labels are not integers.
+        ValueError: shapes do not fit, there is one class only; or, on the CPU, a label is out of range.
     """
     (x,), y = operands("softmax_loss", x=x), as_labels("softmax_loss", y)
     array_module(x, y)  # refuses a mix of host and device arrays
@@ -35,11 +34,10 @@ def softmax_loss(x: Any, y: Any) -> tuple[Any, Any]:
     return loss, softmax.softmax_cross_entropy_backward(probabilities, y).astype(x.dtype, copy=False)
 
 
-def svm_loss(x: Any, y: Any) -> tuple[Any, Any]:
+def svm_loss(x: Array, y: Array) -> tuple[Array, Array]:
     """Compute the mean hinge loss Σ max(0, x[i, j] - x[i, y] + 1) over the wrong classes j, and its gradient.
 
-    It is the multi-class loss of Weston and Watkins (1999). Where a margin is exactly 0, its
-    gradient is 0.
+    It is the multi-class loss of Weston and Watkins (1999). The gradient of a margin of exactly 0 is 0.
 
     Args:
         x: scores (N, C).
@@ -49,21 +47,21 @@ def svm_loss(x: Any, y: Any) -> tuple[Any, Any]:
         loss and dx as of ``softmax_loss``.
 
     Raises:
-        TypeError: labels are no integers.
-        ValueError: shapes do not fit, there is but one class; or, on the CPU, a label is no class.
+        TypeError: labels are not integers.
+        ValueError: shapes do not fit, there is one class only; or, on the CPU, a label is out of range.
     """
     (x,), y = operands("svm_loss", x=x), as_labels("svm_loss", y)
     array_module(x, y)  # refuses a mix of host and device arrays
     if x.ndim != 2:
         raise ValueError(f"svm_loss needs scores (N, C), got shape {x.shape}")
     if x.shape[1] == 1:
-        raise ValueError("svm_loss: one score a sample has no wrong class and a loss of 0 whatever the score")
+        raise ValueError("svm_loss needs scores of at least 2 classes, got 1")
     labels.check(y, x.shape, distributions=False)
     return _hinge(x, y)
 
 
 @profiling.operation
-def _hinge(x: Any, y: Any) -> tuple[Any, Any]:
+def _hinge(x: Array, y: Array) -> tuple[Array, Array]:
     library, dtype, (samples, classes) = array_module(x), acc_dtype(x.dtype), x.shape
     correct = y[:, None] == library.arange(classes)
     scores = x.astype(dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Normalise as the course does: over a batch, over a sample, over groups of an image's channels."""
+"""Normalize as the course does: over a batch, over a sample, over groups of an image's channels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import choice, real, whole
+from backend.types import Array
 from kernels import batch_norm, layer_norm
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 
 
-def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
+def batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict[str, Any]) -> tuple[Array, Cache]:
     """Compute out = γ·(x - μ) / √(σ² + ε) + β (Ioffe and Szegedy, 2015).
 
     Args:
@@ -22,9 +23,8 @@ def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -
         beta: (D,).
         bn_param: ``"mode"``, ``"train"`` (μ and the biased σ² are the batch's) or ``"test"`` (the running ones);
             optionally ``"eps"``, by default 1e-5, and ``"momentum"``, 0.9. ``"running_mean"`` and ``"running_var"``,
-            (D,): training puts momentum·running + (1 - momentum)·batch there, new arrays, beginning with zeros where
-            there are none, as assignments do; mode "test" needs them. They are float32 for float16. A batch without
-            samples has no statistics and leaves them.
+            (D,): training replaces them by momentum·running + (1 - momentum)·batch, starting from zeros, as assignments
+            do; mode "test" needs them. They are float32 for float16. A batch without samples does not change them.
 
     Returns:
         (N, D), and the cache.
@@ -35,7 +35,7 @@ def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -
     return _normalized(x, gamma, beta, bn_param)
 
 
-def batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def batchnorm_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Return dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D); in mode "test" μ and σ² are constants."""
     return _normalized_backward(gradient("batchnorm_backward", dout, cache[0].shape, cache[0].dtype), cache)
 
@@ -43,8 +43,9 @@ def batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
 batchnorm_backward_alt = batchnorm_backward
 
 
-def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
-    """Do as ``batchnorm_forward`` to each channel of x (N, C, H, W), over images and pixels; gamma, beta (C,)."""
+def spatial_batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict[str, Any]) -> tuple[Array, Cache]:
+    """Normalize each channel of x (N, C, H, W) over images and pixels, see ``batchnorm_forward``; gamma and beta are
+    (C,)."""
     x, gamma, beta = operands("spatial_batchnorm_forward", x=x, gamma=gamma, beta=beta)
     if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != gamma.shape:
         given = shapes(x, gamma, beta)
@@ -54,7 +55,7 @@ def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str,
     return as_nchw(out.reshape(pixels.shape)), (*cache, x.shape)
 
 
-def spatial_batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def spatial_batchnorm_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Return dx (N, C, H, W), dgamma (C,) and dbeta (C,), for dout (N, C, H, W)."""
     *cache_of_rows, shape = cache
     pixels = to_nhwc(gradient("spatial_batchnorm_backward", dout, shape, cache[0].dtype))
@@ -62,7 +63,9 @@ def spatial_batchnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
     return as_nchw(dx.reshape(pixels.shape)), dgamma, dbeta
 
 
-def layernorm_forward(x: Any, gamma: Any, beta: Any, ln_param: dict[str, Any] | None = None) -> tuple[Any, Cache]:
+def layernorm_forward(
+    x: Array, gamma: Array, beta: Array, ln_param: dict[str, Any] | None = None
+) -> tuple[Array, Cache]:
     """Compute out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² of each sample (Ba, Kiros and Hinton, 2016).
 
     Args:
@@ -82,7 +85,7 @@ def layernorm_forward(x: Any, gamma: Any, beta: Any, ln_param: dict[str, Any] | 
     return out, (normalized, inverse, gamma)
 
 
-def layernorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def layernorm_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Return dx (N, D), dgamma (D,) and dbeta (D,), for dout (N, D)."""
     normalized, inverse, gamma = cache
     dout = gradient("layernorm_backward", dout, normalized.shape, gamma.dtype)
@@ -91,8 +94,8 @@ def layernorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
 
 
 def spatial_groupnorm_forward(
-    x: Any, gamma: Any, beta: Any, G: int, gn_param: dict[str, Any] | None = None
-) -> tuple[Any, Cache]:
+    x: Array, gamma: Array, beta: Array, G: int, gn_param: dict[str, Any] | None = None
+) -> tuple[Array, Cache]:
     """Compute out = γ·(x - μ) / √(σ² + ε) + β with μ and the biased σ² of each image's G groups of channels.
 
     They are taken over all pixels of a group (Wu and He, 2018).
@@ -101,7 +104,7 @@ def spatial_groupnorm_forward(
         x: (N, C, H, W).
         gamma: C numbers: (C,) or, as in the assignments, (1, C, 1, 1).
         beta: as gamma.
-        G: how many groups of neighbouring channels; divides C.
+        G: the number of groups of neighboring channels; divides C.
         gn_param: optionally ``"eps"``, by default 1e-5. Training and evaluation are the same.
 
     Returns:
@@ -115,13 +118,13 @@ def spatial_groupnorm_forward(
             f"spatial_groupnorm_forward needs x (N, C, H, W), gamma and beta (C,) or (1, C, 1, 1), got {given}"
         )
     if x.shape[1] % groups:
-        raise ValueError(f"G divides the {x.shape[1]} channels of x, which {groups} does not")
+        raise ValueError(f"G must divide the {x.shape[1]} channels of x, got {groups}")
     scale, shift = gamma.reshape(-1), beta.reshape(-1)
     out, normalized, inverse = layer_norm.group_norm(x, scale, shift, groups, eps)
     return out, (normalized, inverse, scale, x.shape, gamma.shape, beta.shape)
 
 
-def spatial_groupnorm_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def spatial_groupnorm_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Return dx (N, C, H, W), dgamma and dbeta in the shapes of gamma and beta, for dout (N, C, H, W)."""
     normalized, inverse, scale, shape, *of_parameters = cache
     dout = gradient("spatial_groupnorm_backward", dout, shape, scale.dtype)
@@ -143,12 +146,12 @@ def _eps(name: str, given: dict[str, Any] | None) -> float:
     return real(f"{name}['eps']", given.get("eps", 1e-5), least=0)
 
 
-def _rows(pixels: Any) -> Any:
+def _rows(pixels: Array) -> Array:
     """Return (N, H, W, C) as (N·H·W, C)."""
     return pixels.reshape(math.prod(pixels.shape[:3]), pixels.shape[3])
 
 
-def _normalized(rows: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Cache]:
+def _normalized(rows: Array, gamma: Array, beta: Array, bn_param: dict[str, Any]) -> tuple[Array, Cache]:
     parameters("bn_param", bn_param, ("mode",), ("eps", "momentum", "running_mean", "running_var"))
     mode = choice("bn_param['mode']", bn_param["mode"], ("train", "test"))
     eps = real("bn_param['eps']", bn_param.get("eps", 1e-5), least=0)
@@ -163,20 +166,22 @@ def _normalized(rows: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> t
     return out, (rows, mean, inverse, gamma, from_batch)
 
 
-def _running(name: str, bn_param: dict[str, Any], rows: Any, mode: str) -> Any:
-    """Return a running statistic as it stands, a new array: zeros where training has not yet begun."""
+def _running(name: str, bn_param: dict[str, Any], rows: Array, mode: str) -> Array:
+    """Return a copy of a running statistic: zeros before the first training step."""
     shape, dtype, given = rows.shape[1:], acc_dtype(rows.dtype), bn_param.get(name)
     if given is None:
         if mode == "test":
-            raise ValueError(f"bn_param of mode 'test' needs {name!r}: mode 'train' puts it there")
+            raise ValueError(f"bn_param in mode 'test' needs {name!r}, which mode 'train' computes")
         return array_module(rows).zeros(shape, dtype)
     (array,) = operands("bn_param", **{name: given})
     if array.shape != shape:
-        raise ValueError(f"bn_param[{name!r}] is of shape {shape}, one for each column of x, not {array.shape}")
+        raise ValueError(
+            f"bn_param[{name!r}] must have shape {shape}, one number for each column of x, got {array.shape}"
+        )
     return array.astype(dtype)
 
 
-def _normalized_backward(dout: Any, cache: Cache) -> tuple[Any, Any, Any]:
+def _normalized_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     rows, mean, inverse, gamma, from_batch = cache
     backward = batch_norm.normalize_backward if from_batch else batch_norm.normalize_backward_fixed
     dx, dgamma, dbeta = backward(dout, rows, mean, inverse, gamma)

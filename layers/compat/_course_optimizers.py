@@ -2,12 +2,11 @@
 
 What holds for all of them:
 
-* ``w`` and ``dw`` are of one shape and stay as they are; ``next_w`` is a new array of the dtype of ``w``.
-* ``config`` is a dictionary of hyper-parameters and of what the rule remembers. It is itself brought up to date and
-  returned: defaults are put there, and new arrays of what is remembered, in the dtype of ``w`` (float32 for float16).
-  Where it is None a new dictionary is made.
-* Keys of the other rules are ignored. An unknown key, a number out of its range or an array of another shape is a
-  ValueError, raised before anything is changed.
+* ``w`` and ``dw`` have one shape and are not changed; ``next_w`` is a new array with the dtype of ``w``.
+* ``config`` is a dictionary of hyper-parameters and of the rule's state. It is updated in place and returned: with
+  defaults, and with new arrays for the state, in the dtype of ``w`` (float32 for float16). None makes a new dictionary.
+* Keys of the other rules are ignored. An unknown key, a number out of range or an array of another shape raises a
+  ValueError before anything is changed.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import real, whole
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from layers.compat._course_arguments import operands, shapes
 from layers.compat._options import dictionary
@@ -39,7 +39,7 @@ _RANGES: dict[str, dict[str, float]] = {
 }
 
 
-def sgd(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Do a step of stochastic gradient descent: w - learning_rate·dw.
 
     Args:
@@ -52,7 +52,7 @@ def sgd(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
     return _moved(w, -settings["learning_rate"] * dw), config
 
 
-def sgd_momentum(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Do a step of gradient descent with momentum: v ← momentum·v - learning_rate·dw, then w + v.
 
     Args:
@@ -66,7 +66,7 @@ def sgd_momentum(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Co
     return _moved(w, velocity), config
 
 
-def rmsprop(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Do a step of RMSProp: c ← decay_rate·c + (1 - decay_rate)·dw², then w - learning_rate·dw / (√c + epsilon).
 
     Args:
@@ -83,7 +83,7 @@ def rmsprop(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]
     return _moved(w, -rate * dw / (array_module(w).sqrt(cache) + epsilon)), config
 
 
-def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
+def adam(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Do a step of Adam (Kingma and Ba, 2015): w - learning_rate·m̂ / (√v̂ + epsilon).
 
     With t ← t + 1, m ← beta1·m + (1 - beta1)·dw and v ← beta2·v + (1 - beta2)·dw², m̂ = m / (1 - beta1ᵗ) and
@@ -93,7 +93,7 @@ def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
         w: any shape.
         dw: the shape of ``w``.
         config: ``"learning_rate"``, by default 1e-3; ``"beta1"``, 0.9, and ``"beta2"``, 0.999, both below 1;
-            ``"epsilon"``, 1e-8; ``"m"`` and ``"v"``, at first zeros; ``"t"``, the steps done, at first 0.
+            ``"epsilon"``, 1e-8; ``"m"`` and ``"v"``, at first zeros; ``"t"``, the number of steps so far, at first 0.
     """
     defaults = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
     w, dw, config, settings = _read("adam", w, dw, config, **defaults)
@@ -106,8 +106,10 @@ def adam(w: Any, dw: Any, config: Config | None = None) -> tuple[Any, Config]:
     return _moved(w, -rate * (m / (1 - beta1**t)) / (root + epsilon)), config
 
 
-def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) -> tuple[Any, Any, Config, Config]:
-    """Return ``w``, ``dw`` in the dtype of sums, the dictionary to bring up to date, hyper-parameters as numbers."""
+def _read(
+    rule: str, w: Array, dw: Array, config: Config | None, **defaults: float
+) -> tuple[Array, Array, Config, Config]:
+    """Return ``w``, ``dw`` in the dtype of sums, the dictionary to update, and the hyper-parameters as numbers."""
     (w,), (dw,) = operands(rule, w=w), operands(rule, dw=dw)
     array_module(w, dw)  # refuses a mix of host and device arrays
     if w.shape != dw.shape:
@@ -121,17 +123,17 @@ def _read(rule: str, w: Any, dw: Any, config: Config | None, **defaults: float) 
     return w, dw.astype(acc_dtype(w.dtype), copy=False), config, settings
 
 
-def _remembered(config: Config, name: str, w: Any) -> Any:
-    """Return what the rule remembers under a name, in the dtype of sums: zeros at first."""
+def _remembered(config: Config, name: str, w: Array) -> Array:
+    """Return the state under a name, in the dtype of sums: zeros at first."""
     dtype = acc_dtype(w.dtype)
     if config.get(name) is None:
         return array_module(w).zeros(w.shape, dtype)
     (array,) = operands("config", **{name: config[name]})
     array_module(w, array)  # refuses a mix of host and device arrays
     if array.shape != w.shape:
-        raise ValueError(f"config[{name!r}] is of shape {w.shape}, that of w, not {array.shape}")
+        raise ValueError(f"config[{name!r}] must have the shape of w, {w.shape}, got {array.shape}")
     return array.astype(dtype, copy=False)
 
 
-def _moved(w: Any, step: Any) -> Any:
+def _moved(w: Array, step: Array) -> Array:
     return (w + step).astype(w.dtype, copy=False)

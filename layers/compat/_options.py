@@ -1,4 +1,4 @@
-"""Read options that come in dictionaries: one clear error, which names the key."""
+"""Check options that come in dictionaries; errors name the key."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from backend.checks import refusal, several, whole
 def dictionary(
     name: str, given: Any, needed: Collection[str], optional: Collection[str] = (), ignored: Collection[str] = ()
 ) -> None:
-    """Raise unless ``given`` is a dictionary with all needed keys, and none but these, the optional and the ignored.
+    """Raise unless ``given`` is a dictionary with all needed keys, and only needed, optional and ignored ones.
 
     Raises:
-        TypeError: it is no dictionary.
+        TypeError: it is not a dictionary.
         ValueError: a key is missing or unknown.
     """
     keys = ", ".join(repr(key) for key in (*needed, *optional))
     if not isinstance(given, dict):
-        raise TypeError(f"{name} is a dictionary with {keys}, not {given!r}")
+        raise TypeError(f"{name} must be a dictionary with {keys}, got {given!r}")
     for key in needed:
         if key not in given:
             raise ValueError(f"{name} needs {key!r}, got {list(given)}")
     for key in given:
         if key not in needed and key not in optional and key not in ignored:
-            raise ValueError(f"{name} takes {keys}, not {key!r}")
+            raise ValueError(f"{name} takes {keys}, got {key!r}")
 
 
 def whole_or_pair(name: str, value: Any, least: int) -> int | tuple[int, int]:
-    """Return ``value`` as a whole number, or as two of them: (rows, columns). Floats may stand for them (2.0).
+    """Return ``value`` as an integer or as two of them, (rows, columns). Whole floats (2.0) are allowed.
 
     Raises:
-        TypeError: it is neither a number nor a tuple, a list or an array of two.
+        TypeError: it is neither a number nor a tuple, list or array of two numbers.
         ValueError: a number is not whole or below ``least``, or there are not two.
     """
     numbers = several(value)

@@ -1,18 +1,17 @@
 """Layers as pairs of functions, in the style of course assignments: ``out, cache = relu_forward(x)``, then
 ``dx = relu_backward(dout, cache)``; losses, update rules and numerical gradients in the same style.
 
-It has the names of assignment 2 of Stanford's CS231n, editions 2017 to 2025: those of its ``layers``, ``layer_utils``,
-``fast_layers``, ``im2col``, ``optim`` and ``gradient_check``. What holds for all layers:
+The names are those of assignment 2 of Stanford's CS231n, editions 2017 to 2025: its ``layers``, ``layer_utils``,
+``fast_layers``, ``im2col``, ``optim`` and ``gradient_check``. For all layers:
 
 * Images are (N, C, H, W); filters (FN, C, FH, FW). Arrays may have any strides, and are never modified.
-* Arrays lie on the active device. What is computed has the widest dtype among the floating ones; integers and lists
-  take it (``gamma=[3, 4, 5]``), and a gradient that of the output it belongs to.
-* A cache belongs to the backward of its forward and is nothing to look into. It refers to arrays that forward took:
-  they must still hold the same numbers then. Backward may be called more than once.
-* A dictionary of parameters is read strictly: a key that is missing, out of its range or known to no layer of the
-  course is a ValueError that names it. Whole numbers may be floats (``(3 - 1) / 2``), since assignments compute with
-  ``/``.
-* Wrong shapes are a ValueError, what is no number and mixed devices a TypeError.
+* Arrays are on the active device. Results have the widest dtype among the floating arguments; integers and lists
+  (``gamma=[3, 4, 5]``) are converted to it. A gradient has the dtype of its output.
+* A cache is for the backward of its forward; its content is private. It refers to the arrays that forward took, which
+  must not change before backward. Backward may be called more than once.
+* A dictionary of parameters is checked strictly: a key that is missing, unknown to the course or out of range raises a
+  ValueError that names it. Integers may be floats (``(3 - 1) / 2``), since assignments compute with ``/``.
+* Wrong shapes raise a ValueError; mixed devices, and values that are not numbers, a TypeError.
 """
 
 from layers.compat._course_gradient_check import (

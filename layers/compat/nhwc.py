@@ -1,13 +1,13 @@
 """Convolution and pooling of images (N, H, W, C), in the style of NumPy model zoos.
 
-The memory behind every image here is channels-last anyway (``kernels.core.layout``), so the kernels, which look at
-(N, C, H, W), work on views: nothing is copied. What both layers share:
+The memory of images is channels-last in all of xpnet (``kernels.core.layout``), so the kernels, which take
+(N, C, H, W), work on views and nothing is copied. For both layers:
 
-* ``forward`` takes one batch (N, H, W, C), or a list of batches, which may differ in N, H and W; a list in makes a list
-  out, and ``backward`` then takes a list of gradients. A parameter's gradient is the sum over the list.
-* ``backward(dout, retain_grads=False)`` skips the parameters' gradients: ``grads`` stays as it was.
-* ``hyperparameters`` is a dictionary fit for JSON; ``from_hyperparameters`` makes such a layer again, with
-  fresh weights.
+* ``forward`` takes one batch (N, H, W, C), or a list of batches, which may differ in N, H and W; a list makes it
+  return a list, and ``backward`` then takes a list of gradients. A parameter's gradient is the sum over the list.
+* ``backward(dout, retain_grads=False)`` skips the parameters' gradients: ``grads`` does not change.
+* ``hyperparameters`` is a dictionary that JSON can hold; ``from_hyperparameters`` makes such a layer again, with new
+  weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from backend import xp
 from backend.checks import LARGEST_SIZE, choice, flag, real, whole
+from backend.types import Array
 from kernels import convolution, max_pooling, pooling
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
@@ -39,17 +40,17 @@ class _ChannelsLast(Layer):
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """What the layer is made from, and under ``"layer"`` the name of its class: numbers, strings and lists."""
+        """The arguments of the layer as numbers, strings and lists, and under ``"layer"`` the name of its class."""
         values = {name: getattr(self, name) for name in (*self._needed, *self._optional)}
         lists = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {"layer": type(self).__name__, **lists}
 
     @classmethod
     def from_hyperparameters(cls, hyperparameters: dict[str, Any]) -> Any:
-        """Return a layer of such ``hyperparameters``; what has a default may be left out, ``"layer"`` too.
+        """Return a layer with these ``hyperparameters``; keys with a default and ``"layer"`` may be missing.
 
         Raises:
-            ValueError: a key is missing, unknown or out of its range, or they are those of another layer.
+            ValueError: a key is missing, unknown or out of range, or they belong to another layer.
         """
         dictionary("hyperparameters", hyperparameters, cls._needed, ("layer", *cls._optional))
         given = dict(hyperparameters)
@@ -67,11 +68,11 @@ class _ChannelsLast(Layer):
         return self.save(outputs if several else outputs[0], several, records)
 
     def backward(self, dout: Any, retain_grads: bool = True) -> Any:
-        """Return the gradient of the latest input, or of each of a list, given that of its output.
+        """Return the gradient of the latest input, or a list of them, given that of its output.
 
         Args:
-            dout: (N, OH, OW, …), or a list of them where forward took a list.
-            retain_grads: whether the parameters' gradients are made, too.
+            dout: (N, OH, OW, …), or a list of them if forward took a list.
+            retain_grads: compute the parameters' gradients, too.
         """
         several, records = self.saved()
         given = len(dout) if isinstance(dout, (list, tuple)) else None
@@ -92,16 +93,16 @@ class _ChannelsLast(Layer):
         dxs = [to_nhwc(self._run_backward(one, kept, shape)) for one, (shape, kept, _) in pairs]
         return dxs if several else dxs[0]
 
-    def _checked(self, x: Any) -> Any:
-        """``x`` (N, H, W, C) as the layer computes with it; raises where it cannot."""
+    def _checked(self, x: Array) -> Array:
+        """Return ``x`` (N, H, W, C) as an array that the layer can compute with; raise if it cannot."""
         raise NotImplementedError
 
-    def _run(self, x: Any) -> tuple[Any, Any]:
-        """The output for (N, C, H, W), and what its backward needs."""
+    def _run(self, x: Array) -> tuple[Any, Any]:
+        """Return the output for (N, C, H, W), and the values that its backward needs."""
         raise NotImplementedError
 
-    def _run_backward(self, dout: Any, kept: Any, shape: tuple[int, int, int, int]) -> Any:
-        """The gradient of an input (N, C, H, W) of that shape, given that of its output."""
+    def _run_backward(self, dout: Array, kept: Any, shape: tuple[int, int, int, int]) -> Array:
+        """Return the gradient of an input (N, C, H, W) of the given shape, given that of its output."""
         raise NotImplementedError
 
     def _set_gradients(self, douts: list[Any], kept: list[Any]) -> None:
@@ -112,14 +113,14 @@ class Conv2D(_ChannelsLast):
     """y[n, :, :, f] = Σ_c x[n, :, :, c] ⋆ W[:, :, c, f] + b[f]: cross-correlation, as the field calls convolution.
 
     Args:
-        in_ch: C, the channels that it takes.
-        out_ch: FN, the channels that it makes.
+        in_ch: C, the number of input channels.
+        out_ch: FN, the number of output channels.
         kernel_shape: (FH, FW), or one number for both.
         stride: one number or (rows, columns).
         pad: zeros around the image: a number, (rows, columns), (top, bottom, left, right), ``"valid"`` for none, or
             ``"same"`` for an output of ⌈input / stride⌉, where an odd row or column goes to the bottom or right.
         init: of the weights: ``"he"``, ``"xavier"`` or a standard deviation.
-        dtype: of the parameters, and so of what is computed.
+        dtype: of the parameters, and so of the results.
 
     Parameters: ``W`` (FH, FW, C, FN), and ``b`` (FN,), zeros at first. ``forward`` takes (N, H, W, C) and returns
     (N, OH, OW, FN), C-contiguous.
@@ -156,21 +157,21 @@ class Conv2D(_ChannelsLast):
         """The name of the parameters' dtype."""
         return self.W.dtype.name
 
-    def _checked(self, x: Any) -> Any:
+    def _checked(self, x: Array) -> Array:
         x = checks.as_parameter("Conv2D", x, self.W)
         if x.ndim != 4 or x.shape[3] != self.in_ch:
             raise ValueError(f"{self!r} takes images (N, H, W, {self.in_ch}), got shape {x.shape}")
         return x
 
     @property
-    def _filters(self) -> Any:
-        """W as the kernels look at it: a view (FN, C, FH, FW)."""
+    def _filters(self) -> Array:
+        """Return W in the kernels' order: a view (FN, C, FH, FW)."""
         return self.W.transpose(3, 2, 0, 1)
 
-    def _run(self, x: Any) -> tuple[Any, Any]:
+    def _run(self, x: Array) -> tuple[Any, Any]:
         return convolution.convolution(x, self._filters, self.b, self.window), x
 
-    def _run_backward(self, dout: Any, kept: Any, shape: tuple[int, int, int, int]) -> Any:
+    def _run_backward(self, dout: Array, kept: Any, shape: tuple[int, int, int, int]) -> Array:
         return convolution.convolution_backward_input(dout, self._filters, kept.shape, self.window)
 
     def _set_gradients(self, douts: list[Any], kept: list[Any]) -> None:
@@ -198,11 +199,12 @@ class Pool2D(_ChannelsLast):
 
     Args:
         kernel_shape, stride, pad: as for ``Conv2D``.
-        mode: ``"max"``: the first of equals wins, the first NaN over all, and padding never. ``"average"``: the mean.
-        count_padding: for mode ``"average"``: whether the mean is also over the zeros of the padding (as where images
-            are padded first and averaged then), or only over the pixels that exist, as frameworks have it for "same".
+        mode: ``"max"``: of equal pixels the first wins, NaN wins over numbers, padding never wins. ``"average"``: the
+        mean. count_padding: for mode ``"average"``: count the zeros of the padding in the mean, too (as if images were
+        padded
+            first), instead of real pixels only, as frameworks do for "same".
 
-    ``forward`` takes (N, H, W, C) and returns (N, OH, OW, C), C-contiguous. A window that holds nothing but padding is
+    ``forward`` takes (N, H, W, C) and returns (N, OH, OW, C), C-contiguous. A window of padding only raises
     a ValueError.
 
     Raises:
@@ -224,21 +226,21 @@ class Pool2D(_ChannelsLast):
         self.mode = choice("mode", mode, ("max", "average"))
         count_padding = flag("count_padding", count_padding)
         if mode == "max" and count_padding:
-            raise ValueError("count_padding belongs to mode 'average': a maximum never looks at the padding")
+            raise ValueError("count_padding is for mode 'average' only: mode 'max' ignores the padding")
         self.count_padding = count_padding
 
-    def _checked(self, x: Any) -> Any:
+    def _checked(self, x: Array) -> Array:
         checks.floating("Pool2D", x=x)
         if x.ndim != 4:
             raise ValueError(f"{self!r} takes images (N, H, W, C), got shape {x.shape}")
         return x
 
-    def _run(self, x: Any) -> tuple[Any, Any]:
+    def _run(self, x: Array) -> tuple[Any, Any]:
         if self.mode == "max":
             return max_pooling.pool(x, self.window)
         return pooling.average_pool(x, self.window, self.count_padding), None
 
-    def _run_backward(self, dout: Any, kept: Any, shape: tuple[int, int, int, int]) -> Any:
+    def _run_backward(self, dout: Array, kept: Any, shape: tuple[int, int, int, int]) -> Array:
         if self.mode == "max":
             return max_pooling.pool_backward(dout, kept, shape, self.window)
         return pooling.average_pool_backward(dout, shape, self.window, self.count_padding)

@@ -1,1 +1,1 @@
-"""Other styles of API for data, models, optimizers and training loops: a book's."""
+"""A book's API for data, models, optimizers and training loops."""

@@ -1,4 +1,4 @@
-"""What book code hands to a function, as arrays that kernels take."""
+"""Convert the arguments of book code to arrays that kernels take."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 import numpy
 
 from backend import array_module, xp
+from backend.types import Array
 
 
-def as_array(x: Any) -> Any:
-    """``x`` as an array: numbers, NumPy's scalars and lists become arrays of the active device, arrays stay."""
+def as_array(x: Any) -> Array:
+    """Return ``x`` as an array: numbers, NumPy's scalars and lists become arrays on the active device."""
     return x if hasattr(x, "dtype") and not isinstance(x, numpy.generic) else xp.asarray(x)
 
 
-def as_floating(x: Any) -> Any:
-    """``x`` as a floating array: see ``as_array``; integers become float64, as NumPy makes them."""
+def as_floating(x: Any) -> Array:
+    """Return ``x`` as a floating array: see ``as_array``; integers become float64, as in NumPy."""
     return in_common_dtype(x)[0]
 
 
 def in_common_dtype(*values: Any) -> list[Any]:
-    """Return all values as floating arrays of the dtype in which NumPy would compute with them.
+    """Return all values as floating arrays of the dtype that NumPy would compute in.
 
-    Integers alone make float64. A Python number takes the dtype of the arrays; everything else widens it.
+    Python numbers take the dtype of the arrays; integers alone become float64.
 
     Raises:
         TypeError: a value is not numeric, or host and device arrays are mixed.
@@ -31,14 +32,14 @@ def in_common_dtype(*values: Any) -> list[Any]:
     try:
         array_module(*arrays)
     except TypeError as error:
-        remedy = "a program of the book takes its np from training.compat.book, or computes with XPNET_DEVICE=cpu"
+        remedy = "import np from training.compat.book in the program, or run it with XPNET_DEVICE=cpu"
         raise TypeError(f"{error}; {remedy}") from None
     dtypes = {array.dtype for array in arrays}
     if len(dtypes) == 1 and arrays[0].dtype.kind == "f":
         return arrays
     for dtype in dtypes:
         if dtype.kind not in "biuf":
-            raise TypeError(f"numbers were expected, got an array of {dtype}")
+            raise TypeError(f"expected numbers, got an array of {dtype}")
     kinds = zip(values, arrays, strict=True)
     dtype = numpy.result_type(*(v if isinstance(v, (bool, int, float)) else array.dtype for v, array in kinds))
     if dtype.kind != "f":
@@ -46,8 +47,8 @@ def in_common_dtype(*values: Any) -> list[Any]:
     return [array.astype(dtype, copy=False) for array in arrays]
 
 
-def as_vector(value: Any, size: int, what: str) -> Any:
-    """Return a floating array as (size,): itself, or one that broadcasts to a row of that many columns.
+def as_vector(value: Any, size: int, name: str) -> Array:
+    """Return a floating array in the shape (size,), broadcast if needed.
 
     Raises:
         ValueError: it does not broadcast to (1, size).
@@ -55,5 +56,5 @@ def as_vector(value: Any, size: int, what: str) -> Any:
     if value.shape == (size,):
         return value
     if value.ndim > 2 or value.shape not in ((), (1,), (1, 1), (1, size)):
-        raise ValueError(f"{what} must be one number or have shape {(size,)}, got {value.shape}")
+        raise ValueError(f"{name} must be one number or have shape {(size,)}, got {value.shape}")
     return array_module(value).broadcast_to(value, (1, size)).reshape(size)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asnumpy
+from backend.types import Array
 from layers.compat.book import np
 from layers.numerical import one_number, require_floating, require_function
 
@@ -16,22 +17,21 @@ __all__ = ["np", "numerical_gradient", "numerical_gradient_2d"]
 STEP = 1e-4
 
 
-def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
+def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Array:
     """Return (f(x + h) - f(x - h)) / 2h for each element of ``x``, with h = 1e-4.
 
-    The core's ``layers.numerical_gradient`` has a larger step for float32, where 1e-4 is mostly rounding.
+    ``layers.numerical_gradient`` has a larger step for float32, where the result for 1e-4 is mostly rounding error.
 
     Args:
         f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly, also
-            when ``f`` raises: ``f`` may ignore its argument and read ``x`` where it lies.
+            when ``f`` raises, so ``f`` may ignore its argument and read ``x``.
         x: a floating array of any shape.
 
     Returns:
         The gradient, shape and dtype of ``x``.
 
     Raises:
-        TypeError: ``x`` is not a floating array: an integer array cannot take a small step (the book finds 0); or ``f``
-            returns something else than one number.
+        TypeError: ``x`` is not a floating array (the book returns 0 for integers), or ``f`` does not return one number.
         ValueError: ``x`` is read-only.
     """
     require_floating(x)
@@ -50,7 +50,7 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
     return gradient
 
 
-def numerical_gradient_2d(f: Callable[[Any], Any], X: Any) -> Any:
+def numerical_gradient_2d(f: Callable[[Any], Any], X: Any) -> Array:
     """Return ``numerical_gradient`` of each row of ``X`` (N, D), where ``f`` is a function of one row.
 
     A vector counts as one row. Arguments and errors are those of ``numerical_gradient``.
@@ -64,4 +64,4 @@ def numerical_gradient_2d(f: Callable[[Any], Any], X: Any) -> Any:
     return gradient
 
 
-_numerical_gradient_1d = numerical_gradient  # the book's name of it for vectors
+_numerical_gradient_1d = numerical_gradient  # the book's name for vectors

@@ -1,8 +1,8 @@
 """The layers of the book's ``common.layers``: its arguments, defaults and formulas, on the core's kernels.
 
-Parameters and inputs may be integers, numbers or arrays of several dtypes; they are computed with in the dtype that
-NumPy would choose. Parameters stay the very arrays that were given, so that an optimizer's change of ``params["W1"]``
-in place reaches the layer. Gradients are None before the first ``backward``.
+Parameters and inputs may be integers, numbers or arrays of several dtypes; computation is in the dtype that NumPy would
+choose. Parameters stay the given array objects, so that an optimizer's change of ``params["W1"]`` in place reaches the
+layer. Gradients are None before the first ``backward``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from backend import array_module
 from backend.checks import LARGEST_SIZE, Hyperparameter, whole
+from backend.types import Array
 from kernels import softmax as _softmax
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import single
@@ -38,29 +39,29 @@ __all__ = [
 ]
 
 EPSILON = 10e-7
-"""What the book adds to a variance: 10e-7, which is 1e-6."""
+"""The number that the book adds to a variance: 10e-7, which is 1e-6."""
 
 
 class _Converting(Layer):
-    """A layer that gives its arguments, converted, to a layer of the core.
+    """A layer that converts its arguments and passes them to a layer of ``layers``.
 
-    That one is made anew in each forward, which costs microseconds: parameters may have been replaced meanwhile.
+    The inner layer is made again in each forward, which takes microseconds: parameters may have been replaced.
     """
 
     def _core(self, *parameters: Any) -> Layer:
-        """The core's layer with these parameters, floating arrays of one dtype."""
+        """Return the inner layer with these parameters, floating arrays of one dtype."""
         raise NotImplementedError
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> Array:
         x, *parameters = in_common_dtype(x, *self._params.values())
         return self._run(self._core(*parameters), x)
 
-    def _run(self, core: Layer, x: Any) -> Any:
+    def _run(self, core: Layer, x: Any) -> Array:
         core.input_gradient = self.input_gradient
-        matrix = x.reshape(-1, 1) if x.ndim == 1 else x  # numbers are samples of one feature
+        matrix = x.reshape(-1, 1) if x.ndim == 1 else x  # each number is a sample of one feature
         return self.save(core.forward(matrix), core, x)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Any) -> Array:
         core, x = self.saved()
         dout = as_array(dout).astype(self._output[1], copy=False)
         dx = core.backward(dout)
@@ -73,7 +74,7 @@ class _Converting(Layer):
         return self._core(*(in_common_dtype(*values) if values else ())).output_shape(shape)
 
     @property
-    def x(self) -> Any:
+    def x(self) -> Array | None:
         """The input of the latest forward; None before it."""
         return None if self._kept is None else self._kept[1]
 
@@ -85,7 +86,7 @@ class Affine(_Converting):
         W: (inputs, outputs).
         b: (outputs,), or one number for all.
 
-    ``forward`` takes (N, inputs), or any (N, …) with that many numbers a sample. Errors are those of
+    ``forward`` takes (N, inputs), or any (N, …) with that many numbers in a sample. Errors are those of
     ``layers.Affine``.
     """
 
@@ -126,10 +127,9 @@ class Convolution(_Converting):
 
 
 class Pooling(_Converting):
-    """Max pooling, with a stride of 2 unless told otherwise (``layers.Pooling`` has 1).
+    """Max pooling, with a default stride of 2 (1 in ``layers.Pooling``).
 
-    Padding never wins. (In the book it counts as 0, but a layer with padding fails there: its output's size ignores
-    the padding.)
+    Padding never wins. (In the book a layer with padding fails: the output's size ignores the padding.)
     """
 
     def __init__(self, pool_h: int, pool_w: int, stride: int | Pair = 2, pad: Padding = 0) -> None:
@@ -145,17 +145,17 @@ class Pooling(_Converting):
 
 
 class BatchNormalization(_Converting):
-    """y = γ·(x - μ) / √(σ² + 10e-7) + β over the batch, each number of a sample by itself.
+    """y = γ·(x - μ) / √(σ² + 10e-7) + β, with statistics over the batch for each feature.
 
-    In training μ and σ² are those of the batch, and running = momentum·running + (1 - momentum)·batch; in evaluation
-    they are the running ones. These begin with 0, both. (``layers.BatchNormalization`` has ε = 1e-5 and a running
-    variance that begins with 1.)
+    In training μ and σ² are those of the batch, and running = momentum·running + (1 - momentum)·batch; in
+    evaluation they are the running ones. Both start at 0. (``layers.BatchNormalization`` has ε = 1e-5 and a running
+    variance that starts at 1.)
 
     Args:
         gamma, beta: (D,) for (N, D) or for (N, C, H, W) of D = C·H·W numbers, or one number for all. With (C,) each
-            channel of images is normalised, which the book has not.
-        momentum: how much of the running statistics stays in a step.
-        running_mean, running_var: (D,); made by the first forward where not given.
+            channel of images is normalized, which the book does not offer.
+        momentum: the share of the running statistics that is kept in a step.
+        running_mean, running_var: (D,); made by the first forward if not given.
     """
 
     momentum = Hyperparameter(least=0, most=1)
@@ -173,10 +173,10 @@ class BatchNormalization(_Converting):
 
     @property
     def state_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The running statistics, once they are there."""
+        """The names of the running statistics, once they exist."""
         return () if self.running_mean is None else ("running_mean", "running_var")
 
-    def forward(self, x: Any, train_flg: bool | None = None) -> Any:
+    def forward(self, x: Any, train_flg: bool | None = None) -> Array:
         x, gamma, beta = in_common_dtype(x, self.gamma, self.beta)
         per_channel = x.ndim == 4 and gamma.shape == x.shape[1:2]
         features = x.shape[1] if per_channel else math.prod(x.shape[1:])
@@ -204,8 +204,9 @@ class SoftmaxWithLoss(Layer):
     """The mean cross-entropy of softmax(x) against labels, with the book's 1e-7: see ``cross_entropy_error``.
 
     ``forward(x, t)`` takes scores (N, classes), and labels as class indices (N,) or (N, 1) or as rows (N, classes), and
-    returns the loss, 0-d. Of one sample x is (classes,). ``backward`` returns the gradient of that loss, (y - t) / N,
-    and leaves its argument aside, as in the book. (Of labels (N, 1) with N > 1 the book takes each for all samples.)
+    returns the loss, 0-d. For one
+    sample, x is (classes,). ``backward`` returns the gradient of that loss, (y - t) / N,
+    and ignores its argument, as in the book. (With labels (N, 1), N > 1, the book uses each label for all samples.)
 
     Attributes:
         loss, y, t: the loss, the probabilities and the labels of the latest forward.
@@ -216,7 +217,7 @@ class SoftmaxWithLoss(Layer):
         self.y: Any = None
         self.t: Any = None
 
-    def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
+    def forward(self, x: Any, t: Any) -> Array:  # type: ignore[override]
         x, t = as_floating(x), as_array(t)
         if x.ndim not in (1, 2):
             raise ValueError(f"SoftmaxWithLoss needs scores (N, classes) or (classes,), got {x.shape}")
@@ -225,7 +226,7 @@ class SoftmaxWithLoss(Layer):
         self.loss, self.y, self.t = cross_entropy_error(y, t), y, t
         return self.save(self.loss, y, t, x.dtype)
 
-    def backward(self, dout: Any = 1) -> Any:
+    def backward(self, dout: Any = 1) -> Array:
         y, t, dtype = self.saved()
         rows = y.reshape(-1, y.shape[-1])
         if t.size == y.size:

@@ -1,11 +1,11 @@
-"""NumPy's names on the active device: what a program's ``import numpy as np`` becomes for a GPU.
+"""NumPy's names on the active device: the replacement of ``import numpy as np`` for a GPU.
 
-``from training.compat.book import np``. On the CPU every name is NumPy's own. On a GPU it is CuPy's, but for
-``np.random``: numbers are drawn by NumPy on the host and copied to the device, so that a seed gives the same first
-weights and batches on both. Names that CuPy lacks (``np.errstate``) are NumPy's.
+``from training.compat.book import np``. On the CPU every name is NumPy's own. On a GPU it is CuPy's, except
+``np.random``: NumPy draws the numbers on the host and they are copied to the device, so that a seed gives the same
+initial weights and batches on both. Names that CuPy lacks (``np.errstate``) are NumPy's.
 
-Three things of NumPy that CuPy has otherwise: ``x[i]`` of one element is a view of the array, not a number (write
-``float(x[i])`` to remember it); functions take arrays and no lists; ``np.uint8(x)`` is ``x.astype(np.uint8)``.
+CuPy differs from NumPy in three points: ``x[i]`` of one element is a view of the array, not a number (write
+``float(x[i])`` to keep its value); functions take arrays, not lists; ``np.uint8(x)`` is ``x.astype(np.uint8)``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def __dir__() -> list[str]:
 
 
 class _DrawnOnHost:
-    """``numpy.random``, or a generator of it, whose functions take and return arrays of the active device."""
+    """Wrapper of ``numpy.random``, or of a generator, whose functions take and return arrays on the active device."""
 
     def __init__(self, source: Any) -> None:
         self._source = source

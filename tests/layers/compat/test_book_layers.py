@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused():
         Convolution(filters, np.zeros(4)).forward(np.ones((1, 1, 3, 3)))
     with pytest.raises(ValueError, match="3 numbers a sample"):
         Affine(W, 0).forward(np.ones((1, 4)))
-    with pytest.raises(TypeError, match="numbers were expected"):
+    with pytest.raises(TypeError, match="expected numbers"):
         Affine(W, 0).forward(np.array([["a"]]))
     for layer in (Sigmoid(), Dropout(), Relu()):
         layer.forward(np.ones((2, 3)))

@@ -229,7 +229,7 @@ DROPOUT = {"p": 0.5, "mode": "train"}
     [
         ({"mode": "train"}, ValueError, r"dropout_param needs 'p', got \['mode'\]"),
         ({"p": 0.5}, ValueError, "dropout_param needs 'mode'"),
-        (DROPOUT | {"ratio": 1}, ValueError, "dropout_param takes 'p', 'mode', 'seed', not 'ratio'"),
+        (DROPOUT | {"ratio": 1}, ValueError, "dropout_param takes 'p', 'mode', 'seed', got 'ratio'"),
         (DROPOUT | {"mode": "eval"}, ValueError, r"dropout_param\['mode'\] must be one of 'train', 'test', got 'eval'"),
         (
             DROPOUT | {"p": 0},
@@ -249,7 +249,7 @@ DROPOUT = {"p": 0.5, "mode": "train"}
         (DROPOUT | {"p": float("nan")}, ValueError, r"dropout_param\['p'\].*got nan"),
         (DROPOUT | {"seed": -1}, ValueError, r"dropout_param\['seed'\] must be a whole number of at least 0, got -1"),
         (DROPOUT | {"seed": 1 << 64}, ValueError, "seed must be a whole number from 0 to"),
-        ([0.5], TypeError, r"dropout_param is a dictionary with 'p', 'mode', 'seed', not \[0.5\]"),
+        ([0.5], TypeError, r"dropout_param must be a dictionary with 'p', 'mode', 'seed', got \[0.5\]"),
     ],
 )
 @pytest.mark.parametrize("mode", ["train", "test"])

@@ -167,7 +167,7 @@ def ones(*shape, dtype="float32"):
         ({}, ValueError, r"bn_param needs 'mode', got \[\]"),
         ({"mode": "eval"}, ValueError, r"bn_param\['mode'\] must be one of 'train', 'test', got 'eval'"),
         ({"mode": None}, TypeError, r"bn_param\['mode'\] must be one of 'train', 'test', got None"),
-        ({"mode": "train", "epsilon": 1}, ValueError, "bn_param takes 'mode', 'eps', .*not 'epsilon'"),
+        ({"mode": "train", "epsilon": 1}, ValueError, "bn_param takes 'mode', 'eps', .*got 'epsilon'"),
         (
             {"mode": "train", "eps": -1e-5},
             ValueError,
@@ -183,16 +183,20 @@ def ones(*shape, dtype="float32"):
             ValueError,
             r"bn_param\['momentum'\] must be .*at most 1, got 2",
         ),
-        ({"mode": "test"}, ValueError, "bn_param of mode 'test' needs 'running_mean'"),
-        ({"mode": "test", "running_mean": ones(3)}, ValueError, "bn_param of mode 'test' needs 'running_var'"),
+        ({"mode": "test"}, ValueError, "bn_param in mode 'test' needs 'running_mean'"),
+        ({"mode": "test", "running_mean": ones(3)}, ValueError, "bn_param in mode 'test' needs 'running_var'"),
         (
             {"mode": "train", "running_var": ones(2)},
             ValueError,
-            r"bn_param\['running_var'\] is of shape \(3,\).*\(2,\)",
+            r"bn_param\['running_var'\] must have shape \(3,\).*\(2,\)",
         ),
-        ({"mode": "train", "running_mean": 0.0}, ValueError, r"bn_param\['running_mean'\] is of shape \(3,\).*\(\)"),
+        (
+            {"mode": "train", "running_mean": 0.0},
+            ValueError,
+            r"bn_param\['running_mean'\] must have shape \(3,\).*\(\)",
+        ),
         ({"mode": "test", "running_mean": "0", "running_var": 1}, TypeError, "bn_param needs running_mean as numbers"),
-        (None, TypeError, "bn_param is a dictionary with 'mode'"),
+        (None, TypeError, "bn_param must be a dictionary with 'mode'"),
     ],
 )
 def test_refuses_a_bn_param(bn_param, error, message):

@@ -206,7 +206,7 @@ POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
     [
         ({"pad": 1}, ValueError, r"conv_param needs 'stride', got \['pad'\]"),
         ({"stride": 1}, ValueError, "conv_param needs 'pad'"),
-        (CONV | {"padding": 1}, ValueError, "conv_param takes 'stride', 'pad', not 'padding'"),
+        (CONV | {"padding": 1}, ValueError, "conv_param takes 'stride', 'pad', got 'padding'"),
         (CONV | {"stride": 0}, ValueError, r"conv_param\['stride'\] must be a whole number of at least 1, got 0"),
         (CONV | {"stride": True}, TypeError, r"conv_param\['stride'\].*got True"),
         (CONV | {"stride": (1, 2, 3)}, ValueError, r"conv_param\['stride'\].*pair of them, got \(1, 2, 3\)"),
@@ -214,7 +214,7 @@ POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
         (CONV | {"pad": float("nan")}, ValueError, r"conv_param\['pad'\].*got nan"),
         (CONV | {"pad": "same"}, TypeError, r"conv_param\['pad'\].*got 'same'"),
         (CONV | {"pad": (1, -1)}, ValueError, r"conv_param\['pad'\]\[1\] must be .*at least 0, got -1"),
-        (2, TypeError, "conv_param is a dictionary with 'stride', 'pad', not 2"),
+        (2, TypeError, "conv_param must be a dictionary with 'stride', 'pad', got 2"),
     ],
 )
 def test_refuses_a_conv_param(conv_param, error, message):
@@ -226,7 +226,7 @@ def test_refuses_a_conv_param(conv_param, error, message):
     ("pool_param", "message"),
     [
         ({"pool_height": 2, "stride": 2}, "pool_param needs 'pool_width'"),
-        (POOL | {"pad": 1}, "pool_param takes 'pool_height', 'pool_width', 'stride', not 'pad'"),
+        (POOL | {"pad": 1}, "pool_param takes 'pool_height', 'pool_width', 'stride', got 'pad'"),
         (POOL | {"pool_height": 1.5}, r"pool_param\['pool_height'\] must be a whole number of at least 1, got 1.5"),
         (
             POOL | {"pool_width": (2, 2)},

@@ -142,7 +142,7 @@ def test_a_dictionary_may_have_the_keys_of_other_layers(name, shapes, others):
         if isinstance(value, dict):
             given = {**shared, **value}
             if name == "max_pool":
-                with pytest.raises(ValueError, match=r"pool_param takes .*, not 'pad'"):
+                with pytest.raises(ValueError, match=r"pool_param takes .*, got 'pad'"):
                     both_ways(name, arrays, [given])
                 del given["pad"]
             plain = {key: given[key] for key in (*value, *(["eps"] if "norm" in name else []))}

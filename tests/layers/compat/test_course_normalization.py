@@ -121,7 +121,7 @@ def ones(*shape):
         (
             lambda: layernorm_forward(ones(2, 4), ones(4), ones(4), 1e-5),
             TypeError,
-            "ln_param is a dictionary with 'eps'",
+            "ln_param must be a dictionary with 'eps'",
         ),
         (
             lambda: layernorm_forward(ones(2, 4), ones(4), ones(4), {"eps": -1}),
@@ -131,7 +131,7 @@ def ones(*shape):
         (
             lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 4),
             ValueError,
-            "G divides the 6 channels",
+            "G must divide the 6 channels",
         ),
         (lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 0), ValueError, "G must be a whole"),
         (lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 1.5), ValueError, "G must be a whole"),
@@ -144,7 +144,7 @@ def ones(*shape):
         (
             lambda: spatial_groupnorm_forward(ones(1, 6, 2, 2), ones(6), ones(6), 2, {"epsilon": 1}),
             ValueError,
-            "gn_param takes 'eps', not 'epsilon'",
+            "gn_param takes 'eps', got 'epsilon'",
         ),
     ],
 )

@@ -122,9 +122,9 @@ def test_one_dictionary_for_any_rule(device):
 @pytest.mark.parametrize(
     ("name", "config", "error", "message"),
     [
-        ("sgd", {"lr": 0.1}, ValueError, "config takes 'learning_rate', not 'lr'"),
-        ("adam", {"eps": 0.1}, ValueError, "config takes 'learning_rate', 'beta1', .*, not 'eps'"),
-        ("sgd", 0.1, TypeError, "config is a dictionary with 'learning_rate', not 0.1"),
+        ("sgd", {"lr": 0.1}, ValueError, "config takes 'learning_rate', got 'lr'"),
+        ("adam", {"eps": 0.1}, ValueError, "config takes 'learning_rate', 'beta1', .*, got 'eps'"),
+        ("sgd", 0.1, TypeError, "config must be a dictionary with 'learning_rate', got 0.1"),
         (
             "sgd",
             {"learning_rate": float("nan")},
@@ -148,8 +148,8 @@ def test_one_dictionary_for_any_rule(device):
         ("adam", {"beta1": 1}, ValueError, r"config\['beta1'\] must be a finite number, at least 0 and below 1"),
         ("adam", {"beta2": 1.0}, ValueError, r"config\['beta2'\] must be a finite number, at least 0 and below 1"),
         ("adam", {"t": 1.5}, ValueError, r"config\['t'\] must be a whole number of at least 0, got 1.5"),
-        ("adam", {"v": np.ones(3)}, ValueError, r"config\['v'\] is of shape \(2,\), that of w, not \(3,\)"),
-        ("rmsprop", {"cache": 0.0}, ValueError, r"config\['cache'\] is of shape \(2,\), that of w, not \(\)"),
+        ("adam", {"v": np.ones(3)}, ValueError, r"config\['v'\] must have the shape of w, \(2,\), got \(3,\)"),
+        ("rmsprop", {"cache": 0.0}, ValueError, r"config\['cache'\] must have the shape of w, \(2,\), got \(\)"),
         ("sgd_momentum", {"velocity": "0"}, TypeError, "config needs velocity as numbers"),
     ],
 )

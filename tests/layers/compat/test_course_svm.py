@@ -80,7 +80,7 @@ def test_a_label_that_is_no_class(device, label):
     ("x", "y", "error", "message"),
     [
         (np.zeros(3), [1], ValueError, r"svm_loss needs scores \(N, C\), got shape \(3,\)"),
-        (np.zeros((2, 1)), [0, 0], ValueError, "svm_loss: one score a sample has no wrong class"),
+        (np.zeros((2, 1)), [0, 0], ValueError, "svm_loss needs scores of at least 2 classes, got 1"),
         (np.zeros((2, 3)), [1], ValueError, r"labels for scores of \(2, 3\) are \(2,\), got \(1,\)"),
         (np.zeros((2, 3)), [[1], [2]], ValueError, r"are \(2,\), got \(2, 1\)"),
         (np.zeros((2, 3)), np.eye(2, 3), ValueError, r"are \(2,\), got \(2, 3\)"),

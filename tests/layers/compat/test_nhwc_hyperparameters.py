@@ -100,14 +100,14 @@ def test_what_has_a_default_may_be_left_out():
         (
             {"in_ch": 1, "out_ch": 2, "kernel_shape": 2, "mode": "max"},
             ValueError,
-            "hyperparameters takes 'in_ch', .*, not 'mode'",
+            "hyperparameters takes 'in_ch', .*, got 'mode'",
         ),
         (
             {"layer": "Pool2D", "in_ch": 1, "out_ch": 2, "kernel_shape": 2},
             ValueError,
             r"hyperparameters\['layer'\] must be one of 'Conv2D', got 'Pool2D'",
         ),
-        ([3], TypeError, r"hyperparameters is a dictionary .*not \[3\]"),
+        ([3], TypeError, r"hyperparameters must be a dictionary .*got \[3\]"),
     ],
 )
 def test_refuses_hyperparameters(hyperparameters, error, message):
@@ -135,7 +135,7 @@ def ones(*shape, dtype="float32"):
         (lambda: Conv2D(1, 1, 3, init="glorot"), ValueError, "got 'glorot'"),
         (lambda: Conv2D(1, 1, 3, dtype="int32"), TypeError, "int32"),
         (lambda: Pool2D(2, mode="mean"), ValueError, "mode must be one of 'max', 'average', got 'mean'"),
-        (lambda: Pool2D(2, count_padding=True), ValueError, "count_padding belongs to mode 'average'"),
+        (lambda: Pool2D(2, count_padding=True), ValueError, "count_padding is for mode 'average' only"),
         (lambda: Pool2D(2).forward(ones(2, 4, 4)), ValueError, r"takes images \(N, H, W, C\), got shape \(2, 4, 4\)"),
         (lambda: Pool2D(2).forward(ones(1, 1, 4, 4)), ValueError, "window of 2 does not fit the image's height: 1"),
         (lambda: Pool2D(1, pad=1).forward(ones(1, 3, 3, 1)), ValueError, "nothing but padding"),

@@ -120,7 +120,7 @@ def test_dropout_and_normalisation_only_in_training(device):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="unknown activation 'tanh'"):
         MultiLayerNet(2, [2], 2, activation="tanh")
-    with pytest.raises(ValueError, match="unknown first weights 'lecun'"):
+    with pytest.raises(ValueError, match="unknown weight_init_std 'lecun'"):
         MultiLayerNet(2, [2], 2, weight_init_std="lecun")
     x, t = samples()
     with pytest.raises(ValueError, match="unknown optimizer 'lion': expected one of sgd, "):

@@ -1,17 +1,17 @@
-"""The modules of the book *Deep Learning from Scratch*, for its programs: only imports change.
+"""The modules of the book *Deep Learning from Scratch*: its programs run after a change of imports only.
 
     from common.layers import *          →  from training.compat.book.layers import *
     from dataset.mnist import load_mnist →  from training.compat.book.mnist import load_mnist
 
-and so for each module ``functions``, ``gradient``, ``layers``, ``multi_layer_net``, ``multi_layer_net_extend``,
-``optimizer``, ``trainer`` and ``util`` of the book's ``common``. That is all on the CPU. For a GPU three more imports
-change, so that NumPy's names make arrays on the device, and plots and files get arrays of the host:
+and so on for each module ``functions``, ``gradient``, ``layers``, ``multi_layer_net``, ``multi_layer_net_extend``,
+``optimizer``, ``trainer`` and ``util`` of the book's ``common``. For a GPU three more imports change,
+so that NumPy's names make arrays on the device, and plots and files get arrays on the host:
 
     import numpy as np                   →  from training.compat.book import np
     import matplotlib.pyplot as plt      →  from training.compat.book import pyplot as plt
     import pickle                        →  from training.compat.book import pickle
 
-Single names come from the package as well: ``from training.compat.book import Affine, Adam, load_mnist``.
+Single names can be imported from the package, too: ``from training.compat.book import Affine, Adam, load_mnist``.
 
 Defaults, formulas and random numbers (``numpy.random``) are the book's: the same seed gives its numbers.
 """

@@ -1,4 +1,4 @@
-"""MNIST as the book's ``dataset.mnist`` hands it out, from the files that xpnet's own loader finds or downloads."""
+"""MNIST as in the book's ``dataset.mnist``, from the files that ``training.data.load`` finds or downloads."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ key_file = {
     for key, (name, _) in zip(("train_img", "train_label", "test_img", "test_label"), FILES, strict=True)
 }
 dataset_dir = str(cache_dir() / "mnist")
-"""Where downloaded files go. Others are found as ``training.data.load`` says."""
+"""The folder for downloaded files; see ``training.data.load`` for the others."""
 
 save_file = f"{dataset_dir}/mnist.pkl"
-"""What ``init_mnist`` writes. Nothing here reads it."""
+"""The file that ``init_mnist`` writes. Nothing here reads it."""
 
 train_num = 60000
 test_num = 10000
@@ -53,9 +53,9 @@ def load_mnist(
     """Return the 60,000 training and 10,000 test digits, on the active device.
 
     Args:
-        normalize: pixels as float32 from 0 to 1, else uint8 from 0 to 255.
-        flatten: images as (N, 784), else (N, 1, 28, 28).
-        one_hot_label: labels as float64 rows (N, 10) with a single 1, else uint8 (N,).
+        normalize: return pixels as float32 from 0 to 1, else as uint8 from 0 to 255.
+        flatten: return images as (N, 784), else as (N, 1, 28, 28).
+        one_hot_label: return labels as float64 one-hot rows (N, 10), else as uint8 (N,).
 
     Returns:
         ``(x_train, t_train), (x_test, t_test)``.
@@ -66,7 +66,7 @@ def load_mnist(
     data = load("mnist", download=True)
 
     def prepare(images: numpy.ndarray, labels: numpy.ndarray) -> tuple[Any, Any]:
-        x = images.astype(numpy.float32) if normalize else images.copy()  # those of a Dataset are read-only
+        x = images.astype(numpy.float32) if normalize else images.copy()  # a Dataset's arrays are read-only
         if normalize:
             x /= 255.0
         x = x.reshape(len(x), img_size) if flatten else x
@@ -76,7 +76,7 @@ def load_mnist(
 
 
 def download_mnist() -> None:
-    """Download the four files, unless they are there, and check them.
+    """Download the four files unless they exist, and check them.
 
     Raises:
         DataError, OSError: as ``training.data.load``.

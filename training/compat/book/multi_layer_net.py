@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from backend.types import Array
 from layers.compat.book import layers as _layers
 from layers.compat.book import np
 from layers.compat.book.gradient import numerical_gradient
@@ -25,11 +26,11 @@ class MultiLayerNet:
     """Affine layers with an activation between them, and a softmax loss.
 
     Args:
-        input_size: numbers in a sample.
-        hidden_size_list: outputs of each hidden layer.
-        output_size: classes.
+        input_size: number of inputs.
+        hidden_size_list: number of units of each hidden layer.
+        output_size: number of classes.
         activation: ``"relu"`` or ``"sigmoid"``.
-        weight_init_std: the standard deviation of the first weights, drawn by ``numpy.random`` in float64: a number,
+        weight_init_std: the standard deviation of the initial weights, drawn by ``numpy.random`` in float64: a number,
             or ``"relu"`` or ``"he"`` for √(2 / inputs), ``"sigmoid"`` or ``"xavier"`` for √(1 / inputs).
         weight_decay_lambda: λ; the loss gets λ/2·ΣW² more, the gradient of each W λ·W.
 
@@ -39,7 +40,7 @@ class MultiLayerNet:
         last_layer: the loss.
 
     Raises:
-        ValueError: there is no such activation or first weights.
+        ValueError: ``activation`` or ``weight_init_std`` is unknown.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class MultiLayerNet:
             self._add_affine(index)
             self._add_after_affine(index, _ACTIVATIONS[activation])
         self._add_affine(self.hidden_layer_num + 1)
-        self.layers["Affine1"].input_gradient = False  # nobody asks for the gradient of the data
+        self.layers["Affine1"].input_gradient = False  # the gradient of the data is not needed
         self.last_layer = SoftmaxWithLoss()
 
     def _draw_weights(self, sizes: list[int], weight_init_std: Any) -> None:
@@ -80,25 +81,25 @@ class MultiLayerNet:
     def _add_after_affine(self, index: int, activation: Any) -> None:
         self.layers[f"Activation_function{index}"] = activation()
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: Array) -> Any:
         """Return the scores (N, output_size) of samples ``x`` (N, input_size)."""
         for layer in self.layers.values():
             x = layer.forward(x)
         return x
 
-    def loss(self, x: Any, t: Any) -> Any:
+    def loss(self, x: Array, t: Array) -> Any:
         """Return the loss, 0-d, of samples and labels (indices or one-hot), with the weight decay."""
         return self.last_layer.forward(self.predict(x), t) + self._weight_decay()
 
-    def accuracy(self, x: Any, t: Any) -> float:
+    def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score is their label's."""
         return _accuracy(self.predict(x), t)
 
-    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
+    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Any]:
         """Return the gradient of the loss with respect to every parameter, by central differences."""
         return {name: numerical_gradient(lambda _: self.loss(x, t), array) for name, array in self.params.items()}
 
-    def gradient(self, x: Any, t: Any) -> dict[str, Any]:
+    def gradient(self, x: Array, t: Array) -> dict[str, Any]:
         """Return the gradient of the loss with respect to every parameter, by backpropagation."""
         self.loss(x, t)
         return self._backward()
@@ -128,12 +129,12 @@ def _standard_deviation(weight_init_std: Any, inputs: int) -> float:
     name = weight_init_std.lower()
     if name not in ("relu", "he", "sigmoid", "xavier"):
         raise ValueError(
-            f"unknown first weights {weight_init_std!r}: expected 'relu', 'he', 'sigmoid', 'xavier' or a number"
+            f"unknown weight_init_std {weight_init_std!r}: expected 'relu', 'he', 'sigmoid', 'xavier' or a number"
         )
     return math.sqrt((2.0 if name in ("relu", "he") else 1.0) / inputs)
 
 
-def _accuracy(scores: Any, t: Any) -> float:
-    """Return the share of labels ``t``, (N,), (N, 1) or one-hot (N, classes), that have the highest score."""
+def _accuracy(scores: Array, t: Array) -> float:
+    """Return the share of samples whose label, (N,), (N, 1) or one-hot (N, classes), has the highest score."""
     labels = t.argmax(axis=1) if t.shape == scores.shape else t.reshape(-1)
     return float((scores.argmax(axis=1) == labels).sum()) / len(scores)

@@ -1,10 +1,11 @@
-"""The network of the book's ``common.multi_layer_net_extend``: with batch normalisation and dropout."""
+"""The network of the book's ``common.multi_layer_net_extend``, with batch normalization and dropout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from backend.types import Array
 from layers.compat.book import np
 from layers.compat.book.gradient import numerical_gradient
 from layers.compat.book.layers import BatchNormalization, Dropout
@@ -16,15 +17,15 @@ __all__ = [*(name for name in _plain.__all__ if name != "MultiLayerNet"), "Multi
 
 
 class MultiLayerNetExtend(MultiLayerNet):
-    """A ``MultiLayerNet`` that can normalise before and drop after each hidden layer's activation.
+    """A ``MultiLayerNet`` with optional batch normalization before and dropout after each activation.
 
     Args:
-        input_size, hidden_size_list, output_size, activation, weight_init_std, weight_decay_lambda: as there.
-        use_dropout: whether a Dropout follows each activation.
-        dropout_ration: what share it drops (the book's spelling).
-        use_batchnorm: whether a BatchNormalization, with gamma1, beta1, … in ``params``, comes before each activation.
+        input_size, hidden_size_list, output_size, activation, weight_init_std, weight_decay_lambda: as for
+        ``MultiLayerNet``. use_dropout: add a Dropout after each activation. dropout_ration: the share that it drops
+        (the book's spelling). use_batchnorm: add a BatchNormalization, with gamma1, beta1, … in ``params``, before each
+        activation.
 
-    ``predict`` and ``loss`` compute as in evaluation unless ``train_flg`` is True.
+    ``predict`` and ``loss`` run in evaluation mode unless ``train_flg`` is True.
     """
 
     def __init__(
@@ -53,24 +54,24 @@ class MultiLayerNetExtend(MultiLayerNet):
         if self.use_dropout:
             self.layers[f"Dropout{index}"] = Dropout(self._dropout_ratio)
 
-    def predict(self, x: Any, train_flg: bool = False) -> Any:
+    def predict(self, x: Array, train_flg: bool = False) -> Any:
         """Return the scores (N, output_size) of samples ``x`` (N, input_size)."""
         for layer in self.layers.values():
             x = layer.forward(x, train_flg) if isinstance(layer, (BatchNormalization, Dropout)) else layer.forward(x)
         return x
 
-    def loss(self, x: Any, t: Any, train_flg: bool = False) -> Any:
+    def loss(self, x: Array, t: Array, train_flg: bool = False) -> Any:
         """Return the loss, 0-d, of samples and labels (indices or one-hot), with the weight decay."""
         return self.last_layer.forward(self.predict(x, train_flg), t) + self._weight_decay()
 
-    def accuracy(self, x: Any, t: Any) -> float:
+    def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score, in evaluation, is their label's."""
         return _accuracy(self.predict(x, train_flg=False), t)
 
-    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
+    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Any]:
         """Return the gradient of the training loss with respect to every parameter, by central differences.
 
-        With dropout each evaluation draws its own masks, as in the book: the result is of no use then.
+        With dropout each evaluation draws another mask, as in the book, which makes the result useless.
         """
 
         def loss(_: Any) -> Any:
@@ -78,7 +79,7 @@ class MultiLayerNetExtend(MultiLayerNet):
 
         return {name: numerical_gradient(loss, self.params[name]) for name in self._names()}
 
-    def gradient(self, x: Any, t: Any) -> dict[str, Any]:
+    def gradient(self, x: Array, t: Array) -> dict[str, Any]:
         """Return the gradient of the training loss with respect to every parameter, by backpropagation."""
         self.loss(x, t, train_flg=True)
         grads = self._backward()
@@ -88,8 +89,8 @@ class MultiLayerNetExtend(MultiLayerNet):
         return {name: grads[name] for name in self._names()}
 
     def _names(self) -> Iterator[str]:
-        """Yield the parameters in the book's order of gradients: by layer, while ``params`` has those of batch norm
-        last."""
+        """Yield the parameters' names in the book's order of gradients: layer by layer, while in ``params`` batch
+        normalization comes last."""
         for index in range(1, self.hidden_layer_num + 2):
             names = (f"{name}{index}" for name in ("W", "b", "gamma", "beta"))
             yield from (name for name in names if name in self.params)

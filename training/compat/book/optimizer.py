@@ -1,9 +1,9 @@
-"""The optimizers of the book's ``common.optimizer``, by its formulas.
+"""The optimizers of the book's ``common.optimizer``, with its formulas.
 
 ``update(params, grads)`` changes the arrays in ``params`` in place, and replaces numbers (``params = {"x": -7.0}``).
-Both are dictionaries; ``grads`` may have further entries. Adam has a formula of its own: it divides by √v + 1e-7 with
-the uncorrected second moment, ``training.optim.Adam`` by √v̂ + 1e-8 with the corrected one. At a rate of 0.001
-the first step for a gradient of 1e-6 is 0.00024 here and 0.00099 there.
+Both are dictionaries; ``grads`` may have further entries. The book's Adam divides by √v + 1e-7 with the uncorrected
+second moment, ``training.optim.Adam`` by √v̂ + 1e-8 with the corrected one. At a rate of 0.001 the first step for a
+gradient of 1e-6 is 0.00024 with the former and 0.00099 with the latter.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SGD:
             KeyError: ``grads`` lacks a parameter.
             TypeError: a parameter is an array of integers.
             ValueError: a gradient has another shape than its array, or the optimizer has trained other parameters.
-        Nothing is changed then.
+            Nothing is changed by an error.
         """
         _ready(params, grads)
         for key in params:
@@ -116,7 +116,7 @@ class RMSprop:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) as at the end of its section 2, with 1e-7 beside the uncorrected second moment.
+    """Adam (Kingma and Ba, 2015) in the form at the end of section 2, with 1e-7 added to the uncorrected √v.
 
     m ← m + (1 - beta1)(g - m),   v ← v + (1 - beta2)(g² - v),
     θ ← θ - η_t m / (√v + 1e-7)   with η_t = η √(1 - beta2^t) / (1 - beta1^t).
@@ -138,30 +138,34 @@ class Adam:
         for key in params:
             self.m[key] += (1 - self.beta1) * (grads[key] - self.m[key])
             self.v[key] += (1 - self.beta2) * (grads[key] ** 2 - self.v[key])
-            params[key] -= lr_t * self.m[key] / (numpy.sqrt(self.v[key]) + EPSILON)  # of CuPy's arrays it is CuPy's
+            params[key] -= (
+                lr_t * self.m[key] / (numpy.sqrt(self.v[key]) + EPSILON)
+            )  # NumPy's function calls CuPy's for its arrays
 
 
 def _ready(params: Params, grads: Grads, *states: State | None) -> list[State]:
-    """Return the states, zeros where there are none yet, once it is sure that every parameter can take a step.
+    """Check that every parameter can take a step, and return the states, zeros at first.
 
     Raises:
         KeyError: ``grads`` lacks a parameter.
         TypeError: a parameter is an array of integers.
-        ValueError: a gradient has another shape than its array, or the state is that of other parameters.
+        ValueError: a gradient has another shape than its array, or the state belongs to other parameters.
     """
     for key, value in params.items():
         if key not in grads:
             given = ", ".join(map(repr, grads)) or "none"
-            raise KeyError(f"there is no gradient of the parameter {key!r}; there are {given}")
+            raise KeyError(f"grads lacks the parameter {key!r}; it has {given}")
         if not _is_array(value):
             continue
         if value.dtype.kind != "f":
-            raise TypeError(f"the parameter {key!r} is an array of {value.dtype}: a step needs floating numbers")
+            raise TypeError(f"the parameter {key!r} must be a floating array, got {value.dtype}")
         if numpy.shape(grads[key]) not in ((), value.shape):
             raise ValueError(f"the gradient of {key!r} must have shape {value.shape}, got {numpy.shape(grads[key])}")
         for state in states:
             if state is not None and (key not in state or numpy.shape(state[key]) != value.shape):
-                raise ValueError(f"the optimizer has trained other parameters: none {key!r} of shape {value.shape}")
+                raise ValueError(
+                    f"the optimizer has trained other parameters: it has no state for {key!r} of shape {value.shape}"
+                )
     return [_zeros(params) if state is None else state for state in states]
 
 

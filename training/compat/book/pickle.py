@@ -1,8 +1,8 @@
-"""``pickle`` with arrays of the host in its files: what ``import pickle`` becomes for a GPU.
+"""``pickle`` that writes host arrays: the replacement of ``import pickle`` for a GPU.
 
-``dump`` and ``dumps`` write device arrays as NumPy's, so that a file can be read without a GPU and without xpnet.
-``load`` and ``loads`` bring arrays to the active device, in dictionaries, lists, tuples and attributes of objects.
-On the CPU all are the standard library's. As there, a file of unknown origin may run any code.
+``dump`` and ``dumps`` write device arrays as NumPy arrays, so that a file can be read without a GPU and without xpnet.
+``load`` and ``loads`` copy arrays to the active device, in dictionaries, lists, tuples and attributes of objects. On
+the CPU all are the standard library's. As always with pickle, a file of unknown origin may run any code.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def __getattr__(name: str) -> Any:
 
 
 class Pickler(pickle.Pickler):
-    """A pickler that writes device arrays as arrays of the host."""
+    """A pickler that writes device arrays as NumPy arrays."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce a device array as the NumPy array with its numbers."""
+        """Reduce a device array as a NumPy array."""
         if hasattr(obj, "__cuda_array_interface__"):
             return asnumpy(obj).__reduce__()
         return NotImplemented
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that brings arrays to the active device."""
+    """An unpickler that copies arrays to the active device."""
 
     def load(self) -> Any:
         """Read an object."""
@@ -46,7 +46,7 @@ def dump(obj: Any, file: Any, protocol: int | None = None, **options: Any) -> No
 
 
 def dumps(obj: Any, protocol: int | None = None, **options: Any) -> bytes:
-    """Return what ``dump`` writes."""
+    """Return the bytes that ``dump`` writes."""
     file = io.BytesIO()
     dump(obj, file, protocol, **options)
     return file.getvalue()
@@ -67,7 +67,8 @@ def _on_device(value: Any) -> Any:
 
 
 def _moved(value: Any, seen: dict[int, Any]) -> Any:
-    """``value`` with its numeric arrays on the active device: containers in place, each array once."""
+    """Return ``value`` with its numeric arrays on the active device; containers are changed in place, each array is
+    copied once."""
     if id(value) in seen:
         return seen[id(value)][1]
     result = value
@@ -76,7 +77,7 @@ def _moved(value: Any, seen: dict[int, Any]) -> Any:
     elif isinstance(value, tuple):
         parts = [_moved(part, seen) for part in value]
         result = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    seen[id(value)] = value, result  # the value, too: its id must not be given to another
+    seen[id(value)] = value, result  # with the value: its id must not be reused
     if isinstance(value, dict):
         for key in value:
             value[key] = _moved(value[key], seen)

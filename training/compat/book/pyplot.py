@@ -1,7 +1,7 @@
-"""``matplotlib.pyplot`` that takes device arrays: what ``import matplotlib.pyplot as plt`` becomes for a GPU.
+"""``matplotlib.pyplot`` that takes device arrays: the replacement of ``import matplotlib.pyplot as plt`` for a GPU.
 
-Every name is matplotlib's. Axes made after the import of this module take arrays of a device, and lists of them,
-wherever they take arrays: they are copied to the host. ``imread`` returns an array of the active device.
+Every name is matplotlib's. Axes made after the import of this module also take device arrays, and lists of them, and
+copy them to the host. ``imread`` returns an array on the active device.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def __dir__() -> list[str]:
 
 
 def imread(fname: Any, format: str | None = None) -> Any:  # noqa: A002  (matplotlib's name)
-    """Read an image file as ``matplotlib.pyplot.imread`` does, onto the active device."""
+    """Read an image file as ``matplotlib.pyplot.imread`` does, into an array on the active device."""
     return asarray(pyplot.imread(fname, format))
 
 
 class HostAxes(Axes):
-    """Axes whose methods take arrays of a device, too."""
+    """Axes whose methods also take device arrays."""
 
 
 def _with_host_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,4 +52,4 @@ def _to_host(value: Any) -> Any:
 for _name in ("set_xlim", "set_ylim", "set_xticks", "set_yticks", *vars(Axes)):
     if not _name.startswith("_") and callable(getattr(Axes, _name)):
         setattr(HostAxes, _name, _with_host_arrays(getattr(Axes, _name)))
-projections.register_projection(HostAxes)  # under the name "rectilinear", the one of plain axes
+projections.register_projection(HostAxes)  # under the name "rectilinear" of plain axes

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from backend.types import Array
 from layers.compat.book import np
 from training.compat.book.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 
@@ -24,36 +25,36 @@ _OPTIMIZERS = {
 
 
 class Trainer:
-    """Trains a network with batches drawn at random, with replacement, and prints how it goes.
+    """Training loop with batches drawn at random, with replacement, that prints its progress.
 
     Args:
         network: an object with ``params``, ``gradient(x, t)``, ``loss(x, t)`` and ``accuracy(x, t)``.
-        x_train, t_train, x_test, t_test: samples and labels; batches are indexed out of the first two.
-        epochs: how many times as many samples are drawn as there are.
+        x_train, t_train, x_test, t_test: samples and labels; batches are drawn from the first two.
+        epochs: number of epochs; in each, as many samples are drawn as there are.
         mini_batch_size: samples in a batch.
         optimizer: ``"SGD"``, ``"Momentum"``, ``"Nesterov"``, ``"AdaGrad"``, ``"RMSprop"`` or ``"Adam"``, in any case.
         optimizer_param: its arguments.
-        evaluate_sample_num_per_epoch: on how many samples of each set accuracies are measured; None for all.
-        verbose: whether to print the loss of each step and the accuracies of each epoch.
+        evaluate_sample_num_per_epoch: number of samples of each set that accuracies are measured on; None for all.
+        verbose: print the loss of each step and the accuracies of each epoch.
 
     Attributes:
         train_loss_list: the loss of each step, after it.
         train_acc_list, test_acc_list: the accuracies, after the first step of each epoch.
 
-    The loop of the library's own style is ``training.Trainer``: every epoch visits every sample there,
-    and nothing waits for the device.
+    The library's own loop is ``training.Trainer``: in it every epoch visits every sample, and nothing waits for the
+    device.
 
     Raises:
-        ValueError: there is no such optimizer, or no training sample.
+        ValueError: the optimizer is unknown, or there are no training samples.
     """
 
     def __init__(
         self,
         network: Any,
-        x_train: Any,
-        t_train: Any,
-        x_test: Any,
-        t_test: Any,
+        x_train: Array,
+        t_train: Array,
+        x_test: Array,
+        t_test: Array,
         epochs: int = 20,
         mini_batch_size: int = 100,
         optimizer: str = "SGD",
@@ -76,7 +77,7 @@ class Trainer:
         self.evaluate_sample_num_per_epoch = evaluate_sample_num_per_epoch
         self.optimizer = _OPTIMIZERS[optimizer.lower()](**optimizer_param)
         self.train_size = x_train.shape[0]
-        self.iter_per_epoch = max(self.train_size / mini_batch_size, 1)  # may be a fraction: the book's epochs are
+        self.iter_per_epoch = max(self.train_size / mini_batch_size, 1)  # may be a fraction, as in the book
         self.max_iter = int(epochs * self.iter_per_epoch)
         self.current_iter = 0
         self.current_epoch = 0

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from backend import asarray, asnumpy
+from backend.types import Array
 from layers.compat.book import np
 from layers.compat.book.functions import col2im, im2col
 
@@ -15,15 +16,15 @@ __all__ = ["col2im", "conv_output_size", "im2col", "np", "shuffle_dataset", "smo
 WINDOW = 11
 
 
-def smooth_curve(x: Any) -> Any:
-    """Return a running mean of the values ``x``, weighted by a Kaiser window of 11 values with β = 2.
+def smooth_curve(x: Array) -> Any:
+    """Return the running mean of the values ``x``, weighted by a Kaiser window of 11 values with β = 2.
 
     Args:
         x: a sequence of at least 11 numbers, or a vector.
 
     Returns:
-        A vector of as many numbers, float64, on the host for a sequence and where ``x`` lies for an array. Both ends
-        are mirrored: the first number stands once at its end, the last twice.
+        A float64 vector of the same length, on the host for a sequence and on the device of ``x`` for an array. Both
+        ends are mirrored: the first number stands once at its end, the last twice.
 
     Raises:
         ValueError: there are fewer than 11 numbers.
@@ -38,14 +39,14 @@ def smooth_curve(x: Any) -> Any:
     return asarray(smooth) if hasattr(x, "__cuda_array_interface__") else smooth
 
 
-def shuffle_dataset(x: Any, t: Any) -> tuple[Any, Any]:
+def shuffle_dataset(x: Array, t: Array) -> tuple[Any, Any]:
     """Return samples ``x`` (N, …) and labels ``t`` (N, …) in one random order, drawn by ``numpy.random``.
 
     Raises:
-        ValueError: there are not as many labels as samples.
+        ValueError: the numbers of samples and labels differ.
     """
     if len(x) != len(t):
-        raise ValueError(f"shuffle_dataset needs one label a sample, got {len(x)} samples and {len(t)} labels")
+        raise ValueError(f"shuffle_dataset needs as many labels as samples, got {len(x)} samples and {len(t)} labels")
     order = np.random.permutation(len(x))
     return x[order], t[order]
 
