@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,23 @@ def _describe(runtime: Any, index: int) -> Gpu:
     kilohertz, bits = (properties.get(name, 0) for name in ("memoryClockRate", "memoryBusWidth"))
     bandwidth = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
     return Gpu(index, properties["name"].decode(), capability, properties["totalGlobalMem"], bandwidth)
+
+
+def describe() -> dict[str, Any]:
+    """Return the CPU with its threads and BLAS, and the report on CUDA, ready for JSON.
+
+    Raises:
+        ValueError: the environment asks for an impossible number of threads.
+    """
+    import backend  # only now: it imports this module
+
+    cpu = {
+        "model": describe_cpu(),
+        "cores": os.cpu_count(),
+        "threads": backend.threads.limit(),
+        "blas": describe_blas(),
+    }
+    return {"cpu": cpu, "cuda": asdict(backend.inspect_cuda())}
 
 
 def describe_blas() -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ class Event:
         name, category, kind: of the ``backend.profiling.Range``; an empty category is that of ``parent``.
         thread: its name.
         parent: the event it is inside of, on the same thread.
-        begin, end: nanoseconds of ``time.perf_counter_ns``.
+        begin, end: readings of the recorder's clock, nanoseconds where none was given.
         shapes: of the arrays it was given.
         bytes: of these and of those it returned, each counted once.
     """
@@ -30,13 +31,13 @@ class Event:
     thread: str
     parent: Event | None
     begin: int = 0
-    end: int = 0
+    end: int = -1
     shapes: tuple[tuple[int, ...], ...] = ()
     bytes: int = 0
 
     @property
     def duration(self) -> int:
-        """Nanoseconds."""
+        """Return by how much the clock went on."""
         return self.end - self.begin
 
 
@@ -45,11 +46,15 @@ class Recorder:
 
     A range that was entered before is not in it; one that is left after ends with the recording.
 
+    Args:
+        clock: read as ranges begin and end: a clock, or a counter that only grows.
+
     Attributes:
         events: in the order of their beginnings on each thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._clock = clock
         self.events: list[Event] = []
         self._entered = self.events
         self._local = threading.local()
@@ -64,9 +69,9 @@ class Recorder:
         assert self._listening is not None
         self._listening.__exit__(None, None, None)
         self.events = list(self._entered)  # what another thread is just entering is not in it
-        now = time.perf_counter_ns()
+        now = self._clock()
         for event in self.events:
-            event.end = event.end or now
+            event.end = now if event.end < 0 else event.end
 
     def push(self, entered: profiling.Range, about: Any) -> None:
         stack = self._stack()
@@ -77,16 +82,16 @@ class Recorder:
         event.shapes = tuple(tuple(array.shape) for array in given)
         event.bytes = sum(array.nbytes for array in given)
         stack.append((event, {id(array) for array in given}))
-        event.begin = time.perf_counter_ns()  # what recording takes is the surrounding range's time
+        event.begin = self._clock()  # what recording takes is the surrounding range's time
         self._entered.append(event)
 
     def pop(self, results: Any) -> None:
-        now = time.perf_counter_ns()
+        now = self._clock()
         stack = self._stack()
         if not stack:
             return
         event, given = stack.pop()
-        event.end = event.end or now
+        event.end = now if event.end < 0 else event.end
         event.bytes += sum(array.nbytes for array in profiling.arrays_in(results) if id(array) not in given)
 
     def _stack(self) -> list[tuple[Event, set[int]]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
 from backend import threads, use
 from bench import compare, machine, report
-from bench.by_layer import by_layer
 from bench.epoch import measure_epoch
 from bench.faults.command import faults
 from bench.kernels.command import kernels
@@ -24,12 +22,13 @@ from bench.reading import reading
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
 from training.cli.common import Real, UserError, count_from, in_words
+from training.profile.tables import aligned
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
 def _help() -> str:
-    """Return the help of the command; the workloads are listed in it."""
+    """Return the help of the command, which lists the workloads."""
     rows = "\n".join(f"{each.name:<12} {each.title}" for each in workloads())
     return f"""Time xpnet on the CPU against its peers, and measure memory and a whole epoch.
 
@@ -52,49 +51,31 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-class Names(click.ParamType):
-    """Some of the names that there are, with commas between."""
-
-    name = "names"
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        chosen = [name.strip() for name in value.split(",")]
-        known = {name.lower(): name for name in self.names}
-        for name in chosen:
-            if name.lower() not in known:
-                self.fail(f"{name!r} is none of {', '.join(self.names)}", param, ctx)
-        return tuple(dict.fromkeys(known[name.lower()] for name in chosen))
-
-
-class Counts(click.ParamType):
-    """Numbers of threads, with commas between; "all" is every core."""
-
-    name = "counts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        counts = []
-        for word in value.split(","):
-            count = str(threads.limit()) if word.strip() == "all" else word.strip()
-            if not (count.isascii() and count.isdigit() and int(count) > 0):
-                self.fail(f"{word!r} is no number of threads: whole numbers of at least 1, or all", param, ctx)
-            counts.append(int(count))
-        return tuple(dict.fromkeys(counts))
-
-
 _EVERYTHING = (*(each.name for each in workloads()), "memory", "epoch")
 
 
 @click.group(invoke_without_command=True, help=_help(), context_settings={"max_content_width": 120})
-@click.option("--threads", "counts", type=Counts(), default="1,all", show_default=True, help="A run for each number.")
-@click.option("--only", type=Names(*_EVERYTHING), default=_EVERYTHING, help="Names from above.  [default: all]")
-@click.option("--peers", type=Names(*PEERS), help=f"Some of {', '.join(PEERS)}.  [default: those installed]")
+@click.option(
+    "--threads",
+    "counts",
+    multiple=True,
+    type=click.IntRange(1, 4096),
+    help="Threads of a run; may be repeated.  [default: a run on 1 and one on all cores]",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(_EVERYTHING, case_sensitive=False),
+    default=_EVERYTHING,
+    metavar="NAME",
+    help="One from above; may be repeated.  [default: all]",
+)
+@click.option(
+    "--peers",
+    multiple=True,
+    type=click.Choice(PEERS, case_sensitive=False),
+    help="One to compare with; may be repeated.  [default: those installed]",
+)
 @click.option("--repeats", type=count_from(1), default=20, show_default=True, help="Samples of each side.")
 @click.option(
     "--seconds",
@@ -110,7 +91,7 @@ def main(
     context: click.Context,
     counts: tuple[int, ...],
     only: tuple[str, ...],
-    peers: tuple[str, ...] | None,
+    peers: tuple[str, ...],
     repeats: int,
     seconds: float,
     json_file: Path | None,
@@ -122,7 +103,7 @@ def main(
         _check_files(json_file, chart_file)
         use("cpu")
         sides = _sides(peers)
-        results = _measure(only, sides, counts, repeats, seconds)
+        results = _measure(only, sides, tuple(dict.fromkeys(counts or (1, threads.limit()))), repeats, seconds)
         click.echo(f"{report.header(results)}\n\n{report.table(results)}")
         if json_file:
             report.write_json(results, json_file)
@@ -144,25 +125,24 @@ def compare_command(context: click.Context, old: Path, new: Path, tolerance: flo
         before, after = report.read_json(old), report.read_json(new)
         try:
             found = compare.changes(before, after)
-            lines = [_line(change, tolerance) for change in found]
+            lines = [_cells(change, tolerance) for change in found]
         except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{old} or {new} is damaged: {type(error).__name__}: {error}") from error
         if not found:
             raise ValueError(f"{old} and {new} have no ratio to {compare.PEER} in common")
-    width = max(len(change.what) for change in found)
-    for change, line in zip(found, lines, strict=True):
-        click.echo(f"{change.what:<{width}}  {line}")
+    for line in aligned(lines):
+        click.echo(line)
     worse = [change for change in found if change.growth > tolerance]
     click.echo(f"{len(worse)} of {len(found)} worse by more than {tolerance:.0%}")
     context.exit(1 if worse else 0)
 
 
-def _line(change: compare.Change, tolerance: float) -> str:
-    verdict = "  WORSE" * (change.growth > tolerance) + "  disturbed: measure again" * change.disturbed
-    return f"{change.old:6.2f} → {change.new:6.2f}  {change.growth:+7.1%}{verdict}"
+def _cells(change: compare.Change, tolerance: float) -> list[str]:
+    """Return a change's cells for the table."""
+    verdict = ["WORSE"] * (change.growth > tolerance) + ["disturbed: measure again"] * change.disturbed
+    return [change.what, f"{change.old:.2f}", "→", f"{change.new:.2f}", f"{change.growth:+.1%}", "  ".join(verdict)]
 
 
-main.add_command(by_layer)
 main.add_command(ranges)
 main.add_command(reading)
 main.add_command(kernels)
@@ -170,8 +150,8 @@ main.add_command(faults)
 main.add_command(photographs)
 
 
-def _sides(peers: tuple[str, ...] | None) -> list[Side]:
-    chosen = [peer for peer in PEERS if installed(peer)] if peers is None else peers
+def _sides(peers: tuple[str, ...]) -> list[Side]:
+    chosen = peers or [peer for peer in PEERS if installed(peer)]
     missing = [peer for peer in chosen if not installed(peer)]
     if missing:
         raise UserError(f"not installed: {', '.join(missing)}; the extra `bench` of xpnet has the peers")
@@ -204,7 +184,11 @@ def _measure(
 
 
 def _check_files(json_file: Path | None, chart_file: Path | None) -> None:
-    """Refuse before anything is measured what could not be drawn or written after it."""
+    """Check that the files can be written and drawn, before anything is measured.
+
+    Raises:
+        ValueError: the folder of a file does not exist, or the chart's name has none of the endings of ``PICTURES``.
+    """
     if chart_file and chart_file.suffix not in PICTURES:
         raise ValueError(f"--chart takes a file that ends in {', '.join(PICTURES)}, not {chart_file}")
     for file in (json_file, chart_file):
@@ -213,7 +197,7 @@ def _check_files(json_file: Path | None, chart_file: Path | None) -> None:
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Errors that have a reason in words end in one line."""
+    """Turn errors that name their reason into one line."""
     try:
         yield
     except (OSError, ValueError, DisagreementError) as error:

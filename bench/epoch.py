@@ -14,7 +14,7 @@ import numpy as np
 from backend import random, threads
 from bench import timing
 from bench.measure import thread_limit
-from training.cli.report import Report
+from training.cli.console import Console
 from training.cli.run import train
 from training.data import Dataset, load
 from training.loop.recipe import build_trainer
@@ -74,7 +74,7 @@ def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]
     """Return seconds of an epoch as the command trains it, and of its steps without evaluation; the parameters."""
     trainer = build_trainer(settings, data)
     with tempfile.TemporaryDirectory() as folder:
-        report = Report(quiet=True, as_json=False)
+        report = Console(quiet=True, as_json=False)
         with RunFolder.create(Path(folder) / "run") as run:
             start = time.perf_counter()
             train(trainer, Recorder(run, lambda result, metrics: report.epoch(result, 1, metrics)), report)

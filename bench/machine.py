@@ -8,7 +8,7 @@ import platform
 import sys
 from typing import Any
 
-from backend.devices import describe_cpu
+from backend.devices import describe_blas, describe_cpu
 
 OPENBLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """They make OpenBLAS take another processor for granted than the one it finds."""
@@ -28,21 +28,13 @@ def restart_without_openblas_settings() -> None:
 
 def describe(sides: list[str]) -> dict[str, Any]:
     """Processor, cores, BLAS and versions, as JSON has them."""
-    import numpy  # noqa: F401  (its BLAS must be loaded to be found)
-    import threadpoolctl
-
     from bench.timing import waited
 
-    pools = threadpoolctl.threadpool_info()
     return {
         "processor": describe_cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
-        "blas": [
-            {key: pool.get(key) for key in ("internal_api", "version", "architecture", "threading_layer")}
-            for pool in pools
-            if pool["user_api"] == "blas"
-        ],
+        "blas": describe_blas(),
         "unset": os.environ.get(_UNSET, ""),
         "sees_pressure": waited() is not None,
         "versions": {"python": platform.python_version(), **_versions(["numpy", *sides])},

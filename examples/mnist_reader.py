@@ -22,7 +22,8 @@ import numpy as np
 
 from backend import asnumpy
 from examples.common import option, out_option, prepare, save_plot
-from training.cli.common import Name, data_dir_option, dataset_names, device_option, user_errors
+from training.cli.common import data_dir_option, device_option, user_errors
+from training.cli.inputs import DATASET
 from training.data import load_mnist, read_idx, write_idx
 from training.loop.figures import blank, mosaic
 
@@ -85,7 +86,7 @@ def plot(images: np.ndarray) -> Figure:
 
 
 @click.command()
-@option("--dataset", type=Name(dataset_names), default="mnist", help="What load_mnist reads.")
+@option("--dataset", type=DATASET, default="mnist", help="What load_mnist reads.")
 @data_dir_option
 @out_option("mnist_reader")
 @device_option

@@ -54,7 +54,7 @@ def train(folder: Path) -> Result:
     arguments = [str(argument) for argument in ("train", *OPTIONS, "--out", folder)]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main(arguments, prog_name="xpnet")
+            main(arguments)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
     return Result(code, out.getvalue(), err.getvalue())

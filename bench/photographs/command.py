@@ -8,7 +8,8 @@ import click
 
 from backend import use
 from bench.photographs import SEED
-from training.cli.common import Real, count_from, find_model, user_errors
+from training.cli.common import Real, count_from, user_errors
+from training.cli.inputs import find_model
 
 
 @click.command("photographs")

@@ -24,7 +24,7 @@ def xpnet(*arguments):
     """Run the command as its script does; an exception that it does not tell as an error comes through."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments], prog_name="xpnet")
+        main([str(argument) for argument in arguments])
     return Result(end.value.code, out.getvalue(), err.getvalue())
 
 

@@ -12,7 +12,7 @@ from fresh import counted
 import backend
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import Adam
-from training.profile.layer_phases import example_batch, phases_of_a_step
+from training.profile.meter import example_batch, readings_of_a_step
 
 BATCH = 8
 
@@ -41,8 +41,8 @@ def readings(network, samples, read):
     cached."""
     optimizer = Adam()
     scaler = LossScaler() if network.params.flat.dtype == "float16" else None
-    phases_of_a_step(network, optimizer, *example_batch(network, 1), read, scaler)
-    return phases_of_a_step(network, optimizer, *example_batch(network, samples), read, scaler), optimizer
+    readings_of_a_step(network, optimizer, *example_batch(network, 1), read, scaler)
+    return readings_of_a_step(network, optimizer, *example_batch(network, samples), read, scaler), optimizer
 
 
 def bytes_by_layer(*cases):

@@ -4,10 +4,10 @@ import click
 import pytest
 from command_line import OUT_OF_ALL_BOUNDS, number_options
 
-from training.cli import main
+from training.cli import group
 
 
-@pytest.mark.parametrize("option", number_options(main))
+@pytest.mark.parametrize("option", number_options(group))
 @pytest.mark.parametrize("value", OUT_OF_ALL_BOUNDS)
 def test_refuses_a_number_out_of_all_bounds(option, value):
     with pytest.raises(click.BadParameter):

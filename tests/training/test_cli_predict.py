@@ -17,7 +17,7 @@ from training.loop.run_folder import RunFolder, load_network
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict") / "runs" / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.loop.recorder.draw_figures", lambda *_: None)
+        patch.setattr("training.cli.run.draw_figures", lambda *_: None)
         assert xpnet("train", *QUICK, "--epochs", 4, "--quiet", "--out", folder).code == 0
     return RunFolder(folder)
 

@@ -21,7 +21,7 @@ INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from training.cli import main
-main(prog_name="xpnet")
+main()
 """
 
 

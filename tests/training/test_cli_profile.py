@@ -137,7 +137,7 @@ def test_images_a_second_are_those_of_full_batches():
         (["--trace", "nowhere/a.json"], "nowhere/a.json: there is no folder"),
         (["--kernels", "im2col("], "--kernels im2col( is no regular expression: missing )"),
         (["--kernels", "im2col"], "--kernels im2col is for nsys and ncu"),
-        (["--batch-size", 1, "--model", "vgg"], "'vgg' is none of"),
+        (["--batch-size", 1, "--model", "vgg"], "'vgg' is not one of"),
     ],
 )
 def test_impossible_options_are_refused(arguments, reason):

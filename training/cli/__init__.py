@@ -1,4 +1,4 @@
-"""The ``xpnet`` command. A command's module is imported when it is run or listed, and imports what is heavy inside."""
+"""The ``xpnet`` command. The module of a command is imported when it runs, so that ``xpnet --help`` is fast."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from training.cli import streams
 from training.command import program
 from training.files.printable import one_line
 
 __all__ = ["COMMANDS", "Commands", "main", "program"]
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "devices", "check", "kernels")
-"""Each is the function ``command`` of the module of its name, in the order of the help."""
+COMMANDS = {
+    "train": "Train a model and keep settings, metrics, the best model and figures in a folder.",
+    "evaluate": "Measure a model on test data: loss, accuracy, and each class.",
+    "predict": "Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size.",
+    "summary": "List a model's layers and the cost of a training step.",
+    "profile": "Profile training steps, by layer and phase; the trained model is not kept.",
+    "devices": "Show the CPU, its BLAS, the GPUs, and what is missing with the remedy.",
+    "check": "Compare a GPU with the CPU: every operation, and training steps.",
+    "kernels": "List the CUDA kernels and what they use; --build compiles them.",
+}
+"""The commands in the order of the help, with what it says of each; the module of each has a function ``command``."""
 
 
 class Commands(click.Group):
-    """The commands; errors of the user in one line, and the exit codes of this program.
-
-    0: done. 1: training failed, or nothing can be written. 2: the user has something to mend. 130, 143, 129: ended by
-    Ctrl-C, SIGTERM, SIGHUP.
-    """
+    """A group that imports a command's module when the command runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -36,34 +42,44 @@ class Commands(click.Group):
             return None
         return importlib.import_module(f"training.cli.{cmd_name}").command
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        def run() -> Any:
-            return super(Commands, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
-        if not standalone_mode:
-            return run()
-        from training.cli import streams
-        from training.loop.stopping import signals_interrupt
 
-        streams.fill_closed()
-        _do_without_threads()
-        try:
-            with signals_interrupt():
-                code = _exit_code(run)
-        except KeyboardInterrupt as stop:  # just before the command, or just behind it
-            code = _interrupted(stop)
-        sys.exit(code)
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
+)
+@click.version_option(package_name="xpnet", message="%(prog)s %(version)s")
+@click.pass_context
+def group(context: click.Context) -> None:
+    """Train convolutional networks on the CPU or a CUDA GPU, and use them."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: errors of the user in one line, and the exit codes of this program.
+
+    0: done. 1: training failed, or nothing can be written. 2: the user has something to correct. 130, 143, 129: ended
+    by Ctrl-C, SIGTERM, SIGHUP.
+    """
+    from training.loop.stopping import signals_interrupt
+
+    streams.fill_closed()
+    _do_without_threads()
+    try:
+        with signals_interrupt():
+            code = _exit_code(lambda: group.main(arguments, prog_name="xpnet", standalone_mode=False))
+    except KeyboardInterrupt as stop:  # just before the command, or just after it
+        code = _interrupted(stop)
+    sys.exit(code)
 
 
 def _do_without_threads() -> None:
-    """Keeps OpenBLAS from starting threads where there are none to be had: it would end the process as it is loaded."""
+    """Keep OpenBLAS from starting threads where none can be started: it would end the process as it is loaded."""
     thread = threading.Thread(target=int)
     try:
         thread.start()
@@ -74,9 +90,7 @@ def _do_without_threads() -> None:
 
 
 def _exit_code(run: Callable[[], Any]) -> int:
-    """Runs a command, and tells in one line why it failed if it did."""
-    from training.cli import streams
-    from training.cli.common import failure
+    """Run a command and return its exit code; an error is printed in one line."""
     from training.files.durable import is_disk_full
 
     unwritten: Any
@@ -89,6 +103,8 @@ def _exit_code(run: Callable[[], Any]) -> int:
         return error.exit_code
     except (OSError, MemoryError) as error:  # a disk or a memory that is full, a file that may not be read
         if not (is_disk_full(error) and error.filename is None):  # type: ignore[union-attr]
+            from training.cli.common import failure
+
             said = failure(error)
             _say(f"Error: {one_line(said.format_message())}")
             return said.exit_code
@@ -108,28 +124,13 @@ def _exit_code(run: Callable[[], Any]) -> int:
 
 
 def _interrupted(stop: BaseException | None) -> int:
-    """Says that a command was interrupted where it has not said so itself; returns the exit code."""
+    """Print that a command was interrupted, where it has not done so itself; return the exit code."""
     name = getattr(stop, "name", "")
     _say(f"Interrupted by {name}." if name else "Interrupted.")
     return getattr(stop, "exit_code", 130)
 
 
 def _say(text: str) -> None:
-    """Prints on standard error, if that takes it."""
-    from training.cli import streams
-
+    """Print on standard error, if that can be written to."""
     with streams.going_on_silently():
         click.echo(text, err=True)
-
-
-@click.group(
-    cls=Commands,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
-)
-@click.version_option(package_name="xpnet", message="%(prog)s %(version)s")
-@click.pass_context
-def main(context: click.Context) -> None:
-    """Train convolutional networks on the CPU or a CUDA GPU, and use them."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())

@@ -1,23 +1,20 @@
-"""``xpnet check``: whether this GPU computes what the CPU computes."""
+"""``xpnet check``: compare the results of a GPU with those of the CPU."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
+from training.check import TRAININGS, CheckRow, LockstepResult, compare, train_in_lockstep
 from training.cli.common import UserError, choose_compute, count_from, json_option
 from training.files import json_text
-
-if TYPE_CHECKING:
-    from training.check import CheckRow, LockstepResult
 
 
 @click.command("check")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:<index>.")
-@click.option("--steps", type=count_from(0), default=50, show_default=True, help="Of training; 0 trains nothing.")
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of training.")
+@click.option("--steps", type=count_from(0), default=50, show_default=True, help="Training steps; 0 trains nothing.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Seed of the training.")
 @json_option
 @click.pass_context
 def command(context: click.Context, device: str, steps: int, seed: int, as_json: bool) -> None:
@@ -28,9 +25,7 @@ def command(context: click.Context, device: str, steps: int, seed: int, as_json:
     """
     compute = choose_compute(device, None)
     if compute.device.kind != "cuda":
-        raise UserError(f"check compares a GPU with the CPU; {compute} is no GPU")
-    from training.check import TRAININGS, compare, train_in_lockstep
-
+        raise UserError(f"check compares a GPU with the CPU; {compute} is not a GPU")
     rows: list[CheckRow] = []
     trainings: list[LockstepResult] = []
     if not as_json:

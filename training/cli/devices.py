@@ -1,13 +1,10 @@
-"""``xpnet devices``: what this machine can compute on, and what it lacks."""
+"""``xpnet devices``: list the devices of this machine, and what is missing."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
-from typing import Any
-
 import click
 
+from backend.devices import describe
 from training.cli.common import json_option, user_errors
 from training.files import json_text
 
@@ -16,7 +13,8 @@ from training.files import json_text
 @json_option
 def command(as_json: bool) -> None:
     """Show the CPU, its BLAS, the GPUs, and what is missing with the remedy."""
-    found = inspect()
+    with user_errors():
+        found = describe()
     if as_json:
         click.echo(json_text.dump(found, indent=2))
         return
@@ -32,18 +30,3 @@ def command(as_json: bool) -> None:
     if cuda["problem"]:
         click.echo(f"cuda    not usable: {cuda['problem']}")
         click.echo(f"        remedy: {cuda['remedy']}")
-
-
-def inspect() -> dict[str, Any]:
-    """What was found, ready for JSON."""
-    import backend
-
-    with user_errors():
-        threads = backend.threads.limit()
-    cpu = {
-        "model": backend.devices.describe_cpu(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "blas": backend.devices.describe_blas(),
-    }
-    return {"cpu": cpu, "cuda": asdict(backend.inspect_cuda())}

@@ -1,42 +1,40 @@
-"""``xpnet evaluate``: how right a trained model is on test data."""
+"""``xpnet evaluate``: measure a trained model on test data."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from layers.initializers import unfilled
 from training.cli.common import (
-    Name,
     UserError,
-    check_fit,
     choose_compute,
     count_from,
     data_dir_option,
-    dataset_names,
     device_option,
-    find_model,
     json_option,
-    load_data,
-    model_names,
     threads_option,
     user_errors,
 )
+from training.cli.inputs import DATASET, MODEL, check_fit, find_model, load_data
+from training.data import EMBEDDED, Dataset, Loader
 from training.files import json_text
 from training.files.printable import printable
+from training.loop.evaluation import Predictions, predict
+from training.loop.non_finite import NonFiniteError
+from training.loop.recipe import build_network
+from training.loop.run_folder import load_network
 from training.loop.settings import EVALUATION_BATCH
-
-if TYPE_CHECKING:
-    from training.data import Dataset
-    from training.loop.evaluation import Predictions
-    from training.models import Network
+from training.models import Network
+from training.profile.tables import aligned
 
 
 @click.command("evaluate")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--model", type=Name(model_names), help="What an .npz file holds the parameters of.")
-@click.option("--dataset", type=Name(dataset_names), help="Test data.  [default: the run's]")
+@click.option("--model", type=MODEL, help="What an .npz file holds the parameters of.")
+@click.option("--dataset", type=DATASET, help="Test data.  [default: the run's]")
 @data_dir_option
 @click.option("--batch-size", type=count_from(1), default=EVALUATION_BATCH, help="Images computed at a time.")
 @device_option
@@ -56,10 +54,6 @@ def command(
 
     RUN is the folder of a run, a .safetensors file or, with --model, an .npz file; by default the newest run in runs/.
     """
-    from training.data import EMBEDDED, Loader
-    from training.loop.evaluation import predict
-    from training.loop.non_finite import NonFiniteError
-
     file = find_model(run)
     choose_compute(device, threads)
     if file.suffix == ".npz":
@@ -83,9 +77,6 @@ def command(
 
 
 def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
-    from layers.initializers import unfilled
-    from training.loop.recipe import build_network
-
     if model is None:
         raise UserError(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")
     with user_errors():
@@ -96,8 +87,6 @@ def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
 
 
 def _from_safetensors(file: Path, model: str | None) -> Network:
-    from training.loop.run_folder import load_network
-
     with user_errors():
         network = load_network(file)
     if model is not None and model != type(network).__name__:
@@ -129,12 +118,9 @@ def _print(record: dict[str, Any]) -> None:
     click.echo(f"loss      {record['loss']:.4f}")
     click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
     click.echo()
-    names = [printable(entry["class"]) for entry in record["classes"]]
-    width = max(map(len, ("class", *names)))
-    click.echo(f"{'class':{width}}  correct      of  accuracy")
-    for name, entry in zip(names, record["classes"], strict=True):
-        counts = f"{entry['correct']:7,} {entry['samples']:7,}"
-        click.echo(f"{name:{width}}  {counts}  {_share(entry):>8}")
+    lines = [(one["class"], f"{one['correct']:,}", f"{one['samples']:,}", _share(one)) for one in record["classes"]]
+    for line in aligned([("class", "correct", "of", "accuracy"), *lines]):
+        click.echo(line)
 
 
 def _share(record: dict[str, Any]) -> str:

@@ -1,28 +1,31 @@
-"""``xpnet predict``: what a trained model sees in image files."""
+"""``xpnet predict``: classify image files with a trained model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+from numpy import isfinite
 
+from backend import asarray, asnumpy
+from layers import softmax
 from training.cli.common import (
     UserError,
     choose_compute,
     count_from,
     device_option,
-    find_model,
     in_words,
     run_option,
     threads_option,
     user_errors,
 )
+from training.cli.inputs import find_model
+from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
-
-if TYPE_CHECKING:
-    from training.models import Network
+from training.loop.non_finite import in_parameters
+from training.loop.run_folder import load_network
+from training.models import Network
 
 
 @click.command("predict")
@@ -48,8 +51,6 @@ def command(
     images, a warning. Pictures are prepared as the model's training images were: for digits the figure is looked for,
     dark on bright or bright on dark, whatever the light; for images of your own they are only brought to size.
     """
-    from training.loop.run_folder import load_network
-
     file = find_model(run)
     choose_compute(device, threads)
     with user_errors():
@@ -85,7 +86,7 @@ def command(
 
 
 class Classifier:
-    """From an image file to the classes with their probabilities, the likeliest first, and warnings.
+    """Maps an image file to the classes with their probabilities, the likeliest first, and warnings.
 
     Attributes:
         preparation: how pictures are made into the network's input.
@@ -96,9 +97,6 @@ class Classifier:
     """
 
     def __init__(self, network: Network) -> None:
-        from training.data.pictures import Preparation
-        from training.loop.non_finite import in_parameters
-
         if found := in_parameters(network):
             raise ValueError(f"the model cannot classify: {found}")
         config = network.config or {}
@@ -107,12 +105,6 @@ class Classifier:
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
 
     def __call__(self, file: Path) -> tuple[list[tuple[str, float]], list[str]]:
-        from numpy import isfinite
-
-        from backend import asarray, asnumpy
-        from layers import softmax
-        from training.data.pictures import ImageError, read_picture
-
         picture = read_picture(file)
         try:
             prepared = self.preparation(picture)

@@ -8,33 +8,35 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from backend import inspect_cuda, memory, use
 from training.cli.common import (
+    Compute,
     UserError,
     choose_compute,
     count_from,
     device_option,
-    load_data,
     threads_option,
     user_errors,
 )
+from training.cli.inputs import load_data
 from training.cli.train import settings_options
+from training.data import Dataset
 from training.files.printable import printable
+from training.loop.non_finite import NonFiniteError
+from training.loop.recipe import build_trainer
 from training.loop.settings import Settings
+from training.profile import nsight
+from training.profile.cost import Work, cost_of_step
+from training.profile.steps import OPTIMIZER, Profile, ProfileRow, profile
 from training.profile.tables import aligned
+from training.profile.trace import write_trace
 
-if TYPE_CHECKING:
-    from training.cli.common import Compute
-    from training.data import Dataset
-    from training.profile.cost import StepCost, Work
-    from training.profile.steps import Profile, Row
-
-    Works = Mapping[tuple[str, str], Work]
+Works = Mapping[tuple[str, str], Work]
 
 TOOLS = ("nsys", "ncu")
 
@@ -43,8 +45,6 @@ class Tool(click.Choice):
     """A tool by name; a name of one that NVIDIA has replaced is told what to take instead."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from training.profile import nsight
-
         if value in nsight.REPLACED:
             self.fail(f"{value} {nsight.SUCCESSORS}", param, ctx)
         return super().convert(value, param, ctx)
@@ -103,13 +103,6 @@ def command(
     cudaProfilerStart and cudaProfilerStop, for a tool of your own around it, as in
     nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
     """
-    from backend import memory
-    from training.loop.non_finite import NonFiniteError
-    from training.loop.recipe import build_trainer
-    from training.profile.cost import cost_of_step
-    from training.profile.steps import profile
-    from training.profile.trace import write_trace
-
     settings = Settings.chosen(**options)
     with user_errors():
         if trace_file is not None and not trace_file.absolute().parent.is_dir():
@@ -152,7 +145,7 @@ def command(
     if compute.no_gpu:
         click.echo(f"no GPU: {compute.no_gpu}")
     cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
-    for line in table(found, _works(cost), with_rates=not on_gpu):
+    for line in table(found, cost.works, with_rates=not on_gpu):
         click.echo(line)
     if trace_file is not None:
         with user_errors():
@@ -174,18 +167,15 @@ def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
         works: what a step costs by the model, by layer and phase.
         with_rates: whether bytes and operations over time say something: not where the time is not that of the work.
     """
-    from training.profile.cost import Work
-    from training.profile.steps import Row
-
     rows = found.rows()
-    total = Row(
+    total = ProfileRow(
         "step",
         "",
         sum(row.operations for row in rows),
         sum(row.nanoseconds for row in rows),
         sum(row.bytes for row in rows),
     )
-    whole = reduce(Work.then, works.values())
+    whole = sum(works.values(), Work())
     cells: list[tuple[str, ...]] = [
         ("layer", "phase", "calls", "ms", "share", "MB", "GB/s", "least MB", "MFLOP", "GFLOP/s")
     ]
@@ -194,11 +184,11 @@ def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
         measured = _numbers(row, found.steps, total, with_rates)
         cells.append((row.layer, row.phase, *measured, *_model(work, row, found.steps, with_rates)))
     yield from aligned(cells, words=2)
-    for (thread, name), nanoseconds in found.beside().items():
+    for (thread, name), nanoseconds in found.other_threads().items():
         yield f"meanwhile, on thread {thread}: {name}, {1e-6 * nanoseconds / found.steps:.3f} ms a step"
 
 
-def _numbers(row: Row, steps: int, total: Row, with_rates: bool) -> tuple[str, ...]:
+def _numbers(row: ProfileRow, steps: int, total: ProfileRow, with_rates: bool) -> tuple[str, ...]:
     """Calls, milliseconds, share, MB and GB/s of a step; "-" where no operation was called."""
     rate = f"{row.bytes / max(row.nanoseconds, 1):.1f}" if with_rates else "-"
     return (
@@ -209,17 +199,12 @@ def _numbers(row: Row, steps: int, total: Row, with_rates: bool) -> tuple[str, .
     )
 
 
-def _model(work: Work | None, row: Row, steps: int, with_rates: bool) -> tuple[str, ...]:
+def _model(work: Work | None, row: ProfileRow, steps: int, with_rates: bool) -> tuple[str, ...]:
     """Least bytes, operations, and their rate over the measured time; "-" where the model has none."""
     if work is None:
         return ("-",) * 3
     rate = f"{steps * work.flops / max(row.nanoseconds, 1):,.1f}" if with_rates else "-"
     return f"{work.nbytes / 1e6:,.3f}", f"{work.flops / 1e6:,.3f}", rate
-
-
-def _works(cost: StepCost) -> Works:
-    """What a step costs by layer and phase."""
-    return {(row.name, phase): work for row in cost.rows for phase, work in row.work.items()}
 
 
 def _profile_with_tool(
@@ -233,9 +218,6 @@ def _profile_with_tool(
     data_dir: Path | None,
 ) -> None:
     """Runs this very command again under Nsight, and prints what it exported."""
-    from backend import inspect_cuda
-    from training.profile import nsight
-
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
         chosen = nsight.choose(tool)
@@ -257,17 +239,11 @@ def _profile_with_tool(
 
 def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:
     """By phase and layer as a profiler sees them, the bytes of a step with a full batch."""
-    from backend import use
-    from training.loop.recipe import build_trainer
-    from training.profile.cost import cost_of_step
-    from training.profile.layer_phases import OPTIMIZER
-
     with use("cpu"):
         of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32
         trainer = build_trainer(of_bytes, data)
         cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
-    works = _works(cost).items()
-    return {(phase, "" if layer == OPTIMIZER else layer): work.nbytes for (layer, phase), work in works}
+    return {(phase, "" if layer == OPTIMIZER else layer): work.nbytes for (layer, phase), work in cost.works.items()}
 
 
 def _options(context: click.Context, compute: Compute) -> Sequence[str]:

@@ -1,39 +1,35 @@
-"""The training of ``xpnet train``: what it ends with, in words and in the run's folder."""
+"""The training of ``xpnet train``: errors and interruptions are reported, and the best model is kept."""
 
 from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import click
 
 from training.cli.common import UserError, in_words
+from training.cli.console import Console
+from training.data import Dataset
 from training.files.printable import printable
+from training.loop.non_finite import NonFiniteError
+from training.loop.progress import ProgressBar
+from training.loop.recorder import Recorder, draw_figures
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR
-
-if TYPE_CHECKING:
-    from training.cli.report import Report
-    from training.data import Dataset
-    from training.loop.recorder import Recorder
-    from training.loop.trainer import Trainer
+from training.loop.stopping import StopOnSignal
+from training.loop.trainer import Trainer
 
 
-def train(trainer: Trainer, recorder: Recorder, report: Report) -> KeyboardInterrupt | None:
-    """Trains; after each epoch the metrics, and the model if it is the best so far, are on the disk.
+def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInterrupt | None:
+    """Train; after each epoch write the metrics, and the model if it is the best so far.
 
     Returns:
-        What has interrupted it: then the best model is in the folder, which is said.
+        The interrupt that ended it, or None. The best model is then in the folder, and the console says so.
 
     Raises:
         OSError: something cannot be written.
         ClickException: the training failed.
     """
-    from training.loop.non_finite import NonFiniteError
-    from training.loop.progress import ProgressBar
-    from training.loop.stopping import StopOnSignal
-
-    bar = ProgressBar() if report.shows_progress else None
+    bar = ProgressBar() if console.shows_progress else None
     trainer.callbacks += [*([bar] if bar else []), recorder, StopOnSignal()]
     try:
         with bar or nullcontext(), warnings.catch_warnings():
@@ -48,19 +44,17 @@ def train(trainer: Trainer, recorder: Recorder, report: Report) -> KeyboardInter
         ) from error
     except KeyboardInterrupt as stop:
         recorder.keep_model(trainer)
-        report.interrupted(trainer, recorder.folder, getattr(stop, "name", ""))
+        console.interrupted(trainer, recorder.folder, getattr(stop, "name", ""))
         return stop
     return None
 
 
 def draw(trainer: Trainer, data: Dataset, recorder: Recorder) -> KeyboardInterrupt | None:
-    """Draws the figures, and says which matplotlib has not drawn; returns what has interrupted it.
+    """Draw the figures, print which could not be drawn, and return the interrupt that ended it, or None.
 
     Raises:
         OSError: one cannot be written.
     """
-    from training.loop.recorder import draw_figures
-
     try:
         undrawn = draw_figures(trainer, data, recorder.folder)
     except KeyboardInterrupt as stop:
@@ -75,7 +69,7 @@ def draw(trainer: Trainer, data: Dataset, recorder: Recorder) -> KeyboardInterru
 
 
 def kept(recorder: Recorder) -> str:
-    """Where the last whole model is, for an error's line."""
+    """Return where the last complete model is, for the end of an error's line."""
     if recorder.kept is None:
         return "no model has been written"
     which = f"the best model so far, of epoch {recorder.kept}," if recorder.kept else "the model as it was"

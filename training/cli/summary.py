@@ -1,50 +1,49 @@
-"""``xpnet summary``: what a model is made of, and what a training step of it costs."""
+"""``xpnet summary``: the layers of a model, and the cost of a training step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 import click
 
+from backend import allow_tf32
 from training.cli.common import (
-    Name,
     UserError,
     choose_compute,
     count_from,
-    dataset_names,
     device_option,
     json_option,
-    model_names,
     threads_option,
     user_errors,
 )
-from training.cli.train import precision_names
+from training.cli.inputs import DATASET, MODEL
+from training.cli.train import PRECISION
+from training.data.sources import INPUT_DIM, SOURCES
 from training.files import json_text
 from training.loop.settings import DEFAULTS
+from training.models import Network, build_for
+from training.optim import LossScaler, optimizers
+from training.optim.optimizer import Optimizer
+from training.profile.cost import GPUS, Gpu, StepCost, Work, cost_of_step
+from training.profile.meter import example_batch, seconds_of_a_step
 from training.profile.tables import aligned, column_widths
-
-if TYPE_CHECKING:
-    from training.models import Network
-    from training.optim.optimizer import Optimizer
-    from training.profile.cost import Gpu, StepCost, Work
-    from training.profile.layer_phases import Readings
 
 _PHASES = ("forward", "backward")
 
-
-def _gpu_names() -> Sequence[str]:
-    from training.profile.cost import GPUS
-
-    return list(GPUS)
+Seconds = dict[tuple[str, str], float]
 
 
 @click.command("summary")
-@click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case.")
-@click.option("--dataset", type=Name(dataset_names), default=DEFAULTS.dataset, help="Whose images it is to take.")
+@click.option("--model", type=MODEL, default=DEFAULTS.model, help="Upper or lower case.")
+@click.option("--dataset", type=DATASET, default=DEFAULTS.dataset, help="The data set whose images it takes.")
 @click.option("--batch-size", type=count_from(1), default=100, help="Images in a step.")
-@click.option("--precision", type=Name(precision_names), default=DEFAULTS.precision, help="As for training.")
-@click.option("--gpu", type=Name(_gpu_names), help="Add the least time on this GPU, by its published peak rates.")
+@click.option("--precision", type=PRECISION, default=DEFAULTS.precision, help="As for training.")
+@click.option(
+    "--gpu",
+    type=click.Choice(list(GPUS), case_sensitive=False),
+    help="Add the least time on this GPU, by its published peak rates.",
+)
 @click.option("--measure", is_flag=True, help="Add the time measured on --device, over a few steps.")
 @device_option
 @threads_option
@@ -60,16 +59,12 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """List a model's layers and what a training step takes, without a GPU: operations, least bytes, kernel launches.
+    """List a model's layers and the cost of a training step, without a GPU: operations, least bytes and memory.
 
-    MB are the least that must move: every input read once, every result written once. Launches and memory are those of
-    a GPU. MFLOP are multiplications, additions and other operations, in millions; MB are 10^6 bytes.
+    MB are the least that must move: every input read once, every result written once. Memory is that of a GPU. MFLOP
+    are multiplications, additions and other operations, in millions; MB are 10^6 bytes. The optimizer's update stands
+    under forward.
     """
-    from training.data.sources import INPUT_DIM, SOURCES
-    from training.models import build_for
-    from training.optim import optimizers
-    from training.profile.cost import GPUS, cost_of_step
-
     compute = choose_compute(device if measure else "cpu", threads)
     with user_errors():
         network = build_for(model, INPUT_DIM, len(SOURCES[dataset].classes))
@@ -90,11 +85,7 @@ def command(
         click.echo(f"measured    {1e3 * total:,.2f} ms a step on {compute.device}, {compute.threads} thread(s)")
 
 
-def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str) -> Readings:
-    from backend import allow_tf32
-    from training.optim.loss_scaling import LossScaler
-    from training.profile.layer_phases import example_batch, seconds_of_a_step
-
+def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str) -> Seconds:
     with user_errors():
         allow_tf32(precision == "tf32")
     scaler = LossScaler() if precision == "fp16" else None
@@ -104,11 +95,11 @@ def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision
         raise UserError(f"{error}; give a smaller --batch-size") from error
 
 
-def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Readings | None) -> list[str]:
-    """The layers, one a line, and two lines of heads."""
+def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Seconds | None) -> list[str]:
+    """Return the lines of the table: two of heads, then one for each layer."""
     times = ["µs least"] * (gpu is not None) + ["ms seen"] * (seconds is not None)
     heads = ["layer", "type", "output", "parameters", "kept MB"]
-    phase_heads = ["MFLOP", "MB", "launches", *times]
+    phase_heads = ["MFLOP", "MB", *times]
     lines = [[*heads, *phase_heads * 2]]
     for row in cost.rows:
         parameters = f"{row.parameters:,}" if row.parameters else ""
@@ -116,10 +107,10 @@ def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Readings | 
         line = [row.name, row.kind, " x ".join(map(str, row.shape)), parameters, kept]
         for phase in ("update", "") if "update" in row.work else _PHASES:
             work = row.work.get(phase)
-            cells = [""] * 3 if row.is_known else ["?"] * 3
+            cells = ["" if row.is_known else "?"] * 2
             cells += [""] * (gpu is not None)
             if work is not None:
-                cells = [_mega(work.flops), _mega(work.nbytes), f"{work.launches}"]
+                cells = [_mega(work.flops), _mega(work.nbytes)]
                 cells += [] if gpu is None else [f"{1e6 * gpu.seconds(work, precision):.2f}"]
             if seconds is not None:
                 seen = seconds.get((row.name, phase))
@@ -130,24 +121,20 @@ def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Readings | 
     printed = [line.rstrip() for line in aligned(lines, words=3)]
     left = sum(widths[: len(heads)]) + 2 * len(heads)
     width = sum(widths[len(heads) : len(heads) + len(phase_heads)]) + 2 * len(phase_heads)
-    return [f"{'':<{left}}{'forward, or update':<{width}}{'backward'}".rstrip(), *printed]
+    return [f"{'':<{left}}{'forward':<{width}}{'backward'}".rstrip(), *printed]
 
 
 def _totals(cost: StepCost, gpu: Gpu | None, precision: str) -> list[str]:
-    """What is said below the table."""
+    """Return the lines below the table."""
     total = cost.total
     memory = ", ".join(f"{name} {_mega(nbytes)}" for name, nbytes in cost.memory.items())
     lines = [
         f"parameters  {cost.parameters:,}",
-        f"step        {_mega(total.flops)} MFLOP, {_mega(total.nbytes)} MB at least, {total.launches} launches",
+        f"step        {_mega(total.flops)} MFLOP, {_mega(total.nbytes)} MB at least",
         f"memory      {_mega(sum(cost.memory.values()))} MB at least: {memory}",
     ]
     if gpu is not None:
-        least, launching = (1e6 * time for time in _times(cost, gpu, precision))
-        lines.append(
-            f"{gpu.title}: {least:,.1f} µs at its peak rates; {total.launches} launches take the host "
-            f"{launching:,.0f} µs, at an assumed {launching / max(total.launches, 1):.0f} µs each"
-        )
+        lines.append(f"{gpu.title}: {1e6 * _least_seconds(cost, gpu, precision):,.1f} µs at its peak rates")
     if cost.unknown:
         lines.append(
             f"not known, and in no total: {', '.join(cost.unknown)} (training.profile.cost.formula declares a cost)"
@@ -155,19 +142,16 @@ def _totals(cost: StepCost, gpu: Gpu | None, precision: str) -> list[str]:
     return lines
 
 
-def _times(cost: StepCost, gpu: Gpu, precision: str) -> tuple[float, float]:
-    """Seconds of a step at the GPU's peak rates, each layer and phase for itself, and of its launches."""
-    from training.profile.cost import LAUNCH_SECONDS
-
-    least = sum(gpu.seconds(work, precision) for row in cost.rows for work in row.work.values())
-    return least, LAUNCH_SECONDS * cost.total.launches
+def _least_seconds(cost: StepCost, gpu: Gpu, precision: str) -> float:
+    """Return the seconds of a step at the GPU's peak rates, one layer and phase after the other."""
+    return sum(gpu.seconds(work, precision) for work in cost.works.values())
 
 
 def _record(
-    model: str, precision: str, cost: StepCost, gpu: Gpu | None, seconds: Readings | None, device: str
+    model: str, precision: str, cost: StepCost, gpu: Gpu | None, seconds: Seconds | None, device: str
 ) -> dict[str, Any]:
     def of_work(name: str, phase: str, work: Work) -> dict[str, Any]:
-        figures = {**work._asdict(), "bytes": work.nbytes, "flops": work.flops}
+        figures = {**asdict(work), "bytes": work.nbytes, "flops": work.flops}
         del figures["nbytes"]
         if gpu is not None:
             figures["least_seconds"] = gpu.seconds(work, precision)
@@ -196,14 +180,13 @@ def _record(
         "not_known": cost.unknown,
     }
     if gpu is not None:
-        least, launching = _times(cost, gpu, precision)
-        record["gpu"] = {"name": gpu.title, "least_seconds": least, "launch_seconds": launching}
+        record["gpu"] = {"name": gpu.title, "least_seconds": _least_seconds(cost, gpu, precision)}
     if seconds is not None:
         record["measured"] = {"device": device, "seconds": sum(seconds.values())}
     return record
 
 
 def _mega(number: float) -> str:
-    """Millions, with as many digits as tell something."""
+    """Return a number in millions, with three significant digits or more."""
     millions = number / 1e6
     return f"{millions:,.3f}" if millions < 1 else f"{millions:,.2f}" if millions < 100 else f"{millions:,.0f}"

@@ -1,61 +1,45 @@
-"""``xpnet train``: trains a model and keeps everything about the run in a folder."""
+"""``xpnet train``: train a model and keep everything about the run in a folder."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from training.cli.common import (
-    Name,
     Real,
     choose_compute,
     count_from,
     data_dir_option,
-    dataset_names,
     device_option,
     in_words,
-    load_data,
-    model_names,
     threads_option,
     user_errors,
 )
+from training.cli.console import Console
+from training.cli.inputs import DATASET, MODEL, load_data
 from training.cli.run import draw, kept, train
 from training.cli.streams import going_on_silently
+from training.loop.provenance import describe
+from training.loop.recipe import build_trainer, describe_input
+from training.loop.recorder import Recorder
+from training.loop.run_folder import RunFolder
 from training.loop.settings import DEFAULTS, Settings
+from training.loop.stopping import deferred
+from training.optim import loss_scaling, optimizers, schedules
 
-
-def _optimizer_names() -> Sequence[str]:
-    from training.optim.optimizers import NAMES
-
-    return NAMES
-
-
-def precision_names() -> Sequence[str]:
-    """The precisions that training knows."""
-    from training.optim.loss_scaling import NAMES
-
-    return NAMES
-
-
-def _schedule_names() -> Sequence[str]:
-    from training.optim.schedules import NAMES
-
-    return NAMES
-
+PRECISION = click.Choice(loss_scaling.NAMES, case_sensitive=False)
 
 _SETTINGS = (
-    click.option(
-        "--dataset", type=Name(dataset_names), default=DEFAULTS.dataset, help="mnist10k is part of the package."
-    ),
+    click.option("--dataset", type=DATASET, default=DEFAULTS.dataset, help="mnist10k is part of the package."),
     data_dir_option,
-    click.option("--model", type=Name(model_names), default=DEFAULTS.model, help="Upper or lower case."),
+    click.option("--model", type=MODEL, default=DEFAULTS.model, help="Upper or lower case."),
     click.option("--batch-size", type=count_from(1), default=DEFAULTS.batch_size, help="Images in a step."),
-    click.option("--optimizer", type=Name(_optimizer_names), default=DEFAULTS.optimizer),
+    click.option("--optimizer", type=click.Choice(optimizers.NAMES, case_sensitive=False), default=DEFAULTS.optimizer),
     click.option(
         "--lr",
         type=Real(0, min_open=True),
@@ -63,7 +47,10 @@ _SETTINGS = (
         "the optimizer's own]",
     ),
     click.option(
-        "--schedule", type=Name(_schedule_names), default=DEFAULTS.schedule, help="How the learning rate goes on."
+        "--schedule",
+        type=click.Choice(schedules.NAMES, case_sensitive=False),
+        default=DEFAULTS.schedule,
+        help="How the learning rate changes over the training.",
     ),
     click.option(
         "--weight-decay",
@@ -73,7 +60,7 @@ _SETTINGS = (
     click.option("--clip-norm", type=Real(0, min_open=True), help="Scale gradients down to at most this norm."),
     click.option(
         "--precision",
-        type=Name(precision_names),
+        type=PRECISION,
         default=DEFAULTS.precision,
         help="fp16: float16 with float32 master parameters and a loss scale; tf32: matrix products on tensor cores.",
     ),
@@ -81,13 +68,13 @@ _SETTINGS = (
         "--seed",
         type=click.IntRange(0, 2**64 - 1),
         default=DEFAULTS.seed,
-        help="Of first weights, shuffling and dropout: the same seed gives the same numbers, bit for bit.",
+        help="Seed of initial weights, shuffling and dropout: the same seed gives the same numbers, bit for bit.",
     ),
 )
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say what a training step is like: data, model, optimizer, precision, seed."""
+    """Add the options that define a training step to a command: data, model, optimizer, precision, seed."""
     for option in reversed(_SETTINGS):
         command = option(command)
     return command
@@ -96,7 +83,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command("train")
 @settings_options
 @click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")
-@click.option("--patience", type=count_from(1), help="Stop after so many epochs without a better test accuracy.")
+@click.option("--patience", type=count_from(1), help="Stop after this many epochs without a better test accuracy.")
 @device_option
 @threads_option
 @click.option(
@@ -123,33 +110,26 @@ def command(
     ends it at once. Where nothing can be printed any more, the training goes on.
     """
     start = time.perf_counter()
-    from training.cli.report import Report
-    from training.loop.provenance import describe
-    from training.loop.recipe import build_trainer, describe_input
-    from training.loop.recorder import Recorder
-    from training.loop.run_folder import RunFolder
-    from training.loop.stopping import deferred
-
     settings = Settings.chosen(**options)
     compute = choose_compute(device, threads)
     data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty() and not quiet)
-    report = Report(quiet, as_json)
+    console = Console(quiet, as_json)
     with user_errors():
         trainer = build_trainer(settings, data)
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
         folder = RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
-    recorder = Recorder(folder, lambda result, metrics: report.epoch(result, trainer.epochs, metrics))
+    recorder = Recorder(folder, lambda result, metrics: console.epoch(result, trainer.epochs, metrics))
     with folder, going_on_silently(), deferred():
         try:
             folder.save_config(config)
-            report.header(trainer.network, data, compute, folder)
-            stop = train(trainer, recorder, report)
+            console.header(trainer.network, data, compute, folder)
+            stop = train(trainer, recorder, console)
             if trainer.best is not None:
                 trainer.restore_best()
                 stop = draw(trainer, data, recorder) or stop
         except OSError as error:
             raise click.ClickException(f"{in_words(error)}; {kept(recorder)}") from error
-        report.end(trainer, folder, time.perf_counter() - start, stop is not None)
+        console.end(trainer, folder, time.perf_counter() - start, stop is not None)
     if stop is not None:
         context.exit(getattr(stop, "exit_code", 130))

@@ -1,7 +1,7 @@
-"""Where the time of a training step goes, by layer and phase, from the ranges that it enters.
+"""The time of training steps by layer and phase, from the ranges that they enter.
 
 Every nanosecond of a step is in one row: a layer's own time is that of its range without the layers inside it. On a GPU
-these are the times of the host's calls, which wait for no kernel.
+these are the times of the host's calls, which do not wait for kernels.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from backend import profiling, synchronize, threads
 from backend.checks import whole
 from backend.recording import Event, Recorder
 from training.loop.trainer import EPOCH, RUN, STEP, Trainer
-from training.profile.layer_phases import OPTIMIZER
 
-LOADER, LOOP = "loader", "loop"
+LOADER, LOOP, LOSS, OPTIMIZER = "loader", "loop", "loss", "optimizer"
+"""The names of rows that belong to no layer."""
+
 _WITHOUT_LAYER = {"data": (LOADER, "data"), "update": (OPTIMIZER, "update")}
-"""What a phase's time is called outside of layers; anything else is the loop's."""
+"""The layer and phase of the time of a phase outside of layers; anything else is the loop's."""
 
 
 @dataclass
-class Row:
-    """What one layer took in one phase, over all steps.
+class ProfileRow:
+    """The time and the operations of one layer in one phase, over all steps.
 
     Attributes:
-        layer: its name in the model, with those of the layers around it; ``loader``, ``optimizer``, or ``loop`` for all
-            that is no layer's.
+        layer: the name in the model, with those of the layers around it; ``loader``, ``optimizer``, or ``loop`` for
+            everything else.
         phase: data, forward, backward, update; empty for the loop.
-        operations: how many of the operations it called, those called by another not counted.
-        nanoseconds: in its ranges, but not in those of layers inside it.
+        operations: how many operations it called; those called by another operation are not counted.
+        nanoseconds: in its ranges, without those of layers inside it.
         bytes: of the arrays that these operations were given and returned, each counted once an operation: the least
             that memory or caches have to move.
     """
@@ -58,8 +59,8 @@ class Profile:
     seconds: float
     events: list[Event]
 
-    def rows(self) -> list[Row]:
-        """The rows of all steps together, in the order in which they were first entered; the loop's is the last.
+    def rows(self) -> list[ProfileRow]:
+        """Return the rows of all steps together, in the order in which they were first entered, the loop's last.
 
         Raises:
             RuntimeError: the rows do not add up to the steps: a range is missing, or was not left.
@@ -68,11 +69,11 @@ class Profile:
         for event in self.events:
             if event.parent is not None:
                 own[event.parent] -= event.duration
-        rows: dict[tuple[str, str], Row] = {}
+        rows: dict[tuple[str, str], ProfileRow] = {}
         for event in self.events:
             if _is_in_step(event):
                 key = _place(event)
-                row = rows.setdefault(key, Row(*key))
+                row = rows.setdefault(key, ProfileRow(*key))
                 row.nanoseconds += own[event]
                 if event.kind == "kernel" and event.parent is not None and event.parent.kind != "kernel":
                     row.operations += 1
@@ -83,11 +84,11 @@ class Profile:
         return sorted(rows.values(), key=lambda row: row.layer == LOOP)
 
     def durations(self) -> list[int]:
-        """Nanoseconds of each step."""
+        """Return the nanoseconds of each step."""
         return [event.duration for event in self.events if _is_step(event)]
 
-    def beside(self) -> dict[tuple[str, str], int]:
-        """Nanoseconds of the outermost ranges on other threads than that of the steps, by (thread, name)."""
+    def other_threads(self) -> dict[tuple[str, str], int]:
+        """Return the nanoseconds of the outermost ranges on threads other than the steps', by (thread, name)."""
         main = next((event.thread for event in self.events if _is_step(event)), None)
         found: dict[tuple[str, str], int] = {}
         for event in self.events:
@@ -98,13 +99,13 @@ class Profile:
 
 
 def profile(trainer: Trainer, steps: int, warmup: int) -> Profile:
-    """Records ``steps`` training steps after ``warmup`` others, all with full batches: where an epoch has no more of
+    """Record ``steps`` training steps after ``warmup`` others, all with full batches: where an epoch has no more of
     them, the next begins.
 
     The recorded steps are what a GPU's profiler captures (``backend.profiling.capture``).
 
     Raises:
-        TypeError: a number of steps is none.
+        TypeError: a number of steps is not a whole number.
         ValueError: there is no step to record.
         NonFiniteError, OutOfMemoryError: as ``training.Trainer.train``.
     """
@@ -142,7 +143,7 @@ def _is_in_step(event: Event | None) -> bool:
 
 
 def _place(event: Event) -> tuple[str, str]:
-    """Layer and phase of what happens in an event itself."""
+    """Return the layer and phase of the time in an event itself."""
     layers: list[Event] = []
     around: Event | None = event
     while around is not None:

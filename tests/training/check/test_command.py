@@ -7,7 +7,6 @@ import pytest
 from command_line import xpnet
 
 from backend import Device
-from training import check
 from training.check import CheckRow, Divergence, LockstepResult
 from training.cli import check as command
 from training.cli.common import Compute
@@ -25,8 +24,8 @@ def checked(monkeypatch):
 
     def checked(rows, divergence=None):
         checked.divergence = divergence
-        monkeypatch.setattr(check, "compare", lambda device: iter(rows))
-        monkeypatch.setattr(check, "train_in_lockstep", train)
+        monkeypatch.setattr(command, "compare", lambda device: iter(rows))
+        monkeypatch.setattr(command, "train_in_lockstep", train)
         return given
 
     return checked
@@ -93,7 +92,7 @@ def test_json_has_neither_nan_nor_infinity(checked):
 def test_without_a_gpu_the_user_is_told():
     result = xpnet("check", "--device", "cpu")
     assert result.code == 2
-    assert "cpu is no GPU" in result.err
+    assert "cpu is not a GPU" in result.err
 
 
 @pytest.mark.gpu

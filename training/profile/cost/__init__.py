@@ -1,26 +1,15 @@
-"""A cost model of training: what a step takes, layer by layer and phase by phase, known without running it.
+"""A cost model of training: the work of a step, layer by layer and phase by phase, known without running it.
 
-``cost_of_step`` counts floating-point operations, the least bytes that must move, kernel launches and memory;
-``Gpu`` makes a time of them, that of the roofline model. Launches and memory are those of a GPU; on a CPU
-operations are the same, and least bytes but for max pooling, which keeps its winners in fewer there. A layer of one's
-own says what it costs with ``formula``; without, it is shown as not known and is in no total.
+``cost_of_step`` counts floating-point operations, the least bytes that must move, and memory; ``Gpu`` turns work into
+the least time by the roofline model. Operations are those of each layer's definition, whatever kernels carry them out;
+a tap that lies on the padding counts. Memory is that of a GPU; on a CPU max pooling keeps less. A layer outside the
+library declares its cost with ``formula``; without one it is shown as not known and left out of the totals. How many
+kernels a step launches is counted where it runs: ``training.profile.meter``.
 """
 
-from training.profile.cost import convolutions, elementwise, products  # noqa: F401  (they declare what the layers cost)
-from training.profile.cost.gpus import GPUS, LAUNCH_SECONDS, Gpu
-from training.profile.cost.model import Row, StepCost, cost_of_step
-from training.profile.cost.work import Array, Cost, Work, cost_of, formula
+from training.profile.cost import layers  # noqa: F401  (declares what the library's layers cost)
+from training.profile.cost.gpus import GPUS, Gpu
+from training.profile.cost.model import CostRow, StepCost, cost_of_step
+from training.profile.cost.work import Batch, Cost, Work, cost_of, formula
 
-__all__ = [
-    "GPUS",
-    "LAUNCH_SECONDS",
-    "Array",
-    "Cost",
-    "Gpu",
-    "Row",
-    "StepCost",
-    "Work",
-    "cost_of",
-    "cost_of_step",
-    "formula",
-]
+__all__ = ["GPUS", "Batch", "Cost", "CostRow", "Gpu", "StepCost", "Work", "cost_of", "cost_of_step", "formula"]

@@ -1,4 +1,4 @@
-"""Published peak rates of GPUs, and the time that work takes at best: the roofline model.
+"""Published peak rates of GPUs, and the least time for some work by the roofline model.
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures" (CACM
 52(4), 2009). Rates are NVIDIA's own, for dense matrices (data sheets from A100 on print twice as much, "with
@@ -24,11 +24,6 @@ from typing import NamedTuple
 
 from training.profile.cost.work import Work
 
-LAUNCH_SECONDS = 5e-6
-"""What a launch is taken to cost the host: an assumption, not a published rate. A bare launch takes two to four
-microseconds; CuPy's and Python's own work comes on top. Where kernels are shorter than this, a step takes as long as
-its launches."""
-
 
 class Gpu(NamedTuple):
     """A GPU's peak rates.
@@ -36,7 +31,7 @@ class Gpu(NamedTuple):
     Attributes:
         title: its name.
         float32: operations a second outside of tensor cores.
-        tf32: of matrix products of float32 rounded to TF32, in tensor cores; those of ``float32`` where there are none.
+        tf32: of matrix products of float32 rounded to TF32, in tensor cores; ``float32`` where there are none.
         float16: of matrix products of float16 summed in float32, in tensor cores.
         bandwidth: of its memory, bytes a second.
     """
@@ -48,11 +43,10 @@ class Gpu(NamedTuple):
     bandwidth: float
 
     def seconds(self, work: Work, precision: str) -> float:
-        """The least time for some work, without what its launches take: that of its operations or that of its bytes,
-        whichever is longer.
+        """Return the least seconds for some work: those of its operations or those of its bytes, whichever is longer.
 
         Args:
-            precision: of ``training.optim.NAMES``; what is no matrix product is done in float32 under each.
+            precision: one of ``training.optim.NAMES``; only matrix products are done in it, the rest in float32.
         """
         products = {"fp32": self.float32, "tf32": self.tf32, "fp16": self.float16}[precision]
         computing = work.product_flops / products + work.other_flops / self.float32
@@ -60,7 +54,7 @@ class Gpu(NamedTuple):
 
 
 def _gpu(title: str, float32: float, tf32: float, float16: float, bandwidth: float) -> Gpu:
-    """From TFLOP/s and GB/s, as data sheets have them."""
+    """Build from TFLOP/s and GB/s, the units of data sheets."""
     return Gpu(title, float32 * 1e12, tf32 * 1e12, float16 * 1e12, bandwidth * 1e9)
 
 

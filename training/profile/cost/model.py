@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,21 +12,33 @@ from layers import Layer, Residual, Sequential
 from layers.base import Shape, joined
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
-from training.profile.cost.work import Array, Cost, Work, cost_of, output_of
-from training.profile.layer_phases import LOSS, OPTIMIZER
+from training.optim.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
+from training.profile.cost.work import Batch, Cost, Work, cost_of, output_of
+from training.profile.steps import LOSS, OPTIMIZER
+
+UPDATE_FLOPS: dict[type[Optimizer], int] = {
+    SGD: 2,
+    Momentum: 4,
+    Nesterov: 7,
+    AdaGrad: 7,
+    RMSprop: 9,
+    Adam: 12,
+    AdamW: 14,
+}
+"""The operations of an optimizer's update for one parameter, its decoupled weight decay included."""
 
 
-class Row(NamedTuple):
-    """A layer of a network, or what comes behind the layers.
+class CostRow(NamedTuple):
+    """The cost of a layer of a network, of the loss, or of the optimizer's update.
 
     Attributes:
-        name: its place in the model, such as ``"Convolution1"`` or ``"Residual1.body.Convolution1"``.
-        kind: its class.
-        shape: of its output, without the batch axis.
+        name: the place in the model, such as ``"Convolution1"`` or ``"Residual1.body.Convolution1"``.
+        kind: the class.
+        shape: of the output, without the batch axis.
         parameters: how many numbers it learns.
-        work: by phase, as far as there is work. A Relu that is done along with the layer before it has no forward.
-        kept: bytes of activations held between its forward and its backward.
-        is_known: False where nobody has declared its cost: then ``work`` is empty.
+        work: by phase, as far as there is work. A Relu that is fused with the layer before it has no forward.
+        kept: bytes of activations kept between forward and backward.
+        is_known: False where the cost was not declared: then ``work`` is empty.
     """
 
     name: str
@@ -41,141 +52,131 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a training step costs.
+    """The cost of a training step.
 
     Attributes:
         samples: the batch size.
         dtype: of parameters and activations.
-        rows: layers in the order of the forward, the loss, the optimizer.
-        state_bytes: the optimizer's state, the master parameters of float16 among them.
+        rows: layers in the order of the forward pass, the loss, the optimizer.
+        state_bytes: the optimizer's state, including the master parameters of a float16 network.
     """
 
     samples: int
     dtype: numpy.dtype
-    rows: list[Row]
+    rows: list[CostRow]
     state_bytes: int
 
     @property
     def parameters(self) -> int:
-        """Numbers that are learned."""
+        """Return how many numbers are learned."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def unknown(self) -> list[str]:
-        """The layers whose cost nobody declared; the totals are without them."""
+        """Return the rows whose cost was not declared; the totals leave them out."""
         return [row.name for row in self.rows if not row.is_known]
 
     @property
+    def works(self) -> dict[tuple[str, str], Work]:
+        """Return the work by layer and phase."""
+        return {(row.name, phase): work for row in self.rows for phase, work in row.work.items()}
+
+    @property
     def total(self) -> Work:
-        """All work; scratch is the most of any."""
-        total = Work()
-        for row in self.rows:
-            for work in row.work.values():
-                total = total.then(work)
-        return total
+        """Return the work of the step."""
+        return sum(self.works.values(), Work())
 
     @property
     def kept(self) -> int:
-        """Bytes of activations held where forward ends; the batch itself where a layer holds it."""
+        """Return the bytes of activations kept at the end of forward, including the batch where a layer keeps it."""
         return sum(row.kept for row in self.rows)
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes of what a step needs at least: what is on its way from one layer to the next comes on top, and what an
-        allocator rounds up; and whatever layers take that are not known."""
+        """Return the bytes that a step needs at least.
+
+        Scratch memory, what is passed from one layer to the next, an allocator's rounding and layers that are not known
+        come on top.
+        """
         parameters = self.parameters * self.dtype.itemsize
         return {
             "parameters": parameters,
             "gradients": parameters,
             "optimizer state": self.state_bytes,
             "activations for backward": self.kept,
-            "workspace": self.total.workspace,
         }
 
 
 def cost_of_step(network: Network, samples: int, optimizer: Optimizer) -> StepCost:
-    """What a training step with a batch of ``samples`` costs, without doing it.
+    """Return the cost of a training step with a batch of ``samples``, without running it.
 
-    float16 networks are taken to be trained under a loss scale.
+    A float16 network is taken to be trained with a loss scale.
     """
-    dtype = network.params.flat.dtype
-    x = Array(samples, network.input_dim, numpy.dtype(dtype), channels_last=False)
-    rows, scores, held = _walk("", network.layers, x, is_held=False)
-    rows.append(_loss(network, scores, held))
+    x = Batch(samples, network.input_dim, numpy.dtype(network.params.flat.dtype))
+    rows, scores, is_kept = _walk("", network.layers, x, is_kept=False)
+    rows.append(_row(LOSS, network.last_layer, scores, scores, is_kept)._replace(shape=()))
     update, state = _update(network, optimizer)
-    rows.append(update)
-    return StepCost(samples, x.dtype, rows, state)
+    return StepCost(samples, x.dtype, [*rows, update], state)
 
 
-def _walk(prefix: str, layer: Layer, x: Array, is_held: bool) -> tuple[list[Row], Array, bool]:
-    """Rows of a layer and all in it, its output, and whether that is held; ``is_held`` says so of its input."""
+def _walk(place: str, layer: Layer, x: Batch, is_kept: bool) -> tuple[list[CostRow], Batch, bool]:
+    """Return the rows of a layer and all in it, its output, and True if that is kept; ``is_kept`` is of its input."""
     if type(layer) is Sequential:
-        rows: list[Row] = []
-        cost_before = None
+        rows: list[CostRow] = []
         fused = [step.relu for step in layer.steps]
         for name, each in layer.sublayers():
-            inside, y, is_held = _walk(joined(prefix, name), each, x, is_held)
+            inside, x, is_kept = _walk(joined(place, name), each, x, is_kept)
             if each in fused:
-                rows[-1], inside[0] = _joint(rows[-1], inside[0], cost_before)
+                rows[-1], inside[0] = _fused(rows[-1], inside[0])
             rows += inside
-            cost_before, x = cost_of(each, x), y
-        return rows, x, is_held
+        return rows, x, is_kept
     if type(layer) is Residual:
-        rows, y, _ = _walk(joined(prefix, "body"), layer.body, x, is_held)
+        rows, y, _ = _walk(joined(place, "body"), layer.body, x, is_kept)
         if layer.shortcut is not None:
-            held_by_body = is_held or _holds_input(layer.body, x)
-            rows += _walk(joined(prefix, "shortcut"), layer.shortcut, x, held_by_body)[0]
-        return [*rows, _row(prefix, layer, x, y, is_held=True)], y, False
-    cost = cost_of(layer, x)
-    return [_row(prefix, layer, x, output_of(layer, x), is_held)], output_of(layer, x), bool(cost and cost.keeps_output)
+            rows += _walk(joined(place, "shortcut"), layer.shortcut, x, is_kept or _keeps_input(layer.body, x))[0]
+        return [*rows, _row(place, layer, x, y, is_kept=True)], y, False
+    cost, y = cost_of(layer, x), output_of(layer, x)
+    return [_row(place, layer, x, y, is_kept)], y, cost is not None and cost.keeps_output
 
 
-def _row(name: str, layer: Layer, x: Array, y: Array, is_held: bool) -> Row:
+def _row(name: str, layer: Layer, x: Batch, y: Batch, is_kept: bool) -> CostRow:
     parameters = 0 if type(layer) is Residual else sum(array.size for array in layer.params.values())
     cost = cost_of(layer, x)
     if cost is None:
-        return Row(name, type(layer).__name__, y.shape, parameters, {}, is_known=False)
-    kept = cost.kept + (cost.keeps_input and not is_held) * x.nbytes + cost.keeps_output * y.nbytes
+        return CostRow(name, type(layer).__name__, y.shape, parameters, {}, is_known=False)
+    kept = cost.kept + (cost.keeps_input and not is_kept) * x.nbytes + cost.keeps_output * y.nbytes
     work = {"forward": cost.forward, "backward": cost.backward}
-    return Row(name, type(layer).__name__, y.shape, parameters, work, kept)
+    return CostRow(name, type(layer).__name__, y.shape, parameters, work, kept)
 
 
-def _joint(row: Row, relu: Row, cost: Cost | None) -> tuple[Row, Row]:
-    """A layer and the Relu behind it that is done along with it, in place of its output."""
-    alone = relu.work["forward"]
-    if cost is not None:
-        done = Work(0, alone.other_flops, relu.kept, cost.relu_launches)
-        row = row._replace(work={**row.work, "forward": cost.forward.then(done)})
+def _fused(row: CostRow, relu: CostRow) -> tuple[CostRow, CostRow]:
+    """Return the rows of a layer and of the Relu behind it that is done in place of its output."""
+    if row.is_known:
+        done = Work(0, relu.work["forward"].other_flops, relu.kept)
+        row = row._replace(work={**row.work, "forward": row.work["forward"] + done})
     return row, relu._replace(work={"backward": relu.work["backward"]})
 
 
-def _holds_input(layer: Layer, x: Array) -> bool:
-    """Whether a layer, or the first of those in it, holds its input for backward."""
+def _keeps_input(layer: Layer, x: Batch) -> bool:
+    """Return True if a layer, or the first of those in it, keeps its input for backward."""
     inside = layer.sublayers()
     if inside:
-        return any(_holds_input(each, x) for _, each in (inside[:1] if type(layer) is Sequential else inside))
-    cost = cost_of(layer, x)
+        return any(_keeps_input(each, x) for _, each in (inside[:1] if type(layer) is Sequential else inside))
+    cost: Cost | None = cost_of(layer, x)
     return cost is not None and cost.keeps_input
 
 
-def _loss(network: Network, scores: Array, is_held: bool) -> Row:
-    row = _row(LOSS, network.last_layer, scores, scores, is_held)
-    if scores.dtype != scores.sums:  # the scale lies on the device, where a plain number is brought by a kernel
-        backward = row.work["backward"]
-        row.work["backward"] = backward._replace(launches=backward.launches - 1)
-    return row._replace(shape=())
-
-
-def _update(network: Network, optimizer: Optimizer) -> tuple[Row, int]:
-    """The update of the flat buffer, as ``kernels.updates`` does it, and the bytes of the optimizer's state."""
-    flat = network.params.flat
-    sums = acc_dtype(flat.dtype)
-    scaled = flat.dtype != sums
-    state = (len(optimizer.slots) + scaled) * flat.size * sums.itemsize
-    decays = bool(optimizer.coupled_decay and optimizer.weight_decay)  # a product and a sum before the formula
-    operations = len(re.findall(r"[-+*/]=?|sqrt", optimizer.device_formula)) + 2 * decays
-    nbytes = 3 * flat.nbytes + 2 * state
-    work = Work(0, operations * flat.size, nbytes, 1)
-    if scaled:  # overflow is looked for before, and the scale moved after
-        work = work.then(Work(0, flat.size, flat.nbytes, 2))
-    return Row(OPTIMIZER, type(optimizer).__name__, (), 0, {"update": work}), state
+def _update(network: Network, optimizer: Optimizer) -> tuple[CostRow, int]:
+    """Return the row of the update of the flat buffer, and the bytes of the optimizer's state."""
+    flat, kind = network.params.flat, type(optimizer)
+    wide = acc_dtype(flat.dtype)
+    is_scaled = flat.dtype != wide
+    state = (len(optimizer.slots) + is_scaled) * flat.size * wide.itemsize
+    base = next((each for each in kind.__mro__ if each in UPDATE_FLOPS), None)
+    if base is None or kind._step is not base._step:
+        return CostRow(OPTIMIZER, kind.__name__, (), 0, {}, is_known=False), state
+    decays = bool(optimizer.coupled_decay and optimizer.weight_decay)  # g + decay·θ before the update
+    work = Work(0, (UPDATE_FLOPS[base] + 2 * decays) * flat.size, 3 * flat.nbytes + 2 * state)
+    if is_scaled:  # the gradients are searched for an overflow before
+        work += Work(0, flat.size, flat.nbytes)
+    return CostRow(OPTIMIZER, kind.__name__, (), 0, {"update": work}), state

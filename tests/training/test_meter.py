@@ -1,4 +1,4 @@
-"""Meters at the layers of a training step: what they read, and that the step stays what it is."""
+"""The readings of a clock at the layers of a training step: what is counted where, and that the step is unchanged."""
 
 import itertools
 
@@ -6,18 +6,19 @@ import networks
 import numpy as np
 import pytest
 
-from layers import Relu, Tanh
+from backend import profiling
+from layers import Relu, Residual, Sequential, Tanh
 from training.models import TwoLayerNet
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD
-from training.profile.layer_phases import example_batch, named_layers, phases_of_a_step, seconds_of_a_step
+from training.profile.meter import example_batch, readings_of_a_step, seconds_of_a_step
 
 RESIDUAL = networks.NETWORKS["residual"]
 
 
-def step(network, read=None, **how):
-    read = itertools.count().__next__ if read is None else read
-    return phases_of_a_step(network, SGD(), *example_batch(network, 4), read, **how)
+def step(network, clock=None, **how):
+    clock = itertools.count().__next__ if clock is None else clock
+    return readings_of_a_step(network, SGD(), *example_batch(network, 4), clock, **how)
 
 
 def test_every_layer_is_read_in_every_phase_that_it_has():
@@ -37,35 +38,37 @@ def test_a_relu_counts_for_the_layer_that_it_is_done_along_with():
 
 
 def test_what_sublayers_take_counts_for_them_alone():
-    """A meter that goes on by 1 at each reading: a call takes 1 for itself, and 1 for each call within."""
-    found = step(RESIDUAL())
-    assert found["Residual1.body.Convolution1", "forward"] == 1
-    inside = [place for place in found if place[0].startswith("Residual1.") and place[1] == "forward"]
-    assert found["Residual1", "forward"] == 1 + len(inside)
-    assert not [name for name, _ in found if name == "Residual1.body"]  # only calls its layers
+    """A counter that only a layer inside another moves on."""
+    count = 0
+
+    class Counting(Tanh):
+        def forward(self, x):
+            nonlocal count
+            count += 7
+            return super().forward(x)
+
+    network = networks.classifier((6,), Residual(Sequential(Counting(), Relu())))
+    found = step(network, lambda: count)
+    assert {place: read for place, read in found.items() if read} == {("Residual1.body.Counting1", "forward"): 7}
 
 
 def test_a_metered_step_is_the_step():
     metered, plain = RESIDUAL(), RESIDUAL()
     plain.params.flat[...] = metered.params.flat
     x, t = example_batch(plain, 4)
-    phases_of_a_step(metered, SGD(), x, t, itertools.count().__next__)
+    readings_of_a_step(metered, SGD(), x, t, itertools.count().__next__)
     plain.step_gradients(x, t)
     SGD().update(plain.params, plain.grads)
     np.testing.assert_array_equal(metered.params.flat, plain.params.flat)
 
 
-def test_no_meter_is_left_behind_even_by_a_step_that_fails():
-    network = RESIDUAL()
-    step(network)
-
+def test_nothing_listens_after_a_step_even_one_that_fails():
     def broken():
         raise OSError("no reading")
 
     with pytest.raises(OSError, match="no reading"):
-        step(network, broken)
-    for _, layer in named_layers(network):
-        assert not {"forward", "forward_relu", "backward"} & vars(layer).keys()
+        step(RESIDUAL(), broken)
+    assert not profiling._listeners
 
 
 def test_float16_is_updated_under_a_loss_scale():
@@ -77,12 +80,12 @@ def test_float16_is_updated_under_a_loss_scale():
 
 
 def test_seconds_are_medians_of_the_steps_after_the_first(monkeypatch):
-    """A clock whose steps take 100 s a layer while they warm up, and 1, 5, 3 s then."""
-    pace = iter([100.0] * 3 + [1.0, 5.0, 3.0])
-    now = [0.0, 0.0]
+    """A clock whose readings are 100 s apart while the steps warm up, and 1, 5, 3 s apart then."""
+    pace = iter([100] * 3 + [1, 5, 3, 3])
+    now = [0, 0]
 
     def clock():
-        now[0] += now[1]
+        now[0] += now[1] * 10**9
         return now[0]
 
     network = TwoLayerNet(6, 5, 3)
@@ -93,6 +96,7 @@ def test_seconds_are_medians_of_the_steps_after_the_first(monkeypatch):
         return right(*arguments)
 
     monkeypatch.setattr(network, "step_gradients", next_step)
-    monkeypatch.setattr("training.profile.layer_phases.time.perf_counter", clock)
+    monkeypatch.setattr("training.profile.meter.time.perf_counter_ns", clock)
     found = seconds_of_a_step(network, SGD(), *example_batch(network, 4), steps=3)
-    assert set(found.values()) == {3.0}
+    readings = step(network, itertools.count().__next__)
+    assert found == {place: pytest.approx(3.0 * count) for place, count in readings.items()}

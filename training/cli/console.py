@@ -1,31 +1,28 @@
-"""What ``xpnet train`` prints: for people, as JSON, or next to nothing."""
+"""The lines that ``xpnet train`` prints: for people, as JSON, or only the last one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from training.cli.common import Compute
+from training.data import Dataset
 from training.files.printable import printable
+from training.loop.callbacks import EpochResult
 from training.loop.progress import epoch_line
-from training.loop.run_folder import json_line
-
-if TYPE_CHECKING:
-    from training.cli.common import Compute
-    from training.data import Dataset
-    from training.loop.callbacks import EpochResult
-    from training.loop.run_folder import RunFolder
-    from training.loop.trainer import Trainer
-    from training.models import Network
+from training.loop.run_folder import RunFolder, json_line
+from training.loop.trainer import Trainer
+from training.models import Network
 
 
-class Report:
-    """Lines for people go to standard output; with JSON there, the header goes to standard error.
+class Console:
+    """Prints about a training: lines for people to standard output; with JSON there, the header to standard error.
 
     Args:
-        quiet: only the end and what goes wrong.
+        quiet: print only the last line and errors.
         as_json: one JSON object per epoch and one at the end.
     """
 
@@ -35,11 +32,11 @@ class Report:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether a progress bar is wanted and can be drawn."""
+        """Return True if a progress bar is wanted and can be drawn."""
         return sys.stderr.isatty() and not self._quiet
 
     def header(self, network: Network, data: Dataset, compute: Compute, folder: RunFolder) -> None:
-        """What is trained, on what, and where it is kept."""
+        """Print the model, the data, the device and the run's folder."""
         if self._quiet:
             return
         parameters = sum(array.size for array in network.params.values())
@@ -56,13 +53,13 @@ class Report:
             click.echo(f"{key:8} {text}", err=self._json)
 
     def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any]) -> None:
-        """An epoch's line."""
+        """Print an epoch's line."""
         if self._quiet:
             return
         click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"]))
 
     def interrupted(self, trainer: Trainer, folder: RunFolder, signal_name: str = "") -> None:
-        """Where the model is after Ctrl-C or a signal, said before anything else is done."""
+        """Print where the model is after Ctrl-C or a signal."""
         if trainer.best is None:
             what = "no epoch had ended; the model as it was"
         else:
@@ -71,7 +68,7 @@ class Report:
         click.echo(f"Interrupted{by}: {what} is in {printable(folder.model)}", err=True)
 
     def end(self, trainer: Trainer, folder: RunFolder, seconds: float, interrupted: bool) -> None:
-        """The last line."""
+        """Print the last line."""
         best, last = trainer.best, trainer.history[-1] if trainer.history else None
         if self._json:
             record = {

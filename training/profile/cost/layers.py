@@ -1,0 +1,157 @@
+"""The cost of each layer of the library: operations of its definition, least bytes, and what it keeps for backward."""
+
+from __future__ import annotations
+
+import math
+
+from kernels.winograd import PATCH, TILE
+from layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    ConvolutionTranspose,
+    Dropout,
+    Flatten,
+    Gelu,
+    GlobalAveragePooling,
+    Layer,
+    LayerNormalization,
+    LeakyRelu,
+    Pooling,
+    Relu,
+    Residual,
+    Sigmoid,
+    Softmax,
+    SoftmaxWithLoss,
+    Tanh,
+)
+from layers.affine import turns_weight
+from training.profile.cost.work import Batch, Cost, Work, formula
+
+
+def _parameter_bytes(layer: Layer) -> int:
+    return sum(array.nbytes for array in layer.params.values())
+
+
+def _is_copied_flat(x: Batch) -> bool:
+    """Return True for images of which a row in the logical order (C, H, W) is a copy of the channels-last memory."""
+    return len(x.shape) == 3 and x.shape[0] > 1 and math.prod(x.shape[1:]) > 1
+
+
+@formula(Affine)
+def _affine(layer: Affine, x: Batch, y: Batch) -> Cost:
+    permutes_weight = len(x.shape) == 3 and turns_weight(x.samples, y.shape[0])
+    copied = _is_copied_flat(x)
+    kept = copied * (layer.W.nbytes if permutes_weight else x.nbytes)
+    products = 2 * x.size * y.shape[0]
+    return _with_products(layer, x, y, products, kept, keeps_input=permutes_weight or not copied)
+
+
+@formula(Convolution)
+def _convolution(layer: Convolution, x: Batch, y: Batch) -> Cost:
+    products = _winograd_flops(x, y) if layer.winograd else 2 * math.prod(y.shape[1:]) * x.samples * layer.W.size
+    return _with_products(layer, x, y, products)
+
+
+@formula(ConvolutionTranspose)
+def _convolution_transpose(layer: ConvolutionTranspose, x: Batch, y: Batch) -> Cost:
+    return _with_products(layer, x, y, 2 * math.prod(x.shape[1:]) * x.samples * layer.W.size)
+
+
+def _with_products(
+    layer: Affine | Convolution | ConvolutionTranspose,
+    x: Batch,
+    y: Batch,
+    products: int,
+    kept: int = 0,
+    keeps_input: bool = True,
+) -> Cost:
+    """Return the cost of a layer with weights and a bias, whose three products take ``products`` operations each."""
+    moved = x.nbytes + _parameter_bytes(layer) + y.nbytes
+    backward = Work(products, y.size, moved)
+    if layer.input_gradient:
+        backward += Work(products, 0, layer.W.nbytes + x.nbytes)
+    return Cost(Work(products, y.size, moved), backward, kept, keeps_input)
+
+
+def _winograd_flops(x: Batch, y: Batch) -> int:
+    """Return the operations of a 3×3 convolution by tiles, with the transforms of inputs, outputs and filters."""
+    (channels, *_), (filters, *output) = x.shape, y.shape
+    tiles, numbers = x.samples * math.prod(-(-length // TILE) for length in output), PATCH * PATCH
+    inputs, outputs, weights = numbers * tiles * channels, TILE * TILE * tiles * filters, 9 * channels * filters
+    return 2 * numbers * (tiles * channels * filters + inputs + outputs + weights)
+
+
+_BY_NUMBER: dict[type[Layer], tuple[int, int, str]] = {
+    Relu: (1, 1, "mask"),
+    LeakyRelu: (2, 3, "mask"),
+    Dropout: (1, 1, "mask"),
+    Sigmoid: (7, 3, "output"),
+    Tanh: (1, 3, "output"),
+    Gelu: (10, 20, "input"),
+    Softmax: (4, 4, "output"),
+    Flatten: (0, 0, ""),
+}
+"""The operations for each number, forward and backward, and what is kept for backward; a mask has a byte a number."""
+
+
+@formula(*_BY_NUMBER)
+def _by_number(layer: Layer, x: Batch, y: Batch) -> Cost:
+    forward, backward, kept = next(_BY_NUMBER[kind] for kind in type(layer).__mro__ if kind in _BY_NUMBER)
+    mask, nbytes = x.size * (kept == "mask"), x.nbytes + y.nbytes
+    read_again = {"mask": mask, "input": x.nbytes, "output": y.nbytes, "": 0}[kept]
+    works = Work(0, forward * x.size, nbytes + mask), Work(0, backward * x.size, nbytes + read_again)
+    return Cost(*works, mask, keeps_input=kept == "input", keeps_output=kept == "output")
+
+
+@formula(SoftmaxWithLoss)
+def _softmax_with_loss(layer: SoftmaxWithLoss, x: Batch, y: Batch) -> Cost:
+    """Return the cost with int32 labels."""
+    labels, probabilities = 4 * x.samples, x.size * x.acc_itemsize
+    forward = Work(0, 4 * x.size + 2 * x.samples, x.nbytes + labels + probabilities + x.acc_itemsize)
+    return Cost(forward, Work(0, 2 * x.size, probabilities + labels + x.nbytes), kept=probabilities + labels)
+
+
+@formula(BatchNormalization)
+def _batch_normalization(layer: BatchNormalization, x: Batch, y: Batch) -> Cost:
+    is_per_channel = len(x.shape) == 3 and x.shape[0] == len(layer.gamma)
+    copied = _is_copied_flat(x) and not is_per_channel
+    statistics = 2 * len(layer.gamma) * x.acc_itemsize
+    forward = Work(0, 7 * x.size, x.nbytes + _parameter_bytes(layer) + y.nbytes + 2 * statistics)
+    backward = Work(0, 9 * x.size, y.nbytes + 2 * x.nbytes + 2 * _parameter_bytes(layer) + statistics)
+    return Cost(forward, backward, statistics + copied * x.nbytes, keeps_input=not copied)
+
+
+@formula(LayerNormalization)
+def _layer_normalization(layer: LayerNormalization, x: Batch, y: Batch) -> Cost:
+    normalised = x.size * x.acc_itemsize
+    forward = Work(0, 8 * x.size, x.nbytes + _parameter_bytes(layer) + y.nbytes + normalised)
+    nbytes = y.nbytes + normalised + x.nbytes + layer.gamma.nbytes + _parameter_bytes(layer)
+    deviations = x.size // layer.gamma.size * x.acc_itemsize
+    return Cost(forward, Work(0, 11 * x.size, nbytes), normalised + deviations)
+
+
+@formula(Pooling)
+def _max_pooling(layer: Pooling, x: Batch, y: Batch) -> Cost:
+    comparisons, winners = y.size * (math.prod(layer.window.kernel) - 1), 4 * y.size
+    nbytes = x.nbytes + y.nbytes + winners
+    return Cost(Work(0, comparisons, nbytes), Work(0, y.size, nbytes), kept=winners)
+
+
+@formula(AveragePooling)
+def _average_pooling(layer: AveragePooling, x: Batch, y: Batch) -> Cost:
+    work = Work(0, y.size * math.prod(layer.window.kernel), x.nbytes + y.nbytes)
+    return Cost(work, work)
+
+
+@formula(GlobalAveragePooling)
+def _global_average_pooling(layer: GlobalAveragePooling, x: Batch, y: Batch) -> Cost:
+    nbytes = x.nbytes + y.nbytes
+    return Cost(Work(0, x.size, nbytes), Work(0, y.size, nbytes))
+
+
+@formula(Residual)
+def _residual(layer: Residual, x: Batch, y: Batch) -> Cost:
+    """Return the cost of the two sums alone: body and shortcut have rows of their own."""
+    return Cost(Work(0, y.size, 3 * y.nbytes), Work(0, x.size, 3 * x.nbytes))
