@@ -30,8 +30,10 @@ def _no_gpu(monkeypatch):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache of compiled kernels; its folder."""
+    import cupy
     from cupy.cuda import compiler
 
+    cupy.clear_memo()  # what this process has compiled before would not be asked of the cache
     monkeypatch.setattr(compiler, "_kernel_cache_backend", cache_of(tmp_path))
     return tmp_path
 
