@@ -110,7 +110,12 @@ class TestEach:
             ({"a": good}, {}, KeyError, "grads lacks the parameter 'a'; it has none"),
             ({"a": good, "b": xp.ones(2)}, {"a": xp.ones(2)}, KeyError, "grads lacks the parameter 'b'"),
             ({"a": good, "b": xp.ones(2)}, {"a": xp.ones(2), "b": xp.ones(1)}, ValueError, r"shape \(2,\), got \(1,\)"),
-            ({"a": good, "b": xp.ones(2, int)}, {"a": xp.ones(2), "b": xp.ones(2)}, TypeError, "must be a floating array, got int64"),
+            (
+                {"a": good, "b": xp.ones(2, int)},
+                {"a": xp.ones(2), "b": xp.ones(2)},
+                TypeError,
+                "floating array, got int64",
+            ),
         ]
         for params, grads, error, message in cases:
             with pytest.raises(error, match=message):
