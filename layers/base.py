@@ -114,18 +114,21 @@ class Layer:
         return self.train(False)
 
     def astype(self, dtype: Any) -> Layer:
-        """Converts parameters and state to a floating dtype, in place of the old. Returns the layer.
+        """Convert parameters and state to a floating dtype. Return the layer; nothing is copied if it has that dtype.
 
-        State is what adds up over many steps: it stays float32 where parameters become float16.
+        State, which accumulates over many steps, stays float32 where parameters become float16.
 
         Raises:
             TypeError: ``dtype`` is not float16, float32 or float64.
         """
         dtype = floating_dtype("dtype", dtype)
-        return self._replace_arrays(lambda array: array.astype(dtype), lambda array: array.astype(acc_dtype(dtype)))
+        state_dtype = acc_dtype(dtype)
+        return self._replace_arrays(
+            lambda array: array.astype(dtype, copy=False), lambda array: array.astype(state_dtype, copy=False)
+        )
 
     def to(self, device: Any) -> Layer:
-        """Moves parameters and state to a device (as ``backend.use`` takes it). Returns the layer."""
+        """Move parameters and state to a device (as ``backend.use`` takes it). Return the layer."""
         with use(device):
             return self._replace_arrays(asarray, asarray)
 
@@ -165,11 +168,13 @@ class Layer:
             self._grads[name] = workspace.empty(kept.shape, kept.dtype)
         return self._grads[name]
 
-    def _replace_arrays(self, of_parameters: Callable[[Any], Any], of_state: Callable[[Any], Any]) -> Layer:
-        self._bound, self._kept = False, None
-        self._grads.clear()
-        for name, array in self._params.items():
-            self._params[name] = of_parameters(array)
+    def _replace_arrays(self, of_parameters: Callable[[Array], Array], of_state: Callable[[Array], Array]) -> Layer:
+        replaced = {name: of_parameters(array) for name, array in self._params.items()}
+        if any(array is not self._params[name] for name, array in replaced.items()):
+            self._bound = False
+            self._params.update(replaced)
+            self._grads.clear()
+        self._kept = None
         for name in self.state_names:
             setattr(self, name, of_state(getattr(self, name)))
         for _, layer in self.sublayers():

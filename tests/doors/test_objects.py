@@ -14,7 +14,8 @@ from training.data import Loader
 from training.loop import evaluation
 from training.models import TwoLayerNet
 from training.models import zoo as models
-from training.models.network import Network, correct_count
+from training.models.accuracy import correct_count
+from training.models.network import Network
 from training.models.parameters import ParameterDict
 from training.optim import clipping, optimizers, schedules
 from training.optim.loss_scaling import LossScaler

@@ -333,3 +333,23 @@ def test_there_and_back():
     for name, array in {**layer.params, **layer.state}.items():
         assert isinstance(array, np.ndarray)
         assert_same(array, before[name])
+
+
+def test_conversion_to_the_same_dtype_or_device_copies_nothing(pair):
+    """And a bound layer stays in its network."""
+    layer, one, _, gradients, x = pair
+    for each in (layer, one):
+        each.backward(each.forward(x))
+        before = [*each.params.values(), *each.grads.values(), *each.state.values()]
+        assert each.astype("float32").to(backend.current_device()) is each
+        after = [*each.params.values(), *each.grads.values(), *each.state.values()]
+        assert all(one is other for one, other in zip(before, after, strict=True))
+    one.backward(one.forward(x))
+    assert_same(gradients, flat(layer.grads))
+
+
+def test_conversion_forgets_the_latest_forward():
+    layer, x = Relu(), np.ones((2, 3), "float32")
+    layer.forward(x)
+    with pytest.raises(RuntimeError, match="needs a forward before it"):
+        layer.astype("float32").backward(x)

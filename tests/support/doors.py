@@ -61,6 +61,7 @@ EXCLUDED = {
     "training.data.transfer.transfer": "reaches for the network",
     "training.data.idx.read_idx": "reads files",
     "training.data.idx.read_labelled_images": "reads files",
+    "training.models.accuracy.accuracy": "for Network.accuracy, which is tried",
     "training.models.network.Network.within_memory": "for the library's own loops",
 }
 """Doors that are not tried, and why."""

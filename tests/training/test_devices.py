@@ -9,7 +9,8 @@ from layers import Affine, BatchNormalization, Convolution, LayerNormalization, 
 from training.check.gradients import gradient_check
 from training.data import Loader
 from training.loop.trainer import Trainer
-from training.models.network import Network, correct_count
+from training.models.accuracy import correct_count
+from training.models.network import Network
 from training.optim.clipping import clip_gradients, gradient_norm
 from training.optim.optimizers import Adam
 

@@ -359,6 +359,18 @@ def test_astype_converts_and_stays_bound(device):
     assert network.gradient(x.astype("float64"), t).flat.dtype == "float64"
 
 
+def test_astype_to_the_same_dtype_copies_nothing(device):
+    network = normalised()
+    before = [network.params, network.grads, network.params.flat, *network.state.values()]
+    assert network.astype("float32").to(device) is network
+    after = [network.params, network.grads, network.params.flat, *network.state.values()]
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    x, t = batch(network)
+    loss = float(network.loss(x, t))
+    network.params.flat[...] = 0
+    assert float(network.loss(x, t)) != loss
+
+
 def test_astype_refuses_what_is_not_floating():
     network = normalised()
     before = snapshot({**network.params, **network.state})

@@ -21,7 +21,8 @@ from training.data import Loader
 from training.loop import non_finite
 from training.loop.callbacks import Callback, EpochResult
 from training.loop.non_finite import NonFiniteError
-from training.models.network import Network, correct_count
+from training.models.accuracy import correct_count
+from training.models.network import Network
 from training.optim.clipping import check_max_norm, clip_gradients
 from training.optim.loss_scaling import LossScaler
 

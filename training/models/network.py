@@ -1,24 +1,22 @@
-"""A classifier: layers in a row, a softmax loss at the end, and all parameters in one buffer."""
+"""A classifier: layers in a chain, a softmax loss at the end, and all parameters in one buffer."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
-from backend.checks import LARGEST_SIZE, flag, instance, real, sizes, whole
-from kernels import labels
+from backend.checks import flag, instance, real, sizes
+from backend.types import Array
 from kernels.core.tiling import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
 from layers.base import walk
 from training.models import saving
+from training.models.accuracy import accuracy
 from training.models.parameters import ParameterDict
 
 FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("backward", "backward")
@@ -29,24 +27,35 @@ class Network:
     """A classifier with the book's methods, over any ``layers.Sequential`` that ends in scores.
 
     Args:
-        layers: the layers. They are taken over: their parameters move into the network's flat buffers.
+        layers: the layers. The network takes them over: their parameters move into its flat buffers.
         input_dim: shape of one sample, such as (784,) or (1, 28, 28).
-        config: what ``training.models.zoo.build`` needs to make this network again; saved with the parameters.
+        config: what ``training.models.build`` needs to make this network again; saved with the parameters.
 
     Attributes:
         layers: the ``layers.Sequential``.
         last_layer: the ``layers.SoftmaxWithLoss``.
-        params: a ``training.models.parameters.ParameterDict``: W1, b1, W2, …; gamma1, beta1, … of normalisations.
-        grads: the gradients of the latest step, of the same names; the next step overwrites them.
+        params: a ``training.models.ParameterDict``: W1, b1, W2, …; gamma1, beta1, … of normalizations.
+        grads: the gradients of the latest step, by the same names; the next step overwrites them.
         state: arrays that are saved but not learned, by name, such as running_mean1.
 
-    Methods that compute with samples raise ``backend.OutOfMemoryError`` where these are too many for the memory.
-    Nothing of what they computed is held then, and the parameters are as they were: fewer samples can follow.
+    Methods that compute with samples raise ``backend.OutOfMemoryError`` if a batch is too large for the memory. They
+    then free what they had computed and leave the parameters as they were: a smaller batch can follow.
 
     Raises:
-        ValueError: a layer does not fit the one before it (it is named), or the last makes no row of scores, or of one
-            score only.
+        ValueError: a layer does not fit the one before it (the message names it), or the output of the last is not a
+            row of two or more scores.
         TypeError: parameters have different dtypes.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Affine, Relu, Sequential
+        >>> from training import Network
+        >>> network = Network(Sequential(Affine.of(4, 8), Relu(), Affine.of(8, 3)), (4,))
+        >>> {name: array.shape for name, array in network.params.items()}
+        {'W1': (4, 8), 'b1': (8,), 'W2': (8, 3), 'b2': (3,)}
+        >>> x, t = xp.ones((5, 4), "float32"), xp.asarray([0, 1, 2, 0, 1])
+        >>> network.predict(x).shape, network.gradient(x, t)["W2"].shape
+        ((5, 3), (8, 3))
     """
 
     def __init__(self, layers: Sequential, input_dim: tuple[int, ...], config: dict[str, Any] | None = None) -> None:
@@ -73,7 +82,7 @@ class Network:
             )
         super().__setattr__(name, value)
 
-    def predict(self, x: Any, train_flg: bool = False) -> Any:
+    def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax.
 
         Args:
@@ -83,81 +92,63 @@ class Network:
         with self.within_memory(len(x)):
             return self.layers.train(flag("train_flg", train_flg)).forward(x)
 
-    def loss(self, x: Any, t: Any, train_flg: bool = True) -> Any:
-        """The mean cross-entropy, 0-d, of samples against labels (indices or one-hot); as in a training step
-        (dropout drops, batches are normalised by their own statistics) unless told otherwise.
-        """
-        self._check(x)
-        with self.within_memory(len(x)):
-            scores = self.predict(x, train_flg)
-            with _LOSS["forward"].of((scores, t)):
-                return self.last_layer.forward(scores, t)
+    def loss(self, x: Array, t: Array, train_flg: bool = True) -> Array:
+        """Return the mean cross-entropy, 0-d, of samples ``x`` against labels ``t`` (indices or one-hot rows).
 
-    def accuracy(self, x: Any, t: Any, batch_size: int = 1000) -> float:
-        """The share of samples whose highest score is their label's; every sample counts.
+        Args:
+            train_flg: the mode that all layers are set to: by default training, where dropout drops and batches are
+                normalized by their own statistics; or evaluation.
+        """
+        scores = self.predict(x, train_flg)
+        with self.within_memory(len(x)), _LOSS["forward"].of((scores, t)):
+            return self.last_layer.forward(scores, t)
+
+    def accuracy(self, x: Array, t: Array, batch_size: int = 1000) -> float:
+        """Return the share of samples ``x`` whose highest score, in evaluation, is at their label ``t``.
+
+        Args:
+            batch_size: samples computed at a time; every sample counts, also in a smaller last batch.
 
         Raises:
-            TypeError: labels are no array, of another dtype, or on another device than the samples.
-            ValueError: there are no samples; labels do not fit them, or one is no class (on a GPU, too: it is named).
+            TypeError: labels are not an array of integers or of one-hot rows, or lie on another device than ``x``.
+            ValueError: there are no samples, labels do not fit them, or a label is out of range (on a GPU, too).
 
         Warns:
-            RuntimeWarning: scores are not finite, so that the highest says nothing; not under
-                ``numpy.errstate(invalid="ignore")``, which silences NumPy's own.
+            RuntimeWarning: scores are not finite, so the highest means nothing; not under
+                ``numpy.errstate(invalid="ignore")``.
         """
         self._check(x)
-        if not len(x):
-            raise ValueError("accuracy needs at least one sample x")
-        batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
-        array_module(x, t)  # refuses a mix of host and device arrays
-        labels.check_form(t, (len(x), self.classes))
-        labels.check(asnumpy(t), (len(x), self.classes))  # this waits for the device, as the result does
-        correct: Any = 0
-        unclear: Any = 0
-        for start in range(0, len(x), batch_size):
-            part = slice(start, start + batch_size)
-            scores = self.predict(x[part])
-            correct = correct + correct_count(scores, t[part])
-            unclear = unclear + (~array_module(scores).isfinite(scores).all(axis=1)).sum()
-        if numpy.geterr()["invalid"] != "ignore" and unclear:
-            warnings.warn(
-                f"{int(unclear)} of {len(x)} samples have scores that are not finite; where they come from, "
-                "training.loop.non_finite.find_non_finite(network, x, t) tells",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return float(asnumpy(correct)) / len(x)
+        return accuracy(self.predict, x, t, self.classes, batch_size)
 
-    def gradient(self, x: Any, t: Any) -> ParameterDict:
-        """The gradient of the loss with respect to every parameter, by backpropagation, in arrays of its own."""
+    def gradient(self, x: Array, t: Array) -> ParameterDict:
+        """Return the gradient of the loss with respect to every parameter, by backpropagation, in new arrays."""
         self.step_gradients(x, t)
         return self.grads.copy()
 
-    def step_gradients(self, x: Any, t: Any, scale: Any = 1.0) -> Any:
-        """Forward and backward of a training step: fills ``grads``, returns the loss, 0-d and on the device.
+    def step_gradients(self, x: Array, t: Array, scale: Any = 1.0) -> Array:
+        """Compute forward and backward of a training step. Fill ``grads`` and return the loss, 0-d and on the device.
 
         Args:
-            scale: what the gradients, not the loss, are multiplied by: a number or a 0-d array.
+            scale: factor of the gradients, not of the loss: a number or a 0-d array.
         """
         if not is_array(scale) or scale.ndim:  # to read a number that lies on the device would wait for it
             scale = real("scale", scale)
         with FORWARD.of((x, t)):
             loss = self.loss(x, t, train_flg=True)
         with BACKWARD, self.within_memory(len(x)):
-            self.layers.backward(self._loss_gradient(scale))
+            with _LOSS["backward"]:
+                dout = self.last_layer.backward(scale)
+            self.layers.backward(dout)
         return loss
 
-    def _loss_gradient(self, scale: Any) -> Any:
-        with _LOSS["backward"]:
-            return self.last_layer.backward(scale)
+    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return ``gradient`` by central differences, one parameter at a time: for small networks.
 
-    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
-        """The same gradient by central differences: one parameter at a time, so for small networks only.
-
-        Dropout draws one and the same mask for every evaluation: that of the ``gradient`` called next.
+        Dropout draws the same mask for every evaluation: that of the next call of ``gradient``.
         """
         start = random.current().state
 
-        def loss(_: Any) -> Any:
+        def loss(_: Array) -> Array:
             random.current().state = start
             return self.loss(x, t, train_flg=True)
 
@@ -165,24 +156,24 @@ class Network:
             return {name: numerical_gradient(loss, array) for name, array in self.params.items()}
 
     def save_params(self, file: str | Path = "params.npz") -> None:
-        """Writes parameters and state to ``.npz`` or ``.safetensors`` (with ``config``), by name, atomically.
+        """Write parameters and state to ``.npz`` or ``.safetensors`` (with ``config``), by name, atomically.
 
         Raises:
-            ValueError: the file's name ends otherwise.
-            OSError: it cannot be written; a file that was there before is still whole.
+            ValueError: the file's name has another ending.
+            OSError: the file cannot be written; an older file of that name is unchanged.
         """
         arrays = {name: asnumpy(array) for name, array in self._saved().items()}
         saving.save_arrays(file, arrays, self.config)
 
     def load_params(self, file: str | Path = "params.npz") -> None:
-        """Takes over parameters and state from a file of ``save_params`` or any ``.npz`` with these names.
+        """Read parameters and state from a file of ``save_params``, or any ``.npz`` with these names.
 
         Values are converted to the network's dtype. Running statistics may be missing from the file.
 
         Raises:
             ValueError: a name, a shape or a dtype is wrong, a number is too large, or the file is damaged; nothing
                 was changed.
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         own = self._saved()
         arrays = saving.load_fitting(file, own, optional=set(self.state))
@@ -190,30 +181,34 @@ class Network:
             own[name][...] = array
 
     def astype(self, dtype: Any) -> Network:
-        """Converts parameters and state to a floating dtype. Returns the network.
+        """Convert parameters and state to a floating dtype. Return the network; nothing is copied if it has that dtype.
 
         Raises:
             TypeError: the dtype is not float16, float32 or float64.
         """
         self.layers.astype(dtype)
-        self._bind()
+        self._bind_again()
         return self
 
     def to(self, device: Any) -> Network:
-        """Moves parameters and state to a device, as ``backend.use`` takes it. Returns the network."""
+        """Move parameters and state to a device, as ``backend.use`` takes it. Return the network."""
         self.layers.to(device)
-        self._bind()
+        self._bind_again()
         return self
 
     def forget(self) -> None:
-        """Drops what the layers keep of the latest forward for a backward: the most of what a network holds."""
+        """Free what the layers keep of the latest forward for a backward: most of the memory of a network."""
         self.layers.forget()
         self.last_layer.forget()
 
     def within_memory(self, samples: int) -> memory.guard:
-        """For a ``with`` around computations with batches of so many samples: what exhausts memory in it raises
-        ``backend.OutOfMemoryError``, which names the batch, and the network forgets. predict and all the methods
-        built on it have this inside; around a loop it covers the making of batches and the optimizer too.
+        """Raise ``backend.OutOfMemoryError``, which names the batch size, if memory runs out inside a ``with``.
+
+        The network then forgets its latest forward. ``predict`` and all that is built on it have this inside; around
+        a loop it covers the loading of batches and the optimizer, too.
+
+        Args:
+            samples: the batch size.
         """
 
         def lower() -> str:
@@ -227,16 +222,15 @@ class Network:
         return memory.guard(lower, release=self.forget)
 
     @property
-    def state(self) -> dict[str, Any]:
-        """Arrays that are saved but not learned, by name."""
-        return {f"{key}{number}": array for number, leaf in self._leaves() for key, array in leaf.state.items()}
+    def state(self) -> dict[str, Array]:
+        """The arrays that are saved but not learned, by name."""
+        return {f"{key}{number}": array for _, number, leaf in self._leaves() for key, array in leaf.state.items()}
 
-    def named_arrays(self) -> Iterator[tuple[str, str, Any]]:
-        """(layer's name, parameter's name, array) of every parameter and state array."""
-        places = {id(layer): name for name, layer in self._plain_layers()}
-        for number, leaf in self._leaves():
+    def named_arrays(self) -> Iterator[tuple[str, str, Array]]:
+        """Yield (layer's place, array's name in the network, array) for every parameter and state array."""
+        for place, number, leaf in self._leaves():
             for key, array in {**leaf.params, **leaf.state}.items():
-                yield places[id(leaf)], f"{key}{number}", array
+                yield place, f"{key}{number}", array
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -253,29 +247,26 @@ class Network:
             for name, array in self.state.items():
                 array[...] = before[name]
 
-    def _saved(self) -> dict[str, Any]:
+    def _saved(self) -> dict[str, Array]:
         return {**self.params, **self.state}
 
-    def _plain_layers(self) -> Iterator[tuple[str, Layer]]:
-        """The layers that are made of no others, with the names of their places."""
-        return ((place, layer) for place, layer in walk(self.layers) if not layer.sublayers())
+    def _leaves(self) -> Iterator[tuple[str, int, Layer]]:
+        """Yield the layers with arrays and without sublayers: place, number among those that share a name, layer.
 
-    def _leaves(self) -> Iterator[tuple[int, Layer]]:
-        """Layers with parameters of their own, in order, numbered among those that share a name with them: the
-        second with a W or a b has W2 and b2, the first with a gamma gamma1 and beta1.
+        The second layer with a W or a b has W2 and b2; the first with a gamma has gamma1 and beta1.
         """
         counts: Counter[str] = Counter()
-        for _, layer in self._plain_layers():
-            names = [*layer.params, *layer.state]
+        for place, layer in walk(self.layers):
+            names = [] if layer.sublayers() else [*layer.params, *layer.state]
             if names:
                 number = 1 + max(counts[name] for name in names)
                 for name in names:
                     counts[name] = number
-                yield number, layer
+                yield place, number, layer
 
     def _bind(self) -> None:
         leaves = list(self._leaves())
-        arrays = {f"{key}{number}": array for number, leaf in leaves for key, array in leaf.params.items()}
+        arrays = {f"{key}{number}": array for _, number, leaf in leaves for key, array in leaf.params.items()}
         dtypes = sorted({str(array.dtype) for array in arrays.values()}) or ["float32"]
         if len(dtypes) > 1:
             raise TypeError(f"a network's parameters need one dtype, got {', '.join(dtypes)}")
@@ -283,15 +274,20 @@ class Network:
         library = array_module(*arrays.values())
         self.params = ParameterDict(shapes, dtypes[0], library)
         self.grads = ParameterDict(shapes, dtypes[0], library)
-        for number, leaf in leaves:
+        for _, number, leaf in leaves:
             for key in list(leaf.params):
                 leaf.bind(key, self.params[f"{key}{number}"], self.grads[f"{key}{number}"])
 
+    def _bind_again(self) -> None:
+        """Bind the layers that have other arrays now; unchanged arrays stay where they are."""
+        arrays = {f"{key}{i}": array for _, i, leaf in self._leaves() for key, array in leaf.params.items()}
+        if any(array is not self.params[name] for name, array in arrays.items()):
+            self._bind()
+
     def _check(self, x: Any) -> None:
         require_arrays(x=x)
-        if not x.ndim:
-            raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got one number")
-        if x.shape[1:] != self.input_dim and self.layers.output_shape(x.shape[1:]) != (self.classes,):
+        fits = x.ndim and (x.shape[1:] == self.input_dim or self.layers.output_shape(x.shape[1:]) == (self.classes,))
+        if not fits:
             raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -304,11 +300,3 @@ class Network:
     def __repr__(self) -> str:
         size = sum(array.size for array in self.params.values())
         return f"{type(self).__name__}({self.input_dim} → {self.classes}, {size:,} parameters)\n{self.layers!r}"
-
-
-def correct_count(scores: Any, t: Any) -> Any:
-    """How many samples have their highest score at their label: 0-d, on the device."""
-    require_arrays(scores=scores, t=t)
-    array_module(scores, t)  # refuses a mix of host and device arrays
-    labels = t if t.ndim == 1 else t.argmax(axis=1)
-    return (scores.argmax(axis=1) == labels).sum()

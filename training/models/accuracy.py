@@ -1,0 +1,61 @@
+"""Count the samples that a classifier gets right."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from backend import array_module, asnumpy, require_arrays
+from backend.checks import LARGEST_SIZE, whole
+from backend.types import Array
+from kernels import labels
+
+
+def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int, batch_size: int) -> float:
+    """Return the share of samples ``x`` whose highest score is at their label ``t``.
+
+    Arguments, errors and warnings are those of ``training.Network.accuracy``.
+    """
+    if not len(x):
+        raise ValueError("accuracy needs at least one sample x")
+    batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
+    array_module(x, t)  # refuses a mix of host and device arrays
+    labels.check_form(t, (len(x), classes))
+    labels.check(asnumpy(t), (len(x), classes))  # this waits for the device, as the result does
+    correct: Any = 0
+    unclear: Any = 0
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        scores = predict(x[part])
+        correct = correct + correct_count(scores, t[part])
+        unclear = unclear + (~array_module(scores).isfinite(scores).all(axis=1)).sum()
+    if numpy.geterr()["invalid"] != "ignore" and unclear:
+        warnings.warn(
+            f"{int(unclear)} of {len(x)} samples have scores that are not finite; where they come from, "
+            "training.loop.non_finite.find_non_finite(network, x, t) tells",
+            RuntimeWarning,
+            stacklevel=3,  # the line that calls Network.accuracy
+        )
+    return float(asnumpy(correct)) / len(x)
+
+
+def correct_count(scores: Array, t: Array) -> Array:
+    """Return how many samples have their highest score at their label: 0-d, on the device.
+
+    Args:
+        scores: (N, classes).
+        t: labels (N,), or rows (N, classes) whose largest number marks the class.
+
+    Examples:
+        >>> from backend import xp
+        >>> from training.models.accuracy import correct_count
+        >>> int(correct_count(xp.asarray([[0.1, 0.9], [0.8, 0.2]]), xp.asarray([1, 1])))
+        1
+    """
+    require_arrays(scores=scores, t=t)
+    array_module(scores, t)  # refuses a mix of host and device arrays
+    classes = t if t.ndim == 1 else t.argmax(axis=1)
+    return (scores.argmax(axis=1) == classes).sum()
