@@ -31,6 +31,11 @@ def allow(allowed: bool, device: Device) -> None:
         raise
 
 
+def is_allowed() -> bool:
+    """Return whether products of float32 may round their operands to TF32."""
+    return _allowed
+
+
 def apply(device: Device) -> None:
     """Makes CuPy's products on a CUDA device what was asked for; called when the device becomes the active one.
 

@@ -1,0 +1,288 @@
+"""Multiply matrices by cuBLAS, called through ctypes with a handle and a workspace of its own for each stream.
+
+CuPy refuses its own cuBLAS calls while a stream is captured, takes back a workspace that was set, cannot add a
+product to what is in ``out``, and rounds float16 products to float16. All four are given here:
+
+- operands are read where they lie: a transposed or sliced matrix is a flag and a leading dimension, and only what
+  cuBLAS cannot describe (both strides larger than one element, negative or zero strides) is copied;
+- sums are float32 for float16 and float32, float64 for float64; ``tf32.allow`` alone rounds operands to TF32;
+- the first product in a stream makes the stream's handle and workspace. Make one before a capture: after it, a product
+  neither allocates (beyond its result) nor waits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import os
+import threading
+from typing import Any
+
+import numpy
+
+from backend import cuda_faults, tf32
+from backend.blas_plans import Plan, plan_product
+from backend.devices import DeviceError
+from backend.types import Array
+
+WORKSPACE_BYTES = 32 << 20
+"""NVIDIA's recommendation for Hopper; older GPUs take up to 4 MiB of it."""
+
+_ALLOCATION_FAILED = 3
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+_STATUS = {
+    1: "CUBLAS_STATUS_NOT_INITIALIZED",
+    3: "CUBLAS_STATUS_ALLOC_FAILED",
+    7: "CUBLAS_STATUS_INVALID_VALUE",
+    8: "CUBLAS_STATUS_ARCH_MISMATCH",
+    11: "CUBLAS_STATUS_MAPPING_ERROR",
+    13: "CUBLAS_STATUS_EXECUTION_FAILED",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR",
+    15: "CUBLAS_STATUS_NOT_SUPPORTED",
+    16: "CUBLAS_STATUS_LICENSE_ERROR",
+}
+
+_NO_REDUCED_PRECISION = 16
+"""The math mode that keeps partial sums of float16 products in float32."""
+
+_DEFAULT_ALGORITHM = -1
+_FLOAT32, _FLOAT32_BY_TF32, _FLOAT64 = 68, 77, 70  # cublasComputeType_t
+_DATA_TYPE = {"e": 2, "f": 0, "d": 1}  # cudaDataType_t
+_PER_THREAD_STREAM = 2  # one address for a stream of each thread's own
+
+
+class BlasError(RuntimeError):
+    """A call of cuBLAS that failed: which one, with what shapes, and the status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def gemm(a: Array, b: Array, out: Array | None = None, beta: float = 0.0, dtype: Any = None) -> Array:
+    """Return ``a`` @ ``b`` + ``beta`` · ``out``, written into ``out`` if it is given.
+
+    Runs in the current stream, and may be captured. The inputs are not changed; ``out`` may overlap them.
+
+    Args:
+        a: (M, K), or a stack (…, M, K), or a vector (K,); float16, float32 or float64.
+        b: (K, N), or a stack (…, K, N), or a vector (K,), of ``a``'s dtype. Leading axes broadcast.
+        out: (…, M, N) with any strides. What is in it does not matter if ``beta`` is 0.
+        beta: factor of what is in ``out``.
+        dtype: of the result; by default ``out``'s, or else the operands'. float16 operands can give float32.
+
+    Raises:
+        BlasError: cuBLAS refuses the product; the message has the call, the shapes and the status.
+        DeviceError: cuBLAS cannot be loaded.
+        MemoryError: no memory is left for the handle, the workspace, the result or a copy.
+        TypeError: an operand is not a CuPy array, or cuBLAS does not multiply these dtypes.
+        ValueError: the shapes do not fit each other, or ``beta`` is given without ``out``.
+    """
+    cublas = _cublas()
+    ndarray = cublas.ndarray
+    if not (isinstance(a, ndarray) and isinstance(b, ndarray) and (out is None or isinstance(out, ndarray))):
+        given = ", ".join(type(array).__name__ for array in (a, b, out) if array is not None)
+        raise TypeError(f"a matrix product on the GPU takes CuPy arrays; got {given}")
+    if beta and out is None:
+        raise ValueError(f"beta {beta} is a factor of what is in `out`; got no `out`")
+    plan = plan_product(
+        (a.shape, a.strides, a.dtype.char),
+        (b.shape, b.strides, b.dtype.char),
+        None if out is None else (out.shape, out.strides, out.dtype.char),
+        None if dtype is None else numpy.dtype(dtype).char,
+    )
+    result: Any = cublas.cupy.empty(plan.shape, plan.dtype) if out is None else out
+    if not result.size:
+        return result
+    if not plan.inner:  # nothing is added up
+        result[...] = result * beta if beta else 0
+        return result
+    if any(plan.copied):
+        return _by_copies(plan, plan.copied, a, b, result, beta)
+    left: Any = b if plan.swapped else a
+    right: Any = a if plan.swapped else b
+    start, first, second = result.data.ptr, left.data.ptr, right.data.ptr
+    end = start + plan.out.bytes
+    if (start < first + plan.left.bytes and first < end) or (start < second + plan.right.bytes and second < end):
+        return _by_copies(plan, (False, False, True), a, b, result, beta)
+    context().multiply(plan, first, second, start, beta)
+    return result
+
+
+def _by_copies(plan: Plan, copied: tuple[bool, bool, bool], a: Any, b: Any, out: Any, beta: float) -> Any:
+    """Multiply C-contiguous copies of what cuBLAS cannot describe; an ``out`` that is copied is written at the end."""
+    cupy = _cublas().cupy
+    if copied[0]:
+        a = (a if a.ndim == 1 else cupy.broadcast_to(a, plan.stack + a.shape[-2:])).copy()
+    if copied[1]:
+        b = (b if b.ndim == 1 else cupy.broadcast_to(b, plan.stack + b.shape[-2:])).copy()
+    if not copied[2]:
+        return gemm(a, b, out, beta)
+    out[...] = gemm(a, b, out.copy() if beta else cupy.empty(out.shape, out.dtype), beta)
+    return out
+
+
+def context() -> Context:
+    """Return the handle and workspace of the current device and stream; make them at the first call.
+
+    They live as long as the process: a captured graph refers to its stream's workspace.
+
+    Raises:
+        BlasError: cuBLAS cannot be started.
+        MemoryError: no memory is left for the workspace.
+    """
+    cublas = _cublas()
+    stream = cublas.get_stream().ptr
+    key = cublas.get_device(), stream, threading.get_ident() if stream == _PER_THREAD_STREAM else 0
+    found = cublas.contexts.get(key)
+    if found is None:
+        with cublas.lock:
+            found = cublas.contexts.get(key)
+            if found is None:
+                found = cublas.contexts[key] = Context(cublas, stream)
+    return found
+
+
+class Context:
+    """cuBLAS's handle and workspace for one stream of one device. Made by ``context``."""
+
+    def __init__(self, cublas: _Cublas, stream: int) -> None:
+        cupy = cublas.cupy
+        self._library = cublas.library
+        self._has_tf32 = int(cupy.cuda.Device().compute_capability) >= 80
+        # Not from a pool: a private one would end with its graph, and a pool's limit is for arrays.
+        self._workspace = _allocate(cupy, WORKSPACE_BYTES)
+        self._handle = ctypes.c_void_p()
+        self._set_up("cublasCreate_v2", ctypes.byref(self._handle))
+        self._set_up("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
+        workspace = ctypes.c_void_p(self._workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)
+        self._set_up("cublasSetWorkspace_v2", self._handle, *workspace)  # after the stream, which takes it back
+        self._set_up("cublasSetMathMode", self._handle, _NO_REDUCED_PRECISION)
+
+    def multiply(self, plan: Plan, left: int, right: int, out: int, beta: float) -> None:
+        """Launch the product that ``plan`` describes, of matrices at three addresses.
+
+        Raises:
+            BlasError: cuBLAS refuses it.
+        """
+        kind = plan.kind
+        if kind == "f":
+            compute = _FLOAT32_BY_TF32 if self._has_tf32 and tf32.is_allowed() else _FLOAT32
+        else:
+            compute = _FLOAT64 if kind == "d" else _FLOAT32
+        one, factor, data = _scalar(1.0, kind), _scalar(beta, kind), _DATA_TYPE[kind]
+        a, b, c = plan.right, plan.left, plan.out  # column-major: outᵀ = rightᵀ @ leftᵀ
+        head = self._handle, a.transposed, b.transposed, *plan.sizes, one
+        if plan.matrices == 1:
+            name = "cublasGemmEx"
+            operands = right, data, a.leading, left, data, b.leading, factor, out, _DATA_TYPE[plan.dtype], c.leading
+            status = self._library.cublasGemmEx(*head, *operands, compute, _DEFAULT_ALGORITHM)
+        else:
+            name = "cublasGemmStridedBatchedEx"
+            stacks = (
+                right, data, a.leading, a.step, left, data, b.leading, b.step,
+                factor, out, _DATA_TYPE[plan.dtype], c.leading, c.step, plan.matrices,
+            )  # fmt: skip
+            status = self._library.cublasGemmStridedBatchedEx(*head, *stacks, compute, _DEFAULT_ALGORITHM)
+        if status:
+            raise _error(name, status, _described(plan, beta))
+
+    def _set_up(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            raise _error(name, status, f"in a new handle with a workspace of {WORKSPACE_BYTES:,} bytes")
+
+
+class _Cublas:
+    """The library and what is asked of CuPy at every product."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.cupy: Any = cupy
+        self.ndarray: type = cupy.ndarray
+        self.get_stream = cupy.cuda.get_current_stream
+        self.get_device = cupy.cuda.runtime.getDevice
+        self.library = _load(cupy)
+        self.contexts: dict[tuple[int, int, int], Context] = {}
+        self.lock = threading.Lock()
+
+
+@functools.cache
+def _cublas() -> _Cublas:
+    return _Cublas()
+
+
+def _load(cupy: Any) -> ctypes.CDLL:
+    """Return the cuBLAS that CuPy uses; CuPy looks for it.
+
+    Raises:
+        DeviceError: it is not found.
+    """
+    try:
+        getattr(importlib.import_module("cupy_backends.cuda.libs"), "cublas")  # noqa: B009  (loads the library)
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        library = _loaded(f"libcublas.so.{major}") or ctypes.CDLL(_path())
+    except (ImportError, OSError) as error:
+        raise DeviceError(f"cuBLAS cannot be loaded: {cuda_faults.first_line(error)}") from error
+    pointer: Any = ctypes.c_void_p
+    integer: Any = ctypes.c_int
+    matrix, stack = [pointer, integer, integer], [pointer, integer, integer, ctypes.c_longlong]
+    head = [pointer, *[integer] * 5, pointer]
+    library.cublasGemmEx.argtypes = [*head, *matrix, *matrix, pointer, *matrix, integer, integer]
+    library.cublasGemmStridedBatchedEx.argtypes = [*head, *stack, *stack, pointer, *stack, *[integer] * 3]
+    return library
+
+
+def _loaded(name: str) -> ctypes.CDLL | None:
+    """Return a library that is already in the process, if one of this name is."""
+    if not hasattr(os, "RTLD_NOLOAD"):
+        return None
+    try:
+        return ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    except OSError:
+        return None
+
+
+def _path() -> str:
+    pathfinder = importlib.import_module("cuda.pathfinder")  # what CuPy itself looks with
+    return str(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
+
+
+def _allocate(cupy: Any, size: int) -> Any:
+    """Return device memory that no pool holds; where none is left, CuPy's pool lets go of what it holds idle.
+
+    Raises:
+        MemoryError: that is not enough.
+    """
+    out_of_memory = cupy.cuda.runtime.CUDARuntimeError
+    for is_last in (False, True):
+        try:
+            return cupy.cuda.Memory(size)
+        except out_of_memory as error:
+            if error.status != _OUT_OF_MEMORY:
+                raise
+            if is_last:
+                raise MemoryError(f"no device memory is left for cuBLAS's workspace of {size:,} bytes") from error
+            cupy.get_default_memory_pool().free_all_blocks()
+    raise AssertionError  # not reached
+
+
+@functools.lru_cache(maxsize=64)
+def _scalar(value: float, kind: str) -> Any:
+    """Return a pointer to a number on the host, which cuBLAS reads at the call."""
+    return ctypes.byref(ctypes.c_double(value) if kind == "d" else ctypes.c_float(value))
+
+
+def _described(plan: Plan, beta: float) -> str:
+    n, m, k = plan.sizes
+    products = f"{plan.matrices} products " if plan.matrices > 1 else ""
+    kinds = f"{numpy.dtype(plan.kind)} into {numpy.dtype(plan.dtype)}"
+    leading = f"leading dimensions {plan.left.leading}, {plan.right.leading} and {plan.out.leading}"
+    return f"for {products}({m}, {k}) @ ({k}, {n}) of {kinds}, beta {beta}, {leading}"
+
+
+def _error(name: str, status: int, what: str) -> Exception:
+    text = f"{name} failed with {_STATUS.get(status, 'an unknown status')} ({status}) {what}"
+    return MemoryError(text) if status == _ALLOCATION_FAILED else BlasError(text, status)
