@@ -1,0 +1,274 @@
+"""Capture work on a GPU as a CUDA graph and replay it by one launch.
+
+A graph repeats kernels and copies at the addresses and with the arguments of the capture; the Python code between them
+does not run again. Three rules follow, and what is here keeps them:
+
+- memory that the work allocated and freed while it was captured is used by every replay, so it comes from a pool that
+  nobody else allocates from, and that lives as long as the graph;
+- a number that changes from step to step lies in device memory (``Constants``), not among a kernel's arguments;
+- nothing in the work may wait for the GPU or read from it: such work is refused, and the error names the place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy
+
+from backend import blas
+from backend.active import current_device
+from backend.cuda_faults import first_line
+from backend.devices import DeviceError
+from backend.types import Array
+
+Result = TypeVar("Result")
+
+_PACKAGES = ("cupy", "cupyx", "cupy_backends")
+_HERE = os.path.dirname(__file__)
+
+_REASONS = {
+    900: "it waits for the GPU, or asks whether it is done",
+    901: "an error before, which the work handled by itself, has spoiled the capture",
+    904: "a stream that it started other work in was not joined again",
+    905: "it waits for something that was started before the capture",
+    906: "it uses the null stream beside a captured one",
+    907: "it waits on the host for an event of the capture",
+}
+"""What CUDA's error numbers for captures mean, in the words of the code that is captured."""
+
+
+class CaptureError(RuntimeError):
+    """Work that cannot be captured; the message says which call is the cause, and where."""
+
+
+class Graph(Generic[Result]):
+    """Captured work. Made by ``Recorder.capture``.
+
+    ``result`` is what the work returned: arrays that every replay writes anew.
+    """
+
+    def __init__(self, recorder: Recorder, graph: Any, work: Callable[[], Result], result: Result) -> None:
+        self.result = result
+        self._recorder = recorder  # its pool holds the memory that the replays use
+        self._graph = graph
+        self._work = work  # holds the arrays that it reads
+
+    def launch(self) -> Result:
+        """Replay the work after all that was launched in the current stream, and before what follows in it."""
+        recorder = self._recorder
+        if recorder.is_current():
+            self._graph.launch(recorder.stream)
+        else:
+            with recorder.ordered():
+                self._graph.launch(recorder.stream)
+        return self.result
+
+
+class Recorder:
+    """A stream and a memory pool for graphs of the current CUDA device.
+
+    The stream is non-blocking, since CUDA cannot capture the null stream. Graphs of one recorder share the pool, and
+    run one after another.
+
+    Examples:
+        >>> from backend import use, xp
+        >>> with use("cuda"):  # doctest: +SKIP
+        ...     recorder, x = Recorder(), xp.zeros(3)
+        ...     graph = recorder.capture(lambda: xp.add(x, 1, out=x))
+        ...     graph.launch()
+        array([1., 1., 1.])
+    """
+
+    def __init__(self) -> None:
+        self._cupy: Any = _cupy()
+        cupy = self._cupy
+        self.stream: Any = cupy.cuda.Stream(non_blocking=True)
+        self.pool: Any = _new_pool()
+        self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+
+    def is_current(self) -> bool:
+        """Return whether the current stream is the recorder's."""
+        return bool(self._cupy.cuda.get_current_stream().ptr == self.stream.ptr)
+
+    @contextlib.contextmanager
+    def ordered(self) -> Iterator[None]:
+        """Let the recorder's stream wait for the current one, and the current one for what the block launches there."""
+        outer = self._cupy.cuda.get_current_stream()
+        self._before.record(outer)
+        self.stream.wait_event(self._before)
+        try:
+            yield
+        finally:
+            self._after.record(self.stream)
+            outer.wait_event(self._after)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the stream and the pool the current ones in the block, such as for eager steps before a capture."""
+        with contextlib.ExitStack() as stack:
+            if not self.is_current():
+                stack.enter_context(self.ordered())
+            stack.enter_context(self.stream)
+            stack.enter_context(self._cupy.cuda.using_allocator(self.pool.malloc))
+            yield
+
+    def capture(self, work: Callable[[], Result]) -> Graph[Result]:
+        """Return ``work`` as a graph. It is called once, and what it launches is recorded but not run.
+
+        Call the work eagerly before: compiling a kernel and starting cuBLAS are then done.
+
+        Raises:
+            CaptureError: the work waits for the GPU, reads from it, or uses what CuPy cannot capture. The message
+                names the call and its place. The stream and the pool are as before, and so are CuPy's current ones.
+            MemoryError: memory is exhausted.
+        """
+        if self._cupy.cuda.get_current_stream().is_capturing():
+            raise CaptureError("work cannot be captured inside another capture")
+        with self.active():
+            blas.context()
+            collecting = gc.isenabled()
+            gc.disable()  # a finalizer that waits for the GPU would spoil the capture
+            try:
+                self.stream.begin_capture()
+                try:
+                    result = work()
+                except BaseException as error:
+                    self._abandon()
+                    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+                        raise CaptureError(f"the work cannot be captured: {_cause(error)}") from error
+                    raise
+                graph = self._end()
+            finally:
+                if collecting:
+                    gc.enable()
+        return Graph(self, graph, work, result)
+
+    def _end(self) -> Any:
+        try:
+            return self.stream.end_capture()
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise CaptureError(f"the work cannot be captured: {_reason(error)}") from error
+
+    def _abandon(self) -> None:
+        """End a capture that is of no use any more."""
+        with contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):  # it says that the capture is spoiled
+            self.stream.end_capture()
+
+
+class Constants:
+    """Numbers that the host sets anew for every step and kernels read from device memory.
+
+    They lie in one struct and are uploaded by one copy, which waits for nothing: the values lie meanwhile in a ring of
+    pinned structs, of which each is written again only when its copy is done.
+
+    Args:
+        layout: the dtype of each number by its name.
+        slots: how many uploads may be under way before one waits for the oldest.
+
+    Examples:
+        >>> with use("cuda"):  # doctest: +SKIP
+        ...     constants = Constants({"rate": "float32"})
+        ...     constants.set(rate=0.1)
+        ...     constants.upload()
+        ...     constants["rate"] * 2
+        array(0.2, dtype=float32)
+    """
+
+    def __init__(self, layout: Mapping[str, Any], slots: int = 8) -> None:
+        self._cupy: Any = _cupy()
+        cupy = self._cupy
+        dtype = numpy.dtype([(name, numpy.dtype(kind)) for name, kind in layout.items()], align=True)
+        self._host = numpy.zeros((), dtype)
+        self._device = cupy.zeros(max(dtype.itemsize, 1), "uint8")
+        memory = cupy.cuda.alloc_pinned_memory(max(dtype.itemsize * slots, 1))
+        self._ring = numpy.ndarray(slots, dtype, memory)
+        self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(slots)]
+        self._next = 0
+        self._arrays = {name: self._view(name) for name in layout}
+
+    def _view(self, name: str) -> Array:
+        assert self._host.dtype.fields is not None
+        kind, offset = self._host.dtype.fields[name][:2]
+        view: Array = self._cupy.ndarray((), kind, self._device.data + offset)
+        return view
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a number on the device, shape (): a view that every upload changes."""
+        return self._arrays[name]
+
+    def set(self, **values: float) -> None:
+        """Set numbers for the next upload.
+
+        Raises:
+            KeyError: one of them is not in the layout; none is set.
+        """
+        unknown = [name for name in values if name not in self._arrays]
+        if unknown:
+            raise KeyError(f"no constant is named {', '.join(unknown)}; there are {', '.join(self._arrays) or 'none'}")
+        for name, value in values.items():
+            self._host[name] = value
+
+    def upload(self) -> None:
+        """Start to copy the numbers to the device, in the current stream.
+
+        Raises:
+            RuntimeError: the stream is captured; the copy belongs before a graph's launch, not in it.
+        """
+        stream = self._cupy.cuda.get_current_stream()
+        if stream.is_capturing():
+            raise RuntimeError("constants are uploaded before a graph is launched; this stream is being captured")
+        slot = self._next
+        self._next = (slot + 1) % len(self._ring)
+        if not self._copied[slot].done:
+            self._copied[slot].synchronize()
+        self._ring[slot] = self._host
+        runtime, source = self._cupy.cuda.runtime, self._ring[slot : slot + 1].ctypes.data
+        runtime.memcpyAsync(self._device.data.ptr, source, self._host.nbytes, runtime.memcpyHostToDevice, stream.ptr)
+        self._copied[slot].record(stream)
+
+
+def _cupy() -> Any:
+    """Return CuPy.
+
+    Raises:
+        DeviceError: the active device is not a CUDA device.
+    """
+    if current_device().kind != "cuda":
+        raise DeviceError(f"CUDA graphs need a CUDA device; the active device is {current_device()}")
+    import cupy
+
+    return cupy
+
+
+def _new_pool() -> Any:
+    return _cupy().cuda.MemoryPool()
+
+
+def _cause(error: Exception) -> str:
+    """Say which code called what cannot be captured, and why it cannot."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [frame for frame, _ in frames if not _is_library(frame.f_code.co_filename)]
+    place = ""
+    if own:
+        frame = own[-1]
+        owner = frame.f_locals.get("self")
+        name = frame.f_code.co_name if owner is None else f"{type(owner).__name__}.{frame.f_code.co_name}"
+        line = next(line for found, line in reversed(frames) if found is frame)
+        place = f"{name} ({os.path.basename(frame.f_code.co_filename)}, line {line}): "
+    return place + _reason(error)
+
+
+def _is_library(file: str) -> bool:
+    """Return whether a file is of CuPy or of this package, and so not the cause."""
+    parts = file.replace("\\", "/").split("/")
+    return os.path.dirname(file) == _HERE or any(package in parts for package in _PACKAGES)
+
+
+def _reason(error: BaseException) -> str:
+    known = _REASONS.get(getattr(error, "status", None) or 0)
+    return f"{known} ({first_line(error)})" if known else first_line(error)

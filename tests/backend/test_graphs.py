@@ -1,0 +1,404 @@
+"""Captured work: the same bits as eager work, memory of its own, numbers that change, and what is refused."""
+
+import contextlib
+import gc
+import re
+
+import numpy as np
+import pytest
+
+from backend import DeviceError, blas, graphs, use
+from backend.graphs import CaptureError, Constants, Recorder
+
+gpu = pytest.mark.gpu
+
+
+@pytest.fixture
+def cp():
+    with use("cuda"):
+        import cupy
+
+        yield cupy
+        assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
+        assert cupy.cuda.get_allocator() == cupy.get_default_memory_pool().malloc
+        assert gc.isenabled()
+
+
+def a_step(cp, x, weights):
+    """Several kernels, products and arrays that come and go."""
+
+    def step():
+        hidden = x
+        for _ in range(3):
+            hidden = cp.maximum(blas.gemm(hidden, weights) + 0.25, 0)
+        gradient = blas.gemm(x.T, hidden)
+        weights[...] -= 0.125 * gradient
+        return hidden.sum(axis=0), gradient
+
+    return step
+
+
+def numbers(cp, *shape):
+    return cp.asarray(np.random.default_rng(0).standard_normal(shape).astype("f4"))
+
+
+def test_a_cpu_has_no_graphs():
+    with use("cpu"):
+        for make in (Recorder, lambda: Constants({"rate": "float32"})):
+            with pytest.raises(DeviceError, match="CUDA graphs need a CUDA device; the active device is cpu"):
+                make()
+
+
+# ---------------------------------------------------------------- replays
+@gpu
+def test_replays_give_the_bits_of_eager_steps(cp):
+    eager, captured = numbers(cp, 8, 8), numbers(cp, 8, 8)
+    batches = [numbers(cp, 16, 8) * k for k in (1, -0.5, 2)]
+    static = batches[0].copy()
+    recorder = Recorder()
+    graph = recorder.capture(a_step(cp, static, captured))
+    assert (captured == eager).all(), "the capture itself ran the step"
+    for batch in batches:
+        static[...] = batch
+        results = graph.launch()
+        assert results is graph.result
+        wanted = a_step(cp, batch, eager)()
+        for got, want in zip((*results, captured), (*wanted, eager), strict=True):
+            assert got.get().tobytes() == want.get().tobytes()
+
+
+@gpu
+def test_a_replay_is_one_launch(cp):
+    cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="launches are counted by the emulated device only")
+    recorder = Recorder()
+    step = a_step(cp, numbers(cp, 16, 8), numbers(cp, 8, 8))
+    with recorder.active():
+        step()
+        graph = recorder.capture(step)
+        cuda_on_cpu.reset()
+        for _ in range(5):
+            graph.launch()
+    counted = cuda_on_cpu.counters()
+    assert counted["graph_launches"] == 5
+    calls = ("kernel_launches", "cublas_calls", "malloc_calls", "h2d_calls", "d2h_calls", "d2d_calls", "memset_calls")
+    assert {name: counted[name] for name in (*calls, "synchronizations")} == dict.fromkeys(
+        (*calls, "synchronizations"), 0
+    )
+
+
+@gpu
+def test_a_graph_keeps_what_it_needs(cp):
+    """The inputs, the pool and the recorder live as long as the graph, whoever else lets go of them."""
+
+    def captured():
+        x = cp.arange(50000, dtype="f4")
+        return Recorder().capture(lambda: (x * 2 + 1).sum())
+
+    graph = captured()
+    gc.collect()
+    held = [cp.full(50000, 7, "f4") for _ in range(8)]
+    assert graph.launch() == 50000 * 50000
+    assert all((array == 7).all() for array in held)
+
+
+def overwritten(cp, recorder):
+    """How many arrays, allocated after a capture, a replay overwrites."""
+    x = cp.ones(50000, "f4")
+
+    def work():
+        y = x
+        for _ in range(6):
+            y = y * 2 + 1
+        return y.sum()
+
+    with recorder.active():
+        work()
+    graph = recorder.capture(work)
+    with recorder.stream:  # CuPy's pool has an arena for each stream
+        held = [cp.full(50000, 7, "f4") for _ in range(12)]
+        graph.launch()
+        return sum(bool((array != 7).any()) for array in held)
+
+
+@gpu
+def test_a_replay_overwrites_nothing_of_others(cp, monkeypatch):
+    assert overwritten(cp, Recorder()) == 0
+    monkeypatch.setattr(graphs, "_new_pool", cp.get_default_memory_pool)
+    seen = ""
+    try:
+        seen = f"{overwritten(cp, Recorder())} arrays overwritten"
+    except cp.cuda.runtime.CUDARuntimeError as error:  # from the emulated device's checked mode
+        seen = str(error)
+    assert re.search("^[1-9]\\d* arrays overwritten|now part of another array", seen), "a shared pool was not seen"
+
+
+@gpu
+def test_graphs_of_one_recorder_take_turns(cp):
+    """They share memory, and a result stays until its own graph's next replay."""
+    recorder, x = Recorder(), cp.zeros(3000, "f4")
+    many = [recorder.capture(lambda k=k: ((x + k) * 2 - 1).sum()) for k in range(4)]
+    for value in range(3):
+        x[...] = value
+        results = [graph.launch() for graph in many]
+        assert [float(result) for result in results] == [3000 * (2 * (value + k) - 1) for k in range(4)]
+
+
+@gpu
+def test_the_current_stream_and_the_recorders_wait_for_each_other(cp, monkeypatch):
+    from stream_order import StreamOrder
+
+    order = StreamOrder()
+    with order.recording(monkeypatch):
+        recorder = Recorder()
+        graph = recorder.capture(lambda: None)
+        monkeypatch.setattr(graph, "_graph", type("", (), {"launch": lambda _, stream: launch(stream)})())
+        seen = []
+
+        def launch(stream):
+            with stream:
+                seen.append((order.follows(), order.operation()))
+
+        for _ in range(3):  # events are used again
+            before = order.operation()
+            graph.launch()
+            follows, replay = seen[-1]
+            assert before in follows
+            assert replay in order.follows()
+        with recorder.active():
+            assert replay in order.follows()
+            last = order.operation()
+        assert last in order.follows()
+        assert not order.waits_of_the_host
+
+
+# ---------------------------------------------------------------- constants
+@gpu
+def test_constants_change_between_replays(cp):
+    constants = Constants({"small": "uint8", "rate": "float32", "position": "uint64", "exact": "float64"}, slots=2)
+    recorder, total = Recorder(), cp.zeros(3, "f8")
+    kernel = cp.ElementwiseKernel(
+        "raw float32 rate, raw uint64 position, raw float64 exact, raw uint8 small",
+        "float64 total",
+        "total += rate[0] + (double)(position[0] >> 40) + exact[0] + small[0]",
+        "add_constants",
+    )
+    names = ("rate", "position", "exact", "small")
+
+    def work():
+        kernel(*(constants[name].reshape(1) for name in names), total)
+
+    with recorder.active():
+        graph = recorder.capture(work)
+        want = 0.0
+        for step in range(9):
+            constants.set(rate=0.1 * step, position=step << 40, exact=1e-9 * step, small=step)
+            constants.upload()
+            graph.launch()
+            want += float(np.float32(0.1 * step)) + step + 1e-9 * step + step
+        assert total.get().tolist() == pytest.approx([want] * 3, rel=1e-15)
+    assert constants["rate"].shape == ()
+    assert [constants[name].dtype for name in names] == ["f4", "u8", "f8", "u1"]
+    assert all(constants[name].data.ptr % constants[name].dtype.itemsize == 0 for name in names)
+
+
+@gpu
+def test_constants_start_as_zeros_and_keep_what_is_not_set(cp):
+    constants = Constants({"a": "float32", "b": "float32"})
+    assert (float(constants["a"]), float(constants["b"])) == (0, 0)
+    constants.set(a=1)
+    constants.upload()
+    constants.set(b=2)
+    assert (float(constants["a"]), float(constants["b"])) == (1, 0), "set alone changes nothing on the device"
+    constants.upload()
+    assert (float(constants["a"]), float(constants["b"])) == (1, 2)
+    with pytest.raises(KeyError, match="no constant is named c, d; there are a, b"):
+        constants.set(a=5, c=1, d=2)
+    constants.upload()
+    assert float(constants["a"]) == 1
+
+
+@gpu
+def test_a_pinned_struct_is_written_again_only_when_its_copy_is_done(cp, monkeypatch):
+    from stream_order import StreamOrder
+
+    order = StreamOrder()
+    with order.recording(monkeypatch):
+        constants = Constants({"rate": "float32"}, slots=3)
+        for step in range(3):
+            constants.set(rate=step)
+            constants.upload()
+        assert len({copy.source for copy in order.copies}) == 3
+        assert not order.waits_of_the_host
+        constants.upload()
+        assert order.waits_of_the_host == 1, "the oldest copy was under way"
+        assert order.copies[3].source == order.copies[0].source
+        order.finish()
+        for _ in range(3):
+            constants.upload()
+        assert order.waits_of_the_host == 1
+
+
+# ---------------------------------------------------------------- refusals
+class Layer:
+    """A layer of a user's, of each kind that cannot be captured."""
+
+    def __init__(self, cp, recorder):
+        self.cp, self.stream = cp, recorder.stream
+        self.x = cp.ones((4, 4), "f4")
+        recorder.pool.malloc(64)
+
+    def reads(self):
+        return float((self.x + 1).sum())
+
+    def copies(self):
+        return (self.x + 1).get()
+
+    def uploads(self):
+        return self.cp.asarray(np.ones(4)) + 1
+
+    def waits(self):
+        y = self.x + 1
+        self.stream.synchronize()
+        return y
+
+    def waits_for_the_device(self):
+        self.cp.cuda.Device().synchronize()
+
+    def asks(self):
+        event = self.cp.cuda.Event()
+        event.record(self.stream)
+        self.x + 1
+        return event.synchronize()
+
+    def draws(self):
+        return self.cp.random.uniform(size=3)
+
+    def multiplies(self):
+        return self.x @ self.x
+
+    def fails(self):
+        y = self.x + 1
+        raise ValueError(f"too large: {y.shape}")
+
+    def hides(self):
+        with contextlib.suppress(Exception):
+            self.waits()
+        return 1
+
+    def forks(self):
+        self.other = self.cp.cuda.Stream(non_blocking=True)
+        event = self.cp.cuda.Event()
+        event.record(self.stream)
+        self.other.wait_event(event)
+        with self.other:
+            return self.x + 1
+
+
+CAUSES = {
+    "reads": r"Layer\.reads \(test_graphs\.py, line \d+\): RuntimeError: .*D2H",
+    "copies": r"Layer\.copies \(test_graphs\.py, line \d+\): RuntimeError: .*D2H",
+    "uploads": r"Layer\.uploads \(test_graphs\.py, line \d+\): RuntimeError: .*H2D",
+    "waits": r"Layer\.waits \(test_graphs\.py, line \d+\): it waits for the GPU, .*StreamCaptureUnsupported",
+    "waits_for_the_device": r"Layer\.waits_for_the_device \(test_graphs\.py, line \d+\): it waits for the GPU",
+    "asks": r"Layer\.asks \(test_graphs\.py, line \d+\): it waits .* \(CUDARuntimeError",
+    "draws": r"Layer\.draws \(test_graphs\.py, line \d+\): NotImplementedError: .*cuRAND",
+    "multiplies": r"Layer\.multiplies \(test_graphs\.py, line \d+\): NotImplementedError: .*cuBLAS",
+    "fails": r"Layer\.fails \(test_graphs\.py, line \d+\): ValueError: too large: \(4, 4\)",
+    "hides": r"the work cannot be captured: an error before, which the work handled by itself",
+    "forks": r"the work cannot be captured: a stream that it started other work in was not joined again",
+}
+
+
+@gpu
+@pytest.mark.parametrize("kind", CAUSES)
+def test_what_cannot_be_captured_is_named_and_leaves_nothing_behind(cp, kind):
+    recorder = Recorder()
+    layer = Layer(cp, recorder)
+    graph = recorder.capture(lambda: layer.x * 2)
+    with pytest.raises(CaptureError, match=CAUSES[kind]) as raised:
+        recorder.capture(getattr(layer, kind))
+    assert raised.value.__cause__ is not None
+    assert not recorder.stream.is_capturing()
+    assert cp.cuda.get_current_stream() == cp.cuda.Stream.null
+    if kind == "fails":
+        with pytest.raises(ValueError, match="too large"):
+            layer.fails()
+    else:
+        getattr(layer, kind)()  # eagerly it works as before
+    assert (graph.launch() == 2).all()
+    assert (recorder.capture(lambda: layer.x * 3).launch() == 3).all()
+
+
+@gpu
+def test_the_line_named_is_the_one_of_the_call(cp):
+    recorder = Recorder()
+    layer = Layer(cp, recorder)
+    line = Layer.reads.__code__.co_firstlineno + 1
+    with pytest.raises(CaptureError, match=rf"Layer\.reads \(test_graphs\.py, line {line}\)"):
+        recorder.capture(lambda: layer.reads() + 1)
+    with pytest.raises(CaptureError, match=r": <lambda> \(test_graphs\.py, line \d+\): ZeroDivisionError"):
+        recorder.capture(lambda: 1 / 0)
+
+
+@gpu
+def test_interrupts_and_exhausted_memory_are_passed_on(cp):
+    recorder, x = Recorder(), cp.ones(4, "f4")
+    for error in (KeyboardInterrupt("stop"), MemoryError("full")):
+
+        def work(error=error):
+            x + 1
+            raise error
+
+        with pytest.raises(type(error), match=str(error)):
+            recorder.capture(work)
+        assert not recorder.stream.is_capturing()
+        assert (recorder.capture(lambda: x + 1).launch() == 2).all()
+    with pytest.raises(MemoryError, match="Out of memory allocating"):
+        recorder.capture(lambda: cp.empty(1 << 60, "u1"))
+    assert (recorder.capture(lambda: x + 1).launch() == 2).all()
+
+
+@gpu
+def test_no_capture_inside_another_and_no_upload_in_one(cp):
+    recorder, x = Recorder(), cp.ones(4, "f4")
+    constants = Constants({"rate": "float32"})
+    with pytest.raises(CaptureError, match="work cannot be captured inside another capture"):
+        recorder.capture(lambda: Recorder().capture(lambda: x + 1))
+    with pytest.raises(CaptureError, match="constants are uploaded before a graph is launched"):
+        recorder.capture(lambda: constants.upload())
+    assert (recorder.capture(lambda: x + 1).launch() == 2).all()
+
+
+@gpu
+def test_work_that_leaves_another_stream_current(cp):
+    recorder, x = Recorder(), cp.ones(4, "f4")
+    other = cp.cuda.Stream(non_blocking=True)
+
+    def work():
+        y = x + 1
+        other.use()
+        return y
+
+    assert (recorder.capture(work).launch() == 2).all()
+
+
+@gpu
+def test_an_eager_block_that_fails_leaves_nothing_behind(cp):
+    recorder = Recorder()
+    with pytest.raises(ValueError, match=re.escape("mine")), recorder.active():
+        raise ValueError("mine")
+
+
+@gpu
+def test_nothing_is_collected_while_a_stream_is_captured(cp):
+    """A finalizer may wait for the GPU: an array in a cycle whose memory goes back to the driver, for one."""
+    recorder, x = Recorder(), cp.ones(4, "f4")
+    seen = []
+    recorder.capture(lambda: seen.append(gc.isenabled()) or x + 1)
+    gc.disable()
+    try:
+        recorder.capture(lambda: seen.append(gc.isenabled()) or x + 1)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert seen == [False, False]
