@@ -12,6 +12,7 @@ from backend import threads, use
 from bench import compare, machine, report
 from bench.epoch import measure_epoch
 from bench.faults.command import faults
+from bench.host import host
 from bench.kernels.command import kernels
 from bench.measure import measure
 from bench.memory import NAMES as MEMORY_NAMES
@@ -145,6 +146,7 @@ def _cells(change: compare.Change, tolerance: float) -> list[str]:
 
 main.add_command(ranges)
 main.add_command(reading)
+main.add_command(host)
 main.add_command(kernels)
 main.add_command(faults)
 main.add_command(photographs)
