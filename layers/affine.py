@@ -7,6 +7,7 @@ from typing import Any
 
 from backend import xp
 from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
+from backend.types import Array
 from kernels.activations import relu_in_place
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.gemm import column_sums, matmul
@@ -17,24 +18,33 @@ from layers.parameters import parameter
 
 
 class Affine(Layer):
-    """y = x·W + b.
+    """Fully connected layer: y = x·W + b.
+
+    ``forward`` takes (N, inputs), or any (N, …) with that many numbers per sample, read in their logical order
+    (C, H, W), and returns (N, outputs); ``backward`` returns the gradient in the input's shape.
 
     Args:
-        W: (inputs, outputs).
-        b: (outputs,).
-
-    ``forward`` takes (N, inputs), or any (N, …) with that many numbers a sample, read in their logical order
-    (C, H, W); ``backward`` returns the gradient in the input's shape.
+        W: (inputs, outputs), floating.
+        b: (outputs,), dtype of ``W``.
 
     Raises:
         TypeError: W and b are not floating arrays of one dtype and library.
-        ValueError: their shapes do not belong together.
+        ValueError: their shapes do not fit together.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Affine
+        >>> layer = Affine(xp.asarray([[1.0, 2.0], [3.0, 4.0]]), xp.asarray([0.5, 0.0]))
+        >>> layer.forward(xp.asarray([[1.0, 1.0]]))
+        array([[4.5, 6. ]])
+        >>> layer.backward(xp.asarray([[1.0, 0.0]])), layer.db
+        (array([[1., 3.]]), array([1., 0.]))
     """
 
     W, dW = parameter()
     b, db = parameter()
 
-    def __init__(self, W: Any, b: Any) -> None:
+    def __init__(self, W: Array, b: Array) -> None:
         checks.floating("Affine", W=W, b=b)
         if W.ndim != 2 or b.shape != W.shape[1:] or not W.size:
             raise ValueError(f"Affine needs W (inputs, outputs) and b (outputs,), got {W.shape} and {b.shape}")
@@ -43,47 +53,56 @@ class Affine(Layer):
 
     @classmethod
     def of(cls, inputs: int, outputs: int, init: Init = "he", dtype: Any = "float32") -> Affine:
-        """A layer of that size with fresh weights and zero bias.
+        """Return a layer of that size with fresh weights and zero bias.
 
         Raises:
-            TypeError: a size is no whole number, or ``dtype`` not floating.
-            ValueError: a size is not positive, or ``init`` is none.
+            TypeError: a size is not a whole number, or ``dtype`` not floating.
+            ValueError: a size is not positive, or ``init`` is unknown.
+
+        Examples:
+            >>> from layers import Affine
+            >>> Affine.of(784, 10)
+            Affine(784 → 10)
         """
         inputs, outputs = whole("inputs", inputs, 1, LARGEST_SIZE), whole("outputs", outputs, 1, LARGEST_SIZE)
         shape = array_shape("(inputs, outputs)", (inputs, outputs))
         return cls(weights(shape, inputs, init, dtype), xp.zeros(outputs, dtype))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         return self._forward(x, relu=False)[0]
 
-    def forward_relu(self, x: Any) -> tuple[Any, Any]:
+    def forward_relu(self, x: Array) -> tuple[Array, Array]:
         return self._forward(x, relu=True)
 
-    def _forward(self, x: Any, relu: bool) -> tuple[Any, Any]:
-        x = checks.as_parameter("Affine", x, self.W)
-        if x.ndim < 2 or math.prod(x.shape[1:]) != len(self.W):
-            raise ValueError(f"{self!r} takes (N, …) with {len(self.W)} numbers a sample, got {x.shape}")
-        # Images: rather than each sample, the rows of W are brought into the other's order, as long runs of numbers.
-        turned = x.ndim == 4 and turns_weight(len(x), self.W.shape[1])
-        rows = (to_nhwc(x) if turned else x).reshape(len(x), len(self.W))
-        W = _pixels_first(self.W, x.shape).reshape(self.W.shape) if turned else self.W
+    def _forward(self, x: Array, relu: bool) -> tuple[Array, Any]:
+        W = self.W
+        x = checks.as_parameter("Affine", x, W)
+        if x.ndim < 2 or math.prod(x.shape[1:]) != len(W):
+            raise ValueError(f"{self!r} takes (N, …) with {len(W)} numbers per sample, got {x.shape}")
+        permuted = None
+        if x.ndim == 4 and permutes_weight(len(x), W.shape[1]):
+            # The samples stay as they lie, channels last, and the rows of W are brought into that order, in long runs.
+            x, shape = to_nhwc(x), x.shape
+            W = permuted = _pixels_first(W, shape).reshape(W.shape)
+        else:
+            shape = x.shape
+        rows = x.reshape(len(x), len(W))
         y = matmul(rows, W, bias=self.b)
         positive = relu_in_place(y) if relu else None
-        return self.save(y, rows, x.shape, W if turned else None), positive
+        return self.save(y, rows, shape, permuted), positive
 
-    def backward(self, dout: Any) -> Any:
-        rows, shape, W = self.saved(dout)
-        turned = W is not None
+    def backward(self, dout: Array) -> Array | None:
+        rows, shape, permuted = self.saved(dout)
         dW = self.gradient("W")
-        if turned:
-            _pixels_first(dW, shape)[...] = matmul(rows.T, dout).reshape(-1, shape[1], W.shape[1])
-        else:
+        if permuted is None:
             matmul(rows.T, dout, out=dW)
+        else:
+            _pixels_first(dW, shape)[...] = matmul(rows.T, dout).reshape(-1, shape[1], dW.shape[1])
         column_sums(dout, out=self.gradient("b"))
         if not self.input_gradient:
             return None
-        dx = matmul(dout, (W if turned else self.W).T)
-        if turned:
+        dx = matmul(dout, (self.W if permuted is None else permuted).T)
+        if permuted is not None:
             n, c, h, w = shape
             return as_nchw(dx.reshape(n, h, w, c))
         dx = dx.reshape(shape)
@@ -92,20 +111,22 @@ class Affine(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         shape = sizes("shape", shape)
         if math.prod(shape) != len(self.W):
-            raise ValueError(f"takes {len(self.W)} numbers a sample, got {shape}, {math.prod(shape)} numbers")
+            raise ValueError(f"takes {len(self.W)} numbers per sample, got {shape}, {math.prod(shape)} numbers")
         return (self.W.shape[1],)
 
     def describe(self) -> str:
         return f"{self.W.shape[0]} → {self.W.shape[1]}"
 
 
-def turns_weight(images: int, outputs: int) -> bool:
-    """Whether W is turned for so many images, and not they: it costs less, unless W has many times more columns."""
+def permutes_weight(images: int, outputs: int) -> bool:
+    """Return whether permuting the rows of W costs less than copying the images: not where W has far more columns."""
     return outputs <= 4 * images
 
 
-def _pixels_first(W: Any, shape: tuple[int, ...]) -> Any:
-    """The rows of ``W`` (C·H·W, outputs) in the order of channels-last memory, for images of ``shape``: a view
-    (H·W, C, outputs).
+def _pixels_first(W: Array, shape: tuple[int, ...]) -> Array:
+    """Return the rows of ``W`` (C·H·W, outputs) in channels-last order: a view (H·W, C, outputs).
+
+    Args:
+        shape: (N, C, H, W) of the images.
     """
     return W.reshape(shape[1], -1, W.shape[1]).transpose(1, 0, 2)

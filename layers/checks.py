@@ -1,4 +1,4 @@
-"""Errors that layers share: what was given, what is needed."""
+"""Checks that layers share. Errors say what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 from backend import array_module, is_array, require_active
 from backend.checks import FLOATING, sizes
+from backend.types import Array
 
 
 def floating(owner: str, **arrays: Any) -> None:
-    """Raises unless all arrays are of one floating dtype and one library.
+    """Check that all arrays have one floating dtype and lie on the active device.
 
     Raises:
-        TypeError: an argument is no array or not floating, dtypes differ, host and device arrays are mixed, or all
-            lie on another device than the active one.
+        TypeError: an argument is not an array or not floating, dtypes differ, host and device arrays are mixed, or the
+            arrays lie on another device than the active one.
     """
     for name, array in arrays.items():
         if getattr(array, "dtype", None) not in FLOATING or not is_array(array):
@@ -25,15 +26,16 @@ def floating(owner: str, **arrays: Any) -> None:
         raise TypeError(f"{owner} needs one dtype, got {given}")
 
 
-def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
-    """``x`` in the dtype of a layer's parameter: the parameters decide what a network computes in.
+def as_parameter(owner: str, x: Any, parameter: Array) -> Array:
+    """Return ``x`` in the dtype of a layer's parameter: parameters decide which dtype a network computes in.
 
     Book code draws float64 weights and feeds float32 images: that makes a float64 network, here as there.
 
     Raises:
         TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
     """
-    array_module(x, parameter)  # before the others: a mix is what is wrong then, not the active device
+    if type(x) is not type(parameter):
+        array_module(x, parameter)  # before the other checks: a mix is the error then, not the active device
     # The common case, in every layer of every step. (The dtype None would be equal to float64.)
     if getattr(x, "dtype", "none") == parameter.dtype:
         require_active(x)
@@ -45,7 +47,7 @@ def as_parameter(owner: str, x: Any, parameter: Any) -> Any:
 
 
 def input_shape(layer: Any, x: Any) -> None:
-    """Refuse an input (N, …) with samples of a shape that a layer does not take.
+    """Check that a layer takes samples of the shape that ``x`` (N, …) has.
 
     Raises:
         ValueError: with the layer's name.
@@ -57,24 +59,27 @@ def input_shape(layer: Any, x: Any) -> None:
 
 
 def more_than_one_score(owner: str, scores: int) -> None:
-    """Refuse a softmax loss over one score, which is 0 whatever the score, so that nothing would be learned.
+    """Check that there are two scores or more: over one the softmax loss is always 0, and nothing would be learned.
 
     Raises:
         ValueError: with the remedy.
     """
     if scores == 1:
         raise ValueError(
-            f"{owner}: one score a sample has a softmax of 1 and a loss of 0 whatever the score; a classifier needs a "
-            "score for each class: two for yes or no"
+            f"{owner}: expected a score for each class (two for yes or no), got one score per sample, whose softmax is "
+            "always 1 and whose loss is always 0"
         )
 
 
 def image_shape(shape: Any, channels: int | None = None) -> tuple[int, int, int]:
-    """``shape`` as that of an image, (C, H, W), with so many channels.
+    """Return ``shape`` as that of an image, (C, H, W).
+
+    Args:
+        channels: the number that C must be, or None for any.
 
     Raises:
-        TypeError: it is no shape.
-        ValueError: it is that of something else.
+        TypeError: ``shape`` is not a tuple of whole numbers.
+        ValueError: it does not have three axes, or another number of channels.
     """
     given = sizes("shape", shape)
     if len(given) != 3 or channels not in (None, given[0]):

@@ -6,8 +6,9 @@ from typing import Any
 
 from backend import xp
 from backend.checks import LARGEST_SIZE, array_shape, flag, whole
-from kernels import convolution as kernel
-from kernels import winograd as winograd_kernel
+from backend.types import Array
+from kernels import convolution
+from kernels import winograd as winograd_kernels
 from kernels.core.geometry import single
 from kernels.core.layout import to_nhwc
 from kernels.core.window import Padding, Pair, Window, pair
@@ -19,23 +20,31 @@ from layers.parameters import parameter
 
 
 class Convolution(Layer):
-    """y[n, f] = Σ_c x[n, c] ⋆ W[f, c] + b[f]: cross-correlation, as the field calls convolution.
+    """Convolution layer: y[n, f] = Σ_c x[n, c] ⋆ W[f, c] + b[f], where ⋆ is cross-correlation.
+
+    ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW).
 
     Args:
-        W: filters (FN, C / groups, FH, FW).
-        b: (FN,).
+        W: filters (FN, C / groups, FH, FW), floating.
+        b: (FN,), dtype of ``W``.
         stride: one number or (rows, columns).
         pad: zeros around the image: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
         dilation: step between taps, one number or (rows, columns).
-        groups: the channels are cut into so many groups, each with FN / groups filters of its own.
-        winograd: multiplies a quarter as often, for 3×3 filters at stride 1 (``kernels.winograd``). On a CPU it pays
-            from about 64 channels on; rounding errors are ten times as large, about 1e-5 of the largest output.
-
-    ``forward`` takes (N, C, H, W) and returns (N, FN, OH, OW).
+        groups: number of groups that the channels are divided into; each has FN / groups filters.
+        winograd: use a quarter of the multiplications, for 3×3 filters at stride 1 (``kernels.winograd``). On a CPU it
+            pays from about 64 channels on; rounding errors are ten times as large, about 1e-5 of the largest output.
 
     Raises:
         TypeError: W and b are not floating arrays of one dtype and library.
         ValueError: shapes or geometry do not fit.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Convolution
+        >>> layer = Convolution(xp.ones((1, 1, 2, 2)), xp.zeros(1))
+        >>> layer.forward(xp.arange(9.0).reshape(1, 1, 3, 3))[0, 0]
+        array([[ 8., 12.],
+               [20., 24.]])
     """
 
     W, dW = parameter()
@@ -43,8 +52,8 @@ class Convolution(Layer):
 
     def __init__(
         self,
-        W: Any,
-        b: Any,
+        W: Array,
+        b: Array,
         stride: int | Pair = 1,
         pad: Padding = 0,
         dilation: int | Pair = 1,
@@ -60,7 +69,7 @@ class Convolution(Layer):
         self.window = Window(W.shape[2:], stride, pad, dilation)
         self.winograd = flag("winograd", winograd)
         if self.winograd:
-            winograd_kernel.check_window(self.window, groups)
+            winograd_kernels.check_window(self.window, groups)
         self.W = W
         self.b = b
         self.stride = single(self.window.stride)
@@ -81,11 +90,16 @@ class Convolution(Layer):
         dtype: Any = "float32",
         winograd: bool = False,
     ) -> Convolution:
-        """A layer of that size with fresh filters and zero bias.
+        """Return a layer of that size with fresh filters and zero bias.
 
         Raises:
-            TypeError: an argument is no whole number, ``winograd`` no bool, or ``dtype`` not floating.
-            ValueError: a number is out of its range, or ``init`` is none.
+            TypeError: an argument is not a whole number, ``winograd`` not a bool, or ``dtype`` not floating.
+            ValueError: a number is out of its range, or ``init`` is unknown.
+
+        Examples:
+            >>> from layers import Convolution
+            >>> Convolution.of(3, 16, 5, pad="same").output_shape((3, 32, 32))
+            (16, 32, 32)
         """
         channels, filters = whole("channels", channels, 1, LARGEST_SIZE), whole("filters", filters, 1, LARGEST_SIZE)
         groups = whole("groups", groups, 1)
@@ -94,33 +108,33 @@ class Convolution(Layer):
         fh, fw = pair("size", size)
         window, winograd = Window((fh, fw), stride, pad, dilation), flag("winograd", winograd)
         if winograd:
-            winograd_kernel.check_window(window, groups)  # raises before weights are drawn
+            winograd_kernels.check_window(window, groups)  # raises before weights are drawn
         shape = array_shape("(filters, channels, size)", (filters, channels // groups, fh, fw))
         fan_in = channels // groups * fh * fw
         W, b = weights(shape, fan_in, init, dtype), xp.zeros(filters, dtype)
         return cls(W, b, stride, pad, dilation, groups, winograd)
 
-    def forward(self, x: Any) -> Any:
-        x = checks.as_parameter("Convolution", x, self.W)
-        return self.save(self._kernel.convolution(x, self.W, self.b, self.window, self.groups), x)
+    def forward(self, x: Array) -> Array:
+        W = self.W
+        x = checks.as_parameter("Convolution", x, W)
+        kernels = winograd_kernels if self.winograd else convolution
+        return self.save(kernels.convolution(x, W, self.b, self.window, self.groups), x)
 
-    def forward_relu(self, x: Any) -> tuple[Any, Any]:
-        x = checks.as_parameter("Convolution", x, self.W)
-        y, positive = self._kernel.convolution(x, self.W, self.b, self.window, self.groups, relu=True)
+    def forward_relu(self, x: Array) -> tuple[Array, Array]:
+        W = self.W
+        x = checks.as_parameter("Convolution", x, W)
+        kernels = winograd_kernels if self.winograd else convolution
+        y, positive = kernels.convolution(x, W, self.b, self.window, self.groups, relu=True)
         return self.save(y, x), positive
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array | None:
         (x,) = self.saved(dout)
-        self._kernel.convolution_backward_weight(
-            x, dout, self.W.shape, self.window, self.groups, out=self.gradient("W"), bias_out=self.gradient("b")
-        )
+        W, dW, db = self.W, self.gradient("W"), self.gradient("b")
+        kernels = winograd_kernels if self.winograd else convolution
+        kernels.convolution_backward_weight(x, dout, W.shape, self.window, self.groups, dW, db)
         if not self.input_gradient:
             return None
-        return self._kernel.convolution_backward_input(dout, self.W, x.shape, self.window, self.groups)
-
-    @property
-    def _kernel(self) -> Any:
-        return winograd_kernel if self.winograd else kernel
+        return kernels.convolution_backward_input(dout, W, x.shape, self.window, self.groups)
 
     def output_shape(self, shape: Shape) -> Shape:
         _, *image = checks.image_shape(shape, self.W.shape[1] * self.groups)
@@ -132,34 +146,37 @@ class Convolution(Layer):
 
 
 class ConvolutionTranspose(Layer):
-    """The transpose of a convolution, which enlarges: its forward is a product and col2im.
+    """Transposed convolution, which enlarges images (Zeiler et al., "Deconvolutional networks", CVPR 2010).
 
-    Zeiler et al., "Deconvolutional networks" (CVPR 2010). A ``Convolution`` of this kernel, stride, padding and
-    dilation maps its output's shape back to its input's.
+    ``forward`` takes (N, C, H, W) and returns (N, FN, (H - 1)·stride + FH - 2·pad, …): a product, then col2im. A
+    ``Convolution`` of this window maps the shape of the output back to that of the input.
 
     Args:
-        W: (C, FN, FH, FW), C input and FN output channels.
-        b: (FN,).
-        stride: one number or (rows, columns): how much it enlarges.
+        W: (C, FN, FH, FW), C input and FN output channels, floating.
+        b: (FN,), dtype of ``W``.
+        stride: factor of enlargement, one number or (rows, columns).
         pad: rows and columns cut off the result; numbers only.
         dilation: step between taps.
-
-    ``forward`` takes (N, C, H, W) and returns (N, FN, (H - 1)·stride + FH - 2·pad, …).
 
     Raises:
         TypeError: W and b are not floating arrays of one dtype and library.
         ValueError: shapes or geometry do not fit.
+
+    Examples:
+        >>> from layers import ConvolutionTranspose
+        >>> ConvolutionTranspose.of(8, 4, 2, stride=2).output_shape((8, 7, 7))
+        (4, 14, 14)
     """
 
     W, dW = parameter()
     b, db = parameter()
 
-    def __init__(self, W: Any, b: Any, stride: int | Pair = 1, pad: Padding = 0, dilation: int | Pair = 1) -> None:
+    def __init__(self, W: Array, b: Array, stride: int | Pair = 1, pad: Padding = 0, dilation: int | Pair = 1) -> None:
         checks.floating("ConvolutionTranspose", W=W, b=b)
         if W.ndim != 4 or b.shape != W.shape[1:2] or not W.size:
             raise ValueError(f"ConvolutionTranspose needs W (C, FN, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
         self.window = Window(W.shape[2:], stride, pad, dilation)
-        self.window.transposed_size((1 << 20, 1 << 20))  # refuses padding that names no size
+        self.window.transposed_size((1 << 20, 1 << 20))  # refuses "same" and "valid"
         self.W = W
         self.b = b
         self.stride = single(self.window.stride)
@@ -177,11 +194,11 @@ class ConvolutionTranspose(Layer):
         init: Init = "he",
         dtype: Any = "float32",
     ) -> ConvolutionTranspose:
-        """A layer of that size with fresh filters and zero bias.
+        """Return a layer of that size with fresh filters and zero bias.
 
         Raises:
-            TypeError: an argument is no whole number, or ``dtype`` not floating.
-            ValueError: a number is out of its range, or ``init`` is none.
+            TypeError: an argument is not a whole number, or ``dtype`` not floating.
+            ValueError: a number is out of its range, or ``init`` is unknown.
         """
         channels, filters = whole("channels", channels, 1, LARGEST_SIZE), whole("filters", filters, 1, LARGEST_SIZE)
         fh, fw = pair("size", size)
@@ -190,23 +207,23 @@ class ConvolutionTranspose(Layer):
         W = weights(shape, channels * fh * fw, init, dtype)
         return cls(W, xp.zeros(filters, dtype), stride, pad, dilation)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         x = checks.as_parameter("ConvolutionTranspose", x, self.W)
         if x.ndim != 4 or x.shape[1] != len(self.W):
             raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
         fn, oh, ow = self.output_shape(x.shape[1:])
-        y = kernel.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
+        y = convolution.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
         nhwc = to_nhwc(y)
         nhwc += self.b
         return self.save(y, x)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array | None:
         (x,) = self.saved(dout)
-        kernel.convolution_backward_weight(dout, x, self.W.shape, self.window, out=self.gradient("W"))
+        convolution.convolution_backward_weight(dout, x, self.W.shape, self.window, out=self.gradient("W"))
         column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient("b"))
         if not self.input_gradient:
             return None
-        return kernel.convolution(dout, self.W, None, self.window)
+        return convolution.convolution(dout, self.W, None, self.window)
 
     def output_shape(self, shape: Shape) -> Shape:
         _, *image = checks.image_shape(shape, len(self.W))

@@ -10,9 +10,10 @@ import numpy
 
 from backend import array_module, is_array
 from backend.checks import refusal
+from backend.types import Array
 
 
-def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
+def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     """Return the gradient of ``f`` at ``x`` by central differences, one element at a time.
 
     The step suits the dtype, and the difference is divided by the step that rounding left. The book's function of this
@@ -20,7 +21,7 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
 
     Args:
         f: a function of an array that returns one number. ``x`` itself is changed for it and restored exactly,
-            also when ``f`` raises, so ``f`` may as well ignore its argument and read ``x`` where it lies.
+            also when ``f`` raises: ``f`` may ignore its argument and read ``x``.
         x: a floating array of any shape.
 
     Returns:
@@ -28,9 +29,15 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
         rounding would drown a smaller one).
 
     Raises:
-        TypeError: ``x`` is not a floating array (an integer array cannot take a small step), or ``f`` is no function or
-            returns something else than one number; ``x`` is as it was.
+        TypeError: ``x`` is not a floating array (an integer array cannot take a small step), or ``f`` is not a function
+            that returns one number; ``x`` is unchanged.
         ValueError: ``x`` is read-only.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import numerical_gradient
+        >>> numerical_gradient(lambda x: (x * x).sum(), xp.asarray([1.0, 2.0])).round(6)
+        array([2., 4.])
     """
     require_floating(x)
     require_function(f)
@@ -51,7 +58,7 @@ def numerical_gradient(f: Callable[[Any], Any], x: Any) -> Any:
 
 
 def require_floating(x: Any) -> None:
-    """Raise TypeError unless ``x`` is an array that can take a small step, ValueError if it cannot be changed."""
+    """Raise TypeError unless ``x`` is a floating array, ValueError if it is read-only."""
     if not is_array(x) or isinstance(x, numpy.generic) or x.dtype.kind != "f":
         raise TypeError(f"numerical_gradient needs a floating array, got {getattr(x, 'dtype', type(x).__name__)}")
     require_writable("numerical_gradient", x)
@@ -70,9 +77,9 @@ def require_function(f: Any) -> None:
 
 
 def one_number(value: Any) -> Any:
-    """Return ``value`` if it is one number, as a gradient needs it; else raise TypeError.
+    """Return ``value`` if it is one number; else raise TypeError.
 
-    An array is copied: it may be a view of what the function was asked about, which changes.
+    An array is copied: it may be a view of the function's argument, which changes.
     """
     is_number = value.shape == () and value.dtype.kind in "fiu" if is_array(value) else isinstance(value, Real)
     if not is_number or isinstance(value, bool):

@@ -128,8 +128,8 @@ def test_refuses_parameters(W, b, error, message):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (ones(2, 5), ValueError, r"Affine\(4 → 3\) takes .* 4 numbers a sample, got \(2, 5\)"),
-        (ones(2, 2, 3), ValueError, r"4 numbers a sample, got \(2, 2, 3\)"),
+        (ones(2, 5), ValueError, r"Affine\(4 → 3\) takes .* 4 numbers per sample, got \(2, 5\)"),
+        (ones(2, 2, 3), ValueError, r"4 numbers per sample, got \(2, 2, 3\)"),
         (ones(4), ValueError, r"got \(4,\)"),
         (ones(2, 4, dtype="int64"), TypeError, "needs x as a floating-point array, got int64"),
         ([[0.0] * 4], TypeError, "needs x as a floating-point array, got list"),
@@ -141,7 +141,7 @@ def test_refuses_an_input(x, error, message):
 
 
 def test_refuses_a_shape():
-    with pytest.raises(ValueError, match=r"takes 4 numbers a sample, got \(5, 1\), 5 numbers"):
+    with pytest.raises(ValueError, match=r"takes 4 numbers per sample, got \(5, 1\), 5 numbers"):
         Affine(ones(4, 3), ones(3)).output_shape((5, 1))
 
 

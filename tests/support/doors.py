@@ -53,7 +53,7 @@ EXCLUDED = {
     "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
     "layers.sequential.Sequential.plan": "for the library's own tools",
-    "layers.affine.turns_weight": "for Affine's own use",
+    "layers.affine.permutes_weight": "for Affine's own use",
     "training.optim.clipping.check_max_norm": "checks numbers for others",
     "training.check.gradients.GradientError": "a result",
     "kernels.core.signature.Parameter": "a result",

@@ -61,8 +61,8 @@ def test_loading_draws_nothing_and_gives_every_bit(device, tmp_path, name):
     ("arguments", "words"),
     [
         ({"hidden_size": 2**62}, "hidden_size is 4611686018427387904, expected a whole number from 1 to 2,147,483,647"),
-        ({"hidden_size": 2**30}, r"needs weights of shape \(4, 1073741824\), which are not there"),
-        ({"hidden_size": 4}, r"needs weights of shape \(4, 4\), which are not there"),
+        ({"hidden_size": 2**30}, r"needs weights of shape \(4, 1073741824\), but the file has none left"),
+        ({"hidden_size": 4}, r"needs weights of shape \(4, 4\), but the file has none left"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"hidden_size": -3}, "hidden_size is -3"),
         ({"hidden_size": True}, "hidden_size is True"),
@@ -164,7 +164,7 @@ def test_weights_without_drawing(device):
     with unfilled([(2, 3), (2, 3), (4,)]):
         assert not backend.asnumpy(weights((2, 3), 2)).any()
         weights((2, 3), 2, "xavier", "float64")
-        with pytest.raises(ValueError, match=r"weights of shape \(2, 3\), which are not there"):
+        with pytest.raises(ValueError, match=r"weights of shape \(2, 3\), but the file has none left"):
             weights((2, 3), 2)
         with pytest.raises(ValueError, match=r"weights of shape \(2, 1000000000000\)"):
             weights((2, 10**12), 2)

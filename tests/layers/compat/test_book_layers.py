@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused():
         Affine(W, np.zeros(3)).forward(np.ones((1, 3)))
     with pytest.raises(ValueError, match=r"b of Convolution must be one number or have shape \(2,\), got \(4,\)"):
         Convolution(filters, np.zeros(4)).forward(np.ones((1, 1, 3, 3)))
-    with pytest.raises(ValueError, match="3 numbers a sample"):
+    with pytest.raises(ValueError, match="3 numbers per sample"):
         Affine(W, 0).forward(np.ones((1, 4)))
     with pytest.raises(TypeError, match="expected numbers"):
         Affine(W, 0).forward(np.array([["a"]]))
@@ -271,7 +271,7 @@ def test_one_sample_is_a_batch_of_one(device):
 
 
 def test_one_score_is_refused():
-    with pytest.raises(ValueError, match="one score a sample"):
+    with pytest.raises(ValueError, match="one score per sample"):
         SoftmaxWithLoss().forward(np.zeros((3, 1)), np.zeros((3, 1), int))
 
 

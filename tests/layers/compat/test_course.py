@@ -279,7 +279,7 @@ def test_refuses_a_dropout_param(dropout_param, error, message, mode):
         (lambda: affine_forward(ones(2, 4), ones(4, 5), [True] * 5), TypeError, "affine_forward needs b .* got bool"),
         (lambda: softmax_loss(ones(3), np.array([1])), ValueError, r"scores are \(N, classes\)"),
         (lambda: softmax_loss(ones(2, 3), np.array([1, 3])), ValueError, "label 3 at index 1 is out of range"),
-        (lambda: softmax_loss(ones(2, 1), np.array([0, 0])), ValueError, "softmax_loss: one score a sample"),
+        (lambda: softmax_loss(ones(2, 1), np.array([0, 0])), ValueError, "softmax_loss: .* got one score per sample"),
         (lambda: softmax_loss(ones(2, 3), [0, 3]), ValueError, "label 3 at index 1 is out of range"),
         (lambda: softmax_loss(ones(2, 3), [0.0, 1.0]), TypeError, "labels are class indices, .*, got float64"),
     ],

@@ -26,7 +26,7 @@ from layers import (
     SoftmaxWithLoss,
     Tanh,
 )
-from layers.affine import turns_weight
+from layers.affine import permutes_weight
 from training.profile.cost.work import Batch, Cost, Work, formula
 
 
@@ -41,11 +41,11 @@ def _is_copied_flat(x: Batch) -> bool:
 
 @formula(Affine)
 def _affine(layer: Affine, x: Batch, y: Batch) -> Cost:
-    permutes_weight = len(x.shape) == 3 and turns_weight(x.samples, y.shape[0])
+    permuted = len(x.shape) == 3 and permutes_weight(x.samples, y.shape[0])
     copied = _is_copied_flat(x)
-    kept = copied * (layer.W.nbytes if permutes_weight else x.nbytes)
+    kept = copied * (layer.W.nbytes if permuted else x.nbytes)
     products = 2 * x.size * y.shape[0]
-    return _with_products(layer, x, y, products, kept, keeps_input=permutes_weight or not copied)
+    return _with_products(layer, x, y, products, kept, keeps_input=permuted or not copied)
 
 
 @formula(Convolution)
