@@ -1,1 +1,1 @@
-"""What it costs: run ``python -m bench``."""
+"""Benchmarks of xpnet: run ``python -m bench``."""

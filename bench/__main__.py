@@ -4,9 +4,9 @@ from bench.machine import restart_without_openblas_settings
 
 
 def run() -> None:
-    """Run the command, in a process whose BLAS is as it comes."""
+    """Run the command in a process whose BLAS has its default settings."""
     restart_without_openblas_settings()
-    from bench.cli import main  # only now: NumPy loads its BLAS
+    from bench.cli import main  # not earlier: NumPy loads its BLAS
 
     main(prog_name="python -m bench")
 

@@ -1,4 +1,4 @@
-"""The gate: whether xpnet became slower, or hungrier, against PyTorch."""
+"""Compare two results: did xpnet become slower, or use more memory, relative to PyTorch?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Change:
     """A ratio to PyTorch before and after.
 
     Attributes:
-        disturbed: whether a figure in it is of samples that other programs disturbed: it may be worth nothing.
+        disturbed: True if one of its figures is from samples that other programs disturbed, which makes it unreliable.
     """
 
     what: str
@@ -24,7 +24,7 @@ class Change:
 
     @property
     def growth(self) -> float:
-        """How much larger it is: 0.1 is 10 %."""
+        """The relative growth: 0.1 is 10 %."""
         return self.new / self.old - 1
 
 

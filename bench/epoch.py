@@ -1,4 +1,4 @@
-"""A whole epoch of ``xpnet train``, and how much of it the bare step takes."""
+"""Time a whole epoch of ``xpnet train``, and the share of it that the steps alone take."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from training.loop.trainer import Trainer
 
 
 def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Train the default model for one epoch, again and again in turn with the same steps on batches that lie ready.
+    """Train the default model for one epoch, in turn with the same steps on prepared batches, several times.
 
-    Of full MNIST where ``XPNET_DATA_DIR`` names its folder, else of mnist10k. Shares are of the whole epoch, which
-    ends with the evaluation of the test images and the saving of the model; ``loop_share`` is that of the loader and
-    of the loop around the step. ``pressure`` is the share of the time in which some thread waited for a CPU; the
-    loader's own thread does so where all cores compute.
+    The data is full MNIST if ``XPNET_DATA_DIR`` names its folder, else mnist10k. Shares are of the whole epoch, which
+    includes the evaluation on the test images and the saving of the model; ``loop_share`` is that of the loader and of
+    the loop around the step. ``pressure`` is the share of the time in which some thread waited for a CPU, as the
+    loader's thread does if all cores compute.
 
     Args:
-        repeats, seconds: at most so many pairs, and none begins after so long.
+        repeats, seconds: at most ``repeats`` pairs; none starts after ``seconds``.
 
     Raises:
         RuntimeError: the bare steps did not end with the same parameters, bit for bit.
@@ -47,7 +47,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
             bare, bare_parameters = _bare_steps(settings, data)
             whole, loop, parameters = _epoch(settings, data)
             if not np.array_equal(bare_parameters, parameters):
-                raise RuntimeError("the bare steps of the bench are not those of the training loop")
+                raise RuntimeError("the bench's own steps gave other parameters than the training loop")
             pairs.append((bare, loop, whole))
     seconds_waited = None if waited is None else (timing.waited() or 0.0) - waited
     pressure = None if seconds_waited is None else seconds_waited / (time.perf_counter() - start)
@@ -71,7 +71,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
 
 
 def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]:
-    """Return seconds of an epoch as the command trains it, and of its steps without evaluation; the parameters."""
+    """Return the seconds of an epoch of the command, those without evaluation, and the parameters."""
     trainer = build_trainer(settings, data)
     with tempfile.TemporaryDirectory() as folder:
         report = Console(quiet=True, as_json=False)
@@ -84,7 +84,7 @@ def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]
 
 
 def _bare_steps(settings: Settings, data: Dataset) -> tuple[float, np.ndarray]:
-    """Return seconds of the same steps with nothing around them; the parameters."""
+    """Return the seconds of the same steps without loader and loop, and the parameters."""
     trainer: Trainer = build_trainer(settings, data)
     network, optimizer = trainer.network, trainer.optimizer
     batches = list(trainer.train_loader.epoch(0))

@@ -1,4 +1,4 @@
-"""The machine and the software that figures belong to, and the BLAS settings that must not be among them."""
+"""Describe the machine and software that figures belong to, and run without OpenBLAS settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from backend.devices import describe_blas, describe_cpu
 
 OPENBLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""They make OpenBLAS take another processor for granted than the one it finds."""
+"""These override OpenBLAS's CPU detection."""
 _UNSET = "XPNET_BENCH_UNSET"
 
 
 def restart_without_openblas_settings() -> None:
     """Start this process anew, once, without ``OPENBLAS_SETTINGS``: OpenBLAS reads them when it is loaded.
 
-    What was set is kept for ``describe``.
+    Their names are kept for ``describe``.
     """
     given = {name: os.environ.pop(name) for name in OPENBLAS_SETTINGS if name in os.environ}
     if given:
@@ -27,7 +27,7 @@ def restart_without_openblas_settings() -> None:
 
 
 def describe(sides: list[str]) -> dict[str, Any]:
-    """Processor, cores, BLAS and versions, as JSON has them."""
+    """Return processor, cores, BLAS and versions, for JSON."""
     from bench.timing import waited
 
     return {

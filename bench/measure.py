@@ -1,4 +1,4 @@
-"""A workload on all sides, and what came of it as JSON has it."""
+"""Time a workload on all sides, and return the figures for JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from bench.workloads import Workload, check_agreement, first_values
 
 @contextmanager
 def thread_limit(count: int, sides: Sequence[Side]) -> Iterator[None]:
-    """Hold xpnet, NumPy's BLAS and every side to ``count`` threads; xpnet's and BLAS's own setting comes back."""
+    """Limit xpnet, NumPy's BLAS and every side to ``count`` threads; restore the limits of xpnet and BLAS at the
+    end."""
     before = threads.limit()
     threads.set_limit(count)
     try:
@@ -33,11 +34,11 @@ def measure(workload: Workload, sides: Sequence[Side], count: int, repeats: int,
     """Time a workload with ``count`` threads, each side in the way that is fastest for it.
 
     Args:
-        sides: xpnet first, then peers; those that cannot do the work are left out.
+        sides: xpnet first, then peers; sides that cannot do the work are left out.
         repeats, seconds: as for ``bench.timing.take_turns``.
 
     Raises:
-        DisagreementError: a side computes something else.
+        DisagreementError: a side's results differ from xpnet's.
     """
     with thread_limit(count, sides):
         cases: dict[str, Case] = {}
@@ -60,12 +61,12 @@ def measure(workload: Workload, sides: Sequence[Side], count: int, repeats: int,
 
 
 def ratios(figures: dict[str, float]) -> dict[str, float]:
-    """xpnet's figure over each peer's: below 1 xpnet needs less."""
+    """Return xpnet's figure divided by each peer's: below 1, xpnet needs less."""
     return {name: figures["xpnet"] / value for name, value in figures.items() if name != "xpnet"}
 
 
 def _fastest(workload: Workload, side: Side, expected: Values | None) -> tuple[dict[str, float], Case] | None:
-    """Return seconds of a side's ways, the fastest first, and the case of that; each way's values are looked at."""
+    """Return the seconds of a side's ways, the fastest first, and the case of that one; check each way's values."""
     cases: dict[str, Case] = {}
     for way in workload.ways(side):
         case = workload.case(side, way)

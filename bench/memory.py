@@ -1,8 +1,8 @@
-"""Peak memory of a step, in a process of its own, beyond what the interpreter and the imports take.
+"""Measure the peak memory of a step in another process, beyond that of the interpreter and the imports.
 
-``python -m bench.memory SIDE WORKLOAD WAY THREADS`` makes some steps and ends; what it held at most is asked of the
-system. From that goes what the same process holds after a step of a small network with a batch of one: then everything
-is imported and every pool of threads is there. Parameters, their optimizer state and the batch count.
+``python -m bench.memory SIDE WORKLOAD WAY THREADS`` makes some steps; the system tells its peak memory. Subtracted is
+the peak after a step of a small network with a batch of one, for which everything is imported and every thread pool
+exists. Parameters, optimizer state and the batch count.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BASELINE = "W1a"
 NAMES = ("W3", "W4")
 """The workloads whose memory is measured."""
 
-# Of a process, wait tells its children's peak. But the peak of a child begins with that of the process which it was
-# forked from: so it must be a small one that starts it, and this one, with its imports, is not.
+# wait tells a process the peak of its children. A child's peak starts at that of the process that forked it, so a small
+# process must start it, unlike this one with its imports.
 _STARTER = (
     "import resource, subprocess, sys;"
     "subprocess.run(sys.argv[1:], check=True);"
@@ -35,7 +35,7 @@ _STARTER = (
 
 
 def measure_memory(workload: Workload, sides: Sequence[Side], count: int) -> dict[str, Any]:
-    """Return MiB that steps of a workload take on each side, in the way that takes least."""
+    """Return the MiB that steps of a workload take on each side, in the way that takes least."""
     figures: dict[str, dict[str, Any]] = {}
     for side in sides:
         if workload.case(side, workload.ways(side)[0], batch=1) is None:
@@ -54,7 +54,7 @@ def measure_memory(workload: Workload, sides: Sequence[Side], count: int) -> dic
 
 
 def by() -> str:
-    """What the peak is asked of."""
+    """Return the source of the peak memory."""
     return "/usr/bin/time -v" if _time_command() else "getrusage(RUSAGE_CHILDREN)"
 
 
@@ -64,7 +64,7 @@ def _time_command() -> str | None:
 
 @cache
 def _peak(side: str, workload: str, way: str, count: int) -> float:
-    """Return MiB that a process held at most."""
+    """Return the peak memory of a process in MiB."""
     time = _time_command()
     starter = [time, "-v"] if time else [sys.executable, "-c", _STARTER]
     command = [*starter, sys.executable, "-m", "bench.memory", side, workload, way, str(count)]

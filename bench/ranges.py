@@ -1,7 +1,7 @@
-"""What the ranges of a training step cost while nobody listens to them.
+"""Measure the cost of a training step's profiling ranges while no profiler listens.
 
-Their cost is too small to be seen in the time of a step: it is the number of ranges that a step enters in each way, by
-recording some, times what one takes in a loop that does nothing else.
+Their cost is too small to see in the time of a step. It is computed as the recorded number of ranges that a step enters
+in each way, times the time of one range in an empty loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LIMIT = 0.01
 
 
 class Cost(NamedTuple):
-    """Seconds of a step, and by the way in which ranges are entered: how many are in a step, and seconds of one."""
+    """Seconds of a step; and for each way to enter a range, their number in a step and the seconds of one."""
 
     step: float
     counts: dict[str, float]
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
     @property
     def share(self) -> float:
-        """What the ranges take of a step."""
+        """The share of a step that the ranges take."""
         return sum(count * self.each[way] for way, count in self.counts.items()) / self.step
 
 
@@ -64,7 +64,7 @@ def ranges(context: click.Context) -> None:
 
 
 def measure_ranges() -> Cost:
-    """Count and time the ranges of a step; take about two seconds."""
+    """Count and time the ranges of a step, which takes about two seconds."""
     trainer = _trainer()
     for _ in trainer.steps(1):  # builds what the first steps build
         pass
@@ -84,7 +84,7 @@ def _way(event: Event) -> str:
 
 
 def _each() -> dict[str, float]:
-    """Return seconds of a range in each way; what the call of an operation takes without a range is not in it."""
+    """Return the seconds of a range in each way, without the time of the call itself."""
     entered, x, y = profiling.Range("range"), np.ones(1), np.ones(1)
 
     def nothing(a: Any, b: Any) -> None:
@@ -115,7 +115,7 @@ def _each() -> dict[str, float]:
 
 
 def _seconds(body: Callable[[], None]) -> float:
-    """Return seconds of one of many calls in a row."""
+    """Return the mean seconds of a call, over many calls."""
     start = time.perf_counter()
     for _ in range(CALLS):
         body()

@@ -1,7 +1,7 @@
-"""How much a newcomer reads to follow a convolution, and how many calls a training step makes.
+"""Count the lines that one reads to follow a convolution, and the Python calls of a training step.
 
-Counted, not estimated: the functions that run are recorded, and their lines taken from the source, decorators and
-docstrings included, each line once.
+The functions that run are recorded, and their lines counted in the source, with decorators and docstrings, each line
+once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OURS = tuple(str(_ROOT / folder) for folder in ("backend", "kernels", "layers",
 
 
 def calls_of(action: Callable[[], Any]) -> dict[CodeType, int]:
-    """Return how often each function of ours was called while ``action`` ran in this thread."""
+    """Return the number of calls of each of xpnet's functions while ``action`` runs in this thread."""
     counts: dict[CodeType, int] = {}
 
     def count(frame: FrameType, event: str, _: Any) -> None:
@@ -43,8 +43,7 @@ def calls_of(action: Callable[[], Any]) -> dict[CodeType, int]:
 
 
 def lines_of(codes: list[CodeType]) -> dict[str, int]:
-    """Return the lines of the functions by file, relative to the repository. A function in a function counts as part
-    of that one."""
+    """Return the number of lines of the functions by file. A nested function is part of the outer one."""
     found: dict[str, set[int]] = {}
     for name in {code.co_filename for code in codes}:
         starts = {code.co_firstlineno for code in codes if code.co_filename == name}

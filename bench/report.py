@@ -1,4 +1,4 @@
-"""What was measured as a table, as JSON and as a chart."""
+"""Show results as a table, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Results = dict[str, Any]
 
 
 class ResultsError(ValueError):
-    """A file is not one of ``write_json``."""
+    """A file was not written by ``write_json``."""
 
 
 def check_folder(file: Path | None) -> None:
-    """Refuse before anything is measured what could not be written after it.
+    """Check, before anything is measured, that a file can be written after it.
 
     Raises:
-        ValueError: there is no folder to write the file to.
+        ValueError: the file's folder does not exist.
     """
     if file and not file.parent.is_dir():
-        raise ValueError(f"{file}: there is no folder {file.parent}")
+        raise ValueError(f"{file}: the folder {file.parent} does not exist")
 
 
 def write_json(results: Results, file: Path) -> None:
@@ -36,19 +36,19 @@ def write_json(results: Results, file: Path) -> None:
 
 
 def read_json(file: Path) -> Results:
-    """Read results.
+    """Read the results that ``write_json`` wrote.
 
     Raises:
-        ResultsError: the file has something else in it.
+        ResultsError: the file holds something else.
         OSError: it cannot be read.
     """
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{file}: no JSON: {error}") from error
+        raise ResultsError(f"{file}: not JSON: {error}") from error
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
-        raise ResultsError(f"{file}: results of schema {SCHEMA} are needed, got {schema!r}")
+        raise ResultsError(f"{file}: expected results of schema {SCHEMA}, got {schema!r}")
     missing = {"steps", "memory"} - results.keys()
     if missing:
         raise ResultsError(f"{file}: lacks {', '.join(sorted(missing))}")
@@ -56,7 +56,7 @@ def read_json(file: Path) -> Results:
 
 
 def header(results: Results) -> str:
-    """Return the machine in a few lines."""
+    """Return a description of the machine in a few lines."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     blas = "; ".join(" ".join(str(word) for word in each.values() if word) for each in machine["blas"])
@@ -64,15 +64,16 @@ def header(results: Results) -> str:
     if machine["unset"]:
         lines.append(f"unset for this process: {machine['unset']}")
     if not machine["sees_pressure"]:
-        lines.append("there is no /proc/pressure/cpu: samples that other programs disturb are counted")
+        lines.append("no /proc/pressure/cpu: samples that other programs disturb count, too")
     return "\n".join(lines)
 
 
 def table(results: Results) -> str:
-    """Everything that was measured: ms are medians ± half the interquartile range, ratios xpnet over the peer."""
+    """Return all results as text: ms are medians ± half the interquartile range, ratios are xpnet divided by the
+    peer."""
     parts = [_grid(results["steps"], "ms"), *map(_note, results["steps"])]
     if any(each["disturbed"] for row in results["steps"] for each in row["sides"].values()):
-        parts.append("!: so few samples were undisturbed that the figures are of all")
+        parts.append("!: too few undisturbed samples, figures are of all samples")
     if results["memory"]:
         parts += ["", f"peak memory of a step, by {results['memory'][0]['by']}", _grid(results["memory"], "mib")]
     parts += ["", *map(_epoch_line, results["epochs"])] if results["epochs"] else []
@@ -84,7 +85,7 @@ def chart(results: Results, file: Path) -> None:
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: its ending names no picture.
+        ValueError: its suffix is not that of a picture format.
     """
     from matplotlib.figure import Figure
 
@@ -151,7 +152,7 @@ def _cell(figures: dict[str, Any], unit: str) -> str:
 
 
 def _note(row: dict[str, Any]) -> str | None:
-    """What has to be known about a row: ways that were chosen, samples that were not counted."""
+    """Return notes on a row: the ways that were chosen, the samples that do not count."""
     sides = row["sides"]
     said = [f"{name} {each['way']}" for name, each in sides.items() if each["way"] not in ("", "contiguous")]
     discarded = sum(each["discarded"] for each in sides.values())

@@ -1,6 +1,6 @@
 """Convolutional networks as textbooks teach them: im2col, np.dot and col2im on (N, C, H, W), nothing reused.
 
-The floor of the comparison: plain NumPy in float32, written down for reading and not for speed.
+The lower bound of the comparison: plain NumPy in float32, written for reading and not for speed.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Dropout:
 
 
 class BatchNormalization:
-    """Per channel of (N, C, H, W)."""
+    """Batch normalization of each channel of (N, C, H, W)."""
 
     def __init__(self, gamma, beta):
         self.params, self.grads = {"gamma": gamma.copy(), "beta": beta.copy()}, {}

@@ -1,7 +1,7 @@
-"""Samples of several sides taken in turn, so that what disturbs the machine disturbs them alike.
+"""Time several sides in turn, so that other programs on the machine disturb all of them alike.
 
-A sample during which other programs made this machine's threads wait for a CPU is not counted: Linux says in
-/proc/pressure/cpu for how long in all some thread was ready to run and was not running.
+A sample during which other programs made threads wait for a CPU does not count: Linux reports in /proc/pressure/cpu for
+how long some thread was ready to run but not running.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from bench.sides.base import Case
 
 PRESSURE_FILE = Path("/proc/pressure/cpu")
 SAMPLE_SECONDS = 0.1
-"""A sample is as many steps as fill this time: training goes on and on, and threads that were asleep are placed on
-cores only after some steps."""
+"""A sample consists of as many steps as fill this time: as in training, and since sleeping threads are placed on cores
+only after some steps."""
 PRESSURE_SHARE = 0.05
-"""A sample counts if some thread waited during at most this share of it. With no more threads than cores and the
-other sides' threads asleep, ours explain next to nothing; a wake-up of the system's own daemons costs some 10 µs."""
+"""A sample counts if some thread waited during at most this share of it. With no more threads than cores, and the other
+sides' threads asleep, our own threads hardly wait; a wake-up of the system's daemons costs about 10 µs."""
 PAUSE_SECONDS = 0.2
-"""Between two sides, where there are several threads: those of OpenMP and of BLAS spin for so long before they
-sleep, and would take a core from the next."""
+"""Seconds between two sides that use several threads: the threads of OpenMP and BLAS spin for about this long before
+they sleep, and would take a core from the next side."""
 TRIES = 3
-"""At most so many rounds are made for each one that is wanted."""
+"""The most rounds for each repeat."""
 FEWEST = 3
-"""Rounds that are made whatever the time."""
+"""The least number of rounds, whatever their time."""
 
 
 @dataclass
@@ -36,9 +36,9 @@ class Samples:
     """Seconds of one step, once for each sample.
 
     Attributes:
-        steps: in a sample.
-        seconds: of the samples that count.
-        disturbed: of those that do not.
+        steps: number of steps in a sample.
+        seconds: of a step, in the samples that count.
+        disturbed: the same, in the samples that do not.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class Samples:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether too few samples count; the figures are then those of all."""
+        """True if too few samples count; the figures are then those of all."""
         return len(self.seconds) < FEWEST
 
     @property
@@ -61,8 +61,8 @@ class Samples:
 
 
 def waited() -> float | None:
-    """Return seconds, since the system's start, in which some thread waited for a CPU; None where nobody counts
-    them."""
+    """Return the seconds since the system's start in which some thread waited for a CPU; None if the system does not
+    count them."""
     try:
         some = PRESSURE_FILE.read_text().splitlines()[0]
     except OSError:
@@ -83,10 +83,10 @@ def take_turns(
 
     Args:
         cases: by name.
-        repeats: samples of each that have to count.
-        seconds: no further round begins after so long, nor after ``TRIES`` · ``repeats`` rounds.
+        repeats: number of samples of each that have to count.
+        seconds: no further round starts after this time, nor after ``TRIES`` · ``repeats`` rounds.
         pause: seconds between two cases.
-        clock, pressure: what is read before and after a sample.
+        clock, pressure: functions that are called before and after a sample.
     """
     samples = {name: Samples(_steps(case, clock)) for name, case in cases.items()}
     start = clock()
@@ -101,7 +101,7 @@ def take_turns(
 
 
 def quick_time(case: Case, seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the least seconds of a step among those that fit into a short time: to choose, not to report."""
+    """Return the least seconds of a step among those in a short time: for a choice, not for a report."""
     with case.inside():
         case.step()
         return min(_durations(case, seconds, clock))
@@ -109,7 +109,7 @@ def quick_time(case: Case, seconds: float = 0.3, clock: Callable[[], float] = ti
 
 def _steps(case: Case, clock: Callable[[], float]) -> int:
     with case.inside():
-        case.step()  # the first builds state and buffers
+        case.step()  # the first step builds state and buffers
         return max(1, math.ceil(SAMPLE_SECONDS / min(_durations(case, 0.1, clock))))
 
 
@@ -134,7 +134,7 @@ def _sample(
     time.sleep(pause)
     with case.inside():
         for _ in range(samples.steps // 2):
-            case.step()  # what the other sides put out of the cache comes back; in a long step that is nothing
+            case.step()  # refill the cache after the other sides; in a long step that does not matter
         waited_before, start = pressure(), clock()
         for _ in range(samples.steps):
             case.step()

@@ -1,4 +1,4 @@
-"""What is timed: training steps of networks and single operations, in float32, the same for every side."""
+"""The workloads: training steps of networks and single operations, in float32, the same for every side."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Workload:
         title: what it is.
         operation: the method.
         batch: samples.
-        make: (batch, dropout) → the method's arguments, the same at every call. Without dropout the ratio is 0, so
-            that sides with different random numbers compute the same.
-        images: whether it is about images (N, C, H, W), and not rows.
-        tolerance: how far a side's values may be from xpnet's, as ‖difference‖ / ‖xpnet's‖.
+        make: (batch, dropout) → the method's arguments, the same at every call. Without dropout its ratio is 0, so that
+            sides with different random numbers compute the same.
+        images: True if it works on images (N, C, H, W), False for rows.
+        tolerance: the largest ‖difference‖ / ‖xpnet's values‖ of a side's values.
     """
 
     name: str
@@ -40,27 +40,28 @@ class Workload:
     images: bool = True
 
     def ways(self, side: Side) -> tuple[str, ...]:
-        """How the side can be told to do the work."""
+        """Return the ways in which the side can do the work."""
         return side.ways(self.operation, self.images)
 
     def case(self, side: Side, way: str = "", batch: int | None = None, dropout: bool = True) -> Case | None:
-        """Return the work as a side does it, with state of its own; None where the side cannot."""
+        """Return the work for a side, with new state; None if the side cannot do it."""
         arguments = self.make(batch or self.batch, dropout)
         return getattr(side, self.operation)(**arguments, way=way)
 
 
 class DisagreementError(Exception):
-    """Two sides computed different values: what they would be timed at is not the same work."""
+    """Two sides computed different values, so their times are not comparable."""
 
 
 RELU_TOLERANCE = 5e-3
-"""Where a ReLU's input is but a rounding error, its gradient is all or nothing: some elements in a million."""
+"""Tolerance of a ReLU's gradient: where its input is only a rounding error, in some elements of a million, the gradient
+may be 0 or complete."""
 UPDATE_TOLERANCE = 2e-2
-"""Of the change of a weight: Adam's first step is the gradient's sign, also where rounding decides it."""
+"""Tolerance of a weight's change: Adam's first step is the gradient's sign, which rounding may decide."""
 
 
 def first_values(workload: Workload, side: Side, way: str = "", batch: int | None = None) -> dict[str, np.ndarray]:
-    """What a side computes in its first step, without dropout."""
+    """Return the values that a side computes in its first step, without dropout."""
     case = workload.case(side, way, batch, dropout=False)
     assert case is not None
     case.step()
@@ -73,21 +74,21 @@ def check_agreement(
     """Compare the first values of the side ``name`` with xpnet's.
 
     Raises:
-        DisagreementError: one is farther off than the tolerance, or there are none.
+        DisagreementError: a value differs by more than the tolerance, or there are no values.
     """
     if not given:
-        raise DisagreementError(f"{workload.name}: {name} gives no value to compare")
+        raise DisagreementError(f"{workload.name}: {name} returned no values to compare")
     for what, value in given.items():
         tolerance = max(UPDATE_TOLERANCE if what == "update" else 0.0, workload.tolerance)
         off = distance(value, expected[what])
         if not off <= tolerance:
             raise DisagreementError(
-                f"{workload.name}: {what} of {name} is {off:.1e} from xpnet's, more than {tolerance:g}"
+                f"{workload.name}: {what} of {name} differs from xpnet's by {off:.1e}; expected at most {tolerance:g}"
             )
 
 
 def distance(value: np.ndarray, expected: np.ndarray) -> float:
-    """‖value - expected‖ / ‖expected‖ in float64; infinite where the shapes differ."""
+    """Return ‖value - expected‖ / ‖expected‖ in float64; infinite if the shapes differ."""
     if value.shape != expected.shape:
         return np.inf
     difference = np.linalg.norm(np.subtract(value, expected, dtype="float64"))
@@ -95,7 +96,7 @@ def distance(value: np.ndarray, expected: np.ndarray) -> float:
 
 
 def workloads() -> list[Workload]:
-    """Return all that this xpnet can do."""
+    """Return all workloads."""
     return [
         *_TRAINING,
         _block("W4", "conv 64→64 3x3 + batch norm + relu, 64x64x32x32, with dx"),

@@ -21,7 +21,7 @@ from training.cli.common import Real, count_from
 Run = Callable[[int, int], Generator[str | None, None, None]]
 
 COUNT = 100
-"""Trials of each injector where neither a number nor a time is given."""
+"""Trials of each injector if neither a number nor a time is given."""
 
 SHOWN = 20
 """Failures of an injector that are printed; the others are counted."""
@@ -29,7 +29,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Injector:
-    """A module of ``bench.faults`` that has trials to run."""
+    """A module of ``bench.faults`` that has trials."""
 
     name: str
     about: str
@@ -38,7 +38,7 @@ class Injector:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an injector came to."""
+    """The result of an injector."""
 
     trials: int
     failures: list[str]
@@ -57,7 +57,7 @@ def injectors() -> dict[str, Injector]:
 
 
 def inject(injector: Injector, count: int, seed: int, seconds: float | None = None) -> Outcome:
-    """Run at most ``count`` trials, and begins none after so many seconds; at least one is made."""
+    """Run at most ``count`` trials and start none after ``seconds``; run at least one."""
     start = time.monotonic()
     trials, failures = 0, []
     with closing(injector.run(count, seed)) as run:
@@ -92,7 +92,7 @@ def faults(
     known = injectors()
     for name in names:
         if name not in known:
-            raise click.UsageError(f"{name!r} is none of {', '.join(known)}")
+            raise click.UsageError(f"unknown injector {name!r}: expected one of {', '.join(known)}")
     if only_list:
         for injector in known.values():
             click.echo(f"{injector.name:<12} {injector.about}")
@@ -119,7 +119,7 @@ def faults(
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Mute the warnings that are provoked."""
+    """Ignore the warnings that the trials provoke."""
     log = logging.getLogger("xpnet")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""A disk that fails: what happens at the Nth operation on files, and what a power cut leaves of recorded ones.
+"""Simulate a disk that fails at the Nth operation, and the files that a power cut leaves.
 
-Python code that writes files by the functions of ``os`` can be made to fail here, in this process and on any system.
+This works in this process and on any system, for Python code that writes files by the functions of ``os``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Derived = TypeVar("_Derived", bound="Disk")
 
 
 class Disk:
-    """Sees the operations of ``os`` that change files below a folder, as long as the ``with`` lasts.
+    """Observer of the operations of ``os`` that change files below a folder, inside a ``with``.
 
     Derive from it and override ``before`` or ``done``.
     """
@@ -28,13 +28,13 @@ class Disk:
         self._files: dict[int, str] = {}
 
     def before(self, name: str, argument: Any) -> None:
-        """Before an operation; an OSError from here is the operation's.
+        """Handle the start of an operation; an OSError raised here becomes the operation's.
 
         ``argument`` is the path, or the file's number, or for "write" a function that writes the first half.
         """
 
     def done(self, name: str, path: str, argument: Any) -> None:
-        """After an operation that went well."""
+        """Handle the end of a successful operation."""
 
     def real(self, name: str) -> Any:
         """Return the function of ``os`` itself."""
@@ -122,7 +122,8 @@ class Disk:
 
 
 class FailingDisk(Disk):
-    """Lets ``fail`` happen at the Nth operation (0, 1, …) that could need space; with ``for_good`` at all from there.
+    """Disk that calls ``fail`` at the Nth operation (0, 1, …) that could need space; with ``for_good`` at all later
+    ones, too.
 
     Args:
         fail: called with the name of the operation and its argument, as ``Disk.before`` is.
@@ -153,7 +154,8 @@ class _Inode:
     on_disk: bytes = b""
 
     def left(self, kept: str) -> bytes:
-        """What a power cut leaves: of what has not been synced nothing, zeros, half or all."""
+        """Return the content after a power cut, which keeps nothing, zeros, half or all of the bytes that are not
+        synced."""
         if not self.now.startswith(self.on_disk):
             return self.on_disk if kept in ("nothing", "zeros") else self.now
         rest = self.now[len(self.on_disk) :]
@@ -164,10 +166,10 @@ class _Inode:
 
 
 class RecordingDisk(Disk):
-    """Records operations, for ``power_cuts``: what the files could be like after a power cut at any moment.
+    """Disk that records operations for ``power_cuts``, the possible files after a power cut at any moment.
 
     Attributes:
-        log: (operation, path, argument); a program under test may add ("note", "", anything) of its own.
+        log: (operation, path, argument); the program under test may add ("note", "", anything).
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -178,10 +180,10 @@ class RecordingDisk(Disk):
         self.log.append((name, path, argument))
 
     def power_cuts(self) -> Iterator[tuple[int, str, dict[str, bytes | None]]]:
-        """Yield every state: length of the log, what happened in words, and the files (None is a folder).
+        """Yield every possible state: length of the log, a description, and the files (None is a folder).
 
-        Names that were made, changed or removed are on the disk, in their order, up to some moment after the last
-        fsync of their folder; the bytes of a file are those of its last fsync, and then nothing, zeros, half or all.
+        Changes of names are on the disk, in their order, up to some moment after the last fsync of their folder. The
+        bytes of a file are those of its last fsync, followed by nothing, zeros, half or all of the rest.
         """
         for length in range(len(self.log) + 1):
             names, pending, _ = self._replay(length)
@@ -195,11 +197,12 @@ class RecordingDisk(Disk):
                     yield length, words, files
 
     def final(self) -> dict[str, bytes | None]:
-        """Return the files as the recorded operations leave them: what else has written shows as a difference."""
+        """Return the files after the recorded operations; a difference from the real ones shows an unrecorded write."""
         return {path: None if inode is None else inode.now for path, inode in self._replay(len(self.log))[2].items()}
 
     def _replay(self, length: int) -> tuple[dict[str, _Inode | None], list[tuple], dict[str, _Inode | None]]:
-        """Return names on the disk, changes of names that may be lost, and names as a running program sees them."""
+        """Return the names on the disk, the changes of names that may be lost, and the names that a running program
+        sees."""
         on_disk: dict[str, _Inode | None] = {}
         now: dict[str, _Inode | None] = {}
         pending: list[tuple] = []

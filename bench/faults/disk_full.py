@@ -1,4 +1,4 @@
-"""Full disks at every operation of a training: one line, exit code 1, and what was whole stays whole."""
+"""Full disks at every operation of a training: one line, exit code 1, and complete files stay complete."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def count_operations(place: Path) -> int:
-    """How many operations of an undisturbed run could fail."""
+    """Return the number of operations of an undisturbed run that could fail."""
     with FailingDisk(place, lambda name, argument: None) as disk:
         train(place / "counted")
     return disk.count
 
 
 def attempt(folder: Path, models: set[bytes], number: int, error: str, for_good: bool) -> str | None:
-    """What is wrong after a disk became full at the Nth operation."""
+    """Fill the disk at the Nth operation of a training; return what is wrong after that, or None."""
     with FailingDisk(folder.parent, failure(error), number, for_good):
         result = train(folder)
     broken = check(folder, models)
     if result.code == 0 and not result.err and sorted(path.name for path in folder.iterdir()) == sorted(FILES):
-        return "; ".join(broken) or None  # an operation that nothing depends on, as the closing of the lock's file
+        return "; ".join(broken) or None  # an operation that nothing depends on, such as closing the lock's file
     lines = result.err.splitlines()
     if result.code != 1 or len(lines) != 1 or not lines[0].startswith(f"Error: {folder.parent}"):
         broken.append(f"exit code {result.code}, {result.err!r}")
@@ -53,7 +53,7 @@ def attempt(folder: Path, models: set[bytes], number: int, error: str, for_good:
 
 
 def failure(name: str) -> Callable[[str, Any], None]:
-    """Make an operation fail; a write writes its half before."""
+    """Return a function that makes an operation fail; a write writes half of its bytes before."""
     number = getattr(errno, name)
 
     def fail(operation: str, argument: Any) -> None:

@@ -17,11 +17,11 @@ from training.data.pictures.errors import ImageError
 from training.data.pictures.reading import MEMORY, decode
 
 MEMORY_BESIDE = 64 * 2**20
-"""Bytes that the process may grow by beside what a picture may take: buffers of the decoders and of NumPy."""
+"""Bytes that the process may grow by in addition to ``MEMORY``: buffers of the decoders and of NumPy."""
 
 _LENGTHS = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 _HEADER = 400
-"""Half of the damage falls on so many first bytes: behind them there are pixels alone."""
+"""Half of the damage hits this many first bytes: only pixels follow them."""
 
 
 def run(count: int, seed: int) -> Generator[str | None, None, None]:
@@ -38,7 +38,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def broken(content: bytes, name: str) -> str | None:
-    """Read one file; None, or how a promise was broken."""
+    """Read one file; return None, or a line that says which promise was broken."""
     before = _peak()
     try:
         picture = decode(content)
@@ -56,7 +56,7 @@ def broken(content: bytes, name: str) -> str | None:
 
 
 def corpus() -> dict[str, bytes]:
-    """Return small valid files: every format in its kinds."""
+    """Return small valid files of every kind of each format."""
     y, x = numpy.mgrid[0:37, 0:41]
     gray = Image.fromarray((127 + 100 * numpy.sin(x / 4) * numpy.cos(y / 5)).astype(numpy.uint8))
     color = Image.merge("RGB", (gray, gray.rotate(90), gray.rotate(180)))
@@ -98,7 +98,7 @@ def corpus() -> dict[str, bytes]:
 
 
 def damaged(content: bytes, other: bytes, rng: numpy.random.Generator) -> bytes:
-    """Return a file with one to four pieces of damage, of which some put in pieces of another file."""
+    """Return a file with one to four damages, some of them pieces of another file."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         place = int(rng.integers(max(1, min(len(data), _HEADER) if rng.random() < 0.5 else len(data))))
@@ -125,7 +125,7 @@ def damaged(content: bytes, other: bytes, rng: numpy.random.Generator) -> bytes:
 
 
 def with_checksums(content: bytes) -> bytes:
-    """Return a PNG with the checksums that its chunks need, else damage is noticed before it does any."""
+    """Return a PNG with correct checksums: with wrong ones the decoder refuses it before the damage matters."""
     data, position = bytearray(content), 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -155,6 +155,6 @@ def _run_lengths() -> bytes:
 
 
 def _peak() -> int:
-    """Return the most memory that this process has had so far."""
+    """Return the peak memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,8 +1,7 @@
 """Interrupts at every moment of the threads' code: BLAS gets its threads back, and the next call is right.
 
-The interpreter looks for signals as a function begins, after calls and at jumps back. Here an exception is raised at
-each of these places in turn: in the holding of BLAS, in the sharing of work among threads, in the loader's control of
-its thread.
+The interpreter handles signals at the begin of a function, after calls and at backward jumps. An exception is raised at
+each of these places in turn: in code that limits BLAS, shares work among threads, or controls the loader's thread.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ Trials = Generator[str | None, None, None]
 
 
 class Injected(BaseException):
-    """Stands for KeyboardInterrupt, which a program could catch by mistake."""
+    """Replacement of KeyboardInterrupt, which a program could catch by mistake."""
 
 
 class Injector:
-    """Raises ``Injected`` at the Nth place (0, 1, …) in ``FILES`` that is passed; None only counts them.
+    """Tracer that raises ``Injected`` at the Nth place (0, 1, …) that is passed in ``FILES``; None only counts them.
 
     Attributes:
         count: places so far.
@@ -52,7 +51,7 @@ class Injector:
     def run(self, body: Callable[[], Any]) -> None:
         """Run ``body``, with the exception."""
         before = sys.gettrace()
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 and later see by it that opcodes are to be traced at all
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 and later trace opcodes only if this is set
         sys.settrace(self._enter)
         try:
             body()
@@ -85,7 +84,7 @@ class Injector:
 
 
 def _is_finalizer(frame: FrameType | None) -> bool:
-    """Return whether the interpreter would swallow the exception: what ``__del__`` raises reaches nobody."""
+    """Return whether the interpreter would discard the exception, as it does in ``__del__``."""
     while frame is not None:
         if frame.f_code.co_name == "__del__":
             return True
@@ -102,7 +101,7 @@ def run(count: int, seed: int, bodies: Collection[str] = ("hold", "share", "load
 
 
 def try_at(name: str, number: int) -> str | None:
-    """What is wrong after an exception at the Nth event of a body; None where all is right."""
+    """Raise an exception at the Nth event of a body; return what is wrong after that, or None."""
     before, others = _blas(), _loader_threads()
     injector = Injector(number)
     injector.run(BODIES[name])

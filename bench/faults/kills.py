@@ -1,4 +1,4 @@
-"""Kills at every operation of a training: what is there is whole, and the next start removes the rest."""
+"""Kills at every operation of a training: the files are complete, and the next start removes temporary ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def attempt(folder: Path, models: set[bytes], number: int, half: bool) -> str | None:
-    """What is wrong after a kill at the Nth operation, in a write before it or after its half."""
+    """Kill a training at the Nth operation, a write before or in the middle of it; return what is wrong after that, or
+    None."""
     child = os.fork()
     if child == 0:
         try:
@@ -42,7 +43,7 @@ def attempt(folder: Path, models: set[bytes], number: int, half: bool) -> str | 
     if folder.exists():
         leftovers.remove(folder)
         broken += check(folder, models)
-        FolderLock(folder).release()  # it is free: else this raises
+        FolderLock(folder).release()  # raises if the lock is not free
     return "; ".join(broken) or None
 
 

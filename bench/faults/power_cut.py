@@ -1,4 +1,4 @@
-"""Power cuts at every moment of a run: each file is the old one or the new one, and what was reported is there."""
+"""Power cuts at every moment of a run: each file is the old one or the new one, and reported files exist."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def record(root: Path, new_run: Callable[[Path], RunFolder] = RunFolder.create) -> RecordingDisk:
-    """Return a run's writing, without its training. Each file is noted before it is written and when it is said to
-    be."""
+    """Record a run's writes, without its training. A note precedes and follows the writing of each file."""
     root.mkdir()
     network = TwoLayerNet(6, 4, 3)
     with RecordingDisk(root) as disk, new_run(root / "run") as folder:
@@ -51,7 +50,7 @@ def record(root: Path, new_run: Callable[[Path], RunFolder] = RunFolder.create) 
             step("metrics", epoch, functools.partial(folder.add_metrics, {"epoch": epoch}))
     seen = {str(path): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
     if seen != disk.final():
-        raise AssertionError(f"files are written in another way than this module sees: {sorted(seen)}")
+        raise AssertionError(f"files were written by operations that this module does not see: {sorted(seen)}")
     return disk
 
 
@@ -60,7 +59,7 @@ def restore(disk: RecordingDisk, files: dict[str, bytes | None], place: Path) ->
     place.mkdir()
     for name in sorted(files):
         path = place / Path(name).relative_to(disk.folder)
-        if not path.parent.is_dir():  # its folder is lost, and so is what was in it
+        if not path.parent.is_dir():  # its folder is lost, with its content
             continue
         content = files[name]
         if content is None:
@@ -71,7 +70,7 @@ def restore(disk: RecordingDisk, files: dict[str, bytes | None], place: Path) ->
 
 
 def check(path: Path, disk: RecordingDisk, length: int) -> str | None:
-    """What is wrong with a run after a cut, given what had been promised by then."""
+    """Return what is wrong with a run after a cut, given the files that it had reported, or None."""
     notes = [argument for name, _, argument in disk.log[:length] if name == "note"]
     promised = {name: content for state, name, content in notes if state == "end"}
     begun = {name: content for state, name, content in notes if state == "begin"}

@@ -1,8 +1,8 @@
-"""Damaged and hostile files: every reader takes them or refuses them in words, in bounded memory.
+"""Damaged and hostile files: every reader reads them or refuses them with a message, in bounded memory.
 
-Files of each kind are damaged byte by byte, and the configs inside them value by value. A reader may return, or raise
-a ValueError (of a profiler's export, a ToolError) that names the file, or an OSError; nothing else, and nothing of the
-process may have changed.
+Files of each kind are damaged byte by byte, and the configs inside them value by value. A reader may return, or raise a
+ValueError (for a profiler's export, a ToolError) that names the file, or an OSError, but no other error; and it must
+not change the state of the process.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, "", "he", "xavier", "relu", "x" * 5000, "\ud800", "\x1b[2J", "float16", "S1000000000", "O"),
     *([], {}, [1], [1, 28, 28], [[1]], [0] * 11_000, {"a": 1}, {"filter_num": 1}, {"": {}}),
 )
-"""What stands in a fuzzed config in place of what was there."""
+"""The replacements of values in a fuzzed config."""
 
 BYTES = (0, 1, 0x20, 0x22, 0x2C, 0x2D, 0x30, 0x39, 0x5B, 0x7B, 0x7F, 0x80, 0xFE, 0xFF)
 
 
 def run(count: int, seed: int) -> Generator[str | None, None, None]:
-    """Yield for each of ``count`` files None, or a line that says what was wrong with the reader."""
+    """Yield for each of ``count`` files None, or a line that says what is wrong with the reader."""
     draw = random.Random(seed)
-    # A seed of one's own for the first weights, so that the files are the same whatever was drawn before.
+    # Its own seed for the initial weights, so that the files do not depend on earlier draws.
     backend.random.seed(seed)
     with tempfile.TemporaryDirectory() as temporary:
         kinds = (_Configs(), _Models(), _Archives(), _Images(), _RunFolders(), _Metrics(), _Exports())
@@ -64,7 +64,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 def trial(kind: Any, folder: Path, draw: random.Random) -> str | None:
     """Write one damaged file and read it."""
     file, content = kind.damaged(folder, draw)
-    file.unlink(missing_ok=True)  # a file that is written over is put on the disk at once by some systems
+    file.unlink(missing_ok=True)  # some systems sync an overwritten file to the disk at once, which is slow
     file.write_bytes(content)
     before = process_state()
     with warnings.catch_warnings(record=True) as warned:
@@ -89,12 +89,12 @@ def trial(kind: Any, folder: Path, draw: random.Random) -> str | None:
 
 
 def process_state() -> tuple[Any, ...]:
-    """What reading a file must leave as it is."""
+    """Return the state that reading a file must not change."""
     return backend.random.default.state, str(backend.current_device()), np.geterr(), np.geterrcall()
 
 
 class _Configs:
-    """Safetensors of whole arrays whose config has some values exchanged."""
+    """Intact safetensors files whose config has some values replaced."""
 
     def __init__(self) -> None:
         self._networks = [network() for network in NETWORKS]
@@ -120,7 +120,7 @@ class _Configs:
 
 
 class _Models:
-    """Whole models, damaged byte by byte."""
+    """Models, damaged byte by byte."""
 
     def __init__(self) -> None:
         self._contents = []
@@ -176,7 +176,7 @@ class _RunFolders:
 
 
 class _Metrics:
-    """The damaged metrics of a run: lines are left out, and none is an error."""
+    """The damaged metrics of a run: the reader skips damaged lines without an error."""
 
     def damaged(self, folder: Path, draw: random.Random) -> tuple[Path, bytes]:
         whole = "".join(json.dumps({"epoch": epoch, "loss": 0.1, "best": True}) + "\n" for epoch in (1, 2, 3))
@@ -223,7 +223,7 @@ TWO_LAYERS = {"model": "TwoLayerNet", "arguments": {"input_size": 4, "hidden_siz
 
 
 def _exchange(config: Any, draw: random.Random) -> None:
-    """Exchange, take away or add one value, at any depth."""
+    """Replace, remove or add one value, at any depth."""
     while True:
         keys = list(config) if isinstance(config, dict) else list(range(len(config)))
         if not keys:
@@ -243,7 +243,7 @@ def _exchange(config: Any, draw: random.Random) -> None:
 
 
 def damage(content: bytes, draw: random.Random) -> bytes:
-    """Exchange, take away, doubles or add some bytes; the first part of a file, its header, is hit most."""
+    """Replace, remove, repeat or add some bytes, mostly in the first part of a file, its header."""
     damaged = bytearray(content)
     for _ in range(draw.choice((1, 1, 2, 3, 8))):
         if not damaged:

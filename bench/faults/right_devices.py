@@ -1,7 +1,7 @@
-"""Right devices that xpnet check calls wrong: trainings in lockstep, of every seed, with every kernel of OpenBLAS.
+"""Correct devices that ``xpnet check`` must accept: trainings in lockstep, of many seeds, with all OpenBLAS kernels.
 
-A trial is a process in which BLAS has the kernels of one kind of processor, each in turn. The device is the GPU where
-there is one, real or emulated; elsewhere the CPU in float32, which is held to float64 just so.
+A trial is a process in which BLAS uses the kernels of one kind of processor, each in turn. The device is the GPU if
+there is one, real or emulated; else the CPU in float32, which is compared with float64 in the same way.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Generator
 from typing import Any
 
 CORES = ("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "Cooperlake")
-"""What ``OPENBLAS_CORETYPE`` is set to, for kernels that need SSE3 to AVX-512."""
+"""The values of ``OPENBLAS_CORETYPE``, for kernels that need SSE3 to AVX-512."""
 
 STEPS = 50
-"""Of each training: as many as ``xpnet check`` makes by default."""
+"""Steps of each training, the default of ``xpnet check``."""
 
 _CORE = """
 import json, numpy, threadpoolctl
@@ -44,7 +44,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def runnable() -> list[str]:
-    """Return those of ``CORES`` for which BLAS takes different kernels on this machine, by what it says itself."""
+    """Return the ``CORES`` for which BLAS reports different kernels on this machine."""
     taken = {str(_run(core, _CORE)): core for core in reversed(CORES)}
     return sorted(taken.values(), key=CORES.index)
 

@@ -1,6 +1,6 @@
-"""Signals at any time to a training in a process of its own: the right exit code, no traceback, and a whole model.
+"""Signals at any time to a training in another process: the right exit code, no traceback, and a complete model.
 
-One signal, or two of them with little time between; the training has figures to draw and threads to end.
+One signal, or two shortly after each other; the training has figures to draw and threads to end.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from training.command import program
 program()
 """
-"""As ``xpnet``, where a shell that runs it in the background lets it ignore Ctrl-C, too."""
+"""Program like ``xpnet``, but with the default handling of Ctrl-C, which a shell disables for background processes."""
 
 
 def run(count: int, seed: int) -> Generator[str | None, None, None]:
     chance = random.Random(seed)
     for _ in range(count):
         signals = [chance.choice(SIGNALS) for _ in range(chance.choice((1, 1, 2)))]
-        # Many epochs: it is training when the signal comes. One: it is in its last epoch, or draws, or ends.
+        # With many epochs it is training when the signal comes; with one it trains, draws or ends.
         epochs = chance.choice((1, 1, 100_000))
         waits = [chance.uniform(0, 1.5), chance.choice((0.0, 0.001, chance.uniform(0, 0.5)))]
         with tempfile.TemporaryDirectory() as place:
@@ -45,7 +45,7 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def attempt(folder: Path, epochs: int, signals: list[signal.Signals], waits: list[float]) -> str | None:
-    """What is wrong after signals to a training, counted from its first line of output."""
+    """Send signals to a training, timed from its first line of output; return what is wrong after that, or None."""
     command = [sys.executable, "-c", PROGRAM, "train", *OPTIONS, "--epochs", str(epochs), "--out", str(folder)]
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(
@@ -62,7 +62,7 @@ def attempt(folder: Path, epochs: int, signals: list[signal.Signals], waits: lis
             process.kill()
             return "it did not end"
     broken = []
-    # As the interpreter starts or takes itself apart, a signal does what it does to any process.
+    # While the interpreter starts or shuts down, a signal has its default effect.
     allowed = {128 + number for number in signals} | {-number for number in signals} | ({0} if epochs == 1 else set())
     if process.returncode not in allowed:
         broken.append(f"exit code {process.returncode}")

@@ -1,6 +1,6 @@
-"""Kills and errors at system calls of a real training, by strace, where it is installed.
+"""Kills and errors at system calls of a real training, by strace, if it is installed.
 
-Unlike ``bench.faults.kills`` this meets every file that the process writes, by whichever library.
+Unlike ``bench.faults.kills`` this covers every file that the process writes, by any library.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def run(count: int, seed: int) -> Generator[str | None, None, None]:
 
 
 def attempt(strace: str, folder: Path, call: str, number: int, fault: str) -> str | None:
-    """What is wrong with a training after the Nth of its system calls of a name met a kill or an error."""
+    """Kill a training or fail a call at the Nth system call of a name; return what is wrong after that, or None."""
     done = _strace(strace, folder, os.devnull, f"trace={call}", f"inject={call}:{fault}:when={number}")
     broken = []
     if "Traceback" in done.stderr or "Exception ignored" in done.stderr:
         broken.append(f"it printed {done.stderr!r}")
     if fault.startswith("error"):
-        # 0: it was nothing of the run's, but a line of the output or a cache of matplotlib's.
+        # 0: the call did not concern the run, but a line of output or a cache of matplotlib.
         if done.returncode not in (0, 1) or (done.returncode == 1 and done.stderr.count("\n") != 1):
             broken.append(f"exit code {done.returncode}: {done.stderr!r}")
         if done.returncode == 0 and sorted(os.listdir(folder)) != sorted(FILES):
@@ -65,7 +65,7 @@ def attempt(strace: str, folder: Path, call: str, number: int, fault: str) -> st
 
 
 def _calls_of_the_run(strace: str, folder: Path) -> list[tuple[str, int]]:
-    """Return the system calls of an undisturbed run from the making of its folder on, each with its number in the
+    """Return the system calls of an undisturbed run from the creation of its folder on, each with its number in the
     process."""
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         _strace(strace, folder, log.name, f"trace={','.join(CALLS)}")

@@ -1,4 +1,4 @@
-"""``xpnet train`` on a dozen images in a few milliseconds, and whether what it left is whole."""
+"""Run ``xpnet train`` on a dozen images in a few milliseconds, and check that its files are complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DRAWN = b"a figure, whole"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command ended with."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -36,7 +36,7 @@ class Result:
 
 @contextlib.contextmanager
 def tiny() -> Iterator[None]:
-    """A dozen images for a data set, and figures that take no time."""
+    """Replace the data set by a dozen images, and the figures by ones that take no time."""
     images = numpy.arange(24, dtype=numpy.uint8).reshape(12, 1, 1, 2)
     labels = (numpy.arange(12) % 3).astype(numpy.uint8)
     few = Dataset("mnist10k", ("a", "b", "c"), images, labels, images, labels)
@@ -49,7 +49,7 @@ def tiny() -> Iterator[None]:
 
 
 def train(folder: Path) -> Result:
-    """Run the command; only ``tiny`` makes it short."""
+    """Run the command, inside ``tiny``."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     arguments = [str(argument) for argument in ("train", *OPTIONS, "--out", folder)]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -61,7 +61,7 @@ def train(folder: Path) -> Result:
 
 
 class Models(Disk):
-    """Collects what a model's file has held: the models that an undisturbed run writes."""
+    """Disk that collects the contents of a model's file: the models that an undisturbed run writes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -73,7 +73,7 @@ class Models(Disk):
 
 
 def whole_models(place: Path) -> set[bytes]:
-    """Return every model that a run writes; each run writes the same."""
+    """Return the content of every model that a run writes; all runs write the same."""
     with Models(place) as models:
         result = train(place / "whole")
     if result.code or sorted(path.name for path in (place / "whole").iterdir()) != sorted(FILES):
@@ -82,7 +82,7 @@ def whole_models(place: Path) -> set[bytes]:
 
 
 def check(path: Path, models: set[bytes]) -> list[str]:
-    """What is wrong with a run's folder, as far as it is there."""
+    """Return what is wrong with the files in a run's folder."""
     if not path.exists():
         return []
     broken = [f"{file.name} is left" for file in path.iterdir() if file.name not in (*FILES, lock.NAME)]
@@ -93,13 +93,13 @@ def check(path: Path, models: set[bytes]) -> list[str]:
         if folder.model.exists():
             load_network(folder.model)
             if folder.model.read_bytes() not in models:
-                broken.append("the model is none that was to be written")
+                broken.append("the model is not one that the run writes")
         if (path / "metrics.jsonl").exists():
             epochs = [record["epoch"] for record in folder.load_metrics()]
             if epochs != list(range(1, len(epochs) + 1)):
                 broken.append(f"the metrics are of epochs {epochs}")
             if epochs and not folder.model.exists():
-                broken.append("there are metrics and no model")
+                broken.append("there are metrics but no model")
     except (OSError, ValueError) as error:
         broken.append(str(error))
     broken += [f"{file.name} is torn" for file in path.glob("*.png") if file.read_bytes() != DRAWN]

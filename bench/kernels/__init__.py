@@ -1,1 +1,1 @@
-"""``python -m bench kernels``: every kernel on a GPU, by itself, against the least bytes that it has to move."""
+"""``python -m bench kernels``: time every kernel on a GPU, compared with the least bytes that it has to move."""

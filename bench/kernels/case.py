@@ -1,4 +1,4 @@
-"""A call whose kernels are timed: its inputs, and the bytes that it has to move at least."""
+"""An operation whose kernels are timed: its inputs, and the least bytes that it has to move."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from backend import random
 DTYPES = ("float32", "float16")
 
 Call = Callable[[], Any]
+KernelRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Case:
+class KernelCase:
     """One public operation, on one shape and dtype.
 
     Attributes:
         operation: its name, for the table and ``--only``.
-        shape: of its input, in words.
-        dtype: of its numbers.
-        kernels: those of the ``.cu`` files that it launches, in order. Empty where all are CuPy's or cuBLAS's.
-        moves: bytes of every array that it cannot but read or write, by the array's name. Their sum is the least bytes.
-        inputs: makes random arrays on the active device, others at every call.
-        bind: takes these arrays, on any device, and makes what the call needs that is not to be timed; returns the
-            call, which returns an array or several.
-        tolerance: how far its values may be from the CPU's, in ulps of the largest number of each array.
-        flops: multiplications and additions, where they may take longer than the bytes.
-        detail: what of its size is not in ``shape``.
+        shape: of its input, as text.
+        dtype: of its arrays.
+        kernels: the kernels of ``.cu`` files that it launches, in order; empty if all are CuPy's or cuBLAS's.
+        moves: bytes of every array that it must read or write, by the array's name. Their sum is the least bytes.
+        inputs: makes random arrays on the active device, different ones at every call.
+        bind: takes these arrays, on any device, does the work that is not timed, and returns the function to time,
+        which
+            returns one or several arrays.
+        tolerance: the largest difference from the CPU's values, in ulps of the largest number of each array.
+        flops: multiplications and additions, if they may take longer than moving the bytes.
+        detail: further sizes that are not in ``shape``.
     """
 
     operation: str
@@ -47,7 +49,7 @@ class Case:
 
     @property
     def size(self) -> str:
-        """Shape and detail."""
+        """Shape and detail as text."""
         return f"{self.shape}, {self.detail}" if self.detail else self.shape
 
     @property
@@ -68,10 +70,10 @@ def centered(shape: tuple[int, ...], dtype: str) -> Any:
 
 
 def nbytes(shape: tuple[int, ...], dtype: Any) -> int:
-    """Of an array."""
+    """Return the bytes of an array."""
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def by(*sizes: int) -> str:
-    """Return a shape in words."""
+    """Return a shape as text."""
     return "x".join(map(str, sizes))

@@ -11,7 +11,7 @@ import click
 from backend import OutOfMemoryError, memory
 from bench import machine
 from bench.kernels import measure, report
-from bench.kernels.case import Case
+from bench.kernels.case import KernelCase
 from bench.kernels.stopwatch import Stopwatch
 from bench.report import check_folder, write_json
 from bench.workloads import DisagreementError
@@ -83,7 +83,7 @@ def kernels(only: str, blocks: tuple[int, ...], repeats: int, tiny: bool, json_f
         write_json(results, json_file)
 
 
-def _chosen(cases: list[Case], only: str) -> list[Case]:
+def _chosen(cases: list[KernelCase], only: str) -> list[KernelCase]:
     pattern = f"*{only.lower()}*"
     chosen = [
         case

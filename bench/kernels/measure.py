@@ -1,4 +1,4 @@
-"""A case checked against the CPU and timed in blocks of several sizes, and what came of it as JSON has it."""
+"""Compare a case with the CPU, time it in blocks of several sizes, and return the figures for JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from backend import asnumpy, current_device, use, xp
 from bench.kernels import other_cases, window_cases
-from bench.kernels.case import DTYPES, Call, Case
+from bench.kernels.case import DTYPES, Call, KernelCase, KernelRow
 from bench.kernels.stopwatch import Samples, Stopwatch
 from bench.workloads import DisagreementError
 from kernels.core import catalog
@@ -19,29 +19,28 @@ from kernels.core.launch import BLOCK, Kernel, blocks_of
 from training.check import Bound
 
 SETS = 3
-"""Sets of random inputs of a case, which the repeats take in turn."""
-
-Row = dict[str, Any]
+"""Number of sets of random inputs of a case, which the repeats use in turn."""
 
 
-def cases(tiny: bool) -> list[Case]:
-    """Return every case, on shapes that users have or on tiny ones; those of an operation follow one another."""
+def cases(tiny: bool) -> list[KernelCase]:
+    """Return every case, on realistic or tiny shapes, ordered by operation."""
     found = [case for kind in (window_cases, other_cases) for dtype in DTYPES for case in kind.cases(dtype, tiny)]
     operations = list(dict.fromkeys(case.operation for case in found))
     return sorted(found, key=lambda case: operations.index(case.operation))
 
 
-def most_threads(case: Case) -> int | None:
-    """In a block of the case's kernels; None where it has none whose blocks are ours to choose."""
+def most_threads(case: KernelCase) -> int | None:
+    """Return the most threads in a block of the case's kernels; None if it has no kernel whose block size can be
+    chosen."""
     return min((_kernels()[name].most_threads for name in case.kernels), default=None)
 
 
-def measure(case: Case, blocks: Sequence[int], repeats: int, stopwatch: Stopwatch) -> Iterator[Row]:
-    """Check and time a case in the library's own blocks, then in those of each size that it can have; yield a row
+def measure(case: KernelCase, blocks: Sequence[int], repeats: int, stopwatch: Stopwatch) -> Iterator[KernelRow]:
+    """Check and time a case in blocks of the library's own size, then of each other size that it can have; yield a row
     for each.
 
     Raises:
-        DisagreementError: the GPU computes something else than the CPU.
+        DisagreementError: the results of GPU and CPU differ.
     """
     sets = [case.inputs() for _ in range(min(SETS, repeats))]
     expected = _on_cpu(case, sets[0])
@@ -54,13 +53,13 @@ def measure(case: Case, blocks: Sequence[int], repeats: int, stopwatch: Stopwatc
         yield _row(case, block, error, samples)
 
 
-def _on_cpu(case: Case, inputs: tuple[Any, ...]) -> list[Any]:
+def _on_cpu(case: KernelCase, inputs: tuple[Any, ...]) -> list[Any]:
     host = [asnumpy(array) for array in inputs]
     with use("cpu"):
         return _arrays(case.bind(*host))
 
 
-def _check(case: Case, call: Call, expected: list[Any], block: int | None) -> float:
+def _check(case: KernelCase, call: Call, expected: list[Any], block: int | None) -> float:
     """Return the largest error of the call's arrays, in ulps of the largest number of each."""
     found = _arrays(call)
     error = max(_bound(right).error(actual) for actual, right in zip(found, expected, strict=True))
@@ -83,13 +82,13 @@ def _kernels() -> dict[str, Kernel]:
     return {name: Kernel(file, name) for file in catalog.files() for name in catalog.kernels_of(file)}
 
 
-def bandwidth(stopwatch: Stopwatch, repeats: int, tiny: bool) -> Row:
-    """What the GPU makes of a plain copy: the most that a kernel can hope for."""
+def bandwidth(stopwatch: Stopwatch, repeats: int, tiny: bool) -> KernelRow:
+    """Return the bandwidth of a plain copy on the GPU, the upper limit for a kernel."""
     moved, samples = stopwatch.copy(repeats, tiny)
     return {"bytes": moved, **_figures(samples, moved)}
 
 
-def _figures(samples: Samples, moved: int) -> Row:
+def _figures(samples: Samples, moved: int) -> KernelRow:
     low, median, high = samples.quartiles
     return {
         "us": median,
@@ -100,7 +99,7 @@ def _figures(samples: Samples, moved: int) -> Row:
     }
 
 
-def _row(case: Case, block: int | None, error: float, samples: Samples) -> Row:
+def _row(case: KernelCase, block: int | None, error: float, samples: Samples) -> KernelRow:
     return {
         "operation": case.operation,
         "shape": case.shape,
@@ -119,7 +118,7 @@ def _row(case: Case, block: int | None, error: float, samples: Samples) -> Row:
 
 
 def describe_gpu() -> dict[str, Any]:
-    """Return the active GPU and what drives it, as JSON has them."""
+    """Return a description of the active GPU and its software, for JSON."""
     runtime, device = xp.cuda.runtime, xp.cuda.Device()
     properties = runtime.getDeviceProperties(device.id)
     return {
@@ -139,6 +138,6 @@ def _version(number: int) -> str:
 
 
 def _bound(right: Any) -> Bound:
-    """What an array has to be, with errors in ulps of its largest finite number."""
+    """Return the bound of an array, with errors in ulps of its largest finite number."""
     largest = np.abs(right[np.isfinite(right)]).max(initial=0) if right.dtype.kind == "f" else None
     return Bound(right, right.dtype, magnitude=largest)

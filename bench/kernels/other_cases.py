@@ -1,4 +1,4 @@
-"""The cases over matrices and plain runs of numbers: batch normalisation, softmax, dropout, ReLU, optimizers."""
+"""The cases over matrices and vectors: batch normalization, softmax, dropout, ReLU, optimizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backend import random, xp
-from bench.kernels.case import Call, Case, by, centered, nbytes
+from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.activations import relu
 from kernels.batch_norm import batch_statistics, normalize, normalize_backward
 from kernels.core.dtypes import acc_dtype
@@ -27,14 +27,14 @@ TINY_SCORES: tuple[Matrix, ...] = ((5, 7), (2, 1100))
 NUMBERS = (128 * 512, 32 * 64 * 32 * 32)
 TINY_NUMBERS = (1001,)
 
-PARAMETERS = (1 << 20, 25_600_000)  # the latter are about a ResNet-50's
+PARAMETERS = (1 << 20, 25_600_000)  # the latter are about as many as in a ResNet-50
 TINY_PARAMETERS = (1001,)
 
 EPSILON = 1e-7
 
 
-def cases(dtype: str, tiny: bool) -> Iterator[Case]:
-    """Yield all of them for one dtype, on shapes that users have or on tiny ones."""
+def cases(dtype: str, tiny: bool) -> Iterator[KernelCase]:
+    """Yield all cases for one dtype, on realistic or tiny shapes."""
     for shape in TINY_NORMALIZED if tiny else NORMALIZED:
         yield from _batch_norm(shape, dtype)
     for shape in TINY_SCORES if tiny else SCORES:
@@ -42,7 +42,7 @@ def cases(dtype: str, tiny: bool) -> Iterator[Case]:
         yield from _cross_entropy(shape, dtype, "indices")
         yield from _cross_entropy(shape, dtype, "shares")
     for count in TINY_NUMBERS if tiny else NUMBERS:
-        if dtype == "float32":  # masks have no dtype of numbers
+        if dtype == "float32":  # masks do not depend on the dtype
             yield _dropout(count)
         yield _relu(count, dtype)
         yield _masked(count, dtype)
@@ -51,11 +51,11 @@ def cases(dtype: str, tiny: bool) -> Iterator[Case]:
             yield _update(optimizer, count, dtype)
 
 
-def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
+def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
     matrix, vector = nbytes(shape, dtype), nbytes(shape[1:], dtype)
     sums = nbytes(shape[1:], acc_dtype(dtype))
 
-    def rows() -> tuple[Any, ...]:  # around 1/2: a mean of nearly 0 would be all rounding
+    def rows() -> tuple[Any, ...]:  # around 1/2: a mean of nearly 0 would be mostly rounding error
         return (random.uniform(shape, dtype),)
 
     def with_parameters() -> tuple[Any, ...]:
@@ -76,11 +76,11 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
         inverse = 1 / (variance + EPSILON) ** 0.5
         return lambda: normalize_backward(dy, x, mean, inverse, gamma)
 
-    yield Case(
+    yield KernelCase(
         "batch norm statistics", by(*shape), dtype, ("batch_norm_moments", "batch_norm_statistics"),
         {"x": matrix, "mean": sums, "variance": sums}, rows, bind_statistics, tolerance=64,
     )  # fmt: skip
-    yield Case(
+    yield KernelCase(
         "batch norm normalize", by(*shape), dtype, ("batch_norm_normalize",),
         {
             "x": matrix, "mean": sums, "variance": sums, "gamma": vector, "beta": vector,
@@ -88,7 +88,7 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
         },
         with_parameters, bind_normalize, tolerance=64,
     )  # fmt: skip
-    yield Case(
+    yield KernelCase(
         "batch norm backward", by(*shape), dtype,
         ("batch_norm_products", "batch_norm_parameter_gradients", "batch_norm_backward"),
         {  # every number of dx depends on sums of all dy and x, so that these are read twice
@@ -99,18 +99,18 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[Case]:
     )  # fmt: skip
 
 
-def _softmax(shape: Matrix, dtype: str) -> Case:
+def _softmax(shape: Matrix, dtype: str) -> KernelCase:
     def bind(x: Any) -> Call:
         return lambda: softmax(x)
 
     matrix = nbytes(shape, dtype)
-    return Case(
+    return KernelCase(
         "softmax", by(*shape), dtype, ("softmax",), {"x": matrix, "y": matrix},
         lambda: (centered(shape, dtype),), bind, tolerance=16,
     )  # fmt: skip
 
 
-def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[Case]:
+def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[KernelCase]:
     rows, classes = shape
     wide = acc_dtype(dtype).name
     matrix, one = nbytes(shape, dtype), nbytes((), wide)
@@ -131,50 +131,50 @@ def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[Case]:
         y = softmax(x)
         return lambda: softmax_cross_entropy_backward(y, t, scale)
 
-    yield Case(
+    yield KernelCase(
         f"cross-entropy of {labels}", by(*shape), dtype, (f"cross_entropy_of_{labels}", "mean_loss"),
         {"x": matrix, "labels": of_labels, "y": matrix, "loss": one}, inputs, bind, tolerance=32,
     )  # fmt: skip
-    yield Case(
+    yield KernelCase(
         f"cross-entropy of {labels} backward", by(*shape), dtype, (f"cross_entropy_backward_of_{labels}",),
         {"y": matrix, "labels": of_labels, "scale": one, "dx": matrix}, inputs, bind_backward, tolerance=32,
     )  # fmt: skip
 
 
-def _dropout(count: int) -> Case:
+def _dropout(count: int) -> KernelCase:
     def bind() -> Call:
-        random.seed(0)  # masks come from the process's generator: every device starts alike
+        random.seed(0)  # masks are drawn from the current generator, which starts alike on every device
         return lambda: dropout_mask((count,), 0.5)
 
-    return Case(
+    return KernelCase(
         "dropout mask", str(count), "bool", ("dropout_mask",), {"mask": nbytes((count,), bool)}, lambda: (), bind
     )
 
 
-def _relu(count: int, dtype: str) -> Case:
+def _relu(count: int, dtype: str) -> KernelCase:
     def bind(x: Any) -> Call:
         return lambda: relu(x)
 
     numbers = nbytes((count,), dtype)
-    return Case(
+    return KernelCase(
         "relu", str(count), dtype, (), {"x": numbers, "y": numbers, "positive": nbytes((count,), bool)},
         lambda: (centered((count,), dtype),), bind,
     )  # fmt: skip
 
 
-def _masked(count: int, dtype: str) -> Case:
+def _masked(count: int, dtype: str) -> KernelCase:
     def bind(dy: Any, bits: Any) -> Call:
         positive = bits % 2 == 0
         return lambda: masked(dy, positive)
 
     numbers = nbytes((count,), dtype)
-    return Case(
+    return KernelCase(
         "relu backward", str(count), dtype, (), {"dy": numbers, "positive": nbytes((count,), bool), "dx": numbers},
         lambda: (centered((count,), dtype), random.bits(count)), bind,
     )  # fmt: skip
 
 
-def _update(kind: Any, count: int, dtype: str) -> Case:
+def _update(kind: Any, count: int, dtype: str) -> KernelCase:
     def bind(parameter: Any, gradient: Any) -> Call:
         optimizer = kind()
 
@@ -186,7 +186,7 @@ def _update(kind: Any, count: int, dtype: str) -> Case:
 
     numbers, wide = nbytes((count,), dtype), nbytes((count,), acc_dtype(dtype))
     slots = [*kind.slots, *(["master"] if dtype == "float16" else [])]
-    return Case(
+    return KernelCase(
         f"{kind.__name__} update", str(count), dtype, (),
         {
             "parameter, read": numbers, "gradient": numbers, "parameter, written": numbers,

@@ -1,9 +1,10 @@
-"""What the kernels took as a table and as JSON."""
+"""Show the times of kernels as a table."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from bench.kernels.case import KernelRow
 from training.profile.tables import aligned
 
 SCHEMA = 1
@@ -12,11 +13,9 @@ Results = dict[str, Any]
 """``{"schema", "machine", "gpu", "settings", "copy", "rows": […]}``: plain numbers and words. Times are in
 microseconds, ``gbps`` are 10⁹ least bytes a second."""
 
-Row = dict[str, Any]
-
 
 def header(results: Results) -> str:
-    """Return the GPU and the machine in a few lines."""
+    """Return a description of the GPU and the machine in a few lines."""
     gpu, machine, copy = results["gpu"], results["machine"], results["copy"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
@@ -33,8 +32,10 @@ def header(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """Return every case, then col2im's two ways side by side, and convolutions beside their pieces. Times are medians ±
-    half the interquartile range."""
+    """Return all cases as text, then the two ways of col2im, and convolutions next to their parts.
+
+    Times are medians ± half the interquartile range.
+    """
     rows = results["rows"]
     parts = [_cases(results), *_notes(rows), "", _launched(rows)]
     for title, lines in (("col2im, gather against scatter, µs", _col2im(rows)), ("convolution, µs", _pieces(rows))):
@@ -63,46 +64,46 @@ def _cases(results: Results) -> str:
     return "\n".join(aligned(lines, words=3))
 
 
-def _other(row: Row | None, own: Row, size: int) -> str:
+def _other(row: KernelRow | None, own: KernelRow, size: int) -> str:
     if row is not None:
         return f"{row['us']:.1f}"
     return "" if own["most_threads"] is None else f"at most {own['most_threads']}"
 
 
-def _own(rows: list[Row]) -> list[Row]:
-    """Return the first row of each case: in the library's own blocks."""
-    found: list[Row] = []
+def _own(rows: list[KernelRow]) -> list[KernelRow]:
+    """Return the first row of each case, that of the library's own block size."""
+    found: list[KernelRow] = []
     for row in rows:
         if not (found and _same(found[-1], row)):
             found.append(row)
     return found
 
 
-def _same(one: Row, other: Row) -> bool:
+def _same(one: KernelRow, other: KernelRow) -> bool:
     return all(one[key] == other[key] for key in ("operation", "shape", "detail", "dtype"))
 
 
-def _size(row: Row) -> str:
+def _size(row: KernelRow) -> str:
     return f"{row['shape']}, {row['detail']}" if row["detail"] else row["shape"]
 
 
-def _time(row: Row) -> str:
+def _time(row: KernelRow) -> str:
     low, high = row["quartiles_us"]
     return f"{row['us']:.1f} ±{50 * (high - low) / row['us']:3.0f} %{'!' if _is_late(row) else ''}"
 
 
-def _is_late(row: Row) -> bool:
+def _is_late(row: KernelRow) -> bool:
     return 2 * row["late"] > row["samples"]
 
 
-def _notes(rows: list[Row]) -> list[str]:
+def _notes(rows: list[KernelRow]) -> list[str]:
     if not any(map(_is_late, rows)):
         return []
     return ["!: most samples began before the host had launched the whole call, and may hold its time"]
 
 
-def _launched(rows: list[Row]) -> str:
-    """Return the kernels of each operation; "or" where it is the window that decides."""
+def _launched(rows: list[KernelRow]) -> str:
+    """Return the kernels of each operation; "or" if the choice depends on the window."""
     found: dict[str, list[str]] = {}
     for row in _own(rows):
         ways = found.setdefault(row["operation"], [])
@@ -113,13 +114,13 @@ def _launched(rows: list[Row]) -> str:
     return "\n".join(aligned([["operation", "kernels"], *lines], words=2))
 
 
-def _find(rows: list[Row], like: Row, operation: str) -> Row | None:
+def _find(rows: list[KernelRow], like: KernelRow, operation: str) -> KernelRow | None:
     """Return the row of another operation on the same shape and dtype."""
     wanted = (operation, like["shape"], like["dtype"])
     return next((row for row in rows if (row["operation"], row["shape"], row["dtype"]) == wanted), None)
 
 
-def _col2im(rows: list[Row]) -> list[list[str]]:
+def _col2im(rows: list[KernelRow]) -> list[list[str]]:
     lines = [["order", "shape", "dtype", "gather", "scatter", "scatter / gather", "scatter by"]]
     own = _own(rows)
     for gather in (row for row in own if row["operation"].startswith("col2im gather")):
@@ -134,7 +135,7 @@ def _col2im(rows: list[Row]) -> list[list[str]]:
     return lines
 
 
-def _pieces(rows: list[Row]) -> list[list[str]]:
+def _pieces(rows: list[KernelRow]) -> list[list[str]]:
     lines = [["", "shape", "dtype", "im2col", "GEMM", "TFLOP/s", "sum", "convolution", "convolution / sum"]]
     own = _own(rows)
     for whole in (row for row in own if row["operation"] == "convolution"):

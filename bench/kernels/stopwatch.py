@@ -1,4 +1,4 @@
-"""Microseconds of calls on the active GPU, by events that the GPU itself records."""
+"""Time calls on the active GPU by events that the GPU records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.kernels.case import Call
 
 _MOST_WRITES = 64
 _COPIED = 256 << 20
-"""Bytes whose copy gives the GPU's bandwidth, where its L2 cache is less than a quarter of that."""
+"""Bytes to copy for the GPU's bandwidth, unless its L2 cache is larger than a quarter of that."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Samples:
     """Microseconds of a call, in the order taken.
 
     Attributes:
-        late: how many of them began before the host had launched the whole call: they may hold the host's time, too.
+        late: number of samples that started before the host had launched the whole call, and may include the host's
+        time.
     """
 
     microseconds: list[float]
@@ -38,10 +39,10 @@ class Samples:
 
 
 class Stopwatch:
-    """Before every call a buffer of twice the L2 cache is written, so that the call finds nothing there that it knows.
+    """Timer of GPU calls. Before every call it writes a buffer of twice the L2 cache, which evicts the call's data.
 
-    It is written so often that the host has launched the whole call before the GPU comes to it. Otherwise the time
-    between the events would be Python's.
+    The writes are repeated until the host has launched the whole call. Otherwise the time between the events would
+    include Python's.
     """
 
     def __init__(self) -> None:

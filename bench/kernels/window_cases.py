@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from bench.kernels.case import Call, Case, by, centered, nbytes
+from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.col2im import col2im
 from kernels.convolution import convolution
 from kernels.core.layout import as_nchw
@@ -19,7 +19,7 @@ Method = Literal["gather", "scatter"]
 
 
 class Images(NamedTuple):
-    """Images (N, C, H, W) and a window over them; ``filters`` of a convolution."""
+    """Images (N, C, H, W) and a window over them; for a convolution also the number of ``filters``."""
 
     shape: tuple[int, int, int, int]
     window: Window
@@ -27,12 +27,12 @@ class Images(NamedTuple):
 
     @property
     def outputs(self) -> tuple[int, int, int, int]:
-        """(N, C, OH, OW)."""
+        """Shape of the output: (N, C, OH, OW)."""
         return (*self.shape[:2], *self.window.over(self.shape[2:]).output)
 
     @property
     def columns(self) -> tuple[int, int]:
-        """(N·OH·OW, C·FH·FW)."""
+        """Shape of the columns: (N·OH·OW, C·FH·FW)."""
         n, c, oh, ow = self.outputs
         return n * oh * ow, c * self.window.kernel[0] * self.window.kernel[1]
 
@@ -55,8 +55,8 @@ POOLINGS = (
 TINY_POOLINGS = (Images((2, 3, 4, 6), Window(2, 2)), Images((2, 3, 5, 4), Window(3, 2, 1)))
 
 
-def cases(dtype: str, tiny: bool) -> Iterator[Case]:
-    """Yield all of them for one dtype, on shapes that users have or on tiny ones."""
+def cases(dtype: str, tiny: bool) -> Iterator[KernelCase]:
+    """Yield all cases for one dtype, on realistic or tiny shapes."""
     poolings = TINY_POOLINGS if tiny else POOLINGS
     convolutions = TINY_CONVOLUTIONS if tiny else CONVOLUTIONS
     for size in convolutions:
@@ -81,18 +81,18 @@ def pixels(shape: tuple[int, int, int, int], dtype: str) -> Any:
     return as_nchw(centered((n, h, w, c), dtype))
 
 
-def _im2col(size: Images, dtype: str, order: str) -> Case:
+def _im2col(size: Images, dtype: str, order: str) -> KernelCase:
     def bind(x: Any) -> Call:
         return lambda: im2col(x, size.window, order)
 
-    return Case(
+    return KernelCase(
         f"im2col {order}", str(size), dtype, (f"im2col_{order.lower()}",),
         {"x": nbytes(size.shape, dtype), "columns": nbytes(size.columns, dtype)},
         lambda: (pixels(size.shape, dtype),), bind,
     )  # fmt: skip
 
 
-def _col2im(size: Images, dtype: str, order: str, method: Method) -> Case:
+def _col2im(size: Images, dtype: str, order: str, method: Method) -> KernelCase:
     kernel = f"col2im_{method}"
     if method == "scatter" and not size.window.overlaps:
         kernel += "_plain"
@@ -100,7 +100,7 @@ def _col2im(size: Images, dtype: str, order: str, method: Method) -> Case:
     def bind(columns: Any) -> Call:
         return lambda: col2im(columns, size.shape, size.window, order, method)
 
-    return Case(
+    return KernelCase(
         f"col2im {method} {order}", str(size), dtype, (kernel,),
         {"columns": nbytes(size.columns, dtype), "images": nbytes(size.shape, dtype)},
         lambda: (centered(size.columns, dtype),), bind,
@@ -108,13 +108,13 @@ def _col2im(size: Images, dtype: str, order: str, method: Method) -> Case:
     )  # fmt: skip
 
 
-def _gemm(size: Images, dtype: str) -> Case:
+def _gemm(size: Images, dtype: str) -> KernelCase:
     (rows, terms), filters = size.columns, size.filters
 
     def bind(columns: Any, weights: Any) -> Call:
         return lambda: matmul(columns, weights)
 
-    return Case(
+    return KernelCase(
         "GEMM", str(size), dtype, (),
         {
             "columns": nbytes((rows, terms), dtype),
@@ -126,14 +126,14 @@ def _gemm(size: Images, dtype: str) -> Case:
     )  # fmt: skip
 
 
-def _convolution(size: Images, dtype: str) -> Case:
+def _convolution(size: Images, dtype: str) -> KernelCase:
     (rows, terms), filters = size.columns, size.filters
     weight = (filters, size.shape[1], *size.window.kernel)
 
     def bind(x: Any, weights: Any) -> Call:
         return lambda: convolution(x, weights, None, size.window)
 
-    return Case(
+    return KernelCase(
         "convolution", str(size), dtype, ("im2col_hwc",),
         {
             "x": nbytes(size.shape, dtype),
@@ -149,11 +149,11 @@ def _of_products(size: Images) -> float:
     return 2 * size.columns[1] ** 0.5 + 8
 
 
-def _max_pool(size: Images, dtype: str) -> Case:
+def _max_pool(size: Images, dtype: str) -> KernelCase:
     def bind(x: Any) -> Call:
         return lambda: max_pool(x, size.window)
 
-    return Case(
+    return KernelCase(
         "max pooling", str(size), dtype, ("max_pool",),
         {
             "x": nbytes(size.shape, dtype),
@@ -164,13 +164,13 @@ def _max_pool(size: Images, dtype: str) -> Case:
     )  # fmt: skip
 
 
-def _max_pool_backward(size: Images, dtype: str) -> Case:
+def _max_pool_backward(size: Images, dtype: str) -> KernelCase:
     def bind(x: Any, dy: Any) -> Call:
         argmax = max_pool(x, size.window)[1]
         return lambda: max_pool_backward(dy, argmax, size.shape, size.window)
 
     method = "gather" if size.window.overlaps else "scatter"
-    return Case(
+    return KernelCase(
         "max pooling backward", str(size), dtype, (f"max_pool_backward_{method}",),
         {
             "dy": nbytes(size.outputs, dtype),
@@ -181,22 +181,22 @@ def _max_pool_backward(size: Images, dtype: str) -> Case:
     )  # fmt: skip
 
 
-def _average_pool(size: Images, dtype: str) -> Case:
+def _average_pool(size: Images, dtype: str) -> KernelCase:
     def bind(x: Any) -> Call:
         return lambda: average_pool(x, size.window)
 
-    return Case(
+    return KernelCase(
         "average pooling", str(size), dtype, ("average_pool",),
         {"x": nbytes(size.shape, dtype), "y": nbytes(size.outputs, dtype)},
         lambda: (pixels(size.shape, dtype),), bind, tolerance=8,
     )  # fmt: skip
 
 
-def _average_pool_backward(size: Images, dtype: str) -> Case:
+def _average_pool_backward(size: Images, dtype: str) -> KernelCase:
     def bind(dy: Any) -> Call:
         return lambda: average_pool_backward(dy, size.shape, size.window)
 
-    return Case(
+    return KernelCase(
         "average pooling backward", str(size), dtype, ("average_pool_backward",),
         {"dy": nbytes(size.outputs, dtype), "dx": nbytes(size.shape, dtype)},
         lambda: (pixels(size.outputs, dtype),), bind, tolerance=8,

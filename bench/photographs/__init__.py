@@ -1,4 +1,4 @@
-"""How well ``xpnet predict`` reads photographs, on pictures made from test images whose label is known."""
+"""Measure how well ``xpnet predict`` reads photographs, with pictures drawn from labelled test images."""
 
 SEED = 2024
-"""Of the photographs, unless another is given."""
+"""The default seed of the photographs."""

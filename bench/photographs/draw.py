@@ -1,4 +1,4 @@
-"""Digits as a pen draws them on paper, photographed badly."""
+"""Draw digits as a pen on paper would, photographed badly."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 from training.data.pictures.morphology import blur, disk_dilation
 
 Page = numpy.ndarray
-"""float32 (H, W) in 0 … 1."""
+"""A picture: float32 (H, W) in 0 … 1."""
 
 _RESOLUTION = 6
-"""Pixels of a drawing for one of the digit."""
+"""Pixels of a drawing for each pixel of the digit."""
 
 
 def draw(digit: numpy.ndarray, kind: str, rng: numpy.random.Generator) -> Page:
-    """Put a digit on a page of its own.
+    """Draw a digit on a page.
 
     Args:
         digit: uint8 (28, 28), bright on black, as in MNIST.
@@ -36,7 +36,7 @@ def _page(
     margin: tuple[float, float] = (0.25, 0.9),
     contrast: tuple[float, float] = (0.5, 0.85),
 ) -> Page:
-    """Ink on plain paper.
+    """Return a page with ink on plain paper.
 
     Args:
         pen: the stroke's width, as a share of the digit's height; None keeps that of the digit.
@@ -52,7 +52,7 @@ def _page(
 
 
 def _ink(digit: numpy.ndarray, pen: float | None, height: float) -> numpy.ndarray:
-    """Return the digit, cropped and with crisp edges: 1 where there is ink."""
+    """Return the digit, cropped and with sharp edges: 1 where there is ink."""
     large = Image.fromarray(digit).resize((28 * _RESOLUTION, 28 * _RESOLUTION), Image.Resampling.BICUBIC)
     strokes = numpy.asarray(large, numpy.float32) / 255
     if pen is None:
@@ -74,7 +74,7 @@ def _height(mask: numpy.ndarray) -> int:
 
 
 def thinned(mask: numpy.ndarray) -> numpy.ndarray:
-    """Return the centre lines of strokes, a pixel wide (T. Y. Zhang & C. Y. Suen 1984)."""
+    """Return the center lines of strokes, a pixel wide (T. Y. Zhang & C. Y. Suen 1984)."""
     mask = numpy.pad(mask, 1)
     changed = True
     while changed:
@@ -114,7 +114,7 @@ def _half_shadow(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _shadow(page: Page, rng: numpy.random.Generator) -> Page:
-    """Return half of the page in shadow, its edge at any angle and more or less sharp."""
+    """Return the page with half of it in shadow, whose edge has any angle and sharpness."""
     height, width = page.shape
     angle = rng.choice([0, numpy.pi / 2, rng.uniform(0, numpy.pi)])
     y, x = numpy.mgrid[0:height, 0:width].astype(numpy.float32)
@@ -140,8 +140,7 @@ def _ruled(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _rules(page: Page, rng: numpy.random.Generator) -> Page:
-    """Return lines over the whole page, lighter and thinner than the pen; at times squared paper, at times a little
-    turned."""
+    """Return the page with lines that are lighter and thinner than the pen, sometimes squared or slightly turned."""
     height, width = page.shape
     tilt = rng.choice([0, rng.uniform(-0.03, 0.03)])
     y, x = numpy.mgrid[0:height, 0:width].astype(numpy.float32)
@@ -157,7 +156,7 @@ def _rules(page: Page, rng: numpy.random.Generator) -> Page:
 
 
 def _specks(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Dark pixels beside the digit, one to a few, and at times blots of a few pixels."""
+    """Return a page with a few dark pixels next to the digit, and sometimes blots of several pixels."""
     page = _page(digit, rng, height=(28, 200))
     height, width = page.shape
     side = max(1, round(min(height, width) * rng.uniform(0, 0.025)))
@@ -183,7 +182,7 @@ def _thin(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _white_on_black(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Chalk on a board, noisy or half in shadow, or the negative of ink on paper."""
+    """Return chalk on a board, noisy or half in shadow, or the negative of ink on paper."""
     page = _page(digit, rng)
     if rng.random() < 0.3:
         return 1 - _noise(page, rng)
@@ -214,7 +213,7 @@ def _tight(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _combined(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Return two to four faults at once."""
+    """Return a page with two to four faults at once."""
     pens = (None, rng.uniform(0.03, 0.06), rng.uniform(0.12, 0.16))
     pen = pens[rng.integers(3)]
     page = _page(digit, rng, pen=pen, height=(90, 300), contrast=(0.55, 0.85))
@@ -241,4 +240,4 @@ KINDS: dict[str, Callable[[numpy.ndarray, numpy.random.Generator], Page]] = {
     "tightly cropped": _tight,
     "combined": _combined,
 }
-"""What is drawn, by what is wrong with it."""
+"""The functions that draw a page, by the name of its fault."""

@@ -1,4 +1,4 @@
-"""How many photographs a model reads right, and how many of those that it should doubt it doubts."""
+"""Count the photographs that a model classifies correctly, and the pictures without a digit that it doubts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from training.models import Network
 
 @dataclass(frozen=True)
 class Score:
-    """What a kind of picture came to.
+    """The result for one kind of picture.
 
     Attributes:
         kind: its name.
         count: pictures.
-        right: of digits, those whose class is right.
-        doubted: warned about, or refused.
+        right: digits that were classified correctly.
+        doubted: pictures that were refused, or gave a warning.
     """
 
     kind: str
@@ -34,8 +34,7 @@ class Score:
 
 
 def photographs(data: Dataset, kind: str, count: int, seed: int = SEED) -> Iterator[tuple[Page, int]]:
-    """Yield pages with a test image of ``data`` on each, and its label: the same for the same seed, whatever the
-    kinds."""
+    """Yield pages with a test image of ``data``, and its label; they depend on the seed and the kind only."""
     rng = numpy.random.default_rng([seed, *kind.encode()])
     for chosen in rng.integers(len(data.test_labels), size=count):
         yield _as_bytes(draw(data.test_images[chosen, 0], kind, rng)), int(data.test_labels[chosen])
@@ -44,7 +43,7 @@ def photographs(data: Dataset, kind: str, count: int, seed: int = SEED) -> Itera
 def score_digits(
     network: Network, data: Dataset, count: int, kinds: Sequence[str] = tuple(KINDS), seed: int = SEED
 ) -> Iterator[Score]:
-    """Read ``count`` photographs of each kind."""
+    """Classify ``count`` photographs of each kind."""
     preparation = _preparation(network)
     for kind in kinds:
         images, labels, doubted = [], [], 0
@@ -62,7 +61,7 @@ def score_digits(
 
 
 def score_nonsense(network: Network, data: Dataset, count: int) -> Iterator[Score]:
-    """Show ``count`` pictures of each kind that no single digit is on."""
+    """Classify ``count`` pictures of each kind that do not show exactly one digit."""
     preparation = _preparation(network)
     for kind, make in NONSENSE.items():
         rng = numpy.random.default_rng([SEED, *kind.encode()])
@@ -82,5 +81,5 @@ def _preparation(network: Network) -> Preparation:
 
 
 def _as_bytes(page: Page) -> Page:
-    """Return a page as a file would hold it."""
+    """Return a page with its pixels rounded to bytes, as in a file."""
     return numpy.rint(page.clip(0, 1) * 255).astype(numpy.float32) / 255

@@ -1,4 +1,4 @@
-"""Pictures that show no digit, or several."""
+"""Draw pictures that show no digit, or several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _size(rng: numpy.random.Generator) -> tuple[int, int]:
 
 
 def _landscape(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Sky over hills, and trees on them: noise of every scale."""
+    """Return sky over hills with trees: noise of every scale."""
     height, width = _size(rng)
     texture = sum(
         _stretched(rng.random((2 + 2**scale, 2 + 2**scale)), (height, width)) * 0.6**scale for scale in range(7)
@@ -74,7 +74,7 @@ def _clouds(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
 
 
 def _blank(digits: numpy.ndarray, rng: numpy.random.Generator) -> Page:
-    """Return an empty page, its light uneven, a little noise."""
+    """Return an empty page with uneven light and a little noise."""
     height, width = _size(rng)
     ramp = numpy.linspace(1, rng.uniform(0.5, 1), width)[None, :] * numpy.ones((height, 1))
     return (0.9 * ramp + rng.normal(0, rng.uniform(0, 0.03), ramp.shape)).clip(0, 1)
@@ -90,4 +90,4 @@ NONSENSE: dict[str, Callable[[numpy.ndarray, numpy.random.Generator], Page]] = {
     "clouds": _clouds,
     "blank page": _blank,
 }
-"""What no single digit is on, by name; each takes test images and a generator."""
+"""The functions that draw a picture, by its name; each takes test images and a generator."""

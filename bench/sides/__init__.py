@@ -1,4 +1,4 @@
-"""What is measured: xpnet and its peers, each doing the same work behind the same few methods."""
+"""The sides of the comparison: xpnet and its peers, each doing the same work behind the same few methods."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def load(name: str) -> Side:
     """Return the side called "xpnet" or by one of ``PEERS``.
 
     Raises:
-        ImportError: it is not installed, or not whole.
+        ImportError: it is not installed, or incomplete.
     """
     return importlib.import_module(f"bench.sides.{name}").SIDE

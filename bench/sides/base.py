@@ -1,4 +1,4 @@
-"""What a side of the comparison is."""
+"""The interface of a side of the comparison."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class Case:
     """Work that can be repeated.
 
     Attributes:
-        step: does it once: what is timed.
-        values: what the latest step computed, as NumPy arrays in the form that all sides share: images (N, C, H, W),
-            weights as xpnet has them, columns (N·OH·OW, C·FH·FW).
-        inside: the context in which steps are made one after the other.
+        step: does the work once; this is timed.
+        values: the results of the latest step, as NumPy arrays in one form for all sides: images (N, C, H, W), weights
+        in
+            xpnet's layout, columns (N·OH·OW, C·FH·FW).
+        inside: the context in which a series of steps runs.
     """
 
     step: Callable[[], Any]
@@ -29,52 +30,52 @@ class Case:
 
 
 class Side:
-    """A library, or a way to use it. A method that a side does not have returns None: it cannot do that work.
+    """A library, or a way to use it. A method returns None if the side cannot do that work.
 
-    All arrays that a method takes are NumPy's, C-contiguous and float32 (labels int32). What a side does to bring
-    them into the form it likes best is not timed, as in a training loop, where activations come from its own layers.
+    All arrays that a method takes are NumPy's, C-contiguous and float32 (labels int32). Their conversion to a side's
+    preferred form is not timed: in a training loop, activations come from its own layers.
     """
 
     name: str
 
     def set_threads(self, count: int) -> None:
-        """Hold the side to so many threads; for NumPy's BLAS and xpnet's own threads that is seen to elsewhere."""
+        """Limit the side to ``count`` threads; the caller limits NumPy's BLAS and xpnet's own threads."""
 
     def ways(self, operation: str, images: bool) -> tuple[str, ...]:
-        """How the side can be told to do an operation, on images or on rows; the fastest is what is compared."""
+        """Return the ways in which the side can do an operation, on images or on rows; the fastest is compared."""
         return ("",)
 
     def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case | None:
-        """A step of training: forward, loss, backward, update.
+        """Return a training step: forward, loss, backward, update.
 
         Args:
-            network: the ``training.Network`` whose layers and first weights are to be the side's own.
+            network: the ``training.Network`` whose layers and initial weights the side copies.
             x: samples (N, *network.input_dim).
             t: labels (N,).
-            optimizer: "sgd" or "adam", with xpnet's own defaults.
+            optimizer: "sgd" or "adam", with xpnet's defaults.
 
-        Values: loss, and of the first layer's weights the gradient and the change by the update.
+        Values: the loss, and the gradient and update of the first layer's weights.
         """
 
     def convolution_block(
         self, x: Any, W: Any, b: Any, gamma: Any, beta: Any, dout: Any, winograd: bool = False, way: str = ""
     ) -> Case | None:
-        """Convolution 3×3 pad 1, batch normalisation, ReLU; forward and backward. Values: y, dx, dW.
+        """Return convolution 3×3 pad 1, batch normalization, ReLU; forward and backward. Values: y, dx, dW.
 
-        Only xpnet looks at ``winograd``.
+        Only xpnet uses ``winograd``.
         """
 
     def im2col(self, x: Any, size: int, pad: int, order: str, way: str = "") -> Case | None:
-        """The windows of images as columns. ``order`` is that of xpnet's columns; others have one order."""
+        """Return im2col of images. ``order`` is that of xpnet's columns; other sides have one order."""
 
     def col2im(self, columns: Any, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case | None:
-        """The sum of columns (N·OH·OW, C·FH·FW) as images of ``shape``."""
+        """Return col2im of columns (N·OH·OW, C·FH·FW) into images of ``shape``."""
 
     def max_pooling(self, x: Any, dout: Any, size: int, stride: int, way: str = "") -> Case | None:
-        """Max pooling, forward and backward. Values: y, dx."""
+        """Return max pooling, forward and backward. Values: y, dx."""
 
     def batch_norm_relu(self, x: Any, gamma: Any, beta: Any, dout: Any, way: str = "") -> Case | None:
-        """Batch normalisation in training and ReLU, forward and backward. Values: y, dx, dgamma."""
+        """Return batch normalization in training and ReLU, forward and backward. Values: y, dx, dgamma."""
 
     def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case | None:
-        """The mean cross-entropy of scores against labels, and its gradient. Values: loss, dx."""
+        """Return the mean cross-entropy of scores and labels, and its gradient. Values: loss, dx."""

@@ -1,4 +1,4 @@
-"""DeZero 0.0.13, whose import needs the ``np.int`` of older NumPys."""
+"""DeZero 0.0.13, whose import needs the ``np.int`` of old NumPy versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The textbook's layers, ``bench.textbook``."""
+"""The layers of ``bench.textbook``."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _layer(layer: Any) -> Any:
         case "Dropout":
             return textbook.Dropout(layer.dropout_ratio)
         case kind:
-            raise NotImplementedError(f"there is no textbook counterpart of {kind}")
+            raise NotImplementedError(f"bench.textbook has no counterpart of {kind}")
 
 
 SIDE = Textbook()

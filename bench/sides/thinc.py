@@ -1,4 +1,4 @@
-"""thinc 9: affine layers, no convolution. Its own single-threaded BLIS, or NumPy's BLAS, does the products."""
+"""thinc 9: affine layers, no convolution. Products run in its own single-threaded BLIS or in NumPy's BLAS."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Thinc(Side):
             part.set_param("W", np.ascontiguousarray(layer.W.T))
             part.set_param("b", layer.b.copy())
         first, before = model.layers[0], affine[0].W.copy()
-        # No clipping, no decay, no averages: those are not in the others' step.
+        # No clipping, decay or averages: the other sides' steps have none.
         plain: dict[str, Any] = {"L2": 0.0, "grad_clip": 0.0, "use_averages": False}
         rule = Adam(0.001, eps=1e-8, **plain) if optimizer == "adam" else Optimizer(0.01, beta1=0.0, beta2=0.0, **plain)
         cost = CategoricalCrossentropy()
 
         def step() -> None:
             probabilities, backward = model.begin_update(x)
-            gradient, _ = cost(probabilities, t)  # its loss is another number: the squared gradient
+            gradient, _ = cost(probabilities, t)  # its loss is another number, the squared gradient
             backward(gradient)
-            model.finish_update(rule)  # which leaves the gradients zero: the update shows them
+            model.finish_update(rule)  # which sets the gradients to zero: the update shows them
 
         return Case(step, lambda: {"update": first.get_param("W").T - before})
 

@@ -1,6 +1,6 @@
-"""PyTorch on the CPU, in eager mode, as one who knows it would write the step.
+"""PyTorch on the CPU, in eager mode, with a step as an expert would write it.
 
-Memory formats and implementations of the optimizer are tried, and the fastest is what is compared.
+Several memory formats and implementations of the optimizer are tried, and the fastest is compared.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_threads_are_as_before_and_as_told_between(bench, monkeypatch):
         (["--threads", "0"], "0 is not in the range"),
         (["--threads", "some"], "'some' is not a valid integer"),
         (["--chart", "a.gif"], "ends in .png, .svg, .pdf, not a.gif"),
-        (["--json", "nowhere/a.json"], "there is no folder nowhere"),
+        (["--json", "nowhere/a.json"], "the folder nowhere does not exist"),
         (["compare", "nowhere.json", "nowhere.json"], "nowhere.json: No such file"),
     ],
 )
@@ -82,7 +82,7 @@ def test_another_result_is_an_error_and_not_timed(bench, monkeypatch):
     monkeypatch.setattr(textbook.SoftmaxWithLoss, "backward", lambda self: 2 * self.y)
     result = bench(*QUICK)
     assert (result.code, result.out) == (2, "")
-    assert "softmax: dx of textbook is" in result.err
+    assert "softmax: dx of textbook differs" in result.err
 
 
 def test_help_names_every_workload_and_peer(bench):

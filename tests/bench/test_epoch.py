@@ -30,5 +30,5 @@ def test_an_epoch_and_its_parts():
 
 def test_other_steps_than_the_loops_are_refused(monkeypatch):
     monkeypatch.setattr(epoch, "_bare_steps", lambda settings, data: (1.0, np.zeros(3)))
-    with pytest.raises(RuntimeError, match="not those of the training loop"):
+    with pytest.raises(RuntimeError, match="other parameters than the training loop"):
         epoch.measure_epoch(1, 1, 1)

@@ -54,7 +54,7 @@ def test_injectors_are_listed_and_unknown_names_refused(two_injectors):
     assert invoke("--list").output.splitlines() == ["good         Holds.", "bad          Breaks."]
     result = invoke("good", "worse")
     assert result.exit_code == 2
-    assert "'worse' is none of good, bad" in result.output
+    assert "unknown injector 'worse': expected one of good, bad" in result.output
 
 
 def test_every_injector_says_what_it_does():

@@ -144,7 +144,7 @@ def test_without_a_gpu_one_line_says_what_is_missing(bench, monkeypatch):
     [
         (["--block", "64,100"], "'100' is no size of a block: 32, 64, 128, 256, 512, 1024"),
         (["--only", "conv3d"], "no operation or kernel has 'conv3d' in its name; there are im2col HWC, "),
-        (["--json", "nowhere/a.json"], "there is no folder nowhere"),
+        (["--json", "nowhere/a.json"], "the folder nowhere does not exist"),
     ],
 )
 def test_errors_are_one_line(bench, arguments, reason):

@@ -42,7 +42,7 @@ def test_the_fastest_way_is_compared_and_all_are_told(costs):
 
 
 def test_every_way_has_to_agree(costs):
-    with pytest.raises(DisagreementError, match=r"dx of other \(wrong\) is 1\.0e\+00 from xpnet's"):
+    with pytest.raises(DisagreementError, match=r"dx of other \(wrong\) differs from xpnet's by 1\.0e\+00"):
         measure.measure(SOFTMAX, [XPNET, Other("a", "wrong")], 1, 1, 0)
 
 

@@ -14,8 +14,8 @@ def test_json_comes_back_as_it_went(tmp_path, results):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "no JSON"),
-        ("[]", "results of schema 1 are needed, got None"),
+        ("{", "not JSON"),
+        ("[]", "expected results of schema 1, got None"),
         ('{"schema": 2}', "got 2"),
         ('{"schema": 1, "steps": []}', "lacks memory"),
     ],
@@ -44,7 +44,7 @@ def test_the_table_marks_what_is_disturbed(results):
     made["steps"][0]["sides"]["xpnet"]["disturbed"] = True
     text = report.table(made)
     assert "%!" in text
-    assert "the figures are of all" in text
+    assert "figures are of all samples" in text
 
 
 def test_the_chart_is_a_picture(tmp_path, results):
@@ -138,4 +138,4 @@ def test_results_that_are_nested_deeply_are_one_line(bench, tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     result = bench("compare", tmp_path / "deep.json", tmp_path / "deep.json")
     assert result.code == 2
-    assert "deep.json: no JSON" in result.err
+    assert "deep.json: not JSON" in result.err

@@ -75,11 +75,13 @@ def test_other_values_are_refused_by_name():
     workload = WORKLOADS["softmax"]
     expected = first_values(workload, XPNET, batch=4)
     wrong = expected | {"dx": expected["dx"] * 1.01}
-    with pytest.raises(DisagreementError, match=r"softmax: dx of torch is 1\.0e-02 from xpnet's, more than 0\.0001"):
+    with pytest.raises(
+        DisagreementError, match=r"softmax: dx of torch differs from xpnet's by 1\.0e-02; expected at most 0\.0001"
+    ):
         check_agreement(workload, "torch", wrong, expected)
     with pytest.raises(DisagreementError, match="no value"):
         check_agreement(workload, "torch", {}, expected)
-    with pytest.raises(DisagreementError, match="loss of torch is nan"):
+    with pytest.raises(DisagreementError, match="loss of torch differs from xpnet's by nan"):
         check_agreement(workload, "torch", {"loss": np.array(np.nan)}, expected)
 
 

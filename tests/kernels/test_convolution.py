@@ -26,7 +26,7 @@ from checks import (
     watched_cuts,
     whole,
 )
-from geometries import Case, cases
+from geometries import WindowCase, cases
 from hypothesis import strategies as st
 
 import backend
@@ -40,7 +40,7 @@ from kernels.core.window import Window
 class Convolution(NamedTuple):
     """A geometry with groups: ``own`` channels and ``filters`` filters for each of ``groups`` groups."""
 
-    case: Case
+    case: WindowCase
     groups: int
     filters: int
     own: int
@@ -125,7 +125,7 @@ def test_named_geometries(device, dtype, shape, filters, window, groups):
         "dilation": window.dilation,
         "rounding": window.rounding,
     }
-    case = Case(shape, arguments, pads, dtype, "contiguous", 0)
+    case = WindowCase(shape, arguments, pads, dtype, "contiguous", 0)
     check_exactly(Convolution(case, groups, filters // groups, shape[1] // groups, bias=True))
 
 
@@ -133,7 +133,7 @@ def test_named_geometries(device, dtype, shape, filters, window, groups):
 def test_many_parts_add_up(device, groups):
     """More parts than sums are kept apart for: 40 images of 3 bands each."""
     arguments = {"kernel": 3, "stride": 1, "padding": (1, 0, 0, 2), "dilation": 1, "rounding": "floor"}
-    case = Case((40, 4, 4, 3), arguments, (1, 0, 0, 2), "float32", "contiguous", 0)
+    case = WindowCase((40, 4, 4, 3), arguments, (1, 0, 0, 2), "float32", "contiguous", 0)
     with column_bytes(200), watched_cuts(module) as cuts:
         check_exactly(Convolution(case, groups, 4 // groups, 4 // groups, bias=True))
     assert groups == 4 or max(len(parts) for parts in cuts) > 40

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from checks import DTYPES, assert_close, assert_same
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import xp
@@ -58,14 +58,14 @@ TANH = elementwise(math.tanh, lambda x: 1 - math.tanh(x) ** 2, lambda x: abs(mat
 GELU = elementwise(gelu, gelu_slope, abs, lambda x: 1 + abs(x) * (1 + 3 * 0.044715 * x**2), 12, 1)
 
 CASES = [
-    Case("Relu", lambda draw: Relu(), IMAGES, RELU),
-    Case("Relu of a matrix", lambda draw: Relu(), (4, 5), RELU),
-    Case("Relu of columns", lambda draw: Relu(), (2, 3, 4, 1), RELU),
-    Case("LeakyRelu", lambda draw: LeakyRelu(0.1), IMAGES, LEAKY),
-    Case("Sigmoid", lambda draw: Sigmoid(), IMAGES, SIGMOID),
-    Case("Tanh", lambda draw: Tanh(), IMAGES, TANH),
-    Case("Gelu", lambda draw: Gelu(), IMAGES, GELU),
-    Case("Gelu of sequences", lambda draw: Gelu(), (2, 3, 4), GELU),
+    LayerCase("Relu", lambda draw: Relu(), IMAGES, RELU),
+    LayerCase("Relu of a matrix", lambda draw: Relu(), (4, 5), RELU),
+    LayerCase("Relu of columns", lambda draw: Relu(), (2, 3, 4, 1), RELU),
+    LayerCase("LeakyRelu", lambda draw: LeakyRelu(0.1), IMAGES, LEAKY),
+    LayerCase("Sigmoid", lambda draw: Sigmoid(), IMAGES, SIGMOID),
+    LayerCase("Tanh", lambda draw: Tanh(), IMAGES, TANH),
+    LayerCase("Gelu", lambda draw: Gelu(), IMAGES, GELU),
+    LayerCase("Gelu of sequences", lambda draw: Gelu(), (2, 3, 4), GELU),
 ]
 
 

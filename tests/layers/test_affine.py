@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from checks import assert_same, normal, whole
-from layer_checks import Case, Contract, Oracle, products
+from layer_checks import Contract, LayerCase, Oracle, products
 
 import backend
 from backend import xp
@@ -36,11 +36,11 @@ def affine(inputs, outputs):
 
 
 CASES = [
-    Case("Affine", affine(5, 3), (4, 5), Oracle(forward, backward)),
-    Case("Affine of images", affine(12, 3), (2, 3, 2, 2), Oracle(forward, backward)),
-    Case("Affine of rows of pixels", affine(12, 2), (2, 3, 1, 4), Oracle(forward, backward)),
-    Case("Affine of sequences", affine(6, 4), (3, 2, 3), Oracle(forward, backward)),
-    Case("Affine of one number", affine(1, 1), (1, 1), Oracle(forward, backward)),
+    LayerCase("Affine", affine(5, 3), (4, 5), Oracle(forward, backward)),
+    LayerCase("Affine of images", affine(12, 3), (2, 3, 2, 2), Oracle(forward, backward)),
+    LayerCase("Affine of rows of pixels", affine(12, 2), (2, 3, 1, 4), Oracle(forward, backward)),
+    LayerCase("Affine of sequences", affine(6, 4), (3, 2, 3), Oracle(forward, backward)),
+    LayerCase("Affine of one number", affine(1, 1), (1, 1), Oracle(forward, backward)),
 ]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from checks import assert_same, whole
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import xp
@@ -21,10 +21,10 @@ ADD = Oracle(
     lambda p, dout, x, y: {"x": Expected(dout), "y": Expected(dout)},
 )
 CASES = [
-    Case("MulLayer", lambda draw: MulLayer(), (4, 3), MULTIPLY, inputs=2),
-    Case("MulLayer of images", lambda draw: MulLayer(), (2, 3, 2, 4), MULTIPLY, inputs=2),
-    Case("AddLayer", lambda draw: AddLayer(), (4, 3), ADD, inputs=2),
-    Case("AddLayer of images", lambda draw: AddLayer(), (2, 3, 2, 4), ADD, inputs=2),
+    LayerCase("MulLayer", lambda draw: MulLayer(), (4, 3), MULTIPLY, inputs=2),
+    LayerCase("MulLayer of images", lambda draw: MulLayer(), (2, 3, 2, 4), MULTIPLY, inputs=2),
+    LayerCase("AddLayer", lambda draw: AddLayer(), (4, 3), ADD, inputs=2),
+    LayerCase("AddLayer of images", lambda draw: AddLayer(), (2, 3, 2, 4), ADD, inputs=2),
 ]
 
 

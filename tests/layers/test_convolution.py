@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from checks import assert_same, normal, whole
-from layer_checks import Case, Contract, Oracle, products
+from layer_checks import Contract, LayerCase, Oracle, products
 from oracles import Geometry
 
 import backend
@@ -55,7 +55,7 @@ def transpose(geometry, size):
 
 
 def case(name, shape, weight, geometry, **options):
-    return Case(
+    return LayerCase(
         f"Convolution{name}",
         lambda draw: Convolution(draw(*weight), draw(weight[0]), **options),
         shape,
@@ -64,7 +64,7 @@ def case(name, shape, weight, geometry, **options):
 
 
 def transposed_case(name, shape, weight, geometry, size, **options):
-    return Case(
+    return LayerCase(
         f"ConvolutionTranspose{name}",
         lambda draw: ConvolutionTranspose(draw(*weight), draw(weight[1]), **options),
         shape,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from checks import assert_same, normal
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import asnumpy, xp
@@ -36,7 +36,7 @@ def scaled(factor):
 
 
 CASES = [
-    Case(f"Dropout{name}{mode}", lambda draw, mode=mode: Dropout(0.3).train(not mode), shape, oracle)
+    LayerCase(f"Dropout{name}{mode}", lambda draw, mode=mode: Dropout(0.3).train(not mode), shape, oracle)
     for name, shape in ((" of a matrix", (4, 5)), (" of images", (2, 3, 3, 2)))
     for mode, oracle in (("", masked(0.3)), (", eval", scaled(0.7)))
 ]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from checks import assert_close, assert_same, normal
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import asnumpy, xp
@@ -112,7 +112,7 @@ def layer(*size):
 
 CASES = [
     *(
-        Case(f"BatchNormalization of {name}{mode}", batch(size, mode), shape, oracle)
+        LayerCase(f"BatchNormalization of {name}{mode}", batch(size, mode), shape, oracle)
         for name, size, shape, vectors, axes in (
             ("features", 4, (6, 4), COLUMNS, (0,)),
             ("channels", C, IMAGES, CHANNELS, (0, 2, 3)),
@@ -120,10 +120,10 @@ CASES = [
         )
         for mode, oracle in (("", normalization(*vectors, 0)), (", eval", fixed(axes)))
     ),
-    Case("LayerNormalization of features", layer(5), (3, 5), normalization(*LAST_AXIS, 1)),
-    Case("LayerNormalization of sequences", layer(4), (2, 3, 4), normalization(*LAST_AXIS, 1)),
-    Case("LayerNormalization of pixels", layer(C), IMAGES, normalization(*PIXELS, 1)),
-    Case("LayerNormalization of images", layer(C, H, W), IMAGES, normalization(*SAMPLES, 1)),
+    LayerCase("LayerNormalization of features", layer(5), (3, 5), normalization(*LAST_AXIS, 1)),
+    LayerCase("LayerNormalization of sequences", layer(4), (2, 3, 4), normalization(*LAST_AXIS, 1)),
+    LayerCase("LayerNormalization of pixels", layer(C), IMAGES, normalization(*PIXELS, 1)),
+    LayerCase("LayerNormalization of images", layer(C, H, W), IMAGES, normalization(*SAMPLES, 1)),
 ]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 from checks import assert_same, normal
-from layer_checks import Case, Contract, Expected, Oracle, products
+from layer_checks import Contract, Expected, LayerCase, Oracle, products
 from oracles import Geometry
 
 import backend
@@ -62,16 +62,16 @@ def pool(kind, geometry, options):
 GLOBAL = Oracle(plane_mean, plane_mean_backward)
 PADDED = {"stride": 2, "pad": 1, "count_padding": True}
 CASES = [
-    *(Case(f"Pooling{n}", pool(Pooling, g, options), shape, largest(g)) for n, shape, g, options in GEOMETRIES),
-    *(Case(f"AveragePooling{n}", pool(AveragePooling, g, options), s, mean(g)) for n, s, g, options in GEOMETRIES),
-    Case(
+    *(LayerCase(f"Pooling{n}", pool(Pooling, g, options), shape, largest(g)) for n, shape, g, options in GEOMETRIES),
+    *(LayerCase(f"AveragePooling{n}", pool(AveragePooling, g, options), s, mean(g)) for n, s, g, options in GEOMETRIES),
+    LayerCase(
         "AveragePooling with padding",
         pool(AveragePooling, GEOMETRIES[1][2], PADDED),
         GEOMETRIES[1][1],
         mean(GEOMETRIES[1][2], True),
     ),
-    Case("GlobalAveragePooling", lambda draw: GlobalAveragePooling(), (2, 3, 3, 4), GLOBAL),
-    Case("GlobalAveragePooling of one pixel", lambda draw: GlobalAveragePooling(), (2, 3, 1, 1), GLOBAL),
+    LayerCase("GlobalAveragePooling", lambda draw: GlobalAveragePooling(), (2, 3, 3, 4), GLOBAL),
+    LayerCase("GlobalAveragePooling of one pixel", lambda draw: GlobalAveragePooling(), (2, 3, 1, 1), GLOBAL),
 ]
 
 

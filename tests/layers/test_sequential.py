@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 from checks import assert_same, normal
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 from oracles import Geometry
 
 from backend import asnumpy, profiling, random, xp
@@ -98,15 +98,17 @@ def shortcut_backward(p, dout, x):
 
 
 CASES = [
-    Case("Sequential", small_network, (2, 2, 4, 4), exact(small_network_forward, small_network_backward), exact=True),
-    Case(
+    LayerCase(
+        "Sequential", small_network, (2, 2, 4, 4), exact(small_network_forward, small_network_backward), exact=True
+    ),
+    LayerCase(
         "Residual",
         lambda draw: Residual(Convolution(draw(3, 3, 3, 3), draw(3), pad=1)),
         (2, 3, 4, 3),
         exact(residual_forward, residual_backward),
         exact=True,
     ),
-    Case(
+    LayerCase(
         "Residual with a shortcut",
         lambda draw: Residual(Sequential(Affine(draw(4, 3), draw(3)), Relu()), Affine(draw(4, 3), draw(3))),
         (5, 4),

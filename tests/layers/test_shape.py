@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from checks import assert_same
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from layers import Flatten
@@ -15,7 +15,7 @@ FLATTEN = Oracle(
     lambda p, dout, x: {"x": Expected(dout.reshape(x.shape))},
 )
 CASES = [
-    Case(f"Flatten {shape[1:]}", lambda draw: Flatten(), shape, FLATTEN)
+    LayerCase(f"Flatten {shape[1:]}", lambda draw: Flatten(), shape, FLATTEN)
     for shape in ((2, 3, 2, 4), (2, 3, 1, 4), (2, 3, 4, 1), (2, 1, 3, 4), (2, 3, 1, 1), (2, 3, 4), (2, 5))
 ]
 

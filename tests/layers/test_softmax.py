@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 from checks import assert_close, assert_same, normal
-from layer_checks import Case, Contract, Expected, Oracle
+from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import asnumpy, xp
@@ -56,10 +56,12 @@ def labels(array):
 LOSS = Oracle(loss, loss_backward)
 INDICES = np.array([2, 0, 4])
 CASES = [
-    Case("Softmax", lambda draw: Softmax(), (4, 5), softmax()),
-    Case("Softmax of pixels", lambda draw: Softmax(), IMAGES, PIXELS),
+    LayerCase("Softmax", lambda draw: Softmax(), (4, 5), softmax()),
+    LayerCase("Softmax of pixels", lambda draw: Softmax(), IMAGES, PIXELS),
     *(
-        Case(f"SoftmaxWithLoss of {name}", lambda draw: SoftmaxWithLoss(), (3, 5), LOSS, args=labels(t), widens=True)
+        LayerCase(
+            f"SoftmaxWithLoss of {name}", lambda draw: SoftmaxWithLoss(), (3, 5), LOSS, args=labels(t), widens=True
+        )
         for name, t in (
             ("indices", INDICES),
             ("bytes", INDICES.astype("uint8")),

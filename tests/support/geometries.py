@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernels.core.window import Window
 
 
-class Case(NamedTuple):
+class WindowCase(NamedTuple):
     """One geometry: a window over a batch of images, and how to make the arrays of the test."""
 
     shape: tuple[int, int, int, int]
@@ -90,7 +90,7 @@ def cases(
             size = draw(st.integers(least, max(9, least)))
         image.append(size)
         pads += [before, after]
-    case = Case(
+    case = WindowCase(
         (draw(st.sampled_from([0, 1, 2, 2, 3])), draw(st.integers(1, 5) if channels is None else channels), *image),
         {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "rounding": rounding},
         tuple(pads),

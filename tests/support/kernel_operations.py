@@ -31,7 +31,7 @@ class Operation(NamedTuple):
     relative to the largest number of the result, are allowed.
     """
 
-    run: Callable[[geometries.Case], tuple]
+    run: Callable[[geometries.WindowCase], tuple]
     exact: bool = True
     roundings: int = 0
 
@@ -171,7 +171,7 @@ def example(shape, dtype="float32", seed=1, **arguments):
     """Return a geometry by hand, without padding in names."""
     given: dict = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1, "rounding": "floor"} | arguments
     pad = given["padding"]
-    return geometries.Case(shape, given, (pad, pad, pad, pad), dtype, "contiguous", seed)
+    return geometries.WindowCase(shape, given, (pad, pad, pad, pad), dtype, "contiguous", seed)
 
 
 EXAMPLES = [

@@ -110,7 +110,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Case:
+class LayerCase:
     """One layer and what to feed it.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 from checks import assert_close, assert_same, assert_separate, for_all, frozen, laid_out, normal, whole
 from geometries import cases
 from hypothesis import strategies as st
-from layer_checks import Case, Contract, Expected, Oracle, products
+from layer_checks import Contract, Expected, LayerCase, Oracle, products
 from oracles import Geometry
 
 import backend
@@ -101,14 +101,14 @@ def conv2d(channels, filters, kernel, **options):
 SAME = Geometry((2, 3), (2, 2), (0, 1, 1, 1))  # of 5x6: ⌈5/2⌉ = 3 rows need one more pixel, ⌈6/2⌉ = 3 columns one each
 FOUR = Geometry((3, 2), (1, 2), (0, 2, 1, 0))
 CASES = [
-    Case("Conv2D", conv2d(3, 4, (3, 3), pad=1), (2, 5, 4, 3), convolution(Geometry((3, 3), pads=(1, 1, 1, 1)))),
-    Case("Conv2D same", conv2d(2, 3, (2, 3), stride=2, pad="same"), (2, 5, 5, 2), convolution(SAME)),
-    Case("Conv2D four", conv2d(1, 2, (3, 2), stride=(1, 2), pad=(0, 2, 1, 0)), (2, 4, 6, 1), convolution(FOUR)),
-    Case("Pool2D", lambda draw: Pool2D((2, 2), 2), (2, 4, 4, 3), largest(Geometry((2, 2), (2, 2)))),
-    Case("Pool2D same", lambda draw: Pool2D((2, 3), 2, "same"), (2, 5, 5, 2), largest(SAME)),
-    Case("Pool2D four", lambda draw: Pool2D((3, 2), (1, 2), (0, 2, 1, 0)), (1, 4, 6, 2), largest(FOUR)),
-    Case("Pool2D mean", lambda draw: Pool2D((2, 3), 2, "same", "average"), (2, 5, 5, 2), mean(SAME)),
-    Case(
+    LayerCase("Conv2D", conv2d(3, 4, (3, 3), pad=1), (2, 5, 4, 3), convolution(Geometry((3, 3), pads=(1, 1, 1, 1)))),
+    LayerCase("Conv2D same", conv2d(2, 3, (2, 3), stride=2, pad="same"), (2, 5, 5, 2), convolution(SAME)),
+    LayerCase("Conv2D four", conv2d(1, 2, (3, 2), stride=(1, 2), pad=(0, 2, 1, 0)), (2, 4, 6, 1), convolution(FOUR)),
+    LayerCase("Pool2D", lambda draw: Pool2D((2, 2), 2), (2, 4, 4, 3), largest(Geometry((2, 2), (2, 2)))),
+    LayerCase("Pool2D same", lambda draw: Pool2D((2, 3), 2, "same"), (2, 5, 5, 2), largest(SAME)),
+    LayerCase("Pool2D four", lambda draw: Pool2D((3, 2), (1, 2), (0, 2, 1, 0)), (1, 4, 6, 2), largest(FOUR)),
+    LayerCase("Pool2D mean", lambda draw: Pool2D((2, 3), 2, "same", "average"), (2, 5, 5, 2), mean(SAME)),
+    LayerCase(
         "Pool2D mean with padding",
         lambda draw: Pool2D((3, 2), (1, 2), (0, 2, 1, 0), "average", count_padding=True),
         (1, 4, 6, 2),
