@@ -1,1 +1,1 @@
-"""Runnable examples: from-scratch systems, working on xpnet; see README.md beside."""
+"""Runnable examples of from-scratch systems on xpnet; see README.md in this folder."""

@@ -1,8 +1,9 @@
-"""What first weights do to the activations, from "Deep Learning from Scratch", chapter 6.
+"""Show how initial weights shape the activations, from "Deep Learning from Scratch", chapter 6.
 
 A thousand random samples of 100 numbers go through five affine layers of 100 units. With sigmoid and a standard
-deviation of 1 the activations crowd at 0 and 1, where the sigmoid has no slope; with 0.01 they all are 0.5, so that the
-units say the same; with Xavier's they stay spread. With relu Xavier's shrink from layer to layer, and He's do not.
+deviation of 1 the activations saturate at 0 and 1, where the gradient vanishes; with 0.01 all of them are 0.5, so that
+the units are redundant; with Xavier's they stay spread out. With relu they shrink from layer to layer under Xavier's
+initialization, but not under He's.
 
     python -m examples.activation_histograms
 """
@@ -36,7 +37,7 @@ CASES: dict[str, tuple[type, Init]] = {
 
 
 TOP = 15
-"""Where bars are cut off, in %: beside a bar of 100 nothing else would be seen."""
+"""Height at which bars are cut off, in %: next to a bar of 100 the others would be invisible."""
 
 
 def activations(kind: type, init: Init, samples: int = 1000, units: int = 100, layers: int = 5) -> list[numpy.ndarray]:
@@ -72,7 +73,7 @@ def plot(found: dict[str, list[numpy.ndarray]]) -> Figure:
 @out_option("activation_histograms")
 @device_option
 def main(out: Path, device: str) -> None:
-    """Draw the activations of five layers for six choices of activation and first weights."""
+    """Draw the activations of five layers for six choices of activation and initial weights."""
     prepare(device, out)
     found = {name: activations(*case) for name, case in CASES.items()}
     click.echo("standard deviation of the activations after layer 1 … 5")

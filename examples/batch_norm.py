@@ -1,8 +1,8 @@
-"""Batch normalisation against none, from "Deep Learning from Scratch", chapter 6.
+"""Train with and without batch normalization, from "Deep Learning from Scratch", chapter 6.
 
-Six affine layers with relu learn 1,000 digits by SGD for 20 epochs, with and without a batch normalisation before each
-relu, from first weights of 16 standard deviations between 1 and 0.0001. As in the text normalisation learns faster at
-nearly every scale, and at most of them it alone learns at all.
+Six affine layers with relu learn 1,000 digits by SGD for 20 epochs, with and without a batch normalization before each
+relu, from initial weights of 16 standard deviations between 1 and 0.0001. As in the text, the network with
+normalization learns faster at nearly every scale, and at most scales only that network learns at all.
 
     python -m examples.batch_norm
 """
@@ -31,7 +31,7 @@ SCALES = tuple(float(scale) for scale in numpy.logspace(0, -4, 16))
 
 
 def build(scale: float, normalized: bool) -> Network:
-    """784 - 5 × 100 - 10 with first weights of that standard deviation."""
+    """Return a network 784 - 5 × 100 - 10 with initial weights of standard deviation ``scale``."""
     layers: list[Layer] = []
     for inputs in (784, 100, 100, 100, 100):
         layers += [Affine.of(inputs, 100, scale)]
@@ -45,14 +45,14 @@ Curves = dict[float, tuple[list[float], list[float]]]
 
 
 def accuracies(train: Data, scales: Iterable[float] = SCALES, epochs: int = 20) -> Curves:
-    """By scale, the training accuracies with and without normalisation: at the start, then after each epoch."""
+    """Return the training accuracies with and without normalization, by scale: at the start, then after each epoch."""
     found = {}
     for scale in scales:
         curves = []
         for normalized in (True, False):
             random.seed(0)
             network = build(scale, normalized)
-            with numpy.errstate(all="ignore"):  # large weights without normalisation diverge: that is the point
+            with numpy.errstate(all="ignore"):  # large weights without normalization diverge, as the example shows
                 rows = list(train_epochs(network, SGD(lr=0.01), train, [train], epochs))
             curves.append([accuracy for (accuracy,) in rows])
         found[scale] = (curves[0], curves[1])
@@ -81,7 +81,7 @@ def plot(found: Curves) -> Figure:
 @out_option("batch_norm")
 @device_option
 def main(images: int, epochs: int, out: Path, device: str) -> None:
-    """Train with and without batch normalisation from first weights of 16 scales."""
+    """Train with and without batch normalization from initial weights of 16 scales."""
     prepare(device, out)
     (x, t), _ = load_digits()
     found = accuracies((x[:images], t[:images]), epochs=epochs)

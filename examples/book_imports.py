@@ -1,9 +1,9 @@
 """Rewrite the imports of programs of the book *Deep Learning from Scratch*, so that they run on xpnet.
 
-Every Python file below SOURCE is copied to TARGET with its imports changed and nothing else; other files are copied as
-they are. ``common.NAME`` and ``dataset.mnist`` become ``training.compat.book.NAME`` and ``….mnist``; with ``--device``
-NumPy, matplotlib's pyplot and pickle become those of ``training.compat.book``, too, which put arrays on a GPU and hand
-plots and files arrays of the host.
+Every Python file below SOURCE is copied to TARGET with only its imports changed; other files are copied unchanged.
+``common.NAME`` and ``dataset.mnist`` become ``training.compat.book.NAME`` and ``….mnist``; with ``--device`` NumPy,
+matplotlib's pyplot and pickle become those of ``training.compat.book``, too, which put arrays on a GPU and give host
+arrays to plots and files.
 
     python -m examples.book_imports deep-learning-from-scratch on-xpnet
     cd on-xpnet/ch07 && python train_convnet.py
@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 PACKAGE = "training.compat.book"
-"""Where the book's modules are."""
+"""The package of the book's modules."""
 
 _MODULES = [
     (r"^(\s*)from common\.(\w+) import ", rf"\1from {PACKAGE}.\2 import "),
@@ -42,7 +42,7 @@ def convert(text: str, device: bool = False) -> str:
 
     Args:
         text: the program.
-        device: whether its arrays shall lie on the active device.
+        device: also change the imports of NumPy, pyplot and pickle, so that arrays are on the active device.
     """
     for pattern, replacement in [*_MODULES, *(_LIBRARIES if device else [])]:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)

@@ -1,7 +1,7 @@
 """Convolution and pooling of images (N, H, W, C), in the style of NumPy model zoos: ``Conv2D`` and ``Pool2D``.
 
-Padding by name, several inputs at once, gradients that are not retained, and a layer rebuilt from the dictionary of its
-hyper-parameters.
+It shows padding by name, several inputs at once, backward without parameter gradients, and a layer rebuilt from the
+dictionary of its hyper-parameters.
 
     python -m examples.channels_last
 """
@@ -24,7 +24,7 @@ ROW = (1.0, 4.0, 4.0, 2.0)
 
 
 def output_sizes(image: tuple[int, int] = (8, 7)) -> list[tuple[Any, tuple[int, ...], tuple[int, ...]]]:
-    """What each padding makes of an image under 3x3 windows at stride 2: (pad, its four sides, output (OH, OW, FN))."""
+    """Return the output for each padding of 3x3 windows at stride 2: (pad, its four sides, output (OH, OW, FN))."""
     rows: list[tuple[Any, tuple[int, ...], tuple[int, ...]]] = []
     for pad in PADS:
         layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 3), stride=2, pad=pad)
@@ -33,9 +33,9 @@ def output_sizes(image: tuple[int, int] = (8, 7)) -> list[tuple[Any, tuple[int, 
 
 
 def poolings() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return windows of 1x2 at stride 1, "same", over ``ROW``: by mode the outputs, and the gradient of their sum.
+    """Pool ``ROW`` with 1x2 windows at stride 1, "same"; return the outputs and the gradient of their sum by mode.
 
-    There is one zero of padding, behind the last pixel. The tie's gradient goes to the first of the two.
+    There is one zero of padding, after the last pixel. The tie's gradient goes to the first of the two pixels.
     """
     x = asarray(np.array(ROW, "float32")).reshape(1, 1, 4, 1)
     found = {}
@@ -51,8 +51,11 @@ def poolings() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def several_inputs() -> tuple[list[tuple[int, ...]], float]:
-    """Return a list of batches of other sizes through one layer: the outputs' shapes, and how far the parameters'
-    gradients lie from the sum of those that each batch gives alone, over the largest gradient."""
+    """Pass a list of batches of different sizes through one layer.
+
+    Returns:
+        The outputs' shapes, and the relative error of the parameters' gradients compared with the sum over the batches.
+    """
     random.seed(0)
     layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 2), pad="same", dtype="float64")
     xs = [random.normal(shape, dtype="float64") for shape in ((2, 8, 7, 3), (1, 5, 9, 3))]
@@ -68,8 +71,7 @@ def several_inputs() -> tuple[list[tuple[int, ...]], float]:
 
 
 def without_gradients() -> list[str]:
-    """Return the names of the gradients there are after a backward that does not retain them, and after one that
-    does."""
+    """Return the names of the gradients after a backward that does not retain them, and after one that does."""
     layer = Conv2D(in_ch=1, out_ch=2, kernel_shape=(3, 3))
     y = layer.forward(xp.ones((1, 5, 5, 1), "float32"))
     seen = []
@@ -80,8 +82,8 @@ def without_gradients() -> list[str]:
 
 
 def rebuilt() -> tuple[str, float]:
-    """Return a layer's hyper-parameters as JSON, and the largest difference of outputs of the layer rebuilt from it,
-    once it has the other's weights."""
+    """Return a layer's hyper-parameters as JSON, and the largest difference between its output and that of a layer
+    rebuilt from it with the same weights."""
     random.seed(0)
     layer = Conv2D(in_ch=3, out_ch=4, kernel_shape=(3, 3), stride=2, pad="same", init="xavier")
     text = json.dumps(layer.hyperparameters)
@@ -94,7 +96,7 @@ def rebuilt() -> tuple[str, float]:
 @click.command()
 @device_option
 def main(device: str) -> None:
-    """Show what layers over (N, H, W, C) do."""
+    """Show layers over images (N, H, W, C)."""
     choose_compute(device, None)
     click.echo("8x7x3 under 3x3 windows at stride 2")
     for pad, sides, shape in output_sizes():

@@ -1,4 +1,4 @@
-"""What the examples share: options, digits, mini-batches, epochs, and where a plot goes."""
+"""Shared code of the examples: options, digits, mini-batches, epochs, and files of plots."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from training.models import Network
 
 Data = tuple[Any, Any]
-"""Images and labels, arrays of one device."""
+"""Images and labels, arrays on one device."""
 
 option = partial(click.option, show_default=True)
 count = count_from(1)
 
 
 def out_option(name: str) -> Callable:
-    """Return the option ``--out``: the plot's file, in a folder that git ignores unless told otherwise."""
+    """Return the option ``--out``, the plot's file; by default in a folder that git ignores."""
     default = Path("runs", "examples", f"{name}.png")
     return option("--out", type=click.Path(path_type=Path, dir_okay=False), default=default, help="The plot, a PNG.")
 
 
 def prepare(device: str, out: Path | None = None) -> None:
-    """Make ``device`` the active one and the folder for the plot ``out``: what can fail should, before the work.
+    """Activate ``device`` and make the folder of the plot ``out``, so that errors come before the work.
 
     Raises:
-        UserError: there is no such device, or the folder cannot be made.
+        UserError: the device cannot be used, or the folder cannot be made.
     """
     choose_compute(device, None)
     if out is not None:
@@ -47,10 +47,10 @@ def prepare(device: str, out: Path | None = None) -> None:
 
 
 def load_digits(dataset: str = "mnist10k", data_dir: Path | None = None, flatten: bool = True) -> tuple[Data, Data]:
-    """Return training and test digits as the book's programs take them, on the active device; see ``load_mnist``.
+    """Return training and test digits in the book's form, on the active device; see ``load_mnist``.
 
     Raises:
-        UserError: the data set is not to be had.
+        UserError: the data set cannot be loaded.
     """
     with user_errors():
         return load_mnist(flatten=flatten, data_dir=data_dir, dataset=dataset)
@@ -60,8 +60,8 @@ def mini_batches(samples: int, batch_size: int, steps: int | None = None, replac
     """Return indices of the samples of each mini-batch: int64 (steps, batch_size), the same on every device.
 
     Args:
-        steps: with replacement any number; by default those of an epoch, samples // batch_size.
-        replace: True draws each index from all samples, as the book does; False deals out one shuffled epoch.
+        steps: number of mini-batches; by default those of an epoch, samples // batch_size.
+        replace: True draws each index from all samples, as the book does; False returns one shuffled epoch.
     """
     if replace:
         drawn = random.uniform((steps or samples // batch_size, batch_size), "float64")
@@ -71,11 +71,11 @@ def mini_batches(samples: int, batch_size: int, steps: int | None = None, replac
 
 
 def train_steps(network: Network, optimizer: Any, data: Data, batches: Iterable[Any]) -> numpy.ndarray:
-    """Return one training step for each row of indices; returns the loss of each, (steps,), on the host."""
+    """Make a training step for each row of indices; return the losses (steps,) on the host."""
     x, t = data
     losses = []
     for batch in batches:
-        losses.append(network.step_gradients(x[batch], t[batch]))  # stays on the device: no step waits for it
+        losses.append(network.step_gradients(x[batch], t[batch]))  # stays on the device, so that no step waits
         optimizer.update(network.params, network.grads)
     return asnumpy(xp.stack(losses))
 
@@ -97,20 +97,20 @@ def train_epochs(
 
 
 def both_gradients(network: Network, x: Any, t: Any) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
-    """By parameter, the gradient of the loss by backpropagation and by central differences, on the host."""
+    """Return the gradient of the loss by backpropagation and by central differences for each parameter, on the host."""
     backward, numerical = network.gradient(x, t), network.numerical_gradient(x, t)
     return {name: (asnumpy(backward[name]), asnumpy(numerical[name])) for name in backward}
 
 
 def smooth(values: numpy.ndarray, window: int = 11) -> numpy.ndarray:
-    """Return a running mean of the same length, weighted by a Kaiser window of β = 2; mirrored at both ends."""
+    """Return a running mean of the same length, weighted by a Kaiser window with β = 2; the ends are mirrored."""
     weights = numpy.kaiser(window, 2)
     padded = numpy.pad(values, window // 2, mode="reflect")
     return numpy.convolve(padded, weights / weights.sum(), mode="valid")
 
 
 def tidy(axes: Axes, x_label: str, y_label: str) -> None:
-    """Labels the axes, with a quiet grid and no frame."""
+    """Label the axes, and give them a light grid and no frame."""
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.25)
@@ -130,7 +130,7 @@ def loss_curves(losses: dict[str, numpy.ndarray], top: float) -> Figure:
 
 
 def show_losses(losses: dict[str, numpy.ndarray], out: Path, top: float) -> None:
-    """Print where the losses of several trainings ended, and draw them, see ``loss_curves``."""
+    """Print the final losses of several trainings, and draw all losses, see ``loss_curves``."""
     last = min(100, *map(len, losses.values()))
     click.echo(f"{'':<10}mean loss of the last {last} steps")
     for name, values in losses.items():

@@ -1,4 +1,4 @@
-"""Convolutional networks on MNIST and what their first filters become, from "Deep Learning from Scratch", 7 and 8.
+"""Train convolutional networks on MNIST and show their first filters, from "Deep Learning from Scratch", 7 and 8.
 
 A SimpleConvNet (30 filters of 5×5, hidden layer of 100), or with ``--model DeepConvNet`` the text's deep one of six
 convolutions, is trained with Adam, a learning rate of 0.001 and batches of 100. The plot shows the first layer's
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MODELS: dict[str, Callable[[], Network]] = {"SimpleConvNet": SimpleConvNet, "DeepConvNet": DeepConvNet}
 EPOCHS = {"SimpleConvNet": 10, "DeepConvNet": 3}
 MEASURED = 1000
-"""How many training images the accuracy of an epoch is measured on, as in the text."""
+"""Number of training images for the accuracy of an epoch, as in the text."""
 
 
 def train(network: Network, data: Data, test: Data, epochs: int, batch_size: int = 100) -> Iterator[list[float]]:
@@ -43,8 +43,8 @@ def train(network: Network, data: Data, test: Data, epochs: int, batch_size: int
 
 
 def plot(before: numpy.ndarray, after: numpy.ndarray, rows: list[list[float]]) -> Figure:
-    """Return the filters (FN, C, FH, FW) before and after, each on a scale of its own, and the accuracies over the
-    epochs."""
+    """Return a figure of the filters (FN, C, FH, FW) before and after, each scaled by itself, and the accuracies over
+    the epochs."""
     figure = blank(13, 4.2)
     *pictures, curves = figure.subplots(1, 3)
     for axes, weights, name in zip(pictures, (before, after), ("before training", "after training"), strict=True):
@@ -59,7 +59,7 @@ def plot(before: numpy.ndarray, after: numpy.ndarray, rows: list[list[float]]) -
     training, test = 100 * numpy.array(rows).T
     curves.plot(training, "o--", color=TRAIN_COLOUR, markersize=4, label=f"{MEASURED:,} training images")
     curves.plot(test, "o-", color=TEST_COLOUR, markersize=4, label="test images")
-    curves.set_ylim(min(80, training[1:].min() - 2, test[1:].min() - 2), 100.5)  # the start, near 10, lies below
+    curves.set_ylim(min(80, training[1:].min() - 2, test[1:].min() - 2), 100.5)  # the start, near 10, is below
     curves.xaxis.get_major_locator().set_params(integer=True)
     curves.set_title(f"at the end {test[-1]:.2f} % of the test images right", fontsize=10)
     tidy(curves, "epoch", "accuracy in %")

@@ -1,9 +1,9 @@
-"""The gradient check of a convnet, from "Deep Learning from Scratch", chapter 7.
+"""Check the gradients of a convnet, from "Deep Learning from Scratch", chapter 7.
 
-A SimpleConvNet for a random 10×10 image, small enough to ask for each of its 1,820 parameters how the loss changes with
-it, is checked element by element. A few of the first layer's differences stand out by far: where a step of 1e-4 leads
-over the kink of a relu, or makes another element the maximum, the difference quotient mixes two slopes. A network of
-real size can be asked whether its gradient is right along random directions: so is a DeepConvNet, with
+A SimpleConvNet for a random 10×10 image, small enough for a difference quotient for each of its 1,820 parameters, is
+checked element by element. A few differences of the first layer are much larger than the others: where a step of 1e-4
+crosses the kink of a relu, or changes the position of a maximum, the difference quotient mixes two slopes. A network of
+real size can be checked along random directions: the example does so for a DeepConvNet, with
 ``training.check.gradients.gradient_check``.
 
     python -m examples.convnet_gradients
@@ -42,10 +42,10 @@ def problem(filters: int = 10, hidden_size: int = 10, size: int = 10) -> tuple[S
 
 
 def directions(images: int = 2) -> list[GradientError]:
-    """By parameter of a DeepConvNet: its gradient along a random direction, and the difference quotient.
+    """Return the gradient of a DeepConvNet along random directions and the difference quotients, for each parameter.
 
     Raises:
-        AssertionError: one of them is off by more than a millionth.
+        AssertionError: a relative error is more than one millionth.
     """
     random.seed(0)
     network = DeepConvNet()
@@ -54,11 +54,11 @@ def directions(images: int = 2) -> list[GradientError]:
 
 
 def plot(found: dict[str, tuple[numpy.ndarray, numpy.ndarray]]) -> Figure:
-    """How far the backpropagated and the numerical gradient of each parameter lie apart, over its size."""
+    """Return a plot of the difference between backpropagated and numerical gradient over the gradient's size."""
     figure = blank(7.5, 5)
     axes = figure.subplots()
     for name, (backward, numerical) in found.items():
-        difference = numpy.maximum(abs(backward - numerical), 1e-16)  # equal ones would be nowhere on a log scale
+        difference = numpy.maximum(abs(backward - numerical), 1e-16)  # 0 has no place on a log scale
         axes.loglog(abs(backward).ravel(), difference.ravel(), ".", markersize=4, label=name)
     axes.set_title("far up: a relu or a maximum switches within the step of 1e-4", fontsize=10)
     tidy(axes, "|gradient|, backpropagated", "|backpropagated - numerical|")

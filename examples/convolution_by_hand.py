@@ -1,9 +1,9 @@
-"""A convolution worked by hand: as one product of matrices, first with all its numbers, then at full size.
+"""Work a convolution by hand: as one matrix product, first with all its numbers, then at full size.
 
 A 3×3 input under a 2×2 filter, step by step, forward and backward: the numbers of *Dive into Deep Learning*, figure
 7.2.1, which prints the four windows' sums. Then the first layer of a well-known network, as lecture notes on
-convolutional networks work it: 96 filters of 11×11×3 over an image of 227×227×3 at stride 4, whose windows as columns
-are a matrix of 363×3025. Here each window is a column, as there; ``layers.im2col`` has each window as a row.
+convolutional networks work it: 96 filters of 11×11×3 over an image of 227×227×3 at stride 4, whose windows as
+columns form a 363×3025 matrix. As in the notes each window is a column; in ``layers.im2col`` it is a row.
 
     python -m examples.convolution_by_hand
 """
@@ -31,7 +31,7 @@ TEXT_LARGE = {
 
 
 def walk_through() -> str:
-    """Return every step of a small convolution, both ways, in words and numbers."""
+    """Return every step of a small convolution, forward and backward, as text."""
     x, w = asarray(INPUT)[None, None], asarray(FILTER)[None, None]
     columns = im2col(x, 2, 2).T
     product = w.reshape(1, 4) @ columns
@@ -64,7 +64,7 @@ def walk_through() -> str:
 
 
 def by_layer() -> tuple[Any, Any, Any]:
-    """What ``layers.Convolution`` makes of the small example: output, dw and dx, as matrices on the host."""
+    """Return output, dw and dx of ``layers.Convolution`` for the small example, as matrices on the host."""
     layer = Convolution(asarray(FILTER)[None, None], xp.zeros(1, "float32"))
     y = layer.forward(asarray(INPUT)[None, None])
     dx = layer.backward(xp.ones_like(y))
@@ -72,10 +72,10 @@ def by_layer() -> tuple[Any, Any, Any]:
 
 
 def large() -> tuple[dict[str, tuple[int, ...]], float]:
-    """Return the convolution of 227×227×3 with 96 filters of 11×11×3, stride 4, no padding, on random numbers.
+    """Convolve random numbers of 227×227×3 with 96 filters of 11×11×3, stride 4, no padding.
 
     Returns:
-        The shape of each step's result, and how far its output lies from that of ``layers.Convolution``, as a
+        The shape of each step's result, and the largest difference from the output of ``layers.Convolution``, as a
         share of the largest output.
     """
     x, w = random.normal((1, 3, 227, 227)), random.normal((96, 3, 11, 11))
@@ -102,7 +102,7 @@ def _lines(matrix: Any) -> str:
 @click.command()
 @device_option
 def main(device: str) -> None:
-    """Work a small convolution step by step and a large one by its shapes."""
+    """Work a small convolution step by step, and show the shapes of a large one."""
     choose_compute(device, None)
     click.echo(walk_through())
     shapes, error = large()

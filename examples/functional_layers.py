@@ -1,8 +1,8 @@
-"""A two-layer convolutional network written wholly with functional layers, as university courses set it: each layer a
-pair ``out, cache = …_forward(…)`` and ``…_backward(dout, cache)``, parameters and gradients in dictionaries.
+"""Train a two-layer convolutional network of functional layers, as in university courses: each layer is a pair
+``out, cache = …_forward(…)`` and ``…_backward(dout, cache)``; parameters and gradients are in dictionaries.
 
-First the outputs that courses give for the checks of their first functions, then the network's gradients against
-numerical ones, what is right here where naive versions are not, and training on a few hundred digits.
+It shows the outputs that courses give for checks of their first functions, the network's gradients compared with
+numerical ones, cases where naive versions go wrong, and training on a few hundred digits.
 
     python -m examples.functional_layers
 """
@@ -30,11 +30,11 @@ POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
 TEXT_CONV = ((-0.08759809, -0.10987781), (-0.18387192, -0.2109216))
 TEXT_AFFINE = ((1.49834967, 1.70660132, 1.91485297), (3.25553199, 3.5141327, 3.77273342))
 TEXT_LOSS = math.log(10)
-"""Of ten equal scores."""
+"""The loss of ten equal scores."""
 
 
 def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return the first checks of the courses, over numbers at equal steps: (what, ours, the text's)."""
+    """Return the first checks of the courses, over evenly spaced numbers: (name, our result, the text's)."""
     x, w, b = _steps((2, 3, 4, 4), -0.1, 0.5), _steps((3, 3, 4, 4), -0.2, 0.3), _steps((3,), -0.1, 0.2)
     conv, _ = course.conv_forward(x, w, b, {"stride": 2, "pad": 1})
     x, w, b = _steps((2, 4, 5, 6), -0.1, 0.5), _steps((120, 3), -0.2, 0.3), _steps((3,), -0.3, 0.1)
@@ -48,7 +48,7 @@ def course_checks() -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def corrections() -> list[tuple[str, Any]]:
-    """Where naive versions fail or give wrong numbers: (what, the shape or the numbers that it is here)."""
+    """Return cases where naive versions fail or give wrong numbers: (name, the shape or numbers of our result)."""
     x, w, b = xp.ones((1, 1, 6, 7)), xp.ones((1, 1, 3, 3)), xp.zeros(1)
     out, cache = course.conv_forward(x, w, b, {"stride": 1, "pad": (3 - 1) / 2})
     dx, _, _ = course.conv_backward(out, cache)
@@ -72,7 +72,8 @@ def fresh(
 ) -> Arrays:
     """Return the parameters of a network for images (C, H, W); see ``scores``.
 
-    Small ``weight_scale`` makes equal scores at first: the first loss is then the logarithm of the classes.
+    With a small ``weight_scale`` the first scores are nearly equal, and the first loss is the logarithm of the number
+    of classes.
     """
     c, h, w = image
     inputs = filters * (h // 2) * (w // 2)
@@ -87,7 +88,7 @@ def fresh(
 
 
 def scores(params: Arrays, x: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, list[Any]]:
-    """batch norm - conv - relu - 2x2 max pool - dropout - affine: scores (N, classes), and the caches."""
+    """Return scores (N, classes) of batch norm - conv - relu - 2x2 max pool - dropout - affine, and the caches."""
     caches: list[Any] = [None] * 6
     out, caches[0] = course.spatial_batchnorm_forward(x, params["gamma"], params["beta"], bn_param)
     out, caches[1] = course.conv_forward(out, params["w1"], params["b1"], CONV)
@@ -113,9 +114,9 @@ def loss_and_gradients(params: Arrays, x: Any, y: Any, bn_param: dict, dropout_p
 
 
 def gradient_errors() -> dict[str, float]:
-    """By name, the largest difference between gradient and numerical gradient, over the largest gradient.
+    """Return the largest difference between gradient and numerical gradient, over the largest gradient, by name.
 
-    Of a small network with its images in float64; dropout's seed holds its mask still.
+    The network is small and in float64; a seed fixes dropout's mask.
     """
     random.seed(0)
     params = fresh(filters=2, image=(1, 6, 6), classes=3, weight_scale=0.5, dtype="float64")
@@ -135,7 +136,7 @@ def gradient_errors() -> dict[str, float]:
 
 
 def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 16) -> Iterator[tuple[float, ...]]:
-    """Plain gradient descent, batches of 50, rate 0.03; yields (mean loss, training accuracy, test accuracy)."""
+    """Train by gradient descent, batches of 50, rate 0.03; yield (mean loss, training accuracy, test accuracy)."""
     random.seed(0)
     params = fresh(filters, x.shape[1:], classes=10)
     bn_param, dropout_param = {"mode": "train"}, {"mode": "train", "p": 0.5}
@@ -145,7 +146,7 @@ def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 
         for first in range(0, len(x), 50):
             batch = asarray(order[first : first + 50])
             loss, grads = loss_and_gradients(params, x[batch], y[batch], bn_param, dropout_param)
-            losses.append(loss)  # on the device: no step waits for it
+            losses.append(loss)  # stays on the device, so that no step waits
             for name, array in params.items():
                 array -= 0.03 * grads[name]
         yield (
@@ -155,13 +156,13 @@ def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 
 
 
 def accuracy(params: Arrays, bn_param: dict, x: Any, y: Any) -> float:
-    """Return the share of images that get their own class."""
+    """Return the share of images that are classified correctly."""
     out, _ = scores(params, x, {**bn_param, "mode": "test"}, {"mode": "test", "p": 1})
     return float((out.argmax(axis=1) == y).mean())
 
 
 def digits(training: int) -> tuple[Any, Any, Any, Any]:
-    """Return the first ``training`` training digits that come with the package, and all its test digits."""
+    """Return the first ``training`` training digits of the package, and all its test digits."""
     (x, y), (test_x, test_y) = load_digits(flatten=False)
     return x[:training], y[:training], test_x, test_y
 
@@ -171,7 +172,7 @@ def digits(training: int) -> tuple[Any, Any, Any, Any]:
 @option("--epochs", type=count, default=10)
 @device_option
 def main(images: int, epochs: int, device: str) -> None:
-    """Check the functional layers as courses do, then train a network that is made of them."""
+    """Check the functional layers as courses do, then train a network of them."""
     prepare(device)
     click.echo(f"{'':38}{'ours':>36}{'text':>36}")
     for name, ours, text in course_checks():

@@ -1,9 +1,9 @@
 """Numerical gradients and gradient descent: *Deep Learning from Scratch*, chapter 4.
 
-The gradient of f(x0, x1) = x0² + x1² by central differences; 100 steps downhill from (-3, 4); and dW of a one-layer
-net. The dW that a text prints is not the gradient at the W that it prints. It is, to the last digit, that at a W whose
-first element is larger by 1e-4, the step of its differences: what is left in W by a routine that failed at its first
-evaluation. ``layers.numerical_gradient`` puts W back whatever happens. The text's loss has a 1e-7 in its logarithm.
+The gradient of f(x0, x1) = x0² + x1² by central differences; 100 steps of descent from (-3, 4); and dW of a one-layer
+net. The dW that the text prints is not the gradient at the W that it prints, but, to the last digit, at a W whose
+first element is larger by 1e-4, the step of the differences: a routine that fails at its first evaluation leaves that
+W behind. ``layers.numerical_gradient`` always restores W. The text's loss adds 1e-7 inside its logarithm.
 
     python -m examples.gradient_descent
 """
@@ -33,17 +33,17 @@ TEXT_END = (-6.11110793e-10, 8.14814391e-10)
 TEXT_SCORES = (1.1744284, 0.84059862, -1.32978605)
 TEXT_LOSS = 3.0908402
 DW = ((0.33371908, 0.23900149, -0.57272057), (0.50057862, 0.35850223, -0.85908085))
-"""The gradient at W, of the loss with 1e-7 in its logarithm."""
+"""The gradient at W of the loss with 1e-7 in its logarithm."""
 TEXT_DW = ((0.33372796, 0.23899351, -0.57272147), (0.50059194, 0.35849026, -0.8590822))
 
 
 def bowl(x: Any) -> Any:
-    """f(x0, x1) = x0² + x1²."""
+    """Return x0² + x1²."""
     return (x**2).sum()
 
 
 def descend(f: Callable[[Any], Any], start: tuple[float, ...], rate: float, steps: int) -> np.ndarray:
-    """Return the way of gradient descent, x ← x - rate·∇f(x): (steps + 1, numbers), float64 on the host."""
+    """Return the points of gradient descent, x ← x - rate·∇f(x): (steps + 1, numbers), float64 on the host."""
     x = xp.asarray(start, "float64")
     way = [asnumpy(x).copy()]
     for _ in range(steps):
@@ -53,7 +53,7 @@ def descend(f: Callable[[Any], Any], start: tuple[float, ...], rate: float, step
 
 
 def scores(W: Any) -> Any:
-    """What the one-layer net says of its input: X·W, one number for each class."""
+    """Return the scores of the one-layer net: X·W, one number for each class."""
     return xp.asarray(X) @ W
 
 
@@ -63,12 +63,12 @@ def loss(W: Any) -> Any:
 
 
 def text_loss(W: Any) -> Any:
-    """Return the same with 1e-7 added inside the logarithm, as the text does against log 0."""
+    """Return the same with 1e-7 added inside the logarithm, with which the text avoids log 0."""
     return -xp.log(softmax(scores(W))[TARGET] + 1e-7)
 
 
 def text_gradient(f: Callable[[Any], Any], x: Any, step: float = 1e-4) -> Any:
-    """Central differences as texts write them: an element is put back once both evaluations are done."""
+    """Return central differences as texts write them: an element is restored only after both evaluations."""
     gradient = xp.zeros_like(x)
     for index in np.ndindex(x.shape):
         original = x[index].copy()
@@ -82,10 +82,10 @@ def text_gradient(f: Callable[[Any], Any], x: Any, step: float = 1e-4) -> Any:
 
 
 def after_an_accident(routine: Callable[..., Any], f: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """Return a gradient routine called twice on one W: with a function that fails at once, then with ``f``.
+    """Call a gradient routine twice on one W: with a function that fails at once, then with ``f``.
 
     Returns:
-        What the first call left in W, less W; and the gradient that the second one found.
+        The change of W by the first call, and the gradient of the second one.
     """
     weights = asarray(np.array(W))
     try:
@@ -100,7 +100,7 @@ def _fails(_: Any) -> Any:
 
 
 def plot(way: np.ndarray) -> Figure:
-    """Return the way of a descent over the contours of ``bowl``."""
+    """Return a plot of a descent over the contours of ``bowl``."""
     figure = blank(6, 5.4)
     axes = figure.subplots()
     x0, x1 = np.meshgrid(*[np.linspace(-5, 5, 101)] * 2)
@@ -144,7 +144,7 @@ def main(out: Path, device: str) -> None:
 
 
 def _row(name: str, ours: Any, text: Any) -> None:
-    """One printed row for each row of an array."""
+    """Print a line for each row of an array."""
     values = np.atleast_2d(asnumpy(ours))
     references = [""] * len(values) if text is None else [_shown(row) for row in np.atleast_2d(text)]
     for number, (row, reference) in enumerate(zip(values, references, strict=True)):

@@ -1,7 +1,7 @@
-"""A computational graph by hand: the shopping of *Deep Learning from Scratch*, chapter 5.
+"""Work a computational graph by hand: the shopping of *Deep Learning from Scratch*, chapter 5.
 
-Every product and every sum is a node of its own. Forward carries prices from the fruit to the till; backward carries
-from the till to each input how much the total changes with it: by 2.2 for one more in the price of an apple.
+Every product and every sum is a node. Forward carries prices from the fruit to the total; backward carries the
+derivative of the total back to each input: 2.2 for the price of an apple.
 
     python -m examples.graph_by_hand
 """
@@ -26,7 +26,7 @@ TEXT_FRUIT = {
 
 
 def apples() -> dict[str, float]:
-    """Return two apples at 100, and 10 % tax: the price, and its derivative by each input."""
+    """Return the price of two apples at 100 with 10 % tax, and its derivative by each input."""
     apple, number, tax = (xp.asarray(value) for value in (100.0, 2.0, 1.1))
     times_number, times_tax = MulLayer(), MulLayer()
 
@@ -39,7 +39,8 @@ def apples() -> dict[str, float]:
 
 
 def apples_and_oranges() -> dict[str, float]:
-    """Return two apples at 100, three oranges at 150, and 10 % tax: the price, and its derivative by each input."""
+    """Return the price of two apples at 100 and three oranges at 150 with 10 % tax, and its derivative by each
+    input."""
     apple, apples, orange, oranges, tax = (xp.asarray(value) for value in (100.0, 2.0, 150.0, 3.0, 1.1))
     times_apples, times_oranges, together, times_tax = MulLayer(), MulLayer(), AddLayer(), MulLayer()
 

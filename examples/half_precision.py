@@ -1,7 +1,7 @@
-"""Inference in half precision, from "Deep Learning from Scratch", chapter 8.
+"""Run inference in half precision, from "Deep Learning from Scratch", chapter 8.
 
-A DeepConvNet classifies the test images in float32 and again with weights, images and activations in float16. As in the
-text the accuracy stays what it was. The plot shows why: rounding moves an image's scores by far less than what lies
+A DeepConvNet classifies the test images in float32 and again with weights, images and activations in float16. As in
+the text the accuracy does not change. The plot shows why: rounding changes an image's scores by far less than the gap
 between its two highest ones. Without ``--weights`` a network is trained first, for 100 steps.
 
     python -m examples.half_precision
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inference:
-    """The scores (N, classes) of one network in a precision, float32 here, and how many bytes its parameters take."""
+    """The scores (N, classes) of a network in some precision, as float32, and the number of bytes of its parameters."""
 
     scores: numpy.ndarray
     parameter_bytes: int
@@ -41,7 +41,7 @@ class Inference:
 
 
 def train(data: Data, steps: int, batch_size: int = 100) -> Network:
-    """Return a DeepConvNet after so many steps of Adam."""
+    """Return a DeepConvNet after ``steps`` steps of Adam."""
     random.seed(0)
     network = DeepConvNet()
     train_steps(network, Adam(lr=0.001), data, mini_batches(len(data[0]), batch_size, steps))
@@ -49,7 +49,7 @@ def train(data: Data, steps: int, batch_size: int = 100) -> Network:
 
 
 def infer(network: Network, x: Any, dtype: str, batch_size: int = 500) -> Inference:
-    """Convert the network to ``dtype``, and classifies images in it."""
+    """Convert the network to ``dtype`` and classify images in it."""
     network.astype(dtype)
     parts = [network.predict(x[i : i + batch_size].astype(dtype)) for i in range(0, len(x), batch_size)]
     scores = numpy.concatenate([asnumpy(part) for part in parts]).astype("float32")
@@ -57,13 +57,14 @@ def infer(network: Network, x: Any, dtype: str, batch_size: int = 500) -> Infere
 
 
 def margins(scores: numpy.ndarray) -> numpy.ndarray:
-    """How far each sample's highest score is above its second: (N,)."""
+    """Return the gap between each sample's highest and second score: (N,)."""
     second, first = numpy.sort(scores, axis=1)[:, -2:].T
     return first - second
 
 
 def plot(single: Inference, half: Inference) -> Figure:
-    """Return each image's margin, and how far float16 moved its scores: only above the line can its class change."""
+    """Return a plot of each image's margin and the change of its scores by float16: only above the line can its class
+    change."""
     moved = abs(half.scores - single.scores).max(axis=1)
     margin = margins(single.scores)
     changed = half.scores.argmax(axis=1) != single.scores.argmax(axis=1)

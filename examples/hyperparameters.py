@@ -1,8 +1,8 @@
-"""A random search for hyper-parameters, from "Deep Learning from Scratch", chapter 6.
+"""Search hyper-parameters at random, from "Deep Learning from Scratch", chapter 6.
 
 Learning rate and weight decay are drawn log-uniformly, 10⁻⁶ … 10⁻² and 10⁻⁸ … 10⁻⁴; with each pair seven affine layers
 (784 - 6 × 100 - 10, relu) learn 400 digits by SGD for 50 epochs, and the accuracy on 100 others ranks the trials. As in
-the text learning rates from 0.001 to 0.01 come out on top.
+the text, learning rates from 0.001 to 0.01 are the best.
 
     python -m examples.hyperparameters
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 20
-"""How many of the best trials are drawn."""
+"""Number of trials in the plot, the best ones."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def split(data: Data, validation_rate: float = 0.2) -> tuple[Data, Data]:
 
 
 def log_uniform(generator: random.Generator, low: float, high: float) -> float:
-    """Return a number between 10^low and 10^high, its logarithm uniform."""
+    """Return a number between 10^low and 10^high whose logarithm is uniform."""
     return float(10 ** (low + (high - low) * asnumpy(generator.uniform(dtype="float64"))))
 
 
@@ -61,7 +61,7 @@ def search(data: Data, trials: int = 60, epochs: int = 50) -> list[Trial]:
     """Return all trials, the best first."""
     random.seed(0)
     train, validation = split(data)
-    generator = random.Generator(0, stream=1)  # not the one that trials start anew
+    generator = random.Generator(0, stream=1)  # not the generator that every trial seeds again
     found = []
     for _ in range(trials):
         lr, weight_decay = log_uniform(generator, -6, -2), log_uniform(generator, -8, -4)
@@ -73,7 +73,7 @@ def search(data: Data, trials: int = 60, epochs: int = 50) -> list[Trial]:
 
 
 def plot(trials: list[Trial]) -> Figure:
-    """Return the curves of the best trials, one small plot each."""
+    """Return a figure with the curves of the best trials, one plot for each."""
     best = trials[:SHOWN]
     columns = 5
     figure = blank(13, 2.4 * -(-len(best) // columns) + 0.4)

@@ -1,9 +1,9 @@
-"""The MNIST reader of *Deep Learning from Scratch*, chapter 3: files, conversion steps, cache, and load_mnist.
+"""Read MNIST as in *Deep Learning from Scratch*, chapter 3: files, conversion steps, cache, and load_mnist.
 
 First, step by step, how a downloaded file becomes the array that a network takes, on the 10,000 digits that come with
 xpnet: gzip to IDX, IDX to uint8, pixels to float32, images to rows, labels to one-hot rows. The cache is the unpacked
-IDX file, which is what a download leaves: to be read it needs no conversion, and unlike a pickle it holds numbers and
-nothing else. Then what ``load_mnist`` returns for each of its options.
+IDX file, which a download leaves: reading it needs no conversion, and unlike a pickle it holds numbers only. Then it
+shows what ``load_mnist`` returns for each of its options.
 
     python -m examples.mnist_reader
 """
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 EMBEDDED = importlib.resources.files("training.data") / "embedded"
 OPTIONS: tuple[dict[str, bool], ...] = ({}, {"flatten": False}, {"normalize": False}, {"one_hot_label": True})
-"""What ``load_mnist`` is called with, one option at a time."""
+"""Arguments of ``load_mnist``, one option at a time."""
 TEXT_SHAPES = ("(60000, 784)", "(60000,)", "(10000, 784)", "(10000,)")
 TEXT_FIRST_LABEL = 5
 
 
 def conversion_steps() -> dict[str, Any]:
-    """Return every step from the training files in the package to what a network takes, by name, in order."""
+    """Return the result of every step from the training files in the package to a network's input, by name, in
+    order."""
     images_file, labels_file = (EMBEDDED / f"train-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
     steps: dict[str, Any] = {"gzip file": images_file.read_bytes()}
     steps["IDX file"] = content = gzip.decompress(steps["gzip file"])
@@ -53,7 +54,7 @@ def conversion_steps() -> dict[str, Any]:
 
 
 def cache_round_trip(folder: Path) -> tuple[bool, float, float]:
-    """Read the package's training images gzipped, write the cache into ``folder``, and read that.
+    """Read the package's gzipped training images, write the cache into ``folder``, and read the cache.
 
     Returns:
         Whether the cache gives the same array, and the seconds that each reading took.
@@ -70,14 +71,14 @@ def cache_round_trip(folder: Path) -> tuple[bool, float, float]:
 
 
 def summary(array: Any) -> str:
-    """Shape, dtype and range of an array; the length and the first bytes of a file's content."""
+    """Return a text with the shape, dtype and range of an array, or the length and first bytes of a file's content."""
     if isinstance(array, bytes):
         return f"{len(array):,} bytes: {array[:16].hex(' ', 4)}{' ...' if len(array) > 16 else ''}"
     return f"{array.shape!s:18} {array.dtype!s:8} {float(array.min()):g} ... {float(array.max()):g}"
 
 
 def plot(images: np.ndarray) -> Figure:
-    """Return images (N, H, W), ten in a row."""
+    """Return a figure of images (N, H, W), ten in a row."""
     figure = blank(6, 6)
     axes = figure.subplots()
     axes.imshow(mosaic(images, columns=10), cmap="gray", interpolation="nearest")

@@ -1,7 +1,7 @@
-"""Four optimizers on MNIST, from "Deep Learning from Scratch", chapter 6: SGD, Momentum, AdaGrad and Adam.
+"""Compare four optimizers on MNIST, from "Deep Learning from Scratch", chapter 6: SGD, Momentum, AdaGrad and Adam.
 
-A network of five affine layers (784 - 4 × 100 - 10, relu, He's first weights) takes 2,000 steps with batches of 128 and
-each optimizer's own learning rate; all four start at the same weights and see the same batches. As in the text the
+A network of five affine layers (784 - 4 × 100 - 10, relu, He's initial weights) takes 2,000 steps with batches of 128
+and each optimizer's own learning rate; all four start at the same weights and get the same batches. As in the text the
 three others learn faster than SGD.
 
     python -m examples.optimizers

@@ -1,8 +1,8 @@
-"""Overfitting, and weight decay and dropout against it, from "Deep Learning from Scratch", chapter 6.
+"""Overfit, and use weight decay and dropout against it, from "Deep Learning from Scratch", chapter 6.
 
-Seven affine layers (784 - 6 × 100 - 10, relu) learn 300 digits by SGD for 300 epochs: as they are, with a weight decay
-of 0.1, and with a dropout of 0.2 behind each relu. As in the text both make the gap between training and test accuracy
-smaller. (The text's decay leaves biases alone; that of ``training.optim`` is for all parameters.)
+Seven affine layers (784 - 6 × 100 - 10, relu) learn 300 digits by SGD for 300 epochs: unchanged, with a weight decay
+of 0.1, and with a dropout of 0.2 after each relu. As in the text both reduce the gap between training and test
+accuracy. (The text's decay excludes biases; that of ``training.optim`` applies to all parameters.)
 
     python -m examples.overfitting
 """
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CASES = {"as it is": (0.0, 0.0), "weight decay 0.1": (0.1, 0.0), "dropout 0.2": (0.0, 0.2)}
-"""By name (weight decay, dropout ratio)."""
+"""The cases: (weight decay, dropout ratio) by name."""
 
 
 def build(dropout_ratio: float) -> Network:
-    """784 - 6 × 100 - 10 with He's first weights; without dropout where the ratio is 0."""
+    """Return a network 784 - 6 × 100 - 10 with He's initial weights; without dropout if the ratio is 0."""
     layers: list[Layer] = []
     for inputs in (784, 100, 100, 100, 100, 100):
         layers += [Affine.of(inputs, 100, "he"), Relu()]
@@ -41,7 +41,7 @@ def build(dropout_ratio: float) -> Network:
 
 
 def accuracies(train: Data, test: Data, epochs: int = 300) -> dict[str, numpy.ndarray]:
-    """By case, [training, test] accuracy at the start and after each epoch: (1 + epochs, 2)."""
+    """Return the [training, test] accuracy at the start and after each epoch, (1 + epochs, 2), by case."""
     found = {}
     for name, (weight_decay, dropout_ratio) in CASES.items():
         random.seed(0)
@@ -51,7 +51,7 @@ def accuracies(train: Data, test: Data, epochs: int = 300) -> dict[str, numpy.nd
 
 
 def plot(found: dict[str, numpy.ndarray]) -> Figure:
-    """Return training and test accuracy over the epochs, a panel for each case."""
+    """Return a figure of training and test accuracy over the epochs, with a panel for each case."""
     figure = blank(4 * len(found), 4)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (name, rows) in zip(panels, found.items(), strict=True):

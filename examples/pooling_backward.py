@@ -1,7 +1,8 @@
-"""Pooling backward: where the gradient of each window goes.
+"""Show the backward of pooling: which pixels get the gradient of each window.
 
-The (2, 2, 4, 4) example by which a text checks its pooling, windows of 2×2 at stride 2. Max pooling records where each
-window's largest pixel lies, and backward hands it the whole gradient; average pooling shares it out evenly.
+It uses the (2, 2, 4, 4) example with which a text checks its pooling, with windows of 2×2 at stride 2. Max pooling
+records the position of each window's largest pixel, which gets the whole gradient in backward; average pooling divides
+it evenly.
 
     python -m examples.pooling_backward
 """
@@ -54,7 +55,7 @@ TEXT_DX = np.array(
 
 
 def max_pooling(x: Any, dout: Any) -> tuple[Any, Any, Any]:
-    """Max pooling of 2×2 at stride 2, both ways, with the recorded argmax.
+    """Run max pooling of 2×2 at stride 2, forward and backward, with the recorded argmax.
 
     Args:
         x: (N, C, H, W).
@@ -69,12 +70,12 @@ def max_pooling(x: Any, dout: Any) -> tuple[Any, Any, Any]:
 
 
 def by_layer(layer: Any, x: Any, dout: Any) -> tuple[Any, Any]:
-    """Output and input gradient of a layer."""
+    """Return the output and the input gradient of a layer."""
     return layer.forward(x), layer.backward(dout)
 
 
 def side_by_side(*planes: np.ndarray) -> str:
-    """Return planes (H, W) of numbers or words beside each other, row by row."""
+    """Return planes (H, W) of numbers or words next to each other as text, row by row."""
     columns = []
     for plane in planes:
         rows = [" ".join(str(v) if plane.dtype.kind == "U" else f"{v:.2f}" for v in row) for row in plane]

@@ -1,8 +1,8 @@
-"""A two-layer network on MNIST, from "Deep Learning from Scratch", chapters 4 and 5: 784 inputs, 50 hidden units, relu.
+"""Train a two-layer network on MNIST, from "Deep Learning from Scratch", chapters 4 and 5: 784 - 50 - 10, relu.
 
-First the gradient by backpropagation is held against the numerical one on three images; then plain SGD with batches of
-100 and a learning rate of 0.1 takes 17 epochs over the 60,000 images, and the accuracies at the start and after each
-are printed beside those that the text shows: its 10,000 steps end within the 17th, so that it has none for its end.
+First the gradient by backpropagation is compared with the numerical one on three images. Then SGD with batches of 100
+and a learning rate of 0.1 trains for 17 epochs on the 60,000 images. The accuracies at the start and after each epoch
+are printed next to the text's: its 10,000 steps end within epoch 17, for whose end it has none.
 
     python -m examples.two_layer_net --data-dir DIR
     python -m examples.two_layer_net --sampling permutation     # every image once an epoch
@@ -44,7 +44,7 @@ TEXT = (
 
 
 def differences(train: Data, hidden_size: int = 50) -> dict[str, float]:
-    """By parameter, how far the two gradients lie apart on three images, in float64."""
+    """Return the mean difference of the two gradients on three images, in float64, by parameter."""
     x, t = train
     random.seed(0)
     network = TwoLayerNet(784, hidden_size, 10, weight_init_std=0.01, dtype="float64")
@@ -71,7 +71,7 @@ def accuracies(train: Data, test: Data, epochs: int = 17, replace: bool = True) 
 )
 @device_option
 def main(dataset: str, data_dir: Path | None, epochs: int, sampling: str, device: str) -> None:
-    """Check the gradient of a two-layer network, train it, and print its accuracies beside the text's."""
+    """Check the gradient of a two-layer network, train it, and print its accuracies next to the text's."""
     prepare(device)
     train, test = load_digits(dataset, data_dir)
     click.echo("mean |backpropagated - numerical gradient|")

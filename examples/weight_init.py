@@ -1,8 +1,8 @@
-"""First weights and how fast a network learns, from "Deep Learning from Scratch", chapter 6.
+"""Compare initial weights by how fast a network learns, from "Deep Learning from Scratch", chapter 6.
 
-Five affine layers with relu (784 - 4 × 100 - 10) take 2,000 steps of SGD with batches of 128: from first weights of
-standard deviation 0.01, from Xavier's √(1/n) and from He's √(2/n). As in the text the first learn nothing, since the
-signal dies out on its way, and He's learn fastest.
+Five affine layers with relu (784 - 4 × 100 - 10) take 2,000 steps of SGD with batches of 128: from initial weights of
+standard deviation 0.01, from Xavier's √(1/n) and from He's √(2/n). As in the text, with the first the network does not
+learn, since the signal vanishes, and with He's it learns fastest.
 
     python -m examples.weight_init
 """
@@ -35,7 +35,7 @@ INITS: dict[str, Init] = {"std 0.01": 0.01, "Xavier": "xavier", "He": "he"}
 
 
 def losses(train: Data, steps: int = 2000, batch_size: int = 128) -> dict[str, numpy.ndarray]:
-    """Return the loss of every step, by initialisation."""
+    """Return the loss of every step, by initialization."""
     found = {}
     for name, init in INITS.items():
         random.seed(0)
@@ -49,7 +49,7 @@ def losses(train: Data, steps: int = 2000, batch_size: int = 128) -> dict[str, n
 @out_option("weight_init")
 @device_option
 def main(steps: int, out: Path, device: str) -> None:
-    """Train from three kinds of first weights and compare the losses."""
+    """Train from three kinds of initial weights and compare the losses."""
     prepare(device, out)
     train, _ = load_digits()
     show_losses(losses(train, steps), out, top=2.5)
