@@ -13,9 +13,11 @@ import io
 import json
 import logging
 import random
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,7 @@ from training.data.idx import read_idx
 from training.loop.run_folder import RunFolder, load_network
 from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, saving
 from training.models.zoo import ConvParam
-from training.profile.nsight import compute, systems
-from training.profile.nsight.errors import ToolError
+from training.profile.nsight import ToolError, compute, systems
 
 _CONV: ConvParam = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}
 
@@ -195,29 +196,39 @@ class _Metrics:
 
 
 class _Exports:
-    """Damaged tables of Nsight Systems and Nsight Compute."""
+    """Damaged exports of Nsight Systems and Nsight Compute."""
 
     def damaged(self, folder: Path, draw: random.Random) -> tuple[Path, bytes]:
-        name = draw.choice(list(_EXPORTS))
-        return folder / name, damage(_EXPORTS[name].encode(), draw)
+        if draw.random() < 0.3:
+            return compute.export_file(folder), damage(_RAW_PAGE.encode(), draw)
+        file = systems.export_file(folder)
+        file.unlink(missing_ok=True)
+        with closing(sqlite3.connect(file)) as database:
+            database.executescript(_DATABASE)
+        return file, damage(file.read_bytes(), draw)
 
     def read(self, file: Path) -> None:
-        text = file.read_text(errors="replace")
-        if file.name == "ncu.csv":
-            compute.read_raw(text, str(file))
-        elif file.name == "ranges.csv":
-            systems.read_ranges(text, str(file))
-        else:
-            systems.read_kernels(text, {("4", "5"): [(1.0, 2.0, "step")]}, str(file))
+        (compute if file.suffix == ".csv" else systems).read(file.parent, None)
 
 
-_EXPORTS = {
-    "ncu.csv": '==PROF== x\n"ID","Kernel Name","thread Domain:Push/Pop_Range:Msg","gpu__time_duration.sum",'
+_RAW_PAGE = (
+    '==PROF== x\n"ID","Kernel Name","thread Domain:Push/Pop_Range:Msg","gpu__time_duration.sum",'
     '"dram__bytes.sum","dram__throughput.avg.pct_of_peak_sustained_elapsed"\n"","","","us","Kbyte","%"\n'
-    '"0","im2col(float *)","4  ""xpnet:step:none"" ""xpnet:forward:int64"" ","4.00","10.24","50.5"\n',
-    "ranges.csv": "notice\nStart (ns),End (ns),Name,PID,TID\n10,20,xpnet:step,4,5\n11,,xpnet:forward,4,5\n",
-    "kernels.csv": "API Start (ns),Kernel Dur (ns),PID,TID,Kernel Name\n12,3,4,5,im2col\n1e9,3,4,5,gemm<1>\n",
-}
+    '"0","im2col(float *)","4  ""xpnet:step:none"" ""xpnet:forward:int64"" ","4.00","10.24","50.5"\n'
+)
+
+_DATABASE = """
+PRAGMA page_size = 512;
+CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT);
+CREATE TABLE NVTX_EVENTS (start INT, end INT, eventType INT, text TEXT, globalTid INT, textId INT, domainId INT);
+CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME (start INT, end INT, globalTid INT, correlationId INT);
+CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INT, end INT, correlationId INT, globalPid INT, demangledName INT);
+INSERT INTO StringIds VALUES (1, 'im2col(float *)'), (2, 'step'), (3, 'forward');
+INSERT INTO NVTX_EVENTS VALUES (0, NULL, 75, 'xpnet', 16777221, NULL, 1), (10, 20, 59, NULL, 16777221, 2, 1),
+    (11, NULL, 59, NULL, 16777221, 3, 1);
+INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME VALUES (12, 13, 16777221, 7);
+INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES (20, 23, 7, 16777216, 1);
+"""
 
 TWO_LAYERS = {"model": "TwoLayerNet", "arguments": {"input_size": 4, "hidden_size": 3, "output_size": 2}}
 

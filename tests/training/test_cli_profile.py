@@ -135,7 +135,7 @@ def test_images_a_second_are_those_of_full_batches():
         (["--tool", "gprof"], "'gprof' is not one of"),
         (["--tool", "nvprof"], "nvprof profiles no GPU of compute capability 8.0 or newer"),
         (["--trace", "nowhere/a.json"], "nowhere/a.json: there is no folder"),
-        (["--kernels", "im2col("], "--kernels im2col( is no regular expression: missing )"),
+        (["--kernels", "im2col("], "--kernels im2col( is not a regular expression: missing )"),
         (["--kernels", "im2col"], "--kernels im2col is for nsys and ncu"),
         (["--batch-size", 1, "--model", "vgg"], "'vgg' is not one of"),
     ],
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_ends_with_1():
 def test_on_a_gpu_without_a_tool_the_host_is_profiled():
     result = xpnet("profile", *QUICK[:4], "--device", "cuda", "--tool", "none", "--steps", 2, "--warmup", 1)
     assert result.code == 0, result.err
-    assert "times are those of the host's calls, which wait for no kernel" in result.out
+    assert "times are those of the host's calls, which do not wait for kernels" in result.out
     assert ("Affine1", "forward") in rows(result.out)
 
 

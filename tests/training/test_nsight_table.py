@@ -2,14 +2,14 @@
 
 import pytest
 
-from training.profile.nsight import Row, table
+from training.profile.nsight import KernelRow, table
 from training.profile.nsight.rows import bare_name, merged, place
 
 ROWS = [
-    Row("update", "", "adam_step", 20, 40e-6),
-    Row("forward", "Convolution1", "im2col", 20, 100e-6, 40e6, 12.0),
-    Row("backward", "Convolution1", "col2im_gather", 20, 200e-6, 100e6),
-    Row("forward", "Convolution1", "sgemm", 10, 300e-6, 20e6, 2.0),
+    KernelRow("update", "", "adam_step", 20, 40e-6),
+    KernelRow("forward", "Convolution1", "im2col", 20, 100e-6, 40e6, 12.0),
+    KernelRow("backward", "Convolution1", "col2im_gather", 20, 200e-6, 100e6),
+    KernelRow("forward", "Convolution1", "sgemm", 10, 300e-6, 20e6, 2.0),
 ]
 
 
@@ -45,12 +45,14 @@ def test_bare_name(kernel, name):
 
 
 def test_rows_of_one_kernel_are_one_row():
-    first, second = Row("forward", "A", "k", 1, 1.0, 10, 50.0), Row("forward", "A", "k", 2, 3.0, 30, 90.0)
-    assert merged([first, Row("backward", "A", "k", 1, 1.0), second]) == [
-        Row("forward", "A", "k", 3, 4.0, 40, 80.0),  # percent weighted by time
-        Row("backward", "A", "k", 1, 1.0),
+    first, second = KernelRow("forward", "A", "k", 1, 1.0, 10, 50.0), KernelRow("forward", "A", "k", 2, 3.0, 30, 90.0)
+    assert merged([first, KernelRow("backward", "A", "k", 1, 1.0), second]) == [
+        KernelRow("forward", "A", "k", 3, 4.0, 40, 80.0),  # percent weighted by time
+        KernelRow("backward", "A", "k", 1, 1.0),
     ]
-    assert merged([first, Row("forward", "A", "k", 1, 1.0)]) == [Row("forward", "A", "k", 2, 2.0)]  # not half the bytes
+    assert merged([first, KernelRow("forward", "A", "k", 1, 1.0)]) == [
+        KernelRow("forward", "A", "k", 2, 2.0)
+    ]  # not half the bytes
 
 
 def test_table():
@@ -66,13 +68,17 @@ def test_table():
 
 
 def test_a_table_without_bytes_peak_or_steps():
-    lines = table([Row("forward", "A", "k", 7, 1e-6)], None).splitlines()
+    lines = table([KernelRow("forward", "A", "k", 7, 1e-6)], None).splitlines()
     assert lines[0].split() == ["phase", "layer", "kernel", "launches", "us", "MB", "GB/s", "%", "of", "peak"]
     assert lines[1].split() == ["forward", "A", "k", "7", "1.0", "-", "-", "-"]
 
 
 def test_least_bytes_stand_where_the_tool_counts_none():
-    rows = [Row("forward", "A", "k", 2, 4e-6), Row("forward", "A", "l", 2, 4e-6), Row("update", "", "adam", 2, 2e-6)]
+    rows = [
+        KernelRow("forward", "A", "k", 2, 4e-6),
+        KernelRow("forward", "A", "l", 2, 4e-6),
+        KernelRow("update", "", "adam", 2, 2e-6),
+    ]
     lines = table(
         rows, 1000.0, 2, {("forward", "A"): 2_000_000, ("update", ""): 1_000, ("backward", "A"): 7}
     ).splitlines()
@@ -83,7 +89,7 @@ def test_least_bytes_stand_where_the_tool_counts_none():
         ["1.0", "0.001", "1.0", "0.1"],
         ["5.0", "2.001", "400.2", "40.0"],
     ]
-    counted = table([Row("forward", "A", "k", 1, 1e-6, 5e3)], None, 1, {("forward", "A"): 1}).splitlines()
+    counted = table([KernelRow("forward", "A", "k", 1, 1e-6, 5e3)], None, 1, {("forward", "A"): 1}).splitlines()
     assert counted[1].split()[-3:] == ["0.005", "5.0", "-"]
 
 
@@ -92,15 +98,15 @@ def test_the_total_of_all_bytes():
 
 
 def test_a_long_name_is_cut():
-    assert max(map(len, table([Row("forward", "A", "k" * 500, 1, 1e-6)], None).splitlines())) < 120
+    assert max(map(len, table([KernelRow("forward", "A", "k" * 500, 1, 1e-6)], None).splitlines())) < 120
 
 
 def test_names_from_an_export_cannot_command_a_terminal():
-    shown = table([Row("forward", "A\x1b[2J", "k\u202e\r", 1, 1e-6)], None)
+    shown = table([KernelRow("forward", "A\x1b[2J", "k\u202e\r", 1, 1e-6)], None)
     assert "A\\x1b[2J  k\\u202e\\r" in shown
     assert not {"\x1b", "\u202e", "\r"} & set(shown)
 
 
 def test_no_steps():
-    with pytest.raises(ValueError, match="steps = 0"):
+    with pytest.raises(ValueError, match="steps=0"):
         table(ROWS, None, steps=0)

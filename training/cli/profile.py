@@ -1,4 +1,4 @@
-"""``xpnet profile``: where the time of a training step goes, by Nsight on a GPU and by our own ranges anywhere."""
+"""``xpnet profile``: the time of a training step, by Nsight on a GPU and by our own ranges anywhere."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOOLS = ("nsys", "ncu")
 
 
 class Tool(click.Choice):
-    """A tool by name; a name of one that NVIDIA has replaced is told what to take instead."""
+    """The type of --tool; for the name of a tool that NVIDIA has replaced, the error says what to take instead."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value in nsight.REPLACED:
@@ -60,15 +60,15 @@ class Tool(click.Choice):
     "--tool",
     type=Tool(["auto", *TOOLS, "none"]),
     default="auto",
-    help="Nsight Systems (times) or Nsight Compute (bytes, too), for a GPU; auto takes the one there is. none, and on "
-    "a CPU auto: this process records its own calls.",
+    help="Nsight Systems (times) or Nsight Compute (bytes, too), for a GPU; auto takes the one that is installed. "
+    "none, and on a CPU auto: this process records its own calls.",
 )
-@click.option("--kernels", metavar="REGEX", help="With a tool: only kernels in whose names this is found.")
+@click.option("--kernels", metavar="REGEX", help="With a tool: only kernels whose names contain this.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
     default="runs/profile",
-    help="Folder for the tool's report; one of before is replaced.",
+    help="Folder for the tool's report; an earlier one is replaced.",
 )
 @click.option(
     "--trace",
@@ -90,17 +90,17 @@ def command(
     trace_file: Path | None,
     **options: Any,
 ) -> None:
-    """Profile training steps, by layer and phase; nothing is kept of the training.
+    """Profile training steps, by layer and phase; the trained model is not kept.
 
-    On the CPU, the time in each layer's calls: calls are those of operations (convolution, max pooling, …), MB the
-    arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's time. A
-    Relu that is done along with the layer before it has no line for its forward. Beside them stands what the cost model
-    of xpnet summary says: the least MB that must move, where what is read and written again counts twice, and
-    floating-point operations, MFLOP; GFLOP/s are these over the layer's time.
+    On the CPU, the table has the time in each layer's calls: calls are those of operations (convolution, max pooling,
+    …), MB the arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's
+    time. A Relu that is fused with the layer before it has no line for its forward. The last columns are from the cost
+    model of xpnet summary: the least MB that must move, where an update in place counts twice, and floating-point
+    operations, MFLOP; GFLOP/s are these over the layer's time.
 
-    On a GPU, the kernels as nsys or ncu sees them, which this command runs itself; the report stays in the folder.
-    With --tool none the times are those of the host's calls, which wait for no kernel; the steps run between
-    cudaProfilerStart and cudaProfilerStop, for a tool of your own around it, as in
+    On a GPU, this command runs itself under nsys or ncu and prints the kernels; the tool's report stays in the folder.
+    With --tool none the times are those of the host's calls, which do not wait for kernels; the steps run between
+    cudaProfilerStart and cudaProfilerStop, for a tool that you run yourself, as in
     nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
     """
     settings = Settings.chosen(**options)
@@ -120,7 +120,7 @@ def command(
             f"{tool} profiles a GPU, and this would run on {compute}; leave out --tool for a profile of the CPU"
         )
     if kernels is not None:
-        raise UserError(f"--kernels {kernels} is for nsys and ncu; without them there are layers, and no kernels")
+        raise UserError(f"--kernels {kernels} is for nsys and ncu; without them the table has layers, not kernels")
     data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty())
     with user_errors():
         trainer = build_trainer(settings, data)
@@ -141,7 +141,7 @@ def command(
     )
     on_gpu = compute.device.kind == "cuda"
     if on_gpu:
-        click.echo("times are those of the host's calls, which wait for no kernel")
+        click.echo("times are those of the host's calls, which do not wait for kernels")
     if compute.no_gpu:
         click.echo(f"no GPU: {compute.no_gpu}")
     cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
@@ -157,15 +157,15 @@ def _check_kernels(kernels: str | None) -> None:
     try:
         re.compile(kernels or "")
     except re.error as error:
-        raise UserError(f"--kernels {kernels} is no regular expression: {error}") from None
+        raise UserError(f"--kernels {kernels} is not a regular expression: {error}") from None
 
 
 def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
-    """The lines of a profile: a row for each layer and phase, the step, and what other threads did meanwhile.
+    """Yield the lines of a profile: a row for each layer and phase, the step, and the time on other threads.
 
     Args:
-        works: what a step costs by the model, by layer and phase.
-        with_rates: whether bytes and operations over time say something: not where the time is not that of the work.
+        works: the cost of a step by the model, by layer and phase.
+        with_rates: False where the time is not that of the work, so that bytes and operations over time mean nothing.
     """
     rows = found.rows()
     total = ProfileRow(
@@ -189,7 +189,7 @@ def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
 
 
 def _numbers(row: ProfileRow, steps: int, total: ProfileRow, with_rates: bool) -> tuple[str, ...]:
-    """Calls, milliseconds, share, MB and GB/s of a step; "-" where no operation was called."""
+    """Return calls, milliseconds, share, MB and GB/s of a step; "-" where no operation was called."""
     rate = f"{row.bytes / max(row.nanoseconds, 1):.1f}" if with_rates else "-"
     return (
         f"{row.operations / steps:.4g}",
@@ -200,7 +200,7 @@ def _numbers(row: ProfileRow, steps: int, total: ProfileRow, with_rates: bool) -
 
 
 def _model(work: Work | None, row: ProfileRow, steps: int, with_rates: bool) -> tuple[str, ...]:
-    """Least bytes, operations, and their rate over the measured time; "-" where the model has none."""
+    """Return least bytes, operations, and their rate over the measured time; "-" where the model has none."""
     if work is None:
         return ("-",) * 3
     rate = f"{steps * work.flops / max(row.nanoseconds, 1):,.1f}" if with_rates else "-"
@@ -217,7 +217,7 @@ def _profile_with_tool(
     settings: Settings,
     data_dir: Path | None,
 ) -> None:
-    """Runs this very command again under Nsight, and prints what it exported."""
+    """Run this very command again under Nsight, and print what it exported."""
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
         chosen = nsight.choose(tool)
@@ -238,7 +238,7 @@ def _profile_with_tool(
 
 
 def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:
-    """By phase and layer as a profiler sees them, the bytes of a step with a full batch."""
+    """Return the least bytes of a step with a full batch, by phase and layer as a profiler sees them."""
     with use("cpu"):
         of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32
         trainer = build_trainer(of_bytes, data)
@@ -247,7 +247,7 @@ def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int
 
 
 def _options(context: click.Context, compute: Compute) -> Sequence[str]:
-    """The options of this command as they were given or meant, but for the tool's."""
+    """Return the options of this command as given, with the chosen device and threads, without the tool's."""
     values = context.params | {"device": str(compute.device), "threads": compute.threads}
     given = []
     for parameter in context.command.params:

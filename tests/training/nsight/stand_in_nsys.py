@@ -4,14 +4,15 @@ out recorded exports. What it is to get wrong is in the environment variable STA
 import argparse
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 RECORDED = Path(os.environ["RECORDED"])
 fault = os.environ.get("STAND_IN", "")
 TRACES = {"cuda", "nvtx", "cublas", "cublas-verbose", "cusparse", "cudnn", "cusolver", "opengl", "osrt", "mpi", "none"}
-REPORTS = {"nvtx_pushpop_trace", "cuda_kern_exec_trace", "nvtx_kern_sum", "nvtx_gpu_proj_trace", "cuda_gpu_kern_sum"}
 
 
 def file_name(text):
@@ -44,14 +45,11 @@ profile.add_argument(
 profile.add_argument("--force-overwrite", choices=["true", "false"], default="false")
 profile.add_argument("--output", type=file_name, required=True)
 profile.add_argument("application", nargs=argparse.REMAINDER)
-stats = commands.add_parser("stats", allow_abbrev=False)
-stats.add_argument("--report", action="append", choices=REPORTS)
-stats.add_argument("--format", choices=["column", "table", "csv", "tsv", "json"])
-stats.add_argument("--timeunit", choices=["nsec", "usec", "msec", "seconds"])
-stats.add_argument("--force-export", choices=["true", "false"])
-stats.add_argument("--force-overwrite", choices=["true", "false"])
-stats.add_argument("--output")
-stats.add_argument("input", type=Path)
+export = commands.add_parser("export", allow_abbrev=False)
+export.add_argument("--type", choices=["sqlite", "hdf", "text", "json", "info", "arrow", "jsonlines"])
+export.add_argument("--force-overwrite", choices=["true", "false"], default="false")
+export.add_argument("--output", type=Path)
+export.add_argument("input", type=Path)
 options = parser.parse_args()
 
 if options.switch == "profile":
@@ -72,15 +70,17 @@ if options.switch == "profile":
         report.write_text(json.dumps(vars(options)))
     sys.exit(code)
 
-print(f"Generating SQLite file {options.input.with_suffix('.sqlite')} from {options.input}")
+print(f"Processing events of {options.input}")
 if not options.input.is_file():
     sys.exit(f"ERROR: File {options.input} does not exist.")
 if fault == "export fails":
     sys.exit("ERROR: File is corrupt")
-for name in options.report:
-    if fault == "old reports":
-        print(f"ERROR: Report '{name}' could not be found.")
-    elif fault == f"no {name}":
-        print(f"SKIPPED: {options.input} does not contain such data.")
-    else:
-        Path(f"{options.output}_{name}.csv").write_text((RECORDED / f"{name}.csv").read_text())
+if options.output.exists() and options.force_overwrite == "false":
+    sys.exit(f"File {options.output} already exists")
+assert options.type == "sqlite"
+options.output.unlink(missing_ok=True)
+with closing(sqlite3.connect(options.output)) as database:
+    database.executescript((RECORDED / "nsys_export.sql").read_text())
+    if fault.startswith("no table "):  # tables are made where there is something to put in
+        database.executescript(f"DROP TABLE {fault.removeprefix('no table ')}")
+        print("WARNING: CUDA events were skipped.")

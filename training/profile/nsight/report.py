@@ -1,11 +1,11 @@
-"""The table that is printed."""
+"""The table of kernels by phase and layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from training.profile.nsight.rows import PHASES, Row, total
+from training.profile.nsight.rows import PHASES, KernelRow, total
 from training.profile.tables import aligned
 
 NAMES = 3
@@ -13,25 +13,25 @@ NAME_WIDTH = 48
 
 
 def table(
-    rows: Sequence[Row],
+    rows: Sequence[KernelRow],
     peak_gb_s: float | None,
     steps: int = 1,
     least: Mapping[tuple[str, str], int] | None = None,
 ) -> str:
-    """A line for each phase and layer, one below it for each of its kernels if they are several, and the total.
+    """Return a line for each phase and layer, one below it for each of its kernels if there are several, and the total.
 
     Args:
         rows: of ``training.profile.nsight.run``.
         peak_gb_s: the GPU's memory bandwidth in 1e9 bytes a second, for rows with bytes and without a percentage.
-        steps: how many steps were captured: launches, time and bytes are those of one.
+        steps: how many steps were captured: the table is of one of them.
         least: the least bytes that a step must move, by phase and layer: shown where the tool counts none.
 
     Raises:
         ValueError: ``steps`` is less than 1.
     """
     if steps < 1:
-        raise ValueError(f"steps = {steps}; at least one step is captured")
-    groups: dict[tuple[str, str], list[Row]] = {}
+        raise ValueError(f"expected at least one captured step, got steps={steps}")
+    groups: dict[tuple[str, str], list[KernelRow]] = {}
     for row in sorted(rows, key=lambda row: PHASES.index(row.phase) if row.phase in PHASES else len(PHASES)):
         groups.setdefault((row.phase, row.layer), []).append(row)
     sums = {key: _with_least(total(group), (least or {}).get(key), steps) for key, group in groups.items()}
@@ -49,12 +49,12 @@ def table(
     return "\n".join(line.rstrip() for line in aligned(lines, words=NAMES))
 
 
-def _with_least(row: Row, least: int | None, steps: int) -> Row:
+def _with_least(row: KernelRow, least: int | None, steps: int) -> KernelRow:
     return row if row.bytes is not None or least is None else replace(row, bytes=float(least * steps))
 
 
-def _numbers(row: Row, peak_gb_s: float | None, steps: int) -> tuple[str, ...]:
-    """Launches, time, bytes, throughput and percentage; "-" for what is not known."""
+def _numbers(row: KernelRow, peak_gb_s: float | None, steps: int) -> tuple[str, ...]:
+    """Return launches, time, bytes, throughput and percentage; "-" for what is not known."""
     rate = row.bytes / row.seconds / 1e9 if row.bytes is not None and row.seconds else None
     percent = row.percent_of_peak
     if percent is None and rate is not None and peak_gb_s:

@@ -1,4 +1,4 @@
-"""Kernels by phase and layer: where a stack of ranges places a kernel, and the sums over its launches."""
+"""Rows of kernels by phase and layer: where a stack of ranges places a kernel, and sums over its launches."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ LOAD = "load"
 """The range of the loader's thread, which has no step: it belongs to the phase ``data``."""
 
 
+class ToolError(RuntimeError):
+    """A profiler is missing, has no permission, or exported what cannot be read; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
 @dataclass(frozen=True)
-class Row:
+class KernelRow:
     """All captured launches of one kernel in one layer and phase.
 
     Attributes:
         phase: one of ``PHASES``, or "" outside them.
         layer: its name in the model, or "" outside layers.
         kernel: the kernel's name without parameters.
-        calls: launches, of all captured steps together, as are seconds and bytes.
+        calls: the number of launches. Like seconds and bytes, it is of all captured steps together.
         seconds: time on the GPU.
         bytes: read from and written to the GPU's memory; None where the tool does not count them.
         percent_of_peak: of the memory's peak throughput, 0 to 100, mean over the time; None as above.
@@ -41,7 +48,7 @@ class Row:
 
 
 def place(ranges: Sequence[str]) -> tuple[str, str]:
-    """Phase and layer of what runs inside these ranges of the domain, outermost first.
+    """Return phase and layer of what runs inside these ranges of the domain, outermost first.
 
     The ranges inside a phase are layers, a layer of a layer inside that, and then operations. The name of an operation
     has a dot (its module and function) or a blank (before its arrays' shapes), that of a layer neither. A layer's name
@@ -60,7 +67,7 @@ def place(ranges: Sequence[str]) -> tuple[str, str]:
 
 
 def bare_name(kernel: str) -> str:
-    """A kernel's name without return type and parameters; template arguments stay, since they often say which it is."""
+    """Return a kernel's name without return type and parameters, but with its template arguments."""
     kernel = kernel.replace("(anonymous namespace)::", "")
     depth = 0
     for index, character in enumerate(kernel):
@@ -71,20 +78,20 @@ def bare_name(kernel: str) -> str:
     return kernel.strip().removeprefix("void ")
 
 
-def merged(rows: Iterable[Row]) -> list[Row]:
-    """One row for each phase, layer and kernel, in the order of first launches."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+def merged(rows: Iterable[KernelRow]) -> list[KernelRow]:
+    """Return one row for each phase, layer and kernel, in the order of first launches."""
+    groups: dict[tuple[str, str, str], list[KernelRow]] = {}
     for row in rows:
         groups.setdefault((row.phase, row.layer, row.kernel), []).append(row)
     return [total(group, *key) for key, group in groups.items()]
 
 
-def total(rows: Sequence[Row], phase: str = "", layer: str = "", kernel: str = "") -> Row:
-    """The row of some rows together; its bytes and percentage are None where they are None for any of them."""
+def total(rows: Sequence[KernelRow], phase: str = "", layer: str = "", kernel: str = "") -> KernelRow:
+    """Return the sum of some rows; bytes and percentage are None where they are None for any of them."""
     seconds = sum(row.seconds for row in rows)
     counts = [row.bytes for row in rows if row.bytes is not None]
     shares = [row.percent_of_peak * row.seconds for row in rows if row.percent_of_peak is not None]
-    return Row(
+    return KernelRow(
         phase,
         layer,
         kernel,

@@ -1,4 +1,4 @@
-"""Running a profiler, and what it says when it cannot do its work."""
+"""Running a profiler, and the reasons why it could not do its work."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from types import ModuleType
 
 import backend
 from training.profile.nsight import compute, systems
-from training.profile.nsight.errors import ToolError
-from training.profile.nsight.rows import Row
+from training.profile.nsight.rows import KernelRow, ToolError
 
 Done = subprocess.CompletedProcess[str]
 
@@ -22,25 +21,24 @@ TOOLS: dict[str, ModuleType] = {"nsys": systems, "ncu": compute}
 
 DENIED = "ERR_NVGPUCTRPERM"
 NO_OPTION = r"unrecogni[sz]ed option '?(--[\w-]+)"
-NO_REPORT = rf"({systems.RANGES}|{systems.KERNELS})\W+(?:was |could |is )?not (?:be )?found"
 LAST_LINES = 3
 NOTICE = ("==PROF==", "==ERROR== The application returned", "Generating", "Processing", "Collecting data")
 COMPLAINT = (
     r"(?i)^==(?:error|warning)==|\b(?:error|fatal|fail(?:ed|ure)?|cannot|unable|denied|un(?:supported|known)|skipped)\b"
 )
-"""What a tool writes when something is wrong, on either stream; its command writes to both as well."""
+"""Matches what a tool writes when something is wrong, on either stream; its command writes to both as well."""
 
 REPLACED = ("nvprof", "nvvp", "pgprof")
-"""NVIDIA's profilers of before."""
+"""Older profilers of NVIDIA."""
 
 SUCCESSORS = (
-    "profiles no GPU of compute capability 8.0 or newer and is no part of CUDA 13: take --tool nsys for times (its "
+    "profiles no GPU of compute capability 8.0 or newer and is not part of CUDA 13: take --tool nsys for times (its "
     "summary and timeline), --tool ncu for counters (its --metrics)"
 )
 
 
 def choose(tool: str | None) -> str:
-    """The tool by name; None takes nsys, or ncu where that is missing.
+    """Return the name of the tool to use: for None, nsys, or ncu where that is missing.
 
     Raises:
         ToolError: it is not on the PATH, or there is no such tool.
@@ -62,18 +60,18 @@ def choose(tool: str | None) -> str:
 
 
 def report_file(tool: str, out: Path) -> Path:
-    """The report that ``run`` keeps, for the tool's own viewer."""
+    """Return the report that ``run`` keeps, for the tool's own viewer."""
     return TOOLS[tool].report_file(out)
 
 
-def run(tool: str | None, command: Sequence[str], out: Path, kernels: str | None = None) -> list[Row]:
-    """Profiles a command and reads the tool's export.
+def run(tool: str | None, command: Sequence[str], out: Path, kernels: str | None = None) -> list[KernelRow]:
+    """Profile a command and read the tool's export.
 
     Args:
         tool: "nsys", "ncu", or None for the one that is there.
-        command: with its arguments. It calls cudaProfilerStart and cudaProfilerStop around the steps to look at.
-        out: a folder, made if need be, for the report (``report_file``) and the export; those of an earlier
-            profile are replaced.
+        command: with its arguments. It calls cudaProfilerStart and cudaProfilerStop around the steps to profile.
+        out: a folder, made if needed, for the report (``report_file``) and the export; those of an earlier profile are
+            replaced.
         kernels: a regular expression; only kernels in whose names it is found. None: all.
 
     Returns:
@@ -88,15 +86,15 @@ def run(tool: str | None, command: Sequence[str], out: Path, kernels: str | None
         try:
             re.compile(kernels)
         except re.error as error:
-            raise ToolError(f"{kernels!r} is no regular expression for kernels: {error}") from None
+            raise ToolError(f"{kernels!r} is not a regular expression: {error}") from None
     report = backend.inspect_cuda()
     if not report.usable:
         raise ToolError(f"{tool} profiles a GPU: {report}; without one, profile the CPU: --tool none")
     kit = TOOLS[tool]
     executable = shutil.which(tool) or tool
     out.mkdir(parents=True, exist_ok=True)
-    for file in (kit.report_file(out), *kit.exported_files(out)):
-        file.unlink(missing_ok=True)  # what lies there later is of this run
+    for file in (kit.report_file(out), kit.export_file(out)):
+        file.unlink(missing_ok=True)  # a file found there later is of this run
     captured = _call(
         tool, executable, kit.capture_command(executable, command, out, kernels), "the command under {tool}"
     )
@@ -131,10 +129,9 @@ def _call(tool: str, executable: str, command: Sequence[str], what: str) -> Done
             "NVreg_RestrictProfilingToAdminUsers=0' into a file in /etc/modprobe.d and reboot, or run this command as "
             "root, or take --tool nsys, which needs none"
         )
-    unknown = re.search(NO_REPORT, said)
-    if not unknown and done.returncode == 0:
+    if done.returncode == 0:
         return done
-    unknown = unknown or re.search(NO_OPTION, said)
+    unknown = re.search(NO_OPTION, said)
     if unknown:
         kit = TOOLS[tool]
         raise ToolError(
@@ -146,7 +143,7 @@ def _call(tool: str, executable: str, command: Sequence[str], what: str) -> Done
 
 
 def _version(executable: str) -> str:
-    """The version with a space before it, or "" where the tool does not say it."""
+    """Return the version with a space before it, or "" where the tool does not say it."""
     try:
         done = subprocess.run([executable, "--version"], capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -156,7 +153,7 @@ def _version(executable: str) -> str:
 
 
 def _ending(code: int) -> str:
-    """How a process ended, in words; a negative code is a signal's number."""
+    """Return in words how a process ended; a negative code is a signal's number."""
     if code >= 0:
         return f"exit code {code}"
     names = {number.value: number.name for number in signal.Signals}
@@ -164,8 +161,8 @@ def _ending(code: int) -> str:
 
 
 def _last(done: Done) -> list[str]:
-    """The last lines of standard error, before them what looks like complaints on standard output: the tool and its
-    command share both, and none of them always takes the same one. Without either, the last lines of the output.
+    """Return the last lines of standard error, after what looks like complaints on standard output: the tool and its
+    command share both streams. Without either, return the last lines of the output.
     """
     errors, output = _lines(done.stderr), _lines(done.stdout)
     complaints = [line for line in output if re.search(COMPLAINT, line)]
@@ -175,11 +172,11 @@ def _last(done: Done) -> list[str]:
 
 
 def _complaints(tool: str, *calls: Done) -> str:
-    """What a tool complained of though it ended well, as the end of a message; "" where it did not."""
+    """Return the complaints of a tool that ended with code 0, as the end of a message; "" where there are none."""
     lines = [line for done in calls for line in _lines(done.stdout + done.stderr) if re.search(COMPLAINT, line)]
     return f"; {tool} said: {' | '.join(list(dict.fromkeys(lines))[-LAST_LINES:])}" if lines else ""
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with something in them, without the tools' notices."""
+    """Return the lines that are not empty, without the tools' notices."""
     return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(NOTICE)]
