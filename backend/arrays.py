@@ -4,6 +4,7 @@ A library is recognised by the modules already loaded, never by importing one: a
 process that has not imported CuPy.
 """
 
+import functools
 import sys
 from typing import Any
 
@@ -21,19 +22,24 @@ def array_module(*arrays: Any) -> Any:
     Raises:
         TypeError: host and device arrays are mixed; the message shows one of each.
     """
-    cupy = sys.modules.get("cupy")
-    if cupy is None and arrays and isinstance(arrays[0], numpy.ndarray):
-        return numpy  # nothing else can be there: the common case on a CPU, hundreds of times a step
-    on_device = [] if cupy is None else [array for array in arrays if isinstance(array, cupy.ndarray)]
-    on_host = [array for array in arrays if isinstance(array, numpy.ndarray)]
-    if on_device and on_host:
+    libraries = _libraries(*map(type, arrays))
+    if len(libraries) == 1:
+        return libraries[0]
+    if libraries:
+        host, device = (next(array for array in arrays if isinstance(array, each.ndarray)) for each in libraries)
         raise TypeError(
-            f"host and device arrays are mixed: {_kind(on_host[0])} and {_kind(on_device[0])}; move one with "
+            f"host and device arrays are mixed: {_kind(host)} and {_kind(device)}; move one with "
             "backend.asarray (to the active device) or backend.asnumpy (to the host)"
         )
-    if on_device:
-        return cupy
-    return numpy if on_host or current_device().kind == "cpu" else cupy
+    return numpy if current_device().kind == "cpu" else sys.modules["cupy"]
+
+
+@functools.lru_cache(maxsize=1024)
+def _libraries(*kinds: Any) -> tuple[Any, ...]:
+    """Return the libraries whose arrays are among types, NumPy first. It is asked hundreds of times a step."""
+    cupy = sys.modules.get("cupy")
+    known = (numpy,) if cupy is None else (numpy, cupy)
+    return tuple(library for library in known if any(issubclass(kind, library.ndarray) for kind in kinds))
 
 
 def require_active(array: Any, name: str = "array") -> None:
@@ -91,10 +97,12 @@ def require_arrays(**arrays: Any) -> None:
 
 def is_array(value: Any) -> bool:
     """Whether ``value`` is an array (or scalar) of NumPy, or an array of CuPy."""
-    if isinstance(value, (numpy.ndarray, numpy.generic)):
-        return True
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(value, cupy.ndarray)
+    return _is_array_type(type(value))  # type: ignore[arg-type]  # as above
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_array_type(kind: Any) -> bool:
+    return bool(_libraries(kind)) or issubclass(kind, numpy.generic)
 
 
 def asarray(array: Any, dtype: Any = None) -> Any:

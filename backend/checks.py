@@ -125,13 +125,12 @@ def sizes(name: str, value: Any, least: int = 0, length: int | None = None) -> t
     """
     numbers = several(value)
     numbers = (value,) if numbers is None else numbers
-    result = tuple(
-        number if type(number) is int and number >= least else whole(f"{name}[{axis}]", number, least)
-        for axis, number in enumerate(numbers)
-    )
-    if length is not None and len(result) != length:
+    for axis, number in enumerate(numbers):
+        if type(number) is not int or number < least:
+            whole(f"{name}[{axis}]", number, least)
+    if length is not None and len(numbers) != length:
         raise refusal(ValueError, name, f"{length} whole numbers", value)
-    return result
+    return tuple(map(int, numbers))
 
 
 def several(value: Any) -> Sequence[Any] | None:

@@ -90,6 +90,11 @@ def pop(results: Any = ()) -> None:
             listener.pop(results)
 
 
+def is_listened_to() -> bool:
+    """Return whether anybody listens; where not, a caller in a hurry need not enter a range."""
+    return bool(_listeners)
+
+
 @lru_cache(maxsize=4096)
 def range(name: str, category: str = "") -> Range:  # noqa: A001  (used as profiling.range)
     """The range of that name and category, built at the first call: for a program's own ranges."""

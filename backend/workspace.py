@@ -34,7 +34,7 @@ _buffers: list[numpy.ndarray] = []
 def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
     """An uninitialised C-contiguous array on the active device, in recycled memory where that is warm."""
     if current_device().kind != "cpu":
-        return xp.empty(shape, dtype)
+        return xp.ndarray(shape, dtype)
     dtype = numpy.dtype(dtype)
     size = (shape if isinstance(shape, (int, numpy.integer)) else math.prod(shape)) * dtype.itemsize
     if size < _SMALL:

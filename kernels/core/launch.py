@@ -17,10 +17,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -43,6 +43,8 @@ _block = BLOCK
 
 _CTYPES = {"float16": "half16", "float32": "float", "float64": "double"}
 _DTYPES = {"int": "int32", "unsigned int": "uint32", "unsigned char": "uint8", "float": "float32", "double": "float64"}
+_SCALARS = {name: numpy.dtype(name).type for name in (*_DTYPES.values(), *_CTYPES, "int64")}
+_LIMITS = {name: numpy.iinfo(name) for name, scalar in _SCALARS.items() if issubclass(scalar, numpy.integer)}
 
 
 def block_size() -> int:
@@ -75,19 +77,19 @@ class KernelError(RuntimeError):
     """A kernel does not compile or cannot be built here; the message has the compiler's words."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What one combination of arguments comes to: ``values`` are the arguments, None where they vary, and ``types``
-    the dtypes of all."""
+class _Plan(NamedTuple):
+    """A launch that was checked: ``values`` are the arguments, None where each launch has its own, and ``numbers`` the
+    places, names and dtypes of numbers among these."""
 
-    launch: Any
+    launch: Callable[..., None]
     grid: tuple[int]
     block: tuple[int]
     values: list[Any]
-    types: list[str]
+    numbers: list[tuple[int, str, str]]
 
 
 _plans: dict[tuple[Any, ...], _Plan] = {}
+_traits = attrgetter("dtype", "shape", "strides", "data.device_id")  # all of an array that is checked
 
 
 class Kernel:
@@ -143,51 +145,46 @@ class Kernel:
             KernelError: it does not compile.
         """
         key = self._key(count, arguments)
-        plan = None if key is None else _plans.get(key)
+        plan = _plans.get(key)
         if plan is None:
             plan = self._check(count, arguments)
             if plan is None:
                 return
-            if key is not None:
+            if key:
                 if len(_plans) >= _MOST_PLANS:
                     _plans.clear()
                 _plans[key] = plan
-        values = plan.values.copy()
-        for place, convert in self._varying:
-            values[place] = arguments[place] if convert is None else convert(arguments[place], plan.types[place])
-        with self._range.of(arguments):
-            plan.launch(plan.grid, plan.block, values)
+        launch, grid, block, kept, numbers = plan
+        values = [given if value is None else value for value, given in zip(kept, arguments, strict=True)]
+        for place, where, dtype in numbers:
+            values[place] = _number(where, arguments[place], dtype)
+        if profiling.is_listened_to():
+            with self._range.of(arguments):
+                launch(grid, block, values)
+        else:
+            launch(grid, block, values)
 
     @functools.cached_property
-    def _fixed(self) -> tuple[bool, ...]:
-        """For each parameter, whether a plan fixes its value: it is a struct, or a number that sizes arrays. Other
-        numbers, such as a position in a random stream, may differ at each launch."""
+    def _kinds(self) -> tuple[bool | None, ...]:
+        """For each parameter, True if it is an array, False if a plan fixes its value: a struct, or a number that
+        sizes arrays. Other numbers, such as a position in a random stream, may differ at each launch: None."""
         sizing = sizing_names(self.parameters)
-        return tuple(p.kind == "Geometry" or (not p.is_array and p.name in sizing) for p in self.parameters)
-
-    @functools.cached_property
-    def _varying(self) -> tuple[tuple[int, Any], ...]:
-        """The places of arrays and numbers that a plan does not fix, and what converts the numbers."""
-        where = (f"kernel {self.name}, {parameter.name}" for parameter in self.parameters)
         return tuple(
-            (place, None if parameter.is_array else functools.partial(_number, text))
-            for place, (parameter, fixed, text) in enumerate(zip(self.parameters, self._fixed, where, strict=True))
-            if not fixed
+            True if p.is_array else False if p.kind == "Geometry" or p.name in sizing else None for p in self.parameters
         )
 
-    def _key(self, count: int, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """All that the checks look at, but for numbers that a plan does not fix; None where it cannot be told."""
-        if len(arguments) != len(self.parameters):
-            return None
+    def _key(self, count: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return all that the checks look at, but for numbers that a plan does not fix; () where an argument has not
+        what it should, which the checks tell."""
         key: list[Any] = [self, count, _block, current_device().index]
         try:
-            for parameter, fixed, argument in zip(self.parameters, self._fixed, arguments, strict=True):
-                if parameter.is_array:
-                    key += (argument.dtype, argument.size, argument.flags.c_contiguous, argument.data.device_id)
-                elif fixed:
-                    key += (type(argument), argument if type(argument) is int else argument.tobytes())
-        except AttributeError:  # no array or struct where one is needed: the checks say so
-            return None
+            for is_array, argument in zip(self._kinds, arguments, strict=True):
+                if is_array:
+                    key.append(_traits(argument))
+                elif is_array is not None:
+                    key += type(argument), argument if type(argument) is int else argument.tobytes()
+        except (AttributeError, ValueError):
+            return ()
         return tuple(key)
 
     def _check(self, count: int, arguments: tuple[Any, ...]) -> _Plan | None:
@@ -212,10 +209,14 @@ class Kernel:
             raise ValueError(
                 f"kernel {self.name}: a block has at most {self.most_threads} threads, {_block} were asked for"
             )
-        for place, _ in self._varying:
-            values[place] = None  # a plan holds no array
+        kept = [value if kind is False else None for value, kind in zip(values, self._kinds, strict=True)]
+        numbers = [
+            (place, f"kernel {self.name}, {parameter.name}", dtype)
+            for place, (parameter, dtype, kind) in enumerate(zip(self.parameters, types, self._kinds, strict=True))
+            if kind is None
+        ]
         grid = (min(-(-count // _block), _MOST_BLOCKS),)
-        return _Plan(self.compiled(t, wide), grid, (_block,), values, types)
+        return _Plan(self.compiled(t, wide), grid, (_block,), kept, numbers)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:
@@ -282,19 +283,19 @@ class Kernel:
 
 
 def _number(where: str, value: Any, dtype: str) -> Any:
-    """``value`` as a NumPy scalar of exactly the parameter's type."""
-    if isinstance(value, numpy.generic):
-        value = value.item()
-    if hasattr(value, "shape"):
-        raise TypeError(f"{where}: needs a plain number, got an array")
-    if dtype.startswith("float"):
-        return numpy.dtype(dtype).type(value)
-    if not isinstance(value, int):
-        raise TypeError(f"{where}: needs a whole number, got {value!r}")
-    limits = numpy.iinfo(dtype)
-    if not limits.min <= value <= limits.max:
-        raise ValueError(f"{where}: {value} does not fit {dtype}")
-    return numpy.dtype(dtype).type(value)
+    """Return ``value`` as a NumPy scalar of exactly the parameter's type."""
+    if type(value) not in (int, float):
+        if isinstance(value, numpy.generic):
+            value = value.item()
+        if hasattr(value, "shape"):
+            raise TypeError(f"{where}: needs a plain number, got an array")
+    limits = _LIMITS.get(dtype)
+    if limits is not None:
+        if not isinstance(value, int):
+            raise TypeError(f"{where}: needs a whole number, got {value!r}")
+        if not limits.min <= value <= limits.max:
+            raise ValueError(f"{where}: {value} does not fit {dtype}")
+    return _SCALARS[dtype](value)
 
 
 @functools.lru_cache(maxsize=1)
