@@ -18,8 +18,8 @@ def each(function, x):
     return np.array([function(float(a)) for a in x.flat]).reshape(x.shape)
 
 
-def elementwise(f, slope, bound=lambda x: 0.0, slope_bound=lambda x: 0.0, terms=0, roundings=0):
-    """y = f(x) and dx = dout·slope(x); the bounds are on what is rounded on the way to each."""
+def elementwise(f, slope, *, bound=lambda x: 0.0, slope_bound=lambda x: 0.0, terms=0, roundings=0):
+    """Return the oracle of y = f(x) and dx = dout·slope(x); bounds are on the numbers that are rounded for each."""
     return Oracle(
         lambda p, x: Expected(each(f, x), each(bound, x), terms, roundings),
         lambda p, dout, x: {
@@ -50,12 +50,20 @@ def gelu_slope(x):
 
 
 RELU = elementwise(lambda x: max(x, 0.0), lambda x: float(x > 0))
-LEAKY = elementwise(lambda x: x if x > 0 else 0.1 * x, lambda x: 1.0 if x > 0 else 0.1, abs, one, 0, 1)
+LEAKY = elementwise(
+    lambda x: x if x > 0 else 0.1 * x, lambda x: 1.0 if x > 0 else 0.1, bound=abs, slope_bound=one, roundings=1
+)
 # 1 - y is as exact as y is absolutely, so dout·y·(1 - y) errs by dout·y
-SIGMOID = elementwise(sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x)), sigmoid, sigmoid, 8, 1)
-TANH = elementwise(math.tanh, lambda x: 1 - math.tanh(x) ** 2, lambda x: abs(math.tanh(x)), one, 5, 1)
+SIGMOID = elementwise(
+    sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x)), bound=sigmoid, slope_bound=sigmoid, terms=8, roundings=1
+)
+TANH = elementwise(
+    math.tanh, lambda x: 1 - math.tanh(x) ** 2, bound=lambda x: abs(math.tanh(x)), slope_bound=one, terms=5, roundings=1
+)
 # 1 + tanh cancels for x < 0: y errs by x, and its slope by the terms it is the sum of
-GELU = elementwise(gelu, gelu_slope, abs, lambda x: 1 + abs(x) * (1 + 3 * 0.044715 * x**2), 12, 1)
+GELU = elementwise(
+    gelu, gelu_slope, bound=abs, slope_bound=lambda x: 1 + abs(x) * (1 + 3 * 0.044715 * x**2), terms=12, roundings=1
+)
 
 CASES = [
     LayerCase("Relu", lambda draw: Relu(), IMAGES, RELU),

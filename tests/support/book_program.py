@@ -1,8 +1,8 @@
-"""Runs a program of the book in its folder and writes down every number that it ends with.
+"""Run a program of the book in its folder and save every number in its final variables.
 
     python book_program.py original|cpu|cuda PROGRAM OUT [OLD=>NEW …]
 
-``OLD=>NEW`` are changes of its text, to take fewer steps. Digits come from the package's 10,000, on both sides.
+``OLD=>NEW`` are replacements in its text, to take fewer steps. The digits are the package's 10,000, on both sides.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ DATA = ("x_train", "t_train", "x_test", "t_test")
 
 def main(mode, program, out, *changes):
     mpl.use("Agg")
-    warnings.simplefilter("ignore")  # the book's: overflows, empty legends
+    warnings.simplefilter("ignore")  # of the book's code: overflows, empty legends
     os.environ["XPNET_DEVICE"] = "cuda" if mode == "cuda" else "cpu"
     if mode != "original":
         from training.compat.book import mnist
@@ -34,7 +34,7 @@ def main(mode, program, out, *changes):
     vars(Image)["Image"].show = lambda image: None
     path = Path(program).resolve()
     os.chdir(path.parent)
-    sys.path[:0] = [str(path.parent), str(path.parents[1])]  # originals import their own modules from above
+    sys.path[:0] = [str(path.parent), str(path.parents[1])]  # originals import the modules of the parent folder
     text = path.read_text("utf-8")
     for change in changes:
         old, new = change.split("=>")
@@ -56,7 +56,7 @@ def main(mode, program, out, *changes):
 
 
 def collect(name, value, found, seen, depth=0):
-    """Put the numbers behind ``value`` into ``found``, and the names of device arrays into ``seen``."""
+    """Add the numbers in ``value`` to ``found``, and the names of device arrays to ``seen``."""
     if hasattr(value, "__cuda_array_interface__"):
         seen.add(name)
         value = value.get()
@@ -79,7 +79,7 @@ def collect(name, value, found, seen, depth=0):
 
 
 def plotted():
-    """What lines, images and bars of all open figures show."""
+    """Yield the data of lines, images and bars of all open figures."""
     import matplotlib.pyplot as plt
 
     for number in plt.get_fignums():

@@ -1,4 +1,4 @@
-"""Assertions and inputs that tests of every operation share; all of them work on every backend."""
+"""Shared assertions and inputs for tests of operations, on every backend."""
 
 from contextlib import contextmanager
 
@@ -16,12 +16,12 @@ DTYPES = ("float16", "float32", "float64")
 
 
 def whole(shape, dtype="float32", seed=0, most=3):
-    """Whole numbers from -most to most, on the active device: their sums are exact, in any order."""
+    """Return integers from -most to most on the active device, whose sums are exact in any order."""
     return backend.asarray(np.random.default_rng(seed).integers(-most, most + 1, shape).astype(dtype))
 
 
 def normal(shape, dtype="float32", seed=0):
-    """Normal numbers on the active device."""
+    """Return normally distributed numbers on the active device."""
     return backend.asarray(np.random.default_rng(seed).standard_normal(shape).astype(dtype))
 
 
@@ -56,12 +56,12 @@ def laid_out(x, layout):
 
 
 def variants(x):
-    """``x`` in every layout: (name, array)."""
+    """Return ``x`` in every layout: (name, array)."""
     return [(layout, laid_out(x, layout)) for layout in LAYOUTS if x.ndim > 2 or layout != "channels_last"]
 
 
 def for_all(device, *strategies, cpu=150, cuda=5):
-    """Run the function below it at once, on examples of the strategies; fewer on a GPU, where they cost more."""
+    """Run the decorated function at once, on examples of the strategies; on fewer on a GPU, where they take longer."""
 
     def run(check):
         examples = settings(max_examples=cpu if device.kind == "cpu" else cuda)
@@ -71,12 +71,12 @@ def for_all(device, *strategies, cpu=150, cuda=5):
     return run
 
 
-# -- what an operation must leave alone -------------------------------------------------------------------
+# -- what an operation must not change -------------------------------------------------------------------
 
 
 @contextmanager
 def frozen(*arrays):
-    """Assert that the arrays hold the same bits afterwards; host arrays refuse to be written inside."""
+    """Assert that the arrays do not change inside the ``with``; host arrays are read-only in it."""
     before = [asnumpy(array).tobytes() for array in arrays]
     locked = [array for array in arrays if isinstance(array, np.ndarray) and array.flags.writeable]
     for array in locked:
@@ -115,7 +115,7 @@ def assert_channels_last(*arrays):
 
 
 def assert_same(actual, expected, dtype=None):
-    """Assert equal shapes, dtypes and values (NaN equals NaN), and names the first element that differs."""
+    """Assert equal shapes, dtypes and values (NaN equals NaN), and name the first element that differs."""
     dtype = np.dtype(dtype or expected.dtype)
     assert actual.dtype == dtype, f"dtype {actual.dtype}, expected {dtype}"
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
@@ -137,10 +137,10 @@ def assert_close(actual, expected, dtype, *, terms, magnitude, roundings=2, inte
     it), and a few roundings of the result in its own dtype.
 
     Args:
-        terms: how many numbers are added up.
+        terms: the number of terms in a sum.
         magnitude: Σ|aᵢ·bᵢ| of each element: a number or an array.
-        roundings: how often a result is rounded to ``dtype`` on its way out.
-        intermediate: the largest number that is so rounded, where it is larger than the result.
+        roundings: the number of roundings of a result to ``dtype``.
+        intermediate: the largest number that is rounded, if it is larger than the result.
 
     """
     dtype = np.dtype(dtype)
@@ -199,7 +199,7 @@ def check_gradient(loss, inputs, gradients, seed=0, step=1e-5):
 
 @contextmanager
 def thread_limit(count):
-    """At most ``count`` threads inside."""
+    """Limit xpnet to ``count`` threads inside the ``with``."""
     before = threads.limit()
     threads.set_limit(count)
     try:
@@ -210,7 +210,8 @@ def thread_limit(count):
 
 @contextmanager
 def column_bytes(count):
-    """Column buffers of at most ``count`` bytes inside, on every library; elementwise parts of one thread of fewer."""
+    """Limit column buffers to ``count`` bytes inside the ``with``, on every library, and elementwise parts of a thread
+    to fewer."""
     before = dict(tiling.COLUMN_BYTES)
     tiling.COLUMN_BYTES.update(dict.fromkeys(before, count))
     try:
@@ -222,7 +223,8 @@ def column_bytes(count):
 
 @contextmanager
 def piece_bytes(count):
-    """Elementwise work in pieces of about ``count`` bytes inside, that of one thread in smaller ones."""
+    """Cut elementwise work into pieces of about ``count`` bytes inside the ``with``, that of one thread into smaller
+    ones."""
     before = tiling.PIECE_BYTES
     tiling.PIECE_BYTES = count
     try:
@@ -234,7 +236,8 @@ def piece_bytes(count):
 
 @contextmanager
 def _cached_bytes(count):
-    """What one thread takes at a time: less than several do, so that what must not depend on it is seen to do so."""
+    """Limit the bytes that one thread takes at a time, to fewer than several threads take: a result that depends on it
+    shows."""
     before = tiling._CACHED_BYTES
     tiling._CACHED_BYTES = max(count, 1)
     try:

@@ -1,4 +1,4 @@
-"""The ``xpnet`` command in this process."""
+"""Run the ``xpnet`` command in this process."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ class Result:
 
 
 def xpnet(*arguments):
-    """Run the command as its script does; an exception that it does not tell as an error comes through."""
+    """Run the command as its script does; an exception that it does not report as an error is raised."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
         main([str(argument) for argument in arguments])
@@ -32,7 +32,7 @@ OUT_OF_ALL_BOUNDS = ["1" + "0" * 40, "-1" + "0" * 40, "1e400", "nan", "-nan", "i
 
 
 def number_options(command, *names):
-    """Return every option that takes a number, of a command and of those below it, as parameters of a test."""
+    """Return every option of a command and its subcommands that takes a number, as parameters of a test."""
     takes = (type(click.INT), type(click.FLOAT))  # and the ranges derived from them
     found = [
         pytest.param(option, id=" ".join((*names, option.opts[-1])))

@@ -1,4 +1,4 @@
-"""The networks that the course has its students write, made of nothing but the names of ``layers.compat.course``."""
+"""The networks that students of the course write, made only of names of ``layers.compat.course``."""
 
 import itertools
 import math
@@ -141,8 +141,7 @@ class ThreeLayerConvNet:
 
 
 def regularized(loss, grads, params, reg):
-    """Return the loss with half the regularisation times the squares of all weights, whose gradients are added in
-    place."""
+    """Return the loss plus half the regularization times the squares of all weights; add its gradients in place."""
     for name in grads:
         if name.startswith("W"):
             loss = loss + 0.5 * reg * (params[name] ** 2).sum()

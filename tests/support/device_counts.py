@@ -1,6 +1,6 @@
-"""What the emulated CUDA device counts of each layer and phase of a training step.
+"""Counts of the emulated CUDA device for each layer and phase of a training step.
 
-As a program, under the device's COUNT mode: the bytes of networks, as JSON.
+As a program in the device's COUNT mode it prints the bytes of networks as JSON.
 """
 
 import json
@@ -26,7 +26,8 @@ def launches():
 
 
 def moved_bytes():
-    """32 bytes for each sector that a warp asked for so far, what products read and write, copies and fills."""
+    """Return the bytes moved so far: 32 for each sector that a warp requested, and those of products, copies and
+    fills."""
     import cuda_on_cpu
 
     counters = cuda_on_cpu.counters()

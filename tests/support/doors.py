@@ -1,8 +1,8 @@
-"""Every public constructor, function and method that takes numbers or arrays, found by introspection.
+"""Find every public constructor, function and method that takes numbers or arrays, by introspection.
 
-A door is something to call, with a valid example of each of its required arguments. Arguments that are numbers need no
-example; arrays take one by their name from ``ARRAYS``, or from ``EXAMPLES`` where a name says too little. A new
-layer is found and tried without a word here, unless it takes arrays of its own.
+A door is a callable with a valid example of each of its required arguments. Numbers need no example; arrays get one by
+their name from ``ARRAYS``, or from ``EXAMPLES`` if the name is ambiguous. A new layer is found and tried without a
+change here, unless it takes arrays with new names.
 """
 
 import importlib
@@ -44,7 +44,7 @@ PRIVATE = {  # modules that no program calls: parts of others, commands, records
 OPERATIONS = (
     "kernels.batch_norm.normalize", "kernels.col2im.col2im", "kernels.im2col.im2col",
 )  # fmt: skip
-"""What users call in modules that are otherwise private."""
+"""Functions that users call in modules that are otherwise private."""
 
 EXCLUDED = {
     "backend.active.allow_tf32": "asks the device whether it has TF32",
@@ -64,11 +64,11 @@ EXCLUDED = {
     "training.models.accuracy.accuracy": "for Network.accuracy, which is tried",
     "training.models.network.Network.within_memory": "for the library's own loops",
 }
-"""Doors that are not tried, and why."""
+"""Doors that are not tried, with the reason."""
 
 
 def numbers(*shape, dtype="float32"):
-    """Return some array on the active device, no two numbers alike."""
+    """Return an array on the active device with different numbers."""
     size = int(np.prod(shape))
     return backend.asarray(((np.arange(size) * 7 % 11 - 5) / 4).reshape(shape).astype(dtype))
 
@@ -154,7 +154,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "astype": {"dtype": lambda: "float64"},
 }
 
-FIRST: dict[str, Any] = {  # numbers for which the default of 2 or 0.5 is none
+FIRST: dict[str, Any] = {  # arguments for which the default of 2 or 0.5 is invalid
     "hidden_size": 3, "channels": 4, "filters": 6, "groups": 2, "scale": 2.0, "size": 3, "kernel": 3, "pool_h": 2,
     "input_size": 16, "filter_h": 3, "filter_w": 3, "momentum": 0.5, "padding": 1, "pad": 1, "field_height": 3,
     "field_width": 3, "threads": 64, "kernel_shape": 3,
@@ -171,12 +171,12 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     Window: lambda: Window(2),
     backend.random.Generator: lambda: backend.random.Generator(3),
 }
-"""Of classes whose methods take numbers, an instance to call them on."""
+"""Functions that make an instance of a class whose methods take numbers."""
 
 
 @dataclass(frozen=True)
 class Door:
-    """What is called: a constructor, a function, a class method, or a method of an instance made anew for each call."""
+    """A callable: a constructor, a function, a class method, or a method of an instance that is made for each call."""
 
     name: str
     function: Callable[..., Any]
@@ -200,7 +200,7 @@ class Door:
         raise LookupError(f"{self.name} needs an example of {name} in tests/support/doors.py")
 
     def kind(self, name: str) -> str:
-        """What a parameter is, by its annotation: "number whole", "number real", "flag", "" and so on."""
+        """Return the kind of a parameter by its annotation: "number whole", "number real", "flag", "dtype" or ""."""
         return kind_of(self.parameters[name])
 
     def takes_none(self, name: str) -> bool:
@@ -209,16 +209,16 @@ class Door:
         return given.default is None or "None" in str(given.annotation)
 
     def call(self, **changed: Any) -> Any:
-        """Call it with the examples, and with these arguments in place of theirs."""
+        """Call the door with its examples, some of them replaced by the given arguments."""
         return self.function_of()(**{**self.arguments(), **changed})
 
     def function_of(self) -> Callable[..., Any]:
-        """What to call: a method is one of a new instance."""
+        """Return the function to call; a method is bound to a new instance."""
         return self.function if self.owner is None else getattr(self.owner(), self.function.__name__)
 
 
 def kind_of(parameter: inspect.Parameter) -> str:
-    """See ``Door.kind``."""
+    """Return the kind of a parameter, see ``Door.kind``."""
     annotation = parameter.annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     words = set(re.findall(r"\w+", text))
@@ -235,7 +235,7 @@ def kind_of(parameter: inspect.Parameter) -> str:
 
 @cache
 def doors() -> tuple[Door, ...]:
-    """Return all of them, in the order of their names."""
+    """Return all doors, sorted by name."""
     found: dict[str, Door] = {}
     for module in _modules():
         for name, value in vars(module).items():

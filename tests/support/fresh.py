@@ -1,4 +1,4 @@
-"""A fresh Python, for what only a process of its own can show: imports, environment variables, first uses."""
+"""Run code in a new Python process: to test imports, environment variables and first uses."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ def fresh(code, *, fails=False, **environment):
 
     Args:
         code: a program.
-        fails: whether it is to end with an error; then its standard error is returned.
-        environment: variables to set, or to remove where the value is None.
+        fails: expect it to end with an error, and return its standard error.
+        environment: variables to set, or to remove if the value is None.
 
     """
     variables = {**os.environ, **{name: value for name, value in environment.items() if value is not None}}
@@ -30,7 +30,7 @@ def fresh(code, *, fails=False, **environment):
 
 
 def counted(module, *arguments):
-    """What a module of this folder prints as a program on the emulated CUDA device, which counts memory accesses."""
+    """Run a module of this folder as a program on the emulated CUDA device in COUNT mode; return its output."""
     code = f"import runpy, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.argv[1:] = {list(arguments)!r}"
     program = f"{code}; runpy.run_module({module!r}, run_name='__main__')"
     return fresh(program, CUDA_ON_CPU_COUNT="1", CUDA_ON_CPU_CHECK=None, CUDA_ON_CPU_REPORT=None, XPNET_DEVICE="cpu")

@@ -1,4 +1,4 @@
-"""Small windows and images of every kind, for hypothesis: as our ``Window`` and as the oracles' numbers."""
+"""Small windows and images of every kind for hypothesis, as a ``Window`` and as the oracles' numbers."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from kernels.core.window import Window
 
 
 class WindowCase(NamedTuple):
-    """One geometry: a window over a batch of images, and how to make the arrays of the test."""
+    """One geometry: a window over a batch of images, and the data to make the arrays of a test."""
 
     shape: tuple[int, int, int, int]
     arguments: dict[str, Any]
@@ -71,8 +71,8 @@ def cases(
         dilations: steps between taps.
         paddings: strategy for the padding.
         channels: strategy for C.
-        ceil: whether ``rounding="ceil"`` is among them.
-        every_window_sees: only those where each window holds at least one pixel, as pooling needs.
+        ceil: include ``rounding="ceil"``.
+        every_window_sees: only geometries in which each window holds at least one pixel, as pooling needs.
 
     """
     kernel, stride, dilation = draw(_sizes(1, 2, 3, 4)), draw(_sizes(1, 1, 2, 3, 4)), draw(_sizes(*dilations))
@@ -99,7 +99,7 @@ def cases(
         draw(st.integers(0, 1000)),
     )
     if every_window_sees and not _sees(case):
-        # Without padding every window does.
+        # Without padding every window holds a pixel.
         arguments = {**case.arguments, "padding": "valid", "rounding": "floor"}
         fits = tuple(max(a, b) for a, b in zip(image, case.window.extent, strict=True))
         case = case._replace(arguments=arguments, pads=(0, 0, 0, 0), shape=(*case.shape[:2], *fits))

@@ -1,7 +1,7 @@
-"""The ``.cu`` files built by the host's C++ compiler, and the operations run on what comes out.
+"""Build the ``.cu`` files with the host's C++ compiler, and run operations on them.
 
-``tests/cuda/shim.h`` has what CUDA's C++ has beyond C++. Each file becomes a program, which takes launches from its
-standard input, so that a sanitizer watches the kernels and nothing else, in arrays of exactly their size.
+``tests/cuda/shim.h`` provides CUDA's extensions of C++. Each file becomes a program that reads launches from its
+standard input, so that a sanitizer watches only the kernels, in arrays of exactly their size.
 """
 
 import atexit
@@ -30,7 +30,7 @@ from kernels.core.geometry import STRUCT
 from kernels.core.launch import Kernel
 
 MEMORY, RACES, COVERAGE = "-fsanitize=address,undefined", "-fsanitize=thread", "--coverage"
-"""How a program is watched: every access and undefined arithmetic, unordered accesses, or which lines run."""
+"""What a program is watched for: memory accesses and undefined arithmetic, data races, or the lines that run."""
 
 MISSING = "no C++ compiler g++ with sanitizers: the kernels are not run on the host (apt install g++)"
 
@@ -40,7 +40,7 @@ _ASSEMBLY = re.compile(r'asm(?: volatile)?\("([\w.]+)[^"]*"\s*:\s*"=\w"\(([^()]*
 
 
 class SanitizerError(AssertionError):
-    """A kernel did what a sanitizer forbids, or a block hangs at a barrier; the message is the sanitizer's."""
+    """A sanitizer found an error in a kernel, or a block hangs at a barrier; the message is the sanitizer's."""
 
 
 class Program:
@@ -49,13 +49,13 @@ class Program:
     Args:
         file: its name.
         watch: ``MEMORY``, ``RACES`` or ``COVERAGE``.
-        edits: pairs (old, new) of source text; each old one has to occur in it.
+        edits: pairs (old, new) of source text; each old text must occur in the source.
     """
 
     def __init__(self, file, watch, edits=()):
         self.file, self.watch = file, watch
         self.variants = [(v.dtype, v.wide) for v in catalog.variants() if v.file == file]
-        if edits or watch != MEMORY:  # which the width of indices does not change
+        if edits or watch != MEMORY:  # these do not depend on the width of indices
             self.variants = [variant for variant in self.variants if not variant[1]]
         self.names = catalog.kernels_of(file)
         self.path = _build(_text(file, self.variants, self.names, edits), watch)
@@ -94,7 +94,7 @@ class Program:
             raise self._fault(name)
 
     def close(self):
-        """End the program, which says on its way out what its sanitizer found."""
+        """End the program and raise what its sanitizer found."""
         process, self._process = self._process, None
         if process is not None:
             _, said = process.communicate()
@@ -102,8 +102,8 @@ class Program:
                 raise SanitizerError(f"{self.file}: {said.decode(errors='replace')}")
 
     def lines(self):
-        """How often each line ran in all processes that have ended, of a program watched for ``COVERAGE``:
-        {file: {line: count}}, of the ``.cu`` files. What a macro holds counts as the line where it is used.
+        """Return how often each line ran, in all ended processes of a program watched for ``COVERAGE``:
+        {file: {line: count}} of the ``.cu`` files. Lines of a macro count as the line that uses it.
         """
         (notes,) = self.path.parent.glob(f"{self.path.name}*.gcno")
         done = subprocess.run(["gcov", "--json-format", "--stdout", str(notes)], check=True, capture_output=True)
@@ -115,14 +115,14 @@ class Program:
 
     def _start(self):
         pipe = subprocess.PIPE
-        # Fibers have stacks that AddressSanitizer's own stand-ins for stacks do not know.
+        # Fibers have their own stacks, which AddressSanitizer's fake stacks do not support.
         memory = "detect_leaks=0:detect_stack_use_after_return=0"
         environment = {"ASAN_OPTIONS": memory, "TSAN_OPTIONS": "halt_on_error=1"}
         return subprocess.Popen(_command(self.path, self.watch), stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
 
     def _fault(self, name):
         process, self._process = self._process, None
-        with contextlib.suppress(BrokenPipeError):  # what is left to write has no reader
+        with contextlib.suppress(BrokenPipeError):  # nothing reads the rest
             process.stdin.close()
         process.stdin = None
         _, said = process.communicate()
@@ -133,14 +133,14 @@ class Program:
 
 @contextlib.contextmanager
 def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
-    """Inside, the operations of ``kernels`` do with NumPy arrays what they do with CuPy's: they launch their kernels.
+    """Make the operations of ``kernels`` launch their kernels for NumPy arrays, as for CuPy's, inside the ``with``.
 
-    Memory that is asked for uninitialised is full of NaN (integers of -1): what a kernel leaves unwritten is seen.
+    Uninitialized memory is filled with NaN (integers with -1), so that elements which a kernel does not write show.
 
     Args:
         programs: function from the name of a file to its ``Program``.
         seed: of the order of blocks and threads; 0 is ascending.
-        wide: whether indices have 64 bits.
+        wide: use indices of 64 bits.
         block: threads in a block.
     """
     library = types.ModuleType("numpy_with_kernels")
@@ -149,7 +149,9 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
     def compiled(kernel, dtype, needs_wide):
         def launch(grid, threads, arguments):
             threads, blocks = threads[0], min(grid[0], 2)
-            if not _meets(kernel.source):  # no thread counts on its block: several blocks, even for small arrays
+            if not _meets(
+                kernel.source
+            ):  # threads do not depend on their block: use several blocks, even for small arrays
                 threads, blocks = 8, min(grid[0] * threads // 8, 3)
             programs(kernel.file).launch(kernel.name, dtype, wide, blocks, threads, seed, arguments)
 
@@ -179,7 +181,7 @@ def _unwritten(shape, dtype="float32"):
 
 
 def _check(kernel, parameter, argument, dtype):
-    """What ``Kernel._check_argument`` asks of an argument, but for its device."""
+    """Check an argument as ``Kernel._check_argument`` does, except for its device."""
     where = f"kernel {kernel.name}, {parameter.name}"
     if parameter.kind == "Geometry":
         assert argument.dtype == STRUCT, where
@@ -207,7 +209,7 @@ def available():
 
 
 def _command(path, watch):
-    # Without address space randomisation, which on some kernels leaves ThreadSanitizer no room.
+    # Without address space randomization, which conflicts with ThreadSanitizer on some Linux kernels.
     fixed = shutil.which("setarch") if watch == RACES else None
     return [fixed, "-R", str(path)] if fixed else [str(path)]
 
@@ -268,7 +270,7 @@ def _build(text, watch):
     """Compile a program.
 
     Raises:
-        subprocess.CalledProcessError: it does not compile; the compiler's words are in ``stderr``.
+        subprocess.CalledProcessError: it does not compile; ``stderr`` has the compiler's messages.
     """
     facts = {"THREADS": watch == RACES, "BARRIERS": _meets(text), "SHARED": "__shared__" in text}
     macros = [f"-DXPNET_{name}" for name, holds in facts.items() if holds]

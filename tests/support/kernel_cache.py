@@ -1,6 +1,6 @@
-"""CuPy's cache of compiled kernels in a folder of a test's own, and what another process compiles that has it.
+"""Put CuPy's cache of compiled kernels into a test's folder, and list what another process with it compiles.
 
-The folder is set in CuPy itself: an emulated device has a folder of its own, whatever CUPY_CACHE_DIR says.
+The folder is set in CuPy itself: an emulated device ignores CUPY_CACHE_DIR.
 """
 
 import json
@@ -43,6 +43,6 @@ def cache_of(folder):
 
 
 def compiled_in_a_new_process(folder):
-    """What a process compiles that launches one kernel of col2im.cu and two of pooling.cu: names of ``.cu`` files,
-    and "made by CuPy", for its own and for elementwise ones of ours."""
+    """Return what a process compiles that launches one kernel of col2im.cu and two of pooling.cu: names of ``.cu``
+    files, and "made by CuPy" for CuPy's own kernels and for our elementwise ones."""
     return json.loads(fresh(_PROGRAM.format(folder=str(folder)), XPNET_DEVICE="cpu"))

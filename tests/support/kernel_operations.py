@@ -1,6 +1,7 @@
 """Every operation that has a CUDA kernel, as a function of one geometry, for the checks of the kernels on the host.
 
-Each returns a tuple of NumPy arrays. The same function runs the twin and, inside ``host_kernels.on_host``, the kernel.
+Each returns a tuple of NumPy arrays. The same function runs the NumPy code and, inside ``host_kernels.on_host``, the
+kernel.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ _SPECIAL = np.array([0, 0, 1, 1, 2, -1, -2, np.inf, -np.inf, np.nan])
 
 
 class DeviceLike(np.ndarray):
-    """A NumPy array that tells its address as CuPy's do."""
+    """A NumPy array that has its address where CuPy's arrays have it."""
 
     @property
     def data(self):
@@ -27,8 +28,8 @@ class DeviceLike(np.ndarray):
 
 
 class Operation(NamedTuple):
-    """An operation: exact says that a kernel has to give its twin's bits; otherwise roundings of the result's dtype,
-    relative to the largest number of the result, are allowed.
+    """An operation. If ``exact``, the kernel must give the bits of the NumPy code; otherwise ``roundings`` of the
+    result's dtype, relative to its largest number, are allowed.
     """
 
     run: Callable[[geometries.WindowCase], tuple]
@@ -44,12 +45,12 @@ def _rng(case):
 
 
 def _specials(case, shape):
-    """Return many ties, and NaN and infinities among them."""
+    """Return numbers with many ties, NaN and infinities."""
     return _rng(case).choice(_SPECIAL, shape).astype(case.dtype)
 
 
 def _signed(case, shape):
-    """Return numbers of every kind but NaN, with zeros of both signs."""
+    """Return numbers of every kind except NaN, with zeros of both signs."""
     return _rng(case).choice([0.0, -0.0, 0.5, -1.5, 3.25, np.inf], shape).astype(case.dtype)
 
 
@@ -90,7 +91,8 @@ def gather(case):
 
 
 def scatter(case):
-    """Of whole numbers where windows overlap: their sums are exact in any order, and this is the one that has none."""
+    """Run col2im by scatter, on integers where windows overlap: it adds in no fixed order, and sums of integers are
+    exact."""
     columns = (_whole if case.window.overlaps else _signed)(case, _columns(case))
     return tuple(col2im.col2im(columns, case.shape, case.window, order, "scatter") for order in ("CHW", "HWC"))
 
@@ -190,7 +192,7 @@ EXAMPLES = [
 
 
 def check(operation, case, programs, **how):
-    """Run the twin and the kernels and compare; return what the kernels gave."""
+    """Run the NumPy code and the kernels and compare; return the kernels' results."""
     expected = operation.run(case)
     with host_kernels.on_host(programs, **how):
         actual = operation.run(case)

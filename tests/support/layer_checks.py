@@ -1,4 +1,4 @@
-"""What every layer promises: the contract, and the cases that tell it what a layer is.
+"""The contract of every layer as tests, and the cases that describe a layer to them.
 
 A test module lists its layers as cases and runs the contract over them:
 
@@ -35,12 +35,17 @@ from backend import asnumpy
 from kernels.core.layout import is_channels_last
 from layers import Layer
 
-# -- what must come out ----------------------------------------------------------------------------------------
+# -- expected results ----------------------------------------------------------------------------------------
 
 
 class Expected(NamedTuple):
-    """A result in float64 and how far rounding may carry one from it: a bound on every intermediate that is rounded,
-    how many are added up or rounded in the dtype of sums, and how many roundings there are to the layer's own.
+    """A result in float64 and the error that rounding may cause.
+
+    Attributes:
+        value: the exact result.
+        magnitude: a bound on every intermediate number that is rounded.
+        terms: the number of terms or roundings in the dtype of sums.
+        roundings: the number of roundings to the layer's dtype.
     """
 
     value: Any
@@ -50,8 +55,8 @@ class Expected(NamedTuple):
 
 
 class Oracle(NamedTuple):
-    """What a layer computes: ``forward(p, x)``, and ``backward(p, dout, x)``, which names gradients after the arrays
-    ("x", "W", …). ``p`` holds the layer's parameters and state; all arrays are float64 on the host.
+    """The reference of a layer: ``forward(p, x)``, and ``backward(p, dout, x)``, which returns gradients by the arrays'
+    names ("x", "W", …). ``p`` holds the layer's parameters and state; all arrays are float64 on the host.
     """
 
     forward: Callable[..., Expected]
@@ -64,7 +69,7 @@ def products(function, terms, *arrays, roundings=2):
 
 
 def assert_expected(actual, expected, dtype, what):
-    """Assert value, shape and dtype; exactly where nothing is rounded."""
+    """Assert value, shape and dtype; exactly if nothing is rounded."""
     value, magnitude, terms, roundings = expected
     try:
         if not terms and not roundings:
@@ -76,11 +81,11 @@ def assert_expected(actual, expected, dtype, what):
         raise AssertionError(f"{what}: {error}") from None
 
 
-# -- what goes in ------------------------------------------------------------------------------------------------
+# -- inputs ------------------------------------------------------------------------------------------------
 
 
 class Draw:
-    """Arrays for a layer's parameters: each call gives other numbers."""
+    """Source of a layer's parameters: each call returns other numbers."""
 
     def __init__(self, numbers: Callable, dtype: str) -> None:
         self.numbers, self.dtype, self.seed = numbers, dtype, 100
@@ -91,14 +96,15 @@ class Draw:
 
 
 def apart(shape, dtype, seed):
-    """Return numbers from -2 to 2, none near another or near 0: a small step crosses no kink and turns no maximum."""
+    """Return numbers from -2 to 2, apart from each other and from 0: a small step crosses no kink and changes no
+    maximum."""
     size = int(np.prod(shape))
     values = (np.random.default_rng(seed).permutation(size) - size / 2 + 0.25) * 4 / max(size, 1)
     return backend.asarray(values.reshape(shape).astype(dtype))
 
 
 class Outcome(NamedTuple):
-    """What forward and backward returned, and the gradients by name."""
+    """The results of forward and backward, and the gradients by name."""
 
     y: Any
     dx: tuple
@@ -111,13 +117,13 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerCase:
-    """One layer and what to feed it.
+    """One layer and its inputs.
 
     Args:
-        make: from a source of parameters to the layer, on the active device.
+        make: makes the layer on the active device, from a source of parameters.
         shape: of the inputs, batch included; there are ``inputs`` of them.
         args: forward's further arguments, made on the active device.
-        exact: values are compared over whole numbers, whose sums no rounding touches.
+        exact: compare exact values, over integers, whose sums are not rounded.
         widens: the output is float32 for float16.
 
     """
@@ -144,7 +150,7 @@ class LayerCase:
         return (whole if exact else normal)(y.shape, y.dtype, 7)
 
     def run(self, layer, xs, dout=None, args=None):
-        """Forward and backward from one random state; with numbers for the ``dout`` that is not given."""
+        """Run forward and backward from one random state; ``dout`` is drawn if not given."""
         backend.random.seed(0)
         y = layer.forward(*xs, *(self.args() if args is None else args))
         dx = layer.backward(self.dout(y) if dout is None else dout)
@@ -152,7 +158,7 @@ class LayerCase:
 
 
 def host(value):
-    """Floating arrays as float64 on the host, labels on the host, anything else as it is."""
+    """Return floating arrays as float64 and labels, both on the host; other values unchanged."""
     if not hasattr(value, "dtype"):
         return value
     array = asnumpy(value)
@@ -185,7 +191,7 @@ def _pickled(layer):
 
 class Contract:
     def assert_layout(self, array):
-        """That images lie in memory as the layer promises."""
+        """Assert that images have the memory layout that the layer promises."""
         assert_strides(array)
         assert is_channels_last(array), f"strides {array.strides} of {array.shape}"
 
@@ -210,7 +216,7 @@ class Contract:
                 assert_expected(gradient, gradients[name], dtype, f"{layout}, gradient of {name}")
 
     def test_gradient(self, case, device):
-        """What backward returns is how the output changes, in float64."""
+        """Backward returns the derivative of the output, in float64."""
         layer, xs, args = case.layer("float64"), case.xs("float64"), case.args()
         arrays = [*xs, *(array.copy() for array in layer.params.values())]
         names = list(layer.params)
@@ -229,7 +235,7 @@ class Contract:
     @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
     @pytest.mark.parametrize("dtype", ["float16", "float32"])
     def test_memory(self, case, device, dtype, layout):
-        """Inputs stay as they were and share nothing with what is returned; images lie as promised."""
+        """Inputs do not change and share no memory with results; images have the promised layout."""
         layer, args = case.layer(dtype), case.args()
         xs = [laid_out(x, layout) for x in case.xs(dtype)]
         y = case.layer(dtype).forward(*xs, *args)
@@ -237,7 +243,7 @@ class Contract:
         given = [*xs, dout, *layer.params.values(), *(arg for arg in args if hasattr(arg, "dtype"))]
         with frozen(*given):
             seen = case.run(layer, xs, dout, args)
-        # one axis at least: cupy.shares_memory finds that any two 0-d arrays share
+        # at least one axis: cupy.shares_memory is True for any two 0-d arrays
         assert_separate(*(tuple(a if a.ndim else a.reshape(1) for a in arrays) for arrays in (seen.arrays, given)))
         assert [dx.shape for dx in seen.dx] == [x.shape for x in xs]
         for array in seen.arrays:
@@ -354,7 +360,7 @@ class Contract:
         assert {array.dtype.name for array in case.run(layer, case.xs("float64")).arrays} == {"float64"}
 
     def test_to_the_host(self, case, device):
-        """A layer that moved to the CPU is the layer that was made there."""
+        """A layer that moved to the CPU computes like one that was made there."""
         layer = case.layer()
         assert layer.to("cpu") is layer
         assert backend.current_device() == device
@@ -382,7 +388,7 @@ class Contract:
     @pytest.mark.gpu
     @pytest.mark.parametrize(("active", "other"), [("cuda", "cpu"), ("cpu", "cuda")])
     def test_host_and_device_do_not_mix(self, case, active, other):
-        """A mix of the two is refused; so are arrays that all lie where nothing is computed."""
+        """A mix of host and device arrays is refused; so are arrays that are all on the inactive device."""
         with backend.use(other):
             host_layer, host_xs, host_args = case.layer(), case.xs(), case.args()
         with backend.use(active):

@@ -1,4 +1,4 @@
-"""Networks with every layer, and with the geometries in which a layer takes another way on a GPU."""
+"""Networks with every layer, and with the geometries for which a layer has different code on a GPU."""
 
 import functools
 import math
@@ -150,4 +150,4 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     ),
     "residual of images": lambda: classifier((3, 8, 8), Residual(conv(3, 3, 3, pad=1))),
 }
-"""Makers of networks by a name that says what is in them."""
+"""Functions that make a network, by a name that tells its layers."""

@@ -1,6 +1,6 @@
-"""NVIDIA's runtime compiler, by itself: no driver, no CuPy. It makes the machine code that CuPy would load.
+"""Use NVIDIA's runtime compiler without driver and CuPy, for the machine code that CuPy would load.
 
-Run as a program it compiles every kernel and writes the table of what they use, which the tests hold them to:
+As a program it compiles every kernel and writes the table of their resources, which tests compare with:
 
     PYTHONPATH=. python tests/support/nvrtc.py
 """
@@ -21,8 +21,8 @@ from kernels.core.launch import FOLDER
 
 ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
 
-# What CuPy 14.2 adds to a RawKernel without options of its own, but for the folders of headers, which no kernel
-# includes, and the architecture. A test with marker gpu compares it with what CuPy really passes.
+# The options that CuPy 14.2 adds to a RawKernel, except the folders of headers, which no kernel includes, and the
+# architecture. A test with marker gpu compares them with those that CuPy passes.
 CUPY_OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 
 TABLE = FOLDER / "resources.json"
@@ -30,12 +30,12 @@ BYTES = ("shared", "stack", "spilled")
 COMMAND = "PYTHONPATH=. python tests/support/nvrtc.py"
 MISSING = "NVRTC is not installed: the kernels are not compiled (pip install nvidia-cuda-nvrtc-cu12; no GPU needed)"
 
-# Said about the architecture asked for, not about the source.
+# A warning about the requested architecture, not about the source.
 _OLD_ARCHITECTURE = re.compile(r"nvrtc: warning: Architectures prior to .* are deprecated")
 
 
 class Use(NamedTuple):
-    """What a kernel takes on one architecture: registers a thread, and bytes."""
+    """The resources of a kernel on one architecture: registers of a thread, and bytes."""
 
     registers: int
     shared: int
@@ -44,7 +44,7 @@ class Use(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the compiler made: complaints are its errors and warnings."""
+    """The compiler's output; ``complaints`` are its errors and warnings."""
 
     complaints: list[str]
     ptx: str
@@ -58,7 +58,7 @@ class Result(NamedTuple):
 
 @functools.cache
 def library():
-    """Return the compiler's shared library, or None where it is not installed."""
+    """Return the compiler's shared library, or None if it is not installed."""
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so*"))
@@ -67,7 +67,7 @@ def library():
 
 
 def version():
-    """Return the compiler's, such as "12.9"."""
+    """Return the compiler's version, such as "12.9"."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
@@ -97,15 +97,15 @@ def build(code, architecture):
 
 
 def build_all(architectures):
-    """Return every variant of every file for every architecture: {(variant, architecture): Result}."""
+    """Compile every variant of every file for every architecture; return {(variant, architecture): Result}."""
     jobs = [(variant, architecture) for variant in catalog.variants() for architecture in architectures]
     codes = {variant: variant.code for variant in catalog.variants()}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the compiler runs without the GIL
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the compiler releases the GIL
         return dict(zip(jobs, pool.map(lambda job: build(codes[job[0]], job[1]), jobs), strict=True))
 
 
 def table(results):
-    """What the kernels use: for each row the registers by architecture, and the most bytes on any."""
+    """Return the table of the kernels' resources: registers by architecture, and the most bytes on any."""
     rows: dict[str, dict] = {}
     for (variant, architecture), result in results.items():
         for kernel, use in result.uses.items():
@@ -116,7 +116,7 @@ def table(results):
 
 
 def growth(name, entry, architecture, use):
-    """How a kernel exceeds its entry in the table, in words."""
+    """Return texts that say how a kernel exceeds its entry in the table."""
     found = []
     known = entry["registers"][str(architecture)]
     if use.registers > max(1.1 * known, known + 2):
@@ -133,7 +133,7 @@ def write_table():
     """Compile every kernel for every architecture and write the table.
 
     Raises:
-        SystemExit: a kernel does not compile, or an architecture is beyond this compiler.
+        SystemExit: a kernel does not compile, or the compiler does not support an architecture.
     """
     if library() is None:
         raise SystemExit(MISSING)
@@ -158,7 +158,7 @@ def _complaints(log, failed):
 
 
 def _uses(log):
-    """Read what ptxas says of every kernel in its verbose log."""
+    """Read the resources of every kernel from the verbose log of ptxas."""
     found = {}
     for part in log.split("Compiling entry function '")[1:]:
 

@@ -1,7 +1,7 @@
-"""What the operations are, as plain loops in float64, written from the definitions and never from the code under test.
+"""The operations as plain loops in float64, written from their definitions and not from the code under test.
 
-An image axis is walked by the positions of the windows' first taps: position p with tap k meets pixel p + k·dilation,
-which is padding where no such pixel exists. Nothing else is known here about the geometry of a window.
+Along an image axis, each window has the position of its first tap: position p with tap k meets pixel p + k·dilation, or
+padding if that pixel does not exist. Nothing else is assumed about the geometry of a window.
 """
 
 import itertools
@@ -22,7 +22,7 @@ class Geometry(NamedTuple):
 
 
 def starts(size, kernel, stride, before, after, dilation, ceil=False):
-    """Pixel positions (negative inside the padding) of the first tap of every window along one axis."""
+    """Return the pixel position (negative inside the padding) of the first tap of every window along one axis."""
     end = size + after  # one past the last position a window may use
     positions = []
     position = -before
@@ -36,7 +36,7 @@ def starts(size, kernel, stride, before, after, dilation, ceil=False):
 
 
 def same_pads(size, kernel, stride, dilation):
-    """(before, after): the least padding that gives ⌈size / stride⌉ windows, the odd one after."""
+    """Return (before, after), the least padding that gives ⌈size / stride⌉ windows; an odd one goes after."""
     total = 0
     while len(starts(size, kernel, stride, total // 2, total - total // 2, dilation)) != math.ceil(size / stride):
         total += 1
@@ -50,7 +50,7 @@ def grid(geometry, image):
 
 
 def pixels(geometry, image):
-    """Yield every meeting of a window with an existing pixel, taps ascending: (oh, ow, i, j, row, column)."""
+    """Yield every pair of a window and an existing pixel in it, taps ascending: (oh, ow, i, j, row, column)."""
     rows, columns = grid(geometry, image)
     for i, j in itertools.product(range(geometry.kernel[0]), range(geometry.kernel[1])):
         for (oh, first_row), (ow, first_column) in itertools.product(enumerate(rows), enumerate(columns)):
@@ -60,7 +60,7 @@ def pixels(geometry, image):
 
 
 def im2col(x, geometry, order="CHW"):
-    """(N·OH·OW, C·FH·FW), in the dtype of ``x``."""
+    """Return the columns (N·OH·OW, C·FH·FW), in the dtype of ``x``."""
     n, c, h, w = x.shape
     rows, columns = grid(geometry, (h, w))
     result = np.zeros((n, len(rows), len(columns), c, *geometry.kernel), x.dtype)
@@ -73,7 +73,7 @@ def im2col(x, geometry, order="CHW"):
 
 
 def col2im(columns, shape, geometry, order="CHW", dtype=np.float64):
-    """Return the sum of what each pixel's windows hold for it, added in ``dtype`` with taps ascending."""
+    """Return the sum over each pixel's windows of their element for it, added in ``dtype`` with taps ascending."""
     n, c, h, w = shape
     rows, outs = grid(geometry, (h, w))
     fh, fw = geometry.kernel
@@ -89,7 +89,7 @@ def col2im(columns, shape, geometry, order="CHW", dtype=np.float64):
 
 
 def _connections(weight_shape, groups):
-    """Which channel feeds which filter, and by which of the filter's own channels: (filter, channel, own)."""
+    """Yield the connections of filters and channels: (filter, channel, index of the channel in the filter)."""
     fn, own_channels = weight_shape[:2]
     for f, own in itertools.product(range(fn), range(own_channels)):
         group = f // (fn // groups)
@@ -97,7 +97,7 @@ def _connections(weight_shape, groups):
 
 
 def convolution(x, weight, bias, geometry, groups=1):
-    """y[n, f, oh, ow] = Σ x[n, channel, row, column] · weight[f, own, i, j] + bias[f]."""
+    """Return y[n, f, oh, ow] = Σ x[n, channel, row, column] · weight[f, own, i, j] + bias[f]."""
     x, weight = np.float64(x), np.float64(weight)
     rows, columns = grid(geometry, x.shape[2:])
     y = np.zeros((len(x), len(weight), len(rows), len(columns)))
@@ -112,7 +112,7 @@ def convolution(x, weight, bias, geometry, groups=1):
 
 
 def convolution_backward_input(dy, weight, shape, geometry, groups=1):
-    """dx: every product of the forward sum hands dy · weight back to its pixel."""
+    """Return dx: every product of the forward sum adds dy · weight to its pixel."""
     dy, weight = np.float64(dy), np.float64(weight)
     dx = np.zeros(shape)
     for oh, ow, i, j, row, column in pixels(geometry, shape[2:]):
@@ -123,7 +123,7 @@ def convolution_backward_input(dy, weight, shape, geometry, groups=1):
 
 
 def convolution_backward_weight(x, dy, shape, geometry, groups=1):
-    """dW: every product of the forward sum hands dy · x back to its tap."""
+    """Return dW: every product of the forward sum adds dy · x to its tap."""
     x, dy = np.float64(x), np.float64(dy)
     dw = np.zeros(shape)
     for oh, ow, i, j, row, column in pixels(geometry, x.shape[2:]):
@@ -134,7 +134,7 @@ def convolution_backward_weight(x, dy, shape, geometry, groups=1):
 
 
 def _windows(shape, geometry):
-    """For every plane and window: (n, c, oh, ow, [(row, column) of its pixels, taps ascending])."""
+    """Yield every window of every plane: (n, c, oh, ow, [(row, column) of its pixels, taps ascending])."""
     rows, columns = grid(geometry, shape[2:])
     inside: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for oh, ow, _, _, row, column in pixels(geometry, shape[2:]):
@@ -144,7 +144,7 @@ def _windows(shape, geometry):
 
 
 def max_pool(x, geometry):
-    """(y, argmax as row·W + column): the first largest pixel of every window, or its first NaN."""
+    """Return (y, argmax as row·W + column): the first largest pixel of every window, or its first NaN."""
     rows, columns = grid(geometry, x.shape[2:])
     y = np.zeros((*x.shape[:2], len(rows), len(columns)), x.dtype)
     argmax = np.zeros(y.shape, np.int32)
@@ -160,7 +160,7 @@ def max_pool(x, geometry):
 
 
 def max_pool_backward(dy, argmax, shape):
-    """Return each window's gradient, to its winner."""
+    """Return dx: each window's gradient goes to the pixel of its argmax."""
     dx = np.zeros(shape)
     for n, c, oh, ow in itertools.product(*map(range, dy.shape)):
         row, column = divmod(int(argmax[n, c, oh, ow]), shape[3])
@@ -169,7 +169,7 @@ def max_pool_backward(dy, argmax, shape):
 
 
 def _shares(shape, geometry, count_padding):
-    """For every window of a plane: how many positions its mean is over."""
+    """Return the number of positions that count in the mean, for every window of a plane."""
     rows, columns = grid(geometry, shape[2:])
     top, bottom, left, right = geometry.pads if count_padding else (0, 0, 0, 0)
     counts = np.zeros((len(rows), len(columns)))
@@ -190,7 +190,7 @@ def average_pool(x, geometry, count_padding=False):
 
 
 def average_pool_backward(dy, shape, geometry, count_padding=False):
-    """Return each window's gradient, in equal shares to its pixels."""
+    """Return dx: each window's gradient is divided equally among its pixels."""
     counts = _shares(shape, geometry, count_padding)
     dx = np.zeros(shape)
     for n, c, oh, ow, inside in _windows(shape, geometry):
@@ -200,7 +200,7 @@ def average_pool_backward(dy, shape, geometry, count_padding=False):
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    """(y, mean, variance) of each column of (M, C); the variance is the biased one."""
+    """Return (y, mean, variance) for each column of (M, C); the variance is the biased one."""
     m, c = x.shape
     y, means, variances = np.zeros((m, c)), np.zeros(c), np.zeros(c)
     for k in range(c):
@@ -214,7 +214,7 @@ def batch_norm(x, gamma, beta, epsilon):
 
 
 def batch_norm_backward(dy, x, gamma, epsilon):
-    """(dx, dgamma, dbeta) by the chain rule, one step of Ioffe and Szegedy's section 3 after the other."""
+    """Return (dx, dgamma, dbeta) by the chain rule, following section 3 of Ioffe and Szegedy."""
     m, c = x.shape
     dx, dgamma, dbeta = np.zeros((m, c)), np.zeros(c), np.zeros(c)
     _, means, variances = batch_norm(x, gamma, gamma, epsilon)
@@ -233,7 +233,7 @@ def batch_norm_backward(dy, x, gamma, epsilon):
 
 
 def softmax(x):
-    """exp(x) / Σ exp(x) of each row of (N, K)."""
+    """Return exp(x) / Σ exp(x) of each row of (N, K)."""
     y = np.zeros(x.shape)
     for row, scores in enumerate(x):
         most = max(float(score) for score in scores)

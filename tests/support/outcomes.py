@@ -1,4 +1,4 @@
-"""What came of a call, in a form that can be compared to the last bit: an object is tried out, not looked into."""
+"""Describe the outcome of a call so that two can be compared bit for bit; objects are called, not inspected."""
 
 import dataclasses
 from types import GeneratorType
@@ -21,9 +21,9 @@ SHAPES = ((2, 4, 6, 6), (2, 4), (2, 16), (2, 3), (2, 6, 6, 4), (2, 6, 6, 2), (2,
 
 
 def outcome(call):
-    """What ``call`` returns, observed; or the class of the error that it raises."""
+    """Return the description of the result of ``call``, or the class of the error that it raises."""
     backend.random.seed(0)
-    np.random.seed(0)  # which the book's dropout draws from
+    np.random.seed(0)  # the book's dropout draws from it
     try:
         return observed(call())
     except (ValueError, TypeError, IndexError) as error:
@@ -31,7 +31,7 @@ def outcome(call):
 
 
 def observed(value: Any) -> Any:
-    """Plain data that tells two values apart: numbers with their types, arrays with their bits."""
+    """Return plain data that describes a value: numbers with their types, arrays with their bits."""
     if is_array(value):
         return type(value).__module__.partition(".")[0], str(value.dtype), value.shape, asnumpy(value).tobytes()
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Sectors of 32 bytes that a warp's request for global memory touches, kernel by kernel, on representative shapes.
+"""Count the 32-byte sectors that a warp's request for global memory touches, by kernel, on representative shapes.
 
-A request of 32 lanes for neighbouring numbers of 4 bytes touches 4 sectors; of 8 bytes, 8. Counted by the emulated CUDA
-device's COUNT mode. As a program there, this prints the figures; with ``--write`` it writes them to the table
-``tests/cuda/sectors.json``, whose reasons it keeps.
+A request of 32 lanes for neighboring numbers of 4 bytes touches 4 sectors; of 8 bytes, 8. The emulated CUDA device
+counts them in its COUNT mode. As a program on it, this prints the figures; with ``--write`` it writes them to the table
+``tests/cuda/sectors.json``, and keeps the reasons there.
 """
 
 import json
@@ -25,7 +25,7 @@ KINDS = ("load", "store", "atomic")
 
 
 def cases():
-    """(words, kernels, call): float32, images channels-last."""
+    """Yield (description, kernels, call), in float32 with channels-last images."""
     same, halving, overlapping, five = Window(3, 1, 1), Window(2, 2), Window(3, 2, 1), Window(5)
     x, odd, grey = (_images(1, *shape) for shape in ((64, 16, 16), (33, 15, 15), (1, 28, 28)))
     yield "3x3 of 64 channels", ["im2col_hwc"], lambda: im2col(x, same, "HWC")
@@ -96,7 +96,7 @@ def _images(n, c, h, w):
 
 
 def measure():
-    """{"kernel: case": {"load": sectors a request, …}}, of the kinds of access that a kernel has."""
+    """Return {"kernel: case": {"load": sectors a request, …}} for the kinds of access that a kernel has."""
     import cuda_on_cpu
 
     found = {}
@@ -115,7 +115,7 @@ def measure():
 
 
 def figures():
-    """As ``measure``, in a process of its own."""
+    """Return the result of ``measure`` from a new process."""
     return json.loads(counted("sectors"))
 
 

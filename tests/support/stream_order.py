@@ -1,7 +1,7 @@
-"""What is ordered before what on a device with several streams: records calls, and asks no clock.
+"""Record the order of operations on a device with several streams, from the calls and not from times.
 
-A device that runs everything at once, as an emulated one, shows no error of order; neither does a real one, most of
-the time. So the calls that order streams are recorded, and with them what each stream is thereby known to follow.
+An emulated device runs each operation at once and never shows an error of order; a real one shows it rarely. Therefore
+the calls that order streams are recorded, and with them the operations that each stream is known to follow.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ from backend import transfer
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy to the device: its number among the operations, both addresses, bytes, and what it follows for certain."""
+    """A copy to the device: its number among the operations, both addresses, bytes, and the operations it must
+    follow."""
 
     number: int
     source: int
@@ -25,13 +26,13 @@ class Copy:
 
 
 class StreamOrder:
-    """Records events and copies between ``recording``'s begin and end.
+    """Recorder of events and copies, inside ``recording``.
 
-    An operation is a number; an event is done when ``finish`` says so, and not before.
+    An operation is a number; an event is done only after ``finish``.
 
     Attributes:
         copies: every asynchronous copy to the device, in order.
-        waits_of_the_host: how often an event or stream was waited for on the host.
+        waits_of_the_host: number of times that the host waited for an event or stream.
     """
 
     def __init__(self):
@@ -44,7 +45,7 @@ class StreamOrder:
 
     @contextlib.contextmanager
     def recording(self, monkeypatch):
-        """Replace CuPy's events, new streams and copy by recorded ones; the block runs on a stream of its own."""
+        """Replace CuPy's events, new streams and copies by recorded ones; the block runs on a new stream."""
         order, copy = self, cupy.cuda.runtime.memcpyAsync
 
         class Event(cupy.cuda.Event):
@@ -80,24 +81,23 @@ class StreamOrder:
             patch.setattr(cupy.cuda, "Event", Event)
             patch.setattr(cupy.cuda, "Stream", Stream)
             patch.setattr(cupy.cuda.runtime, "memcpyAsync", recorded_copy)
-            patch.setattr(transfer, "_streams", {})  # one that is there already would not be recorded
+            patch.setattr(transfer, "_streams", {})  # an existing stream would not be recorded
             patch.setattr(transfer, "_uploads", transfer._UnderWay())
-            # Of a pool of its own: what earlier tests have freed there would be handed out as well.
+            # With a new pool: the old one would also return memory that earlier tests have freed.
             with Stream(non_blocking=True), cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
                 yield self
-            cupy.cuda.runtime.deviceSynchronize()  # what is held until an event is done may go now
+            cupy.cuda.runtime.deviceSynchronize()  # frees what is held until an event is done
 
     def operation(self):
-        """Return an operation on the current stream, such as a kernel that reads or writes an array. Returns its
-        number."""
+        """Add an operation on the current stream, such as a kernel that reads or writes an array; return its number."""
         return self._add(cupy.cuda.get_current_stream().ptr)
 
     def follows(self):
-        """Return the operations that the current stream's next one follows for certain."""
+        """Return the operations that the next one on the current stream must follow."""
         return self._of(cupy.cuda.get_current_stream().ptr)
 
     def finish(self):
-        """The device has done all that it was given so far."""
+        """Mark all operations so far as done."""
         self._finished = set(range(self._operations))
 
     def _of(self, stream):

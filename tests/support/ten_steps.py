@@ -1,8 +1,8 @@
-"""Ten training steps of every model with every optimizer, and a hash of the parameters and state they end in.
+"""Make ten training steps of every model with every optimizer, and hash the final parameters and state.
 
-As a program it prints the hashes and the environment they belong to as JSON. The last bits of a product depend on the
-BLAS library and on the processor's kernels in it, so ``PINNED`` fixes both to those that every x86-64 processor
-with AVX2 has.
+As a program it prints the hashes and their environment as JSON. The last bits of a product depend on the
+BLAS library and on the processor's kernels in it, so ``PINNED`` fixes both to kernels that every x86-64
+processor with AVX2 can run.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ STEPS, BATCH = 10, 20
 
 
 def environment():
-    """What the bits depend on: processor type, NumPy, and the BLAS library with the kernels that it uses."""
+    """Return what the bits depend on: processor type, NumPy, and the BLAS library with its kernels."""
     import numpy
     import threadpoolctl
 
@@ -29,7 +29,7 @@ def environment():
 
 
 def train(model, optimizer):
-    """Return the hash after ten steps of the model called so."""
+    """Return the hash after ten steps of the model with this name."""
     import backend
     from training.data import load
     from training.models import build
