@@ -1,4 +1,4 @@
-"""What every layer is: a forward, a backward, named parameters and gradients, and the shape it makes."""
+"""The base of all layers: forward, backward, parameters and gradients by name, and the output shape."""
 
 from __future__ import annotations
 
@@ -16,17 +16,38 @@ _NOT_GIVEN: Any = object()
 
 
 class Layer:
-    """The base of all layers.
+    """Base class of all layers.
 
-    A layer of one's own derives from this, declares what it learns (``W, dW = parameter()``) and what else it must
-    remember between runs (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape,
-    ``output_shape``. ``save`` and ``saved`` carry what backward needs, and check the
-    gradient it is given. ``backward`` belongs to the latest ``forward``, and must find the arrays that this one took
-    and returned as they were.
+    A subclass declares its parameters (``W, dW = parameter()``) and other arrays that are saved with them
+    (``state_names``), and defines ``forward``, ``backward`` and, if it changes the shape, ``output_shape``. ``save``
+    keeps what backward needs; ``saved`` returns it and checks the gradient. ``backward`` belongs to the latest
+    ``forward``, whose input and output must be unchanged.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Layer, parameter
+        >>> class Scale(Layer):
+        ...     k, dk = parameter()
+        ...
+        ...     def __init__(self, k):
+        ...         self.k = k
+        ...
+        ...     def forward(self, x):
+        ...         return self.save(x * self.k, x)
+        ...
+        ...     def backward(self, dout):
+        ...         (x,) = self.saved(dout)
+        ...         self.gradient("k")[...] = (dout * x).sum(axis=0)
+        ...         return dout * self.k
+        >>> layer = Scale(xp.asarray([2.0, 3.0]))
+        >>> layer.forward(xp.asarray([[1.0, 10.0]]))
+        array([[ 2., 30.]])
+        >>> layer.backward(xp.ones((1, 2))), layer.dk
+        (array([[2., 3.]]), array([ 1., 10.]))
     """
 
     state_names: tuple[str, ...] = ()
-    """Attributes that are saved with the parameters but not learned, such as running means."""
+    """Names of attributes that are saved with the parameters but not learned, such as running means."""
 
     training = True
     """The mode: True in training, False in evaluation; ``train`` and ``eval`` set it."""
@@ -36,7 +57,7 @@ class Layer:
 
     _bound = False
     _kept: tuple[Any, ...] | None = None
-    _output: tuple[Any, Any, type] = ((), None, object)
+    _output: tuple[Any, Any, Any] = ((), None, object)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -53,11 +74,11 @@ class Layer:
     _grads: dict[str, Any]
 
     def forward(self, x: Any) -> Any:
-        """The layer's output for ``x``."""
+        """Return the output for ``x``."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def backward(self, dout: Any) -> Any:
-        """The gradient of the latest input, given that of its output; sets the parameters' gradients."""
+        """Return the gradient of the latest input, given that of the output; set the gradients of the parameters."""
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
     forward_relu: Callable[[Any], tuple[Any, Any]] | None = None
@@ -71,31 +92,31 @@ class Layer:
         return self.forward(*args)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The output's shape for an input of ``shape``, both without the batch axis.
+        """Return the output's shape for an input of ``shape``, both without the batch axis.
 
         Raises:
-            TypeError: ``shape`` is no tuple of whole numbers.
+            TypeError: ``shape`` is not a tuple of whole numbers.
             ValueError: the layer cannot take such an input.
         """
         return sizes("shape", shape)
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Array]:
         """The learned arrays by name."""
         return self._params
 
     @property
-    def grads(self) -> dict[str, Any]:
-        """Their gradients by the same names, as of the latest backward."""
+    def grads(self) -> dict[str, Array]:
+        """The gradients by the names of their parameters, as of the latest backward."""
         return self._grads
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Array]:
         """The arrays that are saved but not learned, by name."""
         return {name: getattr(self, name) for name in self.state_names}
 
     def sublayers(self) -> list[tuple[str, Layer]]:
-        """The layers this one is made of, with their names in it; none for a plain layer."""
+        """Return the layers inside this one, with their names; empty for a plain layer."""
         return []
 
     def train(self, mode: bool = True) -> Layer:
@@ -132,14 +153,14 @@ class Layer:
         with use(device):
             return self._replace_arrays(asarray, asarray)
 
-    def bind(self, name: str, value: Any, gradient: Any) -> None:
-        """Makes the parameter live in ``value`` and its gradient in ``gradient``: views of a model's flat buffers.
+    def bind(self, name: str, value: Array, gradient: Array) -> None:
+        """Keep a parameter in ``value`` and its gradient in ``gradient``: views of a network's flat buffers.
 
-        ``value`` takes over what the parameter holds. From now on assignments copy into these arrays.
+        The parameter's numbers are copied to ``value``. From now on assignments copy into these arrays.
 
         Raises:
-            TypeError: an argument is no array, or host and device are mixed; nothing was changed.
-            ValueError: an array has not the parameter's shape, or there is no such parameter; nothing was changed.
+            TypeError: an argument is not an array, or host and device arrays are mixed; nothing was changed.
+            ValueError: a shape is not the parameter's, or there is no such parameter; nothing was changed.
         """
         choice("name", name, tuple(self._params))
         require_arrays(value=value, gradient=gradient)
@@ -182,15 +203,15 @@ class Layer:
         return self
 
     def save(self, output: Any, *values: Any) -> Any:
-        """Keeps what backward needs, and what a gradient of ``output`` must be like. Returns the output."""
+        """Keep ``values`` for backward, with the shape and dtype that the gradient must have. Return ``output``."""
         self._kept = values
         self._output = getattr(output, "shape", ()), getattr(output, "dtype", None), type(output)
         return output
 
     def forget(self) -> Layer:
-        """Drops what the latest forward kept for a backward, here and in sublayers. Returns the layer.
+        """Free what the latest forward kept for a backward, here and in sublayers. Return the layer.
 
-        Of all that a network holds this is the most, by far, and it is kept until the next forward.
+        That is most of the memory of a network, and is otherwise kept until the next forward.
         """
         self._kept = None
         for _, layer in self.sublayers():
@@ -198,23 +219,25 @@ class Layer:
         return self
 
     def saved(self, dout: Any = _NOT_GIVEN) -> Any:
-        """What ``save`` kept, after a look at the gradient that backward was given.
+        """Check the gradient that backward was given, and return what ``save`` kept.
 
         Args:
-            dout: the gradient; left out, it is not looked at. A plain number will do where the output was one number.
+            dout: the gradient; not checked if left out. A plain number will do where the output was one number.
 
         Raises:
             RuntimeError: there was no forward.
-            ValueError: ``dout`` has not the shape of the output.
-            TypeError: ``dout`` is no array, has not the output's dtype, or lies on another device.
+            ValueError: ``dout`` does not have the shape of the output.
+            TypeError: ``dout`` is not an array, does not have the output's dtype, or lies on another device.
         """
         if self._kept is None:
             raise RuntimeError(f"{type(self).__name__}.backward needs a forward before it")
-        self._check_gradient(dout, self._output)
+        shape, dtype, kind = self._output
+        if type(dout) is not kind or getattr(dout, "shape", None) != shape or dout.dtype != dtype:
+            self._check_gradient(dout, self._output)
         return self._kept
 
     def _check_gradient(self, dout: Any, output: tuple[Any, Any, type]) -> None:
-        """Raises unless ``dout`` is like ``output`` (shape, dtype, type); see ``saved``."""
+        """Check ``dout`` against the shape, dtype and type of the output; see ``saved``."""
         if dout is _NOT_GIVEN:
             return
         name = type(self).__name__
@@ -236,12 +259,12 @@ class Layer:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy or a pickle has arrays of its own and nothing of a forward that it did not see.
+        # A copy or a pickle is not bound to a network, and keeps nothing of a forward.
         own = {name: value for name, value in self.__dict__.items() if name != "_kept"}
         return own | {"_bound": False, "_params": dict(self._params), "_grads": {}}
 
     def describe(self) -> str:
-        """What ``repr`` shows between the parentheses: sizes in the field's order."""
+        """Return what ``repr`` shows between the parentheses: sizes in the field's order."""
         return ""
 
     def __repr__(self) -> str:
