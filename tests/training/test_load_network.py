@@ -96,14 +96,14 @@ def test_a_wrong_argument_is_refused_by_name(two_layers, arguments, words):
     [
         ({"model": ["TwoLayerNet"]}, r"is of the model \['TwoLayerNet'\], which is none of"),
         ({"model": None}, "is of the model None, which is none of"),
-        ({"classes": ["a"]}, "classes names 1, but the model tells 2"),
+        ({"classes": ["a"]}, "classes: expected 2 names, .*got 1"),
         ({"classes": "ab"}, "classes is 'ab', expected a list"),
         ({"classes": [1, 2]}, r"classes\[0\] is 1, expected a text"),
         ({"classes": ["a" * 1000, "b"]}, r"classes\[0\] is .*, expected a text of at most 200 letters"),
         ({"dataset": ["mnist"]}, "dataset is"),
-        ({"input_dim": [4]}, "input_dim is"),
+        ({"input_dim": [4]}, "input_dim"),
         ({"input_dim": [1, 2, -2]}, "input_dim.*-2"),
-        ({"input_dim": [1, 3, 3]}, "input_dim is .*, but the model takes"),
+        ({"input_dim": [1, 3, 3]}, r"input_dim: expected \(C, H, W\) for a model that takes"),
         ({"input_dim": [[1], 2, 2]}, "input_dim"),
     ],
 )

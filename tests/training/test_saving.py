@@ -209,13 +209,16 @@ def without(name):
 
 
 UNFIT = {
-    "a name is missing": (without("W2"), "lacks.*W2"),
-    "a name is unknown": (lambda arrays: arrays.update(W9=np.ones(2)), "W9"),
+    "a name is missing": (without("W2"), "missing parameters: 'W2'$"),
+    "a name is unknown": (lambda arrays: arrays.update(W9=np.ones(2)), "unexpected parameters: 'W9'$"),
     "a state is unknown": (lambda arrays: arrays.update(running_mean3=np.ones(2)), "running_mean3"),
-    "a shape is wrong": (lambda arrays: arrays.update(W2=np.ones((3, 4))), r"W2 is \(3, 4\), need \(4, 3\)"),
-    "a state's shape is wrong": (lambda arrays: arrays.update(running_var2=np.ones(1)), r"running_var2 is \(1,\)"),
-    "an array would broadcast": (lambda arrays: arrays.update(b1=np.ones(())), "b1 is"),
-    "no numbers": (lambda arrays: arrays.update(b1=np.ones(4, bool)), "b1 holds bool"),
+    "a shape is wrong": (lambda arrays: arrays.update(W2=np.ones((3, 4))), r"expected W2 of \(4, 3\), got \(3, 4\)"),
+    "a state's shape is wrong": (
+        lambda arrays: arrays.update(running_var2=np.ones(1)),
+        r"expected running_var2 of \(4,\)",
+    ),
+    "an array would broadcast": (lambda arrays: arrays.update(b1=np.ones(())), r"expected b1 of \(4,\), got \(\)"),
+    "no numbers": (lambda arrays: arrays.update(b1=np.ones(4, bool)), "expected b1 as numbers, got bool"),
 }
 
 

@@ -1,7 +1,7 @@
-"""What a model's config may say: checked against the model's own signature before anything is built.
+"""Check the config of a model against the signature of its class, before anything is built.
 
-A config comes from a file that anybody may have made. Each argument has the type of its annotation, and numbers are
-of the size that they have in any real network.
+A config comes from a file that anybody may have made. Each argument must have the type of its annotation, and numbers
+a size that occurs in real networks.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MAX_TEXT, MAX_ITEMS = 200, 10_000
 
 
 class AtLeast(NamedTuple):
-    """The least that a whole number may be, in ``Annotated[int, AtLeast(0)]``; without, it is 1."""
+    """The minimum of a whole number, in ``Annotated[int, AtLeast(0)]``; without it, the minimum is 1."""
 
     number: int
 
 
 def checked_arguments(model: type, arguments: Any) -> dict[str, Any]:
-    """The arguments of a model's constructor, lists as tuples where it takes tuples.
+    """Return the arguments of a model's constructor, with tuples for lists where it takes tuples.
 
     Raises:
-        ValueError: it has no such argument, one is missing, or one is not of its type or range.
+        ValueError: an argument is unknown or missing, or not of its type or range.
     """
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise ValueError(f"the arguments of {model.__name__} are {clipped(arguments)}, expected an object")
@@ -51,10 +51,14 @@ def checked_arguments(model: type, arguments: Any) -> dict[str, Any]:
 
 
 def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: int) -> None:
-    """Checks what a config says of the data that its model, of that input and so many classes, was trained on.
+    """Check what a config says about the data that its model was trained on.
+
+    Args:
+        input_dim: shape of a sample that the model takes.
+        classes: number of classes of the model.
 
     Raises:
-        ValueError: ``dataset`` is no text, ``classes`` are not the names of the classes, or ``input_dim`` is no
+        ValueError: ``dataset`` is not a text, ``classes`` are not the names of all classes, or ``input_dim`` is not a
             (C, H, W) that the model takes.
     """
     kinds = {"dataset": str, "classes": list[str], "input_dim": list[int]}
@@ -63,9 +67,9 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
             _checked(name, config[name], kind)
     names, shape = config.get("classes"), config.get("input_dim")
     if names is not None and len(names) != classes:
-        raise ValueError(f"classes names {len(names)}, but the model tells {classes} classes apart")
+        raise ValueError(f"classes: expected {classes} names, one for each class of the model, got {len(names)}")
     if shape is not None and (len(shape) != 3 or (tuple(shape) != input_dim and (math.prod(shape),) != input_dim)):
-        raise ValueError(f"input_dim is {clipped(shape)}, but the model takes {input_dim}; expected (C, H, W)")
+        raise ValueError(f"input_dim: expected (C, H, W) for a model that takes {input_dim}, got {clipped(shape)}")
 
 
 class _MismatchError(ValueError):
@@ -121,7 +125,7 @@ def _checked_scalar(name: str, value: Any, hint: Any, least: int) -> Any:
 
 
 def _checked_dtype(name: str, value: Any) -> Any:
-    """What a model leaves open is its dtype."""
+    """Return ``value`` if it is a floating dtype: ``dtype`` is the only argument annotated ``Any``."""
     try:
         dtype = numpy.dtype(value) if isinstance(value, (str, type, numpy.dtype)) else None
     except TypeError:

@@ -1,4 +1,4 @@
-"""A network's parameters, or its gradients, as one flat buffer seen by name."""
+"""The parameters of a network, or their gradients, as one flat buffer with views by name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from backend.checks import instance, refusal
 
 
 class ParameterDict(dict):
-    """Names to arrays that are all views of one 1-D buffer, one after another in the order of the names.
+    """Dictionary of arrays that are all views of one 1-D buffer, one after another in the order of the names.
 
-    An optimizer works on ``flat`` in one go. Assignment copies into the view, so that it stays one:
-    ``params["W1"] = w`` and ``params["W1"] -= step`` both change the network's own array.
+    An optimizer updates ``flat`` at once. Assignment copies into the view:
+    ``params["W1"] = w`` and ``params["W1"] -= step`` both change the network's own array. The names are fixed.
 
     Args:
         shapes: shape by name.
@@ -22,8 +22,16 @@ class ParameterDict(dict):
         library: ``numpy`` or ``cupy``.
 
     Attributes:
-        flat: the buffer, starting at zero.
-        layout: (name, shape, dtype) of each array, in order: they stay as they are.
+        flat: the buffer, initially zeros.
+        layout: (name, shape, dtype) of each array, in order.
+
+    Examples:
+        >>> import numpy
+        >>> from training.models import ParameterDict
+        >>> params = ParameterDict({"W1": (2, 2), "b1": (2,)}, "float32", numpy)
+        >>> params["b1"] = numpy.asarray([1, 2])
+        >>> params.flat
+        array([0., 0., 0., 0., 1., 2.], dtype=float32)
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: Any, library: Any) -> None:
@@ -43,12 +51,12 @@ class ParameterDict(dict):
             view[...] = value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Copies each of the given arrays into the view of its name.
+        """Copy each of the given arrays into the view of its name. After an error, nothing was changed.
 
         Raises:
             KeyError: there is no parameter of that name.
-            TypeError: a value is no array of numbers, or lies on another device than the parameters.
-            ValueError: it has another shape. Nothing was changed then, whichever of them it was.
+            TypeError: a value is not an array of numbers, or lies on another device than the parameters.
+            ValueError: it has another shape.
         """
         given = dict(*args, **kwargs)
         for name, value in given.items():
@@ -57,7 +65,7 @@ class ParameterDict(dict):
             self[name] = value
 
     def copy(self) -> ParameterDict:
-        """The same names and values over a buffer of their own."""
+        """Return a copy with the same names and values over a new buffer."""
         clone = ParameterDict.__new__(ParameterDict)
         clone.flat, clone.layout = self.flat.copy(), self.layout
         start = 0
@@ -74,7 +82,7 @@ class ParameterDict(dict):
             raise refusal(TypeError, name, f"an array of numbers of shape {view.shape}", value)
         array_module(value, view)  # refuses a mix of host and device arrays
         if value.shape != view.shape:
-            raise ValueError(f"{name} has shape {view.shape}, cannot take {value.shape}")
+            raise ValueError(f"{name} must have shape {view.shape}, got {value.shape}")
 
     def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("the parameters' names are fixed: they are views of one buffer")
@@ -82,4 +90,4 @@ class ParameterDict(dict):
     __delitem__ = pop = popitem = clear = setdefault = __ior__ = _fixed
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a ParameterDict is views of its network's buffer: copy() it, or save the network's parameters")
+        raise TypeError("a ParameterDict is made of views of its network's buffer: use copy(), or save the network")

@@ -1,4 +1,4 @@
-"""Parameters as files: ``.npz`` (NumPy's) and ``.safetensors`` (arrays by name with a header, no code in it)."""
+"""Save parameters to files and load them: ``.npz`` (NumPy's) and ``.safetensors`` (arrays with a header, no code)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from training.files.headers import Header
 
 
 def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: Any = None) -> None:
-    """Writes arrays by name, atomically: the file is the old one or the new one, never a part, after a power cut too.
+    """Write arrays by name, atomically: even after a power cut the file is the old one or the new one, never a part.
 
     Args:
         file: ``*.npz`` or ``*.safetensors``.
         config: anything JSON can hold; kept in the header of a ``.safetensors``, left out of an ``.npz``.
 
     Raises:
-        ValueError: the name ends otherwise.
-        OSError: it cannot be written.
+        ValueError: the name has another ending.
+        OSError: the file cannot be written.
     """
     file = Path(file)
     if suffix(file) == ".npz":
@@ -39,11 +39,21 @@ def save_arrays(file: str | Path, arrays: Mapping[str, numpy.ndarray], config: A
 
 
 def load_arrays(file: str | Path) -> dict[str, numpy.ndarray]:
-    """The arrays of a file, by name.
+    """Return the arrays of a file, by name.
 
     Raises:
-        ValueError: the name ends otherwise than ``.npz`` or ``.safetensors``, or the file is damaged.
-        OSError: it cannot be read.
+        ValueError: the name ends in neither ``.npz`` nor ``.safetensors``, or the file is damaged.
+        OSError: the file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy
+        >>> from training.models.saving import load_arrays, save_arrays
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_arrays(Path(folder, "params.npz"), {"W1": numpy.ones((2, 3))})
+        ...     print(load_arrays(Path(folder, "params.npz"))["W1"].shape)
+        (2, 3)
     """
     with open_arrays(Path(file)) as opened:
         return {name: opened.read(name) for name in opened.headers}
@@ -54,7 +64,7 @@ def load_fitting(
     wanted: Mapping[str, Any],
     optional: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> dict[str, numpy.ndarray]:
-    """The arrays of a file in place of those that are ``wanted``, in the dtypes of these.
+    """Return the arrays of a file by name, which must have the names and shapes of ``wanted``, in its dtypes.
 
     Names, shapes and dtypes are checked before an array is read.
 
@@ -63,9 +73,9 @@ def load_fitting(
         optional: names that the file may lack.
 
     Raises:
-        ValueError: as ``load_arrays``; the arrays do not fit those that are wanted, or a number is too large for
-            their dtype.
-        OSError: it cannot be read.
+        ValueError: as ``load_arrays``; or a name, a shape or a dtype is not as wanted, or a number is too large for its
+            dtype.
+        OSError: the file cannot be read.
     """
     with open_arrays(Path(file)) as opened:
         check_fit(file, opened.headers, {name: array.shape for name, array in wanted.items()}, optional)
@@ -80,11 +90,11 @@ def load_fitting(
 
 
 def load_config(file: str | Path) -> Any:
-    """The config that ``save_arrays`` kept in a ``.safetensors``; None where there is none.
+    """Return the config that ``save_arrays`` kept in a ``.safetensors``; None if there is none.
 
     Raises:
-        ValueError: it is no such file.
-        OSError: it cannot be read.
+        ValueError: the file is not one of ``save_arrays``.
+        OSError: the file cannot be read.
     """
     with open_arrays(Path(file)) as opened:
         return config_of(opened)
@@ -96,21 +106,25 @@ def check_fit(
     shapes: Mapping[str, tuple[int, ...]],
     optional: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> None:
-    """Raises a ValueError unless ``arrays``, or their headers, have the names and shapes that a network needs."""
+    """Check that ``arrays``, or their headers, have the names and shapes that a network needs.
+
+    Raises:
+        ValueError: with the names that are missing or unexpected, or the shape or dtype that was expected.
+    """
     missing = [name for name in shapes if name not in arrays and name not in optional]
     unknown = [name for name in arrays if name not in shapes]
     if missing or unknown:
-        raise ValueError(
-            f"{file} does not fit the network: it lacks {_listed(missing)} and has {_listed(unknown)} beside"
-        )
+        kinds = (("missing", missing), ("unexpected", unknown))
+        found = "; ".join(f"{kind} parameters: {_listed(names)}" for kind, names in kinds if names)
+        raise ValueError(f"{file} does not fit the network: {found}")
     for name, array in arrays.items():
         if array.shape != shapes[name]:
-            raise ValueError(f"{file} does not fit the network: {name} is {array.shape}, need {shapes[name]}")
+            raise ValueError(f"{file} does not fit the network: expected {name} of {shapes[name]}, got {array.shape}")
         if array.dtype.kind not in "fiu":
-            raise ValueError(f"{file} does not fit the network: {name} holds {array.dtype}, no numbers")
+            raise ValueError(f"{file} does not fit the network: expected {name} as numbers, got {array.dtype}")
 
 
 def _listed(names: list[str]) -> str:
-    """Some of the names, in words."""
+    """Return the names, or some and how many more."""
     shown = ", ".join(clipped(name) for name in names[:5])
-    return f"{shown}, and {len(names) - 5} more" if len(names) > 5 else shown or "nothing"
+    return f"{shown}, and {len(names) - 5} more" if len(names) > 5 else shown
