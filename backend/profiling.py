@@ -34,7 +34,7 @@ class Range:
         name: what is shown, such as a layer's name in its model.
         category: the phase it belongs to: ``data``, ``forward``, ``backward``, ``update``, ``step``, …; empty for that
             of the range it is in.
-        kind: ``loop``, ``phase``, ``layer`` or ``kernel``.
+        kind: ``loop``, ``phase``, ``layer`` or ``operation``.
     """
 
     __slots__ = ("category", "kind", "name")
@@ -102,12 +102,12 @@ def range(name: str, category: str = "") -> Range:  # noqa: A001  (used as profi
 
 
 def operation(function: Function) -> Function:
-    """Makes every call of ``function`` a range of the kind ``kernel``, about its arguments and results.
+    """Makes every call of ``function`` a range of the kind ``operation``, about its arguments and results.
 
     Its name is that of the module and the function, such as ``gemm.matmul``.
     """
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__.strip('_')}"
-    entered = Range(name, kind="kernel")
+    entered = Range(name, kind="operation")
 
     @wraps(function)
     def ranged(*args: Any, **kwargs: Any) -> Any:
@@ -199,7 +199,7 @@ class _Nvtx:
         message, payload = entered.name, None
         if given:
             payload = sum(array.nbytes for array in given)
-            if entered.kind == "kernel":
+            if entered.kind == "operation":
                 message = " ".join([message, *("x".join(map(str, array.shape)) for array in given if array.shape)])
         self._domain.push_range(self._attributes(message, category, payload))
         categories.append(category)

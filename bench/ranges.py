@@ -23,6 +23,7 @@ from training.data import Loader
 from training.loop.trainer import Trainer
 from training.models import TwoLayerNet
 from training.optim.optimizers import SGD
+from training.profile.tables import aligned
 
 BATCH, STEPS = 100, 400
 CALLS, ROUNDS = 1_000, 300
@@ -53,9 +54,12 @@ def ranges(context: click.Context) -> None:
     use("cpu")
     with thread_limit(1, []):
         cost = measure_ranges()
-    click.echo(f"{'entered by':<14}{'a step':>8}{'ns each':>10}{'us a step':>12}")
+    lines = [("entered by", "a step", "ns each", "us a step")]
     for way, count in cost.counts.items():
-        click.echo(f"{way:<14}{count:>8.4g}{1e9 * cost.each[way]:>10.0f}{1e6 * count * cost.each[way]:>12.3f}")
+        each = cost.each[way]
+        lines.append((way, f"{count:.4g}", f"{1e9 * each:.0f}", f"{1e6 * count * each:.3f}"))
+    for line in aligned(lines):
+        click.echo(line)
     click.echo(
         f"{sum(cost.counts.values()):.4g} ranges in a step of {1e6 * cost.step:.0f} us take {cost.share:.2%} of it; "
         f"at most {LIMIT:.0%} is wanted"
@@ -78,7 +82,7 @@ def measure_ranges() -> Cost:
 
 
 def _way(event: Event) -> str:
-    if event.kind == "kernel":
+    if event.kind == "operation":
         return "operation"
     return "push and pop" if event.kind == "layer" and event.name != "loss" else "with"
 

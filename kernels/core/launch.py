@@ -109,7 +109,7 @@ class Kernel:
     def __init__(self, file: str, name: str) -> None:
         self.file = file
         self.name = name
-        self._range = profiling.Range(name, kind="kernel")
+        self._range = profiling.Range(name, kind="operation")
 
     @functools.cached_property
     def source(self) -> str:

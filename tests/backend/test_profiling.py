@@ -82,8 +82,8 @@ def test_an_operation_is_about_its_arguments_and_results():
         assert double(x, out=out) is out
     module = __name__.rpartition(".")[2]
     assert [(event.name, event.kind, event.bytes) for event in recorder.events] == [
-        (f"{module}.double", "kernel", 48),
-        (f"{module}.double", "kernel", 48),
+        (f"{module}.double", "operation", 48),
+        (f"{module}.double", "operation", 48),
     ]
     assert [len(event.shapes) for event in recorder.events] == [1, 2]
     assert (double.__name__, double.__doc__) == ("double", "Twice x.")

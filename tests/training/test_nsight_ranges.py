@@ -25,7 +25,7 @@ RECORDED = Path(__file__).parent / "nsight"
 def shown(event):
     """A range's name in NVTX: that of an operation has the shapes of its arrays."""
     shapes = ["x".join(map(str, shape)) for shape in event.shapes if shape]
-    return " ".join([event.name, *shapes]) if event.kind == "kernel" else event.name
+    return " ".join([event.name, *shapes]) if event.kind == "operation" else event.name
 
 
 def with_those_around(event):

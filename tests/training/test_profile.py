@@ -36,9 +36,9 @@ def test_rows_are_layers_phases_and_what_is_left():
     forward = event("forward", "phase", step, 110, 160, "forward")
     block = event("Residual1", "layer", forward, 111, 151, "forward")
     body = event("body", "layer", block, 112, 132, "forward")
-    product = event("gemm.matmul", "kernel", body, 113, 131, "forward", size=1000)
-    inner = event("gemm.column_sums", "kernel", product, 114, 120, "forward", size=10)
-    add = event("activations.add", "kernel", block, 140, 150, "forward", size=70)
+    product = event("gemm.matmul", "operation", body, 113, 131, "forward", size=1000)
+    inner = event("gemm.column_sums", "operation", product, 114, 120, "forward", size=10)
+    add = event("activations.add", "operation", block, 140, 150, "forward", size=70)
     update = event("update", "phase", step, 170, 190, "update")
     before = event("evaluate", "phase", None, 1, 50, "evaluate")
     load = event("load", "phase", None, 90, 95, "data", "loader")
@@ -166,7 +166,7 @@ def test_a_trace_has_every_range_with_its_arrays(tmp_path):
     assert min(one["ts"] for one in ranges) == 0
     first = next(one for one in ranges if one["name"] == "gemm.matmul")
     assert first["cat"] == "forward"
-    assert first["args"] == {"kind": "kernel", "shape": "4x6 6x5 5", "bytes": 4 * (24 + 30 + 5 + 20)}
+    assert first["args"] == {"kind": "operation", "shape": "4x6 6x5 5", "bytes": 4 * (24 + 30 + 5 + 20)}
     assert len(threads) == 2  # the loader's is the other
     names = {one["args"]["name"] for one in made["traceEvents"] if one["name"] == "thread_name"}
     assert any(name.startswith("xpnet-loader") for name in names)

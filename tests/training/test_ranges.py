@@ -74,7 +74,7 @@ def test_layers_and_operations_lie_in_their_phase_and_have_its_category():
         trainer().train()
     steps = [event for event in on_main(recorder) if path(event)[:3] == ("run", "epoch", "step")]
     for event in steps:
-        if event.kind in ("layer", "kernel"):
+        if event.kind in ("layer", "operation"):
             assert event.category == path(event)[3]
     layers = [path(event)[3:] for event in steps if event.kind == "layer"][: len(steps) // 2]
     names = [".".join(names) for phase, *names in layers[:12]]
@@ -84,7 +84,7 @@ def test_layers_and_operations_lie_in_their_phase_and_have_its_category():
     ]
     assert [phase for phase, *_ in layers[:12]] == ["forward"] * 6 + ["backward"] * 6
     for event in steps:
-        if event.kind == "kernel":
+        if event.kind == "operation":
             assert event.bytes > 0
             assert event.shapes
 

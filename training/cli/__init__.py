@@ -28,7 +28,7 @@ COMMANDS = {
     "check": "Compare a GPU with the CPU: every operation, and training steps.",
     "kernels": "List the CUDA kernels and what they use; --build compiles them.",
 }
-"""The commands in the order of the help, with what it says of each; the module of each has a function ``command``."""
+"""The commands in the order of the help, with their short help; the module of each has a function ``command``."""
 
 
 class Commands(click.Group):

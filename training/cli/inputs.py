@@ -55,4 +55,4 @@ def check_fit(network: Network, data: Dataset) -> None:
         except ValueError as error:
             raise ValueError(f"the model does not take the images of {data.name}, {data.input_dim}: {error}") from error
         if network.classes != len(data.classes):
-            raise ValueError(f"the model tells {network.classes} classes apart; {data.name} has {len(data.classes)}")
+            raise ValueError(f"the model has {network.classes} classes; {data.name} has {len(data.classes)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def fill_closed() -> None:
-    """Gives a program that was started with closed streams (``>&-``) silent ones.
+    """Give a program that was started with closed streams (``>&-``) silent ones.
 
     Otherwise the next file that it opens would take a stream's number, and whatever a library prints would go there.
     """
@@ -26,7 +26,7 @@ def fill_closed() -> None:
 
 @contextmanager
 def going_on_silently() -> Iterator[None]:
-    """What is printed inside is lost, and nothing else, where standard output or error cannot be written to."""
+    """Drop what is printed inside where standard output or error cannot be written to, and raise nothing."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Lenient(sys.stdout), _Lenient(sys.stderr)
     try:
@@ -36,7 +36,7 @@ def going_on_silently() -> Iterator[None]:
 
 
 def drain() -> OSError | None:
-    """Writes out what standard output still holds. An error is returned; the stream is silent from then on."""
+    """Flush standard output. An error is returned, and the stream drops everything from then on."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
@@ -46,7 +46,7 @@ def drain() -> OSError | None:
 
 
 def silence(stream: Any) -> None:
-    """Sends a stream, and what it still holds, nowhere: the interpreter would write that as it ends, and fail."""
+    """Redirect a stream with what it still holds to nowhere, where the interpreter would fail to write it at the end."""
     with suppress(OSError, ValueError, AttributeError):  # a stream without a number has nothing left to be written
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -55,7 +55,7 @@ def silence(stream: Any) -> None:
 
 
 class _Lenient:
-    """A text stream that falls silent at its first error."""
+    """Wraps a text stream and drops everything after its first error."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

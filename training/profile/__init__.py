@@ -1,1 +1,1 @@
-"""Where a step's time goes, and what it must cost at least."""
+"""The time of a training step, measured, and the least that it must cost."""

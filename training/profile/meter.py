@@ -1,4 +1,4 @@
-"""What each layer takes in each phase of a training step: seconds, or anything else that a clock or counter reads."""
+"""Readings by layer and phase of a training step: seconds, or whatever else a clock or counter reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.optim.optimizer import Optimizer
 from training.profile.steps import LOOP, Profile
 
 Readings = dict[tuple[str, str], int]
-"""What was read, by layer (``"Residual1.body.Convolution1"``) and phase (forward, backward, or update)."""
+"""Readings by layer (``"Residual1.body.Convolution1"``) and phase (forward, backward, or update)."""
 
 _WARM_UP = 3
 

@@ -75,7 +75,7 @@ class Profile:
                 key = _place(event)
                 row = rows.setdefault(key, ProfileRow(*key))
                 row.nanoseconds += own[event]
-                if event.kind == "kernel" and event.parent is not None and event.parent.kind != "kernel":
+                if event.kind == "operation" and event.parent is not None and event.parent.kind != "operation":
                     row.operations += 1
                     row.bytes += event.bytes
         taken = self.durations()

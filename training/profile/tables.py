@@ -8,13 +8,13 @@ from training.files.printable import printable
 
 
 def column_widths(lines: Sequence[Sequence[str]]) -> list[int]:
-    """The widest cell of each column; all lines have as many cells."""
+    """Return the width of each column; all lines must have the same number of cells."""
     return [max(map(len, column)) for column in zip(*lines, strict=True)]
 
 
 def aligned(lines: Sequence[Sequence[str]], words: int = 1) -> list[str]:
-    """A text for each line, two blanks between columns: the first ``words`` start at their left edge, the others, which
-    are numbers, end at their right one. Names may come from files: what a terminal would obey in them is escaped.
+    """Return a text for each line, with two blanks between columns: the first ``words`` columns are aligned left, the
+    others, numbers, right. Names may come from files: control characters in them are escaped.
     """
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = column_widths(lines)

@@ -17,7 +17,7 @@ from training.files.durable import write_output
 
 
 def trace(events: Sequence[Event]) -> dict[str, Any]:
-    """The trace, ready for JSON; the first range begins at 0, threads are numbered in the order of their first."""
+    """Return the trace, ready for JSON; the first range begins at 0, threads are numbered as they come."""
     process = os.getpid()
     zero = min((event.begin for event in events), default=0)
     threads = {name: number for number, name in enumerate(dict.fromkeys(event.thread for event in events))}
@@ -45,16 +45,16 @@ def trace(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def write_trace(events: Sequence[Event], file: Path) -> None:
-    """Writes the trace.
+    """Write the trace.
 
     Raises:
-        OSError: it cannot be written; a file that was there is as before.
+        OSError: it cannot be written; an existing file is left as it was.
     """
     write_output(file, json.dumps(trace(events)).encode())
 
 
 def _arguments(event: Event) -> dict[str, Any]:
-    """What is shown of a range that is clicked on."""
+    """Return the details that are shown of a selected range."""
     arguments: dict[str, Any] = {"kind": event.kind}
     if event.shapes:
         arguments["shape"] = " ".join("x".join(map(str, shape)) or "scalar" for shape in event.shapes)

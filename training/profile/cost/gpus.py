@@ -2,7 +2,7 @@
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures" (CACM
 52(4), 2009). Rates are NVIDIA's own, for dense matrices (data sheets from A100 on print twice as much, "with
-sparsity"), with float32 sums where a data sheet tells two rates for float16 apart:
+sparsity"), with float32 sums where a data sheet has two rates for float16:
 
 ========== =================================================================================================
 T4         "NVIDIA T4 Tensor Core GPU" data sheet (2019)
@@ -71,4 +71,4 @@ GPUS = {
     "h200": _gpu("NVIDIA H200 SXM", 67, 494.5, 989.5, 4800),
     "b200": _gpu("NVIDIA B200 (HGX)", 75, 1100, 2250, 7700),
 }
-"""By the names that people use."""
+"""The GPUs by their usual short names."""

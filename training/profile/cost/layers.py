@@ -1,4 +1,4 @@
-"""The cost of each layer of the library: operations of its definition, least bytes, and what it keeps for backward."""
+"""The cost of each layer of the library: operations of its definition, least bytes, and bytes kept for backward."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ SCALES = {
     "ms": 1e-3,
 }
 SCALES |= {"byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "%": 1.0}
-"""What a number in a unit is in seconds, bytes or percent; factors are 1000 (documentation, "Metrics and Units")."""
+"""The factors from units to seconds, bytes and percent; prefixes are 1000 (documentation, "Metrics and Units")."""
 
 name = "Nsight Compute"
 oldest = "2023.3"
