@@ -46,7 +46,7 @@ def drain() -> OSError | None:
 
 
 def silence(stream: Any) -> None:
-    """Redirect a stream with what it still holds to nowhere, where the interpreter would fail to write it at the end."""
+    """Redirect a stream and what it still holds to nowhere: the interpreter would fail to write it at its end."""
     with suppress(OSError, ValueError, AttributeError):  # a stream without a number has nothing left to be written
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
