@@ -150,6 +150,9 @@ class Context:
     def __init__(self, cublas: _Cublas, stream: int) -> None:
         cupy = cublas.cupy
         self._library = cublas.library
+        # A product can be several launches that hand on parts through the workspace: another thread's must not come
+        # between them, even in the same stream. Two threads on one stream got wrong numbers on an H200.
+        self._lock = threading.Lock()
         self._has_tf32 = int(cupy.cuda.Device().compute_capability) >= 80
         # Not from a pool: a private one would end with its graph, and a pool's limit is for arrays.
         self._workspace = _allocate(cupy, WORKSPACE_BYTES)
@@ -177,14 +180,16 @@ class Context:
         if plan.matrices == 1:
             name = "cublasGemmEx"
             operands = right, data, a.leading, left, data, b.leading, factor, out, _DATA_TYPE[plan.dtype], c.leading
-            status = self._library.cublasGemmEx(*head, *operands, compute, _DEFAULT_ALGORITHM)
+            with self._lock:
+                status = self._library.cublasGemmEx(*head, *operands, compute, _DEFAULT_ALGORITHM)
         else:
             name = "cublasGemmStridedBatchedEx"
             stacks = (
                 right, data, a.leading, a.step, left, data, b.leading, b.step,
                 factor, out, _DATA_TYPE[plan.dtype], c.leading, c.step, plan.matrices,
             )  # fmt: skip
-            status = self._library.cublasGemmStridedBatchedEx(*head, *stacks, compute, _DEFAULT_ALGORITHM)
+            with self._lock:
+                status = self._library.cublasGemmStridedBatchedEx(*head, *stacks, compute, _DEFAULT_ALGORITHM)
         if status:
             raise _error(name, status, _described(plan, beta))
 
