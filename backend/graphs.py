@@ -77,7 +77,8 @@ class Recorder:
 
     Examples:
         >>> from backend import use, xp
-        >>> with use("cuda"):  # doctest: +SKIP
+        >>> from backend.graphs import Recorder
+        >>> with use("cuda"):
         ...     recorder, x = Recorder(), xp.zeros(3)
         ...     graph = recorder.capture(lambda: xp.add(x, 1, out=x))
         ...     graph.launch()
@@ -171,7 +172,9 @@ class Constants:
         slots: how many uploads may be under way before one waits for the oldest.
 
     Examples:
-        >>> with use("cuda"):  # doctest: +SKIP
+        >>> from backend import use
+        >>> from backend.graphs import Constants
+        >>> with use("cuda"):
         ...     constants = Constants({"rate": "float32"})
         ...     constants.set(rate=0.1)
         ...     constants.upload()

@@ -33,10 +33,15 @@ def _collect() -> Iterator[doctest.DocTest]:
             yield from _examples(ast.parse(source), name, str(path))
 
 
+def _parameter(example: doctest.DocTest) -> object:
+    needs_gpu = any('use("cuda")' in part.source for part in example.examples)
+    return pytest.param(example, id=example.name, marks=[pytest.mark.gpu] if needs_gpu else [])
+
+
 EXAMPLES = list(_collect())
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+@pytest.mark.parametrize("example", [_parameter(example) for example in EXAMPLES])
 def test_an_example_shows_what_happens(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what it writes
     told: list[str] = []
