@@ -12,6 +12,7 @@ import numpy
 
 from backend import checks
 from backend.active import current_device, refuse_lost, xp
+from backend.graph_numbers import capture_lock
 
 
 def array_module(*arrays: Any) -> Any:
@@ -130,7 +131,8 @@ def asnumpy(array: Any) -> numpy.ndarray:
 def synchronize() -> None:
     """Waits until the active device has done all that it was given. A CPU has, always."""
     if current_device().kind == "cuda":
-        xp.cuda.Device().synchronize()
+        with capture_lock:
+            xp.cuda.Device().synchronize()
 
 
 def _kind(array: Any) -> str:

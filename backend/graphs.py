@@ -5,7 +5,8 @@ does not run again. Three rules follow, and what is here keeps them:
 
 - memory that the work allocated and freed while it was captured is used by every replay, so it comes from a pool that
   nobody else allocates from, and that lives as long as the graph;
-- a number that changes from step to step lies in device memory (``Constants``), not among a kernel's arguments;
+- a number that changes from step to step lies in device memory, not among a kernel's arguments
+  (``backend.graph_numbers``);
 - nothing in the work may wait for the GPU or read from it: such work is refused, and the error names the place.
 """
 
@@ -15,16 +16,14 @@ import contextlib
 import gc
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
-
-import numpy
 
 from backend import blas
 from backend.active import current_device
 from backend.cuda_faults import first_line
 from backend.devices import DeviceError
-from backend.types import Array
+from backend.graph_numbers import GraphNumbers, capture_lock, recording
 
 Result = TypeVar("Result")
 
@@ -52,21 +51,37 @@ class Graph(Generic[Result]):
     ``result`` is what the work returned: arrays that every replay writes anew.
     """
 
-    def __init__(self, recorder: Recorder, graph: Any, work: Callable[[], Result], result: Result) -> None:
+    def __init__(
+        self, recorder: Recorder, graph: Any, numbers: GraphNumbers, work: Callable[[], Result], result: Result
+    ) -> None:
         self.result = result
         self._recorder = recorder  # its pool holds the memory that the replays use
         self._graph = graph
+        self._numbers = numbers
         self._work = work  # holds the arrays that it reads
+        self._is_new = True
 
     def launch(self) -> Result:
-        """Replay the work after all that was launched in the current stream, and before what follows in it."""
+        """Replay the work after all that was launched in the current stream, and before what follows in it.
+
+        The first launch has the numbers of the capture (see ``backend.graph_numbers``): what the work did on the host,
+        such as counting, was done in the capture. Later launches compute them anew.
+        """
         recorder = self._recorder
+        if self._is_new:
+            self._is_new = False
+        else:
+            self._numbers.compute()
         if recorder.is_current():
-            self._graph.launch(recorder.stream)
+            self._run(recorder.stream)
         else:
             with recorder.ordered():
-                self._graph.launch(recorder.stream)
+                self._run(recorder.stream)
         return self.result
+
+    def _run(self, stream: Any) -> None:
+        self._numbers.upload(stream)
+        self._graph.launch(stream)
 
 
 class Recorder:
@@ -77,8 +92,7 @@ class Recorder:
 
     Examples:
         >>> from backend import use, xp
-        >>> from backend.graphs import Recorder
-        >>> with use("cuda"):
+        >>> with use("cuda"):  # doctest: +SKIP
         ...     recorder, x = Recorder(), xp.zeros(3)
         ...     graph = recorder.capture(lambda: xp.add(x, 1, out=x))
         ...     graph.launch()
@@ -130,14 +144,16 @@ class Recorder:
         """
         if self._cupy.cuda.get_current_stream().is_capturing():
             raise CaptureError("work cannot be captured inside another capture")
-        with self.active():
+        with self.active(), capture_lock:
             blas.context()
+            numbers = GraphNumbers(self._cupy)
             collecting = gc.isenabled()
             gc.disable()  # a finalizer that waits for the GPU would spoil the capture
             try:
                 self.stream.begin_capture()
                 try:
-                    result = work()
+                    with recording(numbers):
+                        result = work()
                 except BaseException as error:
                     self._abandon()
                     if isinstance(error, Exception) and not isinstance(error, MemoryError):
@@ -147,7 +163,7 @@ class Recorder:
             finally:
                 if collecting:
                     gc.enable()
-        return Graph(self, graph, work, result)
+        return Graph(self, graph, numbers, work, result)
 
     def _end(self) -> Any:
         try:
@@ -159,80 +175,6 @@ class Recorder:
         """End a capture that is of no use any more."""
         with contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):  # it says that the capture is spoiled
             self.stream.end_capture()
-
-
-class Constants:
-    """Numbers that the host sets anew for every step and kernels read from device memory.
-
-    They lie in one struct and are uploaded by one copy, which waits for nothing: the values lie meanwhile in a ring of
-    pinned structs, of which each is written again only when its copy is done.
-
-    Args:
-        layout: the dtype of each number by its name.
-        slots: how many uploads may be under way before one waits for the oldest.
-
-    Examples:
-        >>> from backend import use
-        >>> from backend.graphs import Constants
-        >>> with use("cuda"):
-        ...     constants = Constants({"rate": "float32"})
-        ...     constants.set(rate=0.1)
-        ...     constants.upload()
-        ...     constants["rate"] * 2
-        array(0.2, dtype=float32)
-    """
-
-    def __init__(self, layout: Mapping[str, Any], slots: int = 8) -> None:
-        self._cupy: Any = _cupy()
-        cupy = self._cupy
-        dtype = numpy.dtype([(name, numpy.dtype(kind)) for name, kind in layout.items()], align=True)
-        self._host = numpy.zeros((), dtype)
-        self._device = cupy.zeros(max(dtype.itemsize, 1), "uint8")
-        memory = cupy.cuda.alloc_pinned_memory(max(dtype.itemsize * slots, 1))
-        self._ring = numpy.ndarray(slots, dtype, memory)
-        self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(slots)]
-        self._next = 0
-        self._arrays = {name: self._view(name) for name in layout}
-
-    def _view(self, name: str) -> Array:
-        assert self._host.dtype.fields is not None
-        kind, offset = self._host.dtype.fields[name][:2]
-        view: Array = self._cupy.ndarray((), kind, self._device.data + offset)
-        return view
-
-    def __getitem__(self, name: str) -> Array:
-        """Return a number on the device, shape (): a view that every upload changes."""
-        return self._arrays[name]
-
-    def set(self, **values: float) -> None:
-        """Set numbers for the next upload.
-
-        Raises:
-            KeyError: one of them is not in the layout; none is set.
-        """
-        unknown = [name for name in values if name not in self._arrays]
-        if unknown:
-            raise KeyError(f"no constant is named {', '.join(unknown)}; there are {', '.join(self._arrays) or 'none'}")
-        for name, value in values.items():
-            self._host[name] = value
-
-    def upload(self) -> None:
-        """Start to copy the numbers to the device, in the current stream.
-
-        Raises:
-            RuntimeError: the stream is captured; the copy belongs before a graph's launch, not in it.
-        """
-        stream = self._cupy.cuda.get_current_stream()
-        if stream.is_capturing():
-            raise RuntimeError("constants are uploaded before a graph is launched; this stream is being captured")
-        slot = self._next
-        self._next = (slot + 1) % len(self._ring)
-        if not self._copied[slot].done:
-            self._copied[slot].synchronize()
-        self._ring[slot] = self._host
-        runtime, source = self._cupy.cuda.runtime, self._ring[slot : slot + 1].ctypes.data
-        runtime.memcpyAsync(self._device.data.ptr, source, self._host.nbytes, runtime.memcpyHostToDevice, stream.ptr)
-        self._copied[slot].record(stream)
 
 
 def _cupy() -> Any:

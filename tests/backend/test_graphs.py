@@ -3,12 +3,15 @@
 import contextlib
 import gc
 import re
+import threading
 
 import numpy as np
 import pytest
 
-from backend import DeviceError, blas, graphs, use
-from backend.graphs import CaptureError, Constants, Recorder
+from backend import DeviceError, blas, graph_numbers, graphs, synchronize, use
+from backend.graph_numbers import GraphNumbers, refuse_capture, repeat
+from backend.graph_numbers import numbers as numbers_of
+from backend.graphs import CaptureError, Recorder
 
 gpu = pytest.mark.gpu
 
@@ -43,10 +46,8 @@ def numbers(cp, *shape):
 
 
 def test_a_cpu_has_no_graphs():
-    with use("cpu"):
-        for make in (Recorder, lambda: Constants({"rate": "float32"})):
-            with pytest.raises(DeviceError, match="CUDA graphs need a CUDA device; the active device is cpu"):
-                make()
+    with use("cpu"), pytest.raises(DeviceError, match="CUDA graphs need a CUDA device; the active device is cpu"):
+        Recorder()
 
 
 # ---------------------------------------------------------------- replays
@@ -171,70 +172,119 @@ def test_the_current_stream_and_the_recorders_wait_for_each_other(cp, monkeypatc
         assert not order.waits_of_the_host
 
 
-# ---------------------------------------------------------------- constants
-@gpu
-def test_constants_change_between_replays(cp):
-    constants = Constants({"small": "uint8", "rate": "float32", "position": "uint64", "exact": "float64"}, slots=2)
-    recorder, total = Recorder(), cp.zeros(3, "f8")
-    kernel = cp.ElementwiseKernel(
-        "raw float32 rate, raw uint64 position, raw float64 exact, raw uint8 small",
-        "float64 total",
-        "total += rate[0] + (double)(position[0] >> 40) + exact[0] + small[0]",
-        "add_constants",
-    )
-    names = ("rate", "position", "exact", "small")
+# ---------------------------------------------------------------- numbers that change from step to step
+class Counter:
+    """Counts on the host, as an optimizer or a random stream does, and adds what it counts to an array."""
 
-    def work():
-        kernel(*(constants[name].reshape(1) for name in names), total)
+    def __init__(self, cp):
+        self.count, self.position = 0, 1 << 40
+        self.total = cp.zeros(3, "f8")
+        self.add = cp.ElementwiseKernel(
+            "float64 by, uint64 position, uint8 small",
+            "float64 total",
+            "total += by + (position >> 40) + small",
+            "count",
+        )
 
-    with recorder.active():
-        graph = recorder.capture(work)
-        want = 0.0
-        for step in range(9):
-            constants.set(rate=0.1 * step, position=step << 40, exact=1e-9 * step, small=step)
-            constants.upload()
-            graph.launch()
-            want += float(np.float32(0.1 * step)) + step + 1e-9 * step + step
-        assert total.get().tolist() == pytest.approx([want] * 3, rel=1e-15)
-    assert constants["rate"].shape == ()
-    assert [constants[name].dtype for name in names] == ["f4", "u8", "f8", "u1"]
-    assert all(constants[name].data.ptr % constants[name].dtype.itemsize == 0 for name in names)
+    def step(self):
+        (by,) = numbers_of(lambda: (self.count + 0.1,), "float64")
+        (position,) = numbers_of(self.reserve, "uint64")
+        (small,) = numbers_of(lambda: (self.count % 200,), "uint8")
+        self.add(by, position, small, self.total)
+        repeat(self.advance)
+        return self.total
 
+    def reserve(self):
+        first = self.position
+        self.position += 1 << 40
+        return (first,)
 
-@gpu
-def test_constants_start_as_zeros_and_keep_what_is_not_set(cp):
-    constants = Constants({"a": "float32", "b": "float32"})
-    assert (float(constants["a"]), float(constants["b"])) == (0, 0)
-    constants.set(a=1)
-    constants.upload()
-    constants.set(b=2)
-    assert (float(constants["a"]), float(constants["b"])) == (1, 0), "set alone changes nothing on the device"
-    constants.upload()
-    assert (float(constants["a"]), float(constants["b"])) == (1, 2)
-    with pytest.raises(KeyError, match="no constant is named c, d; there are a, b"):
-        constants.set(a=5, c=1, d=2)
-    constants.upload()
-    assert float(constants["a"]) == 1
+    def advance(self):
+        self.count += 1
 
 
 @gpu
-def test_a_pinned_struct_is_written_again_only_when_its_copy_is_done(cp, monkeypatch):
+def test_numbers_of_the_host_change_between_replays(cp):
+    eager, captured = Counter(cp), Counter(cp)
+    graph = Recorder().capture(captured.step)
+    assert (captured.total == 0).all()
+    for _ in range(3 * graph_numbers._SLOTS):  # more than may be under way
+        graph.launch()
+        eager.step()
+        assert (captured.count, captured.position) == (eager.count, eager.position)
+        assert captured.total.get().tobytes() == eager.total.get().tobytes()
+
+
+@gpu
+def test_two_graphs_have_numbers_of_their_own(cp):
+    recorder, counters = Recorder(), [Counter(cp), Counter(cp)]
+    many = [recorder.capture(counter.step) for counter in counters]
+    for index in (0, 1, 0, 0, 1):
+        many[index].launch()
+    for counter, steps in zip(counters, (3, 2), strict=True):
+        eager = Counter(cp)
+        for _ in range(steps):
+            eager.step()
+        assert (counter.count, counter.total.get().tobytes()) == (eager.count, eager.total.get().tobytes())
+
+
+def test_outside_of_a_capture_numbers_are_plain_and_actions_are_done_once():
+    calls = []
+    assert numbers_of(lambda: (0.1, 3), "float32") == (0.1, 3)
+    repeat(lambda: calls.append(1))
+    refuse_capture("this")
+    assert calls == [1]
+
+
+@gpu
+def test_numbers_are_those_of_their_own_capture_only(cp):
+    """A source that asks for numbers itself, as an eager call does, is not recorded; nor is what follows."""
+    recorder, x = Recorder(), cp.zeros(2, "f4")
+    seen = []
+
+    def source():
+        seen.append(numbers_of(lambda: (5.0,), "float32"))
+        return (1.0,)
+
+    recorder.capture(lambda: cp.add(x, numbers_of(source)[0], out=x)).launch()
+    assert seen == [(5.0,)]
+    with pytest.raises(CaptureError):
+        recorder.capture(lambda: (numbers_of(lambda: (1.0,)), 1 / 0))
+    assert numbers_of(lambda: (1.0,)) == (1.0,)
+
+
+@gpu
+def test_too_many_numbers(cp):
+    with pytest.raises(CaptureError, match="at most 65,536 bytes of numbers that change from step to step"):
+        Recorder().capture(lambda: numbers_of(lambda: [0.0] * 20_000, "float32"))
+
+
+@gpu
+def test_what_would_be_stale_is_refused(cp):
+    with pytest.raises(CaptureError, match="dice cannot be captured: every replay would repeat it"):
+        Recorder().capture(lambda: refuse_capture("dice"))
+
+
+@gpu
+def test_a_pinned_buffer_is_written_again_only_when_its_copy_is_done(cp, monkeypatch):
     from stream_order import StreamOrder
 
     order = StreamOrder()
     with order.recording(monkeypatch):
-        constants = Constants({"rate": "float32"}, slots=3)
-        for step in range(3):
-            constants.set(rate=step)
-            constants.upload()
-        assert len({copy.source for copy in order.copies}) == 3
+        numbers = GraphNumbers(cp)
+        (rate,) = numbers.add(lambda: (1.0,), "float32")
+        stream = cp.cuda.get_current_stream()
+        slots = graph_numbers._SLOTS
+        for _ in range(slots):
+            numbers.upload(stream)
+        assert len({copy.source for copy in order.copies}) == slots
+        assert {(copy.target, copy.size) for copy in order.copies} == {(rate.data.ptr, 8)}
         assert not order.waits_of_the_host
-        constants.upload()
+        numbers.upload(stream)
         assert order.waits_of_the_host == 1, "the oldest copy was under way"
-        assert order.copies[3].source == order.copies[0].source
         order.finish()
-        for _ in range(3):
-            constants.upload()
+        for _ in range(slots):
+            numbers.upload(stream)
         assert order.waits_of_the_host == 1
 
 
@@ -359,13 +409,48 @@ def test_interrupts_and_exhausted_memory_are_passed_on(cp):
 
 
 @gpu
-def test_no_capture_inside_another_and_no_upload_in_one(cp):
+def test_no_capture_inside_another(cp):
     recorder, x = Recorder(), cp.ones(4, "f4")
-    constants = Constants({"rate": "float32"})
     with pytest.raises(CaptureError, match="work cannot be captured inside another capture"):
         recorder.capture(lambda: Recorder().capture(lambda: x + 1))
-    with pytest.raises(CaptureError, match="constants are uploaded before a graph is launched"):
-        recorder.capture(lambda: constants.upload())
+    assert (recorder.capture(lambda: x + 1).launch() == 2).all()
+
+
+@gpu
+def test_other_threads_do_not_spoil_a_capture(cp):
+    """They wait for the device, read from it, allocate, multiply, and capture themselves."""
+    done, errors = threading.Event(), []
+
+    def work():
+        try:
+            with use("cuda"):
+                recorder, x = Recorder(), cp.ones((4, 4), "f4")
+                while not done.is_set():
+                    synchronize()
+                    assert (blas.gemm(x, x) + x).get()[0, 0] == 5
+                    assert (recorder.capture(lambda: x + 1).launch() == 2).all()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        recorder, x = Recorder(), cp.ones((8, 8), "f4")
+        for _ in range(30):
+            assert (recorder.capture(lambda: blas.gemm(x, x) + x).launch() == 9).all()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+@gpu
+def test_waiting_for_the_device_inside_a_capture_is_refused(cp):
+    recorder, x = Recorder(), cp.ones(4, "f4")
+    with pytest.raises(CaptureError, match="it waits for the GPU"):
+        recorder.capture(synchronize)
     assert (recorder.capture(lambda: x + 1).launch() == 2).all()
 
 
