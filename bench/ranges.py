@@ -18,6 +18,7 @@ import numpy as np
 
 from backend import profiling, use
 from backend.recording import Event, Recorder
+from backend.types import Array
 from bench.measure import thread_limit
 from training.data import Loader
 from training.loop.trainer import Trainer
@@ -91,7 +92,7 @@ def _each() -> dict[str, float]:
     """Return the seconds of a range in each way, without the time of the call itself."""
     entered, x, y = profiling.Range("range"), np.ones(1), np.ones(1)
 
-    def nothing(a: Any, b: Any) -> None:
+    def nothing(a: Any, b: Array) -> None:
         pass
 
     def loop(body: Callable[[], None]) -> float:

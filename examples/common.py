@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy
 
 from backend import asarray, asnumpy, random, xp
+from backend.types import Array
 from training.cli.common import choose_compute, count_from, user_errors
 from training.data import load_mnist
 from training.loop import figures
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from training.models import Network
+    from training.optim.optimizer import Optimizer
 
-Data = tuple[Any, Any]
+Data = tuple[Array, Array]
 """Images and labels, arrays on one device."""
 
 option = partial(click.option, show_default=True)
@@ -56,7 +58,7 @@ def load_digits(dataset: str = "mnist10k", data_dir: Path | None = None, flatten
         return load_mnist(flatten=flatten, data_dir=data_dir, dataset=dataset)
 
 
-def mini_batches(samples: int, batch_size: int, steps: int | None = None, replace: bool = True) -> Any:
+def mini_batches(samples: int, batch_size: int, steps: int | None = None, replace: bool = True) -> Array:
     """Return indices of the samples of each mini-batch: int64 (steps, batch_size), the same on every device.
 
     Args:
@@ -70,7 +72,7 @@ def mini_batches(samples: int, batch_size: int, steps: int | None = None, replac
     return asarray(random.permutation(samples)[: steps * batch_size].reshape(steps, batch_size))
 
 
-def train_steps(network: Network, optimizer: Any, data: Data, batches: Iterable[Any]) -> numpy.ndarray:
+def train_steps(network: Network, optimizer: Optimizer, data: Data, batches: Iterable[Array]) -> numpy.ndarray:
     """Make a training step for each row of indices; return the losses (steps,) on the host."""
     x, t = data
     losses = []
@@ -82,7 +84,7 @@ def train_steps(network: Network, optimizer: Any, data: Data, batches: Iterable[
 
 def train_epochs(
     network: Network,
-    optimizer: Any,
+    optimizer: Optimizer,
     data: Data,
     measured: Sequence[Data],
     epochs: int,
@@ -96,7 +98,7 @@ def train_epochs(
         yield [network.accuracy(*each) for each in measured]
 
 
-def both_gradients(network: Network, x: Any, t: Any) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
+def both_gradients(network: Network, x: Array, t: Array) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
     """Return the gradient of the loss by backpropagation and by central differences for each parameter, on the host."""
     backward, numerical = network.gradient(x, t), network.numerical_gradient(x, t)
     return {name: (asnumpy(backward[name]), asnumpy(numerical[name])) for name in backward}

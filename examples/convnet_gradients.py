@@ -12,12 +12,13 @@ real size can be checked along random directions: the example does so for a Deep
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy
 
 from backend import asarray, random
+from backend.types import Array
 from examples.common import both_gradients, out_option, prepare, save_plot, tidy
 from training.check.gradients import GradientError, gradient_check
 from training.cli.common import device_option
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def problem(filters: int = 10, hidden_size: int = 10, size: int = 10) -> tuple[SimpleConvNet, Any, Any]:
+def problem(filters: int = 10, hidden_size: int = 10, size: int = 10) -> tuple[SimpleConvNet, Array, Array]:
     """Return a small network in float64, a random image (1, 1, size, size), and its label."""
     random.seed(0)
     network = SimpleConvNet(

@@ -10,12 +10,11 @@ columns form a 363×3025 matrix. As in the notes each window is a column; in ``l
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 import numpy as np
 
 from backend import asarray, asnumpy, random, xp
+from backend.types import Array
 from layers import Convolution, col2im, im2col
 from training.cli.common import choose_compute, device_option
 
@@ -63,7 +62,7 @@ def walk_through() -> str:
     )
 
 
-def by_layer() -> tuple[Any, Any, Any]:
+def by_layer() -> tuple[Array, Array, Array]:
     """Return output, dw and dx of ``layers.Convolution`` for the small example, as matrices on the host."""
     layer = Convolution(asarray(FILTER)[None, None], xp.zeros(1, "float32"))
     y = layer.forward(asarray(INPUT)[None, None])
@@ -95,7 +94,7 @@ def _window(row: int, column: int) -> str:
     return f"  window ({row}, {column}): {terms} = {(pixels * FILTER).sum():g}   text {TEXT_OUTPUT[row][column]}"
 
 
-def _lines(matrix: Any) -> str:
+def _lines(matrix: Array) -> str:
     return "\n".join("  " + " ".join(f"{value:3g}" for value in row) for row in asnumpy(matrix))
 
 

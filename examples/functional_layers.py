@@ -17,12 +17,13 @@ import click
 import numpy as np
 
 from backend import asarray, asnumpy, random, xp
+from backend.types import Array
 from examples.common import count, load_digits, option, prepare
 from layers import numerical_gradient
 from layers.compat import course
 from training.cli.common import device_option
 
-Arrays = dict[str, Any]
+Arrays = dict[str, Array]
 
 CONV = {"stride": 1, "pad": (5 - 1) / 2}
 POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
@@ -63,7 +64,7 @@ def corrections() -> list[tuple[str, Any]]:
     ]
 
 
-def _steps(shape: tuple[int, ...], first: float, last: float) -> Any:
+def _steps(shape: tuple[int, ...], first: float, last: float) -> Array:
     return asarray(np.linspace(first, last, math.prod(shape)).reshape(shape))
 
 
@@ -87,7 +88,7 @@ def fresh(
     }
 
 
-def scores(params: Arrays, x: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, list[Any]]:
+def scores(params: Arrays, x: Array, bn_param: dict, dropout_param: dict) -> tuple[Array, list[Any]]:
     """Return scores (N, classes) of batch norm - conv - relu - 2x2 max pool - dropout - affine, and the caches."""
     caches: list[Any] = [None] * 6
     out, caches[0] = course.spatial_batchnorm_forward(x, params["gamma"], params["beta"], bn_param)
@@ -99,7 +100,7 @@ def scores(params: Arrays, x: Any, bn_param: dict, dropout_param: dict) -> tuple
     return out, caches
 
 
-def loss_and_gradients(params: Arrays, x: Any, y: Any, bn_param: dict, dropout_param: dict) -> tuple[Any, Arrays]:
+def loss_and_gradients(params: Arrays, x: Array, y: Array, bn_param: dict, dropout_param: dict) -> tuple[Array, Arrays]:
     """Return the mean loss of a batch, and its gradients by the parameters' names; ``"x"`` is that of the images."""
     out, caches = scores(params, x, bn_param, dropout_param)
     loss, dout = course.softmax_loss(out, y)
@@ -123,8 +124,8 @@ def gradient_errors() -> dict[str, float]:
     x, y = random.normal((3, 1, 6, 6), dtype="float64"), xp.asarray([2, 0, 1])
     dropout_param = {"mode": "train", "p": 0.8, "seed": 1}
 
-    def loss(_: Any) -> Any:
-        out, _ = scores(params, x, {"mode": "train"}, dropout_param)
+    def loss(_: Array) -> Array:
+        out, _caches = scores(params, x, {"mode": "train"}, dropout_param)
         return course.softmax_loss(out, y)[0]
 
     _, grads = loss_and_gradients(params, x, y, {"mode": "train"}, dropout_param)
@@ -135,7 +136,9 @@ def gradient_errors() -> dict[str, float]:
     return errors
 
 
-def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 16) -> Iterator[tuple[float, ...]]:
+def train(
+    x: Array, y: Array, test_x: Array, test_y: Array, epochs: int, filters: int = 16
+) -> Iterator[tuple[float, ...]]:
     """Train by gradient descent, batches of 50, rate 0.03; yield (mean loss, training accuracy, test accuracy)."""
     random.seed(0)
     params = fresh(filters, x.shape[1:], classes=10)
@@ -155,13 +158,13 @@ def train(x: Any, y: Any, test_x: Any, test_y: Any, epochs: int, filters: int = 
         )
 
 
-def accuracy(params: Arrays, bn_param: dict, x: Any, y: Any) -> float:
+def accuracy(params: Arrays, bn_param: dict, x: Array, y: Array) -> float:
     """Return the share of images that are classified correctly."""
     out, _ = scores(params, x, {**bn_param, "mode": "test"}, {"mode": "test", "p": 1})
     return float((out.argmax(axis=1) == y).mean())
 
 
-def digits(training: int) -> tuple[Any, Any, Any, Any]:
+def digits(training: int) -> tuple[Array, Array, Array, Array]:
     """Return the first ``training`` training digits of the package, and all its test digits."""
     (x, y), (test_x, test_y) = load_digits(flatten=False)
     return x[:training], y[:training], test_x, test_y

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from numpy.typing import ArrayLike
 
 from backend import asarray, asnumpy, xp
+from backend.types import Array
 from examples.common import out_option, prepare, save_plot
 from layers import cross_entropy_error, numerical_gradient, softmax
 from training.cli.common import device_option
@@ -37,12 +39,12 @@ DW = ((0.33371908, 0.23900149, -0.57272057), (0.50057862, 0.35850223, -0.8590808
 TEXT_DW = ((0.33372796, 0.23899351, -0.57272147), (0.50059194, 0.35849026, -0.8590822))
 
 
-def bowl(x: Any) -> Any:
+def bowl(x: Array) -> Array:
     """Return x0² + x1²."""
     return (x**2).sum()
 
 
-def descend(f: Callable[[Any], Any], start: tuple[float, ...], rate: float, steps: int) -> np.ndarray:
+def descend(f: Callable[[Array], Array], start: tuple[float, ...], rate: float, steps: int) -> np.ndarray:
     """Return the points of gradient descent, x ← x - rate·∇f(x): (steps + 1, numbers), float64 on the host."""
     x = xp.asarray(start, "float64")
     way = [asnumpy(x).copy()]
@@ -52,22 +54,22 @@ def descend(f: Callable[[Any], Any], start: tuple[float, ...], rate: float, step
     return np.array(way)
 
 
-def scores(W: Any) -> Any:
+def scores(W: Array) -> Array:
     """Return the scores of the one-layer net: X·W, one number for each class."""
     return xp.asarray(X) @ W
 
 
-def loss(W: Any) -> Any:
+def loss(W: Array) -> Array:
     """Return the cross-entropy of the net's softmax against ``TARGET``."""
     return cross_entropy_error(softmax(scores(W)), TARGET)
 
 
-def text_loss(W: Any) -> Any:
+def text_loss(W: Array) -> Array:
     """Return the same with 1e-7 added inside the logarithm, with which the text avoids log 0."""
     return -xp.log(softmax(scores(W))[TARGET] + 1e-7)
 
 
-def text_gradient(f: Callable[[Any], Any], x: Any, step: float = 1e-4) -> Any:
+def text_gradient(f: Callable[[Array], Array], x: Array, step: float = 1e-4) -> Array:
     """Return central differences as texts write them: an element is restored only after both evaluations."""
     gradient = xp.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -81,7 +83,7 @@ def text_gradient(f: Callable[[Any], Any], x: Any, step: float = 1e-4) -> Any:
     return gradient
 
 
-def after_an_accident(routine: Callable[..., Any], f: Callable[[Any], Any]) -> tuple[Any, Any]:
+def after_an_accident(routine: Callable[..., Any], f: Callable[[Array], Array]) -> tuple[Array, Array]:
     """Call a gradient routine twice on one W: with a function that fails at once, then with ``f``.
 
     Returns:
@@ -95,7 +97,7 @@ def after_an_accident(routine: Callable[..., Any], f: Callable[[Any], Any]) -> t
     return moved, routine(f, weights)
 
 
-def _fails(_: Any) -> Any:
+def _fails(_: Array) -> Array:
     raise ArithmeticError("this function cannot be evaluated")
 
 
@@ -143,7 +145,7 @@ def main(out: Path, device: str) -> None:
     save_plot(plot(way), out)
 
 
-def _row(name: str, ours: Any, text: Any) -> None:
+def _row(name: str, ours: Array, text: ArrayLike | None) -> None:
     """Print a line for each row of an array."""
     values = np.atleast_2d(asnumpy(ours))
     references = [""] * len(values) if text is None else [_shown(row) for row in np.atleast_2d(text)]
@@ -151,7 +153,7 @@ def _row(name: str, ours: Any, text: Any) -> None:
         click.echo(f"{name if number == 0 else '':34}{_shown(row):>48}{reference:>49}".rstrip())
 
 
-def _shown(row: Any) -> str:
+def _shown(row: Array) -> str:
     return " ".join(f"{value:.9g}" for value in row)
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy
 
 from backend import asnumpy, random
+from backend.types import Array
 from examples.common import Data, load_digits, mini_batches, option, out_option, prepare, save_plot, tidy, train_steps
 from training.cli.common import data_dir_option, device_option, user_errors
 from training.loop.figures import TEST_COLOUR, WRONG_COLOUR, blank
@@ -35,7 +36,7 @@ class Inference:
     scores: numpy.ndarray
     parameter_bytes: int
 
-    def accuracy(self, labels: Any) -> float:
+    def accuracy(self, labels: Array) -> float:
         """Return the share of samples whose highest score is their label's."""
         return float((self.scores.argmax(axis=1) == asnumpy(labels)).mean())
 
@@ -48,7 +49,7 @@ def train(data: Data, steps: int, batch_size: int = 100) -> Network:
     return network
 
 
-def infer(network: Network, x: Any, dtype: str, batch_size: int = 500) -> Inference:
+def infer(network: Network, x: Array, dtype: str, batch_size: int = 500) -> Inference:
     """Convert the network to ``dtype`` and classify images in it."""
     network.astype(dtype)
     parts = [network.predict(x[i : i + batch_size].astype(dtype)) for i in range(0, len(x), batch_size)]

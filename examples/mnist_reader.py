@@ -21,6 +21,7 @@ import click
 import numpy as np
 
 from backend import asnumpy
+from backend.types import Array
 from examples.common import option, out_option, prepare, save_plot
 from training.cli.common import data_dir_option, device_option, user_errors
 from training.cli.inputs import DATASET
@@ -70,7 +71,7 @@ def cache_round_trip(folder: Path) -> tuple[bool, float, float]:
     return np.array_equal(images, again), unpacked - start, end - written
 
 
-def summary(array: Any) -> str:
+def summary(array: Array) -> str:
     """Return a text with the shape, dtype and range of an array, or the length and first bytes of a file's content."""
     if isinstance(array, bytes):
         return f"{len(array):,} bytes: {array[:16].hex(' ', 4)}{' ...' if len(array) > 16 else ''}"
@@ -111,7 +112,7 @@ def main(dataset: str, data_dir: Path | None, out: Path, device: str) -> None:
     save_plot(plot(digits), out)
 
 
-def _compare(arrays: tuple[Any, ...], dataset: str) -> None:
+def _compare(arrays: tuple[Array, ...], dataset: str) -> None:
     click.echo(f"\n{f'load_mnist, {dataset}:':38}{'ours':>14}{'text':>14}")
     for name, array, text in zip(("x_train", "t_train", "x_test", "t_test"), arrays, TEXT_SHAPES, strict=True):
         click.echo(f"  {name:36}{array.shape!s:>14}{text:>14}")

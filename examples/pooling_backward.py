@@ -9,14 +9,13 @@ it evenly.
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 import numpy as np
 
 from backend import asarray, asnumpy
+from backend.types import Array
 from kernels.max_pooling import max_pool, max_pool_backward
-from layers import AveragePooling, Pooling
+from layers import AveragePooling, Layer, Pooling
 from training.cli.common import choose_compute, device_option
 
 X = np.array(
@@ -54,7 +53,7 @@ TEXT_DX = np.array(
 )
 
 
-def max_pooling(x: Any, dout: Any) -> tuple[Any, Any, Any]:
+def max_pooling(x: Array, dout: Array) -> tuple[Array, Array, Array]:
     """Run max pooling of 2×2 at stride 2, forward and backward, with the recorded argmax.
 
     Args:
@@ -69,7 +68,7 @@ def max_pooling(x: Any, dout: Any) -> tuple[Any, Any, Any]:
     return y, argmax, max_pool_backward(dout, argmax, x.shape, window)
 
 
-def by_layer(layer: Any, x: Any, dout: Any) -> tuple[Any, Any]:
+def by_layer(layer: Layer, x: Array, dout: Array) -> tuple[Array, Array]:
     """Return the output and the input gradient of a layer."""
     return layer.forward(x), layer.backward(dout)
 

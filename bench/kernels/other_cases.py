@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backend import random, xp
+from backend.types import Array
 from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.activations import relu
 from kernels.batch_norm import batch_statistics, normalize, normalize_backward
@@ -64,14 +65,14 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
     def with_gradients() -> tuple[Any, ...]:
         return *rows(), centered(shape, dtype), centered(shape[1:], dtype)
 
-    def bind_statistics(x: Any) -> Call:
+    def bind_statistics(x: Array) -> Call:
         return lambda: batch_statistics(x)
 
-    def bind_normalize(x: Any, gamma: Any, beta: Any) -> Call:
+    def bind_normalize(x: Array, gamma: Array, beta: Array) -> Call:
         mean, variance = batch_statistics(x)
         return lambda: normalize(x, mean, variance, gamma, beta, EPSILON)
 
-    def bind_backward(x: Any, dy: Any, gamma: Any) -> Call:
+    def bind_backward(x: Array, dy: Array, gamma: Array) -> Call:
         mean, variance = batch_statistics(x)
         inverse = 1 / (variance + EPSILON) ** 0.5
         return lambda: normalize_backward(dy, x, mean, inverse, gamma)
@@ -100,7 +101,7 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
 
 
 def _softmax(shape: Matrix, dtype: str) -> KernelCase:
-    def bind(x: Any) -> Call:
+    def bind(x: Array) -> Call:
         return lambda: softmax(x)
 
     matrix = nbytes(shape, dtype)
@@ -124,10 +125,10 @@ def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[KernelCas
             t /= t.sum(axis=1, keepdims=True)
         return centered(shape, dtype), t, xp.ones((), wide)
 
-    def bind(x: Any, t: Any, scale: Any) -> Call:
+    def bind(x: Array, t: Array, scale: Any) -> Call:
         return lambda: softmax_cross_entropy(x, t)
 
-    def bind_backward(x: Any, t: Any, scale: Any) -> Call:
+    def bind_backward(x: Array, t: Array, scale: Any) -> Call:
         y = softmax(x)
         return lambda: softmax_cross_entropy_backward(y, t, scale)
 
@@ -152,7 +153,7 @@ def _dropout(count: int) -> KernelCase:
 
 
 def _relu(count: int, dtype: str) -> KernelCase:
-    def bind(x: Any) -> Call:
+    def bind(x: Array) -> Call:
         return lambda: relu(x)
 
     numbers = nbytes((count,), dtype)
@@ -163,7 +164,7 @@ def _relu(count: int, dtype: str) -> KernelCase:
 
 
 def _masked(count: int, dtype: str) -> KernelCase:
-    def bind(dy: Any, bits: Any) -> Call:
+    def bind(dy: Array, bits: Any) -> Call:
         positive = bits % 2 == 0
         return lambda: masked(dy, positive)
 
@@ -175,7 +176,7 @@ def _masked(count: int, dtype: str) -> KernelCase:
 
 
 def _update(kind: Any, count: int, dtype: str) -> KernelCase:
-    def bind(parameter: Any, gradient: Any) -> Call:
+    def bind(parameter: Any, gradient: Array) -> Call:
         optimizer = kind()
 
         def update() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from backend.types import Array
 from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.col2im import col2im
 from kernels.convolution import convolution
@@ -82,7 +83,7 @@ def pixels(shape: tuple[int, int, int, int], dtype: str) -> Any:
 
 
 def _im2col(size: Images, dtype: str, order: str) -> KernelCase:
-    def bind(x: Any) -> Call:
+    def bind(x: Array) -> Call:
         return lambda: im2col(x, size.window, order)
 
     return KernelCase(
@@ -97,7 +98,7 @@ def _col2im(size: Images, dtype: str, order: str, method: Method) -> KernelCase:
     if method == "scatter" and not size.window.overlaps:
         kernel += "_plain"
 
-    def bind(columns: Any) -> Call:
+    def bind(columns: Array) -> Call:
         return lambda: col2im(columns, size.shape, size.window, order, method)
 
     return KernelCase(
@@ -111,7 +112,7 @@ def _col2im(size: Images, dtype: str, order: str, method: Method) -> KernelCase:
 def _gemm(size: Images, dtype: str) -> KernelCase:
     (rows, terms), filters = size.columns, size.filters
 
-    def bind(columns: Any, weights: Any) -> Call:
+    def bind(columns: Array, weights: Any) -> Call:
         return lambda: matmul(columns, weights)
 
     return KernelCase(
@@ -130,7 +131,7 @@ def _convolution(size: Images, dtype: str) -> KernelCase:
     (rows, terms), filters = size.columns, size.filters
     weight = (filters, size.shape[1], *size.window.kernel)
 
-    def bind(x: Any, weights: Any) -> Call:
+    def bind(x: Array, weights: Any) -> Call:
         return lambda: convolution(x, weights, None, size.window)
 
     return KernelCase(
@@ -150,7 +151,7 @@ def _of_products(size: Images) -> float:
 
 
 def _max_pool(size: Images, dtype: str) -> KernelCase:
-    def bind(x: Any) -> Call:
+    def bind(x: Array) -> Call:
         return lambda: max_pool(x, size.window)
 
     return KernelCase(
@@ -165,7 +166,7 @@ def _max_pool(size: Images, dtype: str) -> KernelCase:
 
 
 def _max_pool_backward(size: Images, dtype: str) -> KernelCase:
-    def bind(x: Any, dy: Any) -> Call:
+    def bind(x: Array, dy: Array) -> Call:
         argmax = max_pool(x, size.window)[1]
         return lambda: max_pool_backward(dy, argmax, size.shape, size.window)
 
@@ -182,7 +183,7 @@ def _max_pool_backward(size: Images, dtype: str) -> KernelCase:
 
 
 def _average_pool(size: Images, dtype: str) -> KernelCase:
-    def bind(x: Any) -> Call:
+    def bind(x: Array) -> Call:
         return lambda: average_pool(x, size.window)
 
     return KernelCase(
@@ -193,7 +194,7 @@ def _average_pool(size: Images, dtype: str) -> KernelCase:
 
 
 def _average_pool_backward(size: Images, dtype: str) -> KernelCase:
-    def bind(dy: Any) -> Call:
+    def bind(dy: Array) -> Call:
         return lambda: average_pool_backward(dy, size.shape, size.window)
 
     return KernelCase(

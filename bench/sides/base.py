@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from backend.types import Array
+
 Values = dict[str, np.ndarray]
 
 
@@ -45,7 +47,7 @@ class Side:
         """Return the ways in which the side can do an operation, on images or on rows; the fastest is compared."""
         return ("",)
 
-    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case | None:
+    def training(self, network: Any, x: Array, t: Array, optimizer: str, way: str = "") -> Case | None:
         """Return a training step: forward, loss, backward, update.
 
         Args:
@@ -58,24 +60,32 @@ class Side:
         """
 
     def convolution_block(
-        self, x: Any, W: Any, b: Any, gamma: Any, beta: Any, dout: Any, winograd: bool = False, way: str = ""
+        self,
+        x: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        dout: Array,
+        winograd: bool = False,
+        way: str = "",
     ) -> Case | None:
         """Return convolution 3×3 pad 1, batch normalization, ReLU; forward and backward. Values: y, dx, dW.
 
         Only xpnet uses ``winograd``.
         """
 
-    def im2col(self, x: Any, size: int, pad: int, order: str, way: str = "") -> Case | None:
+    def im2col(self, x: Array, size: int, pad: int, order: str, way: str = "") -> Case | None:
         """Return im2col of images. ``order`` is that of xpnet's columns; other sides have one order."""
 
-    def col2im(self, columns: Any, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case | None:
+    def col2im(self, columns: Array, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case | None:
         """Return col2im of columns (N·OH·OW, C·FH·FW) into images of ``shape``."""
 
-    def max_pooling(self, x: Any, dout: Any, size: int, stride: int, way: str = "") -> Case | None:
+    def max_pooling(self, x: Array, dout: Array, size: int, stride: int, way: str = "") -> Case | None:
         """Return max pooling, forward and backward. Values: y, dx."""
 
-    def batch_norm_relu(self, x: Any, gamma: Any, beta: Any, dout: Any, way: str = "") -> Case | None:
+    def batch_norm_relu(self, x: Array, gamma: Array, beta: Array, dout: Array, way: str = "") -> Case | None:
         """Return batch normalization in training and ReLU, forward and backward. Values: y, dx, dgamma."""
 
-    def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case | None:
+    def softmax_cross_entropy(self, x: Array, t: Array, way: str = "") -> Case | None:
         """Return the mean cross-entropy of scores and labels, and its gradient. Values: loss, dx."""

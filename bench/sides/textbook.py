@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.types import Array
 from bench import textbook
 from bench.sides.base import Case, Side
 
@@ -14,7 +15,7 @@ from bench.sides.base import Case, Side
 class Textbook(Side):
     name = "textbook"
 
-    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
+    def training(self, network: Any, x: Array, t: Array, optimizer: str, way: str = "") -> Case:
         layers = [_layer(layer) for layer in network.layers.layers.values()]
         last = textbook.SoftmaxWithLoss()
         rule: Any = {"sgd": textbook.SGD, "adam": textbook.Adam}[optimizer]()
@@ -40,13 +41,21 @@ class Textbook(Side):
         return Case(step, values)
 
     def convolution_block(
-        self, x: Any, W: Any, b: Any, gamma: Any, beta: Any, dout: Any, winograd: bool = False, way: str = ""
+        self,
+        x: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        dout: Array,
+        winograd: bool = False,
+        way: str = "",
     ) -> Case:
         convolution = textbook.Convolution(W, b, 1, 1)
         layers = [convolution, textbook.BatchNormalization(gamma, beta), textbook.Relu()]
         return _both_ways(layers, x, dout, lambda: {"dW": convolution.grads["W"]})
 
-    def im2col(self, x: Any, size: int, pad: int, order: str, way: str = "") -> Case:
+    def im2col(self, x: Array, size: int, pad: int, order: str, way: str = "") -> Case:
         columns: Any = None
 
         def step() -> None:
@@ -55,7 +64,7 @@ class Textbook(Side):
 
         return Case(step, lambda: {"columns": columns})
 
-    def col2im(self, columns: Any, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case:
+    def col2im(self, columns: Array, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case:
         image: Any = None
 
         def step() -> None:
@@ -64,14 +73,14 @@ class Textbook(Side):
 
         return Case(step, lambda: {"image": image})
 
-    def max_pooling(self, x: Any, dout: Any, size: int, stride: int, way: str = "") -> Case:
+    def max_pooling(self, x: Array, dout: Array, size: int, stride: int, way: str = "") -> Case:
         return _both_ways([textbook.Pooling(size, stride, 0)], x, dout)
 
-    def batch_norm_relu(self, x: Any, gamma: Any, beta: Any, dout: Any, way: str = "") -> Case:
+    def batch_norm_relu(self, x: Array, gamma: Array, beta: Array, dout: Array, way: str = "") -> Case:
         normalization = textbook.BatchNormalization(gamma, beta)
         return _both_ways([normalization, textbook.Relu()], x, dout, lambda: {"dgamma": normalization.grads["gamma"]})
 
-    def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case:
+    def softmax_cross_entropy(self, x: Array, t: Array, way: str = "") -> Case:
         layer = textbook.SoftmaxWithLoss()
         loss: Any = None
         dx: Any = None
@@ -84,7 +93,7 @@ class Textbook(Side):
         return Case(step, lambda: {"loss": np.asarray(loss), "dx": dx})
 
 
-def _both_ways(layers: list[Any], x: Any, dout: Any, others: Callable[[], dict[str, Any]] = dict) -> Case:
+def _both_ways(layers: list[Any], x: Array, dout: Array, others: Callable[[], dict[str, Any]] = dict) -> Case:
     y = dx = None
 
     def step() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from thinc.api import Adam, CategoricalCrossentropy, Optimizer, Relu, Softmax, chain, use_ops
 
+from backend.types import Array
 from bench.sides.base import Case, Side
 
 
@@ -16,7 +17,7 @@ class Thinc(Side):
     def ways(self, operation: str, images: bool) -> tuple[str, ...]:
         return ("blis", "numpy")
 
-    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case | None:
+    def training(self, network: Any, x: Array, t: Array, optimizer: str, way: str = "") -> Case | None:
         affine = [layer for layer in network.layers.layers.values() if type(layer).__name__ == "Affine"]
         kinds = {type(layer).__name__ for layer in network.layers.layers.values()}
         if kinds != {"Affine", "Relu"}:

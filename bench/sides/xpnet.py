@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from backend import threads
+from backend.types import Array
 from bench.sides.base import Case, Side
 from kernels.col2im import col2im
 from kernels.core.layout import channels_last
@@ -19,7 +20,7 @@ from training.optim.optimizers import by_name
 class Xpnet(Side):
     name = "xpnet"
 
-    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
+    def training(self, network: Any, x: Array, t: Array, optimizer: str, way: str = "") -> Case:
         rule = by_name(optimizer)
         loss: Any = None
         weights = next(iter(network.params))
@@ -37,14 +38,22 @@ class Xpnet(Side):
         return Case(step, values, threads.single_threaded_blas)  # as the training loop does
 
     def convolution_block(
-        self, x: Any, W: Any, b: Any, gamma: Any, beta: Any, dout: Any, winograd: bool = False, way: str = ""
+        self,
+        x: Array,
+        W: Array,
+        b: Array,
+        gamma: Array,
+        beta: Array,
+        dout: Array,
+        winograd: bool = False,
+        way: str = "",
     ) -> Case:
         chosen: dict[str, Any] = {"winograd": True} if winograd else {}
         convolution = Convolution(W.copy(), b.copy(), pad=1, **chosen)
         block = Sequential(convolution, BatchNormalization(gamma.copy(), beta.copy()), Relu())
         return _both_ways(block, x, dout, lambda: {"dW": convolution.dW})
 
-    def im2col(self, x: Any, size: int, pad: int, order: str, way: str = "") -> Case:
+    def im2col(self, x: Array, size: int, pad: int, order: str, way: str = "") -> Case:
         x, window = channels_last(x), Window(size, 1, pad)
         columns: Any = None
 
@@ -54,7 +63,7 @@ class Xpnet(Side):
 
         return Case(step, lambda: {"columns": columns if order == "CHW" else _reordered(columns, x.shape[1], size)})
 
-    def col2im(self, columns: Any, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case:
+    def col2im(self, columns: Array, shape: Any, size: int, pad: int, order: str, way: str = "") -> Case:
         window = Window(size, 1, pad)
         if order == "HWC":
             rows = columns.reshape(len(columns), shape[1], size * size).transpose(0, 2, 1)
@@ -67,14 +76,14 @@ class Xpnet(Side):
 
         return Case(step, lambda: {"image": image})
 
-    def max_pooling(self, x: Any, dout: Any, size: int, stride: int, way: str = "") -> Case:
+    def max_pooling(self, x: Array, dout: Array, size: int, stride: int, way: str = "") -> Case:
         return _both_ways(Pooling(size, size, stride), x, dout)
 
-    def batch_norm_relu(self, x: Any, gamma: Any, beta: Any, dout: Any, way: str = "") -> Case:
+    def batch_norm_relu(self, x: Array, gamma: Array, beta: Array, dout: Array, way: str = "") -> Case:
         normalization = BatchNormalization(gamma.copy(), beta.copy())
         return _both_ways(Sequential(normalization, Relu()), x, dout, lambda: {"dgamma": normalization.dgamma})
 
-    def softmax_cross_entropy(self, x: Any, t: Any, way: str = "") -> Case:
+    def softmax_cross_entropy(self, x: Array, t: Array, way: str = "") -> Case:
         layer = SoftmaxWithLoss()
         loss: Any = None
         dx: Any = None
@@ -87,7 +96,7 @@ class Xpnet(Side):
         return Case(step, lambda: {"loss": np.asarray(loss), "dx": dx})
 
 
-def _both_ways(layer: Any, x: Any, dout: Any, others: Any = dict) -> Case:
+def _both_ways(layer: Any, x: Array, dout: Array, others: Any = dict) -> Case:
     x, dout = channels_last(x), channels_last(dout)
     y = dx = None
 
@@ -99,7 +108,7 @@ def _both_ways(layer: Any, x: Any, dout: Any, others: Any = dict) -> Case:
     return Case(step, lambda: {"y": y, "dx": dx, **others()})
 
 
-def _reordered(columns: Any, channels: int, size: int) -> Any:
+def _reordered(columns: Array, channels: int, size: int) -> Any:
     return columns.reshape(-1, size * size, channels).transpose(0, 2, 1).reshape(columns.shape)
 
 
