@@ -20,13 +20,14 @@ check() { "$python" -m training.cli check --json >"$folder/check.json"; }
 train() { "$python" -m training.cli train --device cuda --quiet --out "$folder/run" ${tiny:+--model TwoLayerNet --epochs 1}; }
 memcheck() { compute-sanitizer --tool memcheck --error-exitcode 3 "$python" -m pytest -q -m gpu tests/kernels; }
 racecheck() { compute-sanitizer --tool racecheck --error-exitcode 3 "$python" -m pytest -q -m gpu tests/kernels; }
+summary() { "$python" -m training.cli summary --measure --device cuda ${tiny:+--model TwoLayerNet}; }
 ncu() { "$python" -m training.cli profile --tool ncu --device cuda --steps 1 --warmup 2 --report "$folder/ncu"; }
 host() { "$python" -m bench host ${TINY:+--batch 2 --samples 2} --json "$folder/host.json"; }
 kernels() { "$python" -m bench kernels $tiny --repeats 20 --block 128,512 --json "$folder/kernels.json"; }
 
-limits="machine=60 tests=240 memory=60 check=90 train=60 memcheck=120 racecheck=120 ncu=90 host=60 kernels=180"
+limits="machine=60 tests=240 memory=60 check=90 train=60 summary=30 memcheck=120 racecheck=120 ncu=90 host=60 kernels=180"
 stages=("$@")
-[ $# -gt 0 ] || stages=(machine tests memory check train ncu host kernels)
+[ $# -gt 0 ] || stages=(machine tests memory check train summary ncu host kernels)
 failed=()
 for stage in "${stages[@]}"; do
     limit=$(grep -o "\b$stage=[0-9]*" <<<"$limits" | cut -d= -f2) || { echo "no stage '$stage': $limits" >&2; exit 2; }

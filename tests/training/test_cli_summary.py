@@ -98,6 +98,27 @@ def test_measured_times_stand_beside_the_model(precision):
 PHASES = ("forward", "backward", "update")
 
 
+@pytest.mark.gpu
+def test_launches_are_counted_on_a_gpu():
+    arguments = ("--model", "deepconvnet", "--batch-size", 4, "--measure", "--device", "cuda")
+    found = record(*arguments)
+    launches = {
+        (layer["layer"], phase): layer[phase]["launches"]
+        for layer in found["layers"]
+        for phase in PHASES
+        if phase in layer
+    }
+    if found["measured"]["launches"] is None:
+        assert "launches are not counted: libcupti.so" in summary(*arguments)
+        pytest.skip("CUPTI is not installed")
+    assert launches["Pooling1", "forward"] == launches["Pooling1", "backward"] == launches["optimizer", "update"] == 1
+    assert min(launches.values()) > 0
+    assert sum(launches.values()) == found["measured"]["launches"]
+    head, *_, end = summary(*arguments).splitlines()[2:]
+    assert head.split().count("launches") == 2
+    assert end.endswith(f", {found['measured']['launches']} launches")
+
+
 def test_no_gpu_is_needed_and_nothing_is_measured_unless_asked_for():
     assert "measured" not in summary("--device", "cuda:77")
     refused = xpnet("summary", "--device", "cuda:77", "--measure")

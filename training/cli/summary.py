@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from backend import allow_tf32
 from training.cli.common import (
+    Compute,
     UserError,
     choose_compute,
     count_from,
@@ -26,12 +27,19 @@ from training.models import Network, build_for
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
 from training.profile.cost import GPUS, Gpu, StepCost, Work, cost_of_step
-from training.profile.meter import example_batch, seconds_of_a_step
+from training.profile.launches import NoCounterError
+from training.profile.meter import Readings, example_batch, launches_of_a_step, seconds_of_a_step
 from training.profile.tables import aligned, column_widths
 
 _PHASES = ("forward", "backward")
 
-Seconds = dict[tuple[str, str], float]
+
+class Measured(NamedTuple):
+    """A step on a device, by layer and phase; ``launches`` are None on a CPU, or where ``uncounted`` says why."""
+
+    seconds: dict[tuple[str, str], float]
+    launches: Readings | None
+    uncounted: str
 
 
 @click.command("summary")
@@ -44,7 +52,7 @@ Seconds = dict[tuple[str, str], float]
     type=click.Choice(list(GPUS), case_sensitive=False),
     help="Add the least time on this GPU, by its published peak rates.",
 )
-@click.option("--measure", is_flag=True, help="Add the time measured on --device, over a few steps.")
+@click.option("--measure", is_flag=True, help="Add the time measured on --device, and on a GPU the launches.")
 @device_option
 @threads_option
 @json_option
@@ -72,34 +80,44 @@ def command(
     optimizer = optimizers.by_name(DEFAULTS.optimizer, DEFAULTS.lr, DEFAULTS.weight_decay)
     cost = cost_of_step(network, batch_size, optimizer)
     rates = None if gpu is None else GPUS[gpu]
-    seconds = _measured(network, optimizer, batch_size, precision) if measure else None
+    measured = _measured(network, optimizer, batch_size, precision, compute) if measure else None
     if as_json:
-        click.echo(json_text.dump(_record(model, precision, cost, rates, seconds, str(compute.device))))
+        click.echo(json_text.dump(_record(model, precision, cost, rates, measured, str(compute.device))))
         return
     size = "x".join(map(str, INPUT_DIM))
     click.echo(f"{model} on {size} images, batch {batch_size}, {precision}, {type(optimizer).__name__}")
-    for line in [*_table(cost, rates, precision, seconds), *_totals(cost, rates, precision)]:
+    for line in [*_table(cost, rates, precision, measured), *_totals(cost, rates, precision)]:
         click.echo(line)
-    if seconds is not None:
-        total = sum(seconds.values())
-        click.echo(f"measured    {1e3 * total:,.2f} ms a step on {compute.device}, {compute.threads} thread(s)")
+    if measured is not None:
+        total = 1e3 * sum(measured.seconds.values())
+        launches = "" if measured.launches is None else f", {sum(measured.launches.values())} launches"
+        click.echo(f"measured    {total:,.2f} ms a step on {compute.device}, {compute.threads} thread(s){launches}")
+        if measured.uncounted:
+            click.echo(f"launches are not counted: {measured.uncounted}")
 
 
-def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str) -> Seconds:
+def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str, compute: Compute) -> Measured:
     with user_errors():
         allow_tf32(precision == "tf32")
     scaler = LossScaler() if precision == "fp16" else None
     try:
-        return seconds_of_a_step(network, optimizer, *example_batch(network, batch_size), steps=10, scaler=scaler)
+        x, t = example_batch(network, batch_size)
+        seconds = seconds_of_a_step(network, optimizer, x, t, steps=10, scaler=scaler)
+        if compute.device.kind == "cpu":
+            return Measured(seconds, None, "")
+        return Measured(seconds, launches_of_a_step(network, optimizer, x, t, scaler), "")
+    except NoCounterError as error:
+        return Measured(seconds, None, str(error))
     except MemoryError as error:
         raise UserError(f"{error}; give a smaller --batch-size") from error
 
 
-def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Seconds | None) -> list[str]:
+def _table(cost: StepCost, gpu: Gpu | None, precision: str, measured: Measured | None) -> list[str]:
     """Return the lines of the table: two of heads, then one for each layer."""
-    times = ["µs least"] * (gpu is not None) + ["ms seen"] * (seconds is not None)
+    launches = None if measured is None else measured.launches
+    times = ["µs least"] * (gpu is not None) + ["ms seen"] * (measured is not None)
     heads = ["layer", "type", "output", "parameters", "kept MB"]
-    phase_heads = ["MFLOP", "MB", *times]
+    phase_heads = ["MFLOP", "MB", *times, *["launches"] * (launches is not None)]
     lines = [[*heads, *phase_heads * 2]]
     for row in cost.rows:
         parameters = f"{row.parameters:,}" if row.parameters else ""
@@ -112,9 +130,11 @@ def _table(cost: StepCost, gpu: Gpu | None, precision: str, seconds: Seconds | N
             if work is not None:
                 cells = [_mega(work.flops), _mega(work.nbytes)]
                 cells += [] if gpu is None else [f"{1e6 * gpu.seconds(work, precision):.2f}"]
-            if seconds is not None:
-                seen = seconds.get((row.name, phase))
+            if measured is not None:
+                seen = measured.seconds.get((row.name, phase))
                 cells.append("" if seen is None else f"{1e3 * seen:.3f}")
+            if launches is not None:
+                cells.append(f"{launches.get((row.name, phase), '')}")
             line += cells
         lines.append(line)
     widths = column_widths(lines)
@@ -148,15 +168,16 @@ def _least_seconds(cost: StepCost, gpu: Gpu, precision: str) -> float:
 
 
 def _record(
-    model: str, precision: str, cost: StepCost, gpu: Gpu | None, seconds: Seconds | None, device: str
+    model: str, precision: str, cost: StepCost, gpu: Gpu | None, measured: Measured | None, device: str
 ) -> dict[str, Any]:
     def of_work(name: str, phase: str, work: Work) -> dict[str, Any]:
         figures = {**asdict(work), "bytes": work.nbytes, "flops": work.flops}
         del figures["nbytes"]
         if gpu is not None:
             figures["least_seconds"] = gpu.seconds(work, precision)
-        if seconds is not None:
-            figures["measured_seconds"] = seconds.get((name, phase))
+        if measured is not None:
+            figures["measured_seconds"] = measured.seconds.get((name, phase))
+            figures["launches"] = measured.launches and measured.launches.get((name, phase))
         return figures
 
     rows = [
@@ -181,8 +202,9 @@ def _record(
     }
     if gpu is not None:
         record["gpu"] = {"name": gpu.title, "least_seconds": _least_seconds(cost, gpu, precision)}
-    if seconds is not None:
-        record["measured"] = {"device": device, "seconds": sum(seconds.values())}
+    if measured is not None:
+        launches = None if measured.launches is None else sum(measured.launches.values())
+        record["measured"] = {"device": device, "seconds": sum(measured.seconds.values()), "launches": launches}
     return record
 
 

@@ -16,6 +16,7 @@ from training.loop.trainer import STEP, UPDATE
 from training.models.network import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer
+from training.profile.launches import LaunchCounter
 from training.profile.steps import LOOP, Profile
 
 Readings = dict[tuple[str, str], int]
@@ -57,6 +58,19 @@ def readings_of_a_step(
                 scaler.update(optimizer, network.params, network.grads)
     rows = Profile(1, 0.0, recorder.events).rows()
     return {(row.layer, row.phase): row.nanoseconds for row in rows if row.layer != LOOP}
+
+
+def launches_of_a_step(
+    network: Network, optimizer: Optimizer, x: Array, t: Array, scaler: LossScaler | None = None
+) -> Readings:
+    """Return the kernel launches of each layer and phase in a step on a GPU, after one in which kernels are compiled.
+
+    Raises:
+        NoCounterError: launches cannot be counted.
+    """
+    readings_of_a_step(network, optimizer, x, t, time.perf_counter_ns, scaler)
+    with LaunchCounter() as counter:
+        return readings_of_a_step(network, optimizer, x, t, counter, scaler)
 
 
 def seconds_of_a_step(
