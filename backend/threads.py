@@ -72,10 +72,12 @@ def run(function: Callable[[int], Any], count: int) -> None:
             function(index)
         return
     with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
-        if count == 1:
-            function(0)
+        helpers = min(limit(), count) - 1
+        if helpers <= 0:
+            for index in range(count):
+                function(index)
             return
-        job = _Job(function, count, max(min(limit(), count) - 1, 0))
+        job = _Job(function, count, helpers)
         inbox = _inbox(job.helpers)
         try:
             for number in range(min(job.helpers, _helpers)):  # fewer where no thread can be had: nobody would take it

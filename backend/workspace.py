@@ -39,8 +39,10 @@ def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
     size = (shape if isinstance(shape, (int, numpy.integer)) else math.prod(shape)) * dtype.itemsize
     if size < _SMALL:
         return numpy.empty(shape, dtype)
+    # Rounded up to one of eight steps per power of two: near sizes share buffers, waste is at most 1/8.
+    step = max(1 << (size.bit_length() - 4), 64)
     with _lock:
-        buffer = _take(_bucket(size))
+        buffer = _take(-(-size // step) * step)
     return numpy.ndarray(tuple(shape) if isinstance(shape, (tuple, list)) else shape, dtype, buffer)
 
 
@@ -60,21 +62,11 @@ def clear() -> None:
 def held_bytes() -> tuple[int, int]:
     """Bytes of pooled buffers: (in use, idle)."""
     with _lock:
-        idle = [_is_idle(index) for index in range(len(_buffers))]
+        idle = [sys.getrefcount(_buffers[index]) == _IDLE_COUNT for index in range(len(_buffers))]
         return (
             sum(b.nbytes for b, free in zip(_buffers, idle, strict=True) if not free),
             sum(b.nbytes for b, free in zip(_buffers, idle, strict=True) if free),
         )
-
-
-def _bucket(size: int) -> int:
-    """``size`` rounded up to one of eight steps per power of two: near sizes share buffers, waste is ≤ 1/8."""
-    step = max(1 << (size.bit_length() - 4), 64)
-    return -(-size // step) * step
-
-
-def _is_idle(index: int) -> bool:
-    return sys.getrefcount(_buffers[index]) == _IDLE_COUNT
 
 
 def _take(size: int) -> numpy.ndarray:
@@ -85,7 +77,7 @@ def _take(size: int) -> numpy.ndarray:
     # The smallest that is large enough, and of these the newest: what was let go last is likeliest in cache.
     best, least = -1, _ROOMY * size + 1
     for index in range(len(_buffers) - 1, -1, -1):
-        if size <= _buffers[index].nbytes < least and _is_idle(index):
+        if size <= _buffers[index].nbytes < least and sys.getrefcount(_buffers[index]) == _IDLE_COUNT:
             best, least = index, _buffers[index].nbytes
             if least == size:
                 break
@@ -105,7 +97,7 @@ def _take(size: int) -> numpy.ndarray:
 
 def _trim(limit: int | None = None) -> None:
     limit = IDLE_LIMIT if limit is None else limit
-    idle = [index for index in range(len(_buffers)) if _is_idle(index)]
+    idle = [index for index in range(len(_buffers)) if sys.getrefcount(_buffers[index]) == _IDLE_COUNT]
     excess = sum(_buffers[index].nbytes for index in idle) - limit
     doomed = []
     for index in idle:

@@ -9,6 +9,7 @@ for backward is the winning tap of each search, one byte each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy
@@ -106,12 +107,14 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
     winners = Winners(workspace.empty((n, h, ow, c), kinds[1]), workspace.empty(y.shape, kinds[0]))
 
     def search(part: Part) -> None:
-        pixels, best = source[part.images], y[part.images]
+        images = part.images
+        pixels, best = source[images], y[images]
+        across, down = winners.across[images].swapaxes(1, 2), winners.down[images]
         of_rows = workspace.empty((len(pixels), h, ow, c), x.dtype)
-        places = [array[part.images] for array in winners]
         for first_nan_wins in (False, True):
-            _first_maxima(pixels, of_rows, places[0], geometry.columns, 2, first_nan_wins)
-            _first_maxima(of_rows, best, places[1], geometry.rows, 1, first_nan_wins)
+            columns = pixels.swapaxes(1, 2), of_rows.swapaxes(1, 2), across
+            _first_maxima(*columns, geometry.columns, first_nan_wins)
+            _first_maxima(of_rows, best, down, geometry.rows, first_nan_wins)
             if not best.size or not numpy.isnan(best.max()):  # otherwise comparisons did not see the NaN
                 break
 
@@ -137,32 +140,23 @@ def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int],
     spread = _add if geometry.overlaps else _place
 
     def give(part: Part) -> None:
-        places = Winners(*(array[part.images] for array in winners))
-        spread(gradient[part.images], places, dx[part.images], geometry)
+        images = part.images
+        spread(gradient[images], Winners(winners.across[images], winners.down[images]), dx[images], geometry)
 
     parallel_for(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library, elementwise=True), dy)
     return as_nchw(dx)
 
 
-def _all_outputs(spans: tuple[Span, ...], outputs: int) -> bool:
-    """Whether these are two taps, both of which every output has."""
-    return [(span.first, span.last) for span in spans] == 2 * [(0, outputs)]
-
-
-def _at(axis: int, where: slice) -> tuple[slice, ...]:
-    return (slice(None),) * axis + (where,)
-
-
-def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], axis: int, nan_wins: bool) -> None:
-    """Along ``axis`` of ``source``, the first maximum of every window into ``best`` and its tap into ``winner``.
+def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], nan_wins: bool) -> None:
+    """Along axis 1 of ``source``, the first maximum of every window into ``best`` and its tap into ``winner``.
 
     Args:
         nan_wins: whether the first NaN is looked for, too; otherwise a NaN gets to ``best`` but not to ``winner``.
     """
     first, *others = spans
-    if not nan_wins and _all_outputs(spans[:2], best.shape[axis]):
+    if not nan_wins and others and first.outputs == others[0].outputs == slice(0, best.shape[1]):
         second = others.pop(0)
-        a, b = source[_at(axis, first.pixels)], source[_at(axis, second.pixels)]
+        a, b = source[:, first.pixels], source[:, second.pixels]
         numpy.maximum(a, b, out=best)
         if (first.tap, second.tap) == (0, 1) and winner.dtype == numpy.uint8:
             numpy.greater(b, a, out=winner.view(bool))
@@ -170,20 +164,20 @@ def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], 
             winner[...] = numpy.where(b > a, second.tap, first.tap)
         covered = 0
     else:
-        best[_at(axis, first.outputs)] = source[_at(axis, first.pixels)]
-        winner[_at(axis, first.outputs)] = first.tap
+        best[:, first.outputs] = source[:, first.pixels]
+        winner[:, first.outputs] = first.tap
         covered = first.first
     for span in others:
         if span.first < covered:  # windows that begin in the padding: this is their first tap
-            new = span._replace(last=min(span.last, covered))
-            best[_at(axis, new.outputs)] = source[_at(axis, new.pixels)]
-            winner[_at(axis, new.outputs)] = span.tap
-            span, covered = span._replace(first=new.last), span.first
+            new = replace(span, last=min(span.last, covered))
+            best[:, new.outputs] = source[:, new.pixels]
+            winner[:, new.outputs] = span.tap
+            span, covered = replace(span, first=new.last), span.first
         if span.first < span.last:
-            pixels, so_far = source[_at(axis, span.pixels)], best[_at(axis, span.outputs)]
+            pixels, so_far = source[:, span.pixels], best[:, span.outputs]
             beats = ~(pixels <= so_far) & (so_far == so_far) if nan_wins else pixels > so_far
             numpy.maximum(so_far, pixels, out=so_far)
-            taps = winner[_at(axis, span.outputs)]
+            taps = winner[:, span.outputs]
             # Taps ascend, so the largest of those that beat what was before them is the winner.
             numpy.maximum(taps, beats * winner.dtype.type(span.tap), out=taps)
 
@@ -191,26 +185,29 @@ def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], 
 def _place(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
     """Gives each window's gradient to its winner, where no two windows share a pixel: bits are passed on."""
     of_rows = workspace.empty((*dx.shape[:2], *dy.shape[2:]), dx.dtype)
+    if geometry.skips[0]:
+        of_rows.fill(0)
+    if geometry.skips[1]:
+        dx.fill(0)
     _give(dy, winners.down, of_rows, geometry.rows, 1)
     _give(of_rows, winners.across, dx, geometry.columns, 2)
 
 
 def _give(source: Any, winner: Any, target: Any, spans: tuple[Span, ...], axis: int) -> None:
-    """Along ``axis``, ``source`` to the pixel of each window's winning tap and 0 to all others."""
-    if sum(span.last - span.first for span in spans) < target.shape[axis]:  # pixels between the windows
-        target.fill(0)
-    if _all_outputs(spans, source.shape[axis]):
+    """Along ``axis``, ``source`` to the pixel of each window's winning tap and 0 to the window's others."""
+    pixels = target.swapaxes(1, axis)
+    if len(spans) == 2 and spans[0].outputs == spans[1].outputs == slice(0, source.shape[axis]):
         # What the second tap does not get is the first's, bit by bit.
         bits = f"int{8 * source.dtype.itemsize}"
         second = workspace.empty(source.shape, source.dtype)
-        apply_mask(source, winner == spans[1].tap, second)
-        target[_at(axis, spans[1].pixels)] = second
-        first = target[_at(axis, spans[0].pixels)]
+        apply_mask(source, winner == spans[1].tap, second, numpy)
+        pixels[:, spans[1].pixels] = second.swapaxes(1, axis)
+        first = pixels[:, spans[0].pixels].swapaxes(1, axis)
         numpy.bitwise_xor(source.view(bits), second.view(bits), out=first.view(bits))
         return
+    source, winner = source.swapaxes(1, axis), winner.swapaxes(1, axis)
     for span in spans:
-        where = _at(axis, span.outputs)
-        apply_mask(source[where], winner[where] == span.tap, target[_at(axis, span.pixels)])
+        apply_mask(source[:, span.outputs], winner[:, span.outputs] == span.tap, pixels[:, span.pixels], numpy)
 
 
 def _add(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
@@ -225,7 +222,7 @@ def _add(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
             won = held[:, :, column.outputs] & (across[:, :, column.outputs] == column.tap)
             share = dy[:, row.outputs, column.outputs]
             kept = workspace.empty(share.shape, share.dtype)
-            apply_mask(share, won, kept)
+            apply_mask(share, won, kept, numpy)
             total[:, row.pixels, column.pixels] += kept
     if total is not dx:  # rounded once
         dx[...] = total

@@ -7,6 +7,7 @@ it needs from here, NumPy code by its properties, CUDA kernels as one struct pas
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -24,9 +25,14 @@ STRUCT = numpy.dtype([(name, "int32") for name in _FIELDS])
 """The layout of ``struct Geometry`` in ``prelude.cu``."""
 
 
-class Span(NamedTuple):
-    """Along one axis, the outputs ``first`` … ``last - 1`` whose window has its tap ``tap`` inside the image. The tap
-    of output o meets the pixel o·stride + offset.
+@dataclass(frozen=True)
+class Span:
+    """Along one axis, the outputs ``first`` … ``last - 1`` whose window has its tap ``tap`` inside the image.
+
+    The tap of output o meets the pixel o·stride + offset.
+
+    Attributes:
+        outputs, pixels: these outputs, and the pixels that they meet, as slices.
     """
 
     tap: int
@@ -34,17 +40,14 @@ class Span(NamedTuple):
     last: int
     stride: int
     offset: int
+    outputs: slice = field(init=False, compare=False)
+    pixels: slice = field(init=False, compare=False)
 
-    @property
-    def outputs(self) -> slice:
-        """These outputs."""
-        return slice(self.first, self.last)
-
-    @property
-    def pixels(self) -> slice:
-        """The pixels that they meet."""
+    def __post_init__(self) -> None:
         begin = self.first * self.stride + self.offset
-        return slice(begin, begin + (self.last - self.first - 1) * self.stride + 1, self.stride)
+        end = begin + (self.last - self.first - 1) * self.stride + 1
+        object.__setattr__(self, "outputs", slice(self.first, self.last))
+        object.__setattr__(self, "pixels", slice(begin, end, self.stride))
 
 
 class Tap(NamedTuple):
@@ -129,6 +132,12 @@ class Geometry:
     def columns(self) -> tuple[Span, ...]:
         """As ``rows``, of the window's columns."""
         return self._spans(1)
+
+    @cached_property
+    def skips(self) -> tuple[bool, bool]:
+        """For windows that do not overlap: True for rows, and for columns, if some of them lie in no window."""
+        rows, columns = (sum(span.last - span.first for span in spans) for spans in (self.rows, self.columns))
+        return rows < self.image[0], columns < self.image[1]
 
     def _spans(self, axis: int) -> tuple[Span, ...]:
         size, outputs, before, stride = self.image[axis], self.output[axis], self.pads[2 * axis], self.stride[axis]
