@@ -1,7 +1,7 @@
-"""Which array library runs, and all that differs between the two.
+"""Choose the array library, NumPy or CuPy, and hide what differs between the two.
 
-``xp`` is NumPy or CuPy under one name; ``use`` chooses. Nothing here touches a GPU, or imports CuPy,
-until the first array is made.
+``xp`` is the active library; ``use`` chooses it. Nothing here touches a GPU, or imports CuPy, until the first array
+is made.
 """
 
 from backend import checks, memory, profiling, random, threads, workspace
@@ -14,6 +14,7 @@ from backend.arrays import (
     require_active,
     require_arrays,
     require_plain,
+    require_same_device,
     synchronize,
 )
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
@@ -42,6 +43,7 @@ __all__ = [
     "require_active",
     "require_arrays",
     "require_plain",
+    "require_same_device",
     "synchronize",
     "threads",
     "upload",

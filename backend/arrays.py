@@ -1,8 +1,10 @@
-"""Arrays between host and device, and whose they are.
+"""Move arrays between host and device, and find the library and the device that an array belongs to.
 
-A library is recognised by the modules already loaded, never by importing one: an array cannot be CuPy's in a
-process that has not imported CuPy.
+A library is recognized by the modules already loaded, never by importing one: an array cannot be CuPy's in a process
+that has not imported CuPy.
 """
+
+from __future__ import annotations
 
 import functools
 import sys
@@ -10,15 +12,16 @@ from typing import Any
 
 import numpy
 
-from backend import checks
+from backend import active, checks
 from backend.active import current_device, refuse_lost, xp
 from backend.graph_numbers import capture_lock
+from backend.types import Array
 
 
 def array_module(*arrays: Any) -> Any:
-    """The library of all the given arrays: ``numpy`` or ``cupy``. Scalars and lists count as neither.
+    """Return the library of all the given arrays, ``numpy`` or ``cupy``. Scalars and lists count as neither.
 
-    Returns the active library where no argument is an array.
+    Where no argument is an array, it is the active library.
 
     Raises:
         TypeError: host and device arrays are mixed; the message shows one of each.
@@ -43,17 +46,23 @@ def _libraries(*kinds: Any) -> tuple[Any, ...]:
     return tuple(library for library in known if any(issubclass(kind, library.ndarray) for kind in kinds))
 
 
+def require_same_device(*arrays: Any) -> None:
+    """Raise a TypeError where host and device arrays are mixed; the message shows one of each."""
+    if "cupy" in sys.modules:  # else there are no device arrays
+        array_module(*arrays)
+
+
 def require_active(array: Any, name: str = "array") -> None:
-    """Raises unless ``array`` lies on the active device, where results would be made.
+    """Raise unless ``array`` lies on the active device, where results are made.
 
     Args:
-        name: what the error calls it, where it is no array.
+        name: the argument's name in an error.
 
     Raises:
-        TypeError: it does not, and the message says where it lies and how to bring it over; or it is no array, or one
-            that computes by other rules (see :func:`require_plain`).
+        TypeError: ``array`` lies elsewhere, and the message says where and how to bring it over; or it is not an array,
+            or one that computes by other rules (see :func:`require_plain`).
     """
-    device = current_device()
+    device = active._device or current_device()
     own = numpy.ndarray if device.kind == "cpu" else sys.modules["cupy"].ndarray
     if type(array) is own:
         return
@@ -63,7 +72,7 @@ def require_active(array: Any, name: str = "array") -> None:
     if not is_array(array):
         raise checks.refusal(TypeError, name, "an array", array)
     if isinstance(array, numpy.generic) and device.kind == "cpu":
-        return  # what NumPy makes of arrays of no dimensions
+        return  # NumPy makes scalars of arrays of no dimensions
     raise TypeError(
         f"{_kind(array)} does not lie on the active device, {device}, which computes with "
         f"{'numpy' if device.kind == 'cpu' else 'cupy'}; bring it there with backend.asarray, or change the device "
@@ -72,9 +81,9 @@ def require_active(array: Any, name: str = "array") -> None:
 
 
 def require_plain(array: Any) -> None:
-    """Raises if ``array`` is a matrix or a masked array of NumPy.
+    """Raise if ``array`` is a matrix or a masked array of NumPy.
 
-    ``*`` multiplies matrices, and what a mask hides would be computed with: results would be others, silently.
+    ``*`` multiplies matrices, and masked numbers would be computed with: results would differ, silently.
 
     Raises:
         TypeError: with the remedy.
@@ -86,18 +95,14 @@ def require_plain(array: Any) -> None:
 
 
 def require_arrays(**arrays: Any) -> None:
-    """Raises unless each of the arguments, by their names, is an array.
-
-    Raises:
-        TypeError: one is none; the message names it.
-    """
+    """Raise a TypeError unless each argument is an array; the message names the first that is not."""
     for name, array in arrays.items():
         if not is_array(array):
             raise checks.refusal(TypeError, name, "an array", array)
 
 
 def is_array(value: Any) -> bool:
-    """Whether ``value`` is an array (or scalar) of NumPy, or an array of CuPy."""
+    """Return whether ``value`` is an array (or scalar) of NumPy, or an array of CuPy."""
     return _is_array_type(type(value))  # type: ignore[arg-type]  # as above
 
 
@@ -106,15 +111,15 @@ def _is_array_type(kind: Any) -> bool:
     return bool(_libraries(kind)) or issubclass(kind, numpy.generic)
 
 
-def asarray(array: Any, dtype: Any = None) -> Any:
-    """``array`` as an array of the active device, copied only where it must be; dtype kept unless given."""
+def asarray(array: Any, dtype: Any = None) -> Array:
+    """Return ``array`` as an array of the active device, copied only where needed; its dtype is kept unless given."""
     if current_device().kind == "cpu":
         return numpy.asarray(asnumpy(array), dtype=dtype)
     return xp.asarray(array, dtype=dtype)
 
 
 def asnumpy(array: Any) -> numpy.ndarray:
-    """``array`` as a NumPy array, copied from the device where it lies there (this waits for the device).
+    """Return ``array`` as a NumPy array, copied from the device if it lies there (this waits for the device).
 
     Examples:
         >>> from backend import asnumpy, xp
@@ -129,7 +134,7 @@ def asnumpy(array: Any) -> numpy.ndarray:
 
 
 def synchronize() -> None:
-    """Waits until the active device has done all that it was given. A CPU has, always."""
+    """Wait until the active device has finished its work. On a CPU there is nothing to wait for."""
     if current_device().kind == "cuda":
         with capture_lock:
             xp.cuda.Device().synchronize()

@@ -53,6 +53,12 @@ def multiply(a: Any, b: Any) -> Any:
 
 
 @elementwise
+def scale(x: Any, factor: float) -> Any:
+    """Compute factor · x in the dtype of ``x``, for 0 ≤ factor ≤ 1."""
+    return x * real("factor", factor, least=0, most=1)
+
+
+@elementwise
 def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
     """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool).
 

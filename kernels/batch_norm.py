@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.checks import LARGEST_EPSILON, real
 from kernels.activations import rectify
 from kernels.core.dtypes import acc_dtype
@@ -145,7 +145,7 @@ def normalize_backward(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> 
 @profiling.operation
 def normalize_backward_fixed(dy: Any, x: Any, mean: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
     """The gradients of ``normalize`` where mean and variance are constants (evaluation)."""
-    array_module(dy, x, mean, inverse, gamma)  # refuses a mix of host and device arrays
+    require_same_device(dy, x, mean, inverse, gamma)
     require_active(x)
     dgamma, dbeta = _parameter_gradients(dy, x, mean, inverse)
     return (dy * (gamma * inverse)).astype(dy.dtype, copy=False), dgamma, dbeta

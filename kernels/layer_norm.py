@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, profiling, require_active
+from backend import array_module, profiling, require_active, require_same_device
 from backend.checks import LARGEST_EPSILON, real, whole
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
@@ -28,7 +28,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
         y (M, D) in the dtype of ``x``; and for the backward the normalised rows (M, D) and 1 / √(σ² + ε) (M, 1), both
         in the dtype of sums.
     """
-    array_module(x, gamma, beta)  # refuses a mix of host and device arrays
+    require_same_device(x, gamma, beta)
     require_active(x)
     normalized, inverse = _standardize(x, 1, real("epsilon", epsilon, least=0, most=LARGEST_EPSILON))
     return _affine(normalized, gamma, beta, x.dtype), normalized, inverse
@@ -37,7 +37,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
 @profiling.operation
 def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
     """Return the gradients of ``layer_norm``: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
-    array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
+    require_same_device(dy, normalized, inverse, gamma)
     require_active(dy)
     rows = dy.astype(normalized.dtype, copy=False)
     dgamma, dbeta = (rows * normalized).sum(axis=0), rows.sum(axis=0)
@@ -63,7 +63,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
     Raises:
         ValueError: the groups do not divide the channels.
     """
-    array_module(x, gamma, beta)  # refuses a mix of host and device arrays
+    require_same_device(x, gamma, beta)
     require_active(x)
     n, c, h, w = x.shape
     groups, epsilon = whole("groups", groups, 1), real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
@@ -78,7 +78,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
 @profiling.operation
 def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
     """Return ``group_norm``'s gradients: dx (N, C, H, W), dtype of ``dy``; dgamma, dbeta (C,), dtype of sums."""
-    array_module(dy, normalized, inverse, gamma)  # refuses a mix of host and device arrays
+    require_same_device(dy, normalized, inverse, gamma)
     require_active(dy)
     n, c, h, w = dy.shape
     values = to_nhwc(dy).reshape(normalized.shape).astype(normalized.dtype, copy=False)

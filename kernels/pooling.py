@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, workspace
-from backend.checks import flag
+from backend.checks import flag, sizes
 from kernels.core.checks import check_dtype, check_gradient, check_images
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel
@@ -110,4 +110,51 @@ def average_pool_backward(
         dx[part.images] = total
 
     parallel_for(spread, cut(n, 1, h * w * c * dtype.itemsize, library), dy)
+    return as_nchw(dx)
+
+
+@profiling.operation
+def global_average_pool(x: Any) -> Any:
+    """Return the mean of each channel's plane (Lin, Chen and Yan, "Network in network", 2014).
+
+    Args:
+        x: (N, C, H, W), of at least one pixel.
+
+    Returns:
+        (N, C), dtype of ``x`` (float16 is summed in float32).
+
+    Raises:
+        TypeError: ``x`` is not of float16, float32 or float64.
+        ValueError: ``x`` is not 4-D, or its images have no pixels.
+    """
+    check_images("global average pooling", x)
+    check_dtype("global average pooling", x)
+    n, c, h, w = x.shape
+    if not h * w:
+        raise ValueError(f"global average pooling needs images of at least one pixel, got shape {x.shape}")
+    return to_nhwc(x).reshape(n, h * w, c).mean(axis=1, dtype=acc_dtype(x.dtype)).astype(x.dtype, copy=False)
+
+
+@profiling.operation
+def global_average_pool_backward(dy: Any, input_shape: tuple[int, int, int, int]) -> Any:
+    """Return the gradient of ``global_average_pool``: each pixel gets dy / (H·W).
+
+    Args:
+        dy: (N, C).
+        input_shape: (N, C, H, W) of ``x``.
+
+    Returns:
+        (N, C, H, W), channels-last memory, dtype of ``dy``.
+
+    Raises:
+        TypeError: ``dy`` is not of float16, float32 or float64.
+        ValueError: the shape of ``dy`` is not that of the output, or the images have no pixels.
+    """
+    require_active(dy, "dy")
+    check_dtype("global average pooling", dy)
+    n, c, h, w = sizes("input_shape", input_shape, 0, 4)
+    if dy.shape != (n, c) or not h * w:
+        raise ValueError(f"dy must be (N, C) of images {tuple(input_shape)} of at least one pixel, got {dy.shape}")
+    dx = workspace.empty((n, h, w, c), dy.dtype)
+    dx[...] = (dy / (h * w))[:, None, None]
     return as_nchw(dx)

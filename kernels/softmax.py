@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 from backend.checks import real, refusal
 from kernels import labels
 from kernels.core.dtypes import acc_dtype
@@ -39,6 +39,28 @@ def softmax(x: Any) -> Any:
         return x.copy()
     y, _ = _shares(_shifted(x.reshape(-1, x.shape[-1])))
     return y.astype(x.dtype, order="C", copy=False).reshape(x.shape)
+
+
+@profiling.operation
+def softmax_backward(dy: Any, y: Any) -> Any:
+    """Return the gradient of ``softmax`` for that of its output: y·(dy - Σ dy·y) along the last axis.
+
+    Args:
+        dy: the gradient of the output, shape and dtype of ``y``.
+        y: what ``softmax`` returned.
+
+    Raises:
+        TypeError: host and device arrays are mixed, or lie on another device than the active one.
+        ValueError: the shapes differ.
+    """
+    require_same_device(dy, y)
+    require_active(dy, "dy")
+    require_arrays(y=y)
+    if dy.shape != y.shape:
+        raise ValueError(f"dy must have the shape of y, {y.shape}, got {dy.shape}")
+    dx = dy * y
+    dx -= y * dx.sum(axis=-1, keepdims=True)
+    return dx
 
 
 @profiling.operation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-from backend import array_module, is_array
+from backend import is_array, require_same_device
 from backend.checks import refusal
 from kernels import activations
 from kernels.core.layout import copy_channels_last
@@ -61,7 +61,7 @@ def _check(owner: str, x: Any, y: Any) -> None:
     for name, value in (("x", x), ("y", y)):
         if not is_array(value) and (isinstance(value, bool) or not isinstance(value, Real)):
             raise refusal(TypeError, f"{owner}: {name}", "a number or an array", value)
-    array_module(x, y)  # refuses a mix of host and device arrays
+    require_same_device(x, y)
     if _shape(x) != _shape(y):
         raise ValueError(f"{owner} needs two inputs of one shape, got {_shape(x)} and {_shape(y)}")
     for value in (x, y):

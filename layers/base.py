@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from backend import array_module, asarray, is_array, require_arrays, require_plain, use, workspace
+from backend import asarray, is_array, require_arrays, require_plain, require_same_device, use, workspace
 from backend.checks import choice, flag, floating_dtype, sizes
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
@@ -164,7 +164,7 @@ class Layer:
         """
         choice("name", name, tuple(self._params))
         require_arrays(value=value, gradient=gradient)
-        array_module(value, gradient, self._params[name])  # refuses a mix of host and device arrays
+        require_same_device(value, gradient, self._params[name])
         shape = self._params[name].shape
         if value.shape != shape or gradient.shape != shape:
             given = value.shape if value.shape != shape else gradient.shape

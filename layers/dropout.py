@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.checks import Hyperparameter
-from kernels.core.layout import elementwise
+from kernels.activations import scale
 from kernels.dropout import dropout_mask
 from kernels.masking import masked
 from layers import checks
@@ -37,18 +37,13 @@ class Dropout(Layer):
         if self.training:
             mask = dropout_mask(x.shape, self.dropout_ratio)
             return self.save(masked(x, mask), mask)
-        return self.save(_scale(x, factor=1 - self.dropout_ratio), None)
+        return self.save(scale(x, factor=1 - self.dropout_ratio), None)
 
     def backward(self, dout: Any) -> Any:
         (mask,) = self.saved(dout)
         if mask is None:
-            return _scale(dout, factor=1 - self.dropout_ratio)
+            return scale(dout, factor=1 - self.dropout_ratio)
         return masked(dout, mask)
 
     def describe(self) -> str:
         return f"{self.dropout_ratio:g}"
-
-
-@elementwise
-def _scale(x: Any, factor: float) -> Any:
-    return x * factor

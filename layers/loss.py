@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, is_array, profiling
+from backend import is_array, require_same_device
 from backend.checks import real
 from kernels import softmax as kernel
 from kernels.core.dtypes import acc_dtype
@@ -38,15 +38,8 @@ class Softmax(Layer):
 
     def backward(self, dout: Any) -> Any:
         (y,) = self.saved(dout)
-        dx = _softmax_backward(to_nhwc(dout) if y.ndim == 4 else dout, y)
+        dx = kernel.softmax_backward(to_nhwc(dout) if y.ndim == 4 else dout, y)
         return as_nchw(dx) if y.ndim == 4 else dx
-
-
-@profiling.operation
-def _softmax_backward(dy: Any, y: Any) -> Any:
-    dx = dy * y
-    dx -= y * dx.sum(axis=-1, keepdims=True)
-    return dx
 
 
 class SoftmaxWithLoss(Layer):
@@ -70,7 +63,7 @@ class SoftmaxWithLoss(Layer):
         self.t: Any = None
 
     def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
-        array_module(x, t)  # refuses a mix of host and device arrays
+        require_same_device(x, t)
         checks.floating("SoftmaxWithLoss", x=x)
         checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
         self.loss, self.y = kernel.softmax_cross_entropy(x.astype(acc_dtype(x.dtype), copy=False), t)

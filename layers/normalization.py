@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backend import array_module, is_array, workspace, xp
+from backend import array_module, is_array, require_same_device, workspace, xp
 from backend.checks import (
     FLOATING,
     LARGEST_EPSILON,
@@ -39,7 +39,7 @@ class Running:
         name, gamma = f"BatchNormalization: {self.name}", layer.gamma
         if not is_array(value) or value.dtype not in FLOATING:
             raise refusal(TypeError, name, "a floating-point array", value)
-        array_module(value, gamma)  # refuses a mix of host and device arrays
+        require_same_device(value, gamma)
         if value.shape != gamma.shape:
             raise ValueError(f"{name} must be of shape {gamma.shape}, got {value.shape}")
         vars(layer)[self.name] = value.astype(acc_dtype(gamma.dtype), copy=False)

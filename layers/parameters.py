@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backend import array_module, is_array
+from backend import is_array, require_same_device
 from backend.checks import refusal
 from backend.types import Array
 
@@ -129,7 +129,7 @@ def check_declared(kind: type) -> None:
 def _check_array(layer: Layer, attribute: str, kept: Array, value: Any) -> None:
     if not is_array(value) or value.dtype.kind not in "fiu":
         raise refusal(TypeError, f"{type(layer).__name__}.{attribute}", "an array of numbers", value)
-    array_module(value, kept)  # refuses a mix of host and device arrays
+    require_same_device(value, kept)
 
 
 def _copy(layer: Layer, attribute: str, kept: Array, value: Array) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from backend import profiling, workspace
 from backend.checks import LARGEST_SIZE, flag, whole
 from kernels import max_pooling
 from kernels import pooling as kernel
-from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import single
-from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.window import Padding, Pair, Window
 from layers import checks
 from layers.base import Layer, Shape
@@ -104,28 +101,14 @@ class GlobalAveragePooling(Layer):
     def forward(self, x: Any) -> Any:
         checks.floating("GlobalAveragePooling", x=x)
         self.output_shape(x.shape[1:])
-        return self.save(_global_average_pool(x), x.shape)
+        return self.save(kernel.global_average_pool(x), x.shape)
 
     def backward(self, dout: Any) -> Any:
         (shape,) = self.saved(dout)
-        return _global_average_pool_backward(dout, shape)
+        return kernel.global_average_pool_backward(dout, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         channels, *image = checks.image_shape(shape)
         if 0 in image:
             raise ValueError(f"takes images (C, H, W) of at least one pixel, got {shape}")
         return (channels,)
-
-
-@profiling.operation
-def _global_average_pool(x: Any) -> Any:
-    n, c, h, w = x.shape
-    return to_nhwc(x).reshape(n, h * w, c).mean(axis=1, dtype=acc_dtype(x.dtype)).astype(x.dtype, copy=False)
-
-
-@profiling.operation
-def _global_average_pool_backward(dy: Any, shape: tuple[int, int, int, int]) -> Any:
-    n, c, h, w = shape
-    dx = workspace.empty((n, h, w, c), dy.dtype)
-    dx[...] = (dy / (h * w))[:, None, None]
-    return as_nchw(dx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, require_arrays
+from backend import require_arrays, require_same_device
 from backend.checks import instance, sizes
 from kernels.core.checks import check_dtype, check_gradient, check_images
 from kernels.core.window import Window
@@ -32,7 +32,7 @@ def check_shapes(input_shape: tuple, weight_shape: tuple, window: Window, groups
 def one_dtype(**arrays: Any) -> None:
     """Raises unless all arrays have one dtype and library; they are called by the names given."""
     require_arrays(**arrays)
-    array_module(*arrays.values())  # refuses a mix of host and device arrays
+    require_same_device(*arrays.values())
     for array in arrays.values():
         check_dtype("convolution", array)
     if len({array.dtype for array in arrays.values()}) > 1:
@@ -44,7 +44,7 @@ def check_bias(bias: Any, weight: Any) -> None:
     """Raises unless ``bias`` is None or belongs to the filters."""
     if bias is not None:
         require_arrays(bias=bias)
-        array_module(weight, bias)  # refuses a mix of host and device arrays
+        require_same_device(weight, bias)
         if bias.shape != (len(weight),) or bias.dtype != weight.dtype:
             raise ValueError(f"bias is {(len(weight),)} of {weight.dtype}, got {bias.shape} of {bias.dtype}")
 
@@ -56,7 +56,7 @@ def check_backward_weight(
     check_images("convolution", x)
     given = {"dy": dy, "out": out, "bias_out": bias_out}
     require_arrays(**{name: array for name, array in given.items() if array is not None or name == "dy"})
-    array_module(x, dy, out, bias_out)  # refuses a mix of host and device arrays
+    require_same_device(x, dy, out, bias_out)
     check_shapes(x.shape, weight_shape, window, groups)
     one_dtype(x=x, dy=dy)
     check_gradient(dy, x.shape, weight_shape[0], window.over(x.shape[2:]))

@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 
 
 def to_nhwc(x: Any) -> Any:
@@ -91,7 +91,7 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
             arrays += tuple(options.pop(name) for name in names[len(arrays) :] if name in options)
             if len(arrays) < len(names):
                 raise TypeError(f"{function.__name__} needs {', '.join(names)}, got {len(arrays)} of them")
-        array_module(*arrays)  # refuses a mix of host and device arrays
+        require_same_device(*arrays)
         first = arrays[0]
         require_active(first, names[0])
         for name, other in zip(names[1:], arrays[1:], strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, is_array, require_active, xp
+from backend import is_array, require_active, require_same_device, xp
 from backend.types import Array
 from layers.compat._options import dictionary
 
@@ -62,7 +62,7 @@ def operands(owner: str, **given: Any) -> tuple[Any, ...]:
             raise TypeError(
                 f"{owner} needs {name} as numbers (integers, float16, float32 or float64), got {array.dtype}"
             )
-    array_module(*arrays.values())  # refuses a mix of host and device arrays
+    require_same_device(*arrays.values())
     require_active(next(iter(arrays.values())))
     strong = (array for name, array in arrays.items() if array is given[name] and array.dtype.kind == "f")
     floats = [numpy.dtype(array.dtype.name) for array in strong]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy
-
-from backend import array_module, profiling
+from backend import require_same_device
 from backend.types import Array
-from kernels import labels, softmax
+from kernels import softmax
 from kernels.core.dtypes import acc_dtype
+from kernels.hinge import hinge
 from layers import checks
 from layers.compat._course_arguments import as_labels, operands
 
@@ -28,7 +27,7 @@ def softmax_loss(x: Array, y: Array) -> tuple[Array, Array]:
         ValueError: shapes do not fit, there is one class only; or, on the CPU, a label is out of range.
     """
     (x,), y = operands("softmax_loss", x=x), as_labels("softmax_loss", y)
-    array_module(x, y)  # refuses a mix of host and device arrays
+    require_same_device(x, y)
     checks.more_than_one_score("softmax_loss", x.shape[-1] if x.ndim else 0)
     loss, probabilities = softmax.softmax_cross_entropy(x.astype(acc_dtype(x.dtype), copy=False), y)
     return loss, softmax.softmax_cross_entropy_backward(probabilities, y).astype(x.dtype, copy=False)
@@ -51,28 +50,9 @@ def svm_loss(x: Array, y: Array) -> tuple[Array, Array]:
         ValueError: shapes do not fit, there is one class only; or, on the CPU, a label is out of range.
     """
     (x,), y = operands("svm_loss", x=x), as_labels("svm_loss", y)
-    array_module(x, y)  # refuses a mix of host and device arrays
+    require_same_device(x, y)
     if x.ndim != 2:
         raise ValueError(f"svm_loss needs scores (N, C), got shape {x.shape}")
     if x.shape[1] == 1:
         raise ValueError("svm_loss needs scores of at least 2 classes, got 1")
-    labels.check(y, x.shape, distributions=False)
-    return _hinge(x, y)
-
-
-@profiling.operation
-def _hinge(x: Array, y: Array) -> tuple[Array, Array]:
-    library, dtype, (samples, classes) = array_module(x), acc_dtype(x.dtype), x.shape
-    correct = y[:, None] == library.arange(classes)
-    scores = x.astype(dtype, copy=False)
-    of_label = library.where(correct, scores, 0).sum(axis=1, keepdims=True)
-    margins = library.maximum(scores - of_label + 1, 0)
-    margins[correct] = 0
-    factor = 1 / max(samples, 1)
-    loss = margins.sum() * factor
-    if library is not numpy:
-        loss = library.where(correct.any(axis=1).all(), loss, library.nan)
-    dx = (margins > 0).astype(dtype)
-    dx -= correct * dx.sum(axis=1, keepdims=True)
-    dx *= factor
-    return library.asarray(loss, dtype), dx.astype(x.dtype, copy=False)
+    return hinge(x, y)

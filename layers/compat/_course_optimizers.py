@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module
+from backend import array_module, require_same_device
 from backend.checks import real, whole
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
@@ -111,7 +111,7 @@ def _read(
 ) -> tuple[Array, Array, Config, Config]:
     """Return ``w``, ``dw`` in the dtype of sums, the dictionary to update, and the hyper-parameters as numbers."""
     (w,), (dw,) = operands(rule, w=w), operands(rule, dw=dw)
-    array_module(w, dw)  # refuses a mix of host and device arrays
+    require_same_device(w, dw)
     if w.shape != dw.shape:
         raise ValueError(f"{rule} needs w and dw of one shape, got {shapes(w, dw)}")
     config = {} if config is None else config
@@ -129,7 +129,7 @@ def _remembered(config: Config, name: str, w: Array) -> Array:
     if config.get(name) is None:
         return array_module(w).zeros(w.shape, dtype)
     (array,) = operands("config", **{name: config[name]})
-    array_module(w, array)  # refuses a mix of host and device arrays
+    require_same_device(w, array)
     if array.shape != w.shape:
         raise ValueError(f"config[{name!r}] must have the shape of w, {w.shape}, got {array.shape}")
     return array.astype(dtype, copy=False)

@@ -15,6 +15,7 @@ from kernels import (
     convolution,
     depthwise,
     gemm,
+    hinge,
     im2col,
     layer_norm,
     masking,
@@ -111,7 +112,11 @@ OPERATIONS = [
         floats(dy=SHAPE, normalized=(2, 24, 2, 2), inverse=(2, 1, 2, 1), gamma=VECTOR),
         {},
     ),
+    Operation(pooling.global_average_pool, floats(x=SHAPE), {}),
+    Operation(pooling.global_average_pool_backward, floats(dy=(2, 4)), {"input_shape": SHAPE}),
     Operation(softmax.softmax, floats(x=(5, 4)), {}),
+    Operation(softmax.softmax_backward, floats(dy=(5, 4), y=(5, 4)), {}),
+    Operation(hinge.hinge, {"x": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
     Operation(softmax.softmax_cross_entropy, {"x": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
     Operation(softmax.softmax_cross_entropy, floats(x=(5, 4), t=(5, 4)), {}),
     Operation(
@@ -122,6 +127,7 @@ OPERATIONS = [
     Operation(softmax.cross_entropy, {"y": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
     Operation(activations.relu, floats(x=SHAPE), {}),
     Operation(activations.multiply, floats(a=SHAPE, b=SHAPE), {}),
+    Operation(activations.scale, floats(x=SHAPE), {"factor": 0.5}),
     Operation(activations.leaky_relu, floats(x=SHAPE), {"slope": 0.1}),
     Operation(activations.leaky_relu_backward, {"dy": (SHAPE, "float32"), "positive": (SHAPE, "bool")}, {"slope": 0.1}),
     Operation(activations.sigmoid, floats(x=(5, 4)), {}),
@@ -171,9 +177,9 @@ def call(operation, arrays):
 
 
 def test_no_operation_is_left_out():
-    modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, im2col, layer_norm, layout, masking)
+    modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, hinge, im2col, layer_norm, layout)
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, max_pooling, tiling, pooling, softmax, winograd):
+    for module in (*modules, masking, max_pooling, tiling, pooling, softmax, winograd):
         public = {
             name
             for name, value in vars(module).items()

@@ -29,7 +29,12 @@ from kernels import max_pooling, pooling
 from kernels.core import launch
 from kernels.core.window import Window
 from kernels.max_pooling import max_pool, max_pool_backward
-from kernels.pooling import average_pool, average_pool_backward
+from kernels.pooling import (
+    average_pool,
+    average_pool_backward,
+    global_average_pool,
+    global_average_pool_backward,
+)
 
 CASES = cases(ceil=True, every_window_sees=True)
 
@@ -303,3 +308,29 @@ def test_host_and_device_arrays_do_not_mix():
         y, argmax = max_pool(x, window)
         with pytest.raises(TypeError, match=r"numpy.*cupy"):
             max_pool_backward(asnumpy(y), argmax, x.shape, window)
+
+
+# -- global -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_mean_of_every_plane_and_its_gradient(device, dtype):
+    x, dy = normal((3, 2, 4, 5), dtype, 1), normal((3, 2), dtype, 2)
+    for _, given in variants(x):
+        with frozen(given, dy):
+            y, dx = global_average_pool(given), global_average_pool_backward(dy, x.shape)
+        assert_close(y, np.float64(asnumpy(x)).mean(axis=(2, 3)), dtype, terms=20, magnitude=4)
+        assert_channels_last(dx)
+        expected = np.broadcast_to((asnumpy(dy) / np.dtype(dtype).type(20))[:, :, None, None], x.shape)
+        assert_same(dx, expected, dtype)
+
+
+def test_refusals_of_the_global_mean(device):
+    for shape, message in (((2, 3, 0, 4), "at least one pixel"), ((3, 4), r"images \(N, C, H, W\), got shape")):
+        with pytest.raises(ValueError, match=message):
+            global_average_pool(whole(shape))
+    for shape in ((2, 4), (1, 3), (2, 3, 1, 1)):
+        with pytest.raises(ValueError, match=r"dy must be \(N, C\) of images \(2, 3, 4, 5\)"):
+            global_average_pool_backward(whole(shape), (2, 3, 4, 5))
+    with pytest.raises(TypeError, match="needs float16, float32 or float64, got int32"):
+        global_average_pool(whole((2, 3, 4, 5), "int32"))

@@ -24,7 +24,13 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy, xp
 from kernels.core import launch
-from kernels.softmax import cross_entropy, softmax, softmax_cross_entropy, softmax_cross_entropy_backward
+from kernels.softmax import (
+    cross_entropy,
+    softmax,
+    softmax_backward,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+)
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
 SCORES = (
@@ -376,3 +382,13 @@ def test_wide_indices_and_a_small_grid_change_no_bit(monkeypatch, name, value):
         monkeypatch.setattr(launch, name, value)
         for one, two in zip(expected, results(), strict=True):
             assert_same(two, one)
+
+
+def test_the_gradient_of_softmax_itself(device):
+    for shape in ((4,), (5, 3), (2, 3, 4)):
+        x, dy = normal(shape, "float64", 1), normal(shape, "float64", 2)
+        with frozen(x, dy):
+            dx = softmax_backward(dy, softmax(x))
+        check_gradient(lambda x, dy=dy: (softmax(x) * dy).sum(), [x], [dx])
+    with pytest.raises(ValueError, match=r"dy must have the shape of y, \(5, 3\), got \(3,\)"):
+        softmax_backward(normal((3,)), normal((5, 3)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, asnumpy, require_arrays
+from backend import array_module, asnumpy, require_arrays, require_same_device
 from backend.checks import LARGEST_SIZE, whole
 from backend.types import Array
 from kernels import labels
@@ -22,7 +22,7 @@ def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int
     if not len(x):
         raise ValueError("accuracy needs at least one sample x")
     batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
-    array_module(x, t)  # refuses a mix of host and device arrays
+    require_same_device(x, t)
     labels.check_form(t, (len(x), classes))
     labels.check(asnumpy(t), (len(x), classes))  # this waits for the device, as the result does
     correct: Any = 0
@@ -56,6 +56,6 @@ def correct_count(scores: Array, t: Array) -> Array:
         1
     """
     require_arrays(scores=scores, t=t)
-    array_module(scores, t)  # refuses a mix of host and device arrays
+    require_same_device(scores, t)
     classes = t if t.ndim == 1 else t.argmax(axis=1)
     return (scores.argmax(axis=1) == classes).sum()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from backend import array_module, is_array
+from backend import is_array, require_same_device
 from backend.checks import instance, refusal
 
 
@@ -80,7 +80,7 @@ class ParameterDict(dict):
         view = self[name]
         if not is_array(value) or value.dtype.kind not in "fiu":
             raise refusal(TypeError, name, f"an array of numbers of shape {view.shape}", value)
-        array_module(value, view)  # refuses a mix of host and device arrays
+        require_same_device(value, view)
         if value.shape != view.shape:
             raise ValueError(f"{name} must have shape {view.shape}, got {value.shape}")
 

@@ -1,0 +1,51 @@
+"""The multi-class hinge loss of Weston and Watkins, "Support vector machines for multi-class pattern recognition"
+(1999).
+"""
+
+from __future__ import annotations
+
+import numpy
+
+from backend import array_module, profiling, require_active, require_arrays
+from backend.types import Array
+from kernels import labels
+from kernels.core.dtypes import acc_dtype
+
+
+@profiling.operation
+def hinge(x: Array, t: Array) -> tuple[Array, Array]:
+    """Compute the mean over samples of Σ max(0, x[i, j] - x[i, t] + 1) over the wrong classes j, and its gradient.
+
+    Args:
+        x: scores (N, classes).
+        t: class indices (N,), any integer dtype.
+
+    Returns:
+        loss: 0-d, the dtype of ``x`` (float32 for float16), on the device. On a GPU a label out of range makes it NaN,
+            since raising would wait for the device.
+        dx: (N, classes), dtype of ``x``; 0 where a margin is exactly 0.
+
+    Raises:
+        TypeError: labels are not integers.
+        ValueError: shapes do not fit; or, on the CPU, a label is out of range (the first such is named).
+    """
+    library = array_module(x, t)
+    require_active(x, "x")
+    require_arrays(t=t)
+    if x.ndim != 2:
+        raise ValueError(f"x must be scores (N, classes), got shape {x.shape}")
+    labels.check(t, x.shape, distributions=False)
+    dtype, (samples, classes) = acc_dtype(x.dtype), x.shape
+    correct = t[:, None] == library.arange(classes)
+    scores = x.astype(dtype, copy=False)
+    of_label = library.where(correct, scores, 0).sum(axis=1, keepdims=True)
+    margins = library.maximum(scores - of_label + 1, 0)
+    margins[correct] = 0
+    factor = 1 / max(samples, 1)
+    loss = margins.sum() * factor
+    if library is not numpy:
+        loss = library.where(correct.any(axis=1).all(), loss, library.nan)
+    dx = (margins > 0).astype(dtype)
+    dx -= correct * dx.sum(axis=1, keepdims=True)
+    dx *= factor
+    return library.asarray(loss, dtype), dx.astype(x.dtype, copy=False)
