@@ -1,4 +1,4 @@
-"""Recorded exports read back: written by the formats in the tools' documentation; no GPU has made them."""
+"""Exports read back: written by hand, in the formats of the tools' documentation and of ncu on a GPU."""
 
 import sqlite3
 from contextlib import closing
