@@ -207,6 +207,7 @@ import signal
 import click
 from training import cli
 from training.cli import streams
+from training.command import program
 
 class Named:
     def __call__(self):
@@ -220,7 +221,7 @@ def command():
     {AWKWARD_MOMENTS[moment]}
 
 cli.Commands.get_command = lambda *names: command
-cli.program()
+program()
 """
     done = subprocess.run([sys.executable, "-c", program, "train"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (143, "Interrupted by SIGTERM.")

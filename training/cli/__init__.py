@@ -13,10 +13,9 @@ from typing import Any
 import click
 
 from training.cli import streams
-from training.command import program
 from training.files.printable import one_line
 
-__all__ = ["COMMANDS", "Commands", "main", "program"]
+__all__ = ["COMMANDS", "Commands", "main"]
 
 COMMANDS = {
     "train": "Train a model and keep settings, metrics, the best model and figures in a folder.",
