@@ -1,4 +1,4 @@
-"""What cuBLAS is told of a matrix leads to its elements: checked with NumPy's memory in place of a GPU's."""
+"""The arguments for cuBLAS address a matrix's elements; checked in NumPy's memory instead of a GPU's."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def products(draw):
 
 
 def is_readable(array):
-    """Whether cuBLAS can read it, said another way: unit stride along rows or columns, and the next line after it."""
+    """Return whether cuBLAS can read a matrix: unit stride along rows or columns, and the next line after it."""
     rows, columns = array.shape[-2:]
     down, along = (stride // array.itemsize for stride in array.strides[-2:])
     by_rows = (columns == 1 or along == 1) and (rows == 1 or down >= columns)

@@ -1,4 +1,4 @@
-"""What a machine can compute on: the truth about this one, and each way in which another may fall short."""
+"""Detect the devices of this machine, and of simulated ones that lack something."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""What holds from the first import on: nothing heavy loaded, no device touched, the environment variables obeyed."""
+"""Properties of a first import: nothing heavy is loaded, no device is touched, environment variables are obeyed."""
 
 import json
 import pkgutil

@@ -1,4 +1,4 @@
-"""What becomes of GPU tests where there is no GPU: skipped with one loud line, or failed where one is required."""
+"""GPU tests without a GPU are skipped with one loud line, or fail if a GPU is required."""
 
 import os
 import re

@@ -103,7 +103,7 @@ def test_a_graph_keeps_what_it_needs(cp):
 
 
 def overwritten(cp, recorder):
-    """How many arrays, allocated after a capture, a replay overwrites."""
+    """Return the number of arrays, allocated after a capture, that a replay overwrites."""
     x = cp.ones(50000, "f4")
 
     def work():

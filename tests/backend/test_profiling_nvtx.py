@@ -1,4 +1,4 @@
-"""What a tool sees that listens to NVTX: a small one, built here, that the nvtx package loads as it loads Nsight's."""
+"""Check what an NVTX tool sees: a small one, built here, that the nvtx package loads like Nsight's."""
 
 import os
 import shutil

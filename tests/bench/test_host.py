@@ -1,4 +1,4 @@
-"""What a training step on a GPU costs the host."""
+"""The host's cost of a training step on a GPU."""
 
 import json
 

@@ -34,7 +34,7 @@ def run(operation, programs):
 
 
 def lines_of(programs):
-    """How often each line ran: {file: {line: count}}."""
+    """Return how often each line ran: {file: {line: count}}."""
     total = {}
     for program in programs.values():
         program.close()

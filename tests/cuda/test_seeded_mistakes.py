@@ -1,4 +1,4 @@
-"""That the checks on the host find mistakes: each is put into the source of a kernel, and has to be found."""
+"""The checks on the host find mistakes: each is put into the source of a kernel, and must be found."""
 
 import contextlib
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_mistake_is_found(name):
 
 
 def on_host(file, watch, operation):
-    """What an operation makes with the kernels of a file as it stands."""
+    """Return the results of an operation with the kernels of an unchanged file."""
     with contextlib.closing(host_kernels.Program(file, watch)) as program, host_kernels.on_host(lambda _: program):
         return operation()
 

@@ -1,4 +1,4 @@
-"""What no argument can be ends in one TypeError or ValueError that names it, and changes nothing, at every door."""
+"""At every door an invalid argument raises one TypeError or ValueError that names it, and changes nothing."""
 
 from fractions import Fraction
 
@@ -50,11 +50,11 @@ NO_DTYPE = {
 RANGE = {"zero": 0, "minus one": -1, "a negative fraction": -0.5, "a huge number": 1e300, "a long number": 10**40}
 
 ALIASES = {"pad": "padding", "t": "label", "groups": "group", "dout": "gradient"}
-"""How errors may call an argument besides by its name."""
+"""Other names of arguments in errors."""
 
 
 def wrong_values(door, name):
-    """What the parameter cannot be."""
+    """Return invalid values of the parameter."""
     kind = door.kind(name)
     wrong = {"flag": NO_FLAG, "dtype": NO_DTYPE}.get(kind)
     if wrong is None:
@@ -79,7 +79,7 @@ def held(value):
 
 
 def named(name, error):
-    """Whether an error says which argument is wrong; a place that is not there is told by its number."""
+    """Return whether an error names the wrong argument; an index that does not exist is named by its number."""
     return isinstance(error, IndexError) or any(word in str(error) for word in (name, ALIASES.get(name, name)))
 
 

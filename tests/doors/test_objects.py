@@ -1,4 +1,4 @@
-"""What is no dictionary, no network, no loader and no array, at functions that take these: one error that names it."""
+"""Functions that take a dictionary, network, loader or array raise one error that names any other object."""
 
 import numpy as np
 import pytest

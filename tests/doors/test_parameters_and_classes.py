@@ -1,4 +1,4 @@
-"""What is assigned to parameters, how layers declare them, functions to differentiate, hidden packages, forks."""
+"""Errors for assigned parameters, declared parameters, functions to differentiate, hidden packages, and forks."""
 
 import os
 import subprocess

@@ -67,7 +67,7 @@ NUMPY_ALONE = (
     "ch05/buy",
 )
 ON_DEVICE = [name for name in PROGRAMS if not name.startswith(NUMPY_ALONE)]
-"""What has arrays that xpnet computes with. The others use NumPy alone: they need no GPU."""
+"""Programs whose arrays xpnet computes with. The others use NumPy only and need no GPU."""
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def book(tmp_path_factory):
 
 
 def run(book, mode, name):
-    """What a program ends with; see tests/support/book_program.py."""
+    """Run a program and return its final numbers; see tests/support/book_program.py."""
     out = book / mode / f"{name}.numbers"
     if not out.exists():
         command = [sys.executable, str(RUNNER), mode, str(book / mode / f"{name}.py"), str(out), *PROGRAMS[name]]

@@ -1,4 +1,4 @@
-"""Where the gradients of both poolings go."""
+"""The gradients of both poolings."""
 
 import numpy as np
 from checks import assert_same

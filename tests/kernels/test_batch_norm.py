@@ -87,7 +87,7 @@ def test_float16_statistics_do_not_overflow(device):
 
 
 def bounds(x, dy, gamma):
-    """What every number of a column is at most, for tolerances: |x - mean|·inverse, inverse, |gamma|·inverse."""
+    """Return upper bounds of every column's numbers, for tolerances: |x - mean|·inverse, inverse, |gamma|·inverse."""
     _, means, variances = oracles.batch_norm(x, np.ones(x.shape[1]), np.zeros(x.shape[1]), EPSILON)
     inverse = 1 / np.sqrt(variances + EPSILON)
     # x - mean is off by the rounding of the mean: relative to |x|, not to the deviation

@@ -1,4 +1,4 @@
-"""How much scratch a convolution of large images takes."""
+"""The scratch memory of a convolution of large images."""
 
 import math
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What a convolution refuses, each with the numbers that do not fit, before anything is computed."""
+"""Errors of a convolution: each has the numbers that do not fit, and comes before anything is computed."""
 
 import numpy as np
 import pytest

@@ -135,7 +135,7 @@ def test_the_device_reads_the_struct_as_the_host_writes_it():
 
 
 def arguments():
-    """Of a col2im that is right: 2 images of 3x3 with 2 channels, a window of 2."""
+    """Return valid arguments of col2im: 2 images of 3x3 with 2 channels, a window of 2."""
     window = Window(2)
     columns, image = whole((2 * 4, 8), "float32"), xp.zeros((2, 3, 3, 2), "float32")
     return [columns, image, image.size, window.over((3, 3)).struct(2), 2, 1]

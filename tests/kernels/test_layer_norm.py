@@ -32,7 +32,7 @@ def arrays(shape, dtype, layout="contiguous"):
 
 
 def standardized(values):
-    """Of the numbers of one group: x̂ and 1/σ, two passes in float64."""
+    """Return x̂ and 1/σ of the numbers of one group, by two passes in float64."""
     difference = values - values.sum() / values.size
     inverse = 1 / np.sqrt((difference**2).sum() / values.size + EPSILON)
     return difference * inverse, inverse

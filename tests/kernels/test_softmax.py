@@ -65,7 +65,7 @@ KINDS = st.sampled_from(["index", "one-hot", "distribution"])
 
 
 def spread(x):
-    """How far apart a row's scores are: what rounding of x - max is relative to."""
+    """Return the range of a row's scores, which the rounding of x - max is relative to."""
     return np.float64(x.max(axis=1, keepdims=True)) - np.float64(x.min(axis=1, keepdims=True))
 
 

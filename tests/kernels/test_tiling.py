@@ -1,4 +1,5 @@
-"""How a batch is cut: every output row in exactly one part, columns within their cap, nothing left to threads."""
+"""Cutting of a batch: every output row is in exactly one part, columns stay within their limit, and threads have no
+effect."""
 
 import itertools
 import threading

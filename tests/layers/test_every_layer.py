@@ -1,4 +1,4 @@
-"""That no layer is left out of the contract, and the layers together, as book code uses them."""
+"""No layer is left out of the contract; and all layers together, as book code uses them."""
 
 import inspect
 import runpy

@@ -1,4 +1,4 @@
-"""What importing the layers brings in: an array library and little else."""
+"""Importing the layers loads an array library and little else."""
 
 import json
 import os

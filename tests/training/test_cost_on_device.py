@@ -33,8 +33,8 @@ FACTORS = {
     # One array is read again, since a pointer between might have changed it: from the cache.
     "Adam": {"update": 1.25},
 }
-"""How many times the least bytes a layer may ask for, at the kernels' own accesses (so that what comes from a cache
-counts, too), with the reason. A sector of 32 bytes is allowed besides for each of eight arrays, to begin with."""
+"""The largest ratio of requested to least bytes of a layer, counting accesses that the cache serves, with the reason. A
+sector of 32 bytes is allowed besides for each of eight arrays, to begin with."""
 
 CASES = [*(f"{name} float32" for name in networks.MODELS), "ConvNet float16"]
 

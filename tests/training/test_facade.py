@@ -1,4 +1,4 @@
-"""What programs import from ``training`` itself."""
+"""Names that programs import from ``training`` itself."""
 
 import pytest
 from fresh import fresh

@@ -1,4 +1,4 @@
-"""What a file may say of a network, and that reading it changes nothing but the network."""
+"""Files of a network that are accepted or refused; reading one changes only the network."""
 
 import subprocess
 import sys

@@ -1,4 +1,5 @@
-"""Where a loss stopped being finite: sample, parameter, layer's forward or backward, as they were spoilt here."""
+"""Find where a loss became non-finite: a sample, a parameter, or a layer's forward or backward, corrupted by the
+test."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Where ranges place a kernel, sums over launches, and the table."""
+"""Kernels placed by ranges, sums over launches, and the table."""
 
 import pytest
 

@@ -126,7 +126,7 @@ def test_the_steps_are_captured_and_waited_for(monkeypatch):
 
 
 def check_format(made):
-    """What the "Trace Event Format" asks for, and that the ranges of a thread lie in one another."""
+    """Assert the rules of the "Trace Event Format", and that the ranges of a thread are nested."""
     assert set(made) == {"traceEvents", "displayTimeUnit"}
     threads = {}
     for one in made["traceEvents"]:

@@ -1,4 +1,4 @@
-"""What SECURITY.md promises of files, where no other test holds it."""
+"""Promises of SECURITY.md about files that no other test checks."""
 
 import ast
 import re

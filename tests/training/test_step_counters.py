@@ -1,4 +1,5 @@
-"""What a training step asks of the device: no wait for it, no copy but its batch and one loss, and so many launches.
+"""Requests of a training step to the device: no wait, no copies except its batch and one loss, a recorded number of
+launches.
 
 Counted on the emulated CUDA device; a real one does not count. The figures in ``launches_per_step.json`` are held
 exactly: a launch more is a change to be looked at. To write them anew, run this file as a program on that device.

@@ -34,7 +34,7 @@ TWO = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_the_package_exports_all_of_them():
-    """What the book's common.functions, common.gradient and common.layers have, and the np that scripts get from it."""
+    """The package has the names of common.functions, common.gradient and common.layers, and np."""
     names = """identity_function step_function sigmoid sigmoid_grad relu relu_grad softmax sum_squared_error
         cross_entropy_error softmax_loss numerical_gradient numerical_gradient_2d Relu Sigmoid Affine SoftmaxWithLoss
         Dropout BatchNormalization Convolution Pooling im2col col2im np mean_squared_error"""

@@ -67,7 +67,7 @@ def test_training(device, forward, backward, shape, dtype, layout):
 
 
 def rows_like(x):
-    """As ``rows_of``, in the array's own dtype."""
+    """Return the result of ``rows_of`` in the array's own dtype."""
     return rows_of(x).astype(asnumpy(x).dtype)
 
 

@@ -31,7 +31,7 @@ def assert_printed(actual, text, half=5.1e-9):
 
 
 def hidden_units(X, W1, W2):
-    """What the notebooks normalise: two layers without a bias."""
+    """Return the numbers that the notebooks normalize: two layers without a bias."""
     return xp.maximum(0, X @ W1) @ W2
 
 

@@ -1,4 +1,4 @@
-"""That ``xpnet check`` finds mistakes of a device: each is put into its kernels or into what is computed there."""
+"""``xpnet check`` finds mistakes of a device: each is put into its kernels or into its results."""
 
 import functools
 

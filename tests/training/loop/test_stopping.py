@@ -18,7 +18,7 @@ def handlers():
 
 @pytest.fixture(autouse=True)
 def _a_handler_of_ctrl_c():
-    """What Python sets, where the tests run in the background of a shell that has Ctrl-C ignored."""
+    """Set Python's handler of Ctrl-C, which a shell disables for background processes."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -26,7 +26,7 @@ def digits(data):
 
 @pytest.fixture(scope="module")
 def described(data):
-    """What a model's file says about its input, once through JSON."""
+    """Return the description of a model's input after a round trip through JSON."""
     return json.loads(json.dumps({"input": Preparation.describe(data.name, data.train_images)}))
 
 

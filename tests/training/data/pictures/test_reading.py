@@ -44,7 +44,7 @@ def photo():
 
 
 def as_pillow(content):
-    """What Pillow reads, in colour."""
+    """Return the pixels that Pillow reads, in color."""
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.float32) / 255
 
