@@ -18,6 +18,7 @@ Form = tuple[tuple[int, ...], tuple[int, ...], str]
 RESULTS = {"e": "ef", "f": "f", "d": "d"}
 """The dtypes of results by that of the operands."""
 
+_DATA_TYPE = {"e": 2, "f": 0, "d": 1}  # cudaDataType_t
 _LARGEST = 2**31 - 1  # cuBLAS counts in C's int
 
 
@@ -44,9 +45,11 @@ class Plan(NamedTuple):
     swapped: bool = False  # out is column-major, so outᵀ = bᵀ @ aᵀ is computed
     matrices: int = 1  # in the stack
     sizes: tuple[int, int, int] = (0, 0, 0)  # columns, rows and K of the product that is computed
-    left: Operand = Operand(0, 1, 0, 0)
-    right: Operand = Operand(0, 1, 0, 0)
-    out: Operand = Operand(0, 1, 0, 0)
+    flags: tuple[int, int] = (0, 0)  # transposed or not: the second operand, the first
+    leading: tuple[int, int, int] = (1, 1, 1)  # of the second, the first and the result
+    steps: tuple[int, int, int] = (0, 0, 0)  # elements from one matrix to the next: likewise
+    extents: tuple[int, int, int] = (0, 0, 0)  # bytes from the first element to the last's end: first, second, result
+    types: tuple[int, int] = (0, 0)  # of operands and result, as cudaDataType_t
 
 
 @functools.lru_cache(maxsize=4096)
@@ -94,8 +97,16 @@ def plan_product(a: Form, b: Form, out: Form | None, dtype: str | None) -> Plan:
     swapped = bool(target.transposed)
     if swapped:
         first, second, target, m, n = _turned(second), _turned(first), _turned(target), n, m
-    count = math.prod(stack)
-    return made._replace(swapped=swapped, matrices=count, sizes=(n, m, k), left=first, right=second, out=target)
+    return made._replace(
+        swapped=swapped,
+        matrices=math.prod(stack),
+        sizes=(n, m, k),
+        flags=(second.transposed, first.transposed),
+        leading=(second.leading, first.leading, target.leading),
+        steps=(second.step, first.step, target.step),
+        extents=(first.bytes, second.bytes, target.bytes),
+        types=(_DATA_TYPE[kind], _DATA_TYPE[result]),
+    )
 
 
 def _matrices(form: Form, row: bool, column: bool) -> Form:

@@ -92,11 +92,14 @@ class Recorder:
 
     Examples:
         >>> from backend import use, xp
-        >>> with use("cuda"):  # doctest: +SKIP
+        >>> from backend.graphs import Recorder
+        >>> with use("cuda"):
         ...     recorder, x = Recorder(), xp.zeros(3)
         ...     graph = recorder.capture(lambda: xp.add(x, 1, out=x))
-        ...     graph.launch()
-        array([1., 1., 1.])
+        ...     for _ in range(3):
+        ...         y = graph.launch()
+        ...     print(y)
+        [3. 3. 3.]
     """
 
     def __init__(self) -> None:

@@ -336,18 +336,21 @@ def test_a_product_is_captured(cp):
 
 def test_a_first_product_takes_what_the_pool_holds_idle(cp, monkeypatch):
     """The workspace is not from CuPy's pool, so that the pool lets go of its memory where no other is left."""
-    free, _ = cp.cuda.runtime.memGetInfo()
-    size = int(free * 0.6)
-    stream = cp.cuda.Stream(non_blocking=True)
-    cp.cuda.alloc(size)  # let go at once: idle in the pool
-    assert cp.get_default_memory_pool().free_bytes() >= size
-    monkeypatch.setattr(blas, "WORKSPACE_BYTES", size)
-    with stream:
-        made = blas.context()
-    assert made._workspace.size == size
-    assert cp.get_default_memory_pool().free_bytes() < size
-    contexts = blas._cublas().contexts
-    del contexts[next(key for key, value in contexts.items() if value is made)], made
+    pool, memory = cp.get_default_memory_pool(), cp.cuda.Memory
+    cp.cuda.alloc(1 << 20)  # let go at once: idle in the pool
+    assert pool.free_bytes() >= 1 << 20
+
+    def exhausted_by_the_pool(size):
+        if pool.free_bytes():
+            raise cp.cuda.runtime.CUDARuntimeError(2)
+        return memory(size)
+
+    monkeypatch.setattr(cp.cuda, "Memory", exhausted_by_the_pool)
+    x = cp.ones((2, 2), "f4")
+    with cp.cuda.Stream(non_blocking=True):
+        blas.context()
+    assert pool.free_bytes() == 0
+    assert (x == 1).all()
 
 
 def test_no_memory_for_a_workspace(cp, monkeypatch):

@@ -12,12 +12,11 @@ def form(array):
     return array.shape, array.strides, array.dtype.char
 
 
-def as_cublas_reads(array, operand, count, rows, columns):
-    """The stack of matrices at the array's address by leading dimension, step and flag."""
+def as_cublas_reads(array, transposed, leading, step, count, rows, columns):
+    """The stack of matrices at the array's address by flag, leading dimension and step."""
     unit = array.itemsize
-    down, along = (1, operand.leading) if operand.transposed else (operand.leading, 1)
-    strides = (operand.step * unit, down * unit, along * unit)
-    return np.lib.stride_tricks.as_strided(array, (count, rows, columns), strides)
+    down, along = (1, leading) if transposed else (leading, 1)
+    return np.lib.stride_tricks.as_strided(array, (count, rows, columns), (step * unit, down * unit, along * unit))
 
 
 @st.composite
@@ -64,13 +63,16 @@ def test_operands_are_found_where_they_lie(product):
     target = out.swapaxes(-1, -2) if plan.swapped else out
     n, m, k = plan.sizes
     assert plan.matrices == np.prod(stack, dtype=int)
-    assert not plan.out.transposed
-    for array, operand, rows, columns in ((left, plan.left, m, k), (right, plan.right, k, n), (target, plan.out, m, n)):
-        read = as_cublas_reads(array, operand, plan.matrices, rows, columns)
-        np.testing.assert_array_equal(read, array.reshape(plan.matrices, rows, columns))
+    arrays, shapes = (right, left, target), ((k, n), (m, k), (m, n))
+    flags, extents = (*plan.flags, 0), (plan.extents[1], plan.extents[0], plan.extents[2])
+    for array, shape, flag, leading, step, extent in zip(
+        arrays, shapes, flags, plan.leading, plan.steps, extents, strict=True
+    ):
+        read = as_cublas_reads(array, flag, leading, step, plan.matrices, *shape)
+        np.testing.assert_array_equal(read, array.reshape(plan.matrices, *shape))
         low, high = np.lib.array_utils.byte_bounds(array)
-        assert operand.bytes == high - low
-        assert operand.leading >= (rows if operand.transposed else columns)
+        assert extent == high - low
+        assert leading >= shape[0 if flag else 1]
 
 
 @pytest.mark.parametrize("stack", [(), (3,), (2, 3)])
