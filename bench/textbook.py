@@ -131,10 +131,10 @@ class BatchNormalization:
         self.shape = x.shape
         rows = x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
         mean = rows.mean(axis=0)
-        self.centred = rows - mean
-        variance = np.mean(self.centred**2, axis=0)
+        self.centered = rows - mean
+        variance = np.mean(self.centered**2, axis=0)
         self.std = np.sqrt(variance + 1e-5)
-        self.normalized = self.centred / self.std
+        self.normalized = self.centered / self.std
         self.running_mean = 0.9 * self.running_mean + 0.1 * mean
         self.running_var = 0.9 * self.running_var + 0.1 * variance
         return self._images(self.params["gamma"] * self.normalized + self.params["beta"])
@@ -144,11 +144,11 @@ class BatchNormalization:
         self.grads["beta"] = rows.sum(axis=0)
         self.grads["gamma"] = np.sum(self.normalized * rows, axis=0)
         dnormalized = self.params["gamma"] * rows
-        dcentred = dnormalized / self.std
-        dstd = -np.sum(dnormalized * self.centred / (self.std * self.std), axis=0)
+        dcentered = dnormalized / self.std
+        dstd = -np.sum(dnormalized * self.centered / (self.std * self.std), axis=0)
         dvariance = 0.5 * dstd / self.std
-        dcentred += 2.0 / len(rows) * self.centred * dvariance
-        return self._images(dcentred - np.sum(dcentred, axis=0) / len(rows))
+        dcentered += 2.0 / len(rows) * self.centered * dvariance
+        return self._images(dcentered - np.sum(dcentered, axis=0) / len(rows))
 
     def _images(self, rows):
         n, c, h, w = self.shape

@@ -65,7 +65,7 @@ def plot(found: Curves) -> Figure:
     columns = 4
     panels = figure.subplots(-(-len(found) // columns), columns, sharex=True, sharey=True, squeeze=False)
     for axes, (scale, (with_it, without)) in zip(panels.ravel(), found.items(), strict=False):
-        axes.plot([100 * each for each in with_it], color=TEST_COLOUR, label="batch normalisation")
+        axes.plot([100 * each for each in with_it], color=TEST_COLOUR, label="batch normalization")
         axes.plot([100 * each for each in without], "--", color=TRAIN_COLOUR, label="without")
         axes.set_title(f"std {scale:.2g}", fontsize=10)
         axes.set_ylim(0, 102)
@@ -85,7 +85,7 @@ def main(images: int, epochs: int, out: Path, device: str) -> None:
     prepare(device, out)
     (x, t), _ = load_digits()
     found = accuracies((x[:images], t[:images]), epochs=epochs)
-    click.echo(f"training accuracy after {epochs} epochs\nstd       normalised   without")
+    click.echo(f"training accuracy after {epochs} epochs\nstd       normalized   without")
     for scale, (with_it, without) in found.items():
         click.echo(f"{scale:<10.2g}{with_it[-1]:10.3f}{without[-1]:10.3f}")
     save_plot(plot(found), out)

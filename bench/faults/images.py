@@ -68,14 +68,14 @@ def corpus() -> dict[str, bytes]:
     more: dict[str, Any] = {"exif": exif, "icc_profile": b"profile" * 20}
     bilevel = gray.convert("1")
     return {
-        "grey PNG": _saved(gray, "PNG"),
+        "gray PNG": _saved(gray, "PNG"),
         "16-bit PNG": _saved(Image.fromarray(numpy.asarray(gray).astype(numpy.uint16) * 257), "PNG"),
         "RGBA PNG": _saved(seen, "PNG", **more),
         "palette PNG": _saved(color.quantize(16), "PNG", transparency=3),
         "animated PNG": _saved(color, "PNG", pages=2),
         "JPEG": _saved(color, "JPEG", **more, comment="a comment"),
         "progressive JPEG": _saved(color, "JPEG", progressive=True),
-        "grey JPEG": _saved(gray, "JPEG"),
+        "gray JPEG": _saved(gray, "JPEG"),
         "CMYK JPEG": _saved(color.convert("CMYK"), "JPEG"),
         "MPO": _saved(color, "MPO", pages=2),
         "GIF": _saved(color, "GIF", comment="a comment"),

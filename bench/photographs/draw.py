@@ -84,14 +84,14 @@ def thinned(mask: numpy.ndarray) -> numpy.ndarray:
                 numpy.roll(mask, shift, (0, 1)).astype(numpy.int8)
                 for shift in ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))
             ]  # north, north-east, … north-west
-            neighbours = sum(ring)
+            neighbors = sum(ring)
             rises = sum((ring[index] == 0) & (ring[(index + 1) % 8] == 1) for index in range(8))
             north, east, south, west = ring[0], ring[2], ring[4], ring[6]
             if first:
                 open_side = (north * east * south == 0) & (east * south * west == 0)
             else:
                 open_side = (north * east * west == 0) & (north * south * west == 0)
-            gone = mask & (neighbours >= 2) & (neighbours <= 6) & (rises == 1) & open_side
+            gone = mask & (neighbors >= 2) & (neighbors <= 6) & (rises == 1) & open_side
             if gone.any():
                 mask, changed = mask & ~gone, True
     return mask[1:-1, 1:-1]
@@ -166,7 +166,7 @@ def _specks(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
     return page
 
 
-def _off_centre(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
+def _off_center(digit: numpy.ndarray, rng: numpy.random.Generator) -> Page:
     page = _page(digit, rng, margin=(0.08, 0.12))
     far = (max(page.shape) * rng.uniform(0.5, 2.5, 2)).astype(int)
     pads = [(int(reach), 0) if rng.random() < 0.5 else (0, int(reach)) for reach in far]
@@ -230,7 +230,7 @@ KINDS: dict[str, Callable[[numpy.ndarray, numpy.random.Generator], Page]] = {
     "gradient": _gradient,
     "ruled": _ruled,
     "specks": _specks,
-    "off-centre": _off_centre,
+    "off-centre": _off_center,  # the name seeds the pictures
     "thick": _thick,
     "thin": _thin,
     "white on black": _white_on_black,

@@ -23,7 +23,7 @@ def test_what_breaks_is_named(monkeypatch):
 
     monkeypatch.setattr(images, "decode", explode)
     (failure,) = images.run(1, 0)
-    assert failure == "grey PNG, trial 0 of seed 0: KeyError: 'tag'"
+    assert failure == "gray PNG, trial 0 of seed 0: KeyError: 'tag'"
 
 
 def test_damage_is_the_same_for_the_same_seed_and_reaches_the_decoders():

@@ -1,11 +1,11 @@
-"""Batch normalisation learns where the same network without it does not."""
+"""Batch normalization learns where the same network without it does not."""
 
 from example_checks import check_plot, check_png, output_of, some_digits
 
 from examples.batch_norm import SCALES, accuracies, build, main, plot
 
 
-def test_normalisation_learns_faster_at_small_and_at_large_scales(tmp_path):
+def test_normalization_learns_faster_at_small_and_at_large_scales(tmp_path):
     train, _ = some_digits(1000)
     scales = (SCALES[0], SCALES[5], SCALES[7])  # 1, 0.046 and 0.014
     found = accuracies(train, scales, epochs=6)

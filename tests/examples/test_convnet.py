@@ -19,14 +19,14 @@ def test_accuracy_rises_and_filters_become_smooth(tmp_path):
     assert len(rows) == 6
     assert max(rows[0]) < 0.3
     assert min(rows[-1]) > 0.75
-    # Noise has neighbours that agree in sign half of the time; an edge or a blob has more.
+    # Noise has neighbors that agree in sign half of the time; an edge or a blob has more.
     assert agreement(before) == pytest.approx(0.5, abs=0.05)
     assert agreement(after) > agreement(before) + 0.1
     check_plot(plot(before, after, rows), tmp_path, "epoch", "accuracy in %")
 
 
 def agreement(filters):
-    """The share of neighbours in a row that have one sign."""
+    """The share of neighbors in a row that have one sign."""
     return float((filters[..., 1:] * filters[..., :-1] > 0).mean())
 
 

@@ -50,7 +50,7 @@ def _of_images(layer):
 
 NETWORKS: dict[str, Callable[[], Network]] = {
     **MODELS,
-    "colour images": lambda: SimpleConvNet(input_dim=(3, 12, 12)),
+    "color images": lambda: SimpleConvNet(input_dim=(3, 12, 12)),
     "images to affine": lambda: classifier((3, 6, 6)),
     "images to a wide affine": lambda: classifier((3, 6, 6), Affine.of(108, 100), Relu()),
     "convolution to a wide affine": lambda: classifier((3, 6, 6), conv(3, 4, 3), Affine.of(64, 100), Relu()),
@@ -127,7 +127,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         AveragePooling(2, 2),
         GlobalAveragePooling(),
     ),
-    "normalisations": lambda: classifier(
+    "normalizations": lambda: classifier(
         (3, 6, 6),
         norm(3),
         Relu(),

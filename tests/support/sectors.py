@@ -27,11 +27,11 @@ KINDS = ("load", "store", "atomic")
 def cases():
     """Yield (description, kernels, call), in float32 with channels-last images."""
     same, halving, overlapping, five = Window(3, 1, 1), Window(2, 2), Window(3, 2, 1), Window(5)
-    x, odd, grey = (_images(1, *shape) for shape in ((64, 16, 16), (33, 15, 15), (1, 28, 28)))
+    x, odd, gray = (_images(1, *shape) for shape in ((64, 16, 16), (33, 15, 15), (1, 28, 28)))
     yield "3x3 of 64 channels", ["im2col_hwc"], lambda: im2col(x, same, "HWC")
     yield "3x3 of 33 channels", ["im2col_hwc"], lambda: im2col(odd, same, "HWC")
-    yield "5x5 of one channel", ["im2col_hwc"], lambda: im2col(grey, five, "HWC")
-    yield "5x5 of one channel", ["im2col_chw"], lambda: im2col(grey, five, "CHW")
+    yield "5x5 of one channel", ["im2col_hwc"], lambda: im2col(gray, five, "HWC")
+    yield "5x5 of one channel", ["im2col_chw"], lambda: im2col(gray, five, "CHW")
     yield "3x3 of 64 channels", ["im2col_chw"], lambda: im2col(x, same, "CHW")
     columns = _numbers(256, 64 * 9)
     for order in ("HWC", "CHW"):

@@ -249,7 +249,7 @@ def _normalization(
     shape = [1 if axis in shared else length for axis, length in enumerate(x.shape)]
     gamma, beta = (numpy.abs(p).astype("float64").reshape(shape) for p in (layer.gamma, layer.beta))
     inverse = 1 / numpy.sqrt(variance + layer.eps)
-    # The normalised x, with all that cancels in the difference from the mean.
+    # The normalized x, with all that cancels in the difference from the mean.
     spread = (x_size + numpy.abs(mean) + (x_size.mean(axis=axes, keepdims=True) if axes else 0)) * inverse
     through_statistics: Any = 0.0
     if axes:

@@ -130,7 +130,7 @@ def test_pooling_has_a_stride_of_two(device):
     assert layer.output_shape((1, 4, 4)) == (1, 2, 2)
 
 
-# -- batch normalisation --------------------------------------------------------------------------------------------
+# -- batch normalization --------------------------------------------------------------------------------------------
 
 
 def normalized(x, gamma, beta, dout):
@@ -138,11 +138,11 @@ def normalized(x, gamma, beta, dout):
     y, dx = np.zeros(x.shape), np.zeros(x.shape)
     n = len(x)
     for d in range(x.shape[1]):
-        centred = x[:, d] - sum(x[:, d]) / n
-        sigma = math.sqrt(sum(centred**2) / n + 1e-6)
-        y[:, d] = gamma[d] * centred / sigma + beta[d]
+        centered = x[:, d] - sum(x[:, d]) / n
+        sigma = math.sqrt(sum(centered**2) / n + 1e-6)
+        y[:, d] = gamma[d] * centered / sigma + beta[d]
         g = gamma[d] * dout[:, d] / sigma
-        dx[:, d] = g - sum(g) / n - centred * sum(g * centred) / n / sigma**2
+        dx[:, d] = g - sum(g) / n - centered * sum(g * centered) / n / sigma**2
     hats = np.stack([(x[:, d] - x[:, d].mean()) / math.sqrt(x[:, d].var() + 1e-6) for d in range(x.shape[1])], axis=1)
     return y, dx, (hats * dout).sum(axis=0), dout.sum(axis=0)
 
@@ -150,7 +150,7 @@ def normalized(x, gamma, beta, dout):
 @pytest.mark.parametrize("shape", [(4, 6), (4, 3, 2, 1)])
 @pytest.mark.parametrize("scalar", [False, True])
 def test_batch_normalization(device, shape, scalar):
-    """Of images each number of a sample is normalised by itself; γ and β may be numbers. The data make ε count."""
+    """Of images each number of a sample is normalized by itself; γ and β may be numbers. The data make ε count."""
     x, dout = normal(shape, "float64") * 1e-3, normal(shape, "float64", 1)
     gamma, beta = (2, 1) if scalar else (normal(6, "float64", 2), normal(6, "float64", 3))
     layer = BatchNormalization(gamma, beta)
@@ -175,7 +175,7 @@ def test_evaluation_takes_the_running_statistics(device):
     assert BatchNormalization(1, 0).running_mean is None
 
 
-def test_one_sample_normalises_to_beta(device):
+def test_one_sample_normalizes_to_beta(device):
     """As in the book's check of one image: x - μ is 0."""
     layer = BatchNormalization(xp.ones(3), xp.full(3, 0.5))
     near(layer.forward(normal((1, 3), "float64")), [[0.5, 0.5, 0.5]])

@@ -1,4 +1,4 @@
-"""Functional batch normalisation, of rows and of images."""
+"""Functional batch normalization, of rows and of images."""
 
 import numpy as np
 import oracles
@@ -30,7 +30,7 @@ BOTH = pytest.mark.parametrize(("forward", "backward", "shape"), [ROWS, IMAGES],
 
 
 def rows_of(x):
-    """The matrix whose columns are normalised, float64 on the host."""
+    """The matrix whose columns are normalized, float64 on the host."""
     x = asnumpy(x).astype(np.float64)
     return x if x.ndim == 2 else x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
 

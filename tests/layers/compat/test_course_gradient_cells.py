@@ -63,7 +63,7 @@ def test_layers(name, shapes, others, of_dout, change, most):
 
 @pytest.mark.parametrize("index", [0, 3, 4])
 def test_layers_of_few_numbers(device, index):
-    """On the device, too, one number at a time: affine, batch and layer normalisation."""
+    """On the device, too, one number at a time: affine, batch and layer normalization."""
     *arguments, most = LAYERS[index]
     arrays, dout, output, gradients = cell(*arguments)
     for array, gradient in zip(arrays, gradients(), strict=True):
@@ -147,7 +147,7 @@ def test_two_layers(reg):
 )
 def test_three_layers(options, reg):
     """The text allows 1e-4 for weights, some of whose gradients are hardly more than nothing. So are those of biases
-    before a batch normalisation, which takes them out again.
+    before a batch normalization, which takes them out again.
     """
     rng = np.random.RandomState(231)
     with backend.use("cpu"):

@@ -1,4 +1,4 @@
-"""The course's normalisations over a sample, and over groups of an image's channels."""
+"""The course's normalizations over a sample, and over groups of an image's channels."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_rows_are_those_of_the_layer(device, dtype, layout):
         assert_same(first, second)
 
 
-def test_rows_are_the_columns_of_a_batch_normalisation(device):
+def test_rows_are_the_columns_of_a_batch_normalization(device):
     """The same formula over the other axis."""
     x, _, _, dout = arrays((4, 7), (7,), "float64")
     out, cache = layernorm_forward(x, [1] * 7, [0] * 7)
@@ -60,7 +60,7 @@ def test_rows_are_the_columns_of_a_batch_normalisation(device):
 @pytest.mark.parametrize(("dtype", "layout"), DTYPES_OR_LAYOUTS)
 @pytest.mark.parametrize("of_parameters", [(6,), (1, 6, 1, 1)], ids=str)
 def test_groups_are_rows(device, dtype, layout, of_parameters):
-    """An image's group as a row of a layer normalisation, in double precision."""
+    """An image's group as a row of a layer normalization, in double precision."""
     given = x, gamma, beta, dout = arrays(IMAGES, of_parameters, dtype, layout)
     with frozen(*given):
         out, cache = spatial_groupnorm_forward(x, gamma, beta, 3, {"eps": 1e-3})

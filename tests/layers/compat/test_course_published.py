@@ -49,15 +49,15 @@ def test_convolution(device):
 
 
 def test_pictures_under_two_filters(device):
-    """To grey, and edges in the blue channel; the biases are integers. The pictures are random."""
+    """To gray, and edges in the blue channel; the biases are integers. The pictures are random."""
     x = backend.asarray(np.random.RandomState(0).randint(0, 256, (2, 3, 20, 20)).astype(float))
     w, b = np.zeros((2, 3, 3, 3)), np.array([0, 128])
     w[0, :, 1, 1] = 0.3, 0.6, 0.1
     w[1, 2] = [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
     out, _ = course.conv_forward_naive(x, backend.asarray(w), backend.asarray(b), {"stride": 1, "pad": 1})
-    grey, edges = asnumpy(out[:, 0]), asnumpy(out[:, 1])
+    gray, edges = asnumpy(out[:, 0]), asnumpy(out[:, 1])
     x = asnumpy(x)
-    assert np.allclose(grey, 0.3 * x[:, 0] + 0.6 * x[:, 1] + 0.1 * x[:, 2])
+    assert np.allclose(gray, 0.3 * x[:, 0] + 0.6 * x[:, 1] + 0.1 * x[:, 2])
     above, below = x[:, 2, :-2], x[:, 2, 2:]
     smooth = (above - below)[:, :, :-2] + 2 * (above - below)[:, :, 1:-1] + (above - below)[:, :, 2:]
     assert np.allclose(edges[:, 1:-1, 1:-1], smooth + 128)
@@ -72,7 +72,7 @@ def test_max_pooling(device):
     assert_printed(out, text)
 
 
-def test_batch_normalisation_in_training(device):
+def test_batch_normalization_in_training(device):
     a = hidden_units(*drawn((200, 50), (50, 60), (60, 3)))
     assert_printed(a.mean(axis=0), "-2.3814598 -13.18038246 1.91780462")
     assert_printed(a.std(axis=0), "27.18502186 34.21455511 37.68611762")
@@ -85,7 +85,7 @@ def test_batch_normalisation_in_training(device):
     assert_printed(out.std(axis=0), "0.99999999 1.99999999 2.99999999")
 
 
-def test_batch_normalisation_in_evaluation(device):
+def test_batch_normalization_in_evaluation(device):
     """After 50 batches. The text's last digit is one less in the standard deviations: a rounding."""
     rng = np.random.RandomState(231)
     W1, W2 = (backend.asarray(rng.randn(*shape)) for shape in ((50, 60), (60, 3)))
@@ -100,7 +100,7 @@ def test_batch_normalisation_in_evaluation(device):
 
 
 @pytest.mark.parametrize("ln_param", [{"mode": "train"}, {}, None])
-def test_layer_normalisation(device, ln_param):
+def test_layer_normalization(device, ln_param):
     a = hidden_units(*drawn((4, 50), (50, 60), (60, 3)))
     assert_printed(a.mean(axis=1), "-59.06673243 -47.60782686 -43.31137368 -26.40991744")
     assert_printed(a.std(axis=1), "10.07429373 28.39478981 35.28360729 4.01831507")
@@ -113,7 +113,7 @@ def test_layer_normalisation(device, ln_param):
     assert_printed(out.std(axis=1), "2.99999985 2.99999998 2.99999999 2.99999907")
 
 
-def test_spatial_batch_normalisation_in_training(device):
+def test_spatial_batch_normalization_in_training(device):
     """Its second gamma and beta are integers; the dictionary is used twice."""
     (x,) = drawn((2, 3, 4, 5))
     x, bn_param, axes = 4 * x + 10, {"mode": "train"}, (0, 2, 3)
@@ -127,7 +127,7 @@ def test_spatial_batch_normalisation_in_training(device):
         assert_printed(out.std(axis=axes), "2.99999885 3.99999804 4.99999798")
 
 
-def test_spatial_batch_normalisation_in_evaluation(device):
+def test_spatial_batch_normalization_in_evaluation(device):
     """After 50 batches. Texts differ in the sixth decimal, by where and how large their ε is."""
     rng = np.random.RandomState(231)
     bn_param, gamma, beta = {"mode": "train"}, xp.ones(4), xp.zeros(4)
@@ -141,8 +141,8 @@ def test_spatial_batch_normalisation_in_evaluation(device):
     assert_printed(out.std(axis=(0, 2, 3)), "0.96718652 1.02997042 1.02887526 1.0058548", 1e-6)
 
 
-def test_spatial_group_normalisation(device):
-    """Given the dictionary of a batch normalisation."""
+def test_spatial_group_normalization(device):
+    """Given the dictionary of a batch normalization."""
     (x,) = drawn((2, 6, 4, 5))
     x = 4 * x + 10
     assert_printed(x.reshape(4, -1).mean(axis=1), "9.72505327 8.51114185 8.9147544 9.43448077")
@@ -235,7 +235,7 @@ def test_adam(device):
 
 
 def test_two_layers(device):
-    """Scores, and losses without and with regularisation."""
+    """Scores, and losses without and with regularization."""
     model = TwoLayerNet(input_dim=5, hidden_dim=50, num_classes=7)
     shapes = {name: value.shape for name, value in model.params.items()}
     for name, first, last in (("W1", -0.7, 0.3), ("b1", -0.1, 0.9), ("W2", -0.3, 0.4), ("b2", -0.9, 0.1)):
@@ -261,7 +261,7 @@ def test_two_layers(device):
     ids=str,
 )
 def test_three_layers(device, options, texts):
-    """The first losses, where the regularisation is 0 and 3.14; the weights are drawn one network after the other."""
+    """The first losses, where the regularization is 0 and 3.14; the weights are drawn one network after the other."""
     rng = np.random.RandomState(231)
     X, y = backend.asarray(rng.randn(2, 15)), backend.asarray(rng.randint(10, size=(2,)))
     for reg, text in zip((0, 3.14), texts, strict=True):

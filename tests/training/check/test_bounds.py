@@ -103,7 +103,7 @@ def test_one_term_left_out_of_a_convolution_is_beyond_the_bound(changed):
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_normalisation_and_loss_allow_for_what_cancels(offset):
+def test_normalization_and_loss_allow_for_what_cancels(offset):
     """float32 on the CPU is within its bounds, also where x is far from 0 and its differences have few digits left."""
     rng = np.random.default_rng(0)
     x, dout = (rng.standard_normal((40, 6)).astype("float32") + np.float32(offset) for _ in range(2))

@@ -127,7 +127,7 @@ def gradients_scaled_after_backward(monkeypatch):
     monkeypatch.setattr(Network, "step_gradients", wrong)
 
 
-def labels_of_the_neighbour(monkeypatch):
+def labels_of_the_neighbor(monkeypatch):
     right = Loader.batch
 
     def wrong(loader, *arguments):
@@ -162,13 +162,13 @@ OPERATIONS = {
         in_kernel("softmax.cu", "/ scale.total, y[k]);", f"/ scale.total * {TWO_ULPS!r}f, y[k]);"),
         {"softmax", "softmax cross-entropy"},
     ),
-    "batch normalisation, 2 ulps": (
+    "batch normalization, 2 ulps": (
         in_result(batch_norm, "normalize", scaled(TWO_ULPS)),
         {"batch normalization", "batch normalization, evaluated"},
     ),
     "a product, 1e-6": (in_result(affine, "matmul", scaled(1 + 1e-6)), {"affine"}),
     "the last maximum wins": (in_kernel("pooling.cu", "value > best", "value >= best"), {"max pooling"}),
-    "epsilon of batch normalisation": (
+    "epsilon of batch normalization": (
         in_kernel("batch_norm.cu", "+ epsilon)", "+ epsilon * 1.01f)"),
         {"batch normalization", "batch normalization, evaluated"},
     ),
@@ -198,7 +198,7 @@ def test_a_mistake_is_found_among_the_operations(monkeypatch, name):
 
 STEPS = {
     "gradients scaled after backward": (gradients_scaled_after_backward, 0, ("Affine2", "dW")),
-    "labels of the neighbour": (labels_of_the_neighbour, 0, ("batch", "t")),
+    "labels of the neighbor": (labels_of_the_neighbor, 0, ("batch", "t")),
     "another dropout": (another_dropout, 0, ("Dropout1", "y")),
     "running variance": (unbiased_variance, 1, ("BatchNormalization3", "running_var")),
     "momentum": (in_scalars({"momentum": 1 - 2.0**-23}), 1, ("optimizer", "W1")),

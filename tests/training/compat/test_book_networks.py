@@ -107,7 +107,7 @@ def test_layers_of_the_extended_network():
     assert not hasattr(plain.layers, "Dropout1")
 
 
-def test_dropout_and_normalisation_only_in_training(device):
+def test_dropout_and_normalization_only_in_training(device):
     """``predict`` and ``loss`` are those of evaluation unless told otherwise."""
     x, t = samples()
     network = MultiLayerNetExtend(5, [40], 3, use_dropout=True, use_batchnorm=True)

@@ -82,8 +82,8 @@ def _place(figure: numpy.ndarray, size: tuple[int, int], by_mass: bool) -> numpy
     for axis, (length, room) in enumerate(zip(figure.shape, size, strict=True)):
         if by_mass:
             mass = figure.sum(axis=1 - axis)
-            centre = float(mass @ numpy.arange(length)) / float(mass.sum())
-            start = math.ceil(room / 2 - centre - 0.5)  # to the nearest pixel; of two equally near, the first
+            center = float(mass @ numpy.arange(length)) / float(mass.sum())
+            start = math.ceil(room / 2 - center - 0.5)  # to the nearest pixel; of two equally near, the first
         else:
             start = (room - length) // 2
         start = min(max(start, 0), room - length)  # nothing is cut off

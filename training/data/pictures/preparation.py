@@ -172,8 +172,8 @@ def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
     for axis, length in enumerate(gray.shape):
         places = numpy.flatnonzero(seen.any(axis=1 - axis))
         lengths.append(float(places[-1] - places[0] + 1) / length)
-        centre = float(gray.sum(axis=1 - axis) @ numpy.arange(length)) / mass
-        if abs(centre - length / 2) > 0.03 * length:
+        center = float(gray.sum(axis=1 - axis) @ numpy.arange(length)) / mass
+        if abs(center - length / 2) > 0.03 * length:
             return False
     return abs(max(lengths) - framing.fill) <= 0.075
 

@@ -41,7 +41,7 @@ def picture(pixels):
 
 
 def likeness(one, other):
-    """The correlation of two images, at best after a shift by a pixel: a centre may lie between two."""
+    """The correlation of two images, at best after a shift by a pixel: a center may lie between two."""
     shifts = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1)]
     return max(np.corrcoef(np.roll(one, shift, (0, 1)).ravel(), other.ravel())[0, 1] for shift in shifts)
 
@@ -91,7 +91,7 @@ def disturbances(page):
         "a blot": blot,
         "light from above": page * y,
         "noise": (page + noise).clip(0, 1),
-        "off-centre": np.pad(page, ((0, 300), (200, 0)), mode="edge"),
+        "off-center": np.pad(page, ((0, 300), (200, 0)), mode="edge"),
     }
 
 
@@ -181,7 +181,7 @@ def test_a_models_file_says_how_pictures_are_prepared(described, digits):
 
 @pytest.mark.parametrize("config", [{}, {"dataset": "mine"}, {"input": {"preparation": "none"}}])
 def test_images_of_ones_own_are_only_brought_to_size(config):
-    """Bright on the border, off-centre, low in contrast: nothing is inverted, reframed or stretched."""
+    """Bright on the border, off-center, low in contrast: nothing is inverted, reframed or stretched."""
     rng = np.random.default_rng(0)
     own = (0.6 + 0.3 * rng.random((28, 28))).astype(np.float32)
     preparation = Preparation.from_config(config, GRAY)
@@ -191,7 +191,7 @@ def test_images_of_ones_own_are_only_brought_to_size(config):
     np.testing.assert_allclose(preparation(picture(blocks)).image[0], own, atol=0.1)
 
 
-def test_colour_is_kept_where_the_model_takes_it_and_grey_where_not():
+def test_color_is_kept_where_the_model_takes_it_and_gray_where_not():
     color = np.random.default_rng(0).random((8, 9, 3)).astype(np.float32)
     kept = Preparation.from_config({"dataset": "mine"}, (3, 8, 9))(picture(color)).image
     assert np.array_equal(kept, color.transpose(2, 0, 1))
@@ -240,7 +240,7 @@ def test_the_likeness_of_training_images(data, described):
     assert same.distance(images[0]) == pytest.approx(like.distance(images[0]), rel=1e-3)
 
 
-def test_the_likeness_of_colour_images_and_of_few():
+def test_the_likeness_of_color_images_and_of_few():
     rng = np.random.default_rng(0)
     ground = rng.random((300, 3, 1, 1)) * np.ones((300, 3, 16, 16))
     images = (ground * 255).astype(np.uint8)

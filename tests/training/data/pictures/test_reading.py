@@ -38,7 +38,7 @@ def saved(image, kind, **options):
 
 @pytest.fixture(scope="module")
 def photo():
-    """A picture in colour, 50 wide and 60 high."""
+    """A picture in color, 50 wide and 60 high."""
     y, x = np.mgrid[0:60, 0:50]
     return Image.fromarray(np.stack([4 * y, 5 * x, 2 * (x + y)], axis=2).astype(np.uint8))
 
@@ -92,7 +92,7 @@ def test_every_kind_of_pixel_is_read_as_grey(mode):
     assert np.array_equal(picture.as_channels(3), np.stack([gray / np.float32(255)] * 3))
 
 
-def test_grey_of_a_colour_is_pillows(photo):
+def test_gray_of_a_color_is_pillows(photo):
     gray = decode(saved(photo, "PNG")).gray()
     assert np.array_equal(gray, np.asarray(photo.convert("L")) / np.float32(255))
 
