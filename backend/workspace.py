@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy
 
-from backend.active import current_device, xp
+from backend import active
+from backend.active import xp
 
 _SMALL = 1 << 16  # bytes; below this the allocator's own cache is warm, and looking here would cost more
 IDLE_LIMIT = 1 << 30
@@ -33,7 +34,7 @@ _buffers: list[numpy.ndarray] = []
 
 def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
     """An uninitialised C-contiguous array on the active device, in recycled memory where that is warm."""
-    if current_device().kind != "cpu":
+    if (active._device or active.current_device()).kind != "cpu":
         return xp.ndarray(shape, dtype)
     dtype = numpy.dtype(dtype)
     size = (shape if isinstance(shape, (int, numpy.integer)) else math.prod(shape)) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""The nodes of a computational graph drawn by hand: a product and a sum of two inputs."""
+"""The nodes of a computational graph by hand, as in the book: a product and a sum of two inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from layers.base import Layer
 
 
 class MulLayer(Layer):
-    """out = x·y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
+    """Product: out = x·y, for numbers or arrays of one shape; ``backward`` returns (dx, dy).
+
+    Examples:
+        >>> from layers import MulLayer
+        >>> layer = MulLayer()
+        >>> layer.forward(100, 2), layer.backward(1.1)
+        (200, (2.2, 110.00000000000001))
+    """
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
         _check("MulLayer", x, y)
@@ -25,7 +32,7 @@ class MulLayer(Layer):
 
 
 class AddLayer(Layer):
-    """out = x + y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
+    """Sum: out = x + y, for numbers or arrays of one shape; ``backward`` returns (dx, dy)."""
 
     def forward(self, x: Any, y: Any) -> Any:  # type: ignore[override]
         _check("AddLayer", x, y)
@@ -37,7 +44,7 @@ class AddLayer(Layer):
 
 
 def _saved(layer: Layer, dout: Any) -> Any:
-    """What the layer kept; a number does for the gradient of an array, too, as the book has it."""
+    """Return what the layer kept. The gradient of an array may be one number, as in the book."""
     if isinstance(dout, Real) and not isinstance(dout, bool):
         return layer.saved()
     return layer.saved(dout)

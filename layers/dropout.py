@@ -1,10 +1,9 @@
-"""Dropout."""
+"""The dropout layer."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from backend.checks import Hyperparameter
+from backend.types import Array
 from kernels.activations import scale
 from kernels.dropout import dropout_mask
 from kernels.masking import masked
@@ -13,18 +12,24 @@ from layers.base import Layer
 
 
 class Dropout(Layer):
-    """Drops elements at random in training, scales by what would have stayed in evaluation.
+    """Dropout (Srivastava et al., JMLR 2014), as in the book: sets numbers to 0 at random in training.
 
-    Srivastava et al. (JMLR 2014), as in the book: y = x·mask in training, y = x·(1 - ratio) in evaluation. Masks come
-    from ``backend.random`` and are the same on every device. (The book's, of ``numpy.random``, are those of
-    ``layers.compat.book.Dropout``.)
+    y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation. Masks come from ``backend.random`` and are the same
+    on every device. (``layers.compat.book.Dropout`` draws from ``numpy.random``, as the book does.)
 
     Args:
         dropout_ratio: the share that is dropped, from 0 up to but not including 1.
 
     Raises:
-        TypeError: the ratio is no number.
+        TypeError: the ratio is not a number.
         ValueError: it is out of its range.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Dropout
+        >>> layer = Dropout(0.25).eval()
+        >>> layer.forward(xp.asarray([[4.0, 8.0]]))
+        array([[3., 6.]])
     """
 
     dropout_ratio = Hyperparameter(least=0, below=1)
@@ -32,14 +37,14 @@ class Dropout(Layer):
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = dropout_ratio
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         checks.floating("Dropout", x=x)
         if self.training:
             mask = dropout_mask(x.shape, self.dropout_ratio)
             return self.save(masked(x, mask), mask)
         return self.save(scale(x, factor=1 - self.dropout_ratio), None)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         (mask,) = self.saved(dout)
         if mask is None:
             return scale(dout, factor=1 - self.dropout_ratio)

@@ -1,4 +1,4 @@
-"""Batch and layer normalisation."""
+"""Batch and layer normalization."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from layers.parameters import parameter
 
 
 class Running:
-    """A running statistic as an attribute: a floating array like gamma; float32 for float16."""
+    """A running statistic as an attribute: a floating array of gamma's shape; float32 where gamma is float16."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -46,21 +46,31 @@ class Running:
 
 
 class BatchNormalization(Layer):
-    """y = γ·(x - μ) / √(σ² + ε) + β over the batch (Ioffe and Szegedy, 2015).
+    """Batch normalization (Ioffe and Szegedy, 2015): y = γ·(x - μ) / √(σ² + ε) + β.
 
-    In training μ and σ² are those of the batch and move the running ones: running = momentum·running +
-    (1 - momentum)·batch, with the biased variance, as in the book. In evaluation they are the running ones.
-    (The book's ε is 1e-6, its running variance begins with 0: ``layers.compat.book.BatchNormalization``.)
+    In training μ and σ² are those of the batch and update the running statistics: running = momentum·running +
+    (1 - momentum)·batch, with the biased variance, as in the book. In evaluation they are the running statistics.
+    (The book's ε is 1e-6 and its running variance starts at 0: ``layers.compat.book.BatchNormalization``.)
 
     Args:
-        gamma, beta: (D,) for (N, D) or for the channels of (N, D, H, W); for images also (C·H·W,), one a pixel.
-        momentum: how much of the running statistics stays in a step.
-        running_mean, running_var: (D,); 0 and 1 where not given. Kept in float32 for float16.
+        gamma, beta: (D,) for (N, D) or for the channels of (N, D, H, W); for images also (C·H·W,), one for each pixel.
+        momentum: weight of the old running statistics, from 0 to 1.
+        running_mean, running_var: (D,); 0 and 1 if not given. Kept in float32 for float16.
         eps: ε.
 
     Raises:
-        TypeError: an array is not floating, or not of the others' dtype or library; momentum or eps is no number.
+        TypeError: an array is not floating, or not of the others' dtype or library; momentum or eps is not a number.
         ValueError: shapes are not one (D,); momentum is not from 0 to 1, eps negative or not finite.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import BatchNormalization
+        >>> layer = BatchNormalization.of(1, dtype="float64")
+        >>> layer.forward(xp.asarray([[1.0], [3.0]])).round(3)
+        array([[-1.],
+               [ 1.]])
+        >>> layer.running_mean
+        array([0.2])
     """
 
     state_names = ("running_mean", "running_var")
@@ -72,8 +82,8 @@ class BatchNormalization(Layer):
 
     def __init__(
         self,
-        gamma: Any,
-        beta: Any,
+        gamma: Array,
+        beta: Array,
         momentum: float = 0.9,
         running_mean: Any = None,
         running_var: Any = None,
@@ -88,23 +98,23 @@ class BatchNormalization(Layer):
         self.gamma = gamma
         self.beta = beta
         given = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean
-        self.running_mean = given.copy() if is_array(given) else given  # the caller's is not to move with the layer
+        self.running_mean = given.copy() if is_array(given) else given  # the layer changes its own copy
         given = library.ones(gamma.shape, dtype) if running_var is None else running_var
         self.running_var = given.copy() if is_array(given) else given
 
     @classmethod
     def of(cls, channels: int, momentum: float = 0.9, dtype: Any = "float32") -> BatchNormalization:
-        """A layer for so many channels (or features), γ = 1 and β = 0; errors as of the class."""
+        """Return a layer for that many channels (or features), with γ = 1 and β = 0; errors as of the class."""
         channels, dtype = whole("channels", channels, 1, LARGEST_SIZE), floating_dtype("dtype", dtype)
         return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         return self._forward(x, relu=False)[0]
 
-    def forward_relu(self, x: Any) -> tuple[Any, Any]:
+    def forward_relu(self, x: Array) -> tuple[Array, Array]:
         return self._forward(x, relu=True)
 
-    def _forward(self, x: Any, relu: bool) -> tuple[Any, Any]:
+    def _forward(self, x: Array, relu: bool) -> tuple[Array, Any]:
         x = checks.as_parameter("BatchNormalization", x, self.gamma)
         rows = self._rows(x)
         from_batch = self.training and len(rows) > 0  # an empty batch has no statistics
@@ -115,11 +125,11 @@ class BatchNormalization(Layer):
             mean, variance = self.running_mean, self.running_var
         positive = workspace.empty(rows.shape, bool) if relu else None
         y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps, positive)
-        mean = mean if from_batch else mean.copy()  # the running one moves on
+        mean = mean if from_batch else mean.copy()  # the running mean changes later
         y = self.save(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
         return y, None if positive is None else self._shaped(positive, x.shape)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         rows, shape, mean, inverse, from_batch = self.saved(dout)
         backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
         dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
@@ -132,19 +142,19 @@ class BatchNormalization(Layer):
             raise ValueError(f"takes ({len(self.gamma)},) or ({len(self.gamma)}, H, W), got {shape}")
         return shape
 
-    def _move(self, mean: Any, variance: Any) -> None:
+    def _move(self, mean: Array, variance: Array) -> None:
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
             running *= self.momentum
             running += (1 - self.momentum) * batch.astype(running.dtype, copy=False)
 
-    def _rows(self, x: Any) -> Any:
-        """``x`` as the matrix whose columns are normalised."""
+    def _rows(self, x: Array) -> Array:
+        """Return ``x`` as the matrix whose columns are normalized."""
         checks.input_shape(self, x)
         if x.ndim == 4 and x.shape[1] == len(self.gamma):
             return to_nhwc(x).reshape(-1, x.shape[1])
         return x.reshape(len(x), len(self.gamma))
 
-    def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
+    def _shaped(self, rows: Array, shape: tuple[int, ...]) -> Array:
         if len(shape) != 4:
             return rows
         n, c, h, w = shape
@@ -157,23 +167,29 @@ class BatchNormalization(Layer):
 
 
 class LayerNormalization(Layer):
-    """y = γ·(x - μ) / √(σ² + ε) + β over the features of each sample (Ba, Kiros and Hinton, 2016).
+    """Layer normalization over the features of each sample (Ba, Kiros and Hinton, 2016): y = γ·(x - μ) / √(σ² + ε) + β.
 
     Args:
         gamma, beta: (D,) for the last axis of (N, …, D), and for images for the channels of each pixel; or
-            (C, H, W) for all of an image.
+            (C, H, W) for a whole image.
         eps: ε.
 
     Raises:
-        TypeError: gamma and beta are not floating arrays of one dtype and library, or eps is no number.
+        TypeError: gamma and beta are not floating arrays of one dtype and library, or eps is not a number.
         ValueError: their shapes differ, or are neither of the above; eps is negative or not finite.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import LayerNormalization
+        >>> LayerNormalization.of(2, dtype="float64").forward(xp.asarray([[1.0, 3.0]])).round(3)
+        array([[-1.,  1.]])
     """
 
     gamma, dgamma = parameter()
     beta, dbeta = parameter()
     eps = Hyperparameter(least=0, most=LARGEST_EPSILON)
 
-    def __init__(self, gamma: Any, beta: Any, eps: float = 1e-5) -> None:
+    def __init__(self, gamma: Array, beta: Array, eps: float = 1e-5) -> None:
         checks.floating("LayerNormalization", gamma=gamma, beta=beta)
         if gamma.ndim not in (1, 3) or gamma.shape != beta.shape or not gamma.size:
             raise ValueError(
@@ -185,20 +201,20 @@ class LayerNormalization(Layer):
 
     @classmethod
     def of(cls, features: int | tuple[int, int, int], dtype: Any = "float32") -> LayerNormalization:
-        """A layer for so many features, or for whole images of (C, H, W); γ = 1 and β = 0; errors as of the class."""
+        """Return a layer for that many features, or for whole images (C, H, W), with γ = 1 and β = 0."""
         shape, dtype = sizes("features", features, 1), floating_dtype("dtype", dtype)
         if len(shape) not in (1, 3):
             raise refusal(ValueError, "features", "one number or (C, H, W)", features)
         return cls(xp.ones(shape, dtype), xp.zeros(shape, dtype))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         x = checks.as_parameter("LayerNormalization", x, self.gamma)
         checks.input_shape(self, x)
         gamma, beta = self._flat(self.gamma), self._flat(self.beta)
         y, normalized, inverse = layer_norm.layer_norm(self._rows(x), gamma, beta, self.eps)
         return self.save(self._shaped(y, x.shape), normalized, inverse, x.shape)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         normalized, inverse, shape = self.saved(dout)
         gamma = self._flat(self.gamma)
         dx, dgamma, dbeta = layer_norm.layer_norm_backward(self._rows(dout), normalized, inverse, gamma)
@@ -210,21 +226,21 @@ class LayerNormalization(Layer):
         features, shape = self.gamma.shape, sizes("shape", shape)
         fits = shape == features if len(features) == 3 else len(shape) > 0 and features[0] == _features(shape)
         if not fits:
-            raise ValueError(f"normalises {features}, got {shape}")
+            raise ValueError(f"normalizes {features}, got {shape}")
         return shape
 
-    def _rows(self, x: Any) -> Any:
-        """(rows, features): what is normalised together is a row. For images features run in memory order."""
+    def _rows(self, x: Array) -> Array:
+        """Return (rows, features): each row is normalized. Features of an image are in memory order."""
         matrix = to_nhwc(x) if x.ndim == 4 else x
         return matrix.reshape(-1, self.gamma.size)
 
-    def _shaped(self, rows: Any, shape: tuple[int, ...]) -> Any:
+    def _shaped(self, rows: Array, shape: tuple[int, ...]) -> Array:
         if len(shape) != 4:
             return rows.reshape(shape)
         n, c, h, w = shape
         return as_nchw(rows.reshape(n, h, w, c))
 
-    def _flat(self, parameter: Any) -> Any:
+    def _flat(self, parameter: Array) -> Array:
         return parameter.transpose(1, 2, 0).reshape(-1) if parameter.ndim == 3 else parameter
 
     def _fill(self, name: str, flat: Array) -> None:

@@ -1,10 +1,11 @@
-"""Pooling layers."""
+"""The pooling layers."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from backend.checks import LARGEST_SIZE, flag, whole
+from backend.types import Array
 from kernels import max_pooling
 from kernels import pooling as kernel
 from kernels.core.geometry import single
@@ -38,39 +39,54 @@ class _Pooling(Layer):
 
 
 class Pooling(_Pooling):
-    """Max pooling: the largest pixel of every window. The first of equals wins, NaN wins over all, padding never.
+    """Max pooling: the largest pixel of each window.
+
+    ``forward`` takes (N, C, H, W) and returns (N, C, OH, OW). The first of equal pixels wins, NaN wins over numbers;
+    padding never wins.
 
     Args:
-        pool_h, pool_w: the window.
+        pool_h, pool_w: height and width of the window.
         stride: one number or (rows, columns). The default is that of the book's text; its code, and
             ``layers.compat.book.Pooling``, have 2.
         pad: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
-        dilation: step between the window's pixels.
-        rounding: what happens to a last window that does not fit whole: "floor" drops it, "ceil" keeps it.
+        dilation: step between the pixels of the window.
+        rounding: "floor" drops a last window that fits only in part, "ceil" keeps it.
 
     Raises:
-        TypeError: an argument is no whole number.
+        TypeError: an argument is not a whole number.
         ValueError: a number is out of its range.
 
-    ``forward`` takes (N, C, H, W) and returns (N, C, OH, OW).
+    Examples:
+        >>> from backend import xp
+        >>> from layers import Pooling
+        >>> Pooling(2, 2, stride=2).forward(xp.arange(16.0).reshape(1, 1, 4, 4))[0, 0]
+        array([[ 5.,  7.],
+               [13., 15.]])
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         checks.floating("Pooling", x=x)
         y, winners = max_pooling.pool(x, self.window)
         return self.save(y, winners, x.shape)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         winners, shape = self.saved(dout)
         return max_pooling.pool_backward(dout, winners, shape, self.window)
 
 
 class AveragePooling(_Pooling):
-    """Average pooling: the mean of every window.
+    """Average pooling: the mean of each window.
 
     Args:
         pool_h, pool_w, stride, pad, dilation, rounding: as for ``Pooling``.
-        count_padding: whether padding counts as zeros in the mean, or only the pixels that exist do.
+        count_padding: True to count padding as zeros in the mean, False for the mean of the image's own pixels.
+
+    Examples:
+        >>> from backend import xp
+        >>> from layers import AveragePooling
+        >>> AveragePooling(2, 2, stride=2).forward(xp.arange(16.0).reshape(1, 1, 4, 4))[0, 0]
+        array([[ 2.5,  4.5],
+               [10.5, 12.5]])
     """
 
     def __init__(
@@ -86,24 +102,24 @@ class AveragePooling(_Pooling):
         super().__init__(pool_h, pool_w, stride, pad, dilation, rounding)
         self.count_padding = flag("count_padding", count_padding)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         checks.floating("AveragePooling", x=x)
         return self.save(kernel.average_pool(x, self.window, self.count_padding), x.shape)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         (shape,) = self.saved(dout)
         return kernel.average_pool_backward(dout, shape, self.window, self.count_padding)
 
 
 class GlobalAveragePooling(Layer):
-    """The mean of each channel's plane: (N, C, H, W) → (N, C) (Lin, Chen and Yan, "Network in network", 2014)."""
+    """Global average pooling (Lin, Chen and Yan, "Network in network", 2014): (N, C, H, W) → (N, C), channel means."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Array) -> Array:
         checks.floating("GlobalAveragePooling", x=x)
         self.output_shape(x.shape[1:])
         return self.save(kernel.global_average_pool(x), x.shape)
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Array) -> Array:
         (shape,) = self.saved(dout)
         return kernel.global_average_pool_backward(dout, shape)
 

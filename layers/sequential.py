@@ -79,7 +79,7 @@ class Sequential(_Composite):
                 raise TypeError(f"Sequential takes layers derived from layers.Layer; {name!r} is {shown(layer)}")
             instance("Sequential: a layer's name", name, str, "a string")
         if len({id(layer) for layer in named.values()}) < len(named):
-            raise ValueError("Sequential needs a layer object of its own for each place; one stands in two")
+            raise ValueError("Sequential needs a different layer object in each place; one stands in two")
         self._layers: dict[str, Layer] = named
         self._prepare()
 
@@ -185,7 +185,7 @@ class Residual(_Composite):
         self.body = instance("Residual: body", body, Layer, "a layer")
         self.shortcut = instance("Residual: shortcut", shortcut, (Layer, type(None)), "a layer or None")
         if body is shortcut:
-            raise ValueError("Residual needs a layer object of its own for each of body and shortcut; one is both")
+            raise ValueError("Residual needs different layer objects as body and shortcut; one is both")
 
     def sublayers(self) -> list[tuple[str, Layer]]:
         return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])

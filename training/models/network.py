@@ -295,7 +295,7 @@ class Network:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._bind()  # a copy has buffers of its own
+        self._bind()  # a copy has its own buffers
 
     def __repr__(self) -> str:
         size = sum(array.size for array in self.params.values())
