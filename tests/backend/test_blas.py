@@ -361,5 +361,6 @@ def test_no_memory_for_a_workspace(cp, monkeypatch):
                 MemoryError, match="no device memory is left for cuBLAS's workspace of 1,152,921,504,606,846,976 bytes"
             ):
                 blas.context()
+    monkeypatch.undo()
     x = cp.ones((2, 2), "f4")
     assert (blas.gemm(x, x) == 2).all()
