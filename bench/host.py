@@ -29,6 +29,7 @@ from kernels.core.layout import channels_last
 from training.cli.common import choose_compute, count_from, user_errors
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
 from training.optim import SGD, Adam, Momentum
+from training.profile.launches import LaunchCounter, NoCounterError
 from training.profile.tables import aligned
 
 MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
@@ -116,13 +117,19 @@ def measure(model: str, batch: int, samples: int) -> Step:
 
 
 def _device_counts(step: Callable[[], None]) -> dict[str, int]:
-    """Return what the emulated device counts of a step; nothing on a real GPU, which does not count."""
+    """Return what the emulated device counts of a step; on a GPU the launches, where CUPTI is installed."""
     try:
         import cuda_on_cpu
     except ImportError:
-        return {}
-    if not cuda_on_cpu.is_active():
-        return {}
+        cuda_on_cpu = None
+    if cuda_on_cpu is None or not cuda_on_cpu.is_active():
+        try:
+            with LaunchCounter() as launches:
+                step()
+            return {"launches": launches()}
+        except NoCounterError as error:
+            click.echo(f"launches are not counted: {error}", err=True)
+            return {}
     before = cuda_on_cpu.counters()
     step()
     counts = {name: count - before[name] for name, count in cuda_on_cpu.counters().items()}
@@ -182,8 +189,8 @@ def host(models: tuple[str, ...], batch: int, samples: int, check: bool, write: 
     """Measure what a training step on a GPU costs the host.
 
     For each model: the Python calls of xpnet in a step, the time to enqueue the step while the device is idle, and
-    the time until the device is done. Kernels, cuBLAS calls and copies are counted where the device counts them: that
-    is the emulated one, on which the command belongs into the dry mode (CUDA_ON_CPU_DRY=1).
+    the time until the device is done. Launches are counted by CUPTI, where it is installed. The emulated device counts
+    them itself, cuBLAS calls and copies too; there the command belongs into the dry mode (CUDA_ON_CPU_DRY=1).
     """
     with user_errors():
         check_folder(json_file)

@@ -21,6 +21,7 @@ import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, workspace
 from backend.checks import whole
+from backend.types import Array
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
 from kernels.core.checks import check_gradient, check_images
@@ -64,19 +65,26 @@ def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1,
 
 
 def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, relu: bool = False) -> Any:
-    library = array_module(x, weight)
-    n, c, fn, (oh, ow) = len(x), x.shape[1], len(weight), geometry.output
-    source, y = to_nhwc(x), workspace.empty((n, oh, ow, fn), x.dtype)
+    source, y = to_nhwc(x), workspace.empty((len(x), *geometry.output, len(weight)), x.dtype)
     if depthwise.applies(weight, groups):
         depthwise.forward(source, weight, y, geometry)
         if bias is not None:
             y += bias
         return activations.relu(as_nchw(y)) if relu else as_nchw(y)
     positive = workspace.empty(y.shape, bool) if relu else None
-    matrices = _matrices(weight, groups, _product_dtype(x))
-    k, c_group, f_group = len(matrices[0]), c // groups, fn // groups
+    convolve = _convolve_numpy if array_module(x, weight) is numpy else _convolve_cuda
+    convolve(source, weight, bias, geometry, groups, y, positive)
+    return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
+
+
+def _convolve_numpy(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
+) -> None:
+    n, oh, ow, fn = y.shape
+    matrices = _matrices(weight, groups, acc_dtype(y.dtype))
+    k, c_group, f_group = len(matrices[0]), source.shape[3] // groups, fn // groups
     # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
-    row_bias = None if bias is None else library.tile(bias, ow)
+    row_bias = None if bias is None else numpy.tile(bias, ow)
 
     def multiply(part: Part) -> None:
         out = y[part.images, part.rows].reshape(-1, fn)
@@ -85,7 +93,7 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, r
         for group, matrix in enumerate(matrices):
             columns = _columns(source, geometry, part, _span(group, c_group), matrix.dtype)
             matmul_part(columns, matrix, out=out[:, _span(group, f_group)])
-        if bias is not None:
+        if row_bias is not None:
             rows = out.reshape(-1, ow * fn)
             rows += row_bias
         if out.dtype != y.dtype:  # sums of another dtype are rounded once, after the bias
@@ -93,8 +101,23 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, groups: int, r
         if positive is not None:
             activations.rectify(y[part.images, part.rows], positive[part.images, part.rows])
 
-    parallel_for(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, library), x)
-    return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
+    parallel_for(multiply, cut(n, oh, ow * k * matrices[0].dtype.itemsize, numpy), source)
+
+
+def _convolve_cuda(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
+) -> None:
+    fn, c_group = len(weight), source.shape[3] // groups
+    matrices = _matrices(weight, groups, y.dtype)  # cuBLAS sums float16 in float32 and rounds once
+    for part in _parts_cuda(y, len(matrices[0])):
+        out = part.of_output(y).reshape(-1, fn)
+        for group, matrix in enumerate(matrices):
+            columns = _columns_cuda(source, geometry, part, _span(group, c_group))
+            matmul_part(columns, matrix, out=_columns_of(out, group, groups))
+    if bias is not None:
+        y += bias
+    if positive is not None:
+        activations.rectify(y, positive)
 
 
 @profiling.operation
@@ -161,23 +184,28 @@ def convolution_backward_weight(
     groups = whole("groups", groups, 1)
     check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     geometry = window.over(x.shape[2:])
-    fn, c_group, fh, fw = weight_shape
-    library = array_module(x, dy)
     source, gradient = to_nhwc(x), to_nhwc(dy)
     if out is None:
-        out = library.empty(weight_shape, x.dtype)
-    with_bias = bias_out is not None and library is numpy and not depthwise.applies(out, groups)
-    if bias_out is not None and not with_bias:
-        column_sums(gradient.reshape(-1, fn), out=bias_out)
+        out = array_module(x).empty(weight_shape, x.dtype)
     if depthwise.applies(out, groups):
+        if bias_out is not None:
+            column_sums(gradient.reshape(-1, len(out)), out=bias_out)
         depthwise.backward_weight(source, gradient, out, geometry)
         return out
-    f_group, k = fn // groups, fh * fw * c_group
-    dtype = _product_dtype(x)
-    oh, ow = gradient.shape[1:3]
-    groups_of_parts = lanes(cut(len(x), oh, ow * k * dtype.itemsize, library), fn * k * acc_dtype(dtype).itemsize)
-    totals = library.zeros((max(len(groups_of_parts), 1), groups, k, f_group), acc_dtype(dtype))
-    sums = library.zeros((len(totals), fn), totals.dtype) if with_bias else None
+    compute = _backward_weight_numpy if array_module(x, dy) is numpy else _backward_weight_cuda
+    compute(source, gradient, geometry, groups, out, bias_out)
+    return out
+
+
+def _backward_weight_numpy(
+    source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
+) -> None:
+    n, oh, ow, fn = gradient.shape
+    _, c_group, fh, fw = out.shape
+    f_group, k, dtype = fn // groups, fh * fw * c_group, acc_dtype(source.dtype)
+    groups_of_parts = lanes(cut(n, oh, ow * k * dtype.itemsize, numpy), fn * k * dtype.itemsize)
+    totals = numpy.zeros((max(len(groups_of_parts), 1), groups, k, f_group), dtype)
+    sums = numpy.zeros((len(totals), fn), dtype) if bias_out is not None else None
 
     def multiply(lane: int) -> None:
         for part in groups_of_parts[lane]:
@@ -186,17 +214,36 @@ def convolution_backward_weight(
                 columns = _columns(source, geometry, part, _span(group, c_group), dtype)
                 totals[lane, group] += matmul_rows(columns, rows[:, _span(group, f_group)])
             if sums is not None:  # here, where the part is in cache
-                sums[lane] += piece_sums(*folded(rows.astype(sums.dtype, copy=False)))
+                sums[lane] += piece_sums(*folded(rows))
 
-    parallel_for(multiply, list(range(len(groups_of_parts))), x)
+    parallel_for(multiply, list(range(len(groups_of_parts))), source)
     total = totals[0]
     for lane in range(1, len(totals)):
         total += totals[lane]
-    if sums is not None:
+    if bias_out is not None and sums is not None:
         bias_out[...] = sums.sum(axis=0)
     by_filter = total.reshape(groups, fh, fw, c_group, f_group).transpose(0, 4, 3, 1, 2)
-    out[...] = by_filter.reshape(weight_shape)
-    return out
+    out[...] = by_filter.reshape(out.shape)
+
+
+def _backward_weight_cuda(
+    source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
+) -> None:
+    fn, c_group, fh, fw = out.shape
+    if bias_out is not None:
+        column_sums(gradient.reshape(-1, fn), out=bias_out)
+    parts = _parts_cuda(gradient, fh * fw * c_group)
+    if not parts:
+        out.fill(0)
+        return
+    for group in range(groups):
+        total: Any = None
+        for part in parts:
+            columns = _columns_cuda(source, geometry, part, _span(group, c_group))
+            product = matmul_rows(columns, _columns_of(part.of_output(gradient).reshape(-1, fn), group, groups))
+            total = product.astype(acc_dtype(out.dtype), copy=False) if total is None else total + product
+        filters = out if groups == 1 else out[_span(group, fn // groups)]
+        filters[...] = total.reshape(fh, fw, c_group, -1).transpose(3, 2, 0, 1)
 
 
 def _by_col2im(dy: Any, weight: Any, input_shape: tuple, geometry: Geometry, groups: int) -> Any:
@@ -227,12 +274,27 @@ def _by_col2im(dy: Any, weight: Any, input_shape: tuple, geometry: Geometry, gro
     return as_nchw(result)
 
 
-def _columns(source: Any, geometry: Geometry, part: Part, channels: slice, dtype: Any) -> Any:
-    """One part's columns of some channels: (pixels, FH·FW·channels), a view where the memory is that already."""
-    if array_module(source) is not numpy:
-        if geometry.is_pixelwise:
-            return source[part.images, part.rows, :, channels].reshape(-1, channels.stop - channels.start)
-        return part_columns(source, geometry, part, channels)
+def _parts_cuda(output: Array, k: int) -> list[Part]:
+    """Return the parts of a batch whose columns, k to a pixel of ``output`` (N, OH, OW, C), are made at a time."""
+    n, oh, ow, _ = output.shape
+    return cut(n, oh, ow * k * output.dtype.itemsize, array_module(output))
+
+
+def _columns_cuda(source: Array, geometry: Geometry, part: Part, channels: slice) -> Array:
+    """Return one part's columns of some channels: (pixels, FH·FW·channels), a view where the memory is that already."""
+    if geometry.is_pixelwise:
+        pixels = part.of_output(source)[..., channels]
+        return pixels.reshape(-1, channels.stop - channels.start)
+    return part_columns(source, geometry, part, channels)
+
+
+def _columns_of(matrix: Array, group: int, groups: int) -> Array:
+    """Return the columns of one group."""
+    return matrix if groups == 1 else matrix[:, _span(group, matrix.shape[1] // groups)]
+
+
+def _columns(source: Array, geometry: Geometry, part: Part, channels: slice, dtype: numpy.dtype) -> Array:
+    """Return the same on a CPU."""
     patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, geometry, part)
     n, rows, ow, fh, fw, c = patches.shape
     shape = (n * rows * ow, fh * fw * c)
@@ -248,16 +310,12 @@ def _columns(source: Any, geometry: Geometry, part: Part, channels: slice, dtype
     return columns.reshape(shape)
 
 
-def _product_dtype(x: Any) -> numpy.dtype:
-    """The dtype of a product's operands: on the CPU, which has no half-precision BLAS, that of the sums; on a GPU
-    that of ``x``, since cuBLAS sums float16 in float32 and rounds once.
-    """
-    return acc_dtype(x.dtype) if array_module(x) is numpy else x.dtype
-
-
 def _matrices(weight: Any, groups: int, dtype: Any) -> list[Any]:
     """Each group's filters as (FH·FW·C/groups, FN/groups), C-contiguous, of ``dtype``."""
     fn, c_group, fh, fw = weight.shape
+    if groups == 1:
+        matrix = weight.transpose(2, 3, 1, 0).reshape(-1, fn)
+        return [array_module(weight).ascontiguousarray(matrix, dtype=dtype)]
     by_group = weight.reshape(groups, fn // groups, c_group, fh, fw).transpose(0, 3, 4, 2, 1)
     stacked = by_group.reshape(groups, fh * fw * c_group, fn // groups)
     return list(array_module(weight).ascontiguousarray(stacked, dtype=dtype))

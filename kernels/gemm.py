@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, threads, workspace
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import folded
 from kernels.core.tiling import parallel_for, pieces, ranges
@@ -180,18 +181,25 @@ def column_sums(matrix: Any, out: Any = None) -> Any:
         if out is not None and out.dtype == dtype:
             return numpy.add.reduce(matrix, axis=0, dtype=dtype, out=out)
         total = numpy.add.reduce(matrix, axis=0, dtype=dtype)
+    elif library is numpy:
+        total = _sums_by_products(matrix, dtype)
     else:
-        total = _sums_by_products(matrix, dtype, library)
+        rows, fold = folded(matrix)
+        total = piece_sums(
+            rows.astype(dtype, copy=False), fold, out if out is not None and out.dtype == dtype else None
+        )
+        if total is out:
+            return total
     if out is None:
         return total.astype(matrix.dtype, copy=False)
     out[...] = total
     return out
 
 
-def _sums_by_products(matrix: Any, dtype: Any, library: Any) -> Any:
-    """The column sums of a matrix in ``dtype``, piece by piece."""
+def _sums_by_products(matrix: Array, dtype: numpy.dtype) -> Array:
+    """Compute the column sums of a matrix in ``dtype``, piece by piece."""
     rows, fold = folded(matrix)
-    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, library)
+    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, numpy)
 
     def collect(index: int) -> None:
         sums[index] = piece_sums(rows[cuts[index]].astype(dtype, copy=False), fold)
@@ -199,16 +207,16 @@ def _sums_by_products(matrix: Any, dtype: Any, library: Any) -> Any:
     with threads.single_threaded_blas():
         if len(cuts) == 1:
             return piece_sums(rows.astype(dtype, copy=False), fold)
-        sums = library.empty((len(cuts), matrix.shape[1]), dtype)
+        sums = numpy.empty((len(cuts), matrix.shape[1]), dtype)
         parallel_for(collect, list(range(len(cuts))), matrix)
         return sums.sum(axis=0)
 
 
-def piece_sums(rows: Any, fold: int) -> Any:
-    """The column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
-    sums = array_module(rows).matmul(_ones(len(rows), rows), rows)
-    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
-
-
-def _ones(count: int, like: Any) -> Any:
-    return array_module(like).ones(count, like.dtype)
+def piece_sums(rows: Array, fold: int, out: Array | None = None) -> Array:
+    """Compute the column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
+    ones = workspace.empty(len(rows), rows.dtype)
+    ones.fill(1)
+    multiply = array_module(rows).matmul
+    if fold == 1:
+        return multiply(ones, rows, out=out)
+    return multiply(ones, rows).reshape(fold, -1).sum(axis=0, out=out)

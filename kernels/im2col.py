@@ -107,7 +107,7 @@ def part_columns(source: Any, geometry: Geometry, part: Part, channels: slice, o
     Returns:
         (n·rows·OW, FH·FW·channels) in ``order``, dtype of ``source``.
     """
-    pixels, c = source[part.images], source.shape[3]
+    pixels, c = part.of_images(source), source.shape[3]
     size = _copied_bytes(pixels, channels) if order == "HWC" else pixels.itemsize
     together = size // pixels.itemsize
     pixels, c = pixels.view(_BITS[size]), c // together
@@ -120,13 +120,13 @@ def part_columns(source: Any, geometry: Geometry, part: Part, channels: slice, o
 
 
 def _copied_bytes(pixels: Any, channels: slice) -> int:
-    """The bytes that a thread can copy at once of (n, H, W, C): 8, 4 or 2, as one or more neighbouring channels."""
-    for size in (8, 4):
-        together = size // pixels.itemsize
-        whole = together and not any(count % together for count in (pixels.shape[3], channels.start, channels.stop))
-        if whole and pixels.data.ptr % size == 0:
-            return size
-    return pixels.itemsize
+    """Return the bytes that a thread can copy at once of (n, H, W, C): 8, 4 or 2, as one or more neighbouring channels.
+
+    It is the largest power of two that divides the address and the bytes of all channels, and of those before the
+    first and up to the last one taken.
+    """
+    multiples = 8 | pixels.data.ptr | pixels.itemsize * (pixels.shape[3] | channels.start | channels.stop)
+    return multiples & -multiples
 
 
 def padded(source: Any, first_row: int, rows: int, first_column: int, columns: int) -> Any:

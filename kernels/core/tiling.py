@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, threads
+from backend.types import Array
 
 COLUMN_BYTES = {"numpy": 1 << 22, "cupy": 1 << 28}
 """The most a column buffer may hold: on the CPU little enough to stay near a core's L2 cache, and enough for a product
@@ -43,6 +44,16 @@ class Part(NamedTuple):
     def images(self) -> slice:
         """The part's images in the batch."""
         return slice(self.first_image, self.last_image)
+
+    def of_images(self, array: Array) -> Array:
+        """Return the part's images of an array of the batch: itself, where these are all."""
+        return array if self.last_image - self.first_image == len(array) else array[self.images]
+
+    def of_output(self, array: Array) -> Array:
+        """Return the part's rows of an array (N, OH, …) like the output: itself, where these are all."""
+        if self.last_row - self.first_row == array.shape[1]:
+            return self.of_images(array)
+        return array[self.images, self.rows]
 
     @property
     def rows(self) -> slice:
