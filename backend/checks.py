@@ -123,7 +123,7 @@ def sizes(name: str, value: Any, least: int = 0, length: int | None = None) -> t
         TypeError: it holds something that is no number.
         ValueError: a number is out of the range, or there are more or fewer.
     """
-    numbers = several(value)
+    numbers = value if isinstance(value, (tuple, list)) else several(value)
     numbers = (value,) if numbers is None else numbers
     for axis, number in enumerate(numbers):
         if type(number) is not int or number < least:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import array_module, is_array, require_active
+from backend import is_array, require_active, require_same_device
 from backend.checks import FLOATING, sizes
 from backend.types import Array
 
@@ -19,9 +19,11 @@ def floating(owner: str, **arrays: Any) -> None:
     for name, array in arrays.items():
         if getattr(array, "dtype", None) not in FLOATING or not is_array(array):
             raise TypeError(f"{owner} needs {name} as a floating-point array, got {_kind(array)}")
-    array_module(*arrays.values())
+    several = len(arrays) > 1
+    if several:
+        require_same_device(*arrays.values())
     require_active(next(iter(arrays.values())))
-    if len({array.dtype for array in arrays.values()}) > 1:
+    if several and len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{owner} needs one dtype, got {given}")
 
@@ -35,7 +37,7 @@ def as_parameter(owner: str, x: Any, parameter: Array) -> Array:
         TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
     """
     if type(x) is not type(parameter):
-        array_module(x, parameter)  # before the other checks: a mix is the error then, not the active device
+        require_same_device(x, parameter)  # before the other checks: a mix is the error then, not the active device
     # The common case, in every layer of every step. (The dtype None would be equal to float64.)
     if getattr(x, "dtype", "none") == parameter.dtype:
         require_active(x)

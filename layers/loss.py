@@ -95,6 +95,6 @@ class SoftmaxWithLoss(Layer):
 
     def backward(self, dout: Any = 1.0) -> Array:
         y, t, dtype = self.saved()  # any number or 0-d array scales, whatever its dtype
-        if not is_array(dout) or dout.ndim:  # to read a number that lies on the device would wait for it
+        if getattr(dout, "ndim", 1) or not is_array(dout):  # to read a number that lies on the device would wait for it
             dout = real("SoftmaxWithLoss.backward: dout", dout)
         return kernel.softmax_cross_entropy_backward(y, t, dout).astype(dtype, copy=False)

@@ -226,7 +226,7 @@ class LayerNormalization(Layer):
         features, shape = self.gamma.shape, sizes("shape", shape)
         fits = shape == features if len(features) == 3 else len(shape) > 0 and features[0] == _features(shape)
         if not fits:
-            raise ValueError(f"normalizes {features}, got {shape}")
+            raise ValueError(f"takes features of shape {features}, got {shape}")
         return shape
 
     def _rows(self, x: Array) -> Array:

@@ -80,7 +80,10 @@ class Window:
             ValueError: not even one window fits; the message has all the numbers.
         """
         geometries: dict[Pair, Geometry] = self._geometries  # type: ignore[attr-defined]
-        size = _image("image", image)
+        size = image
+        if type(image) is not tuple or len(image) != 2 or not type(image[0]) is type(image[1]) is int:
+            height, width = sizes("image", image, 0, 2)
+            size = height, width
         if size not in geometries:
             if len(geometries) >= _MOST_GEOMETRIES:
                 geometries.clear()
@@ -107,16 +110,16 @@ class Window:
             >>> Window(4, stride=2, padding=1).transposed_size((14, 14))
             (28, 28)
         """
-        output = _image("output", output)
+        rows, columns = sizes("output", output, 0, 2)
         if self.padding == "same":
             raise ValueError("a transposed window needs padding in numbers: 'same' does not fix the image's size")
         top, bottom, left, right = self.padding
         size = (
-            (output[0] - 1) * self.stride[0] + self.extent[0] - top - bottom,
-            (output[1] - 1) * self.stride[1] + self.extent[1] - left - right,
+            (rows - 1) * self.stride[0] + self.extent[0] - top - bottom,
+            (columns - 1) * self.stride[1] + self.extent[1] - left - right,
         )
         if min(size) < 1:
-            raise ValueError(f"{self} leaves no image for an output of {output[0]}x{output[1]}: {size}")
+            raise ValueError(f"{self} leaves no image for an output of {rows}x{columns}: {size}")
         return size
 
     def __str__(self) -> str:
@@ -133,14 +136,6 @@ def geometry_of(window: Window, input_shape: tuple[int, ...]) -> Geometry:
     instance("window", window, Window, "a Window")
     _, _, height, width = sizes("input_shape", input_shape, 0, 4)
     return window.over((height, width))
-
-
-def _image(name: str, value: Pair) -> Pair:
-    """(H, W) as two ints of at least 0."""
-    if type(value) in (tuple, list) and len(value) == 2 and type(value[0]) is type(value[1]) is int:
-        return value[0], value[1]  # as nearly always, several times in every operation
-    rows, columns = sizes(name, value, 0, 2)
-    return rows, columns
 
 
 def pair(name: str, value: int | Pair) -> Pair:

@@ -185,7 +185,7 @@ def misuse(function, arguments, name, value):
         assert (
             name in shown
             or ALIASES.get(name, name) in shown
-            or any(word in shown for word in ("shape", "takes", "normalises"))
+            or any(word in shown for word in ("shape", "takes"))
         ), shown
         return error
     return None

@@ -131,7 +131,7 @@ class Network:
         Args:
             scale: factor of the gradients, not of the loss: a number or a 0-d array.
         """
-        if not is_array(scale) or scale.ndim:  # to read a number that lies on the device would wait for it
+        if getattr(scale, "ndim", 1) or not is_array(scale):  # a number on the device is not read: that would wait
             scale = real("scale", scale)
         with FORWARD.of((x, t)):
             loss = self.loss(x, t, train_flg=True)
