@@ -182,11 +182,9 @@ def misuse(function, arguments, name, value):
         function(**{**arguments, name: value})
     except (TypeError, ValueError) as error:
         shown = str(error)
-        assert (
-            name in shown
-            or ALIASES.get(name, name) in shown
-            or any(word in shown for word in ("shape", "takes"))
-        ), shown
+        assert name in shown or ALIASES.get(name, name) in shown or any(word in shown for word in ("shape", "takes")), (
+            shown
+        )
         return error
     return None
 
