@@ -1,4 +1,4 @@
-"""Calls that are made in turn on a thread of their own, by programs and threads that may end at any time."""
+"""Run calls in turn on a background thread, safely if a program or thread ends at any time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Calls = SimpleQueue[tuple[Future, Callable[..., Any], tuple] | None]
 
 
 class Background:
-    """A thread that makes calls in the order of their submission. It begins with the first of them.
+    """A thread that runs calls in the order of their submission. It starts with the first call.
 
-    Unlike an executor of ``concurrent.futures`` it goes on while the interpreter waits for threads of the program to
-    end: a training in one of them loses nothing. Where no thread can be had, calls are made as they are submitted.
+    Unlike an executor of ``concurrent.futures`` it continues while the interpreter waits for the program's threads to
+    end, so that a training in one of them is not disturbed. If no thread can be started, calls run as they are
+    submitted.
     """
 
     _thread: threading.Thread | None = None
@@ -29,16 +30,16 @@ class Background:
         self._is_closed = threading.Event()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Has ``function(*arguments)`` called; the future has its result or its exception."""
+        """Schedule ``function(*arguments)``; the future gets its result or its exception."""
         future: Future = Future()
         if self._thread is None:
             _open.add(self)
-            # It knows nothing of this object: one that is forgotten is collected, and ends it.
+            # The thread has no reference to this object, which is collected when forgotten, and then ends the thread.
             serve = threading.Thread(target=_serve, args=(self._calls, self._is_closed), name=self._name, daemon=True)
             self._thread = serve
             try:
                 serve.start()
-            except RuntimeError:  # no thread can be had
+            except RuntimeError:  # no thread can be started
                 self._is_closed.set()
         if self._is_closed.is_set():
             _call(future, function, arguments)
@@ -47,15 +48,15 @@ class Background:
         return future
 
     def close(self) -> None:
-        """Wait for the call under way, and leave out those that have not begun."""
+        """Wait for the current call, and drop calls that have not started."""
         self._end()
         thread = self._thread
-        # As the interpreter ends, a thread stands still wherever it is: nobody may wait for it.
+        # At the interpreter's end threads are frozen: waiting for one would never end.
         if thread is not None and thread.ident is not None and not sys.is_finalizing():
             thread.join()
 
     def __del__(self) -> None:
-        if self._thread is not None:  # an interrupt came just as it was to be closed
+        if self._thread is not None:  # an interrupt came during close()
             self._end()
 
     def _end(self) -> None:
@@ -67,7 +68,7 @@ def _serve(calls: Calls, is_closed: threading.Event) -> None:
     while (call := calls.get()) is not None:
         if not is_closed.is_set():
             _call(*call)
-        del call  # or it would keep the arrays of the last one alive while this thread waits
+        del call  # it would keep the last call's arrays alive while this thread waits
 
 
 def _call(future: Future, function: Callable[..., Any], arguments: tuple) -> None:
@@ -83,6 +84,6 @@ _open: weakref.WeakSet[Background] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """End the threads of loops that the program has left unfinished, before the interpreter takes itself apart."""
+    """End the threads of unfinished loops before the interpreter shuts down."""
     for background in list(_open):
         background.close()

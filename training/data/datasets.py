@@ -229,7 +229,7 @@ def _read_or_fetch(
             if folder is not cache:  # the user's own files are not replaced
                 raise
             faults.append(f"\n  {error}")
-    searched = f"{source.title} was not found whole:{''.join(faults)}"
+    searched = f"{source.title} was not found, or is incomplete:{''.join(faults)}"
     if download and data_dir is None:
         try:
             fetch(source, cache / name, progress=progress)
@@ -245,7 +245,7 @@ def _search(folder: Path, name: str) -> tuple[list[AnyPath], str]:
     """Return the four files in ``folder/name`` or ``folder``, and a text that says which are missing ("" if none
     is)."""
     if not folder.is_dir():
-        return [], "there is no such folder"
+        return [], "the folder does not exist"
     found: list[list[Path]] = []
     for place in (folder / name, folder):
         found = [[path for path in _spellings(place, file) if path.is_file()] for file, _ in FILES]

@@ -1,4 +1,4 @@
-"""Downloads a data set whole or not at all."""
+"""Download a data set completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ def cache_dir() -> Path:
 def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
     """Download the four files of ``source`` with a progress bar each, and write them into ``folder``, unpacked.
 
-    Plain IDX is the cache of the converted arrays: it is read with no conversion, in a third of the time that MNIST's
-    gzipped files take.
+    Plain IDX files are the cache: reading them needs no conversion and a third of the time of gzipped ones.
 
-    Every file is tried at each mirror in turn until one gives the content with the right checksum; none may send more
-    than the file has, or take for ever. The files are gathered in a temporary folder beside ``folder`` and moved there
-    when all four are right: all at once where there is no such folder yet, else one by one in place of what is there.
-    An error or Ctrl-C before leaves nothing behind.
+    Each file is tried at each mirror in turn until the checksum is right; a mirror that sends too much or is too slow
+    is given up. The files are written to a temporary folder next to ``folder`` and moved when all four are right: at
+    once if ``folder`` does not exist, else one by one over the old ones. An error or Ctrl-C before that leaves nothing
+    behind.
 
     Raises:
-        DataError: no mirror has given a file, the message says what each answered; or ``folder`` is a link, and what it
-            leads to is not ours to change.
+        DataError: no mirror sent a file, the message has each mirror's answer; or ``folder`` is a link, which is not
+            followed.
     """
     if folder.is_symlink():
-        raise DataError(f"{folder} is a link: nothing is written where it leads")
+        raise DataError(f"{folder} is a link, which is not followed")
     made = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -60,14 +59,14 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> None:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except BaseException:
-        with suppress(OSError):  # not empty: somebody else uses it by now
+        with suppress(OSError):  # not empty: another program uses it
             for parent in made:
                 parent.rmdir()
         raise
 
 
 def _move(ready: Path, folder: Path) -> None:
-    """Move a folder to its place; where there is one, its files in place of those of the same names."""
+    """Move a folder to ``folder``; if that exists, move the files, replacing those of the same names."""
     try:
         ready.rename(folder)
     except OSError:
@@ -79,7 +78,7 @@ def _move(ready: Path, folder: Path) -> None:
 
 
 def _fetch_file(source: Source, target: Path, ndim: int, sha256: str, size: int, progress: bool) -> np.ndarray:
-    most = size + size // 1000 + 1000  # unpacked, or packed to no avail
+    most = size + size // 1000 + 1000  # unpacked, or incompressible
     reasons = []
     for mirror in source.mirrors:
         url = mirror + target.name

@@ -1,4 +1,4 @@
-"""Shuffled mini-batches, gathered on a background thread and copied to a GPU while the consumer computes."""
+"""Load shuffled mini-batches, gathered on a background thread and copied to a GPU while the consumer computes."""
 
 from __future__ import annotations
 
@@ -29,29 +29,28 @@ LOAD = profiling.Range("load", "data")
 
 
 class Loader:
-    """Batches of labelled images: every epoch has every sample exactly once, in an order of its own.
+    """Batches of labelled images: every epoch has every sample exactly once, in another order.
 
-    The order is a function of (seed, epoch) alone, so a run can resume at any epoch, and a batch can be
-    looked at again.
+    The order depends on (seed, epoch) only, so that a run can resume at any epoch, and a batch can be made again.
 
     Args:
         images: (N, ...), uint8 or floating point; as a rule (N, C, H, W).
         labels: (N,), class indices of any integer dtype.
-        batch_size: samples in a batch; the last one of an epoch has what is left.
-        shuffle: False gives the samples in their own order.
-        seed: of the shuffling, 0 ≤ seed < 2⁶⁴.
-        drop_last: leave out a last batch that would be smaller than the others.
+        batch_size: samples in a batch; the last one of an epoch has the rest.
+        shuffle: draw a new order for each epoch; False keeps the samples' order.
+        seed: of the shuffle, 0 ≤ seed < 2⁶⁴.
+        drop_last: drop a last batch that is smaller than the others.
         dtype: of the batches: ``float16``, ``float32`` or ``float64``.
-        prefetch: blocks (about 2 MB each) that are gathered ahead, and copied ahead to a GPU; 0 gathers and copies each
-            as it is due.
+        prefetch: number of blocks (about 2 MB each) to gather, and copy to a GPU, ahead of time; 0 does so on demand.
 
     Attributes:
-        samples: samples in an epoch: N, or less with ``drop_last``.
+        samples: number of samples in an epoch: N, or fewer with ``drop_last``.
 
     Raises:
-        TypeError: dtype of images, labels or batches is none of the above, or another argument is no number.
-        ValueError: a number is out of its range; shapes do not match, there are no samples, or not one full batch with
-            ``drop_last``; or a label is negative or does not fit into int32 (the first such is named).
+        TypeError: the dtype of images, labels or batches is not one of the above, or another argument is not a number.
+        ValueError: a number is out of range; shapes do not match, there are no samples, or less than one full batch
+        with
+            ``drop_last``; or a label is negative or does not fit into int32 (the first one is named).
     """
 
     def __init__(
@@ -74,8 +73,8 @@ class Loader:
         shuffle, drop_last = checks.flag("shuffle", shuffle), checks.flag("drop_last", drop_last)
         count = len(images)
         if drop_last and count < batch_size:
-            raise ValueError(f"{count} samples make no full batch of {batch_size}, and drop_last leaves out others")
-        seed = random.Generator(seed, SHUFFLE_STREAM).state["seed"]  # which refuses one out of range, here already
+            raise ValueError(f"drop_last needs a full batch of {batch_size} samples, got {count}")
+        seed = random.Generator(seed, SHUFFLE_STREAM).state["seed"]  # raises if it is out of range
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -84,23 +83,23 @@ class Loader:
         self._next_epoch = 0
         self._shape = images.shape
         self._is_image = images.ndim == 4
-        # Channels-last once, so that every batch is: for one channel this is no copy.
+        # Channels-last once, so that every batch is; with one channel this does not copy.
         self._rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if self._is_image else images)
-        self._labels = labels.astype(np.int32)  # _check has seen that they fit
+        self._labels = labels.astype(np.int32)  # _check has checked that they fit
         batch_bytes = batch_size * max(1, self._rows[0].size) * self.dtype.itemsize
         self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
 
     @property
     def largest_batch(self) -> int:
-        """Samples in the largest batch: fewer than ``batch_size`` where an epoch has fewer."""
+        """Number of samples in the largest batch: fewer than ``batch_size`` if an epoch has fewer."""
         return min(self.batch_size, self.samples)
 
     def __len__(self) -> int:
-        """Return batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return -(-self.samples // self.batch_size)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Return the batches of the next epoch: the first loop over the loader sees epoch 0, the second epoch 1, …"""
+        """Yield the batches of the next epoch: the first loop over the loader gets epoch 0, the second epoch 1, …"""
         self._next_epoch += 1
         return self.epoch(self._next_epoch - 1)
 
@@ -114,7 +113,7 @@ class Loader:
         """Return the samples' indices in the order that epoch 0, 1, … visits them: int64 (samples,), on the host.
 
         Raises:
-            ValueError: epoch is negative.
+            ValueError: ``epoch`` is negative.
         """
         epoch = checks.whole("epoch", epoch, 0, SHUFFLE_STREAM)
         count = len(self._rows)
@@ -123,54 +122,54 @@ class Loader:
         return random.Generator(self.seed, SHUFFLE_STREAM + epoch).permutation(count)[: self.samples]
 
     def check_labels(self, classes: int) -> None:
-        """Refuse the labels, all of them, where one is none of so many classes.
+        """Raise unless all labels are in 0 … classes - 1.
 
-        On the host and at once: the loss of a GPU could not say it without waiting.
+        The host checks them in advance: a loss on a GPU could not raise without waiting for the device.
 
         Raises:
-            ValueError: the first such label is named, with its index in the data set.
+            ValueError: a label is out of range; the message has the first one and its index in the data set.
         """
         label_checks.check_range(self._labels, checks.whole("classes", classes, 1, _MOST_CLASSES))
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """Return the batches of epoch 0, 1, …, on the active device.
+        """Yield the batches of epoch 0, 1, …, on the active device.
 
         Yields:
             ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
-            channels-last memory; ``t`` int32 (n,). Both may be kept: they are never written to again. On a GPU they
-            are for the stream that is current as they are taken, and no host waits for them.
+            channels-last memory; ``t`` int32 (n,). Both may be kept: they are not written to again. On a GPU they are
+            ready for the stream that is current when they are taken, and the host does not wait for them.
 
         Raises:
-            ValueError: epoch is negative. An exception of the background thread is raised here as well.
-            RuntimeError: another device is active than the one that was when a block due now was begun.
+            ValueError: ``epoch`` is negative. An exception of the background thread is raised here, too.
+            RuntimeError: the active device has changed since the next block was started.
         """
         return self._batches(self.order(epoch))
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """Return the batch that ``epoch(epoch)`` yields at ``index``, made again.
+        """Make the batch that ``epoch(epoch)`` yields at ``index`` again.
 
         Raises:
-            IndexError: there is no such batch.
+            IndexError: ``index`` is out of range.
         """
         return self._load(self._upload(self.indices(epoch, index))).get()
 
     def indices(self, epoch: int, index: int) -> np.ndarray:
-        """Which samples of the data set make up ``batch``: int64, on the host.
+        """Return the indices in the data set of the samples of ``batch(epoch, index)``: int64, on the host.
 
         Raises:
-            IndexError: there is no such batch.
+            IndexError: ``index`` is out of range.
         """
         index = checks.whole("index", index)
         if not 0 <= index < len(self):
-            raise IndexError(f"an epoch has the batches 0 to {len(self) - 1}; there is no batch {index}")
+            raise IndexError(f"batch {index} is out of range: expected 0 to {len(self) - 1}")
         first = index * self.batch_size
         return self.order(epoch)[first : first + self.batch_size]
 
     def sample(self, index: int) -> np.ndarray:
-        """Return a sample's image as it was given, by its index in the data set: on the host, (C, H, W) or (...)."""
+        """Return a sample's original image by its index in the data set: on the host, (C, H, W) or (...)."""
         index = checks.whole("index", index)
         if not 0 <= index < len(self._rows):
-            raise IndexError(f"the data set has the samples 0 to {len(self._rows) - 1}; there is no sample {index}")
+            raise IndexError(f"sample {index} is out of range: expected 0 to {len(self._rows) - 1}")
         row = self._rows[index]
         return row.transpose(2, 0, 1) if self._is_image else row
 
@@ -188,11 +187,11 @@ class Loader:
                 x, t = (copying.popleft() if copying else loading.popleft().result()).get()
                 loading.extend(thread.submit(self._load, block) for block in islice(blocks, 1))
                 for batch in self._split(x, t):
-                    # Copies are begun in this thread: current device and stream are a matter of the thread.
+                    # Copies are started in this thread: the current device and stream are per thread.
                     while loading and _is_loaded(loading[0]):
                         copying.append(loading.popleft().result().start())
                     yield batch
-        finally:  # also where the consumer leaves early: the generator is closed at its yield
+        finally:  # also if the consumer stops early: the generator is closed at its yield
             thread.close()
 
     def _split(self, x: Any, t: Any) -> Iterator[Batch]:
@@ -212,7 +211,7 @@ class Loader:
 
     @profiling.operation
     def _gather(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
-        # mode="clip", for indices that are never out of range: by default NumPy goes through a buffer.
+        # mode="clip" (indices are never out of range): the default mode copies through a buffer.
         if x.dtype == self._rows.dtype:
             self._rows.take(indices, axis=0, out=x, mode="clip")
         else:
@@ -229,23 +228,23 @@ class Loader:
 
 
 def _is_loaded(block: Future[Upload]) -> bool:
-    return block.done() and block.exception() is None  # an exception is raised where the block is due
+    return block.done() and block.exception() is None  # an exception is raised when the block is due
 
 
 def _on_host(name: str, given: Any) -> np.ndarray:
     try:
         return asnumpy(given)
-    except ValueError as error:  # lists of several lengths
+    except ValueError as error:  # lists of different lengths
         raise checks.refusal(TypeError, name, "an array", given) from error
 
 
 def _check(images: np.ndarray, labels: np.ndarray) -> None:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise TypeError(f"images are uint8 or floating point, not {images.dtype}")
+        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
     if images.ndim < 2 or labels.shape != images.shape[:1]:
-        remedy = "; of one-hot labels take labels.argmax(axis=1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
-        raise ValueError(f"images {images.shape} with labels {labels.shape}; needed are (N, ...) and (N,){remedy}")
+        remedy = "; for one-hot labels pass labels.argmax(axis=1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
+        raise ValueError(f"images must be (N, ...) and labels (N,), got {images.shape} and {labels.shape}{remedy}")
     if not len(images):
-        raise ValueError("there are no samples to load")
+        raise ValueError("Loader needs at least one sample, got none")
     label_checks.check_dtype(labels)
     label_checks.check_range(labels, _MOST_CLASSES)

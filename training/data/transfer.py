@@ -1,4 +1,4 @@
-"""Transfers a file from a server that may send anything, at any pace: bounded in size and in time."""
+"""Download a file from an untrusted server, bounded in size and in time."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from queue import Empty, Full, Queue
 
 PIECE = 8192
 STALL_SECONDS = 30.0
-"""A transfer of which less than a piece comes in so long is given up."""
+"""Seconds after which a transfer is given up if less than a piece has come."""
 
 LEAST_SECONDS, LEAST_RATE = 60.0, 20_000
-"""A transfer may take so many seconds, and one more for each of so many bytes that the file may have."""
+"""The time limit of a transfer: this many seconds, plus one for each this many bytes of the file."""
 
 
 class TransferError(OSError):
-    """A server did not send a file; the message says what it did instead."""
+    """A server did not send a file; the message has the reason."""
 
 
 def transfer(url: str, target: Path, most: int, *, progress: bool = False) -> None:
-    """Write what a server sends for ``url`` into ``target``, as it is sent: content encodings are left as they are.
+    """Write the response of a server for ``url`` into ``target``, without decoding content encodings.
 
     Args:
-        most: bytes that the file may have.
+        most: the largest number of bytes of the file.
         progress: show a progress bar.
 
     Raises:
@@ -55,10 +55,10 @@ def transfer(url: str, target: Path, most: int, *, progress: bool = False) -> No
 
 
 class _Stream:
-    """What a server sends, received in a thread of its own.
+    """The response of a server, received in another thread.
 
-    Whatever the server does or leaves undone, looking up its name and shaking hands among it, it holds up that thread
-    alone. A thread that is given up ends when the server next sends something, or with the process.
+    A server that hangs, also during name lookup or handshake, blocks only that thread. An abandoned thread ends when
+    the server sends something, or with the process.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,14 +70,14 @@ class _Stream:
         """Yield the number of bytes that the server announces, if it does, and the bytes, piece by piece.
 
         Raises:
-            TransferError: there is no more to be had, or it takes longer than ``seconds``.
+            TransferError: the connection failed, or receiving takes longer than ``seconds``.
         """
         import requests  # noqa: F401  (here: its import is not the server's time)
 
         try:
             threading.Thread(target=self._receive, name="xpnet-download", daemon=True).start()
         except RuntimeError as error:
-            raise TransferError(f"there is no thread to receive it: {error}") from error
+            raise TransferError(f"no thread can be started to receive it: {error}") from error
         now = time.monotonic()
         end, stalled, since = now + seconds, now + STALL_SECONDS, 0
         while True:
@@ -108,13 +108,13 @@ class _Stream:
                 if not self._put(piece):
                     return
             self._put(None)
-        except Exception as error:  # of three libraries, each with its own
+        except Exception as error:  # three libraries raise their own classes
             self._put(error)
 
     def _sent(self) -> Iterator[int | bytes]:
         import requests
 
-        headers = {"Accept-Encoding": "identity"}  # packed once is enough
+        headers = {"Accept-Encoding": "identity"}  # the file is packed already
         timeout = (STALL_SECONDS, STALL_SECONDS)
         with requests.get(self._url, stream=True, timeout=timeout, headers=headers) as response:
             response.raise_for_status()
@@ -124,7 +124,7 @@ class _Stream:
             yield from response.raw.stream(PIECE, decode_content=False)
 
     def _put(self, piece: int | bytes | Exception | None) -> bool:
-        """Hand something over; False where nobody waits for more."""
+        """Pass something on; return False if nobody waits for more."""
         while not self._cancelled.is_set():
             with suppress(Full):
                 self._queue.put(piece, timeout=0.1)

@@ -159,7 +159,7 @@ def test_how_to_supply_the_files_is_said(tmp_path):
         load("fashion-mnist", tmp_path / "nowhere")
     for words in (
         "Fashion-MNIST",
-        "nowhere: there is no such folder",
+        "nowhere: the folder does not exist",
         "--data-dir",
         "XPNET_DATA_DIR",
         "download=True",

@@ -110,7 +110,7 @@ def test_nothing_is_downloaded_unasked(server, files):
 
 def test_nothing_is_downloaded_in_place_of_a_given_folder(server, files, tmp_path):
     serve(server, files, "one")
-    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+    with pytest.raises(DataError, match="nowhere: the folder does not exist"):
         load("tiny", tmp_path / "nowhere", download=True)
     assert server.asked == []
 
@@ -390,7 +390,7 @@ def test_no_thread_is_an_error_in_words(server, files, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(transfer.threading.Thread, "start", start)
-    with pytest.raises(DataError, match="there is no thread to receive it: can't start new thread"):
+    with pytest.raises(DataError, match="no thread can be started to receive it: can't start new thread"):
         load("tiny", download=True, progress=False)
 
 
@@ -491,7 +491,7 @@ def test_a_link_in_the_cache_is_not_followed_to_write(server, files, tmp_path):
     (cache_dir() / "tiny").symlink_to(tmp_path / "own")
     assert load("tiny").test_labels.tolist() == [1, 2]
     (tmp_path / "own" / FILES[0][0]).write_bytes(b"damaged")
-    with pytest.raises(DataError, match="tiny is a link: nothing is written where it leads"):
+    with pytest.raises(DataError, match="tiny is a link, which is not followed"):
         load("tiny", download=True, progress=False)
     assert (tmp_path / "own" / FILES[0][0]).read_bytes() == b"damaged"
 

@@ -357,7 +357,7 @@ IMAGES, LABELS = numbered(10)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((IMAGES.astype(int), LABELS, 2), TypeError, "images are uint8 or floating point, not int64"),
+        ((IMAGES.astype(int), LABELS, 2), TypeError, "images must be uint8 or floating point, got int64"),
         ((IMAGES, LABELS.astype(float), 2), TypeError, "labels are class indices, of an integer dtype, got float64"),
         ((IMAGES, LABELS.astype(bool), 2), TypeError, "got bool"),
         ((IMAGES, LABELS.astype(object), 2), TypeError, "got object"),
@@ -366,10 +366,10 @@ IMAGES, LABELS = numbered(10)
         ((IMAGES, np.array([*range(9), 2**63 + 3], "uint64"), 2), ValueError, "label 9223372036854775811 at index 9"),
         ((IMAGES, [*range(9), 2**31], 2), ValueError, "label 2147483648 at index 9"),
         ((IMAGES, [0, -1, *range(8)], 2), ValueError, "label -1 at index 1"),
-        ((IMAGES, LABELS[:9], 2), ValueError, r"images \(10, 1, 2, 3\) with labels \(9,\)"),
-        ((IMAGES, np.eye(10, dtype=int), 2), ValueError, r"labels \(10, 10\); .* one-hot labels take labels.argmax"),
-        ((LABELS.astype(float), LABELS, 2), ValueError, r"images \(10,\) with labels"),
-        ((IMAGES[:0], LABELS[:0], 2), ValueError, "no samples"),
+        ((IMAGES, LABELS[:9], 2), ValueError, r"got \(10, 1, 2, 3\) and \(9,\)"),
+        ((IMAGES, np.eye(10, dtype=int), 2), ValueError, r"and \(10, 10\); for one-hot labels pass labels.argmax"),
+        ((LABELS.astype(float), LABELS, 2), ValueError, r"got \(10,\) and \(10,\)"),
+        ((IMAGES[:0], LABELS[:0], 2), ValueError, "at least one sample, got none"),
         ((IMAGES, LABELS, 0), ValueError, "batch_size must be .*, got 0"),
     ],
 )
@@ -386,7 +386,7 @@ def test_bad_data_are_refused(arguments, error, message):
         ({"prefetch": -1}, ValueError, "prefetch must be .*, got -1"),
         ({"seed": -1}, ValueError, "seed"),
         ({"seed": 1 << 64}, ValueError, "seed"),
-        ({"drop_last": True}, ValueError, "10 samples make no full batch of 11"),
+        ({"drop_last": True}, ValueError, "full batch of 11 samples, got 10"),
     ],
 )
 def test_bad_options_are_refused(options, error, message):
@@ -400,7 +400,7 @@ def test_bad_places_are_refused():
     with pytest.raises(ValueError, match=r"epoch must be .*, got -1"):
         load.epoch(-1)
     for index in (-1, 3):
-        with pytest.raises(IndexError, match=f"batches 0 to 2; there is no batch {index}"):
+        with pytest.raises(IndexError, match=f"batch {index} is out of range: expected 0 to 2"):
             load.batch(0, index)
 
 
