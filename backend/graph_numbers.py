@@ -48,8 +48,7 @@ class GraphNumbers:
         self._slot = 0
         self._values = numpy.zeros(CAPACITY, "uint8")
         self._used = 0
-        self._sources: list[tuple[Callable[[], Sequence[float]], numpy.ndarray]] = []
-        self._repeated: list[Callable[[], None]] = []
+        self._actions: list[Callable[[], None]] = []
 
     def add(self, source: Callable[[], Sequence[float]], dtype: Any) -> Array:
         """Return device scalars for what ``source`` computes, as an array of one axis; the values are those of now.
@@ -65,19 +64,17 @@ class GraphNumbers:
         self._used = -(-end // _ALIGNMENT) * _ALIGNMENT
         place = self._values[begin:end].view(values.dtype)
         place[...] = values
-        self._sources.append((source, place))
+        self._actions.append(lambda: place.__setitem__(..., source()))
         array: Array = self._cupy.ndarray(values.shape, values.dtype, self._device.data + begin)
         return array
 
     def repeat(self, action: Callable[[], None]) -> None:
-        """Have ``action`` called before every later replay, after all numbers are computed."""
-        self._repeated.append(action)
+        """Have ``action`` called before every later replay, in its turn among the sources of numbers."""
+        self._actions.append(action)
 
     def compute(self) -> None:
-        """Compute all numbers anew, in the order in which they were added."""
-        for source, place in self._sources:
-            place[...] = source()
-        for action in self._repeated:
+        """Compute all numbers anew and repeat the actions, in the order of the capture."""
+        for action in self._actions:
             action()
 
     def upload(self, stream: Any) -> None:
@@ -111,7 +108,10 @@ def numbers(source: Callable[[], Sequence[float]], dtype: Any = "float32") -> An
 
 
 def repeat(action: Callable[[], None]) -> None:
-    """Call ``action`` now and, in a capture, before each later replay: for what a step does on the host alone."""
+    """Call ``action`` now and, in a capture, before each later replay: for what a step does on the host alone.
+
+    Sources of ``numbers`` and actions are called in the order of the capture.
+    """
     action()
     graph = _recording.get()
     if graph is not None:

@@ -109,6 +109,16 @@ def test_vectors_and_stacks(cp, first, second, dtype):
     close(blas.gemm(cp.asarray(a), cp.asarray(b), out, 1.0), a, b, 1.0, before)
 
 
+def test_operands_whose_rows_overlap(cp):
+    """Windows that slide over a row, and one row in the place of many."""
+    x, b = cp.asarray(numbers(20)), cp.asarray(numbers((5, 4), seed=1))
+    windows = cp.lib.stride_tricks.as_strided(x, (16, 5), (4, 4))
+    row = cp.broadcast_to(x[:5], (16, 5))
+    for a in (windows, row):
+        close(blas.gemm(a, b), a.get(), b.get())
+        close(blas.gemm(b.T, a.T), b.T.get(), a.T.get())
+
+
 def test_groups_of_channels_need_no_copies(cp):
     """(rows, groups, columns) read and written group by group: the matrices of a stack lie between each other."""
     rows, groups, k, n = 20, 4, 3, 5
@@ -149,21 +159,6 @@ def test_empty(cp, shape):
     assert (out == k).all(), "what was in out does not matter without beta"
 
 
-def test_out_that_overlaps_an_operand(cp):
-    x, y = numbers((6, 6)), numbers((6, 6), seed=1)
-    for take in ("a", "b"):
-        a, b = cp.asarray(x), cp.asarray(y)
-        out = a if take == "a" else b
-        close(blas.gemm(a, b, out), x, y)
-    wide = cp.asarray(numbers((6, 18)))
-    before = wide.get()
-    blas.gemm(wide[:, :6], wide[:, 6:12], wide[:, 12:], 1.0)
-    close(wide[:, 12:], before[:, :6], before[:, 6:12], 1.0, before[:, 12:])
-    assert (wide[:, :12].get() == before[:, :12]).all()
-    blas.gemm(wide[:, :6], wide[:, 6:12], wide[:, 3:9])
-    close(wide[:, 3:9], before[:, :6], before[:, 6:12])
-
-
 def test_float16_sums_are_float32(cp):
     ones = cp.ones((1, 5000), "f2")
     assert blas.gemm(ones, ones.T)[0, 0] == 5000, "adding ones in float16 ends at 2048"
@@ -192,6 +187,24 @@ def spy(monkeypatch):
     spy = Spy(blas.context()._library)
     monkeypatch.setattr(blas.context(), "_library", spy)
     return spy
+
+
+def test_out_that_overlaps_an_operand(cp, spy):
+    x, y = numbers((6, 6)), numbers((6, 6), seed=1)
+    for take in ("a", "b"):
+        a, b = cp.asarray(x), cp.asarray(y)
+        out = a if take == "a" else b
+        close(blas.gemm(a, b, out), x, y)
+        name, arguments = spy.calls[-1]
+        assert name == "cublasGemmEx"
+        assert out.data.ptr != arguments[14].value, "cuBLAS itself may write before it has read all"
+    wide = cp.asarray(numbers((6, 18)))
+    before = wide.get()
+    blas.gemm(wide[:, :6], wide[:, 6:12], wide[:, 12:], 1.0)
+    close(wide[:, 12:], before[:, :6], before[:, 6:12], 1.0, before[:, 12:])
+    assert (wide[:, :12].get() == before[:, :12]).all()
+    blas.gemm(wide[:, :6], wide[:, 6:12], wide[:, 3:9])
+    close(wide[:, 3:9], before[:, :6], before[:, 6:12])
 
 
 def test_tf32_is_asked_for_where_it_was_named(cp, spy):

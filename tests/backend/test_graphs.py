@@ -216,6 +216,28 @@ def test_numbers_of_the_host_change_between_replays(cp):
 
 
 @gpu
+def test_sources_and_actions_keep_their_order(cp):
+    recorder, total, calls = Recorder(), cp.zeros(1, "f4"), []
+
+    def note(name):
+        calls.append(name)
+        return (float(len(calls)),)
+
+    def work():
+        repeat(lambda: note("first"))
+        (one,) = numbers_of(lambda: note("second"))
+        repeat(lambda: note("third"))
+        (two,) = numbers_of(lambda: note("fourth"))
+        cp.add(total, one * 100 + two, out=total)
+
+    graph = recorder.capture(work)
+    for _ in range(3):
+        graph.launch()
+    assert calls == ["first", "second", "third", "fourth"] * 3
+    assert float(total[0]) == (200 + 600 + 1000) + (4 + 8 + 12)
+
+
+@gpu
 def test_two_graphs_have_numbers_of_their_own(cp):
     recorder, counters = Recorder(), [Counter(cp), Counter(cp)]
     many = [recorder.capture(counter.step) for counter in counters]
