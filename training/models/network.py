@@ -71,8 +71,7 @@ class Network:
         checks.more_than_one_score(f"{layers!r}", scores[0])
         self.classes = scores[0]
         self._bind()
-        first = layers[0]
-        first.input_gradient = False  # nobody asks for the gradient of the data
+        layers[0].input_gradient = False  # nothing needs the gradient of the data
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("params", "grads") and not isinstance(value, ParameterDict):
@@ -162,7 +161,7 @@ class Network:
             ValueError: the file's name has another ending.
             OSError: the file cannot be written; an older file of that name is unchanged.
         """
-        arrays = {name: asnumpy(array) for name, array in self._saved().items()}
+        arrays = {name: asnumpy(array) for name, array in {**self.params, **self.state}.items()}
         saving.save_arrays(file, arrays, self.config)
 
     def load_params(self, file: str | Path = "params.npz") -> None:
@@ -175,7 +174,7 @@ class Network:
                 was changed.
             OSError: the file cannot be read.
         """
-        own = self._saved()
+        own = {**self.params, **self.state}
         arrays = saving.load_fitting(file, own, optional=set(self.state))
         for name, array in {name: asarray(array) for name, array in arrays.items()}.items():
             own[name][...] = array
@@ -246,9 +245,6 @@ class Network:
                 layer.training = mode
             for name, array in self.state.items():
                 array[...] = before[name]
-
-    def _saved(self) -> dict[str, Array]:
-        return {**self.params, **self.state}
 
     def _leaves(self) -> Iterator[tuple[str, int, Layer]]:
         """Yield the layers with arrays and without sublayers: place, number among those that share a name, layer.
