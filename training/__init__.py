@@ -12,9 +12,13 @@ from training import _neighbours  # noqa: F401
 if TYPE_CHECKING:
     from training.check.gradients import gradient_check
     from training.data import Dataset, Loader, load, load_mnist
+    from training.loop.best_model import BestModel
     from training.loop.callbacks import Callback, EpochResult
+    from training.loop.early_stopping import EarlyStopping
+    from training.loop.non_finite import NonFiniteError
+    from training.loop.progress import ProgressBar
     from training.loop.run_folder import RunFolder, load_network
-    from training.loop.trainer import NonFiniteError, Trainer
+    from training.loop.trainer import Trainer
     from training.models import (
         ConvNet,
         DeepConvNet,
@@ -24,19 +28,23 @@ if TYPE_CHECKING:
         TwoLayerNet,
         build,
     )
-    from training.optim import SGD, AdaGrad, Adam, AdamW, LossScaler, Momentum, Nesterov, RMSprop
+    from training.optim import SGD, AdaGrad, Adam, AdamW, LossScaler, Momentum, Nesterov, RMSprop, Update
     from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
 
 _PLACES = {
     "training.check.gradients": ("gradient_check",),
     "training.data": ("Dataset", "Loader", "load", "load_mnist"),
+    "training.loop.best_model": ("BestModel",),
     "training.loop.callbacks": ("Callback", "EpochResult"),
+    "training.loop.early_stopping": ("EarlyStopping",),
+    "training.loop.non_finite": ("NonFiniteError",),
+    "training.loop.progress": ("ProgressBar",),
     "training.loop.run_folder": ("RunFolder", "load_network"),
-    "training.loop.trainer": ("NonFiniteError", "Trainer"),
+    "training.loop.trainer": ("Trainer",),
     "training.models": (
         "ConvNet", "DeepConvNet", "MultiLayerNet", "Network", "SimpleConvNet", "TwoLayerNet", "build",
     ),
-    "training.optim": ("SGD", "AdaGrad", "Adam", "AdamW", "LossScaler", "Momentum", "Nesterov", "RMSprop"),
+    "training.optim": ("SGD", "AdaGrad", "Adam", "AdamW", "LossScaler", "Momentum", "Nesterov", "RMSprop", "Update"),
     "training.optim.schedules": ("ConstantSchedule", "CosineSchedule", "StepSchedule", "Warmup"),
 }  # fmt: skip
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
@@ -46,12 +54,14 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "AdamW",
+    "BestModel",
     "Callback",
     "ConstantSchedule",
     "ConvNet",
     "CosineSchedule",
     "Dataset",
     "DeepConvNet",
+    "EarlyStopping",
     "EpochResult",
     "Loader",
     "LossScaler",
@@ -60,12 +70,14 @@ __all__ = [
     "Nesterov",
     "Network",
     "NonFiniteError",
+    "ProgressBar",
     "RMSprop",
     "RunFolder",
     "SimpleConvNet",
     "StepSchedule",
     "Trainer",
     "TwoLayerNet",
+    "Update",
     "Warmup",
     "build",
     "gradient_check",

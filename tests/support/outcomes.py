@@ -12,10 +12,12 @@ from backend import asnumpy, is_array
 from kernels.core.window import Window
 from layers import Layer
 from training.data import Loader
+from training.loop.early_stopping import EarlyStopping
 from training.loop.trainer import Trainer
 from training.models import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer
+from training.optim.update import Update
 
 SHAPES = ((2, 4, 6, 6), (2, 4), (2, 16), (2, 3), (2, 6, 6, 4), (2, 6, 6, 2), (2, 2), (2, 5))
 
@@ -83,7 +85,9 @@ _TRIED = (
     (Loader, lambda loader: [repr(loader), loader.prefetch, *loader.epoch(1)]),
     (LossScaler, lambda scaler: [scaler.control, scaler.growth_interval]),
     (backend.random.Generator, lambda generator: [generator.state, generator.bits(5)]),
-    (Trainer, lambda trainer: [trainer.epochs, trainer.clip_norm, trainer.patience]),
+    (Trainer, lambda trainer: [trainer.epochs]),
+    (Update, lambda update: [update.clip_norm, update.t]),
+    (EarlyStopping, lambda stopping: stopping.patience),
     (Window, lambda window: [*(getattr(window, field.name) for field in dataclasses.fields(window)), str(window)]),
     (np.dtype, str),
 )

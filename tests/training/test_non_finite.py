@@ -27,6 +27,7 @@ from training.loop.trainer import Trainer
 from training.models import Network, SimpleConvNet, TwoLayerNet
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD, Adam
+from training.optim.update import Update
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is the point
 
@@ -85,15 +86,15 @@ def data(shape=(6,), n=N, dtype="float32"):
     return rng.standard_normal((n, *shape)).astype(dtype), rng.integers(0, CLASSES, n).astype("int32")
 
 
-def run(network=None, train=None, test=None, optimizer=None, dtype="float32", **options):
+def run(network=None, train=None, test=None, optimizer=None, dtype="float32", epochs=2, **options):
     """A trainer with shuffled batches of 32, tested in batches of 100."""
     (x, t), (test_x, test_t) = (data() if given is None else given for given in (train, test))
     return Trainer(
         flat(dtype=dtype) if network is None else network,
         Loader(x, t, 32, seed=4, dtype=dtype),
         Loader(test_x, test_t, 100, shuffle=False, dtype=dtype),
-        SGD(0.01) if optimizer is None else optimizer,
-        **{"epochs": 2, **options},
+        Update(SGD(0.01) if optimizer is None else optimizer, **options),
+        epochs=epochs,
     )
 
 
@@ -297,8 +298,8 @@ def test_a_backward(device, bad, clip_norm):
     """Named in its very step on the CPU, and parameters are whole; a GPU is not waited for, and says so."""
     spoil = Spoil(value=bad)
 
-    def begin(step):
-        spoil.in_backward = step >= 5
+    def begin(step):  # asked for in the update of a step, after its backward
+        spoil.in_backward = step + 1 >= 5
         return 0.01
 
     network = flat(Relu(), Affine.of(8, 8), spoil, Affine.of(8, 8), Relu())

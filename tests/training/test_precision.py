@@ -21,6 +21,7 @@ from training.models import ConvNet, Network, TwoLayerNet
 from training.optim import optimizers
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD, Adam
+from training.optim.update import Update
 
 
 def half(width=16, seed=0):
@@ -72,7 +73,7 @@ def test_the_master_is_moved_in_float32_and_the_parameter_is_the_master_rounded(
     for step in range(5):
         network.step_gradients(*batch(step), scaler.scale)
         gradient = asnumpy(network.grads.flat)
-        scaler.update(sgd, network.params, network.grads, clip_norm)
+        Update(sgd, clip_norm=clip_norm, scaler=scaler).step(network.params, network.grads)
         np.testing.assert_array_equal(asnumpy(network.grads.flat), gradient)
         g = gradient.astype("float64") / 2.0**10
         norm = math.sqrt((g * g).sum())
@@ -97,14 +98,14 @@ def test_steps_too_small_for_float16_add_up(device):
 def test_a_step_that_overflows_changes_nothing_but_the_scale(device, name, bad):
     network, scaler, optimizer = half(), LossScaler(2.0**10), optimizers.by_name(name)
     network.step_gradients(*batch(), scaler.scale)
-    scaler.update(optimizer, network.params, network.grads)
+    Update(optimizer, scaler=scaler).step(network.params, network.grads)
     before = arrays(network.params, optimizer)
     network.grads.flat[7] = bad
-    scaler.update(optimizer, network.params, network.grads)
+    Update(optimizer, scaler=scaler).step(network.params, network.grads)
     assert arrays(network.params, optimizer) == before
     assert scaler.read() == (2.0**9, 1)
     network.step_gradients(*batch(), scaler.scale)
-    scaler.update(optimizer, network.params, network.grads)
+    Update(optimizer, scaler=scaler).step(network.params, network.grads)
     assert arrays(network.params, optimizer) != before
 
 
@@ -116,12 +117,12 @@ def test_skipped_steps_do_not_count(device, name):
     for step in range(6):
         for i in range(2):
             if i and step in (0, 3, 4):
-                scalers[i].update(ours[i], networks[i].params, broken(networks[i].grads))
+                Update(ours[i], scaler=scalers[i]).step(networks[i].params, broken(networks[i].grads))
             # The same gradients on both, without the scale, that has moved apart.
             networks[i].step_gradients(*batch(step))
             networks[i].grads.flat[...] *= 16
             scalers[i].control[[loss_scale.SCALE, loss_scale.MULTIPLIER]] = asarray(np.float32([16, 1 / 16]))
-            scalers[i].update(ours[i], networks[i].params, networks[i].grads)
+            Update(ours[i], scaler=scalers[i]).step(networks[i].params, networks[i].grads)
     assert scalers[1].read()[1] == 3
     np.testing.assert_array_equal(*(asnumpy(network.params.flat) for network in networks))
 
@@ -131,7 +132,7 @@ def used(skipped):
     network, scaler = half(), LossScaler(2.0 ** (10 + skipped))
     network.step_gradients(*batch())
     for _ in range(skipped):
-        scaler.update(SGD(0.1), network.params, broken(network.grads))
+        Update(SGD(0.1), scaler=scaler).step(network.params, broken(network.grads))
     assert scaler.read() == (2.0**10, skipped)
     return scaler
 
@@ -145,7 +146,7 @@ def test_a_new_optimizer_counts_its_own_steps_whatever_the_scaler_has_seen(devic
         for step in range(3):
             network.step_gradients(*batch(step), scaler.scale)
             both = (network.params, network.grads) if flat else (dict(network.params), dict(network.grads))
-            scaler.update(optimizer, *both)
+            Update(optimizer, scaler=scaler).step(*both)
     found, expected = (asnumpy(network.params.flat) for network in networks)
     assert np.isfinite(expected).all()
     np.testing.assert_array_equal(found, expected)
@@ -161,7 +162,7 @@ def test_a_resumed_optimizer_knows_how_many_steps_were_skipped_without_its_scale
         network.step_gradients(*batch(seed), scaler.scale)
         grads = broken(network.grads) if spoilt else network.grads
         both = (network.params, grads) if flat else ({**empty, **network.params}, {**empty, **grads})
-        scaler.update(adam, *both)
+        Update(adam, scaler=scaler).step(*both)
 
     for seed in range(4):
         step(network, scaler, adam, seed, spoilt=seed in (1, 2))
@@ -185,7 +186,7 @@ def test_the_count_of_skipped_steps_follows_to_another_device_and_to_steps_witho
             with backend.use(place):
                 params = {"w": asarray(asnumpy(params["w"]))}
                 grads = {"w": asarray(np.full(9, np.nan if spoilt else 3.0, "float32"))}
-                LossScaler(2.0**4).update(optimizer, params, grads)
+                Update(optimizer, scaler=LossScaler(2.0**4)).step(params, grads)
         with backend.use(places[1]):
             optimizer.update(params, {"w": asarray(np.full(9, 2.0, "float32"))})
         assert int(optimizer.state_dict()["skipped"]) == 2
@@ -208,7 +209,7 @@ def test_the_scale_grows_after_enough_good_steps(device):
     scales = []
     for step in range(7):
         network.step_gradients(*batch(step), scaler.scale)
-        scaler.update(sgd, network.params, network.grads)
+        Update(sgd, scaler=scaler).step(network.params, network.grads)
         scales.append(scaler.read()[0])
     assert scales == [16, 16, 32, 32, 32, 64, 64]
 
@@ -235,7 +236,7 @@ def test_a_run_goes_on_from_its_state_bit_for_bit(device, name):
     def steps(network, scaler, optimizer, numbers):
         for step in numbers:
             network.step_gradients(*batch(step), scaler.scale)
-            scaler.update(optimizer, network.params, network.grads)
+            Update(optimizer, scaler=scaler).step(network.params, network.grads)
         return arrays(network.params, optimizer), scaler.read()
 
     steps(network, scaler, optimizer, range(3))
@@ -259,7 +260,7 @@ def run(precision, epochs=3, n=4000, **options):
         )
     ]
     scaler = LossScaler() if precision == "fp16" else None
-    return Trainer(network, *loaders, Adam(0.002), epochs=epochs, scaler=scaler, **options)
+    return Trainer(network, *loaders, Update(Adam(0.002), scaler=scaler, **options), epochs=epochs)
 
 
 def test_float16_learns_what_float32_learns(device):
@@ -273,7 +274,7 @@ def test_float16_learns_what_float32_learns(device):
 def test_overflows_are_counted_by_epoch(device):
     """A scale of 2²⁴ overflows: the training finds a smaller one by itself."""
     trainer = run("fp16", epochs=2)
-    trainer.scaler = LossScaler(2.0**24)
+    trainer.update.scaler = LossScaler(2.0**24)
     first, second = trainer.train()
     assert first.skipped_steps > 0
     assert first.loss_scale == 2.0 ** (24 - first.skipped_steps)
@@ -299,14 +300,14 @@ def test_gradients_that_overflow_at_every_scale_end_the_training(device):
 
 def test_the_smallest_scale_alone_ends_nothing(device):
     trainer = run("fp16", epochs=1, n=200)
-    trainer.scaler = LossScaler(2.0**-24)
+    trainer.update.scaler = LossScaler(2.0**-24)
     (result,) = trainer.train()
     assert (result.loss_scale, result.skipped_steps) == (2.0**-24, 0)
 
 
 def test_a_skipped_step_that_others_followed_ends_nothing_at_the_smallest_scale(device):
     trainer = run("fp16", epochs=2, n=200)
-    trainer.scaler = LossScaler(2.0**-23)
+    trainer.update.scaler = LossScaler(2.0**-23)
     original, calls = trainer.network.step_gradients, itertools.count()
 
     def spoilt_once(x, t, scale):
@@ -325,7 +326,7 @@ def test_a_norm_that_cannot_be_clipped_to_is_refused_and_changes_nothing(device,
     network.step_gradients(*batch(), scaler.scale)
     before = asnumpy(network.params.flat).copy(), asnumpy(scaler.control).copy()
     with pytest.raises(ValueError, match=f"clip_norm must be a finite number, above 0, got {clip_norm}"):
-        scaler.update(sgd, network.params, network.grads, clip_norm)
+        Update(sgd, clip_norm=clip_norm, scaler=scaler).step(network.params, network.grads)
     for array, kept in zip((network.params.flat, scaler.control), before, strict=True):
         np.testing.assert_array_equal(asnumpy(array), kept)
     assert sgd.t == 0
@@ -338,11 +339,12 @@ def test_an_update_that_fails_leaves_nothing_for_the_next(device, clip_norm):
     for fails in (True, False):
         network, scaler, sgd = half(), LossScaler(2.0**10), SGD(0.1)
         network.step_gradients(*batch(), scaler.scale)
+        update = Update(sgd, clip_norm=clip_norm, scaler=scaler)
         if fails:
             for grads in (broken(network.grads), network.grads):
                 with pytest.raises(ValueError, match="grads lacks"):
-                    scaler.update(sgd, {**network.params, "other": xp.ones(3, "float16")}, grads, clip_norm)
-        scaler.update(sgd, network.params, network.grads)
+                    update.step({**network.params, "other": xp.ones(3, "float16")}, grads)
+        Update(sgd, scaler=scaler).step(network.params, network.grads)
         results.append([asnumpy(network.params.flat), asnumpy(scaler.control)])
     for found, expected in zip(*results, strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -387,7 +389,7 @@ def test_overflows_of_a_convolutional_network_are_no_warnings_on_any_thread(devi
     rng = np.random.default_rng(0)
     x, t = rng.standard_normal((128, 1, 16, 16)).astype("float16"), rng.integers(0, 4, 128)
     loaders = [Loader(x, t, 64, dtype="float16") for _ in range(2)]
-    trainer = Trainer(network, *loaders, SGD(0.01), epochs=1, scaler=LossScaler(2.0**24))
+    trainer = Trainer(network, *loaders, Update(SGD(0.01), scaler=LossScaler(2.0**24)), epochs=1)
     with thread_limit(2), warnings.catch_warnings():
         warnings.simplefilter("error")
         (result,) = trainer.train()
@@ -416,7 +418,7 @@ def test_a_convolutional_network_in_float16_takes_the_same_steps_on_both():
             losses.append([])
             for _ in range(5):
                 losses[-1].append(float(network.step_gradients(x, t, scaler.scale)))
-                scaler.update(adam, network.params, network.grads)
+                Update(adam, scaler=scaler).step(network.params, network.grads)
             assert network.state["running_var1"].dtype == "float32"
             assert scaler.read() == (2.0**16, 0)
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)

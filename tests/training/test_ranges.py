@@ -15,6 +15,7 @@ from training.loop.trainer import Trainer
 from training.models import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD, Adam
+from training.optim.update import Update
 from training.profile.meter import example_batch
 
 PHASES = ("data", "forward", "backward", "update")
@@ -46,8 +47,8 @@ def trainer(where="", callbacks=(), **options):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (8, 6), "uint8"), np.arange(8) % 3
     train, test = Loader(images, labels, 4), Loader(images, labels, 8, shuffle=False)
-    optimizer = options.pop("optimizer", None) or SGD(0.1)
-    return Trainer(Network(layers, (6,)), train, test, optimizer, epochs=1, callbacks=callbacks, **options)
+    update = Update(**{"optimizer": SGD(0.1), **options})
+    return Trainer(Network(layers, (6,)), train, test, update, epochs=1, callbacks=callbacks)
 
 
 def path(event):
@@ -139,7 +140,7 @@ class FailingCallback(Callback):
 def test_an_exception_leaves_every_range(where, monkeypatch):
     training = trainer(where, [FailingCallback(where)])
 
-    def fail(*arguments):
+    def fail(*arguments, **numbers):
         raise KeyError(where)
 
     if where == "update":

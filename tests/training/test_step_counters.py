@@ -20,6 +20,7 @@ from training.loop.trainer import Trainer
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD, Adam
+from training.optim.update import Update
 
 FIGURES = Path(__file__).with_name("launches_per_step.json")
 MODELS = {
@@ -39,15 +40,12 @@ def counted(name):
         network, optimizer = MODELS[name]()
         x = random.uniform((8, *network.input_dim))
         t = asarray(np.arange(8, dtype="int32"))
-        scaler = LossScaler() if network.params.flat.dtype == "float16" else None
+        half = network.params.flat.dtype == "float16"
+        update = Update(optimizer, **({"scaler": LossScaler(), "clip_norm": 1.0} if half else {}))
 
         def step():
-            if scaler is None:
-                network.step_gradients(x, t)
-                optimizer.update(network.params, network.grads)
-            else:
-                network.step_gradients(x, t, scaler.scale)
-                scaler.update(optimizer, network.params, network.grads, clip_norm=1.0)
+            network.step_gradients(x, t, update.loss_scale)
+            update.step(network.params, network.grads)
 
         for _ in range(2):
             step()
@@ -123,8 +121,8 @@ def test_steps_under_a_loss_scale_copy_no_more(monkeypatch):
     with backend.use("cuda"):
         load, test = (Loader(images, np.arange(96) % 10, size, dtype="float16", prefetch=0) for size in (8, 96))
         network = SimpleConvNet().astype("float16")
-        options = {"epochs": 2, "clip_norm": 1.0, "scaler": LossScaler(2.0**24), "callbacks": [steps]}
-        first, _ = Trainer(network, load, test, Adam(), **options).train()
+        update = Update(Adam(), clip_norm=1.0, scaler=LossScaler(2.0**24))
+        first, _ = Trainer(network, load, test, update, epochs=2, callbacks=[steps]).train()
     assert first.skipped_steps > 0
     assert sum(steps.counted("synchronizations")) == 0
     assert steps.counted("d2h_calls") == [1] * 11  # the loss

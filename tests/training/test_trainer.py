@@ -12,11 +12,14 @@ import backend
 from backend import asnumpy
 from layers import Affine, BatchNormalization, Dropout, Relu, Sequential
 from training.data import Loader
+from training.loop.best_model import BestModel
 from training.loop.callbacks import Callback, EpochResult
+from training.loop.early_stopping import EarlyStopping
 from training.loop.non_finite import NonFiniteError
 from training.loop.trainer import Trainer
 from training.models import ConvNet, Network, TwoLayerNet
 from training.optim.optimizers import SGD, Adam, Momentum
+from training.optim.update import Update
 
 N, FEATURES, CLASSES = 50, 6, 3
 
@@ -38,15 +41,16 @@ def plain():
     return TwoLayerNet(FEATURES, 8, CLASSES, weight_init_std="he")
 
 
-def trainer(network=None, optimizer=None, *, batch_size=16, n=N, x=None, seed=0, **options):
+def trainer(network=None, optimizer=None, *, batch_size=16, n=N, x=None, seed=0, epochs=2, callbacks=(), **options):
     """Batches of 16, 16, 16 and 2, unless told otherwise."""
     train, (test_x, test_t) = data(n), data(20, seed=1)
     return Trainer(
         plain() if network is None else network,
         Loader(train[0] if x is None else x, train[1], batch_size, seed=seed),
         Loader(test_x, test_t, 8, shuffle=False),
-        SGD(0.1) if optimizer is None else optimizer,
-        **{"epochs": 2, **options},
+        Update(SGD(0.1) if optimizer is None else optimizer, **options),
+        epochs=epochs,
+        callbacks=callbacks,
     )
 
 
@@ -71,9 +75,9 @@ def watch(network):
     """Collects the samples and labels of every step."""
     seen, original = [], network.step_gradients
 
-    def step_gradients(x, t):
+    def step_gradients(x, t, scale):
         seen.append((asnumpy(x).copy(), asnumpy(t).copy()))
-        return original(x, t)
+        return original(x, t, scale)
 
     network.step_gradients = step_gradients
     return seen
@@ -318,10 +322,10 @@ def scripted(run, accuracies):
 
 
 def test_patience_counts_epochs_without_a_better_accuracy():
-    run = scripted(trainer(n=4, epochs=9, patience=2), [0.5, 0.75, 0.5, 0.75, 1.0])
+    run = scripted(trainer(n=4, epochs=9, callbacks=[EarlyStopping(2)]), [0.5, 0.75, 0.5, 0.75, 1.0])
     assert [result.test_accuracy for result in run.train()] == [0.5, 0.75, 0.5, 0.75]
     assert run.best is run.history[1]
-    run = scripted(trainer(n=4, epochs=4, patience=2), [0.5, 0.25, 0.75, 0.5])
+    run = scripted(trainer(n=4, epochs=4, callbacks=[EarlyStopping(2)]), [0.5, 0.25, 0.75, 0.5])
     assert len(run.train()) == 4
     assert run.best is run.history[2]
     run = scripted(trainer(n=4, epochs=5), [0.5, 0.4, 0.3, 0.2, 0.1])
@@ -339,30 +343,30 @@ def test_restore_best_is_exact(device, accuracies):
 
     network = normalised()
     places = {**network.params, **network.state}
-    run = scripted(trainer(network, epochs=4, callbacks=[Keep()]), accuracies)
+    kept_best = BestModel()
+    run = scripted(trainer(network, epochs=4, callbacks=[Keep(), kept_best]), accuracies)
     run.train()
     best = accuracies.index(max(accuracies))
-    assert run.best.epoch == best + 1
+    assert run.best is kept_best.result is run.history[best]
     assert_equal(snapshot(network), kept[-1])
-    run.restore_best()
+    kept_best.restore(network)
     assert_equal(snapshot(network), kept[best])
     assert all({**network.params, **network.state}[name] is array for name, array in places.items())
     network.params.flat[...] = 0
-    run.restore_best()
+    kept_best.restore(network)
     assert_equal(snapshot(network), kept[best])
 
 
 def test_best_needs_an_epoch():
-    run = trainer()
+    assert trainer().best is None
     with pytest.raises(RuntimeError, match="no epoch has ended"):
-        run.restore_best()
+        BestModel().restore(plain())
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
         ({"epochs": 0}, "epochs must be .*, got 0"),
-        ({"patience": 0}, "patience must be .*, got 0"),
         ({"clip_norm": 0.0}, "clip_norm must be a finite number, above 0, got 0.0"),
         ({"clip_norm": -1.0}, "clip_norm must be a finite number, above 0, got -1.0"),
         ({"clip_norm": math.nan}, "clip_norm must be a finite number, above 0, got nan"),
@@ -372,6 +376,11 @@ def test_best_needs_an_epoch():
 def test_numbers_out_of_range_are_refused(option, words):
     with pytest.raises(ValueError, match=words):
         trainer(**option)
+
+
+def test_patience_is_checked():
+    with pytest.raises(ValueError, match=r"patience must be a whole number .*, got 0"):
+        EarlyStopping(0)
 
 
 def test_results_as_a_dict():
@@ -467,10 +476,10 @@ def test_an_epoch_that_was_interrupted_and_begun_again_names_the_right_batch():
         if step == 2:
             raise KeyboardInterrupt
 
-    run.callbacks = [Every(interrupt)]
+    run.callbacks.append(Every(interrupt))
     with pytest.raises(KeyboardInterrupt):
         run.train()
-    run.callbacks = []
+    run.callbacks.pop()
     x[last] = np.nan
     run.train_loader = Loader(x, data()[1], 16)
     message = stopped(run)
@@ -481,12 +490,13 @@ def test_an_epoch_that_was_interrupted_and_begun_again_names_the_right_batch():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_last_step_that_explodes_is_no_result():
     """No step follows that could see it; the evaluation does."""
-    run = trainer(schedule=lambda step: 1e38 if step == 7 else 0.1, epochs=2)
+    best = BestModel()
+    run = trainer(schedule=lambda step: 1e38 if step == 7 else 0.1, epochs=2, callbacks=[best])
     message = stopped(run)
     assert "step 8" in message
     assert "layer Affine" in message
-    assert run.best is run.history[0]
-    run.restore_best()
+    assert run.best is best.result is run.history[0]
+    best.restore(run.network)
     assert np.isfinite(run.network.params.flat).all()
 
 
@@ -509,7 +519,7 @@ def test_a_step_waits_for_nothing(make):
         x = np.random.default_rng(0).standard_normal((N, *network.input_dim)).astype("float32")
         train, test = Loader(x, data()[1], 16), Loader(x[:4], data()[1][:4], 4)
         schedule = [0.01, 0.02, 0.03, 0.04].__getitem__
-        Trainer(network, train, test, Adam(), epochs=1, clip_norm=1.0, schedule=schedule, callbacks=[count]).train()
+        Trainer(network, train, test, Update(Adam(), schedule, clip_norm=1.0), epochs=1, callbacks=[count]).train()
     assert len(counts) == 4
     for before, after in itertools.pairwise(counts):
         assert after["kernel_launches"] > before["kernel_launches"]

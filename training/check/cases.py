@@ -21,6 +21,7 @@ from training.check.layer_bounds import Bounds, layer_bounds, loss_bounds, run_l
 from training.optim import optimizers
 from training.optim.clipping import clip_gradients
 from training.optim.loss_scaling import LossScaler
+from training.optim.update import Update
 
 Results = dict[str, Array]
 
@@ -254,12 +255,13 @@ def _update(name: str, dtype: str) -> Results:
 def _scaled_update(name: str, dtype: str) -> Results:
     """Make five steps under a loss scale, of which the first overflows and is skipped."""
     optimizer, scaler = optimizers.by_name(name, LR, DECAY), LossScaler(2.0**5)
+    update = Update(optimizer, scaler=scaler)
     params, gradient = _start(dtype)
     for step in range(5):
         scaled = gradient(step + 1) * float(scaler.read()[0])
         if step == 0:
             scaled[3, 2] = numpy.inf
-        scaler.update(optimizer, {"W": params}, {"W": scaled})
+        update.step({"W": params}, {"W": scaled})
     state = {slot: arrays["W"] for slot, arrays in optimizer.state.items()}
     return {"W": params, "control": scaler.control, **state}
 
@@ -268,8 +270,8 @@ def _scaled_bounds(name: str, dtype: str) -> Bounds:
     """Return exact bounds, except for Adam.
 
     A device computes Adam's bias corrections itself, in the dtype of sums: the relative error of a step is about 1e-6
-    (``kernels.updates``). On the CPU 1 - 0.999^t loses three of float64's digits. Weight decay carries a parameter's
-    error into the next gradient.
+    (``training.optim.fused``). On the CPU 1 - 0.999^t loses three of float64's digits. Weight decay carries a
+    parameter's error into the next gradient.
     """
     results = _scaled_update(name, dtype)
     bounds = {key: Bound(asnumpy(array), array.dtype) for key, array in results.items()}

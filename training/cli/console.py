@@ -58,12 +58,12 @@ class Console:
             return
         click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"]))
 
-    def interrupted(self, trainer: Trainer, folder: RunFolder, signal_name: str = "") -> None:
+    def interrupted(self, best: EpochResult | None, folder: RunFolder, signal_name: str = "") -> None:
         """Print where the model is after Ctrl-C or a signal."""
-        if trainer.best is None:
+        if best is None:
             what = "no epoch had ended; the model as it was"
         else:
-            what = f"the best model so far, of epoch {trainer.best.epoch},"
+            what = f"the best model so far, of epoch {best.epoch},"
         by = f" by {signal_name}" if signal_name else ""
         click.echo(f"Interrupted{by}: {what} is in {printable(folder.model)}", err=True)
 

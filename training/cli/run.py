@@ -44,7 +44,7 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         ) from error
     except KeyboardInterrupt as stop:
         recorder.keep_model(trainer)
-        console.interrupted(trainer, recorder.folder, getattr(stop, "name", ""))
+        console.interrupted(recorder.result, recorder.folder, getattr(stop, "name", ""))
         return stop
     return None
 

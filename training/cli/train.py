@@ -125,8 +125,8 @@ def command(
             folder.save_config(config)
             console.header(trainer.network, data, compute, folder)
             stop = train(trainer, recorder, console)
-            if trainer.best is not None:
-                trainer.restore_best()
+            if recorder.result is not None:
+                recorder.restore(trainer.network)
                 stop = draw(trainer, data, recorder) or stop
         except OSError as error:
             raise click.ClickException(f"{in_words(error)}; {kept(recorder)}") from error

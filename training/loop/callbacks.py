@@ -1,4 +1,4 @@
-"""What a training run tells, and to whom."""
+"""Training callbacks, and the results of an epoch that they are given."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from backend.types import Array
     from training.loop.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch came to. Losses are means over samples, accuracies shares from 0 to 1.
+    """Results of an epoch. Losses are means over samples, accuracies fractions from 0 to 1.
 
     ``loss`` and ``accuracy`` are those of the training batches as they were trained on, so they lag behind the
     model at the epoch's end. ``seconds`` is the whole epoch, evaluation included. ``skipped_steps`` are those of the
-    epoch that changed nothing since a scaled gradient overflowed; ``loss_scale`` is that at the epoch's end.
+    epoch that changed nothing because a scaled gradient overflowed; ``loss_scale`` is that at the epoch's end.
     """
 
     epoch: int
@@ -30,21 +31,50 @@ class EpochResult:
     skipped_steps: int = 0
 
     def as_dict(self) -> dict[str, float]:
-        """The fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 class Callback:
-    """What is told of a training run. Override what is of interest; ``trainer`` has all the rest."""
+    """Base of the callbacks of a training run: override the methods of interest.
+
+    All methods do nothing here. ``trainer`` has the network, the history and the step. The trainer calls its
+    callbacks in the order in which they were given.
+
+    Examples:
+        >>> import numpy as np
+        >>> from training import SGD, Callback, Loader, Trainer, TwoLayerNet
+        >>> class Count(Callback):
+        ...     steps = 0
+        ...     def on_step_end(self, trainer, step):
+        ...         self.steps = step
+        >>> data = Loader(np.zeros((10, 4), "uint8"), np.arange(10) % 2, batch_size=5)
+        >>> count = Count()
+        >>> history = Trainer(TwoLayerNet(4, 3, 2), data, data, SGD(), epochs=3, callbacks=[count]).train()
+        >>> count.steps
+        6
+    """
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        """Before the first step of epoch 1, 2, …"""
+        """Run before the first step of epoch 1, 2, …"""
+
+    def on_gradients(self, trainer: Trainer, loss: Array) -> None:
+        """Run in every step after backward and before the update: ``trainer.network.grads`` are those of this step.
+
+        ``loss`` is 0-d and on the device. Reading it here would make every step wait for a GPU.
+        """
 
     def on_step_end(self, trainer: Trainer, step: int) -> None:
-        """After step 1, 2, … of the whole run. To read a device array here would make every step wait."""
+        """Run after step 1, 2, … of the whole run. Reading a device array here would make every step wait."""
+
+    def on_epoch_trained(self, trainer: Trainer) -> None:
+        """Run after the last step of an epoch and before its evaluation."""
 
     def on_evaluation_step(self, trainer: Trainer) -> None:
-        """After each batch of an evaluation."""
+        """Run after each batch of an evaluation."""
+
+    def on_epoch_evaluated(self, trainer: Trainer, result: EpochResult) -> None:
+        """Run after the evaluation of an epoch, before its result joins the history: an exception keeps it out."""
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        """After the evaluation of an epoch."""
+        """Run at the end of an epoch, with its result as the last of the history."""

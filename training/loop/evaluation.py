@@ -1,25 +1,29 @@
-"""What a network says of labelled samples: its loss, its hits, and which samples it gets most wrong."""
+"""Evaluate a network on labelled samples: loss, accuracy, confusion matrix and worst mistakes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy
 
-from backend import array_module, asnumpy, threads
+from backend import array_module, asnumpy, profiling, random, threads
 from backend.checks import instance, whole
+from backend.types import Array
 from kernels.labels import check as check_labels
 from training.data import Loader
 from training.loop.non_finite import NonFiniteError, in_evaluation
-from training.models import Network
+from training.models.accuracy import correct_count
+from training.models.network import Network
+
+EVALUATE = profiling.Range("evaluate", "evaluate")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The answers to N samples, in their order and on the host.
+    """A network's answers to N samples, in their order and on the host.
 
     Attributes:
         loss: mean cross-entropy.
@@ -29,7 +33,7 @@ class Predictions:
 
     Raises:
         TypeError: labels or predicted classes are not integers.
-        ValueError: they do not fit the probabilities, or one is no class.
+        ValueError: they do not fit the probabilities, or a class is out of range.
     """
 
     loss: float
@@ -43,54 +47,79 @@ class Predictions:
 
     @property
     def correct(self) -> int:
-        """How many samples are classified right."""
+        """The number of samples classified right."""
         return int((self.predicted == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        """The share of samples classified right."""
+        """The fraction of samples classified right."""
         return self.correct / len(self.labels)
 
     def confusion(self) -> numpy.ndarray:
-        """How many samples of class i (rows) were taken for class j (columns): int64 (classes, classes)."""
+        """Return the numbers of samples of class i (rows) taken for class j (columns): int64 (classes, classes)."""
         classes = self.probabilities.shape[1]
         pairs = self.labels.astype(numpy.int64) * classes + self.predicted
         return numpy.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
     def worst_mistakes(self, count: int) -> numpy.ndarray:
-        """Indices of at most ``count`` misclassified samples, the least probability of the right class first."""
+        """Return indices of at most ``count`` misclassified samples, the least probability of the right class first."""
         count = whole("count", count, 0)
         wrong = numpy.flatnonzero(self.predicted != self.labels)
         right_probability = self.probabilities[wrong, self.labels[wrong]]
         return wrong[numpy.argsort(right_probability, kind="stable")[:count]]
 
 
-def predict(network: Network, samples: Loader) -> Predictions:
-    """Runs a network in evaluation mode over an unshuffled loader.
+def evaluate(
+    network: Network,
+    samples: Loader,
+    after_batch: Callable[[Array, Array], None],
+    generator: random.Generator | None = None,
+) -> tuple[float, float]:
+    """Return mean loss and accuracy of a network in evaluation mode over all samples of a loader.
 
-    Loss and hits are those of ``training.Trainer.evaluate`` to the last bit, given the same batches.
+    Args:
+        after_batch: called with the scores and labels of each batch, on the device.
+        generator: drawn from by layers that draw even in evaluation mode; None means the current one.
+
+    Raises:
+        ValueError: the samples do not fit the network, or a label is not one of its classes.
+        OutOfMemoryError: the loader's batches are too large.
+    """
+    samples.check_labels(network.classes)
+    totals = array_module(network.params.flat).zeros(2, "float64")
+    within = network.within_memory(samples.largest_batch)
+    # BLAS as in training, for the same bits.
+    with threads.single_threaded_blas(), EVALUATE, within, closing(samples.epoch(0)) as batches:
+        for x, t in batches:
+            with random.using(generator or random.current()):
+                scores = network.predict(x)
+            totals[0] += network.last_layer.forward(scores, t) * len(t)
+            totals[1] += correct_count(scores, t)
+            after_batch(scores, t)
+    loss, correct = asnumpy(totals) / samples.samples
+    return float(loss), float(correct)
+
+
+def predict(network: Network, samples: Loader) -> Predictions:
+    """Run a network in evaluation mode over an unshuffled loader, and keep its answer for every sample.
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: the samples do not fit the network, or a label is none of its classes.
+        ValueError: the samples do not fit the network, or a label is not one of its classes.
         NonFiniteError: the loss is infinite or NaN; the message names the sample, parameter or layer it begins in.
         OutOfMemoryError: the loader's batches are too large.
     """
     instance("network", network, Network, "a Network")
     instance("samples", samples, Loader, "a Loader")
-    samples.check_labels(network.classes)
-    loss: Any = array_module(network.params.flat).zeros((), "float64")
-    kept: list[tuple[Any, Any, Any]] = []
-    within = network.within_memory(samples.largest_batch)
-    with threads.single_threaded_blas(), within, closing(samples.epoch(0)) as batches:  # as in training: the same bits
-        for x, t in batches:
-            scores = network.predict(x)
-            loss += network.last_layer.forward(scores, t) * len(t)
-            kept.append((t, scores.argmax(axis=1), network.last_layer.y))
-        mean = float(asnumpy(loss)) / samples.samples
-        if not math.isfinite(mean):
-            raise NonFiniteError(f"the loss is {mean}; {in_evaluation(network, samples, 'data')}")
+    kept: list[tuple[Array, Array, Array]] = []
+
+    def keep(scores: Array, t: Array) -> None:
+        kept.append((t, scores.argmax(axis=1), network.last_layer.y))
+
+    loss, _ = evaluate(network, samples, keep)
+    if not math.isfinite(loss):
+        raise NonFiniteError(f"the loss is {loss}; {in_evaluation(network, samples, 'data')}")
     labels, predicted, probabilities = (
         numpy.concatenate([asnumpy(part) for part in parts]) for parts in zip(*kept, strict=True)
     )
-    return Predictions(mean, labels, predicted, probabilities)
+    return Predictions(loss, labels, predicted, probabilities)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from backend import allow_tf32, random
 from training.data import Dataset, Loader
 from training.data.pictures import Preparation
+from training.loop.early_stopping import EarlyStopping
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
 from training.loop.trainer import Trainer
 from training.models import Network, build_for
-from training.optim import LossScaler, optimizers, schedules
+from training.optim import LossScaler, Update, optimizers, schedules
 
 
 def build_network(model: str, data: Dataset) -> Network:
-    """The model called ``model`` in the size that the data needs, with first weights; it remembers the data's classes.
+    """Return the model called ``model`` in the size that the data needs, with initial weights.
+
+    Its config names the data set and its classes.
 
     Raises:
         ValueError: the model cannot take images of this size.
@@ -24,7 +27,7 @@ def build_network(model: str, data: Dataset) -> Network:
 
 
 def build_trainer(settings: Settings, data: Dataset) -> Trainer:
-    """Everything that the settings describe, ready to train; the same for the same seed, bit for bit."""
+    """Return the trainer that the settings describe; the same for the same seed, bit for bit."""
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
     dtype = "float16" if half else "float32"
@@ -33,20 +36,23 @@ def build_trainer(settings: Settings, data: Dataset) -> Trainer:
     train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
     evaluation_batch = min(EVALUATION_BATCH, EVALUATION_FACTOR * settings.batch_size)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
+    update = Update(
+        optimizer,
+        schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
+        clip_norm=settings.clip_norm,
+        scaler=LossScaler() if half else None,
+    )
     return Trainer(
         network,
         train_loader,
         Loader(data.test_images, data.test_labels, evaluation_batch, shuffle=False, dtype=dtype),
-        optimizer,
+        update,
         epochs=settings.epochs,
-        schedule=schedules.by_name(settings.schedule, optimizer.lr, settings.epochs * len(train_loader)),
-        clip_norm=settings.clip_norm,
-        scaler=LossScaler() if half else None,
-        patience=settings.patience,
+        callbacks=[] if settings.patience is None else [EarlyStopping(settings.patience)],
     )
 
 
 def describe_input(network: Network, data: Dataset) -> None:
-    """Notes in a network's config how pictures are to be prepared for it, and what its training images are like."""
+    """Add to a network's config how to prepare pictures for it, and what its training images are like."""
     about_input = Preparation.describe(data.name, data.train_images)
     network.config = {**(network.config or {}), "input": about_input}

@@ -1,4 +1,4 @@
-"""Keeps a run in its folder as it goes: metrics, the best model, and in the end the figures."""
+"""Write a run into its folder while it runs: metrics, the best model, and at the end the figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.files.durable import write_atomically
-from training.loop.callbacks import Callback
+from training.loop.best_model import BestModel
 from training.loop.stopping import check
 
 if TYPE_CHECKING:
@@ -17,24 +17,26 @@ if TYPE_CHECKING:
     from training.loop.trainer import Trainer
 
 
-class Recorder(Callback):
-    """Writes metrics, and the model where it is the best so far, as soon as an epoch has ended.
+class Recorder(BestModel):
+    """Callback that writes metrics, and the model if it is the best so far, as soon as an epoch has ended.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         written: called with the result of an epoch and its metrics once both are on the disk.
 
     Attributes:
-        kept: the epoch whose model is in the folder; 0 is the model of no whole epoch, None is none.
+        kept: the epoch whose model is in the folder: 0 before the end of an epoch, None for no model.
     """
 
     def __init__(self, folder: RunFolder, written: Callable[[EpochResult, dict[str, Any]], None]) -> None:
+        super().__init__()
         self.folder = folder
         self.kept: int | None = None
         self._written = written
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        is_best = trainer.best is result
+        super().on_epoch_end(trainer, result)
+        is_best = self.result is result
         if is_best:
             self._save(trainer, result.epoch)
         metrics = {**result.as_dict(), "best": is_best}
@@ -42,14 +44,14 @@ class Recorder(Callback):
         self._written(result, metrics)
 
     def keep_model(self, trainer: Trainer) -> None:
-        """Puts the best model back into the network and into the folder; before the end of an epoch that as it is.
+        """Restore the best model in the network and in the folder; before an epoch has ended, write the model as it is.
 
         Raises:
             OSError: it cannot be written.
         """
-        if trainer.best is not None:
-            trainer.restore_best()
-        epoch = trainer.best.epoch if trainer.best else 0
+        if self.result is not None:
+            self.restore(trainer.network)
+        epoch = self.result.epoch if self.result else 0
         if self.kept != epoch or not self.folder.model.is_file():
             self._save(trainer, epoch)
 
@@ -63,7 +65,7 @@ class Recorder(Callback):
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Tells files of one name apart."""
+    """Return what distinguishes files of one name; None if there is no file."""
     try:
         state = file.lstat()
     except OSError:
@@ -72,14 +74,14 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str, BaseException]:
-    """Draws learning curves, and of the model as it is the confusion matrix, worst mistakes and filters.
+    """Draw learning curves, and the model's confusion matrix, worst mistakes and filters.
 
     Returns:
-        By name, the figures that matplotlib has not drawn, and why: it may be broken in any way, or the memory full.
+        By name, the figures that matplotlib could not draw, and the exception: any kind, or memory is exhausted.
 
     Raises:
-        OSError: one cannot be written; those before it are there.
-        Interrupted: a signal has come; those before it are there.
+        OSError: a figure cannot be written; earlier ones are written.
+        Interrupted: a signal has arrived; earlier figures are written.
     """
     from backend import asnumpy
     from training.loop import figures

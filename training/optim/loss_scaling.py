@@ -1,4 +1,4 @@
-"""Training in float16: the scale of the loss, and what goes with it."""
+"""Training in float16: dynamic scaling of the loss."""
 
 from __future__ import annotations
 
@@ -11,37 +11,42 @@ import numpy
 from backend import array_module, asnumpy
 from backend.active import xp
 from backend.checks import instance, real, refusal, whole
+from backend.types import Array
 from kernels import loss_scale
 from training.optim.clipping import check_max_norm, gradient_norm
 
 NAMES = ("fp32", "tf32", "fp16")
-"""``fp32``: all in float32. ``tf32``: the same, but matrix products round their operands to TF32 (10 bits of
-fraction) for a GPU's tensor cores. ``fp16``: activations, gradients and the parameters in use are float16; sums and the
-optimizer's master parameters are float32, and the loss is scaled."""
+"""Precisions. ``fp32``: all in float32. ``tf32``: the same, except that matrix products round their operands to TF32
+(10 bits of fraction) for a GPU's tensor cores. ``fp16``: activations, gradients and the parameters in use are float16;
+sums and the optimizer's master parameters are float32, and the loss is scaled."""
 
 
 class LossScaler:
     """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2): keeps small gradients from vanishing in float16.
 
-    Whether a gradient overflowed is found and acted on where the gradients lie: nothing waits for the device. The
-    optimizer's step is skipped then, and the scale halved; after ``growth_interval`` steps without, it is doubled.
+    An overflow of a gradient is found and acted on where the gradients lie: nothing waits for the device. The
+    optimizer's step is then skipped and the scale halved; after ``growth_interval`` steps without one, it is doubled.
+    ``training.optim.Update`` calls it.
 
     Args:
-        scale: the first one; a power of two, so that to multiply and divide by it is exact.
+        scale: the initial one; a power of two, so that multiplying and dividing by it is exact.
         growth_interval: steps.
 
     Raises:
-        TypeError: an argument is no number.
-        ValueError: the scale is no power of two from 2⁻²⁴ to 2²⁴, or the interval not from 1 to 2²⁴.
+        TypeError: an argument is not a number.
+        ValueError: the scale is not a power of two from 2⁻²⁴ to 2²⁴, or the interval not from 1 to 2²⁴.
 
     Examples:
         >>> from backend import xp
         >>> from layers import Affine, Sequential
-        >>> from training import SGD, LossScaler, Network
+        >>> from training import SGD, LossScaler, Network, Update
         >>> network = Network(Sequential(Affine.of(3, 2)), (3,)).astype("float16")
-        >>> scaler, optimizer = LossScaler(), SGD(lr=0.1)
-        >>> loss = network.step_gradients(xp.ones((4, 3), "float16"), xp.array([0, 1, 1, 0]), scaler.scale)
-        >>> scaler.update(optimizer, network.params, network.grads)
+        >>> update = Update(SGD(lr=0.1), scaler=LossScaler(growth_interval=1))
+        >>> x, t = xp.ones((4, 3), "float16"), xp.array([0, 1, 1, 0])
+        >>> loss = network.step_gradients(x, t, update.loss_scale)
+        >>> update.step(network.params, network.grads)
+        >>> update.scaler.read()  # scale, skipped steps
+        (131072.0, 0)
     """
 
     def __init__(self, scale: float = 2.0**16, growth_interval: int = 2000) -> None:
@@ -51,23 +56,21 @@ class LossScaler:
         self._ready = True  # the control is that of a step's beginning
 
     @property
-    def scale(self) -> Any:
-        """What the loss is multiplied by: on a GPU a 0-d float32 array there, which shows what ``update`` makes of
-        the scale; on the CPU a ``numpy.float32``, which does not."""
+    def scale(self) -> Array:
+        """The factor of the loss: on a GPU a 0-d float32 view there, which follows later steps; on the CPU a
+        ``numpy.float32``, which does not."""
         return self.control[loss_scale.SCALE]
 
-    def update(self, optimizer: Any, params: Any, grads: Any, clip_norm: float | None = None) -> None:
-        """A step of ``optimizer`` with scaled gradients, which stay as they are; skipped where one is not finite.
+    def examine(self, grads: Mapping[str, Array], clip_norm: float | None = None) -> Array:
+        """Look for an overflow in scaled gradients. Return the control for the optimizer's update, which ``adjust``
+        follows.
 
         Args:
-            optimizer: a ``training.optim.optimizer.Optimizer``.
-            params: as the optimizer takes them.
-            grads: of the loss times ``scale``.
-            clip_norm: the unscaled gradients are scaled down to at most this global norm; None leaves them.
+            grads: of the loss times ``scale``; they stay as they are.
+            clip_norm: the update scales the unscaled gradients down to at most this global norm; None leaves them.
 
         Raises:
-            ValueError: ``clip_norm`` is not positive and finite, or what the optimizer raises; then this was no step:
-                scale and counts are as they were.
+            ValueError: ``clip_norm`` is not positive and finite.
         """
         if clip_norm is not None:
             clip_norm = check_max_norm("clip_norm", clip_norm)
@@ -79,30 +82,33 @@ class LossScaler:
             loss_scale.find_overflow(gradient, self.control)
         if clip_norm is not None:
             loss_scale.limit_norm(gradient_norm(grads), clip_norm, self.control)
-        optimizer.update(params, grads, self.control)
+        return self.control
+
+    def adjust(self) -> None:
+        """End a step: move the scale, and count."""
         loss_scale.adjust(self.control, self.growth_interval)
         self._ready = True
 
     def read(self) -> tuple[float, int]:
-        """The scale and how many steps were skipped in all. Waits for the device."""
+        """Return the scale and the number of skipped steps. Waits for the device."""
         control = asnumpy(self.control)
         return float(control[loss_scale.SCALE]), int(control[loss_scale.SKIPPED])
 
     def is_exhausted(self) -> bool:
-        """Whether the last step was skipped and the scale can be no smaller. Waits for the device."""
+        """Return True if the last step was skipped at the smallest scale. Waits for the device."""
         control = asnumpy(self.control)
         skipped_last = control[loss_scale.SKIPPED] > 0 and control[loss_scale.GOOD] == 0
         return bool(skipped_last and control[loss_scale.SCALE] <= loss_scale.SMALLEST)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bitwise resume needs: the control, copied, on the device."""
+        """Return what a bitwise resume needs: a copy of the control, on the device."""
         return {"control": self.control.copy()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Takes over what ``state_dict`` gave, from any device.
+        """Load what ``state_dict`` returned, from any device.
 
         Raises:
-            ValueError: it is no such state; nothing is changed.
+            ValueError: it is not such a state; nothing is changed.
         """
         instance("saved", saved, Mapping, "a dictionary, as of state_dict")
         if saved.keys() != {"control"}:

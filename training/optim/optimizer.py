@@ -1,4 +1,6 @@
-"""What all optimizers have in common: checks, state, weight decay, and how arrays are walked through."""
+"""Base class of the optimizers: checks, state, weight decay, and the two ways to run a formula."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -8,19 +10,20 @@ import numpy
 
 from backend import array_module, asnumpy, profiling, require_arrays
 from backend.checks import Hyperparameter, instance, whole
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import FINITE, MULTIPLIER
-from kernels.updates import master_of, update_on_device
 from training.models.parameters import ParameterDict
 from training.optim.checks import (
     Arrays,
     Layout,
+    check_parameters,
+    check_same_layout,
+    check_state,
+    describe_names,
     layout_of,
-    names,
-    refuse_difference,
-    refuse_other_state,
-    refuse_unfit,
 )
+from training.optim.fused import Scaled, update_on_device
 from training.optim.pieces import pieces
 
 
@@ -32,23 +35,28 @@ class Optimizer:
     (``ParameterDict``), it runs on the buffers; the result is the same to the last bit. Nothing waits for the
     device.
 
+    A subclass has ``slots``, ``formula``, ``_step``, and a ``Hyperparameter`` for each of its own numbers. One whose
+    numbers are not the hyperparameters themselves overrides ``_numbers``; one whose numbers depend on the count of
+    steps has a ``correction`` too.
+
     Attributes:
         lr: the learning rate η; a schedule sets it between updates.
         weight_decay: adds weight_decay·θ to each gradient (L2), unless the class says otherwise.
-        t: how many updates were made, those included that a loss scale made skip. Which of them were skipped the
-            device knows; how many is counted there, too, in the optimizer's own array.
+        t: how many updates were made, including those that a loss scale skipped. On a GPU the device alone knows which
+            were skipped; it counts them in an array of the optimizer's.
         state: per slot (``"m"``, ``"v"``, …) and parameter name, an array of the parameter's shape and dtype;
             made by the first update. For float16 parameters the state is float32, and so is the arithmetic; a further
             slot ``"master"`` keeps the parameters themselves in float32, so that steps too small for float16 add up.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
-    scratch: ClassVar[int] = 1
+    """Names of the arrays that are kept for each parameter; zeros before the first update."""
+    formula: ClassVar[str]
+    """The update of one element in C, as ``training.optim.fused.update_on_device`` takes it."""
+    correction: ClassVar[str] = ""
+    """C statements before the formula under a loss scale: the numbers that depend on ``t``, the count of steps made."""
     coupled_decay: ClassVar[bool] = True
-    device_formula: ClassVar[str]
-    """The formula of ``_step`` as ``kernels.updates.update_on_device`` takes it."""
-    device_correction: ClassVar[str] = ""
-    """What stands before it under a loss scale, where the device alone knows how many steps were ``skipped[0]``."""
+    """Add the weight decay to the gradient. False where the formula itself has the decay."""
     lr = Hyperparameter(least=0)
     weight_decay = Hyperparameter(least=0)
 
@@ -57,24 +65,22 @@ class Optimizer:
             setattr(self, name, value)
         self._hyperparameters = tuple(hyperparameters)
         self.t = 0
-        self._steps = 0  # of the update under way, where the host knows it: how many were made, it included
         self._skipped: Any = 0  # under a loss scale on a GPU an int32 (1,) there
-        self.state: dict[str, dict[str, Any]] = {slot: {} for slot in self.slots}
+        self.state: dict[str, dict[str, Array]] = {slot: {} for slot in self.slots}
         self._layout: Layout | None = None
         self._library: Any = None
         self._flat_size: int | None = None
 
-    def update(self, params: Arrays, grads: Arrays, control: Any = None) -> None:
-        """Makes one step: changes the arrays in ``params`` in place, and leaves ``grads`` as they are.
+    def update(self, params: Arrays, grads: Arrays, control: Array | None = None) -> None:
+        """Make one step: change the arrays in ``params`` in place, and leave ``grads`` as they are.
 
-        Nothing is changed when it raises. Nothing waits for the device, but the first update without ``control`` after
-        one with it on a GPU.
+        Nothing is changed when it raises. Nothing waits for the device, except the first update without ``control``
+        after one with it on a GPU.
 
         Args:
             params: floating-point arrays by name.
             grads: their gradients, by the same names.
-            control: of a ``training.optim.LossScaler``: what the gradients are multiplied by, and whether
-                this step is to be skipped.
+            control: of a ``training.optim.LossScaler``: the factor for the gradients, and whether to skip this step.
 
         Raises:
             ValueError: names, shapes or dtypes of the two differ, or are not those of the optimizer's state.
@@ -91,98 +97,123 @@ class Optimizer:
         layout = layout_of("params", params)
         grads_layout = layout_of("grads", grads)
         if layout != grads_layout:
-            refuse_difference(layout, grads_layout)
-            is_flat = False  # one order of names, another of grads
+            check_same_layout(layout, grads_layout)
+            is_flat = False  # the names have another order in grads
         is_new = layout != self._layout or xp is not self._library
         if is_new or not is_flat:
-            refuse_unfit(xp, params)
+            check_parameters(xp, params)
         if is_new:
             self._bind(xp, layout)
-        self._keep_count(xp, on_device=control is not None and xp is not numpy)
+        on_device = control is not None and xp is not numpy
+        self._move_count(xp, on_device)
         if control is not None and xp is numpy and not control[FINITE]:
             self._skipped += 1
             self.t += 1
             return
+        numbers = self._numbers(None if on_device else self.t + 1 - self._skipped)
         if is_flat and flat_params.size == flat_grads.size == self._flat_size:
             buffers = {slot: arrays.flat for slot, arrays in self.state.items()}  # type: ignore[attr-defined]
-            self._update_array(xp, flat_params, flat_grads, buffers, control, counts=True)
+            self._update_array(xp, flat_params, flat_grads, buffers, numbers, control, counts=True)
         else:
             counting = next((name for name, p in params.items() if p.size), None)
             for name, p in params.items():
                 state = {slot: arrays[name] for slot, arrays in self.state.items()}
-                self._update_array(xp, p, grads[name], state, control, name == counting)
+                self._update_array(xp, p, grads[name], state, numbers, control, name == counting)
         self.t += 1
 
-    def _keep_count(self, xp: Any, on_device: bool) -> None:
-        """Puts the count of skipped steps where this update needs it."""
-        if not on_device:
-            self._skipped = self._skipped if isinstance(self._skipped, int) else int(self._skipped[0])
-            self._steps = self.t + 1 - self._skipped
-        elif isinstance(self._skipped, int):
+    def _move_count(self, xp: Any, to_device: bool) -> None:
+        """Move the count of skipped steps to where this update needs it."""
+        if to_device and isinstance(self._skipped, int):
             self._skipped = xp.full(1, self._skipped, "int32")
+        elif not to_device and not isinstance(self._skipped, int):
+            self._skipped = int(self._skipped[0])
 
     @profiling.operation
     def _update_array(
-        self, xp: Any, params: Any, grads: Any, state: dict[str, Any], control: Any, counts: bool
+        self,
+        xp: Any,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        numbers: dict[str, float],
+        control: Array | None,
+        counts: bool,
     ) -> None:
-        """The step of one array or buffer; that which ``counts`` notes on a device that it was skipped."""
-        dtype = acc_dtype(params.dtype)  # in float16 Adam's eps and small squares are 0
+        """Make the step of one array or buffer; one of them ``counts`` a step that the device skips."""
         decay = self.weight_decay if self.coupled_decay else 0.0
-        master = state.get("master")
-        if xp is not numpy:
-            scalars = self._step_scalars() if control is None else self._scaled_scalars()
-            scalars |= {"decay": decay} if decay else {}
-            parts = (self.device_correction if control is not None else "", "g = p * decay + g;" if decay else "")
-            formula = " ".join([*parts, self.device_formula])
-            own = {slot: state[slot] for slot in self.slots}
-            scaled = {} if control is None else {"control": control, "skipped": self._skipped, "counts": counts}
-            update_on_device(type(self).__name__, formula, scalars, params, grads, own, master, **scaled)
+        if xp is numpy:
+            self._update_on_host(params, grads, state, numbers, decay, control)
             return
-        own_gradient = decay != 0.0 or grads.dtype != dtype or control is not None
-        arrays = (params, params if master is None else master, grads, *(state[slot] for slot in self.slots))
-        for (p, wide, g, *slots), scratch in pieces(arrays, dtype, self.scratch + own_gradient):
-            if master is not None:
-                xp.copyto(wide, master_of(p, wide))
-            if own_gradient:
-                gradient = scratch.pop()
+        formula = f"g = p * decay + g; {self.formula}" if decay else self.formula
+        if decay:
+            numbers = {**numbers, "decay": decay}
+        scaled = None
+        if control is not None:
+            scaled = Scaled(control, self._skipped, counts)
+            if self.correction:
+                formula = f"const auto t = calls - skipped[0]; {self.correction} {formula}"
+                numbers = {**numbers, "calls": self.t + 1}
+        update_on_device(type(self).__name__, formula, numbers, params, grads, state, scaled)
+
+    def _update_on_host(
+        self,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        numbers: dict[str, float],
+        decay: float,
+        control: Array | None,
+    ) -> None:
+        dtype = acc_dtype(params.dtype)  # in float16 Adam's eps and small squares are 0
+        has_master = "master" in state
+        needs_copy = decay != 0.0 or grads.dtype != dtype or control is not None
+        arrays = (params, grads, state.get("master", params), *(state[slot] for slot in self.slots))
+        for (p, g, wide, *slots), (step, spare, gradient) in pieces(arrays, dtype, scratch=3):
+            if has_master:  # a parameter that is not its master rounded was set by someone else: it counts
+                numpy.copyto(wide, p, where=wide.astype(p.dtype) != p)
+            if needs_copy:
                 if control is not None:
-                    g = xp.multiply(g, control[MULTIPLIER], out=gradient, dtype=dtype)
+                    g = numpy.multiply(g, control[MULTIPLIER], out=gradient, dtype=dtype)
                 if decay:
-                    xp.multiply(wide, decay, out=scratch[0])
-                    xp.add(scratch[0], g, out=gradient)
+                    numpy.multiply(wide, decay, out=step)
+                    numpy.add(step, g, out=gradient)
                 elif control is None:
-                    xp.copyto(gradient, g)
+                    numpy.copyto(gradient, g)
                 g = gradient
-            self._step(xp, wide, g, slots, scratch)
-            if master is not None:
-                xp.copyto(p, wide, casting="same_kind")
+            self._step(wide, g, step, spare, *slots, **numbers)
+            if has_master:
+                numpy.copyto(p, wide, casting="same_kind")
 
-    def _step_scalars(self) -> dict[str, float]:
-        """The plain numbers in ``device_formula``, by name."""
-        return {"lr": self.lr}
+    def _numbers(self, t: int | None) -> dict[str, float]:
+        """Return the plain numbers in ``formula`` and ``_step`` by name: unless overridden, the hyperparameters.
 
-    def _scaled_scalars(self) -> dict[str, float]:
-        """Those in ``device_correction`` and ``device_formula``, where the number of steps is not known."""
-        return self._step_scalars()
+        Args:
+            t: steps made, this one included; None under a loss scale on a GPU: the device computes what depends on it,
+                by ``correction``, whose numbers are wanted then.
+        """
+        return {name: getattr(self, name) for name in self._hyperparameters if name != "weight_decay"}
 
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        """The formula, elementwise: changes ``p`` and ``state`` (one array a slot), leaves ``g``.
+    def _step(self, *arrays: Any, **numbers: Any) -> None:
+        """Compute the formula with NumPy, elementwise: change p and the slots, and leave g.
 
-        All arrays have one shape and the dtype to compute in; of ``scratch`` there are as many as the class says.
+        Args:
+            arrays: p, g, two scratch arrays, and one array for each of ``slots``: all of one shape and of the dtype to
+                compute in.
+            numbers: those of ``_numbers``.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update formula")
 
     def _bind(self, xp: Any, layout: Layout) -> None:
-        """Makes state for parameters of this layout, with the values of what state there is so far."""
+        """Make state for parameters of this layout, with the values of the present state."""
         dtypes = {name: acc_dtype(dtype) for name, _, dtype in layout}
         for slot, arrays in self.state.items():
             if self.t or arrays:
-                refuse_other_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])
+                check_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])
         shapes = {name: shape for name, shape, _ in layout}
         one_dtype = len(set(dtypes.values())) == 1
-        # A master starts at 0, which is not what the parameters are: they are taken over by the first update.
+        # A master starts at 0, which differs from the parameters: the first update takes their values.
         needs_master = any(dtype != dtypes[name] for name, _, dtype in layout)
-        state: dict[str, dict[str, Any]] = {}
+        state: dict[str, dict[str, Array]] = {}
         for slot in (*self.slots, *(["master"] if needs_master else [])):
             if one_dtype:
                 state[slot] = ParameterDict(shapes, next(iter(dtypes.values())), xp)
@@ -195,9 +226,9 @@ class Optimizer:
         self._flat_size = sum(map(math.prod, shapes.values())) if one_dtype else None
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a bitwise resume needs, as one flat dict of plain numbers and arrays.
+        """Return all that a bitwise resume needs, as one flat dict of plain numbers and arrays.
 
-        Holds ``"t"`` and ``"skipped"`` (how many of the updates a loss scale made skip; ints, the second an array where
+        Holds ``"t"`` and ``"skipped"`` (how many of the updates a loss scale skipped; ints, the second an array where
         the device counts), the hyperparameters by name (floats) and ``"<slot>.<parameter>"``, say ``"m.W1"`` (copies of
         the state arrays, on the device where they are).
         """
@@ -209,7 +240,7 @@ class Optimizer:
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Takes over what ``state_dict`` of an optimizer of this class gave; ``saved`` is copied.
+        """Load a copy of what ``state_dict`` of an optimizer of this class returned.
 
         Numbers may have become 0-d arrays. State arrays may lie on any device, and move to that of the
         parameters at the next update, which also checks their names, shapes and dtypes.
@@ -234,7 +265,7 @@ class Optimizer:
             f"{slot}.{name}" for names in per_slot for slot in state for name in names if name not in state[slot]
         ]
         if missing or unknown:
-            raise ValueError(f"not a state of {type(self).__name__}: {names(missing, unknown)}")
+            raise ValueError(f"not a state of {type(self).__name__}: {describe_names(missing, unknown)}")
         for slot, arrays in state.items():
             require_arrays(**{f"{slot}.{name}": array for name, array in arrays.items()})
         t = whole(f"not a state of {type(self).__name__}: t", saved["t"], 0)

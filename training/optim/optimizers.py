@@ -1,54 +1,71 @@
 """Optimizers: each moves parameters against their gradients, in place.
 
-Names, positional arguments and, but for Adam, formulas are those of *Deep Learning from Scratch*; ``weight_decay`` and
-``eps`` are added by keyword. The book's own, which take single numbers, too, are in
-``training.compat.book.optimizer``. ``training.optim.optimizer.Optimizer`` says what all have in common. In the
-formulas θ is a parameter, g its gradient (plus weight_decay·θ) and η the learning rate ``lr``.
+Names, positional arguments and, except for Adam, formulas are those of *Deep Learning from Scratch*; ``weight_decay``
+and ``eps`` are keywords. ``training.compat.book.optimizer`` has the book's own optimizers, which also take single
+numbers. ``training.optim.optimizer.Optimizer`` describes what all have in common. In the formulas θ is a parameter, g
+its gradient (plus weight_decay·θ) and η the learning rate ``lr``.
 """
 
 import math
-from typing import Any
+
+import numpy
 
 from backend.checks import Hyperparameter, choice
+from backend.types import Array
 from training.optim.optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: θ ← θ - η g."""
+    """Stochastic gradient descent: θ ← θ - η g.
+
+    Examples:
+        >>> from backend import xp
+        >>> from training import SGD
+        >>> params = {"W": xp.array([1.0, 2.0])}
+        >>> SGD(lr=0.5).update(params, {"W": xp.array([2.0, -2.0])})
+        >>> params["W"].tolist()
+        [0.0, 3.0]
+    """
+
+    formula = "p -= lr * g;"
 
     def __init__(self, lr: float = 0.01, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay)
 
-    device_formula = "p -= lr * g;"
-
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        (step,) = scratch
-        xp.multiply(g, self.lr, out=step)
-        xp.subtract(p, step, out=p)
+    def _step(self, p: Array, g: Array, step: Array, spare: Array, *, lr: float) -> None:
+        numpy.multiply(g, lr, out=step)
+        numpy.subtract(p, step, out=p)
 
 
 class Momentum(Optimizer):
     """Gradient descent with momentum (Polyak 1964): v ← momentum·v - η g, θ ← θ + v.
 
     η is inside v, as in the book, so a change of ``lr`` acts on new gradients only.
+
+    Examples:
+        >>> from backend import xp
+        >>> from training import Momentum
+        >>> optimizer, params, grads = Momentum(lr=0.5, momentum=0.5), {"W": xp.zeros(1)}, {"W": xp.ones(1)}
+        >>> for _ in range(3):
+        ...     optimizer.update(params, grads)
+        ...     params["W"].tolist()
+        [-0.5]
+        [-1.25]
+        [-2.125]
     """
 
     slots = ("v",)
-    device_formula = "v = v * momentum - g * lr; p += v;"
+    formula = "v = v * momentum - g * lr; p += v;"
     momentum = Hyperparameter(least=0, below=1)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, momentum=momentum, weight_decay=weight_decay)
 
-    def _step_scalars(self) -> dict[str, float]:
-        return {"lr": self.lr, "momentum": self.momentum}
-
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        (v,), (step,) = state, scratch
-        xp.multiply(g, self.lr, out=step)
-        xp.multiply(v, self.momentum, out=v)
-        xp.subtract(v, step, out=v)
-        xp.add(p, v, out=p)
+    def _step(self, p: Array, g: Array, step: Array, spare: Array, v: Array, *, lr: float, momentum: float) -> None:
+        numpy.multiply(g, lr, out=step)
+        numpy.multiply(v, momentum, out=v)
+        numpy.subtract(v, step, out=v)
+        numpy.add(p, v, out=p)
 
 
 class Nesterov(Momentum):
@@ -58,65 +75,57 @@ class Nesterov(Momentum):
     Bengio, Boulanger-Lewandowski & Pascanu 2013).
     """
 
-    scratch = 2
-    device_formula = "v = v * momentum - g * lr; p -= g * lr - v * momentum;"
+    formula = "v = v * momentum - g * lr; p -= g * lr - v * momentum;"
 
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        (v,), (step, ahead) = state, scratch
-        xp.multiply(g, self.lr, out=step)
-        xp.multiply(v, self.momentum, out=v)
-        xp.subtract(v, step, out=v)
-        xp.multiply(v, self.momentum, out=ahead)
-        xp.subtract(step, ahead, out=step)
-        xp.subtract(p, step, out=p)
+    def _step(self, p: Array, g: Array, step: Array, spare: Array, v: Array, *, lr: float, momentum: float) -> None:
+        numpy.multiply(g, lr, out=step)
+        numpy.multiply(v, momentum, out=v)
+        numpy.subtract(v, step, out=v)
+        numpy.multiply(v, momentum, out=spare)
+        numpy.subtract(step, spare, out=step)
+        numpy.subtract(p, step, out=p)
 
 
 class AdaGrad(Optimizer):
     """AdaGrad (Duchi, Hazan & Singer 2011): h ← h + g², θ ← θ - η g / (√h + eps)."""
 
     slots = ("h",)
-    device_formula = "h += g * g; p -= g / (sqrt(h) + eps) * lr;"
+    formula = "h += g * g; p -= g / (sqrt(h) + eps) * lr;"
     eps = Hyperparameter(above=0)
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, eps=eps, weight_decay=weight_decay)
 
-    def _step_scalars(self) -> dict[str, float]:
-        return {"lr": self.lr, "eps": self.eps}
-
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        (h,), (step,) = state, scratch
-        xp.multiply(g, g, out=step)
-        xp.add(h, step, out=h)
-        self._scaled_step(xp, p, g, h, step)
-
-    def _scaled_step(self, xp: Any, p: Any, g: Any, h: Any, step: Any) -> None:
-        xp.sqrt(h, out=step)
-        xp.add(step, self.eps, out=step)
-        xp.divide(g, step, out=step)
-        xp.multiply(step, self.lr, out=step)
-        xp.subtract(p, step, out=p)
+    def _step(self, p: Array, g: Array, step: Array, spare: Array, h: Array, *, lr: float, eps: float) -> None:
+        numpy.multiply(g, g, out=step)
+        numpy.add(h, step, out=h)
+        _divide_by_root(g, h, eps, lr, out=step)
+        numpy.subtract(p, step, out=p)
 
 
-class RMSprop(AdaGrad):
+class RMSprop(Optimizer):
     """RMSprop (Tieleman & Hinton 2012): h ← decay_rate·h + (1 - decay_rate) g², θ ← θ - η g / (√h + eps)."""
 
-    device_formula = "h += (g * g - h) * rate; p -= g / (sqrt(h) + eps) * lr;"
+    slots = ("h",)
+    formula = "h += (g * g - h) * rate; p -= g / (sqrt(h) + eps) * lr;"
     decay_rate = Hyperparameter(least=0, below=1)
+    eps = Hyperparameter(above=0)
 
     def __init__(
         self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
     ) -> None:
-        Optimizer.__init__(self, lr=lr, decay_rate=decay_rate, eps=eps, weight_decay=weight_decay)
+        super().__init__(lr=lr, decay_rate=decay_rate, eps=eps, weight_decay=weight_decay)
 
-    def _step_scalars(self) -> dict[str, float]:
+    def _numbers(self, t: int | None) -> dict[str, float]:
         return {"lr": self.lr, "eps": self.eps, "rate": 1.0 - self.decay_rate}
 
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        (h,), (step,) = state, scratch
-        xp.multiply(g, g, out=step)
-        _move_towards(xp, h, step, 1.0 - self.decay_rate)
-        self._scaled_step(xp, p, g, h, step)
+    def _step(
+        self, p: Array, g: Array, step: Array, spare: Array, h: Array, *, lr: float, eps: float, rate: float
+    ) -> None:
+        numpy.multiply(g, g, out=step)
+        _move_towards(h, step, rate)
+        _divide_by_root(g, h, eps, lr, out=step)
+        numpy.subtract(p, step, out=p)
 
 
 class Adam(Optimizer):
@@ -127,15 +136,21 @@ class Adam(Optimizer):
 
     ``training.compat.book.optimizer.Adam`` has the book's 1e-7 beside the uncorrected √v: its steps for gradients
     below 1e-5 are much smaller in the beginning.
+
+    Examples:
+        >>> from backend import xp
+        >>> from training import Adam
+        >>> params = {"W": xp.array([1.0, 1.0])}
+        >>> Adam(lr=0.25).update(params, {"W": xp.array([1000.0, -0.01])})
+        >>> [round(float(w), 4) for w in params["W"]]  # a first step has the size of lr, whatever the gradient
+        [0.75, 1.25]
     """
 
     slots = ("m", "v")
-    device_formula = (
-        "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
-    )
-    device_correction = (
-        "step = calls - skipped[0]; const auto c = sqrt(-expm1(step * log_beta2)); "
-        "const auto rate = lr * c / -expm1(step * log_beta1), scaled_eps = eps * c;"
+    formula = "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
+    correction = (
+        "const auto c = sqrt(-expm1(t * log_beta2)); "
+        "const auto rate = lr * c / -expm1(t * log_beta1), scaled_eps = eps * c;"
     )
     beta1 = Hyperparameter(least=0, below=1)
     beta2 = Hyperparameter(least=0, below=1)
@@ -152,45 +167,33 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        step = self._adam_step(xp, g, state, scratch[0])
-        xp.subtract(p, step, out=p)
-
-    def _adam_step(self, xp: Any, g: Any, state: list[Any], step: Any) -> Any:
-        m, v = state
-        xp.subtract(g, m, out=step)
-        xp.multiply(step, 1.0 - self.beta1, out=step)
-        xp.add(m, step, out=m)
-        xp.multiply(g, g, out=step)
-        _move_towards(xp, v, step, 1.0 - self.beta2)
-        scalars = self._step_scalars()
-        xp.sqrt(v, out=step)
-        xp.add(step, scalars["scaled_eps"], out=step)
-        xp.divide(m, step, out=step)
-        return xp.multiply(step, scalars["rate"], out=step)
-
-    def _step_scalars(self) -> dict[str, float]:
+    def _numbers(self, t: int | None) -> dict[str, float]:
+        lr, beta1, beta2, eps = self.lr, self.beta1, self.beta2, self.eps
+        rates = {"rate1": 1.0 - beta1, "rate2": 1.0 - beta2}
+        if t is None:
+            logs = {f"log_beta{i}": math.log(beta) if beta else -math.inf for i, beta in ((1, beta1), (2, beta2))}
+            return {"lr": lr, "eps": eps, **logs, **rates}
         # m̂ / (√v̂ + eps) = m / (√v + eps·c) · c / (1 - beta1^t): the corrections cost no pass over the arrays.
-        c = math.sqrt(1.0 - self.beta2**self._steps)
-        rate = self.lr * c / (1.0 - self.beta1**self._steps)
-        return {"rate": rate, "rate1": 1.0 - self.beta1, "rate2": 1.0 - self.beta2, "scaled_eps": self.eps * c}
+        c = math.sqrt(1.0 - beta2**t)
+        return {"rate": lr * c / (1.0 - beta1**t), "scaled_eps": eps * c, **rates}
 
-    def _scaled_scalars(self) -> dict[str, float]:
-        logs = {f"log_beta{i}": math.log(b) if b else -math.inf for i, b in ((1, self.beta1), (2, self.beta2))}
-        rates = {"rate1": 1.0 - self.beta1, "rate2": 1.0 - self.beta2}
-        return {"calls": self.t + 1, "lr": self.lr, "eps": self.eps, **logs, **rates}
+    def _step(self, p: Array, g: Array, step: Array, spare: Array, m: Array, v: Array, **numbers: float) -> None:
+        _adam_step(g, m, v, **numbers, out=step)
+        numpy.subtract(p, step, out=p)
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
-    As ``Adam`` with g the bare gradient, and the decay beside the step:
+    As ``Adam`` with g the bare gradient, and the decay added to the step:
     θ ← θ - η (m̂ / (√v̂ + eps) + weight_decay·θ). A schedule that sets ``lr`` scales both.
     """
 
-    scratch = 2
+    formula = (
+        "m += (g - m) * rate1; v += (g * g - v) * rate2; "
+        "step = m / (sqrt(v) + scaled_eps) * rate; p -= step + p * decay_rate;"
+    )
     coupled_decay = False
-    device_formula = Adam.device_formula.replace("p -= step", "p -= step + p * decay_rate")
 
     def __init__(
         self,
@@ -203,17 +206,15 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, beta1, beta2, eps=eps, weight_decay=weight_decay)
 
-    def _step(self, xp: Any, p: Any, g: Any, state: list[Any], scratch: list[Any]) -> None:
-        step = self._adam_step(xp, g, state, scratch[0])
-        decay = xp.multiply(p, self._step_scalars()["decay_rate"], out=scratch[1], dtype=step.dtype)
-        xp.add(step, decay, out=step)
-        xp.subtract(p, step, out=p)
+    def _numbers(self, t: int | None) -> dict[str, float]:
+        return {**super()._numbers(t), "decay_rate": self.lr * self.weight_decay}
 
-    def _step_scalars(self) -> dict[str, float]:
-        return super()._step_scalars() | {"decay_rate": self.lr * self.weight_decay}
-
-    def _scaled_scalars(self) -> dict[str, float]:
-        return super()._scaled_scalars() | {"decay_rate": self.lr * self.weight_decay}
+    def _step(self, p: Array, g: Array, step: Array, spare: Array, m: Array, v: Array, **numbers: float) -> None:
+        decay_rate = numbers.pop("decay_rate")
+        _adam_step(g, m, v, **numbers, out=step)
+        numpy.multiply(p, decay_rate, out=spare)
+        numpy.add(step, spare, out=step)
+        numpy.subtract(p, step, out=p)
 
 
 _BY_NAME: dict[str, type[Optimizer]] = {
@@ -226,25 +227,50 @@ _BY_NAME: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
 }
 NAMES = tuple(_BY_NAME)
-"""The names that ``by_name`` knows."""
+"""The names that ``by_name`` accepts."""
 
 
 def by_name(name: str, lr: float | None = None, weight_decay: float | None = None) -> Optimizer:
-    """The optimizer called ``name``, one of ``NAMES``; ``None`` keeps that optimizer's own default.
+    """Return the optimizer called ``name``, one of ``NAMES``; ``None`` keeps that optimizer's own default.
 
     Raises:
         ValueError: an unknown name, or a value that the optimizer refuses.
+
+    Examples:
+        >>> from training.optim import by_name
+        >>> by_name("momentum", lr=0.1)
+        Momentum(lr=0.1, momentum=0.9, weight_decay=0)
     """
     choice("name", name, NAMES)
     given = {"lr": lr, "weight_decay": weight_decay}
     return _BY_NAME[name](**{key: value for key, value in given.items() if value is not None})
 
 
-def _move_towards(xp: Any, mean: Any, value: Any, rate: float) -> None:
-    """A moving average: mean ← mean + rate (value - mean). Overwrites ``value``.
+def _adam_step(
+    g: Array, m: Array, v: Array, *, rate: float, rate1: float, rate2: float, scaled_eps: float, out: Array
+) -> None:
+    """Move the averages m and v, and write the step into ``out``."""
+    numpy.subtract(g, m, out=out)
+    numpy.multiply(out, rate1, out=out)
+    numpy.add(m, out, out=m)
+    numpy.multiply(g, g, out=out)
+    _move_towards(v, out, rate2)
+    _divide_by_root(m, v, scaled_eps, rate, out=out)
+
+
+def _divide_by_root(numerator: Array, squares: Array, eps: float, rate: float, out: Array) -> None:
+    """Write numerator / (√squares + eps) · rate into ``out``."""
+    numpy.sqrt(squares, out=out)
+    numpy.add(out, eps, out=out)
+    numpy.divide(numerator, out, out=out)
+    numpy.multiply(out, rate, out=out)
+
+
+def _move_towards(mean: Array, value: Array, rate: float) -> None:
+    """Move an average: mean ← mean + rate (value - mean). Overwrites ``value``.
 
     Of (1 - rate) mean + rate value the two factors, rounded to float32, would no longer add up to 1.
     """
-    xp.subtract(value, mean, out=value)
-    xp.multiply(value, rate, out=value)
-    xp.add(mean, value, out=mean)
+    numpy.subtract(value, mean, out=value)
+    numpy.multiply(value, rate, out=value)
+    numpy.add(mean, value, out=mean)

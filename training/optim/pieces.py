@@ -1,8 +1,8 @@
 """Elementwise work on large arrays, in pieces that stay in the CPU's cache.
 
 A chain of ufuncs over a large array reads and writes main memory once per ufunc. Cut into pieces, the chain
-finds each piece and its scratch in the L2 cache (measured: Adam over a million float32 in 1.7 ms, not 3.0). A
-GPU wants the opposite, few large launches, and gets every array whole. Elementwise results are the same bits.
+finds each piece and its scratch in the L2 cache (measured: Adam over a million float32 in 1.7 ms instead of 3.0). A
+GPU wants few large launches and gets every array whole. Elementwise results are the same bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,24 +11,25 @@ from typing import Any
 import numpy
 
 from backend import array_module, workspace
+from backend.types import Array
 
 PIECE_BYTES = 1 << 18
-"""Of each array: Adam's five and its scratch together then stay in an L2 cache of 2 MiB."""
+"""Bytes of each array in a piece: Adam's five arrays and its scratch together then stay in an L2 cache of 2 MiB."""
 
-Piece = tuple[list[Any], list[Any]]
+Piece = tuple[list[Array], list[Array]]
 
 
-def pieces(arrays: Sequence[Any], dtype: Any, scratch: int) -> Iterator[Piece]:
-    """Cuts arrays of one shape alike, and supplies scratch for each piece.
+def pieces(arrays: Sequence[Array], dtype: Any, scratch: int) -> Iterator[Piece]:
+    """Cut arrays of one shape alike, and supply scratch for each piece.
 
     Args:
-        arrays: arrays of one shape, any strides. Those that are not all C-contiguous are not cut.
+        arrays: arrays of one shape, any strides. Unless all are C-contiguous, they are not cut.
         dtype: of the scratch.
-        scratch: how many scratch arrays to supply.
+        scratch: number of scratch arrays to supply.
 
     Yields:
-        Views of ``arrays`` and as many uninitialised scratch arrays as asked, all of one shape. The scratch
-        of one piece is that of the next. Arrays without elements yield nothing.
+        Views of ``arrays``, and ``scratch`` uninitialised arrays, all of one shape. The scratch of one piece is used
+        again for the next. Arrays without elements yield nothing.
     """
     size, shape = arrays[0].size, arrays[0].shape
     if size == 0:

@@ -1,7 +1,8 @@
-"""Learning rates over time: a schedule is a function of the step, ``optimizer.lr = schedule(step)``.
+"""Learning rates by step: a schedule is a function of the step, ``optimizer.lr = schedule(step)``.
 
 Steps count updates of the parameters, from 0. A schedule returns the learning rate of the step, a Python float. Rates
-are finite and at least 0, counts whole numbers; others are a ValueError, what is no number a TypeError.
+are finite and at least 0, counts whole numbers: anything else raises a ValueError, or a TypeError if it is not a
+number.
 """
 
 import math
@@ -13,12 +14,12 @@ from backend.checks import choice, real, refusal, whole
 
 Schedule = Callable[[int], float]
 
-_MOST_STEPS = (1 << 53) - 1  # beyond it floats do not tell steps apart
+_MOST_STEPS = (1 << 53) - 1  # above this, floats do not distinguish steps
 
 
 @dataclass(frozen=True)
 class ConstantSchedule:
-    """Always ``lr``."""
+    """The constant learning rate ``lr``."""
 
     lr: float
 
@@ -26,14 +27,21 @@ class ConstantSchedule:
         _keep(self, lr=real("lr", self.lr, least=0))
 
     def __call__(self, step: int) -> float:
-        """The learning rate of step ``step``."""
+        """Return the learning rate of step ``step``."""
         step = whole("step", step, 0, _MOST_STEPS)
         return self.lr
 
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """``lr``, multiplied by ``factor`` after every ``every`` steps: lr · factor^⌊step / every⌋."""
+    """``lr``, multiplied by ``factor`` after every ``every`` steps: lr · factor^⌊step / every⌋.
+
+    Examples:
+        >>> from training import StepSchedule
+        >>> schedule = StepSchedule(lr=0.5, every=10)
+        >>> [schedule(step) for step in (0, 9, 10)]
+        [0.5, 0.5, 0.05]
+    """
 
     lr: float
     every: int
@@ -44,16 +52,22 @@ class StepSchedule:
         _keep(self, lr=lr, factor=factor, every=whole("every", self.every, 1, _MOST_STEPS, floats=True))
 
     def __call__(self, step: int) -> float:
-        """The learning rate of step ``step``."""
+        """Return the learning rate of step ``step``."""
         step = whole("step", step, 0, _MOST_STEPS)
         return float(self.lr * self.factor ** (step // self.every))
 
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """From ``lr`` at step 0 down half a cosine to ``final_lr`` at step ``steps``, where it stays.
+    """Half a cosine from ``lr`` at step 0 down to ``final_lr`` at step ``steps``, where it stays.
 
     Loshchilov & Hutter 2017 (SGDR), equation 5, without restarts.
+
+    Examples:
+        >>> from training import CosineSchedule
+        >>> schedule = CosineSchedule(lr=1.0, steps=100)
+        >>> [round(schedule(step), 3) for step in (0, 25, 50, 100)]
+        [1.0, 0.854, 0.5, 0.0]
     """
 
     lr: float
@@ -65,7 +79,7 @@ class CosineSchedule:
         _keep(self, lr=lr, final_lr=final_lr, steps=whole("steps", self.steps, 1, _MOST_STEPS, floats=True))
 
     def __call__(self, step: int) -> float:
-        """The learning rate of step ``step``."""
+        """Return the learning rate of step ``step``."""
         step = whole("step", step, 0, _MOST_STEPS)
         done = min(step, self.steps) / self.steps
         return float(self.final_lr + (self.lr - self.final_lr) * (1.0 + math.cos(math.pi * done)) / 2.0)
@@ -77,6 +91,12 @@ class Warmup:
 
     Step s of the first ``steps`` has (s + 1) / steps of ``schedule(0)``: the first is not wasted on a rate of 0,
     and the last has the full rate. Then ``schedule`` starts with its own step 0, as ``schedule(step - steps)``.
+
+    Examples:
+        >>> from training import CosineSchedule, Warmup
+        >>> schedule = Warmup(CosineSchedule(lr=1.0, steps=96), steps=4)
+        >>> [schedule(step) for step in range(5)]
+        [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
     schedule: Schedule
@@ -88,7 +108,7 @@ class Warmup:
         _keep(self, steps=whole("steps", self.steps, 0, _MOST_STEPS, floats=True))
 
     def __call__(self, step: int) -> float:
-        """The learning rate of step ``step``."""
+        """Return the learning rate of step ``step``."""
         step = whole("step", step, 0, _MOST_STEPS)
         if step < self.steps:
             return float(self.schedule(0) * ((step + 1) / self.steps))
@@ -107,11 +127,11 @@ _BY_NAME: dict[str, Callable[[float, int], Schedule]] = {
     "warmup-cosine": _warmup_cosine,
 }
 NAMES = tuple(_BY_NAME)
-"""The names that ``by_name`` knows."""
+"""The names that ``by_name`` accepts."""
 
 
 def by_name(name: str, lr: float, total_steps: int) -> Schedule:
-    """The schedule called ``name`` for a training of ``total_steps`` steps (at least 1) that peaks at ``lr``.
+    """Return the schedule called ``name`` for a training of ``total_steps`` steps (at least 1) that peaks at ``lr``.
 
     ``"constant"``; ``"step"``: a tenth after each third of the steps; ``"cosine"``: down to 0 at the end;
     ``"warmup-cosine"``: up over the first twentieth of the steps, then the cosine over the rest.
@@ -125,6 +145,6 @@ def by_name(name: str, lr: float, total_steps: int) -> Schedule:
 
 
 def _keep(schedule: Any, **numbers: float) -> None:
-    """Sets fields of a frozen schedule to numbers of Python, however they were given."""
+    """Set fields of a frozen schedule to Python numbers."""
     for name, number in numbers.items():
         object.__setattr__(schedule, name, number)

@@ -16,6 +16,7 @@ from training.loop.trainer import STEP, UPDATE
 from training.models.network import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer
+from training.optim.update import Update
 from training.profile.launches import LaunchCounter
 from training.profile.steps import LOOP, Profile
 
@@ -50,12 +51,10 @@ def readings_of_a_step(
         scaler: for a float16 network.
     """
     with threads.single_threaded_blas(), Recorder(clock) as recorder, STEP:  # BLAS as in the training loop
-        network.step_gradients(x, t, *([] if scaler is None else [scaler.scale]))
+        update = Update(optimizer, scaler=scaler)
+        network.step_gradients(x, t, update.loss_scale)
         with UPDATE:
-            if scaler is None:
-                optimizer.update(network.params, network.grads)
-            else:
-                scaler.update(optimizer, network.params, network.grads)
+            update.step(network.params, network.grads)
     rows = Profile(1, 0.0, recorder.events).rows()
     return {(row.layer, row.phase): row.nanoseconds for row in rows if row.layer != LOOP}
 
