@@ -193,33 +193,33 @@ class Residual(_Composite):
     def forward(self, x: Array) -> Array:
         with _BODY["forward"].of(x):
             y = self.body.forward(x)
-        aside = x
+        bypass = x
         if self.shortcut is not None:
             with _SHORTCUT["forward"].of(x):
-                aside = self.shortcut.forward(x)
-        if y.shape != aside.shape:
-            raise ValueError(f"Residual cannot add body {y.shape} and shortcut {aside.shape}")
-        return add(y, aside)
+                bypass = self.shortcut.forward(x)
+        if y.shape != bypass.shape:
+            raise ValueError(f"Residual cannot add body {y.shape} and shortcut {bypass.shape}")
+        return add(y, bypass)
 
     def backward(self, dout: Array) -> Array:
-        aside = dout
+        bypass = dout
         if self.shortcut is not None:
             with _SHORTCUT["backward"].of(dout):
-                aside = self.shortcut.backward(dout)
+                bypass = self.shortcut.backward(dout)
         with _BODY["backward"].of(dout):
             dx = self.body.backward(dout)
-        return add(dx, aside)
+        return add(dx, bypass)
 
     def output_shape(self, shape: Shape) -> Shape:
         body = self.body.output_shape(shape)
-        aside = shape if self.shortcut is None else self.shortcut.output_shape(shape)
-        if body != aside:
-            raise ValueError(f"body makes {body} of {shape}, shortcut {aside}: they cannot be added")
+        bypass = shape if self.shortcut is None else self.shortcut.output_shape(shape)
+        if body != bypass:
+            raise ValueError(f"body makes {body} of {shape}, shortcut {bypass}: they cannot be added")
         return body
 
     def describe(self) -> str:
-        aside = "" if self.shortcut is None else f", {self.shortcut!r}"
-        return f"{_indented(self.body)}{aside}"
+        bypass = "" if self.shortcut is None else f", {self.shortcut!r}"
+        return f"{_indented(self.body)}{bypass}"
 
 
 def _fuse(layer: Layer, relu: Relu) -> bool:

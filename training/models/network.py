@@ -67,8 +67,8 @@ class Network:
             raise ValueError("a network needs at least one layer")
         scores = layers.output_shape(self.input_dim)
         if len(scores) != 1:
-            raise ValueError(f"a classifier ends in (classes,) scores; {layers!r} makes {scores} of {self.input_dim}")
-        checks.more_than_one_score(f"{layers!r}", scores[0])
+            raise ValueError(f"a classifier ends in (classes,) scores, its layers make {scores} of {self.input_dim}")
+        checks.more_than_one_score(type(self).__name__, scores[0])
         self.classes = scores[0]
         self._bind()
         layers[0].input_gradient = False  # nothing needs the gradient of the data
