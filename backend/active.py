@@ -1,7 +1,7 @@
-"""The active array library: ``xp`` forwards to it, ``use`` switches it.
+"""Select the active array library: ``xp`` forwards to it, ``use`` switches it.
 
-One library is active in the process, not one per thread: a network's layers, its loader's thread and its
-optimizer have to agree. The first use of ``xp`` starts the device that ``XPNET_DEVICE`` names (default auto).
+One library is active in the process, not one per thread: a network's layers, its loader's thread and its optimizer
+must agree. The first use of ``xp`` starts the device that ``XPNET_DEVICE`` names (default auto).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backend.devices import NAMES, CudaReport, Device, DeviceError, inspect_cuda
 _log = logging.getLogger("xpnet")
 _device: Device | None = None
 _lost: Device | None = None
-"""The CUDA device that was active in the process from which this one was forked, until another is chosen."""
+"""The CUDA device that was active in the process from which this one was forked, until another is selected."""
 _fallback_said = False
 
 
@@ -30,7 +30,7 @@ class _Namespace(ModuleType):
         device = current_device()
         value = getattr(_module(device), name)
         self.__dict__[name] = value
-        if device is not _device:  # switched meanwhile, by another thread: what is kept must be the new library's
+        if device is not _device:  # another thread has switched: keep only names of the new library
             self.__dict__.pop(name, None)
         return value
 
@@ -46,10 +46,10 @@ _OWN_NAMES = frozenset(vars(xp))
 
 
 def current_device() -> Device:
-    """The active device; starts the one that ``XPNET_DEVICE`` names (default ``auto``) if none is yet.
+    """Return the active device; activate the one that ``XPNET_DEVICE`` names (default ``auto``) if there is none yet.
 
     Raises:
-        DeviceError: the process was forked from one in which a CUDA device was active, and has not chosen anew.
+        DeviceError: the process was forked from one in which a CUDA device was active, and has not selected another.
     """
     if _device is None:
         if _lost is not None:
@@ -60,20 +60,19 @@ def current_device() -> Device:
 
 
 class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
-    """Makes a device the active one: ``use("cuda")``, or ``with use("cpu"): …`` to go back at the end.
+    """Make a device the active one: ``use("cuda")``, or ``with use("cpu"): …`` to restore the old one at the end.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:<index>"`` or a ``Device``. Auto takes the
             first GPU that works and otherwise falls back to the CPU, logging why once per process.
 
-    CuPy remembers which of several GPUs is current for each thread by itself: a thread of one's own that shall compute
-    on ``cuda:1`` calls ``use`` too.
+    CuPy's current device is per thread: call ``use("cuda:1")`` in every thread that computes on it.
 
     Raises:
         DeviceError: a CUDA device was named and cannot be used; the message has the reason and the remedy.
         TypeError: ``device`` is neither a name nor a ``Device``.
-        ValueError: the name is none of the above.
-    The active device is unchanged after an error.
+        ValueError: the name is not one of the above.
+    The active device does not change on an error.
 
     Examples:
         >>> from backend import use, xp
@@ -94,22 +93,22 @@ class use:  # noqa: N801  (reads as a statement: `with use("cpu"):`)
 
 
 def allow_tf32(allowed: bool = True) -> None:
-    """Lets float32 matrix products on a GPU round their operands to TF32 (``backend.tf32``), or forbids it again.
+    """Allow or forbid that float32 matrix products on a GPU round their operands to TF32 (``backend.tf32``).
 
     Raises:
-        DeviceError: it is asked for and the active device has no TF32.
+        DeviceError: the active device does not support TF32.
     """
     tf32.allow(checks.flag("allowed", allowed), current_device())
 
 
 def refuse_lost() -> None:
-    """Raise the DeviceError of a process that was forked from one which had used CUDA, if it was."""
+    """Raise a DeviceError if this process was forked from one that had used CUDA."""
     if lost_in_fork():
         raise DeviceError(f"{_lost or 'cuda'} cannot be used: {inspect_cuda()}")
 
 
 def _let_go_of_device() -> None:
-    """In a forked process: what was active is not any more, if it was a CUDA device."""
+    """Deactivate a CUDA device in a forked process."""
     global _device, _lost
     if _device is not None and _device.kind == "cuda":
         _lost = _device

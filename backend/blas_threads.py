@@ -1,4 +1,4 @@
-"""BLAS held to one thread, and given back its own number."""
+"""Limit BLAS to one thread, and restore its own number."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import threading
 from functools import lru_cache
 from typing import Any
 
-_lock = threading.RLock()  # may be asked for where it is held: a hold can be collected at any time
+_lock = threading.RLock()  # reentrant: a finalizer may take it while it is held
 _holds: set[int] = set()
 _before: list[tuple[Any, int]] | None = None
 
 
 class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_threaded_blas():`)
-    """Holds BLAS to one thread. The setting is the whole process's, so the last to leave puts it back.
+    """Limit BLAS to one thread. The setting is that of the process, so the last context to exit restores it.
 
-    Inside another it costs next to nothing: a loop of many small products holds it around the loop.
+    A nested context costs almost nothing: put one around a loop of many small products.
 
-    An interrupt can come between any two steps, before and after the block too. So what was set before is noted before
-    anything is changed and forgotten after it is put back, leaving twice is leaving once, and an object that was never
-    left leaves as it is collected.
+    An interrupt can come between any two steps, also before and after the block. Therefore the old setting is stored
+    before it is changed and dropped after it is restored, exiting twice has the effect of once, and an object that was
+    not exited does so when it is collected.
     """
 
     _is_held = False
@@ -56,7 +56,7 @@ class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_t
 
 def _hold_blas() -> None:
     global _before
-    if _before is None:  # else an interrupt came as it was put back
+    if _before is None:  # else an interrupt came while it was restored
         libraries = [library for library in _blas().lib_controllers if library.user_api == "blas"]
         _before = [(library, library.num_threads) for library in libraries]
     _let_any_thread_set_blas()
@@ -75,7 +75,7 @@ def _let_blas_go() -> None:
 
 
 def _let_any_thread_set_blas() -> None:
-    """threadpoolctl 3.8 lets the first thread that sets OpenBLAS keep the say; the last to leave may be another."""
+    """Let any thread set OpenBLAS: threadpoolctl 3.8 reserves that for the first one, but another may exit last."""
     import threadpoolctl
 
     let_go = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)

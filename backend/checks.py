@@ -1,8 +1,8 @@
-"""Check arguments where they come in: a number in its range, a switch, a choice, a shape, or one clear error.
+"""Check arguments: numbers in a range, flags, choices and shapes, with one form of error.
 
-A number may be given as Python's own, as a scalar of NumPy or as an array of no dimensions on either device (to read it
-there waits for the device). It comes out as Python's, which leaves the dtype of arrays as it is. All errors read
-``<name> must be <what>, got <value>``: a TypeError where it is no number at all, a ValueError where it is another one.
+A number may be a Python number, a NumPy scalar or a 0-d array on either device (reading that waits for the device). It
+is returned as a Python number, which does not change the dtype of arrays. All errors read ``<name> must be <what>, got
+<value>``: a TypeError if it is not a number, a ValueError if it is out of range.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import numpy
 Given = TypeVar("Given")
 
 LARGEST_SIZE = (1 << 31) - 1
-"""The most that one axis, window or step can be: kernels count in 32 bits."""
+"""The largest axis, window or step: kernels count in 32 bits."""
 
 LARGEST_COUNT = 1 << 44
-"""The most numbers that an array can be asked to have: no machine's address space holds more float64."""
+"""The most elements of an array: more float64 numbers do not fit into any address space."""
 
 LARGEST_EPSILON = 1e30
-"""The most that can be added to a variance: float32, in which that is done, holds it."""
+"""The largest number that can be added to a variance in float32."""
 
 FLOATING = frozenset(numpy.dtype(name) for name in ("float16", "float32", "float64"))
-"""The dtypes that layers compute in; not those of the other byte order."""
+"""The dtypes that layers compute in, in native byte order."""
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None, *, floats: bool = False) -> int:
-    """``value`` as an int from ``least`` to ``most``.
+    """Return ``value`` as an int from ``least`` to ``most``.
 
     Args:
-        floats: whether a float may stand for a whole number (2.0), for what is often computed with ``/``.
+        floats: also accept whole floats (2.0), for numbers that are often computed with ``/``.
 
     Raises:
-        TypeError: it is no whole number.
-        ValueError: it is out of the range.
+        TypeError: it is not a whole number.
+        ValueError: it is out of range.
     """
     number = value if type(value) is int else _number(value)
     if number is None or not (floats or isinstance(number, Integral)):
@@ -58,11 +58,11 @@ def real(
     above: float | None = None,
     below: float | None = None,
 ) -> float:
-    """``value`` as a finite float, at least ``least``, at most ``most``, above ``above`` and below ``below``.
+    """Return ``value`` as a finite float with least ≤ value ≤ most and above < value < below.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is not finite, or out of the range.
+        TypeError: it is not a number.
+        ValueError: it is not finite, or out of range.
     """
     if type(value) is float:
         result = value
@@ -87,7 +87,7 @@ def real(
 
 
 def flag(name: str, value: Any) -> bool:
-    """``value`` as a bool; 0 and 1 may stand for one.
+    """Return ``value`` as a bool; 0 and 1 are accepted, too.
 
     Raises:
         TypeError: it is neither a bool nor a number.
@@ -104,11 +104,11 @@ def flag(name: str, value: Any) -> bool:
 
 
 def choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """``value`` if it is one of the choices.
+    """Return ``value`` if it is one of the choices.
 
     Raises:
-        TypeError: it is no string.
-        ValueError: it is another one.
+        TypeError: it is not a string.
+        ValueError: it is another string.
     """
     if not isinstance(value, str) or value not in choices:
         among = f"one of {', '.join(map(repr, choices))}"
@@ -117,11 +117,11 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def sizes(name: str, value: Any, least: int = 0, length: int | None = None) -> tuple[int, ...]:
-    """A shape as a tuple of ints of at least ``least`` each, ``length`` of them; a number is a shape of one axis.
+    """Return a shape as a tuple of ``length`` ints of at least ``least``; a number is a shape of one axis.
 
     Raises:
-        TypeError: it holds something that is no number.
-        ValueError: a number is out of the range, or there are more or fewer.
+        TypeError: an element is not a number.
+        ValueError: a number is out of range, or there are more or fewer than ``length``.
     """
     numbers = value if isinstance(value, (tuple, list)) else several(value)
     numbers = (value,) if numbers is None else numbers
@@ -134,14 +134,14 @@ def sizes(name: str, value: Any, least: int = 0, length: int | None = None) -> t
 
 
 def several(value: Any) -> Sequence[Any] | None:
-    """The numbers of a tuple, a list or an array of one axis; None for anything else."""
+    """Return the elements of a tuple, a list or a 1-D array; None for anything else."""
     if isinstance(value, (tuple, list)):
         return value
     return value.tolist() if getattr(value, "ndim", 0) == 1 else None
 
 
 def array_shape(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
-    """As ``sizes``, for an array that is to be made: a ValueError where no memory could hold it."""
+    """Return the shape of a new array, see ``sizes``; raise ValueError if no memory could hold it."""
     result = sizes(name, value, least)
     if math.prod(result) > LARGEST_COUNT:
         raise refusal(ValueError, name, f"the shape of at most {LARGEST_COUNT:,} numbers", value)
@@ -149,14 +149,14 @@ def array_shape(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
 
 
 def floating_dtype(name: str, value: Any) -> numpy.dtype:
-    """The dtype that ``value`` names, if it is one of ``FLOATING``, in which layers compute.
+    """Return the dtype that ``value`` names, if it is one of ``FLOATING``.
 
     Raises:
         TypeError: it is not.
     """
     try:
         dtype = numpy.dtype(value) if value is not None else None  # NumPy takes None for float64
-    except (TypeError, ValueError, SyntaxError):  # a string or a dictionary that does not parse, to NumPy
+    except (TypeError, ValueError, SyntaxError):  # a string or dictionary that NumPy cannot parse
         dtype = None
     if dtype is None or dtype not in FLOATING:
         raise refusal(TypeError, name, "float16, float32 or float64", value)
@@ -164,19 +164,19 @@ def floating_dtype(name: str, value: Any) -> numpy.dtype:
 
 
 def instance(name: str, value: Given, kinds: type | tuple[type, ...], what: str) -> Given:
-    """``value`` if it is an instance of ``kinds``; a TypeError, which says that ``what`` is needed, otherwise."""
+    """Return ``value`` if it is an instance of ``kinds``; else raise a TypeError that asks for ``what``."""
     if not isinstance(value, kinds):
         raise refusal(TypeError, name, what, value)
     return value
 
 
 def refusal(kind: type[Exception], name: str, expected: str, value: Any) -> Exception:
-    """An error of ``kind``, saying what was expected of the argument ``name``, and what was given."""
+    """Return an error of ``kind`` that says what was expected for the argument ``name``, and what was given."""
     return kind(f"{name} must be {expected}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:
-    """Describe a value in an error message, in at most a line."""
+    """Describe a value for an error message, in at most one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape != ():
         return f"an array of {value.dtype}{list(value.shape)}"
     plain = _plain(value)
@@ -189,7 +189,7 @@ def shown(value: Any) -> str:
 
 
 class Hyperparameter:
-    """A number of a layer or an optimizer as an attribute: a Python float, in the range given, checked when it is set.
+    """A number as an attribute of a layer or optimizer: a Python float whose range is checked when it is set.
 
     Args:
         least, most, above, below: as for ``real``.
@@ -225,14 +225,14 @@ _brief.maxstring = _brief.maxother = 60  # maxlong, of a whole number, is 40
 
 
 def _plain(value: Any) -> Any:
-    """What a scalar of NumPy or an array of no dimensions holds; anything else as it is."""
+    """Return the Python value of a NumPy scalar or 0-d array; anything else unchanged."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     return value
 
 
 def _number(value: Any) -> Any:
-    """``value`` as a number that is no array, or None where it is none; True and False are none."""
+    """Return ``value`` as a Python number, or None if it is not a number; bools are not."""
     plain = _plain(value)
     return plain if isinstance(plain, Real) and not isinstance(plain, bool) else None
 
@@ -244,7 +244,7 @@ def _whole_range(least: int | None, most: int | None) -> str:
 
 
 def _to_read(number: int) -> str:
-    """``number`` to read: one below a large power of two as such."""
+    """Return ``number`` as text; one less than a large power of two is written as 2ⁿ - 1."""
     exponent = number.bit_length()
     return f"2**{exponent} - 1" if exponent > 16 and number == (1 << exponent) - 1 else f"{number}"
 

@@ -1,7 +1,7 @@
 """Say why CUDA cannot be used, and the command that fixes it.
 
-An error's own text names the symptom ("CUDA driver version is insufficient" is also said where there is no driver), so
-driver, environment and installed packages are asked as well. Numbers are those of ``cudaError_t``.
+An error's own text names a symptom ("CUDA driver version is insufficient" also appears without a driver), so the
+driver, the environment and the installed packages are examined, too. Numbers are those of ``cudaError_t``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COMPILER_IS_MISSING = (
 )
 _ARCHITECTURE_IS_UNKNOWN = r"invalid value for --gpu-architecture|gpu-architecture.*(?:unsupported|invalid)"
 
-Fault = tuple[str, str]  # what is wrong, and the remedy
+Fault = tuple[str, str]  # the problem, and the remedy
 
 _BY_CODE: dict[int, Fault] = {
     2: ("the GPU's memory is full", "end a process that holds it: nvidia-smi lists them with their memory"),
@@ -48,7 +48,7 @@ _BY_CODE: dict[int, Fault] = {
 
 
 def forked() -> Fault:
-    """This process was forked from one that had used CUDA."""
+    """Return the fault of a process that was forked from one that had used CUDA."""
     return (
         "this process was forked from one that had used CUDA, whose state no fork takes over",
         "start it by multiprocessing.get_context('spawn'), or fork before the first use of CUDA",
@@ -56,24 +56,25 @@ def forked() -> Fault:
 
 
 def not_installed() -> Fault:
-    """CuPy is missing."""
+    """Return the fault of a missing CuPy."""
     return "CuPy is not installed", _install()
 
 
 def not_imported(error: Exception) -> Fault:
-    """Importing CuPy raised ``error``."""
+    """Return the fault after importing CuPy raised ``error``."""
     return _with_packages(f"CuPy does not import ({first_line(error)})", _install("--force-reinstall "))
 
 
 def not_cupy(module: Any) -> Fault:
-    """What was imported as cupy is something else: a folder of that name, or what an uninstall has left."""
+    """Return the fault if the imported cupy is something else: a folder of that name, or the rest of an uninstalled
+    one."""
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     place = next((str(place) for place in places if place), "?")
     return f"the module cupy is not CuPy ({place})", f"rename or remove {place}, and {_install()}"
 
 
 def no_devices(cupy: Any, error: Exception | None) -> Fault:
-    """Asking for the number of devices raised ``error``, or (None) gave 0."""
+    """Return the fault after counting devices raised ``error``, or (None) found none."""
     code = getattr(error, "status", NO_DEVICE if error is None else None)
     if code == NO_DEVICE or error is None:
         return _nothing_visible()
@@ -90,7 +91,7 @@ def no_devices(cupy: Any, error: Exception | None) -> Fault:
 
 
 def no_kernels(cupy: Any, error: Exception, capability: str = "") -> Fault:
-    """A first small kernel raised ``error`` on a GPU of a compute capability (unknown where empty)."""
+    """Return the fault after a small kernel raised ``error`` on a GPU of a compute capability ("" if unknown)."""
     code, text = getattr(error, "status", None), str(error)
     if isinstance(error, MemoryError):
         code = 2
@@ -111,7 +112,7 @@ def no_kernels(cupy: Any, error: Exception, capability: str = "") -> Fault:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind and the first line of an error; of the one that caused it where its own text begins with a ruler."""
+    """Return the class and first line of an error, or of its cause if its own text begins with a ruler."""
     lines = [line for line in str(error).strip().splitlines() if line.strip("=- \t")]
     if error.__cause__ is not None and str(error).strip().startswith("==="):
         return first_line(error.__cause__)
@@ -160,12 +161,12 @@ def _driver_too_old(cupy: Any, driver: int, runtime: int) -> Fault:
 
 
 def _versions(cupy: Any) -> tuple[int, int]:
-    """The newest CUDA that the driver knows and the one that CuPy is built for, 12090 for 12.9; 0 for one unknown."""
+    """Return the newest CUDA version of the driver and that of CuPy, 12090 for 12.9; 0 for an unknown one."""
     versions = []
     for function in ("driverGetVersion", "runtimeGetVersion"):
         try:
             versions.append(int(getattr(cupy.cuda.runtime, function)()))
-        except Exception:  # a driver that is half there fails in many ways; without a version less is said
+        except Exception:  # a broken driver fails in many ways; the text then lacks the version
             versions.append(0)
     return versions[0], versions[1]
 
@@ -175,15 +176,15 @@ def _dotted(version: int) -> str:
 
 
 def _packages() -> list[str]:
-    """The names of the installed packages that bring a module cupy."""
-    import importlib.metadata  # 20 ms, and wanted where something is wrong only
+    """Return the names of the installed packages that provide a module cupy."""
+    import importlib.metadata  # 20 ms, and needed only after an error
 
     names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions() if found.metadata}
     return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[-\w]+)?|amd-cupy", name))
 
 
 def _with_packages(problem: str, remedy: str) -> Fault:
-    """The fault, or where several packages have overwritten each other's files, that."""
+    """Return the fault, or that of several packages that have overwritten each other's files."""
     packages = _packages()
     if len(packages) < 2:
         return problem, remedy
@@ -191,7 +192,8 @@ def _with_packages(problem: str, remedy: str) -> Fault:
 
 
 def _install(options: str = "") -> str:
-    """The command that installs CuPy with all that it needs: the package that is there, or else one by the driver."""
+    """Return the command that installs CuPy with its dependencies: the installed package, or else one for the
+    driver."""
     packages = [name for name in _packages() if re.fullmatch(r"cupy-cuda1[2-9]x", name)]
     if len(packages) == 1:
         return f"{_PIP} install {options}'{packages[0]}[ctk]'"
@@ -199,6 +201,6 @@ def _install(options: str = "") -> str:
 
 
 def _replace(package: str = "cupy-cuda12x") -> str:
-    """The commands that put one CuPy in the place of all that are installed."""
+    """Return the commands that replace all installed CuPy packages by one."""
     hint = " (for a CUDA 13 driver: 'cupy-cuda13x[ctk]')" if len(_packages()) > 1 else ""
     return f"{_PIP} uninstall -y {' '.join(_packages()) or 'cupy'}, then {_PIP} install '{package}[ctk]'{hint}"

@@ -1,7 +1,7 @@
-"""What this machine can compute on, and for what it cannot: why, and the command that mends it.
+"""Detect usable devices; if CUDA is unusable, report the reason and the command that fixes it.
 
-That CuPy imports does not mean that a GPU is usable: CuPy 14 imports without a driver and fails at the first
-array. So the device itself is asked, step by step, and the first step that fails is the reason kept.
+A CuPy that can be imported does not mean a usable GPU: CuPy 14 imports without a driver and fails at the first array.
+Therefore the device is tested step by step, and the first step that fails is reported.
 """
 
 import importlib
@@ -16,19 +16,19 @@ from backend import checks, cuda_faults
 
 
 class DeviceError(RuntimeError):
-    """The device that was asked for cannot be used; the message says what is missing and the remedy."""
+    """The requested device cannot be used; the message says what is missing and the remedy."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that computes: ``kind`` is ``"cpu"`` or ``"cuda"``, ``index`` counts the GPUs from 0."""
+    """A device to compute on: ``kind`` is ``"cpu"`` or ``"cuda"``, ``index`` counts the GPUs from 0."""
 
     kind: str
     index: int = 0
 
     @property
     def name(self) -> str:
-        """``"cpu"``, ``"cuda:0"``, ``"cuda:1"``, …: what ``backend.use`` takes."""
+        """The name for ``backend.use``: ``"cpu"``, ``"cuda:0"``, ``"cuda:1"``, …"""
         return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
 
     def __str__(self) -> str:
@@ -39,8 +39,8 @@ class Device:
 class Gpu:
     """One CUDA device as the driver describes it.
 
-    ``memory`` is its size in bytes, ``bandwidth`` its peak rate in bytes a second, by its clock and the width of its
-    bus; 0 where the driver does not tell these.
+    ``memory`` is its size in bytes, ``bandwidth`` its peak rate in bytes a second, from the clock and width of its
+    memory bus; 0 if the driver does not report these.
     """
 
     index: int
@@ -52,7 +52,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class CudaReport:
-    """What ``inspect_cuda`` found. ``problem`` is empty where a GPU is usable; else ``remedy`` mends it."""
+    """The result of ``inspect_cuda``. ``problem`` is empty if a GPU is usable; else ``remedy`` fixes it."""
 
     gpus: tuple[Gpu, ...] = field(default=())
     cupy_version: str = ""
@@ -61,7 +61,7 @@ class CudaReport:
 
     @property
     def usable(self) -> bool:
-        """Whether arrays can be made and kernels built on the first GPU."""
+        """True if arrays can be made and kernels compiled on the first GPU."""
         return not self.problem
 
     def __str__(self) -> str:
@@ -69,22 +69,22 @@ class CudaReport:
 
 
 NAMES = "'auto', 'cpu', 'cuda', 'cuda:<index>' or a Device"
-"""What names a device, for error messages."""
+"""The forms of a device's name, for error messages."""
 
 _begun_by = 0
-"""The process that first asked CUDA for anything and found a GPU; 0 before."""
+"""The process that first used CUDA and found a GPU; 0 before."""
 
 
 def lost_in_fork() -> bool:
-    """Whether CUDA was begun by the process that this one was forked from: nothing works with it here."""
+    """Return whether the parent process of this fork had used CUDA, which makes it unusable here."""
     return _begun_by not in (0, os.getpid())
 
 
 def parse(name: str) -> Device:
-    """The device that ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"`` names.
+    """Return the device that ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"`` names.
 
     Raises:
-        ValueError: for any other name.
+        ValueError: the name is another one.
     """
     kind, _, index = str(name).partition(":")
     if name == "cpu":
@@ -95,10 +95,10 @@ def parse(name: str) -> Device:
 
 
 def inspect_cuda() -> CudaReport:
-    """Asks for CUDA devices: CuPy, then driver, devices and compiler, up to the first that fails.
+    """Test CuPy, the driver, the devices and the compiler, up to the first that fails.
 
-    The answer is not remembered: a driver that was mended is seen by the next call. The compiler's test is
-    one small kernel on the current GPU (about 0.1 s the first time on a machine; CuPy keeps the result).
+    The result is not cached, so that the next call sees a repaired driver. The compiler's test is one small kernel on
+    the current GPU (about 0.1 s the first time on a machine; CuPy caches it).
     """
     global _begun_by
     if lost_in_fork():
@@ -107,7 +107,7 @@ def inspect_cuda() -> CudaReport:
         return _unusable(cuda_faults.not_installed())
     try:
         cupy = importlib.import_module("cupy")
-    except Exception as error:  # a broken installation fails in many ways: each is a reason, none is ours
+    except Exception as error:  # a broken installation fails in many ways: report each as the reason
         return _unusable(cuda_faults.not_imported(error))
     if not hasattr(cupy, "__version__"):
         return _unusable(cuda_faults.not_cupy(cupy))

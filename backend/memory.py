@@ -1,7 +1,7 @@
-"""Running out of memory: said with the figures that help, and survived.
+"""Convert out-of-memory errors into one exception that reports usage, and free what the failed step held.
 
-CuPy says what was asked for; NumPy too. What else there is to know (how much is held, the largest block to be had, what
-to lower) is added here, and what the failed computation holds is let go, so that a smaller one can follow.
+CuPy and NumPy report the requested size. The exception adds the memory in use, the largest available block, and what to
+reduce; and the memory of the failed computation is released, so that a smaller one can follow.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from backend.active import current_device
 from backend.arrays import synchronize
 
 _STATUS = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
-"""The status that means exhausted memory in CuPy's errors that are no MemoryError: pinned memory, a kernel's local
-memory and cuBLAS's workspace do not come from its pool.
+"""The status of exhausted memory in CuPy's errors other than MemoryError: for pinned memory, a kernel's local memory
+and cuBLAS's workspace, which do not come from CuPy's pool.
 """
 
 
 class OutOfMemoryError(MemoryError):
-    """Memory, of the device or of the host, is exhausted; the message has what was asked for and held, and what to
-    lower. The computation that failed holds nothing any more: a smaller one can follow in the same process.
+    """Memory of the device or the host is exhausted; the message says how much was requested and is in use, and what to
+    reduce. The failed computation's memory is released: a smaller one can follow in the same process.
     """
 
 
 class guard:  # noqa: N801  (reads as a statement: `with memory.guard(…):`)
-    """Turns exhaustion of memory inside a ``with`` into ``OutOfMemoryError``.
+    """Context in which exhausted memory raises ``OutOfMemoryError``.
 
-    Whatever library reports it: CuPy, CUDA, cuBLAS, NumPy or Python. Arrays live as long as the traceback that leads to
-    them, so the traceback of the failed calls goes on as text alone. Without an error a guard costs a microsecond.
+    Any library may report it: CuPy, CUDA, cuBLAS, NumPy or Python. A traceback keeps arrays alive, so the traceback of
+    the failed calls is kept as text only. Without an error a guard costs a microsecond.
 
     Args:
-        lower: tells what could be made smaller, and how large it is now; called only if needed.
-        release: lets go of what a failed computation leaves behind elsewhere than in local variables.
+        lower: returns a text that says what could be reduced, and its size; called only after an error.
+        release: releases what a failed computation leaves behind outside of local variables.
     """
 
     def __init__(self, lower: Callable[[], str], release: Callable[[], None] | None = None) -> None:
@@ -50,7 +50,7 @@ class guard:  # noqa: N801  (reads as a statement: `with memory.guard(…):`)
         if error is None or not _is_exhaustion(error):
             return
         told = cause = None
-        if not isinstance(error, OutOfMemoryError):  # else another guard, inside this one, has told
+        if not isinstance(error, OutOfMemoryError):  # else an inner guard has converted the error
             told = OutOfMemoryError(f"{_figures(error)}; to need less: {self._lower()}")
             cause = _Origin("".join(traceback.format_exception(type(error), error, trace)))
             error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -64,7 +64,7 @@ class guard:  # noqa: N801  (reads as a statement: `with memory.guard(…):`)
 
 
 class _Origin(Exception):  # noqa: N818  (never raised: it is the cause that Python shows)
-    """The error that was told of and its traceback, as text."""
+    """The original error and its traceback, as text."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -100,13 +100,13 @@ def _figures(error: BaseException) -> str:
 
 
 def _largest_block(total: int) -> int:
-    """The most bytes that an array could still have, to 0.4 %: found by asking CuPy's allocator, which heeds the
+    """Return the most bytes that an array could still have, to 0.4 %, by asking CuPy's allocator, which includes the
     pool's limit and the gaps between arrays.
     """
     import cupy
 
     had, refused = 0, total + 1
-    while refused - had > max(512, had >> 8):  # 512: what CuPy rounds up to
+    while refused - had > max(512, had >> 8):  # 512: CuPy rounds sizes up to it
         size = (had + refused) // 2
         try:
             cupy.cuda.alloc(size)
@@ -120,9 +120,9 @@ def _largest_block(total: int) -> int:
 
 
 def _give_back() -> None:
-    """Hands idle memory back: not all that allocates can use what a pool keeps."""
+    """Return idle memory of the pool, which other allocators cannot use."""
     workspace.clear()
-    synchronize()  # so that batches on their way have arrived, and are held no longer
+    synchronize()  # so that copies of batches are done, and release their memory
     transfer.let_go()
     cupy: Any = sys.modules.get("cupy")
     if cupy is not None and current_device().kind == "cuda":

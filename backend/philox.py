@@ -1,8 +1,8 @@
 """Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
 easy as 1, 2, 3" (SC 2011), written over whole arrays of counters.
 
-A block of four 32-bit words is a function of a 128-bit counter and a 64-bit key alone: any element can be
-computed by any thread on any device, in any order, and comes out the same.
+A block of four 32-bit words depends only on a 128-bit counter and a 64-bit key: any thread on any device can compute
+any element, in any order, with the same result.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ Words = tuple[Any, Any, Any, Any]
 
 
 def philox4x32_10(counter: Words, key: tuple[int, int], library: Any = xp) -> Words:
-    """Ten rounds over arrays of counters.
+    """Apply the ten rounds to arrays of counters.
 
     Args:
         counter: four uint64 arrays of one shape, each value below 2³², least significant word first. They
@@ -49,7 +49,7 @@ def philox4x32_10(counter: Words, key: tuple[int, int], library: Any = xp) -> Wo
 
 
 def words(key: tuple[int, int], stream: int, first: int, count: int, library: Any = xp) -> Any:
-    """``count`` blocks of output words, shape (count, 4), uint32.
+    """Return ``count`` blocks of output words, uint32 (count, 4).
 
     Block i belongs to the counter whose low 64 bits are ``first + i`` and whose high 64 bits are ``stream``.
     """
@@ -69,4 +69,4 @@ def words(key: tuple[int, int], stream: int, first: int, count: int, library: An
 
 
 _CHUNK = 1 << 20
-"""Counters at a time: bounds the scratch memory to 48 MiB."""
+"""Counters to process at a time, which limits scratch memory to 48 MiB."""

@@ -1,12 +1,12 @@
-"""Ranges of time by name, for Nsight in the NVTX domain ``xpnet``, or for a recorder in this process.
+"""Mark ranges of time by name, for Nsight in the NVTX domain ``xpnet``, or for a recorder in this process.
 
-A range is built once and entered often. Whoever listens is told when it begins and ends, and of which arrays it is
-about: NVTX where a tool was attached as the process began, and every ``listen``. Where nobody does, entering and
-leaving is a look at an empty tuple, 0.1 to 0.2 µs, and nothing is asked of an array.
+A range is made once and entered often. Listeners are told when it begins and ends, and its arrays: NVTX, if a tool was
+attached when the process started, and every ``listen``. Without listeners, entering and leaving a range tests an empty
+tuple, 0.1 to 0.2 µs, and does not read the arrays.
 
-In NVTX a range has its name as the message, a category (the phase), and as payload the bytes of the arrays it was given
-(int64). An ``operation`` is named with their shapes, ``gemm.matmul 100x784 784x50``, and has the category of the
-range it is in. What it returns is not in the payload: NVTX wants that as the range begins.
+In NVTX a range has its name as the message, a category (the phase), and as payload the bytes of its input arrays
+(int64). An ``operation`` has their shapes in its name, ``gemm.matmul 100x784 784x50``, and the category of the range it
+is in. Results are not in the payload, which NVTX takes when the range begins.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from backend.active import current_device, xp
 
 try:
     import nvtx
-except ImportError:  # ranges are a service to a profiler: without the package there is none to serve
+except ImportError:  # without the package no profiler can listen to NVTX
     nvtx = None
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Range:
-    """A named range, for ``with`` or for ``push`` and ``pop`` in a loop that counts nanoseconds.
+    """A named range, for ``with``, or for ``push`` and ``pop`` where nanoseconds matter.
 
     Args:
-        name: what is shown, such as a layer's name in its model.
-        category: the phase it belongs to: ``data``, ``forward``, ``backward``, ``update``, ``step``, …; empty for that
-            of the range it is in.
+        name: the shown name, such as a layer's name in its model.
+        category: its phase: ``data``, ``forward``, ``backward``, ``update``, ``step``, …; empty for that of the range
+        it is
+            in.
         kind: ``loop``, ``phase``, ``layer`` or ``operation``.
     """
 
@@ -44,19 +45,19 @@ class Range:
         self.category = category
         self.kind = kind
 
-    def push(self, about: Any = ()) -> None:
-        """Enters the range; each push needs one ``pop``, also when an exception passes.
+    def push(self, arrays: Any = ()) -> None:
+        """Enter the range; each push needs one ``pop``, also after an exception.
 
         Args:
-            about: an array, or arrays in tuples, lists and dicts; what in them is no array is not looked at.
+            arrays: an array, or arrays in tuples, lists and dicts, whose other elements are ignored.
         """
-        if _listeners:  # nanoseconds less than an empty loop
+        if _listeners:  # some nanoseconds faster than an empty loop
             for listener in _listeners:
-                listener.push(self, about)
+                listener.push(self, arrays)
 
-    def of(self, about: Any) -> Any:
-        """The range for ``with``, about the same as for ``push``."""
-        return _Given(self, about) if _listeners else self
+    def of(self, arrays: Any) -> Any:
+        """Return the range with its arrays for a ``with``; see ``push``."""
+        return _Given(self, arrays) if _listeners else self
 
     def __enter__(self) -> Range:
         if _listeners:
@@ -69,14 +70,14 @@ class Range:
 
 
 class _Given:
-    """A range and what it is about, for one ``with``."""
+    """A range and its arrays, for one ``with``."""
 
-    def __init__(self, entered: Range, about: Any) -> None:
+    def __init__(self, entered: Range, arrays: Any) -> None:
         self._entered = entered
-        self._about = about
+        self._arrays = arrays
 
     def __enter__(self) -> Range:
-        self._entered.push(self._about)
+        self._entered.push(self._arrays)
         return self._entered
 
     def __exit__(self, *exc_info: object) -> None:
@@ -84,25 +85,25 @@ class _Given:
 
 
 def pop(results: Any = ()) -> None:
-    """Leaves the range that this thread entered last; ``results`` has the arrays it made."""
+    """Leave the range that this thread entered last; ``results`` has the arrays that it returned."""
     if _listeners:
         for listener in _listeners:
             listener.pop(results)
 
 
 def is_listened_to() -> bool:
-    """Return whether anybody listens; where not, a caller in a hurry need not enter a range."""
+    """Return whether there is a listener; if not, time-critical code need not enter a range."""
     return bool(_listeners)
 
 
 @lru_cache(maxsize=4096)
 def range(name: str, category: str = "") -> Range:  # noqa: A001  (used as profiling.range)
-    """The range of that name and category, built at the first call: for a program's own ranges."""
+    """Return the range of a name and category, made at the first call: for a program's own ranges."""
     return Range(name, category)
 
 
 def operation(function: Function) -> Function:
-    """Makes every call of ``function`` a range of the kind ``operation``, about its arguments and results.
+    """Make every call of ``function`` a range of the kind ``operation``, with its arguments and results.
 
     Its name is that of the module and the function, such as ``gemm.matmul``.
     """
@@ -125,13 +126,13 @@ def operation(function: Function) -> Function:
 
 
 class Listener(Protocol):
-    """What is told of ranges, on the thread that enters and leaves them."""
+    """Receiver of ranges, called on the thread that enters and leaves them."""
 
-    def push(self, entered: Range, about: Any) -> None:
-        """A range begins."""
+    def push(self, entered: Range, arrays: Any) -> None:
+        """Handle the begin of a range."""
 
     def pop(self, results: Any) -> None:
-        """The range ends that this thread entered last. It may have begun before this listened."""
+        """Handle the end of this thread's last range, which may have begun before this listener was added."""
 
 
 _listeners: tuple[Listener, ...] = ()
@@ -140,7 +141,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def listen(listener: Listener) -> Iterator[None]:
-    """Tells ``listener`` of the ranges of all threads, inside a ``with``."""
+    """Report the ranges of all threads to ``listener``, inside a ``with``."""
     global _listeners
     with _lock:
         _listeners = (*_listeners, listener)
@@ -153,7 +154,7 @@ def listen(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def capture() -> Iterator[None]:
-    """What a GPU's profiler is to look at: cudaProfilerStart and cudaProfilerStop around a ``with``; nothing on a CPU.
+    """Mark work for a GPU's profiler: cudaProfilerStart and cudaProfilerStop around a ``with``; nothing on a CPU.
 
     Nsight Systems waits for it under ``--capture-range=cudaProfilerApi``.
     """
@@ -168,7 +169,7 @@ def capture() -> Iterator[None]:
 
 
 def arrays_in(value: Any) -> list[Any]:
-    """The array that ``value`` is, or those in the tuples, lists and dicts that it is made of, each once."""
+    """Return the arrays in ``value``, an array or nested tuples, lists and dicts, each once."""
     if hasattr(value, "nbytes"):
         return [value]
     if isinstance(value, dict):
@@ -180,7 +181,7 @@ def arrays_in(value: Any) -> list[Any]:
 
 
 class _Nvtx:
-    """Tells the tools that listen to NVTX."""
+    """Listener that reports ranges to NVTX."""
 
     def __init__(self, domain: Any) -> None:
         self._domain = domain
@@ -192,10 +193,10 @@ class _Nvtx:
 
         self._attributes = attributes
 
-    def push(self, entered: Range, about: Any) -> None:
+    def push(self, entered: Range, arrays: Any) -> None:
         categories = self._categories()
         category = entered.category or (categories[-1] if categories else "")
-        given = arrays_in(about)
+        given = arrays_in(arrays)
         message, payload = entered.name, None
         if given:
             payload = sum(array.nbytes for array in given)
@@ -215,7 +216,7 @@ class _Nvtx:
 
 
 def _attach() -> None:
-    """Listens for NVTX if a tool does: else the package hands out a domain that does nothing."""
+    """Add the NVTX listener if a tool listens: otherwise the package returns a domain without effect."""
     global _listeners
     domain = nvtx.get_domain("xpnet") if nvtx else None
     if nvtx and isinstance(domain, nvtx.Domain):

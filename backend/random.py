@@ -1,9 +1,9 @@
-"""Random numbers with the same bits on NumPy and CuPy: dropout masks, first weights and shuffles agree.
+"""Draw random numbers with the same bits on NumPy and CuPy: dropout masks, initial weights and shuffles agree.
 
 The state of a generator is three integers, so it fits in a checkpoint. The module's functions draw from the
-``current`` generator: inside ``using`` the one given, in a thread that called ``seed`` its own, and
-otherwise the process's, which starts at seed 0: a program that never seeds is still reproducible. A
-``training.Trainer`` has a generator of its own, so that runs in several threads do not disturb each other.
+``current`` generator: the given one inside ``using``, the thread's own in a thread that called ``seed``, and otherwise
+the process's, which starts at seed 0: a program that never seeds is still reproducible. A ``training.Trainer`` has its
+own generator, so that runs in several threads do not disturb each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backend.philox import words
 
 Shape = int | tuple[int, ...]
 
-_FORKED_BLOCKS = 1 << 40  # more than a run draws: a dropout of a million numbers at each of four million steps
+_FORKED_BLOCKS = 1 << 40  # more than a run draws: dropout of a million numbers in each of four million steps
 
 # dtype → (32-bit words an element takes, bits of the fraction)
 _UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
@@ -32,8 +32,8 @@ _UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
 _LARGEST = (1 << 64) - 1  # seed, stream, position
 
 _moving = threading.Lock()
-"""Is held while a position moves on: threads that share a generator never get the same numbers. One for all of them, so
-that a generator can be copied."""
+"""Held while a position advances, so that threads that share a generator never get the same numbers. All generators
+share it, so that they can be copied."""
 
 
 class Generator:
@@ -44,8 +44,8 @@ class Generator:
         stream: 0 ≤ stream < 2⁶⁴; streams of one seed are independent of each other.
 
     Raises:
-        TypeError: an argument is no number (or, of a method, no shape or no floating dtype).
-        ValueError: a number is out of its range, or a shape too large for any machine. Nothing was drawn then.
+        TypeError: an argument is not a number (or, for a method, not a shape or a floating dtype).
+        ValueError: a number is out of range, or a shape is too large for any machine. Nothing is drawn then.
 
     Examples:
         >>> from backend.random import Generator
@@ -84,11 +84,11 @@ class Generator:
         return child
 
     def bits(self, count: int) -> Any:
-        """``count`` random 32-bit words: uint32 (count,), on the active device."""
+        """Return ``count`` random 32-bit words: uint32 (count,), on the active device."""
         return self._words(checks.whole("count", count, 0, checks.LARGEST_COUNT), xp)
 
     def uniform(self, shape: Shape = (), dtype: Any = "float32") -> Any:
-        """Uniform in [0, 1), each a multiple of 2⁻¹¹, 2⁻²⁴ or 2⁻⁵³ (float16, 32, 64), on the active device."""
+        """Return numbers uniform in [0, 1), multiples of 2⁻¹¹, 2⁻²⁴ or 2⁻⁵³ (float16, 32, 64), on the active device."""
         shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
         per_element, fraction = _UNIFORM[dtype.name]
         drawn = self.bits(math.prod(shape) * per_element)
@@ -100,10 +100,11 @@ class Generator:
         return values.reshape(shape)
 
     def normal(self, shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
-        """Normal with mean 0 and standard deviation ``scale`` (Box and Muller, 1958), on the active device.
+        """Return normal numbers with mean 0 and standard deviation ``scale`` (Box and Muller, 1958), on the active
+        device.
 
-        Computed on the host in float64 and rounded once, since logarithms differ between libraries in the
-        last bit: first weights come out the same everywhere.
+        They are computed on the host in float64 and rounded once, since logarithms of different libraries differ in the
+        last bit: initial weights are the same everywhere.
         """
         shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
         scale = checks.real("scale", scale, least=0, most=float(numpy.finfo(dtype).max) / 8)  # draws go up to 6.7
@@ -116,22 +117,22 @@ class Generator:
         return asarray(values.reshape(-1)[:count].reshape(shape).astype(dtype))
 
     def permutation(self, count: int) -> numpy.ndarray:
-        """The numbers 0 … count - 1 in random order: int64 (count,), always on the host.
+        """Return the numbers 0 … count - 1 in random order: int64 (count,), always on the host.
 
-        Sorts 64-bit random keys; equal keys, one chance in 2⁶⁴ a pair, keep their order.
+        It sorts 64-bit random keys; equal keys (probability 2⁻⁶⁴ for a pair) keep their order.
         """
         count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
         keys = self._words(2 * count, numpy).view(numpy.uint64)
         return numpy.argsort(keys, kind="stable")
 
     def reserve(self, count: int) -> tuple[int, int, int]:
-        """Passes over the blocks that hold the next ``count`` words, for a kernel which makes them itself.
+        """Skip the blocks of the next ``count`` words, for a kernel that generates them itself.
 
         Returns:
-            seed, stream, and the position of the first of ⌈count / 4⌉ blocks, which are now taken.
+            seed, stream, and the position of the first of the ⌈count / 4⌉ skipped blocks.
 
         Raises:
-            ValueError: ``count`` is negative, or more than the stream has left; nothing was taken.
+            ValueError: ``count`` is negative, or more than the stream has left; nothing is skipped.
         """
         count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
         with _moving:
@@ -149,7 +150,7 @@ class Generator:
         after = self._position
         try:
             drawn = words((seed & 0xFFFFFFFF, seed >> 32), stream, first, -(-count // 4), library)
-        except BaseException:  # no memory for them, say: they were not drawn
+        except BaseException:  # such as no memory: the words were not drawn
             with _moving:
                 if self._position == after:  # else another thread has drawn the next ones
                     self._position = first
@@ -161,7 +162,7 @@ class Generator:
 
 
 default = Generator(0)
-"""The process's generator."""
+"""The generator of the process."""
 
 _current: ContextVar[Generator | None] = ContextVar("current", default=None)
 
@@ -189,13 +190,13 @@ def using(generator: Generator) -> Iterator[Generator]:
 
 
 def seed(value: int) -> None:
-    """Start the current generator anew at ``value``.
+    """Restart the current generator with the seed ``value``.
 
-    A thread other than the main one gets a generator of its own, so that threads which seed draw the same numbers in
-    any order of running.
+    A thread other than the main one gets its own generator, so that threads that seed draw the same numbers in any
+    order of execution.
 
     Raises:
-        ValueError: ``value`` is out of its range, 0 to 2⁶⁴ - 1.
+        ValueError: ``value`` is out of range, 0 to 2⁶⁴ - 1.
 
     Examples:
         >>> from backend import random
@@ -213,25 +214,25 @@ def seed(value: int) -> None:
 
 
 def bits(count: int) -> Any:
-    """``Generator.bits`` of the current generator."""
+    """Call ``Generator.bits`` of the current generator."""
     return current().bits(count)
 
 
 def uniform(shape: Shape = (), dtype: Any = "float32") -> Any:
-    """``Generator.uniform`` of the current generator."""
+    """Call ``Generator.uniform`` of the current generator."""
     return current().uniform(shape, dtype)
 
 
 def normal(shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
-    """``Generator.normal`` of the current generator."""
+    """Call ``Generator.normal`` of the current generator."""
     return current().normal(shape, scale, dtype)
 
 
 def permutation(count: int) -> numpy.ndarray:
-    """``Generator.permutation`` of the current generator."""
+    """Call ``Generator.permutation`` of the current generator."""
     return current().permutation(count)
 
 
 def reserve(count: int) -> tuple[int, int, int]:
-    """``Generator.reserve`` of the current generator."""
+    """Call ``Generator.reserve`` of the current generator."""
     return current().reserve(count)

@@ -1,4 +1,4 @@
-"""Ranges of ``backend.profiling`` as a list of events: what ran when, on which thread, inside what."""
+"""Record the ranges of ``backend.profiling`` as events: name, time, thread and parent."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from backend import profiling
 
 @dataclass(eq=False)
 class Event:
-    """A range that was entered and left.
+    """The record of a range.
 
     Attributes:
         name, category, kind: of the ``backend.profiling.Range``; an empty category is that of ``parent``.
         thread: its name.
         parent: the event it is inside of, on the same thread.
-        begin, end: readings of the recorder's clock, nanoseconds where none was given.
+        begin, end: readings of the recorder's clock, by default in nanoseconds.
         shapes: of the arrays it was given.
-        bytes: of these and of those it returned, each counted once.
+        bytes: of these and of the returned arrays, each counted once.
     """
 
     name: str
@@ -37,20 +37,20 @@ class Event:
 
     @property
     def duration(self) -> int:
-        """Return by how much the clock went on."""
+        """Return end - begin."""
         return self.end - self.begin
 
 
 class Recorder:
-    """Records the ranges of all threads inside ``with``, one recording each.
+    """Recorder of the ranges of all threads inside a ``with``.
 
-    A range that was entered before is not in it; one that is left after ends with the recording.
+    A range that was entered before is not recorded; one that is still open at the end ends with the recording.
 
     Args:
-        clock: read as ranges begin and end: a clock, or a counter that only grows.
+        clock: read at the begin and end of ranges: a clock, or a counter that never decreases.
 
     Attributes:
-        events: in the order of their beginnings on each thread.
+        events: in the order of their begin on each thread.
     """
 
     def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
@@ -68,21 +68,21 @@ class Recorder:
     def __exit__(self, *exc_info: object) -> None:
         assert self._listening is not None
         self._listening.__exit__(None, None, None)
-        self.events = list(self._entered)  # what another thread is just entering is not in it
+        self.events = list(self._entered)  # without ranges that another thread is just entering
         now = self._clock()
         for event in self.events:
             event.end = now if event.end < 0 else event.end
 
-    def push(self, entered: profiling.Range, about: Any) -> None:
+    def push(self, entered: profiling.Range, arrays: Any) -> None:
         stack = self._stack()
         parent = stack[-1][0] if stack else None
         category = entered.category or (parent.category if parent else "")
         event = Event(entered.name, category, entered.kind, threading.current_thread().name, parent)
-        given = profiling.arrays_in(about)
+        given = profiling.arrays_in(arrays)
         event.shapes = tuple(tuple(array.shape) for array in given)
         event.bytes = sum(array.nbytes for array in given)
         stack.append((event, {id(array) for array in given}))
-        event.begin = self._clock()  # what recording takes is the surrounding range's time
+        event.begin = self._clock()  # read last: the time of recording counts for the outer range
         self._entered.append(event)
 
     def pop(self, results: Any) -> None:
@@ -95,8 +95,7 @@ class Recorder:
         event.bytes += sum(array.nbytes for array in profiling.arrays_in(results) if id(array) not in given)
 
     def _stack(self) -> list[tuple[Event, set[int]]]:
-        """The events under way on this thread, each with the arrays it was given: by identity, so that none lives
-        longer than unrecorded."""
+        """Return the open events of this thread, each with the identities of its arrays, which are not kept alive."""
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack

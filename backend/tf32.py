@@ -1,8 +1,7 @@
-"""TF32, by name and never silently: matrix products of float32 whose operands are rounded to 10 bits of fraction.
+"""Allow TF32 explicitly: matrix products of float32 whose operands are rounded to 10 bits of fraction.
 
-GPUs from compute capability 8.0 on multiply so on tensor cores, many times faster than in float32 proper. Sums stay
-float32; a product's relative error grows from 6e-8 to 5e-4. CuPy would take ``CUPY_TF32=1`` from the environment; under
-xpnet that alone does nothing.
+GPUs from compute capability 8.0 on multiply TF32 on tensor cores, many times faster than float32. Sums stay float32; a
+product's relative error grows from 6e-8 to 5e-4. xpnet ignores ``CUPY_TF32=1`` in the environment, which CuPy obeys.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ _allowed = False
 
 
 def allow(allowed: bool, device: Device) -> None:
-    """Sets it for the process, ``device`` being the active one.
+    """Set it for the process; ``device`` is the active one.
 
     Raises:
-        DeviceError: it is asked for and the device has no TF32, or CuPy does not let it be chosen; nothing was changed.
+        DeviceError: the device does not support TF32, or CuPy cannot set it; nothing is changed.
     """
     global _allowed
     if allowed and not _has(device):
@@ -37,21 +36,21 @@ def is_allowed() -> bool:
 
 
 def apply(device: Device) -> None:
-    """Makes CuPy's products on a CUDA device what was asked for; called when the device becomes the active one.
+    """Apply the TF32 setting to CuPy's matrix products. Called whenever a CUDA device is activated.
 
     Raises:
-        DeviceError: CuPy does not let it be chosen, and without a choice products might not be what was asked for.
+        DeviceError: CuPy cannot set it, and its default may differ from the setting.
     """
     if device.kind != "cuda":
         return
     import cupy
 
-    try:  # names of CuPy's own, that another version may not have
+    try:  # private names of CuPy, which another version may lack
         choose, kinds = cupy._core.set_compute_type, cupy._core._routines_linalg
         float32, tf32 = kinds.COMPUTE_TYPE_DEFAULT, kinds.COMPUTE_TYPE_TF32
     except AttributeError as error:
         if not _allowed and os.environ.get("CUPY_TF32", "0") in ("", "0"):
-            return  # float32 is what CuPy does by itself
+            return  # float32 is CuPy's default
         raise DeviceError(
             f"CuPy {cupy.__version__} does not let TF32 be allowed or forbidden: leave --precision tf32 and CUPY_TF32"
         ) from error

@@ -1,8 +1,8 @@
-"""Copies that nobody waits for: batches to the device ahead of their use, results back to the host.
+"""Copy without waiting: batches to the device ahead of their use, results back to the host.
 
-What a copy reads and writes has to stay as it is until the device has done it, and the host does not wait to see
-that. So it is held here, beside the event that says when the copy is done, whoever else lets go of it. (Except for
-what a copy to the host reads: that is freed in the order of the stream it is copied on.)
+An asynchronous copy must keep its source and destination alive until it completes. This module holds references to
+both, with the event that marks completion. (Except for the source of a copy to the host: it is freed in the order of
+the stream that copies it.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COPY = profiling.Range("copy", "data")
 
 
 class HostCopy:
-    """A copy to the host that may still be under way. Made by ``copy_to_host``."""
+    """A copy to the host that may still be in progress. Made by ``copy_to_host``."""
 
     def __init__(self, host: numpy.ndarray, event: Any = None) -> None:
         self._host = host
@@ -35,18 +35,18 @@ class HostCopy:
 
     @property
     def done(self) -> bool:
-        """Whether the copy has arrived; never waits."""
+        """True if the copy is complete; does not wait."""
         return self._event is None or self._event.done
 
     def get(self) -> numpy.ndarray:
-        """The copy; waits for it if it is still under way."""
+        """Return the copy; wait for it if it is not complete."""
         if not self.done:
             self._event.synchronize()
         return self._host
 
 
 def copy_to_host(array: Any) -> HostCopy:
-    """Starts to copy ``array`` to the host and does not wait: a loss can be watched without stalling the GPU.
+    """Start to copy ``array`` to the host without waiting, so that a loss can be watched without stalling the GPU.
 
     Examples:
         >>> from backend import copy_to_host, xp
@@ -69,10 +69,10 @@ def copy_to_host(array: Any) -> HostCopy:
 
 
 class Upload:
-    """Arrays that are made on the host and used on the active device. Made by ``upload``.
+    """Arrays that are made on the host and copied to the active device. Made by ``upload``.
 
-    Its three steps are taken in this order; one that has been left out is taken by the next. This is the CPU's way,
-    where the host is the device and nothing is copied.
+    Its three steps run in this order; each runs the one before it if that was left out. This class is for the CPU,
+    where nothing is copied.
     """
 
     def __init__(self, layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> None:
@@ -83,7 +83,7 @@ class Upload:
         self._device = current_device()
 
     def write(self) -> Upload:
-        """Makes the arrays in host memory. May run on a thread of its own: it asks nothing of a GPU."""
+        """Make the arrays in host memory. May run on another thread: it does not use the GPU."""
         if self._arrays is None:
             host = tuple(numpy.empty(shape, dtype) for shape, dtype in self._layout)
             self._write(*host)
@@ -91,10 +91,10 @@ class Upload:
         return self
 
     def start(self) -> Upload:
-        """Starts to copy them to the device; does not wait.
+        """Start to copy the arrays to the device, without waiting.
 
         Raises:
-            RuntimeError: another device was made the active one since ``upload``.
+            RuntimeError: the active device has changed since ``upload``.
         """
         if current_device() != self._device:
             raise RuntimeError(
@@ -104,7 +104,7 @@ class Upload:
         return self.write()
 
     def get(self) -> tuple:
-        """The finished arrays, for use on the current stream. The host does not wait for them; the stream does.
+        """Return the finished arrays for the current stream, which waits for them; the host does not.
 
         Raises:
             RuntimeError: as ``start``.
@@ -115,22 +115,22 @@ class Upload:
 
 
 class _CudaUpload(Upload):
-    """Pinned memory, copied on a stream of its own.
+    """Upload from pinned memory on a separate stream.
 
     Invariants, with *main* for the stream that is current in ``start`` and ``get``:
 
-    - The device arrays are allocated on main. CuPy's pool hands out freed memory in the order of the stream that it
-      was allocated on, so main may still read or write what was there before. The copying stream therefore waits for
+    - The device arrays are allocated on main. CuPy's pool reuses freed memory in the order of its stream, so main
+      may still read or write its old content. The copying stream therefore waits for
       an event which main records after the allocation, and main for one which the copying stream records after
       the copy. Between the two, only the copy touches the memory; before and after, only main.
-    - An upload that is dropped on the way must not give its memory back to main or to the pool of pinned memory while
-      the copy uses it: both ends are held until the copy's event is done.
-    - Pinned memory is written anew only after that, and nobody waits for it: where all is in use, more is taken.
+    - An upload that is dropped must not return its memory to main or to the pool of pinned memory while the copy
+      uses it: source and destination are held until the copy's event is done.
+    - Pinned memory is written again only after that, without waiting: if all of it is in use, more is allocated.
     """
 
     def __init__(self, layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> None:
         super().__init__(layout, write, finish)
-        # Here, not in `write`: the current device is a matter of the thread, and this one has chosen it.
+        # Here, not in `write`: the current device is per thread, and this thread has set it.
         self._host: tuple | None = tuple(_uploads.pinned(shape, dtype, xp) for shape, dtype in layout)
         self._written = False
         self._staged: tuple | None = None
@@ -157,7 +157,7 @@ class _CudaUpload(Upload):
             try:
                 for array, host in zip(staged, self._host, strict=True):
                     _copy(array, host, copying)
-            finally:  # also after an error or an interrupt: what has been started uses both ends
+            finally:  # also after an error or an interrupt: a started copy uses both
                 arrived.record(copying)
                 _uploads.hold(arrived, self._host, staged)
             self._staged, self._arrived, self._host = staged, arrived, None
