@@ -1,4 +1,4 @@
-"""Slices of a batch on the CPU's cores.
+"""Share slices of a batch among the CPU's cores.
 
 NumPy releases the GIL inside its loops, so plain threads compute in parallel. Each works on its own slice with
 BLAS held to one thread; otherwise every slice's matrix product would start threads of its own.
@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -30,7 +30,7 @@ _inside = threading.local()
 
 
 def limit() -> int:
-    """How many threads share a batch: ``XPNET_THREADS``, or every core this process may run on.
+    """Return how many threads share a batch: ``XPNET_THREADS``, or every core that this process may run on.
 
     Raises:
         ValueError: ``XPNET_THREADS`` is not a whole number of at least 1.
@@ -45,11 +45,11 @@ def limit() -> int:
 
 
 def set_limit(count: int) -> None:
-    """Sets how many threads share a batch from now on.
+    """Set how many threads share a batch from now on.
 
     Raises:
-        TypeError: ``count`` is no number.
-        ValueError: ``count`` is no whole number of at least 1.
+        TypeError: ``count`` is not a number.
+        ValueError: ``count`` is not a whole number of at least 1.
     """
     global _limit, _queue
     _limit = checks.whole("count", count, 1, 1 << 16)
@@ -60,27 +60,27 @@ def set_limit(count: int) -> None:
         _queue = None
 
 
-def run(function: Callable[[int], Any], count: int) -> None:
-    """Calls ``function(0)`` … ``function(count - 1)``, shared among the threads, and waits for all.
+def run(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+    """Call ``function(item)`` for each item, shared among the threads, and wait for all.
 
-    The calls must be independent: they run in any order, in copies of the caller's context, ``numpy.errstate`` in it. A
-    call from inside another runs its own in turn.
-    The first exception stops the handing out of further calls and is raised here.
+    The calls must be independent: they run in any order, in copies of the caller's context (with its
+    ``numpy.errstate``). A call from inside another runs its items in turn. The first exception stops the handing out of
+    further items and is raised here.
     """
     if getattr(_inside, "active", False):
-        for index in range(count):
-            function(index)
+        for item in items:
+            function(item)
         return
     with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
-        helpers = min(limit(), count) - 1
+        helpers = min(limit(), len(items)) - 1
         if helpers <= 0:
-            for index in range(count):
-                function(index)
+            for item in items:
+                function(item)
             return
-        job = _Job(function, count, helpers)
+        job = _Job(function, items, helpers)
         inbox = _inbox(job.helpers)
         try:
-            for number in range(min(job.helpers, _helpers)):  # fewer where no thread can be had: nobody would take it
+            for number in range(min(job.helpers, _helpers)):  # fewer where threads could not be started
                 inbox.put((job, number))
             job.work()
         except BaseException:  # an interrupt between two calls
@@ -103,9 +103,10 @@ class _Job:
     An interrupt may come between any two steps of the caller's thread: what it does here can be done again.
     """
 
-    def __init__(self, function: Callable[[int], Any], count: int, helpers: int) -> None:
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any], helpers: int) -> None:
         self.function = function
-        self.count = count
+        self.items = items
+        self.count = len(items)
         self.indices = itertools.count()
         self.helpers = helpers
         self.contexts = [contextvars.copy_context() for _ in range(helpers)]  # one at a time may enter a context
@@ -115,11 +116,11 @@ class _Job:
         self.error: BaseException | None = None
 
     def work(self) -> None:
-        """Takes calls until none is left; an exception is kept and leaves none."""
+        """Take items until none is left; keep an exception, after which none is left."""
         try:
             _inside.active = True
             while (index := next(self.indices)) < self.count:
-                self.function(index)
+                self.function(self.items[index])
         except BaseException as error:
             self.stop()
             self.error = self.error or error
@@ -127,18 +128,18 @@ class _Job:
             _inside.active = False
 
     def stop(self) -> None:
-        """Leaves no call to be taken."""
+        """Leave no item to be taken."""
         self.indices = itertools.count(self.count)
 
     def help(self, number: int) -> None:
-        """A helper's part, unless the job was over before it came."""
+        """Do a helper's part, unless the job was over before it came."""
         if self.owners.setdefault(number, True):
             self.contexts[number].run(self.work)
             self.ended.append(number)
             self.finished.put(None)
 
     def wait(self) -> None:
-        """Waits for the helpers that began; those that have not are not waited for."""
+        """Wait for the helpers that have begun."""
         try:
             for _ in range(sum(self._begun())):
                 self.finished.get()
@@ -153,7 +154,7 @@ class _Job:
 
 
 def _inbox(helpers: int) -> SimpleQueue[tuple[_Job, int] | None]:
-    """The queue that the helper threads serve, after seeing to it that there are so many, if they can be had."""
+    """Return the queue that the helper threads serve, after starting as many as are missing and can be started."""
     global _queue, _helpers, _pid
     with _start_lock:
         if _queue is None or _pid != os.getpid():  # threads do not survive a fork
@@ -162,7 +163,7 @@ def _inbox(helpers: int) -> SimpleQueue[tuple[_Job, int] | None]:
             thread = threading.Thread(target=_serve, args=(_queue,), name="xpnet", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no thread can be had: who is there does the work
+            except RuntimeError:  # no thread can be started: the others do the work
                 break
             _helpers += 1
         return _queue

@@ -1,4 +1,4 @@
-"""Scratch and activation buffers, recycled on the CPU.
+"""Recycle scratch and activation buffers on the CPU.
 
 A large fresh array costs page faults: writing one was measured at 7–10 GB/s against 28 GB/s into warm memory.
 So large arrays are views of pooled buffers, and a buffer is handed out again once nobody holds a view of it:
@@ -15,30 +15,22 @@ from typing import Any
 
 import numpy
 
-from backend import active
-from backend.active import xp
-
-_SMALL = 1 << 16  # bytes; below this the allocator's own cache is warm, and looking here would cost more
-IDLE_LIMIT = 1 << 30
-"""Bytes of idle buffers kept at most; beyond it the oldest are freed."""
-
-_ROOMY = 3
-"""A buffer is handed out for arrays of at least a third of its size: layers of different sizes then share scratch."""
-
-_TRIM_EVERY = 256  # requests; a look at every buffer costs some microseconds
+from backend import active, tuning
+from backend.active import current_device, xp
+from backend.types import Array
 
 _lock = threading.Lock()
 _requests = 0
 _buffers: list[numpy.ndarray] = []
 
 
-def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
-    """An uninitialised C-contiguous array on the active device, in recycled memory where that is warm."""
-    if (active._device or active.current_device()).kind != "cpu":
+def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
+    """Return an uninitialized C-contiguous array on the active device, in recycled memory where that is warm."""
+    if (active._device or current_device()).kind != "cpu":
         return xp.ndarray(shape, dtype)
     dtype = numpy.dtype(dtype)
     size = (shape if isinstance(shape, (int, numpy.integer)) else math.prod(shape)) * dtype.itemsize
-    if size < _SMALL:
+    if size < tuning.SMALL_BYTES:
         return numpy.empty(shape, dtype)
     # Rounded up to one of eight steps per power of two: near sizes share buffers, waste is at most 1/8.
     step = max(1 << (size.bit_length() - 4), 64)
@@ -47,21 +39,21 @@ def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
     return numpy.ndarray(tuple(shape) if isinstance(shape, (tuple, list)) else shape, dtype, buffer)
 
 
-def zeros(shape: int | tuple[int, ...], dtype: Any = "float32") -> Any:
-    """As ``empty``, filled with zeros."""
+def zeros(shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
+    """Return what ``empty`` does, filled with zeros."""
     array = empty(shape, dtype)
     array.fill(0)
     return array
 
 
 def clear() -> None:
-    """Frees every idle buffer. Those still held are freed when they are let go."""
+    """Free every idle buffer. Those still held are freed when they are let go."""
     with _lock:
         _buffers.clear()
 
 
 def held_bytes() -> tuple[int, int]:
-    """Bytes of pooled buffers: (in use, idle)."""
+    """Return the bytes of pooled buffers: (in use, idle)."""
     with _lock:
         idle = [sys.getrefcount(_buffers[index]) == _IDLE_COUNT for index in range(len(_buffers))]
         return (
@@ -73,10 +65,10 @@ def held_bytes() -> tuple[int, int]:
 def _take(size: int) -> numpy.ndarray:
     global _requests
     _requests += 1
-    if _requests % _TRIM_EVERY == 0:
+    if _requests % tuning.POOL_TRIM_EVERY == 0:
         _trim()
     # The smallest that is large enough, and of these the newest: what was let go last is likeliest in cache.
-    best, least = -1, _ROOMY * size + 1
+    best, least = -1, tuning.POOL_SLACK * size + 1
     for index in range(len(_buffers) - 1, -1, -1):
         if size <= _buffers[index].nbytes < least and sys.getrefcount(_buffers[index]) == _IDLE_COUNT:
             best, least = index, _buffers[index].nbytes
@@ -97,7 +89,7 @@ def _take(size: int) -> numpy.ndarray:
 
 
 def _trim(limit: int | None = None) -> None:
-    limit = IDLE_LIMIT if limit is None else limit
+    limit = tuning.POOL_IDLE_BYTES if limit is None else limit
     idle = [index for index in range(len(_buffers)) if sys.getrefcount(_buffers[index]) == _IDLE_COUNT]
     excess = sum(_buffers[index].nbytes for index in idle) - limit
     doomed = []

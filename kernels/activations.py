@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from backend import array_module, profiling, workspace
 from backend.checks import real, refusal
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import elementwise
 from kernels.core.tiling import in_pieces
@@ -14,12 +14,12 @@ from kernels.masking import apply_mask
 
 
 @elementwise
-def relu(x: Any) -> tuple[Any, Any]:
+def relu(x: Array) -> tuple[Array, Array]:
     """max(x, 0), and where x > 0 (bool). NaN passes."""
     return _relu(x)
 
 
-def _relu(x: Any) -> tuple[Any, Any]:
+def _relu(x: Array) -> tuple[Array, Array]:
     library = array_module(x)
     y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
 
@@ -31,7 +31,7 @@ def _relu(x: Any) -> tuple[Any, Any]:
     return y, positive
 
 
-def rectify(y: Any, positive: Any) -> None:
+def rectify(y: Array, positive: Array) -> None:
     """``relu`` in place, for a piece of an operation's output while it is in cache; ``positive`` is written."""
     library = array_module(y)
     library.maximum(y, 0, out=y)
@@ -39,7 +39,7 @@ def rectify(y: Any, positive: Any) -> None:
 
 
 @profiling.operation
-def relu_in_place(y: Any) -> Any:
+def relu_in_place(y: Array) -> Array:
     """``relu`` in place, for an operation's whole output; returns where it is positive."""
     positive = workspace.empty(y.shape, bool)
     in_pieces(lambda cut: rectify(y[cut], positive[cut]), y)
@@ -47,19 +47,19 @@ def relu_in_place(y: Any) -> Any:
 
 
 @elementwise
-def multiply(a: Any, b: Any) -> Any:
+def multiply(a: Array, b: Array) -> Array:
     """a · b."""
     return array_module(a, b).multiply(a, b)
 
 
 @elementwise
-def scale(x: Any, factor: float) -> Any:
+def scale(x: Array, factor: float) -> Array:
     """Compute factor · x in the dtype of ``x``, for 0 ≤ factor ≤ 1."""
     return x * real("factor", factor, least=0, most=1)
 
 
 @elementwise
-def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
+def leaky_relu(x: Array, slope: float) -> tuple[Array, Array]:
     """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool).
 
     With slope 0 it is ``relu``, also for infinities, of which 0 times makes NaN.
@@ -73,7 +73,7 @@ def leaky_relu(x: Any, slope: float) -> tuple[Any, Any]:
 
 
 @elementwise
-def leaky_relu_backward(dy: Any, positive: Any, slope: float) -> Any:
+def leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:
     """dy where ``positive``, else slope·dy."""
     slope = real("slope", slope, least=0, most=1)
     if slope == 0:
@@ -88,7 +88,7 @@ def leaky_relu_backward(dy: Any, positive: Any, slope: float) -> Any:
 
 
 @elementwise
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
     library = array_module(x)
     _require_floating(x)
@@ -99,7 +99,7 @@ def sigmoid(x: Any) -> Any:
 
 
 @elementwise
-def sigmoid_backward(dy: Any, y: Any) -> Any:
+def sigmoid_backward(dy: Array, y: Array) -> Array:
     """dy·y·(1 - y)."""
     dx = 1 - y
     dx *= y
@@ -108,13 +108,13 @@ def sigmoid_backward(dy: Any, y: Any) -> Any:
 
 
 @elementwise
-def tanh(x: Any) -> Any:
+def tanh(x: Array) -> Array:
     """The hyperbolic tangent."""
     return array_module(x).tanh(x)
 
 
 @elementwise
-def tanh_backward(dy: Any, y: Any) -> Any:
+def tanh_backward(dy: Array, y: Array) -> Array:
     """dy·(1 - y²)."""
     dx = y * y
     array_module(y).subtract(1, dx, out=dx)
@@ -122,7 +122,7 @@ def tanh_backward(dy: Any, y: Any) -> Any:
     return dx
 
 
-def _require_floating(x: Any) -> None:
+def _require_floating(x: Array) -> None:
     """Raises where a result would be rounded to the dtype of ``x``, which holds no fractions."""
     if x.dtype.kind != "f":
         raise refusal(TypeError, "x", "a floating-point array", x)
@@ -133,7 +133,7 @@ _CUBIC = 0.044715
 
 
 @elementwise
-def gelu(x: Any) -> Any:
+def gelu(x: Array) -> Array:
     """x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))): Hendrycks and Gimpel, "Gaussian error linear units" (2016), §2."""
     _require_floating(x)
     wide = x.astype(acc_dtype(x.dtype), copy=False)
@@ -145,7 +145,7 @@ def gelu(x: Any) -> Any:
 
 
 @elementwise
-def gelu_backward(dy: Any, x: Any) -> Any:
+def gelu_backward(dy: Array, x: Array) -> Array:
     """dy·g'(x) with g = ``gelu``; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     t = _gelu_tanh(wide)
@@ -164,7 +164,7 @@ def gelu_backward(dy: Any, x: Any) -> Any:
     return slope.astype(dy.dtype, copy=False)
 
 
-def _gelu_tanh(x: Any) -> Any:
+def _gelu_tanh(x: Array) -> Array:
     library = array_module(x)
     near = library.clip(x, -30, 30)  # tanh is ±1 from 9 on; x³ must not overflow
     inner = near * near
@@ -176,6 +176,6 @@ def _gelu_tanh(x: Any) -> Any:
 
 
 @elementwise
-def add(a: Any, b: Any) -> Any:
+def add(a: Array, b: Array) -> Array:
     """a + b."""
     return array_module(a, b).add(a, b)

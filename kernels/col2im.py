@@ -1,14 +1,15 @@
-"""col2im: the transpose of im2col. Every pixel sums up what the windows that contain it hold for it."""
+"""col2im, the transpose of im2col: every pixel sums up the numbers that the windows containing it hold for it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import numpy
+import math
+from typing import Literal
 
 from backend import array_module, profiling, require_active, workspace
 from backend.checks import choice, instance, sizes
+from backend.types import Array
 from kernels.core.checks import check_dtype, check_order
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
@@ -22,30 +23,30 @@ _SCATTER_PLAIN = Kernel("col2im.cu", "col2im_scatter_plain")
 
 @profiling.operation
 def col2im(
-    columns: Any,
+    columns: Array,
     input_shape: tuple[int, int, int, int],
     window: Window,
     order: str = "CHW",
     method: Literal["gather", "scatter"] = "gather",
-) -> Any:
-    """Adds the rows of ``columns`` back into the images they would have come from.
+) -> Array:
+    """Add the rows of ``columns`` back into the images that they would have come from.
 
     Args:
         columns: (N·OH·OW, C·FH·FW) as ``kernels.im2col.im2col`` makes them, any memory order.
         input_shape: (N, C, H, W) of the images.
-        window: as given to im2col; what falls on padding is dropped.
+        window: as given to im2col; numbers that fall on padding are dropped.
         order: ``"CHW"`` or ``"HWC"``, as given to im2col.
-        method: how a GPU does it. ``"gather"``: a thread a pixel sums up its own, taps in ascending order; the same
-            bits every time, and on the CPU. ``"scatter"``: a thread a number of the columns adds it by ``atomicAdd``,
-            in the order in which the threads come. The CPU has one way, which adds in the gather's order.
+        method: of a GPU. ``"gather"``: one thread for each pixel sums up its own, taps in ascending order, with the
+            same bits every time and on the CPU. ``"scatter"``: one thread for each number of the columns adds it by
+            ``atomicAdd``, in the order in which the threads come. The CPU has one method, in the gather's order.
 
     Returns:
         (N, C, H, W), channels-last memory, dtype of ``columns`` (float16 is summed in float32).
 
     Raises:
         TypeError: ``columns`` are not of float16, float32 or float64.
-        ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``, or there is no such
-            order or method.
+        ValueError: the shape of ``columns`` does not belong to ``input_shape`` and ``window``, or the order or the
+            method has another name.
 
     Examples:
         >>> from backend import xp
@@ -72,7 +73,7 @@ def col2im(
     result = workspace.empty((n, *image, c), columns.dtype)
 
     def add(part: Part) -> None:
-        rows = columns[part.first_image * oh * ow : part.last_image * oh * ow]
+        rows = columns[part.images.start * oh * ow : part.images.stop * oh * ow]
         add_windows(rows, result[part.images], geometry, order, method)
 
     # Whole images only: a band of rows shares pixels with the next.
@@ -81,33 +82,42 @@ def col2im(
     return as_nchw(result)
 
 
-def add_windows(columns: Any, result: Any, geometry: Geometry, order: str = "HWC", method: str = "gather") -> None:
-    """Sums ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten.
+def add_windows(columns: Array, result: Array, geometry: Geometry, order: str = "HWC", method: str = "gather") -> None:
+    """Sum ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten."""
+    implementation(columns, _add_windows_numpy, _add_windows_cuda)(columns, result, geometry, order, method)
+
+
+def _add_windows_numpy(columns: Array, result: Array, geometry: Geometry, order: str, method: str) -> None:
+    (n, _, _, c), (oh, ow), (fh, fw) = result.shape, geometry.output, geometry.kernel
+    dtype = acc_dtype(columns.dtype)
+    shape, axes = ((c, fh, fw), (0, 1, 2, 4, 5, 3)) if order == "CHW" else ((fh, fw, c), (0, 1, 2, 3, 4, 5))
+    taps = columns.reshape(n, oh, ow, *shape).transpose(axes)
+    total = result if result.dtype == dtype else workspace.empty(result.shape, dtype)
+    total.fill(0)
+    for tap in geometry.taps:
+        total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
+    if total is not result:
+        result[...] = total
+
+
+def _add_windows_cuda(columns: Array, result: Array, geometry: Geometry, order: str, method: str) -> None:
+    """Launch the kernel of a method.
 
     The scatter of windows that do not overlap writes the pixels that they contain, and no others. Only where there are
     others, in gaps between windows or behind the last, the whole image is set to zero before, in one more pass.
     """
-    n, c = len(result), result.shape[3]
-    (oh, ow), (fh, fw) = geometry.output, geometry.kernel
-    library, dtype = array_module(columns, result), acc_dtype(columns.dtype)
-    if library is numpy:
-        shape, axes = ((c, fh, fw), (0, 1, 2, 4, 5, 3)) if order == "CHW" else ((fh, fw, c), (0, 1, 2, 3, 4, 5))
-        taps = columns.reshape(n, oh, ow, *shape).transpose(axes)
-        total = result if result.dtype == dtype else workspace.empty(result.shape, dtype)
+    library, c = array_module(columns), result.shape[3]
+    columns = library.ascontiguousarray(columns)
+    scatter, steps = method == "scatter", (1, math.prod(geometry.kernel)) if order == "CHW" else (c, 1)
+    kernel = _GATHER if not scatter else _SCATTER if geometry.overlaps else _SCATTER_PLAIN
+    # By atomicAdd sums are of their own dtype; elsewhere a thread has the whole sum, and rounds it.
+    dtype = acc_dtype(columns.dtype) if kernel is _SCATTER else columns.dtype
+    total = result
+    if not result.flags.c_contiguous or result.dtype != dtype:
+        total = library.empty(result.shape, dtype)
+    if scatter and (geometry.overlaps or geometry.has_gaps):
         total.fill(0)
-        for tap in geometry.taps:
-            total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
-    else:
-        columns = library.ascontiguousarray(columns)
-        scatter, steps = method == "scatter", (1, fh * fw) if order == "CHW" else (c, 1)
-        kernel = _GATHER if not scatter else _SCATTER if geometry.overlaps else _SCATTER_PLAIN
-        if kernel is not _SCATTER:
-            dtype = columns.dtype  # a thread has the whole sum, and rounds it
-        fits = result.flags.c_contiguous and result.dtype == dtype
-        total = result if fits else library.empty(result.shape, dtype)
-        if scatter and (geometry.overlaps or geometry.has_gaps):
-            total.fill(0)
-        count = columns.size if scatter else total.size
-        kernel(count, columns, total, count, geometry.struct(c), *steps)
+    count = columns.size if scatter else total.size
+    kernel(count, columns, total, count, geometry.struct(c), *steps)
     if total is not result:
         result[...] = total

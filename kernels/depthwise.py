@@ -1,27 +1,23 @@
-"""Depthwise convolution: each filter sees one channel, so it is a weighted sum of shifted images, no product of
-matrices. Sifre, "Rigid-motion scattering for image classification" (2014), section 6.2.
+"""Depthwise convolution: each filter sees one channel, so it is a weighted sum of shifted images, not a matrix product.
 
-All arrays are channels-last storage. FN = C·M filters: channel c has the filters c·M … c·M + M - 1.
+Sifre, "Rigid-motion scattering for image classification" (2014), section 6.2. All arrays are channels-last memory.
+FN = C·M filters: channel c has the filters c·M … c·M + M - 1. Both libraries compute it by the same calls.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import numpy
 
 from backend import array_module, workspace
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.gemm import column_sums
 
 
-def applies(weight: Any, groups: int) -> bool:
-    """Whether a convolution with this weight (FN, C / groups, FH, FW) is depthwise."""
-    return groups > 1 and weight.shape[1] == 1
-
-
-def forward(source: Any, weight: Any, y: Any, geometry: Geometry) -> None:
-    """Writes y (N, OH, OW, FN) for source (N, H, W, C) and weight (FN, 1, FH, FW)."""
+def forward(source: Array, weight: Array, y: Array, geometry: Geometry) -> None:
+    """Write y (N, OH, OW, FN) for source (N, H, W, C) and weight (FN, 1, FH, FW)."""
     dtype = acc_dtype(source.dtype)
     filters = _by_tap(weight, source.shape[3], dtype)
 
@@ -37,8 +33,8 @@ def forward(source: Any, weight: Any, y: Any, geometry: Geometry) -> None:
     parallel_for(add, _parts(y), source)
 
 
-def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
-    """Writes dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
+def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
+    """Write dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
     dtype = acc_dtype(dy.dtype)
     c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
     filters = _by_tap(weight, c, dtype)
@@ -54,8 +50,8 @@ def backward_input(dy: Any, weight: Any, dx: Any, geometry: Geometry) -> None:
     parallel_for(add, _parts(dy), dy)
 
 
-def backward_weight(source: Any, dy: Any, dweight: Any, geometry: Geometry) -> None:
-    """Writes dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
+def backward_weight(source: Array, dy: Array, dweight: Array, geometry: Geometry) -> None:
+    """Write dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
     dtype = acc_dtype(source.dtype)
     c, fn = source.shape[3], dy.shape[3]
     pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, fn // c)
@@ -66,13 +62,13 @@ def backward_weight(source: Any, dy: Any, dweight: Any, geometry: Geometry) -> N
         dweight[:, 0, tap.row, tap.column] = column_sums(product.reshape(-1, fn))
 
 
-def _by_tap(weight: Any, channels: int, dtype: Any) -> Any:
-    """(FN, 1, FH, FW) → (FH, FW, C, M), contiguous."""
+def _by_tap(weight: Array, channels: int, dtype: numpy.dtype) -> Array:
+    """Return (FN, 1, FH, FW) as (FH, FW, C, M), contiguous."""
     fn, _, fh, fw = weight.shape
     filters = weight.reshape(channels, fn // channels, fh, fw).transpose(2, 3, 0, 1)
     return array_module(weight).ascontiguousarray(filters, dtype=dtype)
 
 
-def _parts(y: Any) -> list[Part]:
+def _parts(y: Array) -> list[Part]:
     n, oh, ow, fn = y.shape
     return cut(n, 1, oh * ow * fn * acc_dtype(y.dtype).itemsize, array_module(y))

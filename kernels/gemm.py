@@ -90,7 +90,7 @@ def _multiply_in_pieces(a: Any, b: Any, product: Any, count: int) -> None:
         else:
             _multiply_in_blocks(a, b[:, cut], product[:, cut])
 
-    threads.run(multiply, count)
+    threads.run(multiply, range(count))
 
 
 def _into(out: Any, product: Any) -> Any:

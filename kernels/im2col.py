@@ -5,13 +5,13 @@ Chellapilla, Puri and Simard, "High performance convolutional neural networks fo
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 
 from backend import array_module, profiling, workspace
 from backend.checks import instance
+from backend.types import Array
 from kernels.core.checks import check_images, check_order
+from kernels.core.dispatch import implementation
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import to_nhwc
@@ -19,19 +19,19 @@ from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window
 
 _KERNELS = {"CHW": Kernel("im2col.cu", "im2col_chw"), "HWC": Kernel("im2col.cu", "im2col_hwc")}
-_BITS = {2: "float16", 4: "float32", 8: "float64"}  # by their size: what numbers are copied as, whatever they mean
+_BITS = {2: "float16", 4: "float32", 8: "float64"}  # by size: the dtypes that numbers of any meaning are copied as
 _RUN = 16  # numbers that a thread copies: enough to pay for finding its place
 
 
 @profiling.operation
-def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
-    """The windows of ``x`` as rows.
+def im2col(x: Array, window: Window, order: str = "CHW") -> Array:
+    """Return the windows of ``x`` as rows.
 
     Args:
         x: (N, C, H, W), any dtype, any memory order.
         window: kernel (FH, FW), stride, padding (zeros), dilation.
         order: what runs along a row: ``"CHW"`` (channel, row, column of the window; the book's order) or
-            ``"HWC"`` (row, column, channel; runs of neighbouring memory, what the layers use).
+            ``"HWC"`` (row, column, channel; runs of neighboring memory, what the layers use).
 
     Returns:
         (N·OH·OW, C·FH·FW), C-contiguous, dtype of ``x``; rows in the order n, oh, ow.
@@ -51,54 +51,63 @@ def im2col(x: Any, window: Window, order: str = "CHW") -> Any:
     """
     check_order(order)
     check_images("im2col", x)
-    instance("window", window, Window, "a Window")
-    library = array_module(x)
-    n, c, *image = x.shape
-    geometry = window.over(image)
-    (oh, ow), (fh, fw) = geometry.output, geometry.kernel
-    source = to_nhwc(x)
-    if library is not numpy and x.dtype.itemsize in _BITS:
-        return part_columns(source, geometry, Part(0, n, 0, oh), slice(0, c), order)
-    columns = workspace.empty((n, oh, ow, *((c, fh, fw) if order == "CHW" else (fh, fw, c))), x.dtype)
+    geometry = instance("window", window, Window, "a Window").over((x.shape[2], x.shape[3]))
+    return implementation(x, _im2col_numpy, _im2col_cuda)(to_nhwc(x), geometry, order)
+
+
+def _im2col_numpy(source: Array, geometry: Geometry, order: str) -> Array:
+    (n, _, _, c), (oh, ow), (fh, fw) = source.shape, geometry.output, geometry.kernel
+    columns = workspace.empty((n, oh, ow, *((c, fh, fw) if order == "CHW" else (fh, fw, c))), source.dtype)
 
     def fill(part: Part) -> None:
         patches = windows(source, geometry, part)
-        if order == "CHW":
-            patches = patches.transpose(0, 1, 2, 5, 3, 4)
-        columns[part.images, part.rows] = patches
+        columns[part.images, part.rows] = patches.transpose(0, 1, 2, 5, 3, 4) if order == "CHW" else patches
 
-    parallel_for(fill, cut(n, oh, ow * fh * fw * c * x.dtype.itemsize, library), x)
+    row_bytes = ow * fh * fw * c * source.dtype.itemsize
+    parallel_for(fill, cut(n, oh, row_bytes, array_module(source)), source)
     return columns.reshape(n * oh * ow, c * fh * fw)
 
 
-def windows(source: Any, geometry: Geometry, part: Part) -> Any:
-    """The windows of one part as a view: (n, rows, OW, FH, FW, C).
+def _im2col_cuda(source: Array, geometry: Geometry, order: str) -> Array:
+    n, _, _, c = source.shape
+    if source.dtype.itemsize not in _BITS:
+        return _im2col_numpy(source, geometry, order)  # which CuPy's arrays can do, too
+    whole = Part(slice(0, n), slice(0, geometry.output[0]))
+    return device_columns(source, geometry, whole, slice(0, c), order)
+
+
+def part_columns_numpy(source: Array, geometry: Geometry, part: Part, channels: slice, dtype: numpy.dtype) -> Array:
+    """Return the columns of one part and some channels: (pixels, FH·FW·channels), a view where the memory is that.
 
     Args:
-        source: (N, H, W, C), C-contiguous. Where the part's windows reach into the padding, the view is of a
-            padded copy of the rows it needs; the copy is scratch memory, so ``source`` itself never changes.
+        source: (N, H, W, C), C-contiguous.
+        channels: begin and end among C.
+        dtype: of the columns.
     """
-    library = array_module(source)
-    c, rows, ow = source.shape[3], part.last_row - part.first_row, geometry.output[1]
-    (fh, fw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
-    top, _, left, _ = geometry.pads
-    band = padded(
-        source[part.images],
-        part.first_row * sh - top,
-        (rows - 1) * sh + geometry.extent[0],
-        -left,
-        (ow - 1) * sw + geometry.extent[1],
-    )
-    n_stride, h_stride, w_stride, c_stride = band.strides
-    return library.lib.stride_tricks.as_strided(
-        band,
-        (len(band), rows, ow, fh, fw, c),
-        (n_stride, h_stride * sh, w_stride * sw, h_stride * dh, w_stride * dw, c_stride),
-    )
+    patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, geometry, part)
+    n, rows, ow, fh, fw, c = patches.shape
+    shape = (n * rows * ow, fh * fw * c)
+    if fh * fw == 1 and patches.dtype == dtype and patches.flags.c_contiguous:
+        return patches.reshape(shape)
+    if c < 4 and ow > fw * c:
+        # Few channels make short runs: copy along the output's rows instead, and use the columns transposed.
+        columns = workspace.empty((fh, fw, c, n, rows, ow), dtype)
+        columns[...] = patches.transpose(3, 4, 5, 0, 1, 2)
+        return columns.reshape(shape[::-1]).T
+    columns = workspace.empty(patches.shape, dtype)
+    columns[...] = patches
+    return columns.reshape(shape)
 
 
-def part_columns(source: Any, geometry: Geometry, part: Part, channels: slice, order: str = "HWC") -> Any:
-    """The columns of one part and some channels of device images, in one launch and with no other copy.
+def part_columns_cuda(source: Array, geometry: Geometry, part: Part, channels: slice) -> Array:
+    """Return what ``part_columns_numpy`` does, of device images and in their dtype, of 2, 4 or 8 bytes."""
+    if geometry.is_pixelwise:
+        return part.of_output(source)[..., channels].reshape(-1, channels.stop - channels.start)
+    return device_columns(source, geometry, part, channels)
+
+
+def device_columns(source: Array, geometry: Geometry, part: Part, channels: slice, order: str = "HWC") -> Array:
+    """Return the columns of one part and some channels of device images, in one launch and without another copy.
 
     Args:
         source: (N, H, W, C), C-contiguous, of a dtype of 2, 4 or 8 bytes.
@@ -112,25 +121,50 @@ def part_columns(source: Any, geometry: Geometry, part: Part, channels: slice, o
     together = size // pixels.itemsize
     pixels, c = pixels.view(_BITS[size]), c // together
     taken, first = (channels.stop - channels.start) // together, channels.start // together
-    (fh, fw), rows = geometry.kernel, part.last_row - part.first_row
+    (fh, fw), rows = geometry.kernel, part.rows.stop - part.rows.start
     columns = workspace.empty((len(pixels) * rows * geometry.output[1], fh * fw * taken), pixels.dtype)
-    window = geometry.struct(taken, part.first_row, rows)
+    window = geometry.struct(taken, part.rows.start, rows)
     _KERNELS[order](-(-columns.size // _RUN), pixels, columns, columns.size, window, c, first)
     return columns.view(source.dtype)
 
 
-def _copied_bytes(pixels: Any, channels: slice) -> int:
-    """Return the bytes that a thread can copy at once of (n, H, W, C): 8, 4 or 2, as one or more neighbouring channels.
+def _copied_bytes(pixels: Array, channels: slice) -> int:
+    """Return the bytes that a thread can copy at once of (n, H, W, C): 8, 4 or 2, as one or more neighboring channels.
 
     It is the largest power of two that divides the address and the bytes of all channels, and of those before the
     first and up to the last one taken.
     """
-    multiples = 8 | pixels.data.ptr | pixels.itemsize * (pixels.shape[3] | channels.start | channels.stop)
+    multiples = 8 | pixels.data.ptr | pixels.itemsize * (pixels.shape[3] | channels.start | channels.stop)  # type: ignore[attr-defined]
     return multiples & -multiples
 
 
-def padded(source: Any, first_row: int, rows: int, first_column: int, columns: int) -> Any:
-    """Rows and columns of ``source`` (n, H, W, C) from a corner that may lie outside, with zeros there."""
+def windows(source: Array, geometry: Geometry, part: Part) -> Array:
+    """Return the windows of one part as a view: (n, rows, OW, FH, FW, C).
+
+    Args:
+        source: (N, H, W, C), C-contiguous. Where the part's windows reach into the padding, the view is of a
+            padded copy of the rows it needs, in scratch memory; ``source`` itself never changes.
+    """
+    c, rows, ow = source.shape[3], part.rows.stop - part.rows.start, geometry.output[1]
+    (fh, fw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
+    top, _, left, _ = geometry.pads
+    band = padded(
+        source[part.images],
+        part.rows.start * sh - top,
+        (rows - 1) * sh + geometry.extent[0],
+        -left,
+        (ow - 1) * sw + geometry.extent[1],
+    )
+    n_stride, h_stride, w_stride, c_stride = band.strides
+    return array_module(band).lib.stride_tricks.as_strided(
+        band,
+        (len(band), rows, ow, fh, fw, c),
+        (n_stride, h_stride * sh, w_stride * sw, h_stride * dh, w_stride * dw, c_stride),
+    )
+
+
+def padded(source: Array, first_row: int, rows: int, first_column: int, columns: int) -> Array:
+    """Return rows and columns of ``source`` (n, H, W, C) from a corner that may lie outside, with zeros there."""
     n, height, width, c = source.shape
     r0, r1 = max(first_row, 0), max(min(first_row + rows, height), 0)
     c0, c1 = max(first_column, 0), max(min(first_column + columns, width), 0)

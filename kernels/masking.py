@@ -7,13 +7,14 @@ from typing import Any
 import numpy
 
 from backend import array_module, workspace
+from backend.types import Array
 from kernels.core.layout import elementwise
 from kernels.core.tiling import in_pieces
 
 _BITS = {size: numpy.dtype(f"int{8 * size}") for size in (1, 2, 4, 8)}
 
 
-def apply_mask(values: Any, mask: Any, out: Any, library: Any = None) -> None:
+def apply_mask(values: Array, mask: Array, out: Array, library: Any = None) -> None:
     """Write ``values`` where ``mask`` is True and +0 elsewhere, for arrays of one shape.
 
     The bits of a number are and-ed with all ones or none. That costs what the product with the mask costs, a tenth of
@@ -27,7 +28,7 @@ def apply_mask(values: Any, mask: Any, out: Any, library: Any = None) -> None:
 
 
 @elementwise
-def masked(values: Any, mask: Any) -> Any:
+def masked(values: Array, mask: Array) -> Array:
     """Return ``values`` where ``mask`` (bool) is True, +0 elsewhere: shape and dtype of ``values``."""
     library = array_module(values, mask)
     out = workspace.empty(values.shape, values.dtype)

@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend import array_module, profiling, workspace
 from backend.checks import instance, whole
+from backend.types import Array
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.convolution import flipped
-from kernels.core.checks import check_gradient, check_images
-from kernels.core.convolution_checks import check_backward_weight, check_bias, check_shapes, one_dtype
+from kernels.core.checks import check_backward_input, check_backward_weight, check_convolution
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.tiling import Part, cut, lanes, parallel_for
+from kernels.core.tiling import Part, cut, parallel_for, partial_sums
 from kernels.core.window import Window
 from kernels.gemm import column_sums, matmul_part, matmul_rows
 from kernels.im2col import padded, windows
@@ -45,7 +45,7 @@ _OUTPUT = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4,
 
 
 def check_window(window: Window, groups: int) -> None:
-    """Raises a ValueError unless the convolution is one that this can do."""
+    """Raise a ValueError unless this file can compute the convolution."""
     instance("window", window, Window, "a Window")
     if window.kernel != (3, 3) or window.stride != (1, 1) or window.dilation != (1, 1) or groups != 1:
         raise ValueError(
@@ -54,19 +54,17 @@ def check_window(window: Window, groups: int) -> None:
 
 
 @profiling.operation
-def convolution(x: Any, weight: Any, bias: Any, window: Window, groups: int = 1, relu: bool = False) -> Any:
-    """As ``kernels.convolution.convolution``, for what ``check_window`` lets through."""
-    check_images("convolution", x)
-    require_arrays(weight=weight)
+def convolution(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1, relu: bool = False
+) -> Any:
+    """Compute what ``kernels.convolution.convolution`` does, for windows that ``check_window`` accepts."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
-    check_shapes(x.shape, weight.shape, window)
-    one_dtype(x=x, weight=weight)
-    check_bias(bias, weight)
-    return _convolve(x, weight, bias, window.over(x.shape[2:]), relu)
+    geometry = check_convolution(x, weight, bias, window, groups)
+    return _convolve(x, weight, bias, geometry, relu)
 
 
-def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = False) -> Any:
+def _convolve(x: Array, weight: Array, bias: Array | None, geometry: Geometry, relu: bool = False) -> Any:
     source, fn = to_nhwc(x), len(weight)
     y = workspace.empty((len(x), *geometry.output, fn), x.dtype)
     positive = workspace.empty(y.shape, bool) if relu else None
@@ -83,7 +81,7 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = F
             pixels += bias
         written = _write_tiles(tiles, y[part.images], part)
         if positive is not None:
-            rectify(written, positive[part.images, part.first_row * TILE : part.last_row * TILE])
+            rectify(written, positive[part.images, part.rows.start * TILE : part.rows.stop * TILE])
 
     parallel_for(multiply, _parts(y.shape, x.shape[1], dtype, library), x)
     return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
@@ -91,17 +89,12 @@ def _convolve(x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool = F
 
 @profiling.operation
 def convolution_backward_input(
-    dy: Any, weight: Any, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
-) -> Any:
-    """As ``kernels.convolution.convolution_backward_input``: a convolution with the flipped filters."""
-    require_active(dy, "dy")
-    require_arrays(weight=weight)
+    dy: Array, weight: Array, input_shape: tuple[int, int, int, int], window: Window, groups: int = 1
+) -> Array:
+    """Compute what ``kernels.convolution.convolution_backward_input`` does: a convolution with the flipped filters."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
-    check_shapes(input_shape, weight.shape, window)
-    geometry = window.over(input_shape[2:])
-    check_gradient(dy, input_shape, len(weight), geometry)
-    one_dtype(dy=dy, weight=weight)
+    geometry = check_backward_input(dy, weight, input_shape, window, groups)
     if geometry.mirrored is None:  # there are windows that see padding alone
         return direct.convolution_backward_input(dy, weight, input_shape, window)
     return _convolve(dy, flipped(weight, 1), None, geometry.mirrored)
@@ -109,39 +102,38 @@ def convolution_backward_input(
 
 @profiling.operation
 def convolution_backward_weight(
-    x: Any,
-    dy: Any,
+    x: Array,
+    dy: Array,
     weight_shape: tuple[int, int, int, int],
     window: Window,
     groups: int = 1,
-    out: Any = None,
-    bias_out: Any = None,
-) -> Any:
-    """As ``kernels.convolution.convolution_backward_weight``: the transposes of the forward's transforms."""
+    out: Array | None = None,
+    bias_out: Array | None = None,
+) -> Array:
+    """Compute what ``kernels.convolution.convolution_backward_weight`` does, by the transposed transforms."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
-    check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
-    geometry = window.over(x.shape[2:])
+    geometry = check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
     fn, c = weight_shape[:2]
     library, dtype = array_module(x, dy), acc_dtype(x.dtype)
     source, gradient = to_nhwc(x), to_nhwc(dy)
     output = _matrix("output", dtype.name, library.__name__).T
-    groups_of_parts = lanes(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)
-    totals = library.zeros((max(len(groups_of_parts), 1), PATCH * PATCH, c, fn), dtype)
+    parts = partial_sums(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)
+    totals = library.zeros((max(len(parts), 1), PATCH * PATCH, c, fn), dtype)
 
-    def multiply(lane: int) -> None:
-        for part in groups_of_parts[lane]:
+    def add(index: int) -> None:
+        for part in parts[index]:
             patches = _patches(source, geometry, part, dtype)
             tiles = _read_tiles(gradient[part.images], part, dtype)
             products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
-            totals[lane] += matmul_rows(patches, products)
+            totals[index] += matmul_rows(patches, products)
 
-    parallel_for(multiply, list(range(len(groups_of_parts))), x)
+    parallel_for(add, range(len(parts)), x)
     if bias_out is not None:
         column_sums(gradient.reshape(-1, fn), out=bias_out)
     total = totals[0]
-    for lane in range(1, len(totals)):
-        total += totals[lane]
+    for other in totals[1:]:
+        total += other
     by_tap = matmul_part(_matrix("filter", dtype.name, library.__name__).T, total.reshape(PATCH * PATCH, -1))
     result = by_tap.reshape(3, 3, c, fn).transpose(3, 2, 0, 1)
     if out is None:
@@ -151,8 +143,8 @@ def convolution_backward_weight(
 
 
 @functools.cache
-def _matrix(name: str, dtype: str, library: str) -> Any:
-    """A transform along both axes, as one matrix: (36, 36) of inputs, (36, 9) of filters, (16, 36) of outputs."""
+def _matrix(name: str, dtype: str, library: str) -> Array:
+    """Return a transform along both axes as one matrix: inputs (36, 36), filters (36, 9), outputs (16, 36)."""
     one = {"input": _INPUT, "filter": _FILTER, "output": _OUTPUT}[name]
     matrix = numpy.kron(one, one).astype(dtype)
     if library == "numpy":
@@ -162,43 +154,44 @@ def _matrix(name: str, dtype: str, library: str) -> Any:
     return cupy.asarray(matrix)
 
 
-def _parts(output: tuple[int, ...], channels: int, dtype: Any, library: Any) -> list[Part]:
-    """(images, rows of tiles) in parts whose patches and transformed patches together fit a column buffer."""
+def _parts(output: tuple[int, ...], channels: int, dtype: numpy.dtype, library: Any) -> list[Part]:
+    """Cut (images, rows of tiles) into parts whose patches and transformed patches together fit a column buffer."""
     n, oh, ow, fn = output
     down, across = -(-oh // TILE), -(-ow // TILE)
     return cut(n, down, 2 * across * PATCH * PATCH * max(channels, fn) * dtype.itemsize, library)
 
 
-def _filters(weight: Any, dtype: Any) -> Any:
-    """Transformed filters: (36, C, FN)."""
+def _filters(weight: Array, dtype: numpy.dtype) -> Array:
+    """Return the transformed filters: (36, C, FN)."""
     library = array_module(weight)
     fn, c = weight.shape[:2]
     taps = library.ascontiguousarray(weight.transpose(2, 3, 1, 0), dtype=dtype).reshape(9, c * fn)
     return matmul_part(_matrix("filter", dtype.name, library.__name__), taps).reshape(PATCH * PATCH, c, fn)
 
 
-def _patches(source: Any, geometry: Geometry, part: Part, dtype: Any) -> Any:
-    """Transformed patches of a part: (36, tiles, C)."""
+def _patches(source: Array, geometry: Geometry, part: Part, dtype: numpy.dtype) -> Array:
+    """Return the transformed patches of a part: (36, tiles, C)."""
     library = array_module(source)
     c, (top, _, left, _), (_, ow) = source.shape[3], geometry.pads, geometry.output
-    down = part.last_row - part.first_row
+    down = part.rows.stop - part.rows.start
     across = -(-ow // TILE)
     band = padded(
-        source[part.images], part.first_row * TILE - top, down * TILE + 2, -left, across * TILE + 2
+        source[part.images], part.rows.start * TILE - top, down * TILE + 2, -left, across * TILE + 2
     )  # fmt: skip
-    tiles = windows(band, _PATCHES.over(band.shape[1:3]), Part(0, len(band), 0, down))
+    tiles = windows(band, _PATCHES.over(band.shape[1:3]), Part(slice(0, len(band)), slice(0, down)))
     patches = workspace.empty((PATCH, PATCH, len(band), down, across, c), dtype)
     patches[...] = tiles.transpose(3, 4, 0, 1, 2, 5)
     transformed = matmul_part(_matrix("input", dtype.name, library.__name__), patches.reshape(PATCH * PATCH, -1))
     return transformed.reshape(PATCH * PATCH, -1, c)
 
 
-def _write_tiles(tiles: Any, y: Any, part: Part) -> Any:
-    """Puts tiles (16, n·down·across·FN) where they belong in images (n, OH, OW, FN), and returns these rows of the
-    images; what hangs over is cut off.
+def _write_tiles(tiles: Array, y: Array, part: Part) -> Array:
+    """Write tiles (16, n·down·across·FN) to their places in images (n, OH, OW, FN), and return the rows written.
+
+    What reaches beyond the image is cut off.
     """
     n, oh, ow, fn = y.shape
-    down, across, first = part.last_row - part.first_row, -(-ow // TILE), part.first_row * TILE
+    down, across, first = part.rows.stop - part.rows.start, -(-ow // TILE), part.rows.start * TILE
     rows = min(oh - first, down * TILE)
     placed = tiles.reshape(TILE, TILE, n, down, across, fn).transpose(2, 3, 0, 4, 1, 5)
     target = y[:, first : first + rows]
@@ -211,11 +204,13 @@ def _write_tiles(tiles: Any, y: Any, part: Part) -> Any:
     return target
 
 
-def _read_tiles(gradient: Any, part: Part, dtype: Any) -> Any:
-    """The inverse of ``_write_tiles``, with zeros for what hangs over: (16, n·down·across·FN)."""
+def _read_tiles(gradient: Array, part: Part, dtype: numpy.dtype) -> Array:
+    """Return the inverse of ``_write_tiles``, with zeros beyond the image: (16, n·down·across·FN)."""
     n, _, ow, fn = gradient.shape
-    down, across = part.last_row - part.first_row, -(-ow // TILE)
-    band = padded(gradient, part.first_row * TILE, down * TILE, 0, across * TILE)
+    down, across = part.rows.stop - part.rows.start, -(-ow // TILE)
+    band = padded(gradient, part.rows.start * TILE, down * TILE, 0, across * TILE)
     tiles = workspace.empty((TILE, TILE, n, down, across, fn), dtype)
-    tiles[...] = windows(band, _TILES.over(band.shape[1:3]), Part(0, n, 0, down)).transpose(3, 4, 0, 1, 2, 5)
+    tiles[...] = windows(band, _TILES.over(band.shape[1:3]), Part(slice(0, n), slice(0, down))).transpose(
+        3, 4, 0, 1, 2, 5
+    )
     return tiles.reshape(TILE * TILE, -1)

@@ -147,7 +147,7 @@ def _share_work() -> numpy.ndarray:
     def call(index: int) -> None:
         out[index] = index + 1
 
-    threads.run(call, 4)
+    threads.run(call, range(4))
     return out
 
 

@@ -1,6 +1,6 @@
 """Channels-last memory behind NCHW shapes.
 
-An activation is (N, C, H, W) to look at and (N, H, W, C) in memory: ``to_nhwc(x)`` is that memory, and
+An activation has the shape (N, C, H, W) and is stored as (N, H, W, C): ``to_nhwc(x)`` is that memory, and
 ``as_nchw(array)`` its NCHW view. Over it every 4-D operation is one on a matrix (N·H·W, C), pixels by channels.
 
 Examples:
@@ -17,11 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
+from backend.tuning import ROW_NUMBERS
+from backend.types import Array
 
 
-def to_nhwc(x: Any) -> Any:
-    """The (N, H, W, C) array behind ``x`` (N, C, H, W), C-contiguous: a view of ``x`` where its memory is
-    channels-last, a copy otherwise.
+def to_nhwc(x: Array) -> Array:
+    """Return the (N, H, W, C) array behind ``x`` (N, C, H, W), C-contiguous.
+
+    It is a view of ``x`` where its memory is channels-last, a copy otherwise.
     """
     nhwc = x.transpose(0, 2, 3, 1)
     if nhwc.flags.c_contiguous:
@@ -31,48 +34,46 @@ def to_nhwc(x: Any) -> Any:
     return copy
 
 
-def as_nchw(nhwc: Any) -> Any:
-    """The (N, C, H, W) view of an (N, H, W, C) array."""
+def as_nchw(nhwc: Array) -> Array:
+    """Return the (N, C, H, W) view of an (N, H, W, C) array."""
     return nhwc.transpose(0, 3, 1, 2)
 
 
-def channels_last(x: Any) -> Any:
-    """``x`` (N, C, H, W) with channels-last memory: itself where it is so already, a copy otherwise."""
+def channels_last(x: Array) -> Array:
+    """Return ``x`` (N, C, H, W) with channels-last memory: itself if it has that, a copy otherwise."""
     return as_nchw(to_nhwc(x))
 
 
 @profiling.operation
-def copy_channels_last(x: Any) -> Any:
-    """A copy of ``x`` (N, C, H, W) with channels-last memory."""
+def copy_channels_last(x: Array) -> Array:
+    """Return a copy of ``x`` (N, C, H, W) with channels-last memory."""
     return as_nchw(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
 
 
-def is_channels_last(x: Any) -> bool:
-    """Whether the memory behind ``x`` (N, C, H, W) is contiguous in the order (N, H, W, C)."""
+def is_channels_last(x: Array) -> bool:
+    """Return whether the memory behind ``x`` (N, C, H, W) is contiguous in the order (N, H, W, C)."""
     return bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)
 
 
-def folded(matrix: Any) -> tuple[Any, int]:
-    """``matrix`` (M, N) as (M / fold, fold·N), and the fold: rows of up to 2048 numbers.
-
-    An operation with one row of only a few channels would spend its time between the rows.
-    """
+def folded(matrix: Array) -> tuple[Array, int]:
+    """Return ``matrix`` (M, N) as (M / fold, fold·N), and the fold: rows of up to ``ROW_NUMBERS`` numbers."""
     fold = fold_of(*matrix.shape)
     return matrix.reshape(len(matrix) // fold, fold * matrix.shape[1]), fold
 
 
 @functools.lru_cache(maxsize=1024)
 def fold_of(rows: int, columns: int) -> int:
-    """How many rows of a matrix ``folded`` makes one."""
-    most = max(min(rows, 2048 // max(columns, 1)), 1)
+    """Return how many rows of a matrix ``folded`` joins to one."""
+    most = max(min(rows, ROW_NUMBERS // max(columns, 1)), 1)
     return next(fold for fold in range(most, 0, -1) if rows % fold == 0)
 
 
 def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function of same-shaped arrays work on the memory of 4-D ones and return NCHW views of it.
+    """Make a function of same-shaped arrays work on the memory of 4-D ones and return NCHW views of it.
 
-    A ufunc of CuPy would return NCHW-contiguous memory for a channels-last view; and mixed layouts are slow on
-    either library. All array arguments must have one shape and come from one library; other arguments pass.
+    A ufunc of CuPy would return NCHW-contiguous memory for a channels-last view, and mixed layouts are slow on
+    either library. All array arguments (annotated as ``Array``) must have one shape and come from one library; other
+    arguments are passed on.
 
     Arrays of no dimensions are computed as arrays of one: NumPy makes scalars of them, which cannot be written to.
     """
@@ -80,7 +81,7 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     names = [
         name
         for name in function.__code__.co_varnames[:needed]
-        if function.__annotations__.get(name, Any) in ("Any", Any)  # a number is annotated as one
+        if function.__annotations__.get(name, "Array") in ("Array", Array)
     ]
 
     @profiling.operation

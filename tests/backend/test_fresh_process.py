@@ -129,11 +129,11 @@ import os, threading, warnings
 warnings.simplefilter("ignore")  # Python 3.12 warns of any fork with threads about
 from backend import threads
 threads.set_limit(2)
-threads.run(lambda index: None, 8)
+threads.run(lambda index: None, range(8))
 child = os.fork()
 if child == 0:
     together = threading.Barrier(2)
-    threads.run(lambda index: together.wait(timeout=20), 2)  # breaks unless two threads run
+    threads.run(lambda index: together.wait(timeout=20), range(2))  # breaks unless two threads run
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -32,7 +32,7 @@ def test_every_index_is_called_once(limit, count):
             calls[index] += 1
 
     with thread_limit(limit):
-        threads.run(note, count)
+        threads.run(note, range(count))
     assert calls == [1] * count
 
 
@@ -46,7 +46,7 @@ def test_results_do_not_depend_on_the_threads(limit):
         results[index] = float(np.exp(x[index]).sum())
 
     with thread_limit(limit):
-        threads.run(work, 40)
+        threads.run(work, range(40))
     assert results == expected
 
 
@@ -63,11 +63,11 @@ def test_helpers_work_in_the_context_of_the_caller(limit):
     with thread_limit(limit), warnings.catch_warnings():
         warnings.simplefilter("error")
         with np.errstate(over="ignore"):
-            threads.run(overflow, limit)
+            threads.run(overflow, range(limit))
         assert {state for _, state, _ in seen} == {"ignore"}
         assert len({thread for thread, _, _ in seen}) == limit
         with np.errstate(over="raise"), pytest.raises(FloatingPointError):
-            threads.run(overflow, limit)
+            threads.run(overflow, range(limit))
 
 
 @pytest.mark.parametrize("limit", [2, 3, 4])
@@ -81,14 +81,14 @@ def test_calls_run_side_by_side(limit):
         seen.add(threading.get_ident())
 
     with thread_limit(limit):
-        threads.run(meet, limit)
+        threads.run(meet, range(limit))
     assert len(seen) == limit
 
 
 def test_one_thread_stays_on_the_caller():
     seen = []
     with thread_limit(1):
-        threads.run(lambda index: seen.append((index, threading.get_ident())), 3)
+        threads.run(lambda index: seen.append((index, threading.get_ident())), range(3))
     assert seen == [(index, threading.get_ident()) for index in range(3)]
 
 
@@ -108,12 +108,12 @@ def test_an_exception_is_raised_here_and_stops_the_rest(limit, where):
     before = blas_threads()
     with thread_limit(limit):
         with pytest.raises(ZeroDivisionError, match=f"call {where}"):
-            threads.run(work, 20)
+            threads.run(work, range(20))
         assert set(started) == set(finished) | {where}, "run returned while a call was under way"
         assert len(started) == len(set(started))
         assert blas_threads() == before
         calls = []
-        threads.run(calls.append, 9)  # and the threads go on working
+        threads.run(calls.append, range(9))  # and the threads go on working
         assert sorted(calls) == list(range(9))
 
 
@@ -133,14 +133,16 @@ def test_an_exception_does_not_keep_the_arrays_of_its_call(raiser):
                 raise KeyError(len(mine))
 
         with pytest.raises(KeyError):
-            threads.run(work, 2)
+            threads.run(work, range(2))
         return watch
 
     gc.disable()
     try:
         with thread_limit(2):
             watch = fail()
-            threads.run(lambda index: barrier.wait(timeout=20), 2)  # the helper has let go of its last job by now
+            threads.run(
+                lambda index: barrier.wait(timeout=20), range(2)
+            )  # the helper has let go of its last job by now
         assert watch() is None
     finally:
         gc.enable()
@@ -161,7 +163,7 @@ def test_an_exception_waits_for_the_other_thread(raiser):
         done.append(index)
 
     with thread_limit(2), pytest.raises(KeyError):
-        threads.run(work, 2)
+        threads.run(work, range(2))
     assert len(done) == 1
 
 
@@ -180,7 +182,7 @@ def test_no_calls_are_handed_out_after_an_exception():
         raised.wait(timeout=20)
 
     with thread_limit(2), pytest.raises(KeyError):
-        threads.run(work, 1000)
+        threads.run(work, range(1000))
     assert len(calls) < 1000
 
 
@@ -193,12 +195,12 @@ def test_a_call_inside_another_runs_in_turn():
 
     def outer(index):
         mine = []
-        threads.run(lambda i: mine.append(threading.get_ident()), 3)
+        threads.run(lambda i: mine.append(threading.get_ident()), range(3))
         assert set(mine) == {threading.get_ident()}
-        threads.run(inner, 3)
+        threads.run(inner, range(3))
 
     with thread_limit(3):
-        threads.run(outer, 4)
+        threads.run(outer, range(4))
     assert sorted(index for _, index in calls) == [0] * 4 + [1] * 4 + [2] * 4
 
 
@@ -209,19 +211,19 @@ def test_a_call_inside_another_takes_no_thread_that_is_free():
     def outer(index):
         if index == 0:
             started = threading.Event()
-            threads.run(lambda inner: started.set() if inner else met.append(started.wait(timeout=0.3)), 2)
+            threads.run(lambda inner: started.set() if inner else met.append(started.wait(timeout=0.3)), range(2))
 
     with thread_limit(4):
-        threads.run(outer, 2)
+        threads.run(outer, range(2))
     assert met == [False]
 
 
 def test_calls_run_side_by_side_again_after_nesting_and_errors():
     with thread_limit(2):
         with pytest.raises(KeyError):
-            threads.run(lambda index: threads.run({}.__getitem__, 2), 4)
+            threads.run(lambda index: threads.run({}.__getitem__, range(2)), range(4))
         barrier = threading.Barrier(2)
-        threads.run(lambda index: barrier.wait(timeout=20), 2)
+        threads.run(lambda index: barrier.wait(timeout=20), range(2))
         assert not barrier.broken
 
 
@@ -230,7 +232,7 @@ def test_two_callers_at_once():
 
     def caller(number):
         for _ in range(20):
-            threads.run(totals[number].append, 10)
+            threads.run(totals[number].append, range(10))
 
     with thread_limit(3):
         callers = [threading.Thread(target=caller, args=(number,)) for number in (0, 1)]
@@ -264,7 +266,7 @@ def test_the_limit_is_the_number_of_threads_at_most():
             with lock:
                 seen.add(threading.get_ident())
 
-        threads.run(note, 200)
+        threads.run(note, range(200))
         assert len(seen) <= 3
 
 
@@ -276,7 +278,7 @@ def test_no_thread_to_be_had_is_no_error(monkeypatch):
     monkeypatch.setattr(threads, "_queue", None)  # with helpers that are there it would need none
     called = []
     with thread_limit(3):
-        threads.run(called.append, 5)
+        threads.run(called.append, range(5))
     assert called == [0, 1, 2, 3, 4]
 
 
@@ -306,7 +308,7 @@ def test_an_interrupt_as_helpers_are_waited_for_waits_for_them_all_the_same(monk
 
     monkeypatch.setattr(threads._Job, "__init__", init)
     with thread_limit(2), pytest.raises(KeyboardInterrupt):
-        threads.run(work, 2)
+        threads.run(work, range(2))
     assert len(ended) == 1
 
 
@@ -322,7 +324,7 @@ def test_jobs_do_not_wait_for_threads_that_cannot_be_had(monkeypatch):
     try:
         for _ in range(5):
             done = []
-            threads.run(done.append, 4)
+            threads.run(done.append, range(4))
             assert sorted(done) == [0, 1, 2, 3]
         assert threads._queue.qsize() == 0
     finally:

@@ -37,14 +37,14 @@ def test_blas_has_one_thread_inside_and_its_own_number_after(two_blas_threads, l
     """With one thread of ours too: how a product is summed up must not depend on the limit."""
     inside = []
     with thread_limit(limit):
-        threads.run(lambda index: inside.append(set(blas_threads())), 4)
+        threads.run(lambda index: inside.append(set(blas_threads())), range(4))
     assert inside == [{1}] * 4
     assert set(blas_threads()) == {2}
 
 
 def test_blas_is_let_go_after_an_exception(two_blas_threads):
     with thread_limit(2), pytest.raises(KeyError):
-        threads.run({}.__getitem__, 4)
+        threads.run({}.__getitem__, range(4))
     assert set(blas_threads()) == {2}
 
 
@@ -99,7 +99,7 @@ def test_every_thread_in_turn_holds_blas(two_blas_threads):
     inside = []
 
     def compute():
-        threads.run(lambda index: inside.append(set(blas_threads())), 2)
+        threads.run(lambda index: inside.append(set(blas_threads())), range(2))
 
     with thread_limit(2):
         for _ in range(2):
@@ -115,7 +115,7 @@ def test_blas_is_held_by_another_thread_than_the_one_that_set_it(two_blas_thread
     threadpoolctl.threadpool_limits(2, user_api="blas")  # as a program may at its start: this thread has the say now
     inside = []
     with thread_limit(2):
-        thread = threading.Thread(target=threads.run, args=(lambda index: inside.append(set(blas_threads())), 2))
+        thread = threading.Thread(target=threads.run, args=(lambda index: inside.append(set(blas_threads())), range(2)))
         thread.start()
         thread.join(timeout=20)
     assert inside == [{1}] * 2

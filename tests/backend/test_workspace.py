@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backend
-from backend import workspace, xp
+from backend import tuning, workspace, xp
 
 LARGE = 1 << 20  # elements: well beyond the size from which buffers are recycled
 
@@ -191,7 +191,7 @@ def test_clear_leaves_what_is_held(pool):
 
 
 def test_idle_buffers_are_freed_beyond_the_limit(pool, monkeypatch):
-    monkeypatch.setattr(workspace, "IDLE_LIMIT", 10 << 20)
+    monkeypatch.setattr(tuning, "POOL_IDLE_BYTES", 10 << 20)
     for step in range(20):
         pool.empty(LARGE // 4 + step * LARGE // 8)  # each of another size: none can be used again
     assert pool.held_bytes()[0] == 0

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import backend
-from kernels import convolution as module
+from backend import tuning
+from kernels import convolution as convolution_module
+from kernels import im2col as im2col_module
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
-from kernels.core import tiling
 from kernels.core.window import Window
 
 
@@ -24,7 +25,8 @@ def test_columns_stay_under_their_cap_for_large_images(monkeypatch, stride):
             scratch.append(array.nbytes)
         return array
 
-    monkeypatch.setattr(module, "workspace", SimpleNamespace(empty=empty))
+    for each in (convolution_module, im2col_module):
+        monkeypatch.setattr(each, "workspace", SimpleNamespace(empty=empty))
     window, channels = Window(3, stride, 1), 3 if stride == 1 else 32
     images = 64 if stride == 1 else 2  # one image's columns are more than the cap then: 29 MB
     with backend.use("cpu"):
@@ -36,6 +38,6 @@ def test_columns_stay_under_their_cap_for_large_images(monkeypatch, stride):
         convolution_backward_weight(x, dy, weight.shape, window)
         dx = convolution_backward_input(dy, weight, x.shape, window)
     assert len(scratch) > 3 * images
-    assert max(scratch) <= tiling.COLUMN_BYTES["numpy"]
+    assert max(scratch) <= tuning.COLUMN_BYTES["numpy"]
     assert dy[0, 0, 5, 5] == 9 * channels + 1
     assert dx[0, 0, 100, 101] == (4 * 9 if stride == 1 else 4 * 2) * dy[0, 0, 5, 5]

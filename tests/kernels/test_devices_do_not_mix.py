@@ -24,7 +24,7 @@ from kernels import (
     softmax,
     winograd,
 )
-from kernels.core import convolution_checks, layout, tiling
+from kernels.core import layout, tiling
 from kernels.core.window import Window
 
 WINDOW = Window(2, stride=2)
@@ -144,17 +144,16 @@ REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarra
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at, or with none
     activations: "rectify relu_in_place",
     batch_norm: "tiling_of",
-    depthwise: "forward backward_input backward_weight applies",
-    im2col: "windows padded part_columns",
+    depthwise: "forward backward_input backward_weight",
+    im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
     convolution: "flipped",
-    convolution_checks: "check_shapes check_bias check_backward_weight one_dtype",
     gemm: "matmul_part matmul_rows piece_sums",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     masking: "apply_mask",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut cut_on_gpu channel_strips in_pieces pieces lanes parallel_for ranges",
+    tiling: "cut channel_strips in_pieces pieces partial_sums parallel_for ranges",
 }
 
 

@@ -25,7 +25,7 @@ from kernels.core import launch
 from kernels.core.layout import to_nhwc
 from kernels.core.tiling import Part
 from kernels.core.window import Window
-from kernels.im2col import im2col, part_columns
+from kernels.im2col import device_columns, im2col
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
 
@@ -98,8 +98,9 @@ def test_a_gpu_makes_the_columns_of_any_part_and_channels(order):
                 asnumpy(x[:, channels]), oracles.Geometry((3, 2), (2, 3), (2, 2, 1, 1), (2, 1)), order
             )
             expected = expected.reshape(3, oh, ow, -1)
-            for part in (Part(0, 3, 0, oh), Part(1, 2, 0, oh), Part(0, 1, 1, 3), Part(2, 3, oh - 1, oh)):
-                columns = part_columns(to_nhwc(x), window.over(x.shape[2:]), part, channels, order)
+            for images, rows in (((0, 3), (0, oh)), ((1, 2), (0, oh)), ((0, 1), (1, 3)), ((2, 3), (oh - 1, oh))):
+                part = Part(slice(*images), slice(*rows))
+                columns = device_columns(to_nhwc(x), window.over(x.shape[2:]), part, channels, order)
                 assert_same(columns, expected[part.images, part.rows].reshape(len(columns), -1))
 
 

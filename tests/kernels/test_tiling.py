@@ -19,12 +19,16 @@ LIBRARIES = st.sampled_from([np, CUPY])
 SIZES = (st.integers(0, 70), st.integers(1, 40), st.integers(0, 3000))
 
 
+def _length(where):
+    return where.stop - where.start
+
+
 def covered(pieces):
     return [
         (image, row)
         for part in pieces
-        for image in range(part.first_image, part.last_image)
-        for row in range(part.first_row, part.last_row)
+        for image in range(part.images.start, part.images.stop)
+        for row in range(part.rows.start, part.rows.stop)
     ]
 
 
@@ -33,7 +37,7 @@ def test_parts_cover_every_row_once_and_in_order(images, rows, row_bytes, librar
     with column_bytes(cap):
         pieces = tiling.cut(images, rows, row_bytes, library)
     assert covered(pieces) == list(itertools.product(range(images), range(rows)))
-    assert all(part.first_image < part.last_image and part.first_row < part.last_row for part in pieces)
+    assert all(part.images.start < part.images.stop and part.rows.start < part.rows.stop for part in pieces)
 
 
 @given(*SIZES, LIBRARIES, st.integers(1, 1 << 16))
@@ -41,26 +45,26 @@ def test_columns_stay_under_the_cap(images, rows, row_bytes, library, cap):
     with column_bytes(cap):
         pieces = tiling.cut(images, rows, row_bytes, library)
     for part in pieces:
-        size = (part.last_image - part.first_image) * (part.last_row - part.first_row) * row_bytes
-        alone = part.last_image - part.first_image == 1 == part.last_row - part.first_row
+        size = _length(part.images) * _length(part.rows) * row_bytes
+        alone = _length(part.images) == 1 == _length(part.rows)
         assert size <= cap or alone  # one row of one image is the least there is
 
 
 def test_an_image_too_large_is_cut_into_bands_of_near_equal_height():
     with column_bytes(1000):
         pieces = tiling.cut(2, 10, 300, np)
-    assert [part.last_row - part.first_row for part in pieces] == [2, 3, 2, 3] * 2
-    assert {(part.first_image, part.last_image) for part in pieces} == {(0, 1), (1, 2)}
+    assert [_length(part.rows) for part in pieces] == [2, 3, 2, 3] * 2
+    assert {(part.images.start, part.images.stop) for part in pieces} == {(0, 1), (1, 2)}
 
 
 def test_a_small_batch_stays_whole_and_a_large_one_serves_many_cores():
-    assert tiling.cut(100, 4, 16, np) == [Part(0, 100, 0, 4)]
+    assert tiling.cut(100, 4, 16, np) == [Part(slice(0, 100), slice(0, 4))]
     assert len(tiling.cut(20, 28, 28 * 25 * 4, np)) == 2
     assert len(tiling.cut(2560, 28, 28 * 25 * 4, np)) >= 32
 
 
 def test_a_gpu_gets_few_large_parts():
-    assert tiling.cut(256, 28, 28 * 25 * 4, CUPY) == [Part(0, 256, 0, 28)]
+    assert tiling.cut(256, 28, 28 * 25 * 4, CUPY) == [Part(slice(0, 256), slice(0, 28))]
 
 
 def test_the_cut_does_not_depend_on_the_threads():
@@ -86,7 +90,7 @@ def test_one_thread_takes_elementwise_work_in_pieces_that_stay_in_cache():
             assert tiling.cut(images, 1, item, np, True) == tiling.cut(images, 1, item, np)
             assert len(tiling.pieces(images, item, np)) == 4
     with thread_limit(1):
-        assert tiling.cut(images, 1, item, CUPY, True) == [Part(0, images, 0, 1)]
+        assert tiling.cut(images, 1, item, CUPY, True) == [Part(slice(0, images), slice(0, 1))]
         assert tiling.pieces(images, item, CUPY, elementwise=True) == [slice(0, images)]
 
 
@@ -112,15 +116,10 @@ def test_pieces_cover_an_axis_in_order(length, item_bytes, library, cap):
         assert slices == [slice(0, length)]
 
 
-def test_slices_of_a_part():
-    part = Part(2, 5, 1, 4)
-    assert (part.images, part.rows) == (slice(2, 5), slice(1, 4))
-
-
 @given(st.integers(0, 60), st.integers(0, 1 << 26))
-def test_lanes_keep_order_and_bound_their_results(count, result_bytes):
-    pieces = [Part(i, i + 1, 0, 1) for i in range(count)]
-    groups = tiling.lanes(pieces, result_bytes)
+def test_partial_sums_keep_order_and_bound_their_results(count, result_bytes):
+    pieces = [Part(slice(i, i + 1), slice(0, 1)) for i in range(count)]
+    groups = tiling.partial_sums(pieces, result_bytes)
     assert [part for group in groups for part in group] == pieces
     assert all(groups)
     assert len(groups) <= 16

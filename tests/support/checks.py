@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 
 import backend
-from backend import array_module, asnumpy, threads
-from kernels.core import tiling
+from backend import array_module, asnumpy, threads, tuning
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -212,38 +211,38 @@ def thread_limit(count):
 def column_bytes(count):
     """Limit column buffers to ``count`` bytes inside the ``with``, on every library, and elementwise parts of a thread
     to fewer."""
-    before = dict(tiling.COLUMN_BYTES)
-    tiling.COLUMN_BYTES.update(dict.fromkeys(before, count))
+    before = dict(tuning.COLUMN_BYTES)
+    tuning.COLUMN_BYTES.update(dict.fromkeys(before, count))
     try:
         with _cached_bytes(count // 3):
             yield
     finally:
-        tiling.COLUMN_BYTES.update(before)
+        tuning.COLUMN_BYTES.update(before)
 
 
 @contextmanager
 def piece_bytes(count):
     """Cut elementwise work into pieces of about ``count`` bytes inside the ``with``, that of one thread into smaller
     ones."""
-    before = tiling.PIECE_BYTES
-    tiling.PIECE_BYTES = count
+    before = tuning.PIECE_BYTES
+    tuning.PIECE_BYTES = count
     try:
         with _cached_bytes(count // 3):
             yield
     finally:
-        tiling.PIECE_BYTES = before
+        tuning.PIECE_BYTES = before
 
 
 @contextmanager
 def _cached_bytes(count):
     """Limit the bytes that one thread takes at a time, to fewer than several threads take: a result that depends on it
     shows."""
-    before = tiling._CACHED_BYTES
-    tiling._CACHED_BYTES = max(count, 1)
+    before = tuning.CACHED_BYTES
+    tuning.CACHED_BYTES = max(count, 1)
     try:
         yield
     finally:
-        tiling._CACHED_BYTES = before
+        tuning.CACHED_BYTES = before
 
 
 @contextmanager

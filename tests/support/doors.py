@@ -30,7 +30,7 @@ from training.optim.optimizers import SGD
 PRIVATE = {  # modules that programs do not call: parts of others, commands, records that the library makes, files
     "backend": ("blas", "blas_plans", "checks", "devices", "graph_numbers", "graphs", "memory", "philox", "profiling",
                 "recording", "tf32", "transfer", "workspace"),
-    "kernels": ("batch_norm", "col2im", "core.catalog", "core.checks", "core.convolution_checks", "core.dtypes",
+    "kernels": ("batch_norm", "col2im", "core.catalog", "core.checks", "core.dispatch", "core.dtypes",
                 "core.geometry", "core.launch", "core.layout", "core.tiling", "depthwise", "gemm", "im2col", "labels",
                 "layer_norm", "loss_scale", "masking"),
     "layers": ("checks", "base"),

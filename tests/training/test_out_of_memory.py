@@ -80,7 +80,7 @@ def test_training_goes_on_with_a_smaller_batch(room):
     except OutOfMemoryError as error:  # the rest while it is being handled, when its traceback still lives
         text = str(error)
         assert f"a smaller batch (this one has {LARGE:,} samples)" in text
-        assert "kernels.core.tiling.COLUMN_BYTES['cupy']" in text
+        assert "backend.tuning.COLUMN_BYTES['cupy']" in text
         assert "Out of memory allocating" in text
         assert "the largest block to be had is" in text
         assert (net.params.flat == start).all()

@@ -11,8 +11,8 @@ from typing import Any
 
 from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
 from backend.checks import flag, instance, real, sizes
+from backend.tuning import COLUMN_BYTES
 from backend.types import Array
-from kernels.core.tiling import COLUMN_BYTES
 from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
 from layers.base import walk
 from training.models import saving
@@ -215,7 +215,7 @@ class Network:
             cap = COLUMN_BYTES[library]
             # A batch larger than the buffers fails by its activations, which are many times its size.
             matters = cap > samples * math.prod(self.input_dim) * self.params.flat.itemsize
-            buffers = f", or column buffers below {cap:,} bytes (kernels.core.tiling.COLUMN_BYTES[{library!r}])"
+            buffers = f", or column buffers below {cap:,} bytes (backend.tuning.COLUMN_BYTES[{library!r}])"
             return f"a smaller batch (this one has {samples:,} samples){buffers if matters else ''}"
 
         return memory.guard(lower, release=self.forget)
