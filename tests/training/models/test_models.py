@@ -239,3 +239,25 @@ def test_constructors_refuse_what_cannot_work():
         SimpleConvNet((1, 3, 3))
     with pytest.raises(ValueError, match="'Pooling3'"):
         DeepConvNet((1, 2, 2))
+
+
+def test_arguments_are_bound_as_by_python():
+    for call, words in (
+        (lambda: TwoLayerNet(3), "TwoLayerNet: missing a required argument: 'hidden_size'"),
+        (lambda: TwoLayerNet(3, 4, 5, depth=1), "TwoLayerNet: got an unexpected keyword argument 'depth'"),
+        (lambda: TwoLayerNet(3, 4, 5, 6, "float32", 8), "TwoLayerNet: too many positional arguments"),
+    ):
+        with pytest.raises(TypeError, match=f"^{words}$"):
+            call()
+    by_name = TwoLayerNet(output_size=5, hidden_size=np.int64(4), input_size=3)
+    assert by_name.config == TwoLayerNet(3, 4, 5).config
+    assert type(by_name.config["arguments"]["hidden_size"]) is int
+
+
+def test_a_model_of_ones_own_says_what_it_is_built_on():
+    class Mine(TwoLayerNet):
+        def __init__(self, units):
+            super().__init__(units, 4, 3)
+
+    mine = Mine(5)
+    assert build(mine.config).config == mine.config == TwoLayerNet(5, 4, 3).config
