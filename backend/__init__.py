@@ -19,22 +19,24 @@ from backend.arrays import (
 )
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
 from backend.memory import OutOfMemoryError
-from backend.transfer import HostCopy, Upload, copy_to_host, upload
+from backend.transfer import DeviceCopy, HostCopy, copy_to_device, copy_to_host, empty_pinned
 
 __all__ = [
     "CudaReport",
     "Device",
+    "DeviceCopy",
     "DeviceError",
     "HostCopy",
     "OutOfMemoryError",
-    "Upload",
     "allow_tf32",
     "array_module",
     "asarray",
     "asnumpy",
     "checks",
+    "copy_to_device",
     "copy_to_host",
     "current_device",
+    "empty_pinned",
     "inspect_cuda",
     "is_array",
     "memory",
@@ -46,7 +48,6 @@ __all__ = [
     "require_same_device",
     "synchronize",
     "threads",
-    "upload",
     "use",
     "workspace",
     "xp",

@@ -1,7 +1,7 @@
-"""Copy without waiting: batches to the device ahead of their use, results back to the host.
+"""Copy arrays asynchronously: batches to the device ahead of their use, results back to the host.
 
 An asynchronous copy must keep its source and destination alive until it completes. This module holds references to
-both, with the event that marks completion. (Except for the source of a copy to the host: it is freed in the order of
+both, with the event that marks completion. (The source of a copy to the host is not held: it is freed in the order of
 the stream that copies it.)
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -18,16 +17,13 @@ import numpy
 from backend import profiling
 from backend.active import current_device, xp
 from backend.arrays import array_module, require_arrays
-
-Layout = Sequence[tuple[tuple[int, ...], Any]]
-"""(shape, dtype) of each array."""
-
+from backend.types import Array
 
 COPY = profiling.Range("copy", "data")
 
 
 class HostCopy:
-    """A copy to the host that may still be in progress. Made by ``copy_to_host``."""
+    """A copy to the host that may still be in flight. Made by ``copy_to_host``."""
 
     def __init__(self, host: numpy.ndarray, event: Any = None) -> None:
         self._host = host
@@ -35,18 +31,18 @@ class HostCopy:
 
     @property
     def done(self) -> bool:
-        """True if the copy is complete; does not wait."""
+        """True once the copy has arrived; never waits."""
         return self._event is None or self._event.done
 
     def get(self) -> numpy.ndarray:
-        """Return the copy; wait for it if it is not complete."""
+        """Return the copy; wait for it if it is still in flight."""
         if not self.done:
             self._event.synchronize()
         return self._host
 
 
-def copy_to_host(array: Any) -> HostCopy:
-    """Start to copy ``array`` to the host without waiting, so that a loss can be watched without stalling the GPU.
+def copy_to_host(array: Array) -> HostCopy:
+    """Start to copy ``array`` to the host; do not wait: a loss can be watched without stalling the GPU.
 
     Examples:
         >>> from backend import copy_to_host, xp
@@ -61,164 +57,105 @@ def copy_to_host(array: Any) -> HostCopy:
     host = _downloads.pinned(array.shape, array.dtype, library)
     event = library.cuda.Event(disable_timing=True)
     try:
-        array.get(out=host, blocking=False)
+        library.asnumpy(array, out=host, blocking=False)
     finally:
         event.record()
         _downloads.hold(event, host)
     return HostCopy(host, event)
 
 
-class Upload:
-    """Arrays that are made on the host and copied to the active device. Made by ``upload``.
+class DeviceCopy:
+    """Arrays that may still be on their way to the device. Made by ``copy_to_device``."""
 
-    Its three steps run in this order; each runs the one before it if that was left out. This class is for the CPU,
-    where nothing is copied.
-    """
+    def __init__(self, arrays: tuple[Array, ...], arrived: Any = None) -> None:
+        self._arrays = arrays
+        self._arrived = arrived
 
-    def __init__(self, layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> None:
-        self._layout = layout
-        self._write = write
-        self._finish = finish
-        self._arrays: tuple | None = None
-        self._device = current_device()
-
-    def write(self) -> Upload:
-        """Make the arrays in host memory. May run on another thread: it does not use the GPU."""
-        if self._arrays is None:
-            host = tuple(numpy.empty(shape, dtype) for shape, dtype in self._layout)
-            self._write(*host)
-            self._arrays = self._finish(*host)
-        return self
-
-    def start(self) -> Upload:
-        """Start to copy the arrays to the device, without waiting.
-
-        Raises:
-            RuntimeError: the active device has changed since ``upload``.
-        """
-        if current_device() != self._device:
-            raise RuntimeError(
-                f"arrays on their way to {self._device} are taken while {current_device()} is active: change the "
-                "device before an epoch of batches is begun, or after it"
-            )
-        return self.write()
-
-    def get(self) -> tuple:
-        """Return the finished arrays for the current stream, which waits for them; the host does not.
-
-        Raises:
-            RuntimeError: as ``start``.
-        """
-        self.start()
-        assert self._arrays is not None
-        return self._arrays
-
-
-class _CudaUpload(Upload):
-    """Upload from pinned memory on a separate stream.
-
-    Invariants, with *main* for the stream that is current in ``start`` and ``get``:
-
-    - The device arrays are allocated on main. CuPy's pool reuses freed memory in the order of its stream, so main
-      may still read or write its old content. The copying stream therefore waits for
-      an event which main records after the allocation, and main for one which the copying stream records after
-      the copy. Between the two, only the copy touches the memory; before and after, only main.
-    - An upload that is dropped must not return its memory to main or to the pool of pinned memory while the copy
-      uses it: source and destination are held until the copy's event is done.
-    - Pinned memory is written again only after that, without waiting: if all of it is in use, more is allocated.
-    """
-
-    def __init__(self, layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> None:
-        super().__init__(layout, write, finish)
-        # Here, not in `write`: the current device is per thread, and this thread has set it.
-        self._host: tuple | None = tuple(_uploads.pinned(shape, dtype, xp) for shape, dtype in layout)
-        self._written = False
-        self._staged: tuple | None = None
-        self._arrived: Any = None
-
-    def write(self) -> Upload:
-        if not self._written:
-            assert self._host is not None
-            self._write(*self._host)
-            self._written = True
-        return self
-
-    def start(self) -> Upload:
-        super().start()
+    def get(self) -> tuple[Array, ...]:
+        """Return the arrays for use on the current stream. The stream waits for them, the host does not."""
         if self._arrived is not None:
-            return self
-        assert self._host is not None
-        with COPY.of(self._host):
-            main, copying = xp.cuda.get_current_stream(), _copying_stream()
-            allocated, arrived = xp.cuda.Event(disable_timing=True), xp.cuda.Event(disable_timing=True)
-            staged = tuple(xp.empty(host.shape, host.dtype) for host in self._host)
-            allocated.record(main)
-            copying.wait_event(allocated)
-            try:
-                for array, host in zip(staged, self._host, strict=True):
-                    _copy(array, host, copying)
-            finally:  # also after an error or an interrupt: a started copy uses both
-                arrived.record(copying)
-                _uploads.hold(arrived, self._host, staged)
-            self._staged, self._arrived, self._host = staged, arrived, None
-        return self
-
-    def get(self) -> tuple:
-        self.start()
-        if self._arrays is None:
-            assert self._staged is not None
             xp.cuda.get_current_stream().wait_event(self._arrived)
-            self._arrays, self._staged = self._finish(*self._staged), None
         return self._arrays
 
 
-def upload(layout: Layout, write: Callable[..., None], finish: Callable[..., tuple]) -> Upload:
-    """Arrays for the active device, to be made on the host and copied ahead of their use.
+def empty_pinned(shape: tuple[int, ...], dtype: Any) -> numpy.ndarray:
+    """Return an uninitialized host array for ``copy_to_device``: in pinned memory if the active device is a GPU.
 
-    Call it, ``start`` and ``get`` with the same device and the same stream current; ``write`` on any thread.
-
-    Args:
-        layout: shape and dtype of each host array.
-        write: takes the host arrays, uninitialised and C-contiguous, and fills them.
-        finish: takes the same arrays on the device and returns a tuple of those wanted, such as bytes made floats: the
-            fewer bytes are copied, the better. On a CPU it runs right after ``write``, in the same thread; on a GPU
-            its kernels are launched in ``get``. It may hand on its arguments; they are never written to again.
+    It can be filled by any thread.
     """
-    return (Upload if current_device().kind == "cpu" else _CudaUpload)(layout, write, finish)
+    return numpy.empty(shape, dtype) if current_device().kind == "cpu" else _uploads.pinned(shape, dtype, xp)
 
 
-class _UnderWay:
-    """Copies of one direction, in the order of their start, and what each needs until it is done."""
+def copy_to_device(*arrays: numpy.ndarray) -> DeviceCopy:
+    """Start to copy arrays of ``empty_pinned`` to the active device; do not wait. A CPU gets the arrays themselves.
+
+    Invariants on a GPU, with *main* for the stream that is current here and in ``DeviceCopy.get``:
+
+    - The device arrays are allocated on main. CuPy's pool hands out freed memory in the order of the stream that it
+      was allocated on, so main may still read or write what was there before. The copying stream therefore waits for
+      an event that main records after the allocation, and main for one that the copying stream records after
+      the copy. Between the two, only the copy touches the memory; before and after, only main.
+    - A copy that is dropped must not give its memory back to main or to the pool of pinned memory while it runs: both
+      ends are held until its event is done.
+    - Pinned memory is written again only after that, and nobody waits for it: where all is in use, more is taken.
+
+    Examples:
+        >>> from backend import copy_to_device, empty_pinned
+        >>> host = empty_pinned((2,), "float32")
+        >>> host[...] = 1, 2
+        >>> (x,) = copy_to_device(host).get()
+        >>> x.tolist()
+        [1.0, 2.0]
+    """
+    if current_device().kind == "cpu":
+        return DeviceCopy(arrays)
+    with COPY.of(arrays):
+        main, copying = xp.cuda.get_current_stream(), _copying_stream()
+        allocated, arrived = xp.cuda.Event(disable_timing=True), xp.cuda.Event(disable_timing=True)
+        copies = tuple(xp.empty(array.shape, array.dtype) for array in arrays)
+        allocated.record(main)
+        copying.wait_event(allocated)
+        try:
+            for copy, array in zip(copies, arrays, strict=True):
+                _copy(copy, array, copying)
+        finally:  # also after an error or an interrupt: a copy that was started uses both ends
+            arrived.record(copying)
+            _uploads.hold(arrived, arrays, copies)
+    return DeviceCopy(copies, arrived)
+
+
+class _InFlight:
+    """Copies of one direction in the order of their start, and the memory that each holds until it is done."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._copies: deque[tuple[Any, tuple]] = deque()
 
     def hold(self, event: Any, *ends: Any) -> None:
-        """Keeps ``ends`` until ``event``, recorded after the copy, is done."""
+        """Keep ``ends`` alive until ``event``, recorded after the copy, is done."""
         with self._lock:
             self._copies.append((event, ends))
 
     def pinned(self, shape: tuple[int, ...], dtype: Any, cupy: Any) -> numpy.ndarray:
-        """An uninitialised array in pinned memory: that of a copy which is done, where there is some."""
+        """Return an uninitialized array in pinned memory, reused from a finished copy if there is one."""
         self.let_go()
         size = math.prod(shape) * numpy.dtype(dtype).itemsize
         memory = cupy.cuda.alloc_pinned_memory(max(size, 1))  # from CuPy's pool: to lock pages takes long
         return numpy.ndarray(shape, dtype, memory)
 
     def let_go(self) -> None:
-        """Holds no longer what copies needed that are done; never waits."""
+        """Release the memory of copies that are done; never wait."""
         done = []  # freed outside the lock
         with self._lock:
             while self._copies and self._copies[0][0].done:
                 done.append(self._copies.popleft())
 
 
-_downloads, _uploads = _UnderWay(), _UnderWay()
+_downloads, _uploads = _InFlight(), _InFlight()
 
 
 def let_go() -> None:
-    """Lets go of all that was held for copies that are done, without waiting for the next copy to do so."""
+    """Release the memory of all copies that are done, now instead of at the next copy."""
     _downloads.let_go()
     _uploads.let_go()
 
@@ -227,13 +164,14 @@ _streams: dict[int, Any] = {}  # by device
 
 
 def _copying_stream() -> Any:
-    """The current device's stream for uploads. Non-blocking: any other waits for the null stream, and that for it."""
+    """Return the current device's stream for copies to it. Non-blocking: others synchronize with the null stream."""
     device = xp.cuda.runtime.getDevice()
     if device not in _streams:
         _streams[device] = xp.cuda.Stream(non_blocking=True)
     return _streams[device]
 
 
-def _copy(array: Any, host: numpy.ndarray, stream: Any) -> None:
+def _copy(array: Array, host: numpy.ndarray, stream: Any) -> None:
     runtime = xp.cuda.runtime
-    runtime.memcpyAsync(array.data.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice, stream.ptr)
+    target: Any = array.data  # CuPy's
+    runtime.memcpyAsync(target.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice, stream.ptr)

@@ -11,7 +11,7 @@ import pytest
 from checks import assert_same, frozen, normal, variants, whole
 
 import backend
-from backend import Upload, array_module, asnumpy, copy_to_host, upload, xp
+from backend import array_module, asnumpy, copy_to_device, copy_to_host, empty_pinned, xp
 from backend.recording import Recorder
 
 DTYPES = ["float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint32", "bool", "complex64"]
@@ -42,102 +42,65 @@ def test_a_copy_to_the_host_keeps_the_dtype(device, dtype):
 
 
 def filled(*values):
-    """A ``write`` that fills the arrays with these values."""
+    """Host arrays in memory to copy from, with these values."""
+    made = []
+    for value in map(np.asarray, values):
+        made.append(empty_pinned(value.shape, value.dtype))
+        made[-1][...] = value
+    return made
 
-    def write(*arrays):
-        for array, value in zip(arrays, values, strict=True):
-            array[...] = value
 
-    return write
+def copied(*values):
+    return copy_to_device(*filled(*values))
 
 
-def unchanged(*arrays):
-    return arrays
+def ones(size, dtype="float32"):
+    return np.ones(size, dtype)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3, 4, 5)])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float64", "int32"])
-def test_an_upload_arrives(device, shape, dtype):
+def test_a_copy_to_the_device_arrives(device, shape, dtype):
     expected = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
-    (array,) = upload([(shape, dtype)], filled(expected), unchanged).get()
+    (array,) = copied(expected).get()
     assert isinstance(array, xp.ndarray)
     assert array.flags.c_contiguous
     assert_same(array, expected)
 
 
-def test_several_arrays_travel_together_and_are_finished_on_the_device(device):
-    def finish(x, t):
-        assert array_module(x, t) is array_module()
-        return xp.divide(x, 4, dtype="float32"), t, x
-
-    block = upload([((3, 2), "uint8"), ((3,), "int32")], filled(7, [1, 2, 3]), finish)
-    x, t, raw = block.write().start().get()
-    assert_same(x, np.full((3, 2), 1.75, "float32"))
+def test_several_arrays_travel_together(device):
+    copy = copied(np.full((3, 2), 7, "uint8"), np.array([1, 2, 3], "int32"))
+    x, t = copy.get()
+    assert array_module(x, t) is array_module()
+    assert_same(x, np.full((3, 2), 7, "uint8"))
     assert_same(t, np.array([1, 2, 3], "int32"))
-    assert_same(raw, np.full((3, 2), 7, "uint8"))
+    assert copy.get() is copy.get()
 
 
-@pytest.mark.parametrize("steps", [[], ["write"], ["start"], ["write", "start"], ["write", "write", "start", "start"]])
-def test_a_step_left_out_is_taken_and_none_is_taken_twice(device, steps):
-    calls = []
-    block = upload([((2,), "int32")], lambda x: calls.append("write"), lambda x: (calls.append("finish"), x))
-    for step in steps:
-        assert getattr(block, step)() is block
-    first = block.get()
-    assert calls == ["write", "finish"]
-    assert block.get() is first
-    assert calls == ["write", "finish"]
-
-
-def test_writing_may_run_on_another_thread(device):
-    block = upload([((1000,), "float32")], filled(np.arange(1000)), unchanged)
-    thread = threading.Thread(target=block.write)
+def test_host_memory_may_be_filled_by_another_thread(device):
+    host = empty_pinned((1000,), "float32")
+    thread = threading.Thread(target=host.__setitem__, args=(..., np.arange(1000)))
     thread.start()
     thread.join()
-    assert_same(block.get()[0], np.arange(1000, dtype="float32"))
+    assert_same(copy_to_device(host).get()[0], np.arange(1000, dtype="float32"))
 
 
-def test_uploads_may_be_kept(device):
-    kept = [upload([((50,), "float32")], filled(number), unchanged).get()[0] for number in range(40)]
+def test_copies_on_the_device_may_be_kept(device):
+    kept = [copied(np.full(50, number, "float32")).get()[0] for number in range(40)]
     for number, array in enumerate(kept):
         assert_same(array, np.full(50, number, "float32"))
 
 
-def test_an_error_while_writing_is_raised(device):
-    def write(array):
-        raise MemoryError("no room")
-
-    block = upload([((3,), "float32")], write, unchanged)
-    for step in (block.write, block.start, block.get):
-        with pytest.raises(MemoryError, match="no room"):
-            step()
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("first", ["cpu", "cuda"])
-def test_another_device_meanwhile_is_refused(first):
-    with backend.use(first):
-        block = upload([((3,), "float32")], filled(1), unchanged).write()
-    with backend.use("cuda" if first == "cpu" else "cpu"):
-        for step in (block.start, block.get):
-            with pytest.raises(RuntimeError, match=f"on their way to {first}.* are taken while .* is active"):
-                step()
-    with backend.use(first):
-        assert_same(block.get()[0], np.ones(3, "float32"))
-
-
 def test_nothing_is_copied_on_a_cpu():
     with backend.use("cpu"):
-        written = []
-        block = upload([((3,), "float32")], written.append, unchanged)
-        assert type(block) is Upload
-        assert block.get()[0] is written[0]
+        (host,) = filled(ones(3))
+        assert copy_to_device(host).get()[0] is host
 
 
 @pytest.mark.gpu
 def test_a_copy_is_seen_by_a_profiler():
     with backend.use("cuda"), Recorder() as recorder:
-        upload([((3,), "float32")], filled(1), unchanged).get()
+        copied(ones(3)).get()
     (copy,) = recorder.events
     assert (copy.name, copy.category, copy.shapes, copy.bytes) == ("copy", "data", ((3,),), 12)
 
@@ -168,7 +131,7 @@ def main_stream():
 
 @pytest.mark.gpu
 def test_copies_run_from_pinned_memory_on_a_stream_of_their_own(order):
-    x, t = upload([((100,), "float32"), ((100,), "int32")], filled(1, 2), unchanged).get()
+    x, t = copied(ones(100), ones(100, "int32")).get()
     assert [copy.size for copy in order.copies] == [400, 400]
     assert [copy.target for copy in order.copies] == [x.data.ptr, t.data.ptr]
     assert all(pinned(copy.source) for copy in order.copies)
@@ -182,7 +145,7 @@ def test_a_copy_follows_all_that_may_still_use_its_memory(order):
     freed = xp.zeros(1000, "float32")
     address, last_use = freed.data.ptr, order.operation()
     del freed
-    block = upload([((1000,), "float32")], filled(1), unchanged).start()
+    block = copied(ones(1000))
     (copy,) = order.copies
     assert copy.target == address  # else this shows nothing
     assert last_use in copy.follows
@@ -198,29 +161,25 @@ def test_a_copy_follows_what_is_started_until_its_memory_is_allocated(order, mon
         return empty(*arguments)
 
     monkeypatch.setattr(xp, "empty", another_is_faster)
-    upload([((10,), "float32"), ((10,), "float32")], filled(1, 2), unchanged).get()
+    copied(ones(10), ones(10)).get()
     assert len(last_uses) == 2
     assert all(set(last_uses) <= copy.follows for copy in order.copies)
 
 
 @pytest.mark.gpu
 def test_the_first_use_follows_the_copies(order):
-    finished = []
-    block = upload(
-        [((9,), "uint8"), ((9,), "int32")], filled(1, 2), lambda x, t: finished.append(order.follows()) or (x, t)
-    )
-    block.start()
+    block = copied(ones(9, "uint8"), ones(9, "int32"))
     copies = {copy.number for copy in order.copies}
     assert not copies & order.follows()  # nothing waits before it must
     block.get()
     assert len(copies) == 2
-    assert copies <= finished[0]
+    assert copies <= order.follows()
 
 
 @pytest.mark.gpu
 def test_the_host_waits_for_nothing(order):
     for _ in range(5):
-        upload([((64,), "float32")], filled(1), unchanged).start().get()
+        copied(ones(64)).get()
     assert len(order.copies) == 5
     assert order.waits_of_the_host == 0
 
@@ -230,7 +189,7 @@ def test_pinned_memory_is_written_anew_only_when_its_copy_is_done(order):
     def sources():
         start = len(order.copies)
         for _ in range(3):
-            upload([((5000,), "float32")], filled(1), unchanged).get()
+            copied(ones(5000)).get()
         return {copy.source for copy in order.copies[start:]}
 
     under_way = sources() | sources()
@@ -240,15 +199,15 @@ def test_pinned_memory_is_written_anew_only_when_its_copy_is_done(order):
 
 
 @pytest.mark.gpu
-def test_an_upload_that_is_dropped_leaves_its_memory_to_the_copy(order):
-    block = upload([((7000,), "float32")], filled(1), unchanged).start()
+def test_a_copy_that_is_dropped_leaves_its_memory_to_the_copy(order):
+    block = copied(ones(7000))
     del block
     gc.collect()
     (copy,) = order.copies
     assert copy.target not in fresh_device_memory(7000)
     assert copy.source not in fresh_pinned_memory(7000)
     order.finish()
-    upload([((1,), "float32")], filled(1), unchanged)  # here it is seen that the copy is done
+    filled(ones(1))  # here it is seen that the copy is done
     assert copy.target in fresh_device_memory(7000, count=40)  # more than were freed above
     assert copy.source in fresh_pinned_memory(7000, count=40)
 
@@ -257,7 +216,7 @@ def test_an_upload_that_is_dropped_leaves_its_memory_to_the_copy(order):
 def test_a_copy_that_fails_leaves_its_memory_to_those_started_before(order, monkeypatch):
     import cupy
 
-    block = upload([((3000,), "float32"), ((3000,), "float32")], filled(1, 2), unchanged)
+    host = filled(ones(3000), ones(3000))
     recorded = cupy.cuda.runtime.memcpyAsync
 
     def second_fails(*arguments):
@@ -268,8 +227,8 @@ def test_a_copy_that_fails_leaves_its_memory_to_those_started_before(order, monk
     with monkeypatch.context() as patch:
         patch.setattr(cupy.cuda.runtime, "memcpyAsync", second_fails)
         with pytest.raises(KeyboardInterrupt):
-            block.start()
-    del block
+            copy_to_device(*host)
+    del host
     gc.collect()
     (copy,) = order.copies
     assert copy.target not in fresh_device_memory(3000)

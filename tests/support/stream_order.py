@@ -82,7 +82,7 @@ class StreamOrder:
             patch.setattr(cupy.cuda, "Stream", Stream)
             patch.setattr(cupy.cuda.runtime, "memcpyAsync", recorded_copy)
             patch.setattr(transfer, "_streams", {})  # an existing stream would not be recorded
-            patch.setattr(transfer, "_uploads", transfer._UnderWay())
+            patch.setattr(transfer, "_uploads", transfer._InFlight())
             # With a new pool: the old one would also return memory that earlier tests have freed.
             with Stream(non_blocking=True), cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
                 yield self

@@ -105,7 +105,7 @@ def test_the_loader_loads_on_its_own_thread():
     with Recorder() as recorder:
         trainer().train()
     loaded = [event for event in recorder.events if event.thread.startswith("xpnet-loader")]
-    assert {path(event) for event in loaded} == {("load",), ("load", "loader.gather"), ("load", "loader.finish")}
+    assert {path(event) for event in loaded} == {("load",), ("load", "loader.gather"), ("load", "loader.divide_by_255")}
     assert {event.category for event in loaded} == {"data"}
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from backend import Upload, array_module, asnumpy, checks, profiling, random, upload
+from backend import Device, array_module, asnumpy, checks, current_device, profiling, random
+from backend.transfer import DeviceCopy, copy_to_device, empty_pinned
+from backend.types import Array
 from kernels import labels as label_checks
 from training.data.background import Background
 
@@ -23,7 +24,8 @@ BLOCK_BYTES = 2 << 20
 
 _MOST_CLASSES = 1 << 31  # labels are int32
 
-Batch = tuple[Any, Any]
+Batch = tuple[Array, Array]
+HostBatch = tuple[np.ndarray, np.ndarray]
 
 LOAD = profiling.Range("load", "data")
 
@@ -49,8 +51,17 @@ class Loader:
     Raises:
         TypeError: the dtype of images, labels or batches is not one of the above, or another argument is not a number.
         ValueError: a number is out of range; shapes do not match, there are no samples, or less than one full batch
-        with
-            ``drop_last``; or a label is negative or does not fit into int32 (the first one is named).
+            with ``drop_last``; or a label is negative or does not fit into int32 (the first one is named).
+
+    Examples:
+        >>> import numpy as np
+        >>> from training import Loader
+        >>> images, labels = np.zeros((10, 1, 28, 28), "uint8"), np.arange(10)
+        >>> for x, t in Loader(images, labels, batch_size=4, shuffle=False):
+        ...     print(x.shape, x.dtype, t)
+        (4, 1, 28, 28) float32 [0 1 2 3]
+        (4, 1, 28, 28) float32 [4 5 6 7]
+        (2, 1, 28, 28) float32 [8 9]
     """
 
     def __init__(
@@ -151,7 +162,8 @@ class Loader:
         Raises:
             IndexError: ``index`` is out of range.
         """
-        return self._load(self._upload(self.indices(epoch, index))).get()
+        (batch,) = self._split(*self._make(self.indices(epoch, index)))
+        return batch
 
     def indices(self, epoch: int, index: int) -> np.ndarray:
         """Return the indices in the data set of the samples of ``batch(epoch, index)``: int64, on the host.
@@ -174,40 +186,55 @@ class Loader:
         return row.transpose(2, 0, 1) if self._is_image else row
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
-        blocks = (self._upload(order[first : first + self._block]) for first in range(0, len(order), self._block))
+        """Yield batches: block by block gathered on a thread, copied while the consumer computes, scaled when due."""
+        due = (order[first : first + self._block] for first in range(0, len(order), self._block))
         if self.prefetch == 0:
-            for block in blocks:
-                yield from self._split(*self._load(block).get())
+            for indices in due:
+                yield from self._split(*self._make(indices))
             return
-        thread = Background("xpnet-loader")
+        device, thread = current_device(), Background("xpnet-loader")
+        gathering: deque[Future[HostBatch]] = deque()
+        copying: deque[DeviceCopy] = deque()
+
+        def gather(blocks: int) -> None:
+            for indices in islice(due, blocks):
+                gathering.append(thread.submit(self._load, indices, *self._allocate(len(indices)), device))
+
+        def copy() -> None:  # in the consumer's thread: the current device and stream are per thread
+            _check_device(device)
+            copying.append(copy_to_device(*gathering.popleft().result()))
+
         try:
-            loading = deque(thread.submit(self._load, block) for block in islice(blocks, self.prefetch))
-            copying: deque[Upload] = deque()
-            while loading or copying:
-                x, t = (copying.popleft() if copying else loading.popleft().result()).get()
-                loading.extend(thread.submit(self._load, block) for block in islice(blocks, 1))
-                for batch in self._split(x, t):
-                    # Copies are started in this thread: the current device and stream are per thread.
-                    while loading and _is_loaded(loading[0]):
-                        copying.append(loading.popleft().result().start())
+            gather(self.prefetch)
+            while gathering or copying:
+                if not copying:
+                    copy()
+                _check_device(device)
+                x, t = copying.popleft().get()
+                gather(1)
+                for batch in self._split(self._scale(x), t):
+                    while gathering and _is_loaded(gathering[0]):
+                        copy()
                     yield batch
         finally:  # also if the consumer stops early: the generator is closed at its yield
             thread.close()
 
-    def _split(self, x: Any, t: Any) -> Iterator[Batch]:
-        for first in range(0, len(t), self.batch_size):
-            yield x[first : first + self.batch_size], t[first : first + self.batch_size]
+    def _make(self, indices: np.ndarray) -> Batch:
+        """Gather, copy and scale one block, one after the other."""
+        loaded = self._load(indices, *self._allocate(len(indices)), current_device())
+        x, t = copy_to_device(*loaded).get()
+        return self._scale(x), t
 
-    def _upload(self, indices: np.ndarray) -> Upload:
-        rows = self._rows
+    def _allocate(self, count: int) -> HostBatch:
         # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
-        dtype = rows.dtype if rows.dtype == np.uint8 else self.dtype
-        layout = (((len(indices), *rows.shape[1:]), dtype), ((len(indices),), self._labels.dtype))
-        return upload(layout, partial(self._gather, indices), self._finish)
+        dtype = self._rows.dtype if self._rows.dtype == np.uint8 else self.dtype
+        return empty_pinned((count, *self._rows.shape[1:]), dtype), empty_pinned((count,), self._labels.dtype)
 
-    def _load(self, block: Upload) -> Upload:
+    def _load(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray, device: Device) -> HostBatch:
         with LOAD:
-            return block.write()
+            self._gather(indices, x, t)
+            # A GPU scales the bytes after their copy; on a CPU this thread does, while the consumer computes.
+            return (self._scale(x) if device.kind == "cpu" else x), t
 
     @profiling.operation
     def _gather(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
@@ -218,16 +245,33 @@ class Loader:
             x[...] = self._rows.take(indices, axis=0)
         self._labels.take(indices, out=t, mode="clip")
 
-    @profiling.operation
-    def _finish(self, x: Any, t: Any) -> Batch:
-        if x.dtype == np.uint8:
-            # Not times 1/255, which differs in the last bit for some of the 256 values. A quotient is rounded
-            # correctly on both devices (IEEE 754), so it has the same bits; none is subnormal.
-            x = array_module(x).divide(x, 255, dtype=self.dtype)
-        return x.transpose(0, 3, 1, 2) if self._is_image else x, t
+    def _scale(self, x: Array) -> Array:
+        """Return bytes as numbers from 0 to 1; other images as they are."""
+        return _divide_by_255(x, self.dtype) if x.dtype == np.uint8 else x
+
+    def _split(self, x: Array, t: Array) -> Iterator[Batch]:
+        if self._is_image:
+            x = x.transpose(0, 3, 1, 2)
+        for first in range(0, len(t), self.batch_size):
+            yield x[first : first + self.batch_size], t[first : first + self.batch_size]
 
 
-def _is_loaded(block: Future[Upload]) -> bool:
+@profiling.operation
+def _divide_by_255(x: Array, dtype: np.dtype) -> Array:
+    # Not times 1/255, which differs in the last bit for some of the 256 values. A quotient is rounded
+    # correctly on both devices (IEEE 754), so it has the same bits; none is subnormal.
+    return array_module(x).divide(x, 255, dtype=dtype)
+
+
+def _check_device(device: Device) -> None:
+    if current_device() != device:
+        raise RuntimeError(
+            f"batches for {device} are taken while {current_device()} is active: change the device before an epoch of "
+            "batches is started, or after it"
+        )
+
+
+def _is_loaded(block: Future[HostBatch]) -> bool:
     return block.done() and block.exception() is None  # an exception is raised when the block is due
 
 

@@ -104,5 +104,5 @@ def test_pinned_memory_is_locked_once_not_every_epoch():
 def test_another_device_while_blocks_are_on_their_way_is_refused(pairs):
     batches = pairs.epoch(0)
     next(batches)
-    with backend.use("cpu"), pytest.raises(RuntimeError, match=r"on their way to cuda.* taken while cpu is active"):
+    with backend.use("cpu"), pytest.raises(RuntimeError, match=r"batches for cuda.* are taken while cpu is active"):
         next(batches)
