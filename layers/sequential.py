@@ -116,7 +116,7 @@ class Sequential(_Composite):
                     profiling.pop()
         return dout
 
-    def plan(self, fuse: bool = True) -> list[Step]:
+    def plan(self, fuse: bool = True) -> tuple[Step, ...]:
         """Return the steps of a forward, with or without fused Relus."""
         steps: list[Step] = []
         for name, layer in self._layers.items():
@@ -124,7 +124,7 @@ class Sequential(_Composite):
                 steps[-1] = steps[-1]._replace(relu=layer)
             else:
                 steps.append(Step(profiling.Range(name, "forward", "layer"), layer, None))
-        return steps
+        return tuple(steps)
 
     def _prepare(self) -> None:
         self.steps = self.plan()
@@ -170,6 +170,9 @@ class Residual(_Composite):
         body: a layer.
         shortcut: a layer, such as a 1×1 convolution where the body changes the shape; None passes x on.
 
+    Attributes:
+        body, shortcut: the layers; read-only.
+
     Raises:
         TypeError: an argument is not a layer.
         ValueError: both are one object.
@@ -182,10 +185,18 @@ class Residual(_Composite):
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        self.body = instance("Residual: body", body, Layer, "a layer")
-        self.shortcut = instance("Residual: shortcut", shortcut, (Layer, type(None)), "a layer or None")
+        self._body: Layer = instance("Residual: body", body, Layer, "a layer")
+        self._shortcut: Layer | None = instance("Residual: shortcut", shortcut, (Layer, type(None)), "a layer or None")
         if body is shortcut:
             raise ValueError("Residual needs different layer objects as body and shortcut; one is both")
+
+    @property
+    def body(self) -> Layer:
+        return self._body
+
+    @property
+    def shortcut(self) -> Layer | None:
+        return self._shortcut
 
     def sublayers(self) -> list[tuple[str, Layer]]:
         return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])

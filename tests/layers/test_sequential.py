@@ -429,6 +429,10 @@ def test_the_layers_of_a_sequential_cannot_be_replaced():
     with pytest.raises(AttributeError):
         chain.layers = {"Relu1": Relu()}
     assert list(chain.layers) == ["Affine1", "Relu1"]
+    block = Residual(Relu())
+    for name in ("body", "shortcut"):
+        with pytest.raises(AttributeError):
+            setattr(block, name, Relu())
     given = {"first": Relu()}
     chain = Sequential(given)
     given["second"] = Relu()

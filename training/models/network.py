@@ -74,6 +74,8 @@ class Network:
         layers[0].input_gradient = False  # nothing needs the gradient of the data
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "layers" and "params" in vars(self):
+            raise AttributeError("the layers of a network cannot be replaced: make another Network")
         if name in ("params", "grads") and not isinstance(value, ParameterDict):
             raise AttributeError(
                 f"{name} are the arrays of the layers and cannot be replaced by {type(value).__name__}; "

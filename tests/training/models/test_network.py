@@ -371,6 +371,15 @@ def test_astype_to_the_same_dtype_copies_nothing(device):
     assert float(network.loss(x, t)) != loss
 
 
+def test_layers_cannot_be_replaced():
+    """Their parameters would not be those that the optimizer changes."""
+    network = normalised()
+    layers = network.layers
+    with pytest.raises(AttributeError, match="make another Network"):
+        network.layers = copy.deepcopy(layers)
+    assert network.layers is layers
+
+
 def test_astype_refuses_what_is_not_floating():
     network = normalised()
     before = snapshot({**network.params, **network.state})
