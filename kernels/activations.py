@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
+
+import numpy
 
 from backend import array_module, profiling, workspace
 from backend.checks import real, refusal
@@ -20,29 +24,43 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 
 def _relu(x: Array) -> tuple[Array, Array]:
-    library = array_module(x)
     y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
-
-    def apply(cut: slice) -> None:
-        library.maximum(x[cut], 0, out=y[cut])
-        library.greater(y[cut], 0, out=positive[cut])
-
-    in_pieces(apply, x)
+    if isinstance(x, numpy.ndarray):
+        in_pieces(lambda cut: _relu_into(x[cut], y[cut], positive[cut]), x)
+    else:
+        _relu_into(x, y, positive)
     return y, positive
 
 
+def _relu_into(x: Array, y: Array, positive: Array) -> None:
+    if isinstance(x, numpy.ndarray):
+        numpy.maximum(x, 0, out=y)
+        numpy.greater(y, 0, out=positive)
+    else:
+        _relu_kernel()(x, y, positive)
+
+
+@functools.cache
+def _relu_kernel() -> Any:
+    import cupy
+
+    code = "positive = x > T(0); y = positive || x != x ? x : T(0)"
+    return cupy.ElementwiseKernel("T x", "T y, bool positive", code, "xpnet_relu")
+
+
 def rectify(y: Array, positive: Array) -> None:
-    """``relu`` in place, for a piece of an operation's output while it is in cache; ``positive`` is written."""
-    library = array_module(y)
-    library.maximum(y, 0, out=y)
-    library.greater(y, 0, out=positive)
+    """Compute ``relu`` in place, for a piece of an operation's output while it is in cache; write ``positive``."""
+    _relu_into(y, y, positive)
 
 
 @profiling.operation
 def relu_in_place(y: Array) -> Array:
-    """``relu`` in place, for an operation's whole output; returns where it is positive."""
+    """Compute ``relu`` in place, for an operation's whole output; return where it is positive."""
     positive = workspace.empty(y.shape, bool)
-    in_pieces(lambda cut: rectify(y[cut], positive[cut]), y)
+    if isinstance(y, numpy.ndarray):
+        in_pieces(lambda cut: rectify(y[cut], positive[cut]), y)
+    else:
+        rectify(y, positive)
     return positive
 
 

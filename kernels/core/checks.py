@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from backend import require_active, require_arrays, require_same_device
-from backend.checks import choice, instance, sizes
+from backend.checks import FLOATING, choice, instance, sizes
 from backend.types import Array
-from kernels.core.dtypes import FLOATING
 from kernels.core.geometry import Geometry
 from kernels.core.window import Window
 

@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy
 
-FLOATING = ("float16", "float32", "float64")
-"""The numbers that every kernel is made for."""
-
 _HALF, _SINGLE = numpy.dtype("float16"), numpy.dtype("float32")
 
 

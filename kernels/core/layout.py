@@ -68,6 +68,14 @@ def fold_of(rows: int, columns: int) -> int:
     return next(fold for fold in range(most, 0, -1) if rows % fold == 0)
 
 
+def _as_vector(x: Array) -> Array:
+    return x.reshape(1)
+
+
+def _as_scalar(x: Array) -> Array:
+    return x.reshape(())
+
+
 def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of same-shaped arrays work on the memory of 4-D ones and return NCHW views of it.
 
@@ -101,9 +109,8 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise ValueError(f"{function.__name__} needs one shape, got {first.shape} and {other.shape} of {name}")
         if first.ndim not in (0, 4):
             return function(*arrays, *others, **options)
-        result = function(*(to_nhwc(x) if x.ndim else x.reshape(1) for x in arrays), *others, **options)
-        if isinstance(result, tuple):
-            return tuple(as_nchw(part) if first.ndim else part.reshape(()) for part in result)
-        return as_nchw(result) if first.ndim else result.reshape(())
+        into, back = (to_nhwc, as_nchw) if first.ndim else (_as_vector, _as_scalar)
+        result = function(*map(into, arrays), *others, **options)
+        return tuple(map(back, result)) if isinstance(result, tuple) else back(result)
 
     return on_storage
