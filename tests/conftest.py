@@ -1,6 +1,7 @@
 """Fixtures for every test: the devices one body runs on, and the full data sets where they are."""
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import backend
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # for bench, examples and tests.support; last, so that the installed packages are tested
 
 REQUIRE_GPU = os.environ.get("XPNET_REQUIRE_GPU") == "1"
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, for_all, normal, variants
 from hypothesis import strategies as st
 
 import backend
 from backend import array_module, asarray, asnumpy, copy_to_host, synchronize, xp
+from tests.support.checks import assert_same, for_all, normal, variants
 
 DTYPES = ["float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint32", "bool", "complex64"]
 

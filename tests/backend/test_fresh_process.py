@@ -4,11 +4,11 @@ import json
 import pkgutil
 
 import pytest
-from fresh import fresh
 
 import backend
 import kernels
 from backend import inspect_cuda
+from tests.support.fresh import fresh
 
 MODULES = [
     name

@@ -146,7 +146,7 @@ def test_graphs_of_one_recorder_take_turns(cp):
 
 @gpu
 def test_the_current_stream_and_the_recorders_wait_for_each_other(cp, monkeypatch):
-    from stream_order import StreamOrder
+    from tests.support.stream_order import StreamOrder
 
     order = StreamOrder()
     with order.recording(monkeypatch):
@@ -289,7 +289,7 @@ def test_what_would_be_stale_is_refused(cp):
 
 @gpu
 def test_a_pinned_buffer_is_written_again_only_when_its_copy_is_done(cp, monkeypatch):
-    from stream_order import StreamOrder
+    from tests.support.stream_order import StreamOrder
 
     order = StreamOrder()
     with order.recording(monkeypatch):

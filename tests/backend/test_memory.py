@@ -7,10 +7,10 @@ import weakref
 
 import numpy as np
 import pytest
-from fresh import fresh
 
 import backend
 from backend import OutOfMemoryError, memory, transfer, workspace, xp
+from tests.support.fresh import fresh
 
 TOO_MUCH = 1 << 60
 """Bytes that no machine has."""

@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from checks import assert_same, for_all
 from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy, philox, random, xp
 from backend.random import Generator
+from tests.support.checks import assert_same, for_all
 
 DTYPES = ["float16", "float32", "float64"]
 WORDS = st.integers(0, 2**32 - 1)

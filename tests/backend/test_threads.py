@@ -10,9 +10,9 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 import threadpoolctl
-from checks import thread_limit
 
 from backend import threads
+from tests.support.checks import thread_limit
 
 LIMITS = [1, 2, 3, 4]
 

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 import threadpoolctl
-from checks import thread_limit
 
 from backend import threads
+from tests.support.checks import thread_limit
 
 
 def blas_threads():

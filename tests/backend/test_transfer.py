@@ -8,11 +8,11 @@ import threading
 
 import numpy as np
 import pytest
-from checks import assert_same, frozen, normal, variants, whole
 
 import backend
 from backend import array_module, asnumpy, copy_to_device, copy_to_host, empty_pinned, xp
 from backend.recording import Recorder
+from tests.support.checks import assert_same, frozen, normal, variants, whole
 
 DTYPES = ["float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint32", "bool", "complex64"]
 
@@ -111,7 +111,7 @@ def test_a_copy_is_seen_by_a_profiler():
 @pytest.fixture
 def order(monkeypatch):
     with backend.use("cuda"):
-        from stream_order import StreamOrder
+        from tests.support.stream_order import StreamOrder
 
         with StreamOrder().recording(monkeypatch) as recorded:
             yield recorded

@@ -1,15 +1,11 @@
-"""The bench in this process. It is not part of the installed package: it lies beside the tests."""
+"""Run the bench in this process. It is not part of the installed packages."""
 
 import contextlib
 import io
-import sys
-from pathlib import Path
 
 import pytest
-from command_line import Result
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # last: what is installed goes first
+from tests.support.command_line import Result
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import click
 import pytest
-from command_line import OUT_OF_ALL_BOUNDS, number_options
 
 from bench.cli import main
+from tests.support.command_line import OUT_OF_ALL_BOUNDS, number_options
 
 
 @pytest.mark.parametrize("option", number_options(main))

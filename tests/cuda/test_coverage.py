@@ -2,13 +2,12 @@
 
 import shutil
 
-import geometries
-import host_kernels
 import pytest
 from hypothesis import given, settings
-from kernel_operations import EXAMPLES, OPERATIONS, check, max_pool_backward
 
 from kernels.core import catalog
+from tests.support import geometries, host_kernels
+from tests.support.kernel_operations import EXAMPLES, OPERATIONS, check, max_pool_backward
 
 LEAST = 0.95
 

@@ -2,13 +2,12 @@
 arrays, and without a race. Needs g++, and neither NVRTC nor GPU.
 """
 
-import geometries
-import host_kernels
 import pytest
 from hypothesis import given, settings
-from kernel_operations import EXAMPLES, OPERATIONS, check
 
 from kernels.core import catalog
+from tests.support import geometries, host_kernels
+from tests.support.kernel_operations import EXAMPLES, OPERATIONS, check
 
 KERNELS = {name for file in catalog.files() for name in catalog.kernels_of(file)}
 

@@ -4,10 +4,10 @@ After a change of kernels, ``PYTHONPATH=. python tests/support/nvrtc.py`` writes
 ``kernels/resources.json`` anew: its diff shows what the change costs.
 """
 
-import nvrtc
 import pytest
 
 from kernels.core import catalog
+from tests.support import nvrtc
 
 KERNELS = [(file, kernel) for file in catalog.files() for kernel in catalog.kernels_of(file)]
 

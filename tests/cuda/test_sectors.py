@@ -1,15 +1,15 @@
 """Sectors a request of every kernel of the ``.cu`` files, held to a table that says why where they are not 4.
 
-After a change of kernels, ``PYTHONPATH=.:tests/support python tests/support/sectors.py --write`` on the emulated device
+After a change of kernels, ``PYTHONPATH=. python tests/support/sectors.py --write`` on the emulated device
 with CUDA_ON_CPU_COUNT=1 writes the table anew and keeps its reasons: its diff shows what the change costs.
 """
 
 import json
 
 import pytest
-import sectors
 
 from kernels.core import catalog
+from tests.support import sectors
 
 IDEAL, NEAR = 4, 0.1  # of 32 neighbouring numbers of 4 bytes
 

@@ -4,16 +4,16 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-import host_kernels
-import kernel_operations as run
 import numpy as np
 import pytest
-from checks import assert_same, normal, whole
-from host_kernels import MEMORY, RACES
 
 from kernels import col2im, max_pooling
 from kernels.core.geometry import Geometry
 from kernels.core.window import Window
+from tests.support import host_kernels
+from tests.support import kernel_operations as run
+from tests.support.checks import assert_same, normal, whole
+from tests.support.host_kernels import MEMORY, RACES
 
 pytestmark = pytest.mark.skipif(not host_kernels.available(), reason=host_kernels.MISSING)
 

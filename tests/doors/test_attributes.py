@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from doors import doors
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.checks import Hyperparameter, real
 from layers import BatchNormalization, Dropout
+from tests.support.doors import doors
 from training.optim.optimizers import Adam
 from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
 

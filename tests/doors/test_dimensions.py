@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, frozen, normal
 
 import backend
 from backend import asnumpy, xp
 from layers import AddLayer, Dropout, Flatten, Gelu, LeakyRelu, MulLayer, Relu, Sequential, Sigmoid, Softmax, Tanh
+from tests.support.checks import assert_same, frozen, normal
 
 ELEMENTWISE = [Relu, LeakyRelu, Sigmoid, Tanh, Gelu, Dropout]
 

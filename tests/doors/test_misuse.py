@@ -4,13 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from doors import ARRAYS, FIRST, doors, numbers
-from outcomes import observed
 
 import backend
 import layers
 from backend import asnumpy, is_array
 from layers import Layer
+from tests.support.doors import ARRAYS, FIRST, doors, numbers
+from tests.support.outcomes import observed
 from training.models import Network
 
 NO_NUMBER = {

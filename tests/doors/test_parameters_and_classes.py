@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import assert_same, normal
-from fresh import fresh
 
 import backend
 from backend import asnumpy, xp
 from layers import Affine, Layer, numerical_gradient, parameter
 from layers.compat import book
+from tests.support.checks import assert_same, normal
+from tests.support.fresh import fresh
 from training.models import TwoLayerNet
 from training.models.parameters import ParameterDict
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from checks import for_all
-from doors import doors
 from hypothesis import strategies as st
-from outcomes import outcome
 
 import backend
+from tests.support.checks import for_all
+from tests.support.doors import doors
+from tests.support.outcomes import outcome
 
 REALS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 2.0, -0.5, -1.0, float("nan"), float("inf"))  # exact in float16
 WHOLES = (0, 1, 2, 3, 4, 6, -1, 64)

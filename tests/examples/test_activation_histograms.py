@@ -1,8 +1,7 @@
 """Saturated, all alike, spread, gone, shrinking, kept: what six choices do to the activations."""
 
-from example_checks import check_plot, check_png, output_of
-
 from examples.activation_histograms import CASES, activations, main, plot
+from tests.support.example_checks import check_plot, check_png, output_of
 
 
 def test_activations_go_as_the_text_says(tmp_path):

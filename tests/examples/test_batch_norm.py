@@ -1,8 +1,7 @@
 """Batch normalization learns where the same network without it does not."""
 
-from example_checks import check_plot, check_png, output_of, some_digits
-
 from examples.batch_norm import SCALES, accuracies, build, main, plot
+from tests.support.example_checks import check_plot, check_png, output_of, some_digits
 
 
 def test_normalization_learns_faster_at_small_and_at_large_scales(tmp_path):

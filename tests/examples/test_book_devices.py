@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from example_checks import some_digits
 
 import backend
 from backend import asnumpy, random
@@ -17,6 +16,7 @@ from examples import (
     two_layer_net,
     weight_init,
 )
+from tests.support.example_checks import some_digits
 
 
 def _convnet():

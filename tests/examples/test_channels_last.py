@@ -3,9 +3,9 @@
 import json
 
 import numpy as np
-from example_checks import output_of
 
 from examples.channels_last import main, output_sizes, poolings, rebuilt, several_inputs, without_gradients
+from tests.support.example_checks import output_of
 
 
 def test_output_sizes(device):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from example_checks import check_plot, check_png, output_of, some_digits
 
 from backend import asnumpy, random
 from examples import convnet
 from examples.convnet import MODELS, main, plot, train
+from tests.support.example_checks import check_plot, check_png, output_of, some_digits
 
 
 def test_accuracy_rises_and_filters_become_smooth(tmp_path):

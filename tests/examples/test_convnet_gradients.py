@@ -1,10 +1,10 @@
 """A convnet's gradients, element by element and along random directions."""
 
 import numpy as np
-from example_checks import check_plot, check_png, output_of
 
 from examples.common import both_gradients
 from examples.convnet_gradients import main, plot, problem
+from tests.support.example_checks import check_plot, check_png, output_of
 
 
 def test_only_steps_over_a_kink_tell_the_two_gradients_apart(tmp_path):

@@ -1,8 +1,7 @@
 """A convolution by hand, in all its numbers and in all its shapes."""
 
-from example_checks import output_of
-
 from examples.convolution_by_hand import TEXT_LARGE, TEXT_OUTPUT, by_layer, large, main, walk_through
+from tests.support.example_checks import output_of
 
 WALK_THROUGH = """\
 input x, 3x3:

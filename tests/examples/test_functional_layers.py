@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from example_checks import error_of, output_of
 
 import backend
 from backend import random, xp
@@ -18,6 +17,7 @@ from examples.functional_layers import (
     main,
     train,
 )
+from tests.support.example_checks import error_of, output_of
 
 
 def test_the_courses_numbers(device):

@@ -1,7 +1,6 @@
 """Numerical gradients in a text's numbers, and what its own routine had done to W."""
 
 import numpy as np
-from example_checks import check_plot, check_png, error_of, output_of
 
 import backend
 from backend import asnumpy, xp
@@ -23,6 +22,7 @@ from examples.gradient_descent import (
     text_loss,
 )
 from layers import numerical_gradient
+from tests.support.example_checks import check_plot, check_png, error_of, output_of
 
 PRINTED_DIGITS = 6e-9
 """Half a unit of the eighth decimal, and the rounding of difference quotients, eps·|loss| / 1e-4 = 7e-12."""

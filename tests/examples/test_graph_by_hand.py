@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_checks import error_of, output_of
 
 from examples.graph_by_hand import TEXT_APPLES, TEXT_FRUIT, apples, apples_and_oranges, main
+from tests.support.example_checks import error_of, output_of
 
 
 @pytest.mark.parametrize(("graph", "text"), [(apples, TEXT_APPLES), (apples_and_oranges, TEXT_FRUIT)])

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from example_checks import check_plot, check_png, error_of, output_of, some_digits
 
 from backend import asnumpy
 from examples import half_precision
 from examples.common import load_digits
 from examples.half_precision import infer, main, margins, plot, train
+from tests.support.example_checks import check_plot, check_png, error_of, output_of, some_digits
 from training.models import DeepConvNet
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from example_checks import check_plot, check_png, output_of, some_digits
 
 from backend import random
 from examples.hyperparameters import log_uniform, main, plot, search, split
+from tests.support.example_checks import check_plot, check_png, output_of, some_digits
 
 
 def test_the_best_trials_have_the_largest_learning_rates(tmp_path):

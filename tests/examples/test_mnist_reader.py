@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from checks import assert_same
-from example_checks import check_png, error_of, output_of
 
 from examples.mnist_reader import TEXT_FIRST_LABEL, cache_round_trip, conversion_steps, main, summary
+from tests.support.checks import assert_same
+from tests.support.example_checks import check_png, error_of, output_of
 from training.data import load_mnist, read_idx
 
 

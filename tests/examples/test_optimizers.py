@@ -1,10 +1,10 @@
 """Momentum, AdaGrad and Adam learn faster than SGD."""
 
 import numpy as np
-from example_checks import check_plot, check_png, output_of, some_digits
 
 from examples.common import loss_curves, smooth
 from examples.optimizers import losses, main
+from tests.support.example_checks import check_plot, check_png, output_of, some_digits
 
 
 def test_the_three_others_are_ahead_of_sgd(tmp_path):

@@ -1,8 +1,7 @@
 """300 images are learned by heart; weight decay and dropout narrow the gap to the test images."""
 
-from example_checks import check_plot, check_png, output_of, some_digits
-
 from examples.overfitting import CASES, accuracies, main, plot
+from tests.support.example_checks import check_plot, check_png, output_of, some_digits
 
 
 def test_decay_and_dropout_narrow_the_gap(tmp_path):

@@ -1,13 +1,13 @@
 """The gradients of both poolings."""
 
 import numpy as np
-from checks import assert_same
-from example_checks import output_of
 
 import backend
 from backend import asnumpy
 from examples.pooling_backward import DOUT, TEXT_DX, X, by_layer, main, max_pooling
 from layers import AveragePooling, Pooling
+from tests.support.checks import assert_same
+from tests.support.example_checks import output_of
 
 
 def test_max_pooling_gives_the_gradient_to_the_recorded_maxima(device):

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from example_checks import error_of, output_of
 
 import backend
 from backend import asarray, asnumpy, random
 from examples import two_layer_net
 from examples.common import both_gradients, load_digits, mini_batches
 from examples.two_layer_net import TEXT, accuracies, differences, main
+from tests.support.example_checks import error_of, output_of
 from training.models import TwoLayerNet
 
 

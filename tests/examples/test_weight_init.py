@@ -1,10 +1,10 @@
 """First weights: He's learn fastest, those of 0.01 not at all."""
 
 import pytest
-from example_checks import check_plot, check_png, error_of, output_of, some_digits
 
 from examples.common import loss_curves
 from examples.weight_init import losses, main
+from tests.support.example_checks import check_plot, check_png, error_of, output_of, some_digits
 
 
 def test_he_is_ahead_of_xavier_and_small_weights_stand_still(tmp_path):

@@ -4,7 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from checks import (
+
+import backend
+from backend import asnumpy
+from kernels import activations
+from kernels.core import tiling
+from tests.support.checks import (
     DTYPES,
     assert_channels_last,
     assert_close,
@@ -19,11 +24,6 @@ from checks import (
     watched_cuts,
     whole,
 )
-
-import backend
-from backend import asnumpy
-from kernels import activations
-from kernels.core import tiling
 
 
 def each(function, *arrays):

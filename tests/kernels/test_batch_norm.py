@@ -1,9 +1,16 @@
 """Batch normalisation against the paper's formulas, row by row."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import batch_norm as module
+from kernels.batch_norm import batch_statistics, normalize, normalize_backward, normalize_backward_fixed
+from kernels.core import launch
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     assert_close,
     assert_same,
@@ -19,13 +26,6 @@ from checks import (
     watched_cuts,
     whole,
 )
-from hypothesis import strategies as st
-
-import backend
-from backend import asnumpy
-from kernels import batch_norm as module
-from kernels.batch_norm import batch_statistics, normalize, normalize_backward, normalize_backward_fixed
-from kernels.core import launch
 
 EPSILON = 1e-5
 MATRICES = (st.integers(1, 40), st.integers(1, 6), st.sampled_from(DTYPES), st.integers(0, 1000))

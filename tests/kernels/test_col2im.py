@@ -1,9 +1,18 @@
 """col2im against a loop that adds tap after tap: the same order of additions, so every bit must agree."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+import backend
+from backend import array_module, asnumpy, workspace
+from kernels import col2im as module
+from kernels.col2im import col2im
+from kernels.core.window import Window
+from kernels.im2col import im2col
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     assert_channels_last,
     assert_same,
@@ -17,16 +26,7 @@ from checks import (
     watched_cuts,
     whole,
 )
-from geometries import cases
-from hypothesis import given
-from hypothesis import strategies as st
-
-import backend
-from backend import array_module, asnumpy, workspace
-from kernels import col2im as module
-from kernels.col2im import col2im
-from kernels.core.window import Window
-from kernels.im2col import im2col
+from tests.support.geometries import cases
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
 APART = [

@@ -6,10 +6,18 @@ Whole numbers make every sum exact in any order: results must agree to the last 
 from typing import NamedTuple
 
 import numpy as np
-import oracles
 import pytest
 import threadpoolctl
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import convolution as module
+from kernels import depthwise
+from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
+from kernels.core.window import Window
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     assert_channels_last,
     assert_close,
@@ -26,15 +34,7 @@ from checks import (
     watched_cuts,
     whole,
 )
-from geometries import WindowCase, cases
-from hypothesis import strategies as st
-
-import backend
-from backend import asnumpy
-from kernels import convolution as module
-from kernels import depthwise
-from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
-from kernels.core.window import Window
+from tests.support.geometries import WindowCase, cases
 
 
 class Convolution(NamedTuple):

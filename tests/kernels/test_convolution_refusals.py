@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from checks import whole
 
 import backend
 from backend import asnumpy
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
 from kernels.core.window import Window
+from tests.support.checks import whole
 
 
 def _refused(x=(2, 4, 6, 6), weight=(6, 4, 3, 3), bias=(6,), groups=1, dtype="float32"):

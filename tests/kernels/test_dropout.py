@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_channels_last, assert_same
 
 import backend
 from backend import asnumpy, random
 from kernels.core import launch
 from kernels.dropout import dropout_mask
+from tests.support.checks import assert_channels_last, assert_same
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 4), (2, 3, 4), (2, 3, 4, 5), (0, 3)])

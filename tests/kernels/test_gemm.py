@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import threadpoolctl
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import gemm as module
+from kernels.core.dtypes import acc_dtype
+from kernels.gemm import column_sums, matmul
+from tests.support.checks import (
     DTYPES,
     assert_close,
     assert_same,
@@ -17,13 +24,6 @@ from checks import (
     variants,
     whole,
 )
-from hypothesis import strategies as st
-
-import backend
-from backend import asnumpy
-from kernels import gemm as module
-from kernels.core.dtypes import acc_dtype
-from kernels.gemm import column_sums, matmul
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
 SIZES = (st.integers(0, 7), st.integers(0, 9), st.integers(0, 6))

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, frozen, laid_out, normal, whole
 
 import backend
 from backend import asnumpy
 from kernels import gemm
 from kernels.gemm import matmul, matmul_part, matmul_rows
+from tests.support.checks import assert_same, frozen, laid_out, normal, whole
 
 SHAPES = [  # M, K, N: a block is of 256 rows at most
     (1, 5, 3),

@@ -1,9 +1,19 @@
 """im2col against one loop over every window: copies, so every bit must agree."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import im2col as module
+from kernels.core import launch
+from kernels.core.layout import to_nhwc
+from kernels.core.tiling import Part
+from kernels.core.window import Window
+from kernels.im2col import device_columns, im2col
+from tests.support import oracles
+from tests.support.checks import (
     assert_same,
     assert_separate,
     column_bytes,
@@ -15,17 +25,7 @@ from checks import (
     watched_cuts,
     whole,
 )
-from geometries import cases
-from hypothesis import strategies as st
-
-import backend
-from backend import asnumpy
-from kernels import im2col as module
-from kernels.core import launch
-from kernels.core.layout import to_nhwc
-from kernels.core.tiling import Part
-from kernels.core.window import Window
-from kernels.im2col import device_columns, im2col
+from tests.support.geometries import cases
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
 

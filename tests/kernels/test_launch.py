@@ -4,8 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from checks import assert_same, normal, whole
-from kernel_cache import compiled_in_a_new_process
 
 import backend
 from backend import asnumpy, xp
@@ -17,6 +15,8 @@ from kernels.core.launch import BLOCK, Kernel, KernelError, block_size, blocks_o
 from kernels.core.signature import Parameter, element_counts
 from kernels.core.window import Window
 from kernels.max_pooling import max_pool, max_pool_backward
+from tests.support.checks import assert_same, normal, whole
+from tests.support.kernel_cache import compiled_in_a_new_process
 
 SOURCES = sorted(path.name for path in launch.FOLDER.glob("*.cu"))
 PRELUDE = launch.FOLDER / "core" / "prelude.cu"

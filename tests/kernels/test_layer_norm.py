@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
-from checks import (
+
+import backend
+from backend import asnumpy
+from kernels.layer_norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
+from tests.support.checks import (
     DTYPES,
     LAYOUTS,
     assert_channels_last,
@@ -14,10 +18,6 @@ from checks import (
     laid_out,
     normal,
 )
-
-import backend
-from backend import asnumpy
-from kernels.layer_norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
 
 EPSILON = 1e-3
 IMAGES = [((2, 6, 4, 5), 2), ((3, 4, 1, 3), 4), ((1, 5, 3, 2), 1), ((2, 3, 1, 1), 1), ((0, 4, 2, 2), 2)]

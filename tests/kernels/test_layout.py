@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from checks import assert_channels_last, assert_same, assert_separate, frozen, normal, variants, whole
 
 import backend
 from backend import xp
@@ -10,6 +9,7 @@ from kernels.core import layout
 from kernels.core.window import Window
 from kernels.im2col import im2col
 from kernels.max_pooling import max_pool
+from tests.support.checks import assert_channels_last, assert_same, assert_separate, frozen, normal, variants, whole
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "bool"])

@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels.core import tiling
+from kernels.masking import apply_mask, masked
+from tests.support.checks import (
     DTYPES,
     assert_channels_last,
     assert_same,
@@ -16,12 +22,6 @@ from checks import (
     variants,
     watched_cuts,
 )
-from hypothesis import strategies as st
-
-import backend
-from backend import asnumpy
-from kernels.core import tiling
-from kernels.masking import apply_mask, masked
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran", "channels_last"])
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, assert_channels_last, check_gradient, normal, whole
 
 import backend
 from backend import asnumpy, workspace
 from kernels import max_pooling as module
 from kernels.core.window import Window
 from kernels.max_pooling import max_pool, max_pool_backward
+from tests.support.checks import DTYPES, assert_channels_last, check_gradient, normal, whole
 
 
 def test_overlapping_windows_add_up_in_the_shared_winner(device):

@@ -4,10 +4,11 @@ The tables are those of the ONNX operator specification's examples (Conv, ConvTr
 """
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
-from oracles import Geometry
+
+from tests.support import oracles
+from tests.support.oracles import Geometry
 
 COUNTING = np.arange(1.0, 26.0).reshape(1, 1, 5, 5)
 SQUARE = np.arange(1.0, 17.0).reshape(1, 1, 4, 4)
@@ -146,7 +147,7 @@ def test_gradients_agree_with_differences(seed):
 
 
 def _cases():
-    from geometries import cases
+    from tests.support.geometries import cases
 
     return cases(ceil=True)
 

@@ -1,9 +1,23 @@
 """Max and average pooling against loops over every window."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+from backend import asnumpy
+from kernels import max_pooling, pooling
+from kernels.core import launch
+from kernels.core.window import Window
+from kernels.max_pooling import max_pool, max_pool_backward
+from kernels.pooling import (
+    average_pool,
+    average_pool_backward,
+    global_average_pool,
+    global_average_pool_backward,
+)
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     assert_channels_last,
     assert_close,
@@ -20,21 +34,7 @@ from checks import (
     watched_cuts,
     whole,
 )
-from geometries import cases
-from hypothesis import strategies as st
-
-import backend
-from backend import asnumpy
-from kernels import max_pooling, pooling
-from kernels.core import launch
-from kernels.core.window import Window
-from kernels.max_pooling import max_pool, max_pool_backward
-from kernels.pooling import (
-    average_pool,
-    average_pool_backward,
-    global_average_pool,
-    global_average_pool_backward,
-)
+from tests.support.geometries import cases
 
 CASES = cases(ceil=True, every_window_sees=True)
 

@@ -4,21 +4,7 @@ import itertools
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
-    DTYPES,
-    assert_close,
-    assert_same,
-    assert_separate,
-    check_gradient,
-    for_all,
-    frozen,
-    laid_out,
-    normal,
-    variants,
-    whole,
-)
 from hypothesis import strategies as st
 
 import backend
@@ -30,6 +16,20 @@ from kernels.softmax import (
     softmax_backward,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
+)
+from tests.support import oracles
+from tests.support.checks import (
+    DTYPES,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    for_all,
+    frozen,
+    laid_out,
+    normal,
+    variants,
+    whole,
 )
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checks import column_bytes, piece_bytes, thread_limit, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.core import tiling
 from kernels.core.tiling import Part
+from tests.support.checks import column_bytes, piece_bytes, thread_limit, whole
 
 CUPY = SimpleNamespace(__name__="cupy")  # cutting needs the library's name alone
 LIBRARIES = st.sampled_from([np, CUPY])

@@ -6,13 +6,13 @@ from fractions import Fraction
 from math import ceil, floor
 
 import numpy as np
-import oracles
 import pytest
-from geometries import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.core.window import Window
+from tests.support import oracles
+from tests.support.geometries import cases
 
 
 @given(cases(ceil=True))

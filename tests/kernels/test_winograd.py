@@ -1,9 +1,15 @@
 """Winograd's convolution against loops over every product, and against the direct one."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+
+import backend
+from backend import asnumpy
+from kernels import convolution as direct
+from kernels import winograd
+from kernels.core.window import Window
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     LAYOUTS,
     assert_channels_last,
@@ -16,13 +22,7 @@ from checks import (
     normal,
     thread_limit,
 )
-from oracles import Geometry
-
-import backend
-from backend import asnumpy
-from kernels import convolution as direct
-from kernels import winograd
-from kernels.core.window import Window
+from tests.support.oracles import Geometry
 
 SHAPES = [
     ((2, 3, 8, 8), 4, 1),  # tiles fit

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from checks import DTYPES, assert_close, assert_same
-from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import xp
 from layers import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
+from tests.support.checks import DTYPES, assert_close, assert_same
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
 IMAGES = (2, 3, 3, 4)
 

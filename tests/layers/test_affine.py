@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_same, normal, whole
-from layer_checks import Contract, LayerCase, Oracle, products
 
 import backend
 from backend import xp
 from kernels.core.layout import is_channels_last
 from layers import Affine
+from tests.support.checks import assert_same, normal, whole
+from tests.support.layer_checks import Contract, LayerCase, Oracle, products
 
 
 def product(a, b):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, whole
-from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import xp
 from layers import AddLayer, MulLayer
+from tests.support.checks import assert_same, whole
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
 MULTIPLY = Oracle(
     lambda p, x, y: Expected(x * y, abs(x * y), 0, 1),

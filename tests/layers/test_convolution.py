@@ -4,15 +4,15 @@ import copy
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_same, normal, whole
-from layer_checks import Contract, LayerCase, Oracle, products
-from oracles import Geometry
 
 import backend
 from backend import random, xp
 from layers import Affine, Convolution, ConvolutionTranspose, Relu, Sequential
+from tests.support import oracles
+from tests.support.checks import assert_same, normal, whole
+from tests.support.layer_checks import Contract, LayerCase, Oracle, products
+from tests.support.oracles import Geometry
 
 
 def convolution(geometry, groups=1):

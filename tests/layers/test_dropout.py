@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, normal
-from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import asnumpy, xp
 from layers import Dropout
+from tests.support.checks import assert_same, normal
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
 
 def kept(shape, ratio):

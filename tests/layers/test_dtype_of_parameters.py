@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, frozen, normal
 
 from backend import asnumpy, xp
 from layers import Affine, BatchNormalization, Convolution, ConvolutionTranspose, LayerNormalization, Relu
 from layers import SoftmaxWithLoss as Loss
+from tests.support.checks import assert_same, frozen, normal
 
 LAYERS = [
     (lambda dtype: Affine(normal((6, 3), dtype), normal(3, dtype)), (4, 6)),

@@ -5,7 +5,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-from checks import check_gradient, frozen, normal
 
 import backend
 import layers
@@ -25,6 +24,7 @@ from layers import (
     Sequential,
     SoftmaxWithLoss,
 )
+from tests.support.checks import check_gradient, frozen, normal
 
 
 def test_every_layer_is_under_the_contract():

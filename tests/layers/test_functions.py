@@ -3,16 +3,16 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import DTYPES, assert_close, assert_same, assert_separate, frozen, normal, variants, whole
-from oracles import Geometry
 
 import backend
 from backend import asnumpy, xp
 from layers import col2im, cross_entropy_error, im2col, numerical_gradient, relu, sigmoid, softmax
 from layers.compat import book
 from layers.compat.course import eval_numerical_gradient
+from tests.support import oracles
+from tests.support.checks import DTYPES, assert_close, assert_same, assert_separate, frozen, normal, variants, whole
+from tests.support.oracles import Geometry
 
 # Chapter 4.2: what a network says of an image of a 2, and what a bad one says
 Y = [0.1, 0.05, 0.6, 0.0, 0.05, 0.1, 0.0, 0.1, 0.0, 0.0]

@@ -4,7 +4,6 @@ import copy
 
 import numpy as np
 import pytest
-from checks import assert_same, normal
 
 import backend
 from backend import asnumpy, xp
@@ -21,6 +20,7 @@ from layers import (
     parameter,
 )
 from layers.initializers import standard_deviation, weights
+from tests.support.checks import assert_same, normal
 
 LAYERS = {
     "Affine": (lambda: Affine.of(4, 3), (5, 4)),

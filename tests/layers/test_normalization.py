@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_close, assert_same, normal
-from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import asnumpy, xp
 from layers import BatchNormalization, LayerNormalization
+from tests.support.checks import assert_close, assert_same, normal
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
 EPS = 1e-5
 

@@ -3,15 +3,15 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_same, normal
-from layer_checks import Contract, Expected, LayerCase, Oracle, products
-from oracles import Geometry
 
 import backend
 from backend import xp
 from layers import AveragePooling, GlobalAveragePooling, Pooling
+from tests.support import oracles
+from tests.support.checks import assert_same, normal
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle, products
+from tests.support.oracles import Geometry
 
 
 def largest(geometry):

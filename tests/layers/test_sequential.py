@@ -5,11 +5,7 @@ import pickle
 import warnings
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_same, normal
-from layer_checks import Contract, Expected, LayerCase, Oracle
-from oracles import Geometry
 
 from backend import asnumpy, profiling, random, xp
 from backend.recording import Recorder
@@ -25,6 +21,10 @@ from layers import (
     Sequential,
     Sigmoid,
 )
+from tests.support import oracles
+from tests.support.checks import assert_same, normal
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
+from tests.support.oracles import Geometry
 
 AROUND, POOL = Geometry((3, 3), pads=(1, 1, 1, 1)), Geometry((2, 2), (2, 2))
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_same
-from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from layers import Flatten
+from tests.support.checks import assert_same
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
 FLATTEN = Oracle(
     lambda p, x: Expected(x.reshape(len(x), math.prod(x.shape[1:]))),

@@ -3,14 +3,14 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_close, assert_same, normal
-from layer_checks import Contract, Expected, LayerCase, Oracle
 
 import backend
 from backend import asnumpy, xp
 from layers import Softmax, SoftmaxWithLoss
+from tests.support import oracles
+from tests.support.checks import assert_close, assert_same, normal
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
 IMAGES = N, C, H, W = (2, 3, 3, 4)
 

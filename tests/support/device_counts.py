@@ -6,10 +6,9 @@ As a program in the device's COUNT mode it prints the bytes of networks as JSON.
 import json
 import sys
 
-import networks
-from fresh import counted
-
 import backend
+from tests.support import networks
+from tests.support.fresh import counted
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import Adam
 from training.profile.meter import example_batch, readings_of_a_step

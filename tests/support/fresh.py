@@ -31,6 +31,6 @@ def fresh(code, *, fails=False, **environment):
 
 def counted(module, *arguments):
     """Run a module of this folder as a program on the emulated CUDA device in COUNT mode; return its output."""
-    code = f"import runpy, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.argv[1:] = {list(arguments)!r}"
-    program = f"{code}; runpy.run_module({module!r}, run_name='__main__')"
+    code = f"import runpy, sys; sys.path.append({str(Path(__file__).parents[2])!r}); sys.argv[1:] = {list(arguments)!r}"
+    program = f"{code}; runpy.run_module('tests.support.{module}', run_name='__main__')"
     return fresh(program, CUDA_ON_CPU_COUNT="1", CUDA_ON_CPU_CHECK=None, CUDA_ON_CPU_REPORT=None, XPNET_DEVICE="cpu")

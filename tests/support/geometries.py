@@ -2,11 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import checks
-import oracles
 from hypothesis import strategies as st
 
 from kernels.core.window import Window
+from tests.support import checks, oracles
 
 
 class WindowCase(NamedTuple):

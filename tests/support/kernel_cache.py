@@ -5,7 +5,7 @@ The folder is set in CuPy itself: an emulated device ignores CUPY_CACHE_DIR.
 
 import json
 
-from fresh import fresh
+from tests.support.fresh import fresh
 
 _PROGRAM = """
 import sys

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import geometries
-import host_kernels
 import numpy as np
-from checks import assert_same
 
 import backend
 from kernels import batch_norm, col2im, dropout, im2col, max_pooling, pooling, softmax
+from tests.support import geometries, host_kernels
+from tests.support.checks import assert_same
 
 _SPECIAL = np.array([0, 0, 1, 1, 2, -1, -2, np.inf, -np.inf, np.nan])
 

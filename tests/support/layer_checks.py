@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from checks import (
+
+import backend
+from backend import asnumpy
+from kernels.core.layout import is_channels_last
+from layers import Layer
+from tests.support.checks import (
     DTYPES,
     LAYOUTS,
     assert_close,
@@ -28,12 +33,7 @@ from checks import (
     normal,
     whole,
 )
-from checks import assert_channels_last as assert_strides
-
-import backend
-from backend import asnumpy
-from kernels.core.layout import is_channels_last
-from layers import Layer
+from tests.support.checks import assert_channels_last as assert_strides
 
 # -- expected results ----------------------------------------------------------------------------------------
 

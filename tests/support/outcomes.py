@@ -5,12 +5,12 @@ from types import GeneratorType
 from typing import Any
 
 import numpy as np
-from doors import numbers
 
 import backend
 from backend import asnumpy, is_array
 from kernels.core.window import Window
 from layers import Layer
+from tests.support.doors import numbers
 from training.data import Loader
 from training.loop.early_stopping import EarlyStopping
 from training.loop.trainer import Trainer

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from fresh import counted
 
 import backend
 from backend import asarray, random
@@ -19,6 +18,7 @@ from kernels.col2im import col2im
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
 from kernels.im2col import im2col
+from tests.support.fresh import counted
 
 TABLE = Path(__file__).parents[1] / "cuda" / "sectors.json"
 KINDS = ("load", "store", "atomic")

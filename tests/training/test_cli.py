@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from command_line import QUICK, xpnet
 from PIL import Image
 
 import backend
+from tests.support.command_line import QUICK, xpnet
 from training.cli import COMMANDS, main
 from training.cli.inputs import MODEL
 from training.data import load

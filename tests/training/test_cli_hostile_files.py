@@ -8,10 +8,10 @@ import threading
 
 import numpy as np
 import pytest
-from command_line import QUICK, xpnet
 from PIL import Image
 
 import backend
+from tests.support.command_line import QUICK, xpnet
 from training.data.sources import FILES
 from training.loop.run_folder import RunFolder, load_network
 from training.models import TwoLayerNet, saving

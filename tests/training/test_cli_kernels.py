@@ -4,14 +4,14 @@ import json
 import re
 
 import pytest
-from command_line import xpnet
-from fresh import fresh
-from kernel_cache import cache_of, compiled_in_a_new_process
 
 import backend
 from backend import CudaReport
 from kernels.core import catalog, launch
 from kernels.core.launch import Kernel
+from tests.support.command_line import xpnet
+from tests.support.fresh import fresh
+from tests.support.kernel_cache import cache_of, compiled_in_a_new_process
 from training.cli import kernels as commands
 
 FOLDER = launch.FOLDER

@@ -2,8 +2,8 @@
 
 import click
 import pytest
-from command_line import OUT_OF_ALL_BOUNDS, number_options
 
+from tests.support.command_line import OUT_OF_ALL_BOUNDS, number_options
 from training.cli import group
 
 

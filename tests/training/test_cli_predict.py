@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from command_line import QUICK, xpnet
 from PIL import Image
 
 import backend
 from layers import softmax
+from tests.support.command_line import QUICK, xpnet
 from training.data import load
 from training.loop.run_folder import RunFolder, load_network
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from command_line import QUICK
 
 import backend
+from tests.support.command_line import QUICK
 from training.loop.run_folder import RunFolder, load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")

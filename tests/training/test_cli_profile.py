@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from command_line import xpnet
 
 import backend
+from tests.support.command_line import xpnet
 from training.cli.common import Compute
 from training.cli.profile import TOOLS, _least_bytes, _options, command
 from training.data import load

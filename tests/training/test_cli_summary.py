@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from command_line import xpnet
 
+from tests.support.command_line import xpnet
 from training.models import DeepConvNet, TwoLayerNet
 from training.optim.loss_scaling import NAMES
 from training.optim.optimizers import AdamW

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import xpnet
 from PIL import Image
 
+from tests.support.command_line import xpnet
 from training.files.printable import one_line, printable
 from training.models import TwoLayerNet
 

@@ -2,7 +2,6 @@
 
 from dataclasses import astuple
 
-import networks
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from layers import (
     Tanh,
     parameter,
 )
+from tests.support import networks
 from training.models import DeepConvNet, Network, SimpleConvNet, TwoLayerNet
 from training.optim import optimizers
 from training.optim.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum

@@ -1,12 +1,12 @@
 """The cost model against what the emulated CUDA device counts: bytes, and what is kept for backward."""
 
-import networks
 import pytest
-from device_counts import BATCH, bytes_by_layer, launches, readings
 
 import backend
 from layers import Sequential
 from layers.base import walk
+from tests.support import networks
+from tests.support.device_counts import BATCH, bytes_by_layer, launches, readings
 from training.optim.optimizers import Adam
 from training.profile.cost import cost_of_step
 from training.profile.meter import example_batch

@@ -1,9 +1,9 @@
 """Names that programs import from ``training`` itself."""
 
 import pytest
-from fresh import fresh
 
 import training
+from tests.support.fresh import fresh
 
 
 def test_every_name_is_there_and_is_the_one_of_its_module():

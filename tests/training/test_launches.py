@@ -1,10 +1,9 @@
 """Launches counted by CUPTI, which the emulated device has a small one of, and the errors where it is missing."""
 
-import device_counts
-import networks
 import pytest
 
 import backend
+from tests.support import device_counts, networks
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import Adam
 from training.profile import launches

@@ -2,12 +2,12 @@
 
 import itertools
 
-import networks
 import numpy as np
 import pytest
 
 from backend import profiling
 from layers import Relu, Residual, Sequential, Tanh
+from tests.support import networks
 from training.models import TwoLayerNet
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD

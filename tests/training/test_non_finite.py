@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-from command_line import QUICK, xpnet
 
 import backend
 from backend import asarray, asnumpy, xp
@@ -20,6 +19,7 @@ from layers import (
     Residual,
     Sequential,
 )
+from tests.support.command_line import QUICK, xpnet
 from training.data import Loader
 from training.loop.evaluation import predict
 from training.loop.non_finite import NonFiniteError, find_non_finite

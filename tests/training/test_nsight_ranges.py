@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import xpnet
 
 from backend.recording import Recorder
 from layers import Affine, Flatten, Relu, Residual, Sequential
+from tests.support.command_line import xpnet
 from training.models import Network
 from training.optim.optimizers import Adam
 from training.profile.nsight import report_file

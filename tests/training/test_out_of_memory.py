@@ -4,13 +4,13 @@ import contextlib
 
 import numpy as np
 import pytest
-from command_line import xpnet
-from fresh import fresh
 from PIL import Image
 
 import backend
 from backend import OutOfMemoryError, asarray, asnumpy, xp
 from layers import Affine, Layer, Sequential
+from tests.support.command_line import xpnet
+from tests.support.fresh import fresh
 from training.data import Loader
 from training.loop.evaluation import predict
 from training.loop.trainer import Trainer

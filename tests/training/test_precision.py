@@ -7,13 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
-from checks import thread_limit
-from command_line import QUICK, xpnet
 
 import backend
 from backend import asarray, asnumpy, xp
 from kernels import loss_scale
 from layers import Affine, Convolution, Relu, Sequential
+from tests.support.checks import thread_limit
+from tests.support.command_line import QUICK, xpnet
 from training.data import Loader, load
 from training.loop.non_finite import NonFiniteError
 from training.loop.trainer import Trainer

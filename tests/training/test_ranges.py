@@ -2,13 +2,13 @@
 
 import threading
 
-import networks
 import numpy as np
 import pytest
 
 from backend import profiling
 from backend.recording import Recorder
 from layers import Affine, Layer, Relu, Residual, Sequential
+from tests.support import networks
 from training.data import Loader
 from training.loop.callbacks import Callback
 from training.loop.trainer import Trainer

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import ten_steps
+
+from tests.support import ten_steps
 
 RECORDED = json.loads((Path(__file__).parent / "parameter_hashes.json").read_text())
 

@@ -5,12 +5,12 @@ import math
 import threading
 
 import numpy as np
-import oracles
 import pytest
 
 import backend
 from backend import asnumpy
 from layers import Affine, BatchNormalization, Dropout, Relu, Sequential
+from tests.support import oracles
 from training.data import Loader
 from training.loop.best_model import BestModel
 from training.loop.callbacks import Callback, EpochResult

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_same, frozen, normal
 
 import layers
 from backend import asarray, asnumpy, xp
@@ -26,6 +25,7 @@ from layers.compat.book import (
     step_function,
     sum_squared_error,
 )
+from tests.support.checks import assert_same, frozen, normal
 
 # Chapter 4.2: what a network says of an image of a 2, and what a bad one says
 GOOD = [0.1, 0.05, 0.6, 0.0, 0.05, 0.1, 0.0, 0.1, 0.0, 0.0]

@@ -4,10 +4,7 @@ import copy
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_same, frozen, normal
-from oracles import Geometry
 
 import layers
 from backend import asarray, asnumpy, use, xp
@@ -21,6 +18,9 @@ from layers.compat.book import (
     Sigmoid,
     SoftmaxWithLoss,
 )
+from tests.support import oracles
+from tests.support.checks import assert_same, frozen, normal
+from tests.support.oracles import Geometry
 
 
 def near(actual, expected, tolerance=1e-12):

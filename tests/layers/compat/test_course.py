@@ -3,20 +3,7 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
-    DTYPES,
-    assert_close,
-    assert_same,
-    assert_separate,
-    check_gradient,
-    frozen,
-    laid_out,
-    normal,
-    variants,
-    whole,
-)
 
 import backend
 from backend import asnumpy, random, xp
@@ -29,6 +16,19 @@ from layers.compat.course import (
     relu_backward,
     relu_forward,
     softmax_loss,
+)
+from tests.support import oracles
+from tests.support.checks import (
+    DTYPES,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    frozen,
+    laid_out,
+    normal,
+    variants,
+    whole,
 )
 
 SHAPES = [(7,), (3, 4), (2, 3, 4), (2, 3, 4, 5), (0, 3), (2, 0, 4, 5)]

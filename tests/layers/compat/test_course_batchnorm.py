@@ -1,9 +1,18 @@
 """Functional batch normalization, of rows and of images."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+
+import backend
+from backend import asnumpy, xp
+from layers.compat.course import (
+    batchnorm_backward,
+    batchnorm_forward,
+    spatial_batchnorm_backward,
+    spatial_batchnorm_forward,
+)
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     LAYOUTS,
     assert_close,
@@ -13,15 +22,6 @@ from checks import (
     frozen,
     laid_out,
     normal,
-)
-
-import backend
-from backend import asnumpy, xp
-from layers.compat.course import (
-    batchnorm_backward,
-    batchnorm_forward,
-    spatial_batchnorm_backward,
-    spatial_batchnorm_forward,
 )
 
 ROWS = (batchnorm_forward, batchnorm_backward, (9, 5))

@@ -4,12 +4,12 @@ errors that its notebooks say are right.
 
 import numpy as np
 import pytest
-from course_networks import FullyConnectedNet, ThreeLayerConvNet, TwoLayerNet
 
 import backend
 from backend import asnumpy
 from layers.compat import course
 from layers.compat.course import eval_numerical_gradient, eval_numerical_gradient_array, rel_error
+from tests.support.course_networks import FullyConnectedNet, ThreeLayerConvNet, TwoLayerNet
 
 SAME, HALF, WIDE = {"stride": 1, "pad": 1}, {"stride": 2, "pad": 1}, {"stride": 2, "pad": 2}
 POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}

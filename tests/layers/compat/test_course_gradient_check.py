@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checks import assert_same, laid_out, normal
 
 import backend
 from backend import asnumpy, xp
 from layers.compat import course
 from layers.compat.course import eval_numerical_gradient, eval_numerical_gradient_array, rel_error
+from tests.support.checks import assert_same, laid_out, normal
 
 
 def cube(x):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from checks import assert_same, assert_separate, frozen, laid_out, whole
 
 from backend import asnumpy
 from layers.compat import course
+from tests.support.checks import assert_same, assert_separate, frozen, laid_out, whole
 
 CASES = [  # images, window, padding, stride
     ((2, 3, 5, 4), (3, 2), 1, 1),

@@ -1,9 +1,16 @@
 """The functional layers that slide a window: convolution, max pooling, im2col of one image."""
 
 import numpy as np
-import oracles
 import pytest
-from checks import (
+from hypothesis import strategies as st
+
+import backend
+import layers
+from backend import asnumpy, xp
+from layers.compat import course
+from layers.compat.course import col2im, conv_backward, conv_forward, im2col, max_pool_backward, max_pool_forward
+from tests.support import oracles
+from tests.support.checks import (
     DTYPES,
     assert_same,
     assert_separate,
@@ -14,14 +21,7 @@ from checks import (
     normal,
     whole,
 )
-from geometries import NUMBERS, cases
-from hypothesis import strategies as st
-
-import backend
-import layers
-from backend import asnumpy, xp
-from layers.compat import course
-from layers.compat.course import col2im, conv_backward, conv_forward, im2col, max_pool_backward, max_pool_forward
+from tests.support.geometries import NUMBERS, cases
 
 WINDOWS = cases(dilations=(1,), paddings=NUMBERS)
 UNPADDED = cases(dilations=(1,), paddings=st.just(0))

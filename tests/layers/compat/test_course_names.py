@@ -4,11 +4,11 @@ import inspect
 
 import numpy as np
 import pytest
-from checks import assert_same, frozen, normal, whole
 
 import backend
 from backend import asnumpy, xp
 from layers.compat import course
+from tests.support.checks import assert_same, frozen, normal, whole
 
 LAYERS = """affine relu batchnorm layernorm dropout conv_{}_naive max_pool_{}_naive spatial_batchnorm spatial_groupnorm
     spatial_groupnorm_quick"""

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, LAYOUTS, assert_same, assert_separate, check_gradient, frozen, laid_out, normal
 
 from backend import asnumpy, xp
 from layers import LayerNormalization
@@ -14,6 +13,7 @@ from layers.compat.course import (
     spatial_groupnorm_backward,
     spatial_groupnorm_forward,
 )
+from tests.support.checks import DTYPES, LAYOUTS, assert_same, assert_separate, check_gradient, frozen, laid_out, normal
 
 IMAGES = (2, 6, 3, 5)
 

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from checks import DTYPES, assert_same, assert_separate, frozen, laid_out, normal, variants
 
 from backend import asnumpy, xp
 from layers.compat import course
+from tests.support.checks import DTYPES, assert_same, assert_separate, frozen, laid_out, normal, variants
 
 
 def sgd(w, dw, s, learning_rate=1e-2):

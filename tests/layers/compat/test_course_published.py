@@ -6,11 +6,11 @@ What is random in a notebook is drawn on the host, in its order, and moved to th
 
 import numpy as np
 import pytest
-from course_networks import FullyConnectedNet, ThreeLayerConvNet, TwoLayerNet
 
 import backend
 from backend import asnumpy, xp
 from layers.compat import course
+from tests.support.course_networks import FullyConnectedNet, ThreeLayerConvNet, TwoLayerNet
 
 
 def spread(shape, first, last):

@@ -1,9 +1,9 @@
 """The course's layers in a row: their gradients against numerical ones, and in which order they come."""
 
 import pytest
-from checks import DTYPES, assert_separate, check_gradient, frozen, normal
 
 from layers.compat import course
+from tests.support.checks import DTYPES, assert_separate, check_gradient, frozen, normal
 
 CONV, POOL, TRAIN = {"stride": 1, "pad": 1}, {"pool_height": 2, "pool_width": 2, "stride": 2}, {"mode": "train"}
 AFFINE = [(4, 2, 3), (6, 5), (5,)]

@@ -2,11 +2,21 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, assert_close, assert_same, assert_separate, check_gradient, frozen, normal, variants, whole
 
 import backend
 from backend import asnumpy, xp
 from layers.compat.course import svm_loss
+from tests.support.checks import (
+    DTYPES,
+    assert_close,
+    assert_same,
+    assert_separate,
+    check_gradient,
+    frozen,
+    normal,
+    variants,
+    whole,
+)
 
 
 def by_loops(x, y):

@@ -3,17 +3,17 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_close, assert_same, assert_separate, for_all, frozen, laid_out, normal, whole
-from geometries import cases
 from hypothesis import strategies as st
-from layer_checks import Contract, Expected, LayerCase, Oracle, products
-from oracles import Geometry
 
 import backend
 from backend import asnumpy
 from layers.compat.nhwc import Conv2D, Pool2D
+from tests.support import oracles
+from tests.support.checks import assert_close, assert_same, assert_separate, for_all, frozen, laid_out, normal, whole
+from tests.support.geometries import cases
+from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle, products
+from tests.support.oracles import Geometry
 
 WINDOWS = cases(dilations=(1,))
 SEEING = cases(dilations=(1,), every_window_sees=True)

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from checks import assert_same, normal
 
 import backend
 from layers.compat.nhwc import Conv2D, Pool2D
+from tests.support.checks import assert_same, normal
 
 # -- hyper-parameters ----------------------------------------------------------------------------------------------
 

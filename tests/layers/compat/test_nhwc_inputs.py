@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, assert_same, frozen, whole
 
 from backend import asnumpy, xp
 from layers import Flatten, Relu, Sequential
 from layers.compat.nhwc import Conv2D, Pool2D
+from tests.support.checks import DTYPES, assert_same, frozen, whole
 
 
 def conv(channels=2, filters=3, kernel=(3, 2), dtype="float32", **options):

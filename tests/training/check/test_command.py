@@ -4,9 +4,9 @@ import json
 import math
 
 import pytest
-from command_line import xpnet
 
 from backend import Device
+from tests.support.command_line import xpnet
 from training.check import CheckRow, Divergence, LockstepResult
 from training.cli import check as command
 from training.cli.common import Compute

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import matplotlib as mpl
 import numpy as np
 import pytest
-from checks import assert_same
 
 from backend import asnumpy, xp
+from tests.support.checks import assert_same
 from training.compat.book import mnist, pickle
 from training.data import load
 

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from checks import assert_same
 
 from backend import asarray, asnumpy, xp
+from tests.support.checks import assert_same
 from training.compat.book import multi_layer_net, multi_layer_net_extend, trainer, util
 from training.compat.book.multi_layer_net import MultiLayerNet
 from training.compat.book.multi_layer_net_extend import MultiLayerNetExtend

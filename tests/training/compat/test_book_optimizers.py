@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from checks import frozen, normal
 
 from backend import asarray, asnumpy, xp
+from tests.support.checks import frozen, normal
 from training.compat.book.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from training.optim import optimizers as core
 

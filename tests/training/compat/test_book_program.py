@@ -5,9 +5,9 @@ from collections import OrderedDict
 import matplotlib as mpl
 import numpy
 import pytest
-from checks import assert_same
 
 from backend import asnumpy, xp
+from tests.support.checks import assert_same
 from training.compat.book import np, pickle
 from training.compat.book.gradient import numerical_gradient
 from training.compat.book.layers import Affine, Convolution, Pooling, Relu, SoftmaxWithLoss

@@ -37,7 +37,7 @@ def pairs(monkeypatch):
 
 @pytest.fixture
 def order(pairs, monkeypatch):
-    from stream_order import StreamOrder
+    from tests.support.stream_order import StreamOrder
 
     with StreamOrder().recording(monkeypatch) as recorded:
         yield recorded

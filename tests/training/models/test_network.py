@@ -4,9 +4,7 @@ import copy
 import pickle
 
 import numpy as np
-import oracles
 import pytest
-from checks import assert_close, assert_same, assert_separate
 
 import backend
 from backend import asnumpy, xp
@@ -23,6 +21,8 @@ from layers import (
     Sequential,
     parameter,
 )
+from tests.support import oracles
+from tests.support.checks import assert_close, assert_same, assert_separate
 from training.models import ConvNet, DeepConvNet, Network, SimpleConvNet, TwoLayerNet
 from training.optim.optimizers import SGD
 
