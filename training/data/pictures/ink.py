@@ -26,7 +26,7 @@ _RULE = 0.15
 
 _UNEVEN = 0.15
 _UNEVEN_SHARE = 0.01
-"""On evenly lit paper at most the first share of the pixels, without ink, exceeds the second share of the full ink."""
+"""On evenly lit paper at most ``_UNEVEN_SHARE`` of the other pixels have more than ``_UNEVEN`` of the full ink."""
 
 _APART = 4
 """Distance in pixels of two that are compared to measure noise: more than the blur reaches."""

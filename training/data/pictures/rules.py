@@ -10,7 +10,7 @@ _COVERED = 0.7
 """A rule covers at least this share of the page's width."""
 
 _AT_ENDS = 0.06
-"""A rule covers at least half of this share of the page's width at both ends."""
+"""The share of the page's width that makes one of its ends: a rule covers at least half of both ends."""
 
 _SLOPE = 0.06
 """The largest slope at which rules are found."""
