@@ -40,7 +40,8 @@ class Plan(NamedTuple):
     inner: int  # K
     stack: tuple[int, ...]  # leading axes of the operands, broadcast
     copied: tuple[bool, bool, bool] = (False, False, False)
-    """Which of a, b and out cuBLAS cannot describe. What follows holds only if it can describe them all."""
+    """True for those of a, b and out that cuBLAS cannot describe. The next fields are valid only if it can describe
+    all."""
 
     swapped: bool = False  # out is column-major, so outᵀ = bᵀ @ aᵀ is computed
     matrices: int = 1  # in the stack

@@ -38,7 +38,7 @@ _REASONS = {
     906: "it uses the null stream beside a captured one",
     907: "it waits on the host for an event of the capture",
 }
-"""What CUDA's error numbers for captures mean, in the words of the code that is captured."""
+"""The meaning of CUDA's error numbers for captures, in terms of the captured code."""
 
 
 class CaptureError(RuntimeError):

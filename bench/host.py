@@ -1,8 +1,8 @@
-"""What a training step on a CUDA device costs the host: ``python -m bench host``.
+"""Measure the host's cost of a training step on a CUDA device: ``python -m bench host``.
 
-Small networks on a GPU wait for Python. The time to enqueue a step is measured with the device idle at its start, so
-that no launch waits for a queue that is full; the time until the device is done beside it. On the emulated device the
-command needs its dry mode, in which work is counted and not done: what is left is Python and CuPy.
+Small networks on a GPU wait for Python. The time to enqueue a step is measured with an idle device at its start, so
+that no launch waits for a full queue, and also the time until the device is done. On the emulated device the command
+needs its dry mode, in which work is counted and not done: only Python and CuPy remain.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ TABLE = Path(__file__).with_name("host.json")
 """Python calls and launches of a step of each model, as they were when the file was written."""
 
 GROWTH = 1.1
-"""How much of its row in ``TABLE`` a model may take."""
+"""The largest ratio of a model's figures to its row in ``TABLE``."""
 
 _WARM = 5  # steps: the first ones compile, plan launches and fill the memory pool
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step costs the host.
+    """The host's cost of one training step.
 
     Attributes:
         calls: of Python functions of xpnet.
         launches: of kernels and cuBLAS, where the device counts them, else None.
-        products: those of them that are cuBLAS's.
+        products: the launches by cuBLAS.
         copies: fills and copies of memory.
         enqueue_us: best time to enqueue the step; None where nothing was timed.
         median_us: the median of these times.
