@@ -40,7 +40,7 @@ def array_module(*arrays: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _libraries(*kinds: Any) -> tuple[Any, ...]:
-    """Return the libraries whose arrays are among types, NumPy first. It is asked hundreds of times a step."""
+    """Return the libraries that some of the types are arrays of, NumPy first."""
     cupy = sys.modules.get("cupy")
     known = (numpy,) if cupy is None else (numpy, cupy)
     return tuple(library for library in known if any(issubclass(kind, library.ndarray) for kind in kinds))
@@ -48,8 +48,8 @@ def _libraries(*kinds: Any) -> tuple[Any, ...]:
 
 def require_same_device(*arrays: Any) -> None:
     """Raise a TypeError where host and device arrays are mixed; the message shows one of each."""
-    if "cupy" in sys.modules:  # else there are no device arrays
-        array_module(*arrays)
+    if len(_libraries(*map(type, arrays))) > 1:
+        array_module(*arrays)  # raises
 
 
 def require_active(array: Any, name: str = "array") -> None:
@@ -97,7 +97,7 @@ def require_plain(array: Any) -> None:
 def require_arrays(**arrays: Any) -> None:
     """Raise a TypeError unless each argument is an array; the message names the first that is not."""
     for name, array in arrays.items():
-        if not is_array(array):
+        if not _is_array_type(type(array)):  # type: ignore[arg-type]  # mypy takes types for unhashable
             raise checks.refusal(TypeError, name, "an array", array)
 
 
@@ -108,6 +108,7 @@ def is_array(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _is_array_type(kind: Any) -> bool:
+    """Return what ``is_array`` does of values of a type. It is asked hundreds of times a step."""
     return bool(_libraries(kind)) or issubclass(kind, numpy.generic)
 
 

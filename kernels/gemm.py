@@ -1,13 +1,12 @@
-"""Matrix products and column sums with the library's rules: out in place, float16 summed in float32.
+"""Multiply matrices and sum their columns: into given arrays, and with float16 summed in float32.
 
-On the CPU BLAS is held to one thread and larger work is cut by us, by shapes alone: a sum then has one order, and the
-result the same bits, for every number of threads.
+On the CPU each BLAS call uses one thread, and large products are cut here, by their shapes alone: so each sum has one
+order, and the result the same bits for any number of threads.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy
 
@@ -18,7 +17,7 @@ from kernels.core.layout import folded
 from kernels.core.tiling import parallel_for, pieces, ranges
 
 _PIECE_FLOPS = 32 << 20
-"""Multiplications and additions that pay for cutting a product: about 0.3 ms. BLAS multiplies narrow pieces slower: a
+"""Multiplications and additions for which cutting a product pays: about 0.3 ms. BLAS multiplies narrow pieces slower: a
 (128, 784) by (784, 512) in 12 pieces took 1.8 times as long as whole, in 2 pieces 1.1 times.
 """
 
@@ -33,15 +32,15 @@ _NARROW = 128  # columns up to which that pays
 _HALF = numpy.dtype("float16")
 
 _FEW = 1 << 13
-"""Numbers in a matrix whose columns are summed plainly: there a product with ones costs more calls than it saves."""
+"""Numbers in a matrix up to which ``sum`` is faster than a product with ones."""
 
 
 @profiling.operation
-def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
-    """``a`` (M, K) @ ``b`` (K, N) (+ ``bias`` (N,)) → (M, N), into ``out`` if given; a large product is shared by
-    the CPU's cores.
+def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
+    """Compute ``a`` (M, K) @ ``b`` (K, N) + ``bias`` (N,) as (M, N), into ``out`` if given.
 
-    On the CPU, float16 is multiplied in float32 (there is no half-precision BLAS) and rounded once, after the bias.
+    A large product is shared among the CPU's cores. On the CPU, float16 is multiplied in float32 (there is no
+    half-precision BLAS) and rounded once, after the bias.
 
     Examples:
         >>> from backend import xp
@@ -78,8 +77,8 @@ def matmul(a: Any, b: Any, out: Any = None, bias: Any = None) -> Any:
     return _into(out, product) if half else product
 
 
-def _multiply_in_pieces(a: Any, b: Any, product: Any, count: int) -> None:
-    """``a`` @ ``b`` into ``product``, cut along its longer side, the pieces shared by the CPU's cores."""
+def _multiply_in_pieces(a: Array, b: Array, product: Array, count: int) -> None:
+    """Multiply ``a`` @ ``b`` into ``product``, cut along its longer side, the pieces shared among the CPU's cores."""
     by_row = len(a) >= b.shape[1]
     cuts = ranges(max(product.shape), count)
 
@@ -93,19 +92,19 @@ def _multiply_in_pieces(a: Any, b: Any, product: Any, count: int) -> None:
     threads.run(multiply, range(count))
 
 
-def _into(out: Any, product: Any) -> Any:
-    """A product of float32 rounded to float16, in ``out`` if given."""
+def _into(out: Array | None, product: Array) -> Array:
+    """Return a product of float32 rounded to float16, in ``out`` if given."""
     if out is None:
         return product.astype(numpy.float16)
     out[...] = product
     return out
 
 
-def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
-    """As ``matmul``, of a part that ``kernels.core.tiling.parallel_for`` handed to this thread; not shared
-    again on the CPU.
+def matmul_part(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Compute what ``matmul`` does, of a part that ``kernels.core.tiling.parallel_for`` gave to this thread: it is not
+    shared again.
 
-    Both may be stacks of as many matrices, (…, M, K) and (…, K, N).
+    Both may be stacks of equally many matrices, (…, M, K) and (…, K, N).
     """
     library = array_module(a, b)
     if library is not numpy:
@@ -116,8 +115,8 @@ def matmul_part(a: Any, b: Any, out: Any = None) -> Any:
     return product
 
 
-def matmul_rows(a: Any, b: Any) -> Any:
-    """aᵀ @ b for tall parts (…, M, K) and (…, M, N) → (…, K, N), as ``matmul_part``."""
+def matmul_rows(a: Array, b: Array) -> Array:
+    """Compute aᵀ @ b of tall parts (…, M, K) and (…, M, N) as (…, K, N), without sharing, as ``matmul_part``."""
     library = array_module(a, b)
     if library is not numpy:
         return matmul_part(a.swapaxes(-2, -1), b)
@@ -135,8 +134,8 @@ def matmul_rows(a: Any, b: Any) -> Any:
     return total
 
 
-def _multiply_in_blocks(a: Any, b: Any, product: Any) -> None:
-    """``a`` @ ``b`` into ``product`` on the CPU, a tall ``a`` or a wide ``b`` in blocks that BLAS need not pack."""
+def _multiply_in_blocks(a: Array, b: Array, product: Array) -> None:
+    """Multiply on the CPU into ``product``, a tall ``a`` or a wide ``b`` in blocks that BLAS need not pack."""
     (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
     if m * k * n <= _UNPACKED:
         numpy.matmul(a, b, out=product)
@@ -157,21 +156,21 @@ def _multiply_in_blocks(a: Any, b: Any, product: Any) -> None:
 
 @functools.cache
 def _strips(k: int, n: int) -> tuple[int, int]:
-    """In how many strips the columns of ``a`` are taken in aᵀ @ b, and how many rows at a time; 0: all of them."""
+    """Return how to cut ``a`` in aᵀ @ b: into how many strips of columns, and at how many rows (0: not)."""
     if k * n > 24_000 or not k * n:  # measured: more gain nothing
         return 1, 0
     strips = next(count for count in range(1, k + 1) if k % count == 0 and k // count * n <= 5_000)
     return strips, min(_UNPACKED // (k // strips * n), 480) // 16 * 16
 
 
-def _refuse_half(a: Any) -> None:
+def _refuse_half(a: Array) -> None:
     if a.dtype == _HALF:
         raise TypeError("parts of float16 are multiplied in their accumulator's dtype")
 
 
 @profiling.operation
-def column_sums(matrix: Any, out: Any = None) -> Any:
-    """The sum of each column of (M, N): (N,), as products of rows of ones with pieces of the matrix.
+def column_sums(matrix: Array, out: Array | None = None) -> Array:
+    """Compute the sum of each column of (M, N) as (N,), by products of rows of ones with pieces of the matrix.
 
     BLAS reads a tall matrix at more than twice the speed of ``sum(axis=0)``. float16 is summed in float32.
     """

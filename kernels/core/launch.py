@@ -5,11 +5,11 @@ Python float given for a ``float`` parameter arrives as 0. So the parameters are
 its source (``kernels.core.signature``), and every argument is held against them: also how many elements an array
 has, where a comment behind it says so, ``const T *x /* rows * classes */``.
 
-Checking costs more than launching. What was checked for one combination of dtypes, sizes, memory order, devices and
-sizing numbers is kept as a plan, and a launch that is the same in all of these reuses it.
+Checking costs more than launching. So each combination of dtypes, shapes, strides, devices and sizing numbers is
+checked once and kept as a plan, which every later launch of the same combination uses.
 
 CuPy adds ``-ftz=true`` to every compilation, after any option of ours: float32 numbers below 1.2e-38 count as 0 in a
-kernel, and come out as 0. The comments in the ``.cu`` files that promise the bits of the CPU mean all others.
+kernel, and come out as 0. Comments in the ``.cu`` files that promise the same bits as on the CPU except these.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ _LIMITS = {name: numpy.iinfo(name) for name, scalar in _SCALARS.items() if issub
 
 
 def block_size() -> int:
-    """Threads in a block of what is launched now: ``BLOCK``, except inside ``blocks_of``."""
+    """Return the threads in a block of the next launch: ``BLOCK``, except inside ``blocks_of``."""
     return _block
 
 
 @contextlib.contextmanager
 def blocks_of(threads: int) -> Iterator[None]:
-    """Launches kernels in blocks of so many threads, to measure what they take in others than ``BLOCK``.
+    """Launch kernels in blocks of ``threads`` threads inside a ``with``, to measure other sizes than ``BLOCK``.
 
     Sums to which several threads of a block contribute are added in another order: their last bits may differ. All
     else is the same, bit for bit. It holds for the process, not for the thread.
 
     Raises:
-        ValueError: ``threads`` is no power of two from 32 to 1024. A kernel that cannot have so many raises one when
-            it is launched.
+        ValueError: ``threads`` is not a power of two from 32 to 1024. A kernel whose blocks have to be smaller raises
+            one when it is launched.
     """
     global _block
     if threads not in (1 << power for power in range(5, 11)):
@@ -74,12 +74,15 @@ def blocks_of(threads: int) -> Iterator[None]:
 
 
 class KernelError(RuntimeError):
-    """A kernel does not compile or cannot be built here; the message has the compiler's words."""
+    """A kernel that does not compile or cannot be built here; the message quotes the compiler."""
 
 
 class _Plan(NamedTuple):
-    """A launch that was checked: ``values`` are the arguments, None where each launch has its own, and ``numbers`` the
-    places, names and dtypes of numbers among these."""
+    """A launch that was checked.
+
+    ``values`` are the arguments, None where each launch has its own; ``numbers`` are the place, name and dtype of each
+    number among these.
+    """
 
     launch: Callable[..., None]
     grid: tuple[int]
@@ -89,7 +92,7 @@ class _Plan(NamedTuple):
 
 
 _plans: dict[tuple[Any, ...], _Plan] = {}
-_traits = attrgetter("dtype", "shape", "strides", "data.device_id")  # all of an array that is checked
+_checked_attributes = attrgetter("dtype", "shape", "strides", "data.device_id")
 
 
 class Kernel:
@@ -99,8 +102,8 @@ class Kernel:
     ``INDEX`` (int, or long long where an array has more than about 2³¹ elements) and what ``prelude.cu`` defines.
 
     Args:
-        file: its name, such as ``"col2im.cu"``.
-        name: the function's.
+        file: name of the file, such as ``"col2im.cu"``.
+        name: name of the function in it.
 
     Raises:
         ValueError: the file has no such kernel.
@@ -113,12 +116,12 @@ class Kernel:
 
     @functools.cached_property
     def source(self) -> str:
-        """The text of the file."""
+        """Return the text of the file."""
         return (FOLDER / self.file).read_text(encoding="utf-8")
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters as the source declares them."""
+        """Return the parameters as the source declares them."""
         found = read_parameters(self.source, self.name)
         if found is None:
             raise ValueError(f"{self.file} has no kernel {self.name}")
@@ -126,7 +129,7 @@ class Kernel:
 
     @functools.cached_property
     def most_threads(self) -> int:
-        """Threads that a block can have: where the file's shared memory is for ``MOST_THREADS``, so many."""
+        """Return the most threads of a block: ``MOST_THREADS`` of the file, for which its shared memory suffices."""
         found = re.search(r"#define MOST_THREADS (\d+)", self.source)
         return int(found[1]) if found else _MOST_THREADS
 
@@ -134,12 +137,12 @@ class Kernel:
         """Launch the kernel for ``count`` elements, one thread each as far as the grid goes, on the current stream.
 
         Args:
-            count: of the elements that the kernel's loop runs over; 0 launches nothing.
+            count: number of elements that the kernel's loop runs over; 0 launches nothing.
             arguments: device arrays, numbers, and a struct of ``kernels.core.geometry.Geometry.struct`` for a
                 ``Geometry``, in the order of ``parameters``.
 
         Raises:
-            TypeError: an argument is of the wrong kind, dtype or device, or there are too few or too many.
+            TypeError: an argument is of the wrong type, dtype or device, or there are too few or too many.
             ValueError: an array is not C-contiguous or of another size, or a number does not fit its type, or
                 ``blocks_of`` asks for more threads than the kernel can have.
             KernelError: it does not compile.
@@ -166,21 +169,25 @@ class Kernel:
 
     @functools.cached_property
     def _kinds(self) -> tuple[bool | None, ...]:
-        """For each parameter, True if it is an array, False if a plan fixes its value: a struct, or a number that
-        sizes arrays. Other numbers, such as a position in a random stream, may differ at each launch: None."""
+        """Return for each parameter True if it is an array, and False if a plan fixes its value: a struct, or a number
+        that array sizes depend on. Other numbers, such as a position in a random stream, differ between launches:
+        None.
+        """
         sizing = sizing_names(self.parameters)
         return tuple(
             True if p.is_array else False if p.kind == "Geometry" or p.name in sizing else None for p in self.parameters
         )
 
     def _key(self, count: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return all that the checks look at, but for numbers that a plan does not fix; () where an argument has not
-        what it should, which the checks tell."""
+        """Return everything that the checks depend on, except numbers that a plan does not fix.
+
+        It is () where an argument lacks an attribute: the checks then say which is wrong.
+        """
         key: list[Any] = [self, count, _block, current_device().index]
         try:
             for is_array, argument in zip(self._kinds, arguments, strict=True):
                 if is_array:
-                    key.append(_traits(argument))
+                    key.append(_checked_attributes(argument))
                 elif is_array is not None:
                     key += type(argument), argument if type(argument) is int else argument.tobytes()
         except (AttributeError, ValueError):
@@ -188,7 +195,7 @@ class Kernel:
         return tuple(key)
 
     def _check(self, count: int, arguments: tuple[Any, ...]) -> _Plan | None:
-        """Check everything, and compile the kernel where there is something to launch."""
+        """Check everything; compile the kernel and return the plan, or None where there is nothing to launch."""
         if len(arguments) != len(self.parameters):
             names = ", ".join(parameter.name for parameter in self.parameters)
             raise TypeError(
@@ -220,10 +227,9 @@ class Kernel:
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:
-        """The kernel for numbers of dtype ``t`` as CuPy's RawKernel, compiled; CuPy keeps the result on disk.
+        """Return the kernel for numbers of dtype ``t``, compiled, as CuPy's RawKernel; CuPy keeps the result on disk.
 
-        The kernels of a file have one text, which CuPy compiles and loads for the first of them: it knows texts, not
-        names.
+        CuPy compiles and loads a text once: all kernels of a file have one text, so only the first compiles.
 
         Raises:
             KernelError: it does not compile, or the compiler is missing.
@@ -236,14 +242,14 @@ class Kernel:
         except cupy.cuda.compiler.CompileException as error:
             raise KernelError(f"kernel {self.name} in {self.file} for {t} does not compile:\n{error}") from error
         except (ImportError, RuntimeError) as error:
-            if hasattr(error, "status"):  # the driver's own
+            if hasattr(error, "status"):  # an error of the driver
                 raise
             where = f"kernel {self.name} in {self.file} cannot be compiled here"
             raise KernelError(f"{where}: {error}; xpnet devices says what to install") from error
         return kernel
 
     def code(self, t: str, wide: bool) -> str:
-        """What is compiled: the macros, the prelude, and the file."""
+        """Return the text that is compiled: the macros, the prelude and the file."""
         macros = {
             "T": _CTYPES[t],
             "ACC": _CTYPES[acc_dtype(t).name],
