@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -116,13 +117,19 @@ def measure(model: str, batch: int, samples: int) -> Step:
     )
 
 
-def _device_counts(step: Callable[[], None]) -> dict[str, int]:
-    """Return what the emulated device counts of a step; on a GPU the launches, where CUPTI is installed."""
+def emulated_device() -> Any:
+    """Return the module ``cuda_on_cpu`` where the active device is emulated by it, else None."""
     try:
         import cuda_on_cpu
     except ImportError:
-        cuda_on_cpu = None
-    if cuda_on_cpu is None or not cuda_on_cpu.is_active():
+        return None
+    return cuda_on_cpu if cuda_on_cpu.is_active() else None
+
+
+def _device_counts(step: Callable[[], None]) -> dict[str, int]:
+    """Return what the emulated device counts of a step; on a GPU the launches, where CUPTI is installed."""
+    cuda_on_cpu = emulated_device()
+    if cuda_on_cpu is None:
         try:
             with LaunchCounter() as launches:
                 step()
@@ -195,6 +202,8 @@ def host(models: tuple[str, ...], batch: int, samples: int, check: bool, write: 
     with user_errors():
         check_folder(json_file)
     choose_compute("cuda", None)
+    if emulated_device() is not None and os.environ.get("CUDA_ON_CPU_DRY") != "1":
+        click.echo("the emulated device computes, which takes minutes a step: set CUDA_ON_CPU_DRY=1", err=True)
     steps = {}
     for model in models:
         click.echo(model, err=True)

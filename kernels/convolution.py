@@ -15,6 +15,7 @@ Examples:
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy
@@ -300,11 +301,14 @@ def _matrices(weight: Array, groups: int, dtype: numpy.dtype) -> list[Array]:
 def flipped(weight: Array, groups: int) -> Array:
     """Return the filters of the transposed map: (C, FN / groups, FH, FW), rows and columns reversed."""
     fn, c_group, fh, fw = weight.shape
+    if groups == 1:
+        return weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
     by_group = weight[:, :, ::-1, ::-1].reshape(groups, fn // groups, c_group, fh, fw)
     return by_group.transpose(0, 2, 1, 3, 4).reshape(groups * c_group, fn // groups, fh, fw)
 
 
-def _ranges(total: int, groups: int) -> list[slice]:
+@functools.lru_cache(maxsize=1024)
+def _ranges(total: int, groups: int) -> tuple[slice, ...]:
     """Return the channels, or filters, of each group."""
     size = total // groups
-    return [slice(group * size, (group + 1) * size) for group in range(groups)]
+    return tuple(slice(group * size, (group + 1) * size) for group in range(groups))

@@ -44,7 +44,11 @@ _block = BLOCK
 _CTYPES = {"float16": "half16", "float32": "float", "float64": "double"}
 _DTYPES = {"int": "int32", "unsigned int": "uint32", "unsigned char": "uint8", "float": "float32", "double": "float64"}
 _SCALARS = {name: numpy.dtype(name).type for name in (*_DTYPES.values(), *_CTYPES, "int64")}
-_LIMITS = {name: numpy.iinfo(name) for name, scalar in _SCALARS.items() if issubclass(scalar, numpy.integer)}
+_LIMITS = {
+    name: (int(numpy.iinfo(name).min), int(numpy.iinfo(name).max))
+    for name, scalar in _SCALARS.items()
+    if issubclass(scalar, numpy.integer)
+}
 
 
 def block_size() -> int:
@@ -299,7 +303,7 @@ def _number(where: str, value: Any, dtype: str) -> Any:
     if limits is not None:
         if not isinstance(value, int):
             raise TypeError(f"{where}: needs a whole number, got {value!r}")
-        if not limits.min <= value <= limits.max:
+        if not limits[0] <= value <= limits[1]:
             raise ValueError(f"{where}: {value} does not fit {dtype}")
     return _SCALARS[dtype](value)
 
