@@ -257,9 +257,9 @@ def _allocate(cupy: Any, size: int) -> Any:
     """Return device memory that no pool holds; where none is left, CuPy's pool lets go of what it holds idle.
 
     Raises:
-        MemoryError: that is not enough.
+        MemoryError: CuPy's own, if that is not enough.
     """
-    out_of_memory = cupy.cuda.runtime.CUDARuntimeError
+    out_of_memory, pool = cupy.cuda.runtime.CUDARuntimeError, cupy.get_default_memory_pool()
     for is_last in (False, True):
         try:
             return cupy.cuda.Memory(size)
@@ -267,8 +267,8 @@ def _allocate(cupy: Any, size: int) -> Any:
             if error.status != _OUT_OF_MEMORY:
                 raise
             if is_last:
-                raise MemoryError(f"no device memory is left for cuBLAS's workspace of {size:,} bytes") from error
-            cupy.get_default_memory_pool().free_all_blocks()
+                raise cupy.cuda.memory.OutOfMemoryError(size, pool.total_bytes()) from error
+            pool.free_all_blocks()
     raise AssertionError  # not reached
 
 

@@ -106,7 +106,8 @@ class Recorder:
         self._cupy: Any = _cupy()
         cupy = self._cupy
         self.stream: Any = cupy.cuda.Stream(non_blocking=True)
-        self.pool: Any = _new_pool()
+        self._chunks = _Chunks(cupy.cuda.runtime)
+        self.pool: Any = _new_pool(self._chunks)
         self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
 
     def is_current(self) -> bool:
@@ -153,6 +154,7 @@ class Recorder:
             collecting = gc.isenabled()
             gc.disable()  # a finalizer that waits for the GPU would spoil the capture
             try:
+                freed = self._chunks.freed
                 self.stream.begin_capture()
                 try:
                     with recording(numbers):
@@ -163,6 +165,10 @@ class Recorder:
                         raise CaptureError(f"the work cannot be captured: {_cause(error)}") from error
                     raise
                 graph = self._end()
+                if (
+                    self._chunks.freed != freed
+                ):  # CuPy's pool does so before it gives up: recorded kernels use that memory
+                    raise MemoryError("memory was exhausted while work was captured")
             finally:
                 if collecting:
                     gc.enable()
@@ -193,8 +199,29 @@ def _cupy() -> Any:
     return cupy
 
 
-def _new_pool() -> Any:
-    return _cupy().cuda.MemoryPool()
+class _Chunks:
+    """Take memory for a pool from the driver, and count what goes back to it."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self.freed = 0
+
+    def malloc(self, size: int, device: int) -> int:
+        return int(self._runtime.malloc(size))
+
+    def free(self, address: int, device: int) -> None:
+        self.freed += 1
+        self._runtime.free(address)
+
+
+def _new_pool(chunks: _Chunks) -> Any:
+    """Return a pool that takes at most what the limit of CuPy's default pool leaves, where one was set."""
+    cupy = _cupy()
+    allocator = cupy.cuda.PythonFunctionAllocator(chunks.malloc, chunks.free)
+    pool, default = cupy.cuda.MemoryPool(allocator.malloc), cupy.get_default_memory_pool()
+    if default.get_limit():
+        pool.set_limit(size=max(default.get_limit() - default.total_bytes(), 1))
+    return pool
 
 
 def _cause(error: Exception) -> str:

@@ -124,13 +124,49 @@ def overwritten(cp, recorder):
 @gpu
 def test_a_replay_overwrites_nothing_of_others(cp, monkeypatch):
     assert overwritten(cp, Recorder()) == 0
-    monkeypatch.setattr(graphs, "_new_pool", cp.get_default_memory_pool)
+    monkeypatch.setattr(graphs, "_new_pool", lambda chunks: cp.get_default_memory_pool())
     seen = ""
     try:
         seen = f"{overwritten(cp, Recorder())} arrays overwritten"
     except cp.cuda.runtime.CUDARuntimeError as error:  # from the emulated device's checked mode
         seen = str(error)
     assert re.search("^[1-9]\\d* arrays overwritten|now part of another array", seen), "a shared pool was not seen"
+
+
+@gpu
+def test_a_limit_of_cupys_pool_holds_for_graphs(cp):
+    pool = cp.get_default_memory_pool()
+    held = cp.zeros(1 << 20, "u1")
+    before = pool.get_limit()
+    pool.set_limit(pool.total_bytes() + (4 << 20))
+    try:
+        recorder = Recorder()
+        with recorder.active():
+            cp.zeros(3 << 20, "u1")
+            with pytest.raises(MemoryError, match="Out of memory allocating"):
+                cp.zeros(5 << 20, "u1")
+    finally:
+        pool.set_limit(before)
+    assert recorder.pool.total_bytes() <= 4 << 20
+    del held
+
+
+@gpu
+def test_memory_that_is_given_back_within_a_capture_is_exhausted_memory(cp):
+    """Recorded kernels would use what CuPy's pool has freed to find room."""
+    recorder, x = Recorder(), cp.ones(1 << 18, "f4")
+    recorder.pool.set_limit(size=recorder.pool.total_bytes() + (3 << 20))
+
+    def work():
+        y = x + 1
+        y = y * 2
+        del y
+        return cp.concatenate((x, x))
+
+    with pytest.raises(MemoryError, match="memory was exhausted while work was captured"):
+        recorder.capture(work)
+    recorder.pool.set_limit(size=0)
+    assert (recorder.capture(work).launch() == 1).all()
 
 
 @gpu
