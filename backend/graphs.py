@@ -16,6 +16,7 @@ import contextlib
 import gc
 import os
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -108,6 +109,8 @@ class Recorder:
         self.stream: Any = cupy.cuda.Stream(non_blocking=True)
         self._chunks = _Chunks(cupy.cuda.runtime)
         self.pool: Any = _new_pool(self._chunks)
+        # CuPy's pools keep their memory when they end. A graph holds the recorder, so no graph uses it any more.
+        weakref.finalize(self, self.pool.free_all_blocks).atexit = False
         self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
 
     def is_current(self) -> bool:

@@ -134,6 +134,21 @@ def test_a_replay_overwrites_nothing_of_others(cp, monkeypatch):
 
 
 @gpu
+def test_memory_goes_back_with_the_last_graph(cp, monkeypatch):
+    monkeypatch.setattr(blas, "context", lambda: None)  # a stream's workspace stays
+    x = cp.ones(4 << 20, "u1")
+    Recorder().capture(lambda: x + 1)  # whatever a first capture makes for good
+    before = cp.cuda.runtime.memGetInfo()[0]
+    recorder = Recorder()
+    graph = recorder.capture(lambda: ((x + 1) * 2)[:1] + 1)
+    del recorder
+    assert graph.launch() == 5
+    assert cp.cuda.runtime.memGetInfo()[0] <= before - (8 << 20)
+    graph = None
+    assert cp.cuda.runtime.memGetInfo()[0] == before
+
+
+@gpu
 def test_a_limit_of_cupys_pool_holds_for_graphs(cp):
     pool = cp.get_default_memory_pool()
     held = cp.zeros(1 << 20, "u1")
