@@ -1,1 +1,1 @@
-"""What the operations share: geometry, tiling, memory layout, checks, and launching."""
+"""Shared code of the operations: geometry, tiling, memory layout, checks, and launching."""

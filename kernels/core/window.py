@@ -29,8 +29,8 @@ class Window:
             padding too.
 
     Raises:
-        TypeError: an argument is no whole number; the message names it.
-        ValueError: a number is out of its range, or there are too few or too many; the message names it.
+        TypeError: an argument is not an integer; the message names it.
+        ValueError: a number is out of range, or there are too few or too many; the message names the argument.
 
     Examples:
         >>> from kernels.core.window import Window
@@ -65,12 +65,12 @@ class Window:
 
     @property
     def extent(self) -> Pair:
-        """Pixels from the first tap to the last, dilation included: (rows, columns)."""
+        """The pixels from the first tap to the last, dilation included: (rows, columns)."""
         return extent(self.kernel, self.dilation)
 
     @property
     def overlaps(self) -> bool:
-        """Whether two windows can share a pixel. Dilated windows interleave: they count as overlapping."""
+        """True if two windows can share a pixel. Dilated windows interleave and count as overlapping."""
         return overlap(self.extent, self.stride)
 
     def over(self, image: Pair) -> Geometry:
