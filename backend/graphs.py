@@ -131,12 +131,14 @@ class Recorder:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Make the stream and the pool the current ones in the block, such as for eager steps before a capture."""
+        """Make the stream the current one in the block, such as for eager steps before a capture.
+
+        The pool is for captures alone: arrays of eager work that live on would share its memory with replays.
+        """
         with contextlib.ExitStack() as stack:
             if not self.is_current():
                 stack.enter_context(self.ordered())
             stack.enter_context(self.stream)
-            stack.enter_context(self._cupy.cuda.using_allocator(self.pool.malloc))
             yield
 
     def capture(self, work: Callable[[], Result]) -> Graph[Result]:
@@ -160,7 +162,7 @@ class Recorder:
                 freed = self._chunks.freed
                 self.stream.begin_capture()
                 try:
-                    with recording(numbers):
+                    with recording(numbers), self._cupy.cuda.using_allocator(self.pool.malloc):
                         result = work()
                 except BaseException as error:
                     self._abandon()
