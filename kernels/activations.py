@@ -11,6 +11,7 @@ import numpy
 from backend import array_module, profiling, workspace
 from backend.checks import real, refusal
 from backend.types import Array
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import elementwise
 from kernels.core.tiling import in_pieces
@@ -19,25 +20,27 @@ from kernels.masking import apply_mask
 
 @elementwise
 def relu(x: Array) -> tuple[Array, Array]:
-    """max(x, 0), and where x > 0 (bool). NaN passes."""
+    """Compute max(x, 0), and where x > 0 (bool). NaN passes."""
     return _relu(x)
 
 
 def _relu(x: Array) -> tuple[Array, Array]:
     y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
-    if isinstance(x, numpy.ndarray):
-        in_pieces(lambda cut: _relu_into(x[cut], y[cut], positive[cut]), x)
-    else:
-        _relu_into(x, y, positive)
+    implementation(x, _relu_numpy, _relu_cuda)(x, y, positive)
     return y, positive
 
 
-def _relu_into(x: Array, y: Array, positive: Array) -> None:
-    if isinstance(x, numpy.ndarray):
-        numpy.maximum(x, 0, out=y)
-        numpy.greater(y, 0, out=positive)
-    else:
-        _relu_kernel()(x, y, positive)
+def _relu_numpy(x: Array, y: Array, positive: Array) -> None:
+    in_pieces(lambda cut: _relu_of_piece(x[cut], y[cut], positive[cut]), x)
+
+
+def _relu_of_piece(x: Array, y: Array, positive: Array) -> None:
+    numpy.maximum(x, 0, out=y)
+    numpy.greater(y, 0, out=positive)
+
+
+def _relu_cuda(x: Array, y: Array, positive: Array) -> None:
+    _relu_kernel()(x, y, positive)
 
 
 @functools.cache
@@ -50,23 +53,20 @@ def _relu_kernel() -> Any:
 
 def rectify(y: Array, positive: Array) -> None:
     """Compute ``relu`` in place, for a piece of an operation's output while it is in cache; write ``positive``."""
-    _relu_into(y, y, positive)
+    implementation(y, _relu_of_piece, _relu_cuda)(y, y, positive)
 
 
 @profiling.operation
 def relu_in_place(y: Array) -> Array:
     """Compute ``relu`` in place, for an operation's whole output; return where it is positive."""
     positive = workspace.empty(y.shape, bool)
-    if isinstance(y, numpy.ndarray):
-        in_pieces(lambda cut: rectify(y[cut], positive[cut]), y)
-    else:
-        rectify(y, positive)
+    implementation(y, _relu_numpy, _relu_cuda)(y, y, positive)
     return positive
 
 
 @elementwise
 def multiply(a: Array, b: Array) -> Array:
-    """a · b."""
+    """Compute a · b."""
     return array_module(a, b).multiply(a, b)
 
 
@@ -78,9 +78,9 @@ def scale(x: Array, factor: float) -> Array:
 
 @elementwise
 def leaky_relu(x: Array, slope: float) -> tuple[Array, Array]:
-    """x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool).
+    """Compute x where x > 0, else slope·x, for 0 ≤ slope ≤ 1 (Maas, Hannun and Ng, 2013); and where x > 0 (bool).
 
-    With slope 0 it is ``relu``, also for infinities, of which 0 times makes NaN.
+    With slope 0 it is ``relu``, for infinities too, where 0·x would be NaN.
     """
     slope = real("slope", slope, least=0, most=1)
     if slope == 0:
@@ -92,7 +92,7 @@ def leaky_relu(x: Array, slope: float) -> tuple[Array, Array]:
 
 @elementwise
 def leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:
-    """dy where ``positive``, else slope·dy."""
+    """Return dy where ``positive``, else slope·dy."""
     slope = real("slope", slope, least=0, most=1)
     if slope == 0:
         dx = workspace.empty(dy.shape, dy.dtype)
@@ -107,7 +107,7 @@ def leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:
 
 @elementwise
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
+    """Compute 1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
     library = array_module(x)
     _require_floating(x)
     wide = x.astype(acc_dtype(x.dtype), copy=False)
@@ -118,7 +118,7 @@ def sigmoid(x: Array) -> Array:
 
 @elementwise
 def sigmoid_backward(dy: Array, y: Array) -> Array:
-    """dy·y·(1 - y)."""
+    """Return dy·y·(1 - y)."""
     dx = 1 - y
     dx *= y
     dx *= dy
@@ -127,13 +127,13 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
 
 @elementwise
 def tanh(x: Array) -> Array:
-    """The hyperbolic tangent."""
+    """Compute the hyperbolic tangent."""
     return array_module(x).tanh(x)
 
 
 @elementwise
 def tanh_backward(dy: Array, y: Array) -> Array:
-    """dy·(1 - y²)."""
+    """Return dy·(1 - y²)."""
     dx = y * y
     array_module(y).subtract(1, dx, out=dx)
     dx *= dy
@@ -141,7 +141,7 @@ def tanh_backward(dy: Array, y: Array) -> Array:
 
 
 def _require_floating(x: Array) -> None:
-    """Raises where a result would be rounded to the dtype of ``x``, which holds no fractions."""
+    """Raise a TypeError for integers, to which a result would be rounded."""
     if x.dtype.kind != "f":
         raise refusal(TypeError, "x", "a floating-point array", x)
 
@@ -152,7 +152,10 @@ _CUBIC = 0.044715
 
 @elementwise
 def gelu(x: Array) -> Array:
-    """x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))): Hendrycks and Gimpel, "Gaussian error linear units" (2016), §2."""
+    """Compute x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+
+    Hendrycks and Gimpel, "Gaussian error linear units" (2016), section 2.
+    """
     _require_floating(x)
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     y = _gelu_tanh(wide)
@@ -164,7 +167,7 @@ def gelu(x: Array) -> Array:
 
 @elementwise
 def gelu_backward(dy: Array, x: Array) -> Array:
-    """dy·g'(x) with g = ``gelu``; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
+    """Return dy·g'(x) with g = ``gelu``; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     t = _gelu_tanh(wide)
     # x²·(1 - t²) is 0 far out, where x² itself would overflow in float32 beyond 1e19: clip before squaring
@@ -195,5 +198,5 @@ def _gelu_tanh(x: Array) -> Array:
 
 @elementwise
 def add(a: Array, b: Array) -> Array:
-    """a + b."""
+    """Compute a + b."""
     return array_module(a, b).add(a, b)

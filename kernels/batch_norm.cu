@@ -1,9 +1,9 @@
-// Batch normalisation of the columns of an (M, C) matrix: statistics, normalisation, gradients.
+// Batch normalization of the columns of an (M, C) matrix: statistics, normalization, gradients.
 //
-// The matrix is cut into tiles of `width` columns (a power of two up to 32) by `range_rows` rows, and a block of
-// threads has a tile, or several in turn: thread t has column t % width and every lanes-th row, from t / width, where
+// The matrix is cut into tiles of `width` columns (a power of two up to 32) by `range_rows` rows. A block of threads
+// works on one tile, or on several in turn: thread t has column t % width and every lanes-th row, from t / width, where
 // lanes = block / width. For 32 columns and more a warp reads a run of 32 numbers; for fewer it reads several rows
-// that follow one another in memory: coalesced either way.
+// that follow one another in memory: reads are coalesced either way.
 //
 // Deterministic: column sums are made in two stages without atomics. Stage 1 leaves a partial result for each range
 // and column; stage 2 puts the ranges together. Within a thread terms come in ascending order, the lanes of a block
@@ -11,34 +11,34 @@
 //
 // The arrays of the second stages' kernels are of the type of sums: T is that type where they are launched.
 //
-// Least bytes: statistics M·C·sizeof(T); normalisation and sums of gradients 2·M·C·sizeof(T); gradient
+// Least bytes: statistics M·C·sizeof(T); normalization and sums of gradients 2·M·C·sizeof(T); gradient
 // 3·M·C·sizeof(T). The partial results are a small share of that.
 
 #define MOST_THREADS 256
 #define CHUNK 8  // rows that a thread holds in registers: so many reads are under way at once
 
-// Where a thread works.
-struct Place {
+// The part of a tile that a thread works on.
+struct Tile {
     int channel, lane, lanes;
     INDEX begin, end;  // rows
 };
 
-__device__ __forceinline__ Place place_of(INDEX tile, INDEX rows, int channels, int width, INDEX range_rows) {
+__device__ __forceinline__ Tile tile_of(INDEX tile, INDEX rows, int channels, int width, INDEX range_rows) {
     const int across = (channels + width - 1) / width;
-    Place place;
-    place.channel = tile % across * width + threadIdx.x % width;
-    place.lane = threadIdx.x / width;
-    place.lanes = blockDim.x / width;
-    place.begin = tile / across * range_rows;
-    place.end = rows - place.begin < range_rows ? rows : place.begin + range_rows;
-    if (place.channel >= channels) place.end = place.begin;  // nothing to do but to wait at the barriers
-    return place;
+    Tile own;
+    own.channel = tile % across * width + threadIdx.x % width;
+    own.lane = threadIdx.x / width;
+    own.lanes = blockDim.x / width;
+    own.begin = tile / across * range_rows;
+    own.end = rows - own.begin < range_rows ? rows : own.begin + range_rows;
+    if (own.channel >= channels) own.end = own.begin;  // no rows: it only meets the others at the barriers
+    return own;
 }
 
 // Mean and sum of squared deviations from it, of `count` numbers.
 struct Moments { ACC count, mean, squares; };
 
-// Those of two sets put together: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983).
+// The moments of two sets together: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983).
 __device__ __forceinline__ Moments merged(Moments a, Moments b) {
     if (a.count == 0) return b;
     if (b.count == 0) return a;
@@ -90,7 +90,7 @@ extern "C" __global__ void batch_norm_moments(
     const T *__restrict__ x /* rows * channels */, ACC *__restrict__ means, ACC *__restrict__ squares, INDEX tiles,
     INDEX rows, int channels, int width, INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Place at = place_of(tile, rows, channels, width, range_rows);
+        const Tile at = tile_of(tile, rows, channels, width, range_rows);
         Moments own = {0, 0, 0};
         for (INDEX first = at.begin + at.lane; first < at.end; first += (INDEX)at.lanes * CHUNK) {
             ACC values[CHUNK], sum = 0;
@@ -123,7 +123,7 @@ extern "C" __global__ void batch_norm_statistics(
     T *__restrict__ mean /* channels */, T *__restrict__ variance /* channels */, INDEX tiles, int channels, int width,
     int ranges, ACC range_rows, ACC last_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Place at = place_of(tile, ranges, channels, width, ranges);
+        const Tile at = tile_of(tile, ranges, channels, width, ranges);
         Moments own = {0, 0, 0};
         for (int range = at.lane; range < at.end; range += at.lanes) {
             const INDEX in = (INDEX)range * channels + at.channel;
@@ -146,7 +146,7 @@ extern "C" __global__ void batch_norm_normalize(
     ACC *__restrict__ inverse /* channels */, ACC epsilon, INDEX tiles, INDEX rows, int channels, int width,
     INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Place at = place_of(tile, rows, channels, width, range_rows);
+        const Tile at = tile_of(tile, rows, channels, width, range_rows);
         if (at.channel >= channels) continue;
         const ACC center = mean[at.channel], shift = widen(beta[at.channel]);
         const ACC own_inverse = 1 / sqrt(variance[at.channel] + epsilon);
@@ -166,7 +166,7 @@ extern "C" __global__ void batch_norm_products(
     const ACC *__restrict__ mean /* channels */, ACC *__restrict__ products, ACC *__restrict__ sums, INDEX tiles,
     INDEX rows, int channels, int width, INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Place at = place_of(tile, rows, channels, width, range_rows);
+        const Tile at = tile_of(tile, rows, channels, width, range_rows);
         const ACC center = at.channel < channels ? mean[at.channel] : (ACC)0;
         ACC product = 0, sum = 0;
 #pragma unroll 4
@@ -192,7 +192,7 @@ extern "C" __global__ void batch_norm_parameter_gradients(
     const T *__restrict__ inverse /* channels */, T *__restrict__ dgamma /* channels */,
     T *__restrict__ dbeta /* channels */, INDEX tiles, int channels, int width, int ranges) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Place at = place_of(tile, ranges, channels, width, ranges);
+        const Tile at = tile_of(tile, ranges, channels, width, ranges);
         ACC product = 0, sum = 0;
         for (int range = at.lane; range < at.end; range += at.lanes) {
             product += widen(products[(INDEX)range * channels + at.channel]);
@@ -215,7 +215,7 @@ extern "C" __global__ void batch_norm_backward(
     const ACC *__restrict__ dbeta /* channels */, T *__restrict__ dx /* rows * channels */, INDEX tiles, INDEX rows,
     int channels, int width, INDEX range_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Place at = place_of(tile, rows, channels, width, range_rows);
+        const Tile at = tile_of(tile, rows, channels, width, range_rows);
         if (at.begin >= at.end) continue;
         const ACC center = mean[at.channel], slope = inverse[at.channel] * dgamma[at.channel] / rows;
         const ACC shift = dbeta[at.channel] / rows, scale = inverse[at.channel] * widen(gamma[at.channel]);

@@ -1,11 +1,11 @@
-// col2im: every pixel of an (N, H, W, C) image sums up what the windows that contain it hold for it.
+// col2im: every pixel of an (N, H, W, C) image sums up the numbers that the windows containing it hold for it.
 //
 // columns: (N·OH·OW) rows of FH·FW·C numbers. Tap (a, b) of channel c lies at (a·FW + b)·tap_step + c·channel_step
 // in a row: (C, 1) for the order (FH, FW, C), (1, FH·FW) for the order (C, FH, FW).
 //
 // Least bytes: both arrays once, (N·OH·OW·FH·FW·C + N·H·W·C)·sizeof(T).
 
-// Gather: one thread a pixel and channel. It visits the windows that contain its pixel, taps in ascending order, so
+// Gather: one thread for each pixel and channel. It visits the windows that contain its pixel, taps in ascending order, so
 // the sum has the order of the loop over taps in col2im.py, bit for bit; no two threads write to one place.
 // Neighbouring threads hold neighbouring channels: in the order (FH, FW, C) every read and write is coalesced.
 extern "C" __global__ void col2im_gather(
@@ -45,7 +45,7 @@ __device__ __forceinline__ INDEX target_of(INDEX i, const Geometry &g, int tap_s
     return ((at.image * g.height + h) * g.width + w) * g.channels + c;
 }
 
-// Scatter-add: one thread a number of the columns, added to its pixel by atomicAdd. `image` starts at zero and is of
+// Scatter-add: one thread for each number of the columns, added to its pixel by atomicAdd. `image` starts at zero and is of
 // the type of sums. Not deterministic: the order of the additions is that in which threads come, and the last bits
 // differ from run to run. Neighbouring threads hold neighbouring numbers of the columns: reads are coalesced in either
 // order, additions in the order (FH, FW, C). It moves more than the least bytes, since a pixel is read and written by

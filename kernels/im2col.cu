@@ -1,16 +1,16 @@
 // im2col: every window of an (N, H, W) image as a row of a matrix. Copies only; padding becomes zeros on the way, so no
 // padded image is ever made.
 //
-// source: (N, H, W, source_channels), of which the `channels` from first_channel on are taken (a group's).
+// source: (N, H, W, source_channels); of these the `channels` from first_channel on are taken (those of a group).
 // columns: (N·OH·OW) rows of FH·FW·channels numbers, each row in the order (FH, FW, C) or (C, FH, FW).
-// A band of output rows is asked for by g.out_height, and by a g.pad_top less first_row·stride_height, which may be
-// negative; g.channels are the channels taken.
+// For a band of output rows, g.out_height is its height and g.pad_top is reduced by first_row·stride_height, so that it
+// may be negative; g.channels are the channels taken.
 //
 // A block has a run of neighbouring numbers of the columns, and writes them blockDim.x at a time: neighbouring threads
 // write neighbouring numbers, so writes are coalesced for any number of channels. Reads are so along the channels in
 // the order (FH, FW, C), or along a row of a one-channel image; what else they meet again comes from the cache, since a
-// block's windows overlap. A thread's place is taken apart by divisions once; from there it moves on by blockDim.x,
-// taken apart as well, digit by digit with carries: the loop has no division that a fixed window size would save.
+// block's windows overlap. A thread splits its index by divisions once; from there it moves on by blockDim.x,
+// which is split as well, digit by digit with carries: the loop has no divisions.
 //
 // Where the channels come in pairs or fours, the host calls two or four of them one number of 8 bytes.
 //
@@ -18,12 +18,12 @@
 //
 // Least bytes: the channels taken read once, the columns written once, (N·H·W·C + N·OH·OW·FH·FW·C)·sizeof(T).
 
-// A number of the columns: image, output row, output column, and the three digits of its place in the row.
-struct Place { int n, oh, ow, slow, middle, fast; };
+// The index of a number of the columns: image, output row, output column, and three digits for its place in the row.
+struct ColumnIndex { int n, oh, ow, slow, middle, fast; };
 
 struct Sizes { int oh, ow, slow, middle, fast; };
 
-__device__ __forceinline__ Place place(INDEX i, const Sizes &sizes) {
+__device__ __forceinline__ ColumnIndex index_of(INDEX i, const Sizes &sizes) {
     const INDEX run = i / sizes.fast, line = run / sizes.middle, row = line / sizes.slow;
     const INDEX image_row = row / sizes.ow, n = image_row / sizes.oh;
     return {(int)n,
@@ -50,8 +50,8 @@ __device__ __forceinline__ void fill(
     const INDEX begin = blockIdx.x * run, end = begin + run < count ? begin + run : count;
     const Sizes sizes = {g.out_height, g.out_width, channels_fast ? g.kernel_height : g.channels,
                          channels_fast ? g.kernel_width : g.kernel_height, channels_fast ? g.channels : g.kernel_width};
-    Place at = place(begin + threadIdx.x, sizes);
-    const Place step = place(threads, sizes);
+    ColumnIndex at = index_of(begin + threadIdx.x, sizes);
+    const ColumnIndex step = index_of(threads, sizes);
     for (INDEX i = begin + threadIdx.x; i < end; i += threads) {
         const int a = channels_fast ? at.slow : at.middle;
         const int b = channels_fast ? at.middle : at.fast;

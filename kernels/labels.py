@@ -2,7 +2,7 @@
 
 Labels are class indices (N,), of any integer dtype, or, where a function says so, a distribution (one-hot or soft) for
 each sample (N, classes). Their form can be checked anywhere; values only on the host, since reading them from a device
-would wait for it: there a loss is NaN where an index is no class.
+would wait for it: there a loss is NaN where a label is out of range.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> Non
         distributions: whether (N, classes) will do as well as indices (N,).
 
     Raises:
-        TypeError: ``t`` is no array, or not of an integer dtype (distributions: boolean, integer or floating).
-        ValueError: wrong shape; an index is no class, or a number of a distribution is not finite. The first such is
+        TypeError: ``t`` is not an array, or not of an integer dtype (distributions: boolean, integer or floating).
+        ValueError: wrong shape; a label is out of range, or a number of a distribution is not finite. The first such is
             named.
     """
     check_form(t, scores, distributions=distributions)
@@ -60,14 +60,14 @@ def check_dtype(t: Any) -> None:
 
 
 def check_range(t: numpy.ndarray, classes: int) -> None:
-    """Raise a ValueError that names the first index in ``t``, on the host, that is none of so many classes."""
+    """Raise a ValueError that names the first label in ``t``, on the host, that is not below ``classes``."""
     bad = find_out_of_range(t, classes)
     if bad is not None:
         raise ValueError(range_error(t, bad, classes))
 
 
 def find_out_of_range(t: numpy.ndarray, classes: int) -> int | None:
-    """Return the place of the first index in ``t`` (N,), on the host, that is no class; None where all are."""
+    """Return the place of the first label in ``t`` (N,), on the host, that is out of range; None if there is none."""
     # Unsigned, a negative index is at least 2ⁿ⁻¹: more than any of n bits, but perhaps fewer than there are classes.
     unsigned = t.view(t.dtype.str.replace("i", "u"))
     end = min(classes, 1 << (8 * t.dtype.itemsize - (t.dtype.kind == "i")))
@@ -77,5 +77,5 @@ def find_out_of_range(t: numpy.ndarray, classes: int) -> int | None:
 
 
 def range_error(t: numpy.ndarray, index: int, classes: int) -> str:
-    """Return what is wrong with the label at ``index``, in words."""
+    """Return the error message for the label at ``index``."""
     return f"label {t[index]} at index {index} is out of range: expected 0 to {classes - 1}"

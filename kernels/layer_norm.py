@@ -1,21 +1,22 @@
-"""Layer normalisation over the rows of a matrix (Ba, Kiros and Hinton, "Layer normalization", 2016), and group
-normalisation over groups of an image's channels (Wu and He, "Group normalization", ECCV 2018).
+"""Layer normalization over the rows of a matrix (Ba, Kiros and Hinton, "Layer normalization", 2016), and group
+normalization over groups of an image's channels (Wu and He, "Group normalization", ECCV 2018).
 
 Both centre and scale the numbers of one sample, so that neither knows a batch, or anything that runs along with it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import numpy
 
 from backend import array_module, profiling, require_active, require_same_device
 from backend.checks import LARGEST_EPSILON, real, whole
+from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
 
 
 @profiling.operation
-def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+def layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
     """Compute y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of each row.
 
     Args:
@@ -25,7 +26,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
         epsilon: ε.
 
     Returns:
-        y (M, D) in the dtype of ``x``; and for the backward the normalised rows (M, D) and 1 / √(σ² + ε) (M, 1), both
+        y (M, D) in the dtype of ``x``; and for the backward the normalized rows (M, D) and 1 / √(σ² + ε) (M, 1), both
         in the dtype of sums.
     """
     require_same_device(x, gamma, beta)
@@ -35,7 +36,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any,
 
 
 @profiling.operation
-def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
+def layer_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Array) -> tuple[Array, Array, Array]:
     """Return the gradients of ``layer_norm``: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
     require_same_device(dy, normalized, inverse, gamma)
     require_active(dy)
@@ -46,7 +47,7 @@ def layer_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> t
 
 
 @profiling.operation
-def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tuple[Any, Any, Any]:
+def group_norm(x: Array, gamma: Array, beta: Array, groups: int, epsilon: float) -> tuple[Array, Array, Array]:
     """Compute y = γ·(x - μ) / √(σ² + ε) + β with μ and σ² those of all pixels of each image's groups of channels.
 
     Args:
@@ -57,7 +58,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
         epsilon: ε.
 
     Returns:
-        y (N, C, H, W) in the dtype of ``x``, channels-last memory; and for the backward the normalised numbers
+        y (N, C, H, W) in the dtype of ``x``, channels-last memory; and for the backward the normalized numbers
         (N, H·W, groups, C / groups) and 1 / √(σ² + ε) (N, 1, groups, 1), both in the dtype of sums.
 
     Raises:
@@ -76,7 +77,7 @@ def group_norm(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
 
 
 @profiling.operation
-def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> tuple[Any, Any, Any]:
+def group_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Array) -> tuple[Array, Array, Array]:
     """Return ``group_norm``'s gradients: dx (N, C, H, W), dtype of ``dy``; dgamma, dbeta (C,), dtype of sums."""
     require_same_device(dy, normalized, inverse, gamma)
     require_active(dy)
@@ -87,7 +88,7 @@ def group_norm_backward(dy: Any, normalized: Any, inverse: Any, gamma: Any) -> t
     return as_nchw(dx.astype(dy.dtype, copy=False).reshape(n, h, w, c)), dgamma.reshape(c), dbeta.reshape(c)
 
 
-def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
+def _standardize(x: Array, axes: int | tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
     """Return (x - μ) / √(σ² + ε), with mean and variance along some axes, and 1 / √(σ² + ε), in the dtype of sums.
 
     The variance is that of the differences, since E[x²] - E[x]² would cancel. No numbers have neither; 1 / σ is 1 then.
@@ -103,7 +104,7 @@ def _standardize(x: Any, axes: int | tuple[int, ...], epsilon: float) -> tuple[A
     return normalized, inverse
 
 
-def _standardize_backward(dy: Any, normalized: Any, inverse: Any, axes: int | tuple[int, ...]) -> Any:
+def _standardize_backward(dy: Array, normalized: Array, inverse: Array, axes: int | tuple[int, ...]) -> Array:
     """Return the gradient of ``_standardize`` for that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
     if not dy.size:
         return dy
@@ -113,7 +114,7 @@ def _standardize_backward(dy: Any, normalized: Any, inverse: Any, axes: int | tu
     return dx
 
 
-def _affine(normalized: Any, gamma: Any, beta: Any, dtype: Any) -> Any:
+def _affine(normalized: Array, gamma: Array, beta: Array, dtype: numpy.dtype) -> Array:
     y = normalized * gamma
     y += beta
     return y.astype(dtype, copy=False)

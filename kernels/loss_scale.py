@@ -1,4 +1,4 @@
-"""Dynamic loss scaling (Micikevicius et al. 2018, section 3.2), decided where the gradients lie: nothing is read back.
+"""Dynamic loss scaling (Micikevicius et al. 2018, section 3.2), decided on the gradients' device: nothing is read back.
 
 Gradients below 6e-8 vanish in float16. So the loss is multiplied by a scale before backward, and the gradients divided
 by it in float32 afterwards. A scale that is too large shows as a gradient that is infinite or NaN: that step is skipped
@@ -14,59 +14,69 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling
+from backend import array_module, profiling, require_same_device
+from backend.types import Array
+from kernels.core.dispatch import implementation
 
 SCALE, FINITE, MULTIPLIER, GOOD, SKIPPED = range(5)
-"""What stands where in a control: the scale, whether all gradients of this step were finite (1 or 0), what gradients
-are multiplied by before they are used, finite steps since the scale last changed, and steps skipped in all."""
+"""The places in a control: the scale, whether all gradients of this step were finite (1 or 0), the multiplier of the
+gradients, finite steps since the scale last changed, and all steps skipped."""
 
 LARGEST = 2.0**24
 SMALLEST = 1 / LARGEST
 
 
-def control(scale: float, library: Any) -> Any:
-    """A control that starts with ``scale``, a power of two: multiplying by it is exact."""
+def control(scale: float, library: Any) -> Array:
+    """Return a control that starts with ``scale``, a power of two: multiplying by it is exact."""
     return library.asarray([scale, 1, 1 / scale, 0, 0], numpy.float32)
 
 
-def restart(control: Any) -> None:
-    """Makes the control ready for a step after one that did not come to its end; the scale and the counts stay."""
+def restart(control: Array) -> None:
+    """Prepare the control for a step after one that was interrupted; the scale and the counts stay."""
     control[FINITE] = 1
     control[MULTIPLIER] = 1 / control[SCALE]
 
 
 @profiling.operation
-def find_overflow(gradient: Any, control: Any) -> None:
-    """Notes in ``control`` if any number of ``gradient`` is infinite or NaN. Reads the gradient once."""
-    if array_module(gradient, control) is numpy:
-        if not numpy.isfinite(gradient).all():
-            control[FINITE] = 0
-    elif gradient.size:
-        _find_overflow()(gradient, control)
+def find_overflow(gradient: Array, control: Array) -> None:
+    """Note in ``control`` if any number of ``gradient`` is infinite or NaN. The gradient is read once."""
+    require_same_device(gradient, control)
+    implementation(control, _find_overflow_numpy, _find_overflow_cuda)(gradient, control)
 
 
-def limit_norm(norm: Any, max_norm: float, control: Any) -> None:
-    """Makes the multiplier one that scales gradients down to ``max_norm``, too, where ``norm`` exceeds it.
+def _find_overflow_numpy(gradient: Array, control: Array) -> None:
+    if not numpy.isfinite(gradient).all():
+        control[FINITE] = 0
+
+
+def _find_overflow_cuda(gradient: Array, control: Array) -> None:
+    if gradient.size:
+        _overflow_kernel()(gradient, control)
+
+
+def limit_norm(norm: Array, max_norm: float, control: Array) -> None:
+    """Let the multiplier scale gradients down to ``max_norm``, too, where ``norm`` exceeds it.
 
     Args:
-        norm: global L2 norm of the gradients as they are, with the scale in them: 0-d, on the device.
-        max_norm: the greatest to let through, without the scale.
+        norm: global L2 norm of the scaled gradients: 0-d, on the device.
+        max_norm: the largest norm allowed, without the scale.
     """
-    array_module(norm, control)
+    require_same_device(norm, control)
     control[MULTIPLIER] = clip_factor(norm / control[SCALE], max_norm) / control[SCALE]
 
 
-def clip_factor(norm: Any, max_norm: float) -> Any:
-    """What gradients of global L2 norm ``norm`` (0-d) are to be multiplied by: exactly 1 up to ``max_norm``."""
+def clip_factor(norm: Array, max_norm: float) -> Array:
+    """Return the multiplier of gradients of global L2 norm ``norm`` (0-d): exactly 1 up to ``max_norm``."""
     return max_norm / array_module(norm).maximum(norm, max_norm)
 
 
 @profiling.operation
-def adjust(control: Any, growth_interval: int) -> None:
-    """Ends a step: moves the scale, counts, and makes the control ready for the next step."""
-    if array_module(control) is not numpy:
-        _adjust()(growth_interval, control, size=1)
-        return
+def adjust(control: Array, growth_interval: int) -> None:
+    """End a step: move the scale, count, and prepare the control for the next step."""
+    implementation(control, _adjust_numpy, _adjust_cuda)(control, growth_interval)
+
+
+def _adjust_numpy(control: Array, growth_interval: int) -> None:
     if control[FINITE]:
         control[GOOD] += 1
         if control[GOOD] >= growth_interval:
@@ -77,8 +87,12 @@ def adjust(control: Any, growth_interval: int) -> None:
     control[FINITE], control[MULTIPLIER] = 1, 1 / control[SCALE]
 
 
+def _adjust_cuda(control: Array, growth_interval: int) -> None:
+    _adjust_kernel()(growth_interval, control, size=1)
+
+
 @functools.cache
-def _find_overflow() -> Any:
+def _overflow_kernel() -> Any:
     import cupy
 
     # Infinity and NaN less themselves are NaN. Whichever threads write, they write the same, in any order.
@@ -87,7 +101,7 @@ def _find_overflow() -> Any:
 
 
 @functools.cache
-def _adjust() -> Any:
+def _adjust_kernel() -> Any:
     import cupy
 
     code = f"""

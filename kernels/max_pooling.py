@@ -1,10 +1,10 @@
-"""Max pooling over channels-last memory, and where the maxima lie.
+"""Max pooling over channels-last memory, and the places of the maxima.
 
 The first maximum of a window wins, in the order of its rows and then its columns; the first NaN wins over all (as
-``np.argmax``); padding never wins: it is not looked at.
+in ``np.argmax``); padding never wins: it is not looked at.
 
-On the CPU a window is searched along its rows first, then among the rows: 2·k comparisons instead of k². What is kept
-for backward is the winning tap of each search, one byte each.
+On the CPU a window is searched along its rows first, then among the rows: 2·k comparisons instead of k². Backward needs
+the winning tap of each search, one byte each.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend.types import Array
 from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
-from kernels.core.geometry import Geometry, Span
+from kernels.core.geometry import Geometry, TapRange
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window, geometry_of
-from kernels.masking import apply_mask
+from kernels.masking import apply_mask_numpy
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
 _GATHER = Kernel("pooling.cu", "max_pool_backward_gather")
@@ -30,19 +32,19 @@ _SCATTER = Kernel("pooling.cu", "max_pool_backward_scatter")
 
 
 class Winners(NamedTuple):
-    """Where the maxima lie, as the CPU keeps it: taps, counted from 0, uint8 where there are few enough.
+    """The places of the maxima on the CPU: taps, counted from 0, uint8 where there are fewer than 256.
 
-    ``across`` (N, H, OW, C): in a row of pixels, which of a window's columns wins. ``down`` (N, OH, OW, C): which of
-    the window's rows holds the maximum.
+    ``across`` (N, H, OW, C) is the window's column that wins in a row of pixels, ``down`` (N, OH, OW, C) the window's
+    row that holds the maximum.
     """
 
-    across: Any
-    down: Any
+    across: Array
+    down: Array
 
 
 @profiling.operation
-def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
-    """The largest pixel of every window, and where it lies.
+def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
+    """Compute the largest pixel of every window, and its place.
 
     Args:
         x: (N, C, H, W).
@@ -54,16 +56,17 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
 
     Raises:
         TypeError: ``x`` is not of float16, float32 or float64.
-        ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
+        ValueError: ``x`` is not 4-D, or a window holds only padding.
     """
     y, winners = pool(x, window)
     return y, _argmax(winners, window, x.shape) if isinstance(winners, Winners) else winners
 
 
 @profiling.operation
-def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
-    """The gradient of ``max_pool``: each window's goes to its winner; windows are added in tap order, and those
-    that do not overlap pass its bits on.
+def max_pool_backward(dy: Array, argmax: Array, input_shape: tuple[int, int, int, int], window: Window) -> Array:
+    """Return the gradient of ``max_pool``: each window's goes to its winner.
+
+    Windows are added in tap order; windows that do not overlap pass the bits on.
 
     Args:
         dy: (N, C, OH, OW).
@@ -89,20 +92,18 @@ def max_pool_backward(dy: Any, argmax: Any, input_shape: tuple[int, int, int, in
 
 
 @profiling.operation
-def pool(x: Any, window: Window) -> tuple[Any, Any]:
-    """As ``max_pool``, with what ``pool_backward`` wants in place of argmax: on a GPU argmax itself."""
+def pool(x: Array, window: Window) -> tuple[Array, Any]:
+    """Compute ``max_pool`` with what ``pool_backward`` needs in place of argmax: on a GPU argmax, else ``Winners``."""
     check_images("max pooling", x)
     check_dtype("max pooling", x)
     geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
-    library, source = array_module(x), to_nhwc(x)
-    n, h, w, c = source.shape
-    oh, ow = geometry.output
-    y = workspace.empty((n, oh, ow, c), x.dtype)
-    if library is not numpy:
-        argmax = workspace.empty(y.shape, "int32")
-        _FORWARD(y.size, source, y, argmax, y.size, geometry.struct(c))
-        return as_nchw(y), as_nchw(argmax)
+    return implementation(x, _pool_numpy, _pool_cuda)(to_nhwc(x), geometry)
+
+
+def _pool_numpy(source: Array, geometry: Geometry) -> tuple[Array, Winners]:
+    (n, h, w, c), (oh, ow), dtype = source.shape, geometry.output, source.dtype
+    y = workspace.empty((n, oh, ow, c), dtype)
     kinds = ["uint8" if taps < 256 else "int32" for taps in geometry.kernel]
     winners = Winners(workspace.empty((n, h, ow, c), kinds[1]), workspace.empty(y.shape, kinds[0]))
 
@@ -110,7 +111,7 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
         images = part.images
         pixels, best = source[images], y[images]
         across, down = winners.across[images].swapaxes(1, 2), winners.down[images]
-        of_rows = workspace.empty((len(pixels), h, ow, c), x.dtype)
+        of_rows = workspace.empty((len(pixels), h, ow, c), dtype)
         for first_nan_wins in (False, True):
             columns = pixels.swapaxes(1, 2), of_rows.swapaxes(1, 2), across
             _first_maxima(*columns, geometry.columns, first_nan_wins)
@@ -118,37 +119,48 @@ def pool(x: Any, window: Window) -> tuple[Any, Any]:
             if not best.size or not numpy.isnan(best.max()):  # otherwise comparisons did not see the NaN
                 break
 
-    parallel_for(search, cut(n, 1, h * w * c * x.dtype.itemsize, library, elementwise=True), x)
+    parallel_for(search, cut(n, 1, h * w * c * dtype.itemsize, numpy, elementwise=True), source)
     return as_nchw(y), winners
 
 
+def _pool_cuda(source: Array, geometry: Geometry) -> tuple[Array, Array]:
+    n, _, _, c = source.shape
+    y = workspace.empty((n, *geometry.output, c), source.dtype)
+    argmax = workspace.empty(y.shape, "int32")
+    _FORWARD(y.size, source, y, argmax, y.size, geometry.struct(c))
+    return as_nchw(y), as_nchw(argmax)
+
+
 @profiling.operation
-def pool_backward(dy: Any, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Any:
-    """As ``max_pool_backward``, of what ``pool`` returned."""
+def pool_backward(dy: Array, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Array:
+    """Return the gradient of ``pool``, as ``max_pool_backward`` does, for what ``pool`` returned as ``winners``."""
     require_active(dy, "dy")
     geometry = geometry_of(window, input_shape)
     check_dtype("pooling", dy)
     check_gradient(dy, input_shape, input_shape[1], geometry)
-    library, gradient = array_module(dy), to_nhwc(dy)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
-    if library is not numpy:
-        argmax = to_nhwc(winners)
-        kernel, count = (_GATHER, dx.size) if geometry.overlaps else (_SCATTER, gradient.size)
-        kernel(count, gradient, argmax, dx, count, geometry.struct(c))
-        return as_nchw(dx)
+    implementation(dy, _pool_backward_numpy, _pool_backward_cuda)(to_nhwc(dy), winners, dx, geometry)
+    return as_nchw(dx)
+
+
+def _pool_backward_numpy(gradient: Array, winners: Winners, dx: Array, geometry: Geometry) -> None:
     spread = _add if geometry.overlaps else _place
 
     def give(part: Part) -> None:
         images = part.images
         spread(gradient[images], Winners(winners.across[images], winners.down[images]), dx[images], geometry)
 
-    parallel_for(give, cut(n, 1, h * w * c * dy.dtype.itemsize, library, elementwise=True), dy)
-    return as_nchw(dx)
+    parallel_for(give, cut(len(dx), 1, dx[:1].nbytes, numpy, elementwise=True), gradient)
 
 
-def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], nan_wins: bool) -> None:
-    """Along axis 1 of ``source``, the first maximum of every window into ``best`` and its tap into ``winner``.
+def _pool_backward_cuda(gradient: Array, argmax: Array, dx: Array, geometry: Geometry) -> None:
+    kernel, count = (_GATHER, dx.size) if geometry.overlaps else (_SCATTER, gradient.size)
+    kernel(count, gradient, to_nhwc(argmax), dx, count, geometry.struct(dx.shape[3]))
+
+
+def _first_maxima(source: Array, best: Array, winner: Array, spans: tuple[TapRange, ...], nan_wins: bool) -> None:
+    """Along axis 1 of ``source``, write the first maximum of every window to ``best`` and its tap to ``winner``.
 
     Args:
         nan_wins: whether the first NaN is looked for, too; otherwise a NaN gets to ``best`` but not to ``winner``.
@@ -182,8 +194,8 @@ def _first_maxima(source: Any, best: Any, winner: Any, spans: tuple[Span, ...], 
             numpy.maximum(taps, beats * winner.dtype.type(span.tap), out=taps)
 
 
-def _place(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
-    """Gives each window's gradient to its winner, where no two windows share a pixel: bits are passed on."""
+def _place(dy: Array, winners: Winners, dx: Array, geometry: Geometry) -> None:
+    """Write each window's gradient to its winner, where no two windows share a pixel: bits are passed on."""
     of_rows = workspace.empty((*dx.shape[:2], *dy.shape[2:]), dx.dtype)
     if geometry.skips[0]:
         of_rows.fill(0)
@@ -193,25 +205,25 @@ def _place(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
     _give(of_rows, winners.across, dx, geometry.columns, 2)
 
 
-def _give(source: Any, winner: Any, target: Any, spans: tuple[Span, ...], axis: int) -> None:
-    """Along ``axis``, ``source`` to the pixel of each window's winning tap and 0 to the window's others."""
+def _give(source: Array, winner: Array, target: Array, spans: tuple[TapRange, ...], axis: int) -> None:
+    """Along ``axis``, write ``source`` to the pixel of each window's winning tap and 0 to the window's others."""
     pixels = target.swapaxes(1, axis)
     if len(spans) == 2 and spans[0].outputs == spans[1].outputs == slice(0, source.shape[axis]):
         # What the second tap does not get is the first's, bit by bit.
         bits = f"int{8 * source.dtype.itemsize}"
         second = workspace.empty(source.shape, source.dtype)
-        apply_mask(source, winner == spans[1].tap, second, numpy)
+        apply_mask_numpy(source, winner == spans[1].tap, second)
         pixels[:, spans[1].pixels] = second.swapaxes(1, axis)
         first = pixels[:, spans[0].pixels].swapaxes(1, axis)
         numpy.bitwise_xor(source.view(bits), second.view(bits), out=first.view(bits))
         return
     source, winner = source.swapaxes(1, axis), winner.swapaxes(1, axis)
     for span in spans:
-        apply_mask(source[:, span.outputs], winner[:, span.outputs] == span.tap, pixels[:, span.pixels], numpy)
+        apply_mask_numpy(source[:, span.outputs], winner[:, span.outputs] == span.tap, pixels[:, span.pixels])
 
 
-def _add(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
-    """Adds each window's gradient to its winner, windows in the order of their taps; float16 is summed in float32."""
+def _add(dy: Array, winners: Winners, dx: Array, geometry: Geometry) -> None:
+    """Add each window's gradient to its winner, windows in the order of their taps; float16 is summed in float32."""
     dtype = acc_dtype(dx.dtype)
     total = dx if dx.dtype == dtype else workspace.empty(dx.shape, dtype)
     total.fill(0)
@@ -220,16 +232,16 @@ def _add(dy: Any, winners: Winners, dx: Any, geometry: Geometry) -> None:
         across = winners.across[:, row.pixels]
         for column in geometry.columns:
             won = held[:, :, column.outputs] & (across[:, :, column.outputs] == column.tap)
-            share = dy[:, row.outputs, column.outputs]
-            kept = workspace.empty(share.shape, share.dtype)
-            apply_mask(share, won, kept, numpy)
+            gradient = dy[:, row.outputs, column.outputs]
+            kept = workspace.empty(gradient.shape, gradient.dtype)
+            apply_mask_numpy(gradient, won, kept)
             total[:, row.pixels, column.pixels] += kept
     if total is not dx:  # rounded once
         dx[...] = total
 
 
-def _argmax(winners: Winners, window: Window, shape: tuple) -> Any:
-    """Each winner's index in its plane, (N, C, OH, OW) int32."""
+def _argmax(winners: Winners, window: Window, shape: tuple) -> Array:
+    """Return each winner's index in its plane, (N, C, OH, OW) int32."""
     rows, columns = _firsts(window, shape[2:])
     row = winners.down * window.dilation[0] + rows[:, None, None]
     of_window = numpy.take_along_axis(winners.across, row, axis=1)
@@ -237,8 +249,8 @@ def _argmax(winners: Winners, window: Window, shape: tuple) -> Any:
     return as_nchw((row * shape[3] + column).astype("int32"))
 
 
-def _winners(argmax: Any, window: Window, shape: tuple) -> Winners:
-    """The inverse of ``_argmax``; columns that won in rows which did not are not known, and not asked for."""
+def _winners(argmax: Array, window: Window, shape: tuple) -> Winners:
+    """Return the inverse of ``_argmax``; winning columns in rows that did not win are unknown, and not needed."""
     rows, columns = _firsts(window, shape[2:])
     row, column = numpy.divmod(to_nhwc(argmax), shape[3])
     down = (row - rows[:, None, None]) // window.dilation[0]
@@ -248,7 +260,7 @@ def _winners(argmax: Any, window: Window, shape: tuple) -> Winners:
     return Winners(across, down)
 
 
-def _firsts(window: Window, image: tuple[int, int]) -> tuple[Any, Any]:
-    """Row and column of each window's first tap, in the padding perhaps."""
+def _firsts(window: Window, image: tuple[int, int]) -> tuple[Array, Array]:
+    """Return the row and the column of each window's first tap, which may lie in the padding."""
     (top, _, left, _), (oh, ow) = window.over(image).pads, window.over(image).output
     return numpy.arange(oh) * window.stride[0] - top, numpy.arange(ow) * window.stride[1] - left

@@ -1,7 +1,7 @@
 // Dropout masks from Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
 // SC 2011, section 3.3): the words of backend/philox.py, bit for bit, held against a threshold.
 //
-// One thread a block of four random words. It writes four bytes, 0 or 1, as one word: neighbouring threads write
+// One thread for each block of four random words. It writes four bytes, 0 or 1, as one word: neighbouring threads write
 // neighbouring words.
 //
 // Deterministic: a thread makes its words from the block's position alone. There is no state, no thread waits for

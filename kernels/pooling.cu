@@ -8,7 +8,7 @@
 // Deterministic: every number is written once, by one thread, which adds up in a fixed order and reads nothing that
 // another writes.
 
-// Max: one thread an output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
+// Max: one thread for each output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
 // N·OH·OW·C·(sizeof(T) + 4) written.
 extern "C" __global__ void max_pool(
     const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
@@ -37,7 +37,7 @@ extern "C" __global__ void max_pool(
     }
 }
 
-// Its gradient by gather, where windows overlap: one thread a pixel. It visits the windows that contain its pixel, taps
+// Its gradient by gather, where windows overlap: one thread for each pixel. It visits the windows that contain its pixel, taps
 // in ascending order (the order of the loop in pooling.py, bit for bit), and takes the gradient of those that it won.
 // Least bytes: N·OH·OW·C·(sizeof(T) + 4) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void max_pool_backward_gather(
@@ -65,25 +65,26 @@ extern "C" __global__ void max_pool_backward_gather(
     }
 }
 
-// Along one axis, the pixels that a window answers for: its own and the gap to the next, the last window up to the
-// image's end.
-struct Span { int begin, end; };
+// Along one axis, the pixels that the thread of a window writes: the window's own and the gap to the next; for the last
+// window up to the image's end.
+struct Extent { int begin, end; };
 
-__device__ __forceinline__ Span span_of(int window, int windows, int stride, int pad, int size) {
+__device__ __forceinline__ Extent extent_of(int window, int windows, int stride, int pad, int size) {
     const int begin = window * stride - pad, end = begin + stride;
     return {begin < 0 ? 0 : begin, window == windows - 1 || end > size ? size : end};
 }
 
-// The same by scatter, where they do not: one thread an output. The windows' spans cut the image into rectangles, and a
-// thread writes all of its own: dy's bits to the winner, 0 to every other pixel. So one launch writes every pixel, for
-// any stride, without atomics and without setting memory to zero before. Least bytes: as by gather.
+// Its gradient by scatter, where windows do not overlap: one thread for each output. The windows' extents cut the image
+// into rectangles, and a thread writes all of its own: dy's bits to the winner, 0 to every other pixel. So one launch
+// writes every pixel, for any stride, without atomics and without setting memory to zero before. Least bytes: as by
+// gather.
 extern "C" __global__ void max_pool_backward_scatter(
     const T *__restrict__ dy /* count */, const int *__restrict__ argmax /* count */,
     T *__restrict__ dx /* count / windows * pixels */, INDEX count, Geometry g) {
     FOR_EACH(i, count) {
         const Position at = position_of(i, g.out_height, g.out_width, g.channels);
-        const Span rows = span_of(at.row, g.out_height, g.stride_height, g.pad_top, g.height);
-        const Span columns = span_of(at.column, g.out_width, g.stride_width, g.pad_left, g.width);
+        const Extent rows = extent_of(at.row, g.out_height, g.stride_height, g.pad_top, g.height);
+        const Extent columns = extent_of(at.column, g.out_width, g.stride_width, g.pad_left, g.width);
         const int winner = argmax[i];
         const T upstream = dy[i];
         for (int h = rows.begin; h < rows.end; ++h)
@@ -93,7 +94,7 @@ extern "C" __global__ void max_pool_backward_scatter(
     }
 }
 
-// Average: sum · share, share = 1 / (taps that count). A tap counts where its row is in first_row … end_row - 1 and its
+// Average: sum · weight, weight = 1 / (taps that count). A tap counts where its row is in first_row … end_row - 1 and its
 // column in first_column … end_column - 1: inside the image, or inside image and padding. Only pixels of the image are
 // ever read.
 
@@ -110,7 +111,7 @@ __device__ __forceinline__ int counted(int start, int dilation, int taps, int fi
 __device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
 
-// One thread an output, taps in ascending order (the order of the loop in pooling.py, bit for bit).
+// One thread for each output, taps in ascending order (the order of the loop in pooling.py, bit for bit).
 // Least bytes: N·H·W·C·sizeof(T) read, N·OH·OW·C·sizeof(T) written.
 extern "C" __global__ void average_pool(
     const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
@@ -134,15 +135,15 @@ extern "C" __global__ void average_pool(
     }
 }
 
-// Its gradient by gather: one thread a pixel. It visits the windows that contain its pixel, taps in ascending order (as
-// in pooling.py, bit for bit), and takes its share of each one's gradient.
+// Its gradient by gather: one thread for each pixel. It visits the windows that contain its pixel, taps in ascending order (as
+// in pooling.py, bit for bit), and adds up its part of each one's gradient.
 // Least bytes: N·OH·OW·C·sizeof(T) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void average_pool_backward(
     const T *__restrict__ dy /* count / pixels * windows */, T *__restrict__ dx /* count */,
     INDEX count, Geometry g, int first_row, int end_row, int first_column, int end_column) {
     const Start down = start_of(g.dilation_height, g.stride_height);
     const Start across = start_of(g.dilation_width, g.stride_width);
-    const ACC whole_share = (ACC)1 / (ACC)(g.kernel_height * g.kernel_width);  // the others are divided out one by one
+    const ACC full_weight = (ACC)1 / (ACC)(g.kernel_height * g.kernel_width);  // the others are divided out one by one
     FOR_EACH(i, count) {
         const Position at = position_of(i, g.height, g.width, g.channels);
         const Start first = start_of(at.column + g.pad_left, g.stride_width);
@@ -157,10 +158,10 @@ extern "C" __global__ void average_pool_backward(
                 if (!exists(x, g.out_width)) continue;
                 const int left = x.window * g.stride_width - g.pad_left;
                 const int taps = rows * counted(left, g.dilation_width, g.kernel_width, first_column, end_column);
-                const ACC share = taps == g.kernel_height * g.kernel_width ? whole_share : (ACC)1 / (ACC)taps;
+                const ACC weight = taps == g.kernel_height * g.kernel_width ? full_weight : (ACC)1 / (ACC)taps;
                 const INDEX output =
                     ((at.image * g.out_height + y.window) * g.out_width + x.window) * g.channels + at.channel;
-                sum += rounded_product(widen(dy[output]), share);
+                sum += rounded_product(widen(dy[output]), weight);
             }
         }
         narrow(sum, dx[i]);

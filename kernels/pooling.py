@@ -1,15 +1,16 @@
-"""Average pooling over channels-last memory, and what both poolings ask of images and gradients."""
+"""Average pooling, of windows and of whole images, over channels-last memory."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import profiling, require_active, workspace
 from backend.checks import flag, sizes
+from backend.types import Array
 from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
+from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut, parallel_for
@@ -20,21 +21,21 @@ _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
 
 
 @profiling.operation
-def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
-    """The mean of every window.
+def average_pool(x: Array, window: Window, count_padding: bool = False) -> Array:
+    """Compute the mean of every window.
 
     Args:
         x: (N, C, H, W).
         window: kernel, stride, padding, dilation, rounding.
-        count_padding: whether padding counts as zeros in the mean, or only the pixels that exist do. What
-            ``rounding="ceil"`` adds beyond the padding never counts.
+        count_padding: True to count padding as zeros in the mean, False to count pixels only. Pixels that
+            ``rounding="ceil"`` adds beyond the padding never count.
 
     Returns:
         (N, C, OH, OW), channels-last memory, dtype of ``x`` (float16 is summed in float32).
 
     Raises:
         TypeError: ``x`` is not of float16, float32 or float64.
-        ValueError: ``x`` is not 4-D, or a window holds nothing but padding.
+        ValueError: ``x`` is not 4-D, or a window holds only padding.
 
     Examples:
         >>> from backend import xp
@@ -49,32 +50,35 @@ def average_pool(x: Any, window: Window, count_padding: bool = False) -> Any:
     count_padding = flag("count_padding", count_padding)
     geometry = geometry_of(window, x.shape)
     geometry.require_pixels()
-    library = array_module(x)
-    source, dtype = to_nhwc(x), acc_dtype(x.dtype)
-    n, _, _, c = source.shape
-    y = workspace.empty((n, *geometry.output, c), x.dtype)
-    if library is not numpy:
-        _AVERAGE(y.size, source, y, y.size, geometry.struct(c), *geometry.counted(count_padding))
-        return as_nchw(y)
-    shares = geometry.reciprocal_counts(count_padding, dtype)
+    y = workspace.empty((len(x), *geometry.output, x.shape[1]), x.dtype)
+    implementation(x, _average_pool_numpy, _average_pool_cuda)(to_nhwc(x), y, geometry, count_padding)
+    return as_nchw(y)
+
+
+def _average_pool_numpy(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
+    dtype = acc_dtype(y.dtype)
+    reciprocal_counts = geometry.reciprocal_counts(count_padding, dtype)
 
     def pool(part: Part) -> None:
         pixels = source[part.images]
         total = workspace.zeros(y[part.images].shape, dtype)
         for tap in geometry.taps:
             total[:, tap.out_rows, tap.out_columns] += pixels[:, tap.in_rows, tap.in_columns]
-        total *= shares
+        total *= reciprocal_counts
         y[part.images] = total
 
-    parallel_for(pool, cut(n, 1, y[:1].size * dtype.itemsize, library), x)
-    return as_nchw(y)
+    parallel_for(pool, cut(len(y), 1, y[:1].size * dtype.itemsize, numpy), source)
+
+
+def _average_pool_cuda(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
+    _AVERAGE(y.size, source, y, y.size, geometry.struct(y.shape[3]), *geometry.counted(count_padding))
 
 
 @profiling.operation
 def average_pool_backward(
-    dy: Any, input_shape: tuple[int, int, int, int], window: Window, count_padding: bool = False
-) -> Any:
-    """The gradient of ``average_pool``: each window's is shared evenly by the pixels that count.
+    dy: Array, input_shape: tuple[int, int, int, int], window: Window, count_padding: bool = False
+) -> Array:
+    """Return the gradient of ``average_pool``: each window's, divided evenly among the pixels that count.
 
     Args:
         dy: (N, C, OH, OW).
@@ -93,28 +97,34 @@ def average_pool_backward(
     geometry.require_pixels()
     check_dtype("pooling", dy)
     check_gradient(dy, input_shape, input_shape[1], geometry)
-    library = array_module(dy)
     n, c, h, w = input_shape
-    gradient, dtype = to_nhwc(dy), acc_dtype(dy.dtype)
     dx = workspace.empty((n, h, w, c), dy.dtype)
-    if library is not numpy:
-        _AVERAGE_BACKWARD(dx.size, gradient, dx, dx.size, geometry.struct(c), *geometry.counted(count_padding))
-        return as_nchw(dx)
-    shares = geometry.reciprocal_counts(count_padding, dtype)
+    implementation(dy, _average_pool_backward_numpy, _average_pool_backward_cuda)(
+        to_nhwc(dy), dx, geometry, count_padding
+    )
+    return as_nchw(dx)
+
+
+def _average_pool_backward_numpy(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:
+    dtype = acc_dtype(dx.dtype)
+    reciprocal_counts = geometry.reciprocal_counts(count_padding, dtype)
 
     def spread(part: Part) -> None:
-        out = gradient[part.images] * shares
+        out = gradient[part.images] * reciprocal_counts
         total = workspace.zeros(dx[part.images].shape, dtype)
         for tap in geometry.taps:
             total[:, tap.in_rows, tap.in_columns] += out[:, tap.out_rows, tap.out_columns]
         dx[part.images] = total
 
-    parallel_for(spread, cut(n, 1, h * w * c * dtype.itemsize, library), dy)
-    return as_nchw(dx)
+    parallel_for(spread, cut(len(dx), 1, dx[:1].size * dtype.itemsize, numpy), gradient)
+
+
+def _average_pool_backward_cuda(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:
+    _AVERAGE_BACKWARD(dx.size, gradient, dx, dx.size, geometry.struct(dx.shape[3]), *geometry.counted(count_padding))
 
 
 @profiling.operation
-def global_average_pool(x: Any) -> Any:
+def global_average_pool(x: Array) -> Array:
     """Return the mean of each channel's plane (Lin, Chen and Yan, "Network in network", 2014).
 
     Args:
@@ -136,7 +146,7 @@ def global_average_pool(x: Any) -> Any:
 
 
 @profiling.operation
-def global_average_pool_backward(dy: Any, input_shape: tuple[int, int, int, int]) -> Any:
+def global_average_pool_backward(dy: Array, input_shape: tuple[int, int, int, int]) -> Array:
     """Return the gradient of ``global_average_pool``: each pixel gets dy / (H·W).
 
     Args:

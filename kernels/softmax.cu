@@ -1,6 +1,6 @@
 // Softmax along the rows of an (N, classes) matrix, the cross-entropy against labels, and its gradient.
 //
-// A group of `group` threads has a row: a power of two up to 32, so that groups share a warp and never part in one, or
+// A group of `group` threads has a row: a power of two up to 32, so that groups share a warp and never diverge in one, or
 // the whole block. Which, the host decides by the number of classes alone. A thread has every group-th class:
 // neighbouring threads read neighbouring numbers.
 //
@@ -8,7 +8,7 @@
 // the rows in a fixed order. Sums, exponentials and logarithms are of type ACC, and the results are rounded once.
 //
 // Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels: 4 or 8 bytes a row, or
-// shares, N·classes·sizeof(ACC). A row is read three times (maximum, sum, result), the second and third time out of a
+// distributions, N·classes·sizeof(ACC). A row is read three times (maximum, sum, result), the second and third time from a
 // cache. The gradient reads probabilities and labels and writes as many bytes as it reads of probabilities.
 
 #define ALL_LANES 0xffffffffu
@@ -47,10 +47,10 @@ __device__ __forceinline__ ACC added(ACC a, ACC b) { return a + b; }
 GROUP_REDUCE(group_maximum, larger)
 GROUP_REDUCE(group_sum, added)
 
-// What a row's probabilities are made of: exp(x - most) / total.
+// The probabilities of a row are exp(x - most) / total.
 struct Scale { ACC most, total; };
 
-// A NaN is larger than nothing and may be left out of `most`, but not of the total, which it makes NaN.
+// No comparison with a NaN is true: it may be left out of `most`, but not of the total, which it makes NaN.
 __device__ __forceinline__ Scale row_scale(const T *x, int classes, int lane, int group) {
     Scale scale;
     scale.most = widen(x[0]);
@@ -67,15 +67,15 @@ __device__ __forceinline__ void write_probabilities(
     for (int k = lane; k < classes; k += group) narrow(exp(widen(x[k]) - scale.most) / scale.total, y[k]);
 }
 
-// The class of a row, or -1 where its label is none. Labels are 32-bit, or 64-bit as pairs of words, the lower first;
-// a negative number's lower word is no class, or its upper word is not 0.
+// The class of a row, or -1 where its label is out of range. Labels are 32-bit, or 64-bit as pairs of words, the lower
+// first; of a negative number the lower word is out of range, or the upper word is not 0.
 __device__ __forceinline__ int label_of(const int *labels, INDEX row, int label_words, int classes) {
     const int label = labels[row * label_words];
     const bool fits = label_words == 1 || labels[row * label_words + 1] == 0;
     return fits && label >= 0 && label < classes ? label : -1;
 }
 
-// Probabilities exp(x - most) / Σ exp(x - most); a group a row.
+// Probabilities exp(x - most) / Σ exp(x - most); one group for each row.
 extern "C" __global__ void softmax(
     const T *__restrict__ x /* rows * classes */, T *__restrict__ y /* rows * classes */, INDEX rows, int classes,
     int group) {
@@ -86,7 +86,8 @@ extern "C" __global__ void softmax(
     }
 }
 
-// Probabilities and each row's loss (a group a row), log total - (x[label] - most); NaN where the label is no class.
+// Probabilities and each row's loss (one group for each row), log total - (x[label] - most); NaN where the label is out
+// of range.
 extern "C" __global__ void cross_entropy_of_indices(
     const T *__restrict__ x /* rows * classes */, const int *__restrict__ labels /* rows * label_words */,
     T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* rows */, INDEX rows, int classes, int group,
@@ -105,17 +106,17 @@ extern "C" __global__ void cross_entropy_of_indices(
 }
 
 // The same against distributions t: Σ t·(log total - (x - most)), where a score of -inf costs nothing if its t is 0.
-extern "C" __global__ void cross_entropy_of_shares(
-    const T *__restrict__ x /* rows * classes */, const ACC *__restrict__ shares /* rows * classes */,
+extern "C" __global__ void cross_entropy_of_soft_targets(
+    const T *__restrict__ x /* rows * classes */, const ACC *__restrict__ soft_targets /* rows * classes */,
     T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* rows */, INDEX rows, int classes, int group) {
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *scores = x + row * classes;
-        const ACC *share = shares + row * classes;
+        const ACC *target = soft_targets + row * classes;
         const Scale scale = row_scale(scores, classes, lane, group);
         const ACC log_total = log(scale.total);
         ACC loss = 0;
         for (int k = lane; k < classes; k += group)
-            if (share[k] != 0) loss += share[k] * (log_total - (widen(scores[k]) - scale.most));
+            if (target[k] != 0) loss += target[k] * (log_total - (widen(scores[k]) - scale.most));
         loss = group_sum(loss, group);
         if (!lasting) continue;
         write_probabilities(scores, y + row * classes, scale, classes, lane, group);
@@ -132,7 +133,7 @@ extern "C" __global__ void mean_loss(
     if (threadIdx.x == 0) narrow(sum / rows, loss[0]);
 }
 
-// (y - [class is the label])·scale / N; a thread a number.
+// (y - [class is the label])·scale / N; one thread for each number.
 extern "C" __global__ void cross_entropy_backward_of_indices(
     const T *__restrict__ y /* count */, const int *__restrict__ labels /* rows * label_words */,
     const ACC *__restrict__ scale /* 1 */, T *__restrict__ dx /* count */, INDEX count, INDEX rows, int classes,
@@ -145,20 +146,20 @@ extern "C" __global__ void cross_entropy_backward_of_indices(
     }
 }
 
-// (y·Σt - t)·scale / N; a group a row.
-extern "C" __global__ void cross_entropy_backward_of_shares(
-    const T *__restrict__ y /* rows * classes */, const ACC *__restrict__ shares /* rows * classes */,
+// (y·Σt - t)·scale / N; one group for each row.
+extern "C" __global__ void cross_entropy_backward_of_soft_targets(
+    const T *__restrict__ y /* rows * classes */, const ACC *__restrict__ soft_targets /* rows * classes */,
     const ACC *__restrict__ scale /* 1 */, T *__restrict__ dx /* rows * classes */, INDEX rows, int classes,
     int group) {
     const ACC factor = scale[0] / rows;
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *probabilities = y + row * classes;
-        const ACC *share = shares + row * classes;
+        const ACC *target = soft_targets + row * classes;
         ACC total = 0;
-        for (int k = lane; k < classes; k += group) total += share[k];
+        for (int k = lane; k < classes; k += group) total += target[k];
         total = group_sum(total, group);
         if (!lasting) continue;
         for (int k = lane; k < classes; k += group)
-            narrow((widen(probabilities[k]) * total - share[k]) * factor, dx[row * classes + k]);
+            narrow((widen(probabilities[k]) * total - target[k]) * factor, dx[row * classes + k]);
     }
 }

@@ -8,41 +8,49 @@ import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 from backend.checks import real, refusal
+from backend.tuning import SHORT_ROW
+from backend.types import Array
 from kernels import labels
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.masking import apply_mask
 
 _SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
-_OF_INDICES, _OF_SHARES = (Kernel("softmax.cu", f"cross_entropy_of_{form}") for form in ("indices", "shares"))
-_BACKWARD_OF_INDICES, _BACKWARD_OF_SHARES = (
-    Kernel("softmax.cu", f"cross_entropy_backward_of_{form}") for form in ("indices", "shares")
+_OF_INDICES, _OF_SOFT_TARGETS = (
+    Kernel("softmax.cu", f"cross_entropy_of_{form}") for form in ("indices", "soft_targets")
 )
-
-_SHORT = 64  # numbers in a row; measured: 10 are reduced 6 to 30 times as fast in columns, 1000 twice as slow
+_BACKWARD_OF_INDICES, _BACKWARD_OF_SOFT_TARGETS = (
+    Kernel("softmax.cu", f"cross_entropy_backward_of_{form}") for form in ("indices", "soft_targets")
+)
 
 
 @profiling.operation
-def softmax(x: Any) -> Any:
-    """exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
-    library = array_module(x)
+def softmax(x: Array) -> Array:
+    """Compute exp(x) / Σ exp(x) along the last axis, any number of dimensions; dtype of ``x``."""
     require_active(x, "x")
     if not x.ndim:
         raise ValueError("x must have an axis of classes, got an array of no dimensions")
-    if library is not numpy:
-        rows, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
-        if x.size:
-            count, *sizes = _rows(x.size // x.shape[-1], x.shape[-1])
-            _SOFTMAX(count, rows, y, *sizes)
-        return y
     if not x.size:
         return x.copy()
-    y, _ = _shares(_shifted(x.reshape(-1, x.shape[-1])))
+    return implementation(x, _softmax_numpy, _softmax_cuda)(x)
+
+
+def _softmax_numpy(x: Array) -> Array:
+    y, _ = _exponentiate(_shifted(x.reshape(-1, x.shape[-1])))
     return y.astype(x.dtype, order="C", copy=False).reshape(x.shape)
 
 
+def _softmax_cuda(x: Array) -> Array:
+    library = array_module(x)
+    rows, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
+    count, *sizes = _rows(x.size // x.shape[-1], x.shape[-1])
+    _SOFTMAX(count, rows, y, *sizes)
+    return y
+
+
 @profiling.operation
-def softmax_backward(dy: Any, y: Any) -> Any:
+def softmax_backward(dy: Array, y: Array) -> Array:
     """Return the gradient of ``softmax`` for that of its output: y·(dy - Σ dy·y) along the last axis.
 
     Args:
@@ -64,22 +72,22 @@ def softmax_backward(dy: Any, y: Any) -> Any:
 
 
 @profiling.operation
-def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
-    """The mean cross-entropy of softmax(x) against labels, and the probabilities.
+def softmax_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
+    """Compute the mean cross-entropy of softmax(x) against labels, and the probabilities.
 
     Args:
         x: scores (N, classes).
         t: labels as class indices (N,), any integer dtype, or as a distribution (one-hot) (N, classes).
 
     Returns:
-        loss: 0-d, the dtype of ``x`` (float32 for float16), on the device: reading it is up to the caller.
-            On a GPU an index that is no class makes it NaN, since raising would wait for the device.
+        loss: 0-d, the dtype of ``x`` (float32 for float16), on the device; to read it waits for the device. On a GPU
+            a label out of range makes it NaN, since raising would wait for the device.
         y: softmax(x), (N, classes).
 
     Raises:
         TypeError: labels of another dtype.
-        ValueError: shapes do not fit, or there are no classes; or, on the CPU, an index is no class or a
-            number of a distribution is not finite (the first such is named).
+        ValueError: shapes do not fit, or there are no classes; or, on the CPU, a label is out of range or a number of
+            a distribution is not finite (the first such is named).
 
     Examples:
         >>> from backend import xp
@@ -88,82 +96,32 @@ def softmax_cross_entropy(x: Any, t: Any) -> tuple[Any, Any]:
         >>> round(float(loss), 4), y[0]
         (1.3863, array([0.25, 0.25, 0.25, 0.25]))
     """
-    library = array_module(x, t)
+    require_same_device(x, t)
     _check(x, t)
     require_active(x)
-    dtype = acc_dtype(x.dtype)
     if not len(x):
-        return library.zeros((), dtype), x.copy()
+        return array_module(x).zeros((), acc_dtype(x.dtype)), x.copy()
     if not x.shape[1]:
         raise ValueError(f"scores of {x.shape} have no classes")
-    if library is not numpy:
-        return _on_device(x, t)
+    return implementation(x, _softmax_cross_entropy_numpy, _softmax_cross_entropy_cuda)(x, t)
+
+
+def _softmax_cross_entropy_numpy(x: Array, t: Array) -> tuple[Array, Array]:
     shifted = _shifted(x)
     # What the labels pick is taken before the exponentials overwrite it.
     picked = _pick(shifted, t, numpy) if t.ndim == 1 else shifted.copy()
-    y, total = _shares(shifted)
+    y, total = _exponentiate(shifted)
     log_total = numpy.log(total)
     if t.ndim == 1:
         loss = numpy.add.reduce(log_total[:, 0] - picked) / len(x)
     else:
         cost = log_total - picked
         apply_mask(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
-        loss = (cost * t).sum(dtype=dtype) / len(x)
+        loss = (cost * t).sum(dtype=acc_dtype(x.dtype)) / len(x)
     return loss, y.astype(x.dtype, order="C", copy=False)
 
 
-def _shifted(x: Any) -> Any:
-    """On a CPU, scores (N, classes) less their row's maximum, a new array in the dtype of sums.
-
-    Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
-    """
-    wide = x.astype(acc_dtype(x.dtype), order="F" if x.shape[1] <= _SHORT else "K", copy=False)
-    out = wide if wide is not x else workspace.empty(x.shape, x.dtype)
-    return numpy.subtract(wide, numpy.maximum.reduce(wide, axis=1, keepdims=True), out=out)
-
-
-def _shares(shifted: Any) -> tuple[Any, Any]:
-    """softmax of what ``_shifted`` returned, in its place, and the sums of the exponentials (N, 1)."""
-    y = numpy.exp(shifted, out=shifted)
-    total = numpy.add.reduce(y, axis=1, keepdims=True)
-    y /= total
-    return y, total
-
-
-@profiling.operation
-def softmax_cross_entropy_backward(y: Any, t: Any, scale: Any = 1.0) -> Any:
-    """The gradient with respect to the scores: (y - t)·scale / N, dtype of ``y``.
-
-    Args:
-        y: probabilities from ``softmax_cross_entropy``.
-        t: the same labels; errors as there.
-        scale: the gradient of what follows the loss: a number or a 0-d array.
-    """
-    library = array_module(y, t, scale)
-    _check(y, t)
-    require_active(y, "y")
-    if library is numpy or not isinstance(scale, library.ndarray):
-        scale = real("scale", scale)
-    elif scale.ndim:
-        raise refusal(TypeError, "scale", "a number", scale)
-    if library is not numpy:
-        return _backward_on_device(y, t, scale)
-    samples = max(len(y), 1)
-    factor = scale / samples
-    dx = workspace.empty(y.shape, y.dtype)
-    if t.ndim == 1:
-        numpy.multiply(y, factor, out=dx)
-        own = numpy.arange(len(y)), t
-        dx[own] = (y[own] - 1) * factor
-    elif y.size:
-        # a distribution that sums to s has the gradient s·y - t
-        numpy.multiply(y, t.sum(axis=1, keepdims=True, dtype=y.dtype), out=dx)
-        dx -= t
-        dx *= factor
-    return dx
-
-
-def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
+def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
     library, dtype = array_module(x), acc_dtype(x.dtype)
     x, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
     losses, loss = library.empty(len(x), dtype), library.empty((), dtype)
@@ -172,12 +130,64 @@ def _on_device(x: Any, t: Any) -> tuple[Any, Any]:
         indices, words = _words(t)
         _OF_INDICES(count, x, indices, y, losses, *sizes, words)
     else:
-        _OF_SHARES(count, x, library.ascontiguousarray(t, dtype), y, losses, *sizes)
+        _OF_SOFT_TARGETS(count, x, library.ascontiguousarray(t, dtype), y, losses, *sizes)
     _MEAN(block_size(), losses, loss, len(x))
     return loss, y
 
 
-def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
+def _shifted(x: Array) -> Array:
+    """Return scores (N, classes) on a CPU less their row's maximum, a new array in the dtype of sums.
+
+    Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
+    """
+    wide = x.astype(acc_dtype(x.dtype), order="F" if x.shape[1] <= SHORT_ROW else "K", copy=False)
+    out = wide if wide is not x else workspace.empty(x.shape, x.dtype)
+    return numpy.subtract(wide, numpy.maximum.reduce(wide, axis=1, keepdims=True), out=out)
+
+
+def _exponentiate(shifted: Array) -> tuple[Array, Array]:
+    """Compute the softmax of what ``_shifted`` returned, in its place, and the sums of the exponentials (N, 1)."""
+    y = numpy.exp(shifted, out=shifted)
+    total = numpy.add.reduce(y, axis=1, keepdims=True)
+    y /= total
+    return y, total
+
+
+@profiling.operation
+def softmax_cross_entropy_backward(y: Array, t: Array, scale: Any = 1.0) -> Array:
+    """Return the gradient with respect to the scores: (y - t)·scale / N, dtype of ``y``.
+
+    Args:
+        y: probabilities from ``softmax_cross_entropy``.
+        t: the same labels; errors as there.
+        scale: the gradient of the operation after the loss: a number or a 0-d array.
+    """
+    library = array_module(y, t, scale)
+    _check(y, t)
+    require_active(y, "y")
+    if library is numpy or not isinstance(scale, library.ndarray):
+        scale = real("scale", scale)
+    elif scale.ndim:
+        raise refusal(TypeError, "scale", "a number", scale)
+    return implementation(y, _softmax_cross_entropy_backward_numpy, _softmax_cross_entropy_backward_cuda)(y, t, scale)
+
+
+def _softmax_cross_entropy_backward_numpy(y: Array, t: Array, scale: Any) -> Array:
+    factor = scale / max(len(y), 1)
+    dx = workspace.empty(y.shape, y.dtype)
+    if t.ndim == 1:
+        numpy.multiply(y, factor, out=dx)
+        own = numpy.arange(len(y)), t
+        dx[own] = (y[own] - 1) * factor
+    elif y.size:
+        # The gradient for a distribution that sums to s is s·y - t.
+        numpy.multiply(y, t.sum(axis=1, keepdims=True, dtype=y.dtype), out=dx)
+        dx -= t
+        dx *= factor
+    return dx
+
+
+def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Array:
     library, dtype = array_module(y), acc_dtype(y.dtype)
     y, dx = library.ascontiguousarray(y), library.empty(y.shape, y.dtype)
     # A number becomes an array by a kernel that fills it: nothing is copied from the host.
@@ -190,20 +200,20 @@ def _backward_on_device(y: Any, t: Any, scale: Any) -> Any:
         indices, words = _words(t)
         _BACKWARD_OF_INDICES(y.size, y, indices, scale, dx, y.size, *y.shape, words)
     else:
-        _BACKWARD_OF_SHARES(count, y, library.ascontiguousarray(t, dtype), scale, dx, *sizes)
+        _BACKWARD_OF_SOFT_TARGETS(count, y, library.ascontiguousarray(t, dtype), scale, dx, *sizes)
     return dx
 
 
 def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
-    """How the kernels go over rows: threads, rows, classes, and the threads that share a row."""
+    """Return how the kernels go over rows: threads, rows, classes, and the threads that share a row."""
     group = block_size() if classes > 1024 else min(1 << (max(classes, 1) - 1).bit_length(), 32)
     return rows * group, rows, classes, group
 
 
-def _words(t: Any) -> tuple[Any, int]:
-    """Class indices of any integer dtype as the kernels take them, int32 words, and how many make a label.
+def _words(t: Array) -> tuple[Array, int]:
+    """Return class indices of any integer dtype as int32 words, and how many words make a label.
 
-    64-bit ones stay so: rounded off to 32 bits, a label that is no class could become one.
+    64-bit labels stay 64-bit: cut to 32 bits, a label out of range could come into it.
     """
     if t.dtype.itemsize < 4:
         t = t.astype("int32")
@@ -211,8 +221,8 @@ def _words(t: Any) -> tuple[Any, int]:
 
 
 @profiling.operation
-def cross_entropy(y: Any, t: Any) -> Any:
-    """The mean of -log y[label] for probabilities ``y`` (N, classes) or one sample (classes,).
+def cross_entropy(y: Array, t: Any) -> Array:
+    """Return the mean of -log y[label] for probabilities ``y`` (N, classes) or one sample (classes,).
 
     Args:
         t: labels as class indices or as one-hot rows.
@@ -232,15 +242,15 @@ def cross_entropy(y: Any, t: Any) -> Any:
     return -picked.sum(dtype=dtype) / max(len(y), 1)
 
 
-def _pick(rows: Any, t: Any, library: Any) -> Any:
-    """rows[i, t[i]], or NaN where t[i] is no class (device arrays only: on the CPU that was refused)."""
+def _pick(rows: Array, t: Array, library: Any) -> Array:
+    """Return rows[i, t[i]], or NaN where t[i] is out of range (on a device: on the CPU that was refused)."""
     picked = rows[library.arange(len(rows)), t]
     if library is numpy:
         return picked
     return library.where((t >= 0) & (t < rows.shape[1]), picked, library.nan)
 
 
-def _check(x: Any, t: Any) -> None:
+def _check(x: Array, t: Array) -> None:
     require_arrays(x=x)
     if x.ndim != 2:
         raise ValueError(f"scores are (N, classes), got shape {x.shape}")

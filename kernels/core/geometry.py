@@ -26,7 +26,7 @@ STRUCT = numpy.dtype([(name, "int32") for name in _FIELDS])
 
 
 @dataclass(frozen=True)
-class Span:
+class TapRange:
     """Along one axis, the outputs ``first`` … ``last - 1`` whose window has its tap ``tap`` inside the image.
 
     The tap of output o meets the pixel o·stride + offset.
@@ -122,14 +122,14 @@ class Geometry:
         return top, bottom, left, right
 
     @cached_property
-    def rows(self) -> tuple[Span, ...]:
+    def rows(self) -> tuple[TapRange, ...]:
         """The spans of the window's rows that meet a pixel, ascending. Neither end of a span lies behind that of the
         one before.
         """
         return self._spans(0)
 
     @cached_property
-    def columns(self) -> tuple[Span, ...]:
+    def columns(self) -> tuple[TapRange, ...]:
         """As ``rows``, of the window's columns."""
         return self._spans(1)
 
@@ -139,14 +139,14 @@ class Geometry:
         rows, columns = (sum(span.last - span.first for span in spans) for spans in (self.rows, self.columns))
         return rows < self.image[0], columns < self.image[1]
 
-    def _spans(self, axis: int) -> tuple[Span, ...]:
+    def _spans(self, axis: int) -> tuple[TapRange, ...]:
         size, outputs, before, stride = self.image[axis], self.output[axis], self.pads[2 * axis], self.stride[axis]
         spans = []
         for tap in range(self.kernel[axis]):
             offset = tap * self.dilation[axis] - before
             first, last = max(-(offset // stride), 0), min((size - 1 - offset) // stride + 1, outputs)
             if first < last:
-                spans.append(Span(tap, first, last, stride, offset))
+                spans.append(TapRange(tap, first, last, stride, offset))
         return tuple(spans)
 
     @cached_property

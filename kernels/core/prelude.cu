@@ -1,8 +1,8 @@
-// What every kernel file may use. A comment behind an array in a kernel's signature, /* count / windows * pixels */, is
+// Definitions for every kernel file. A comment behind an array in a kernel's signature, /* count / windows * pixels */, is
 // code: the host holds the array's size to it at each launch, by the names of other parameters and of Geometry's
 // members, where pixels, windows and taps are the products of height and width.
 //
-// This text stands before each file's own: no file includes another, since NVRTC alone has no headers.
+// This text is put before each file's own: no file includes another, since NVRTC alone has no headers.
 //
 // Macros given: T (half16, float or double), ACC (the type of sums: float for half16, else T), INDEX (int or long
 // long), T_IS_FLOAT16 / T_IS_FLOAT32 / T_IS_FLOAT64.
@@ -38,7 +38,7 @@ __device__ __forceinline__ Position position_of(INDEX i, int rows, int columns, 
     return {image, (int)(line - image * rows), (int)(pixel - line * columns), (int)(i - pixel * channels)};
 }
 
-// A window over images: what kernels.core.geometry.Geometry knows, passed by value. tests/cuda compares the two layouts.
+// A window over images: kernels.core.geometry.Geometry, passed by value. tests/cuda compares the two layouts.
 struct Geometry {
     int channels, height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
         pad_top, pad_left, dilation_height, dilation_width;

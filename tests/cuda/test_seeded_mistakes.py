@@ -59,7 +59,7 @@ MISTAKES = {
         "data race",
     ),
     "no barrier": Mistake(run.batch_normalization, "batch_norm.cu", "__syncthreads();", "", "data race"),
-    "no barrier before reuse": Mistake(run.cross_entropy_of_shares, "softmax.cu", _REUSE, "", "data race"),
+    "no barrier before reuse": Mistake(run.cross_entropy_of_soft_targets, "softmax.cu", _REUSE, "", "data race"),
     "barrier for one": Mistake(
         run.batch_normalization, "batch_norm.cu", "__syncthreads();", "if (t == 0) __syncthreads();"
     ),

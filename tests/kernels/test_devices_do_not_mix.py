@@ -150,7 +150,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     convolution: "flipped",
     gemm: "matmul_part matmul_rows piece_sums",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
-    masking: "apply_mask",
+    masking: "apply_mask apply_mask_numpy",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
     tiling: "cut channel_strips in_pieces pieces partial_sums parallel_for ranges",

@@ -159,8 +159,12 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
 
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
-            if name.startswith("kernels.") and hasattr(module, "array_module"):
+            if not name.startswith("kernels."):
+                continue
+            if hasattr(module, "array_module"):
                 patch.setattr(module, "array_module", lambda *_: library)
+            if hasattr(module, "implementation"):
+                patch.setattr(module, "implementation", lambda _array, _on_numpy, on_cuda: on_cuda)
         patch.setattr(backend.workspace, "empty", _unwritten)
         patch.setattr(Kernel, "compiled", compiled)
         patch.setattr(Kernel, "_check_argument", _check)

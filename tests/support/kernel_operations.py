@@ -137,7 +137,7 @@ def cross_entropy(case):
     return loss, y, softmax.softmax_cross_entropy_backward(y, t, 0.5)
 
 
-def cross_entropy_of_shares(case):
+def cross_entropy_of_soft_targets(case):
     x = _scores(case)
     t = _rng(case).random(x.shape).astype(case.dtype)
     t /= np.maximum(t.sum(axis=1, keepdims=True), 1)
@@ -163,7 +163,7 @@ def batch_normalization(case):
 OPERATIONS = [
     *(Operation(run) for run in (im2col_chw, im2col_hwc, gather, scatter, max_pool, max_pool_backward)),
     *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask)),
-    *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_shares)),
+    *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(batch_normalization, False, 200),
 ]
 
