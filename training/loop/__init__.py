@@ -1,1 +1,1 @@
-"""The training loop's surroundings: the folder of a run, its lock, and how a run stops."""
+"""The training loop: trainer, callbacks, evaluation, and the folder of a run."""

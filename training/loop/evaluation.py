@@ -47,12 +47,12 @@ class Predictions:
 
     @property
     def correct(self) -> int:
-        """The number of samples classified right."""
+        """Number of samples that are classified right."""
         return int((self.predicted == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        """The fraction of samples classified right."""
+        """Fraction of samples that are classified right."""
         return self.correct / len(self.labels)
 
     def confusion(self) -> numpy.ndarray:

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn with matplotlib's objects alone: no global state, no window, no display needed."""
+"""Draw the figures of a run with matplotlib's objects: without global state, window or display."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOTS_PER_INCH = 120
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG, whole or not at all.
+    """Write a figure as PNG, atomically.
 
     Raises:
         OSError: it cannot be written.
@@ -33,14 +33,14 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def as_png(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file."""
+    """Return a figure as the content of a PNG file."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
     return drawn.getvalue()
 
 
 def learning_curves(history: Sequence[EpochResult]) -> Figure:
-    """Loss and accuracy over the epochs, in training and on the test data; the best epoch is marked."""
+    """Draw loss and accuracy over the epochs, in training and on the test data; mark the best epoch."""
     epochs = [result.epoch for result in history]
     best = max(history, key=lambda result: result.test_accuracy)
     figure = blank(10, 4.2)
@@ -62,7 +62,7 @@ def learning_curves(history: Sequence[EpochResult]) -> Figure:
 
 
 def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure:
-    """How many samples of each class (rows) were taken for which (columns), and the share of each that was right."""
+    """Draw the number of samples of each class (rows) by predicted class (columns), and the accuracy of each class."""
     from matplotlib.colors import PowerNorm
 
     matrix = predictions.confusion()
@@ -70,7 +70,7 @@ def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure
     shares = matrix / numpy.maximum(samples, 1)[:, None]
     figure = blank(8.2, 7.4)
     axes = figure.subplots()
-    # A steep start: a class mistaken in one case of a hundred is to be seen.
+    # A steep start makes an error rate of one in a hundred visible.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.35, 0, 1))
     for (row, column), count in numpy.ndenumerate(matrix):
         if count:
@@ -97,7 +97,7 @@ def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure
 def worst_mistakes(
     images: numpy.ndarray, predictions: Predictions, classes: Sequence[str], rows: int = 4, columns: int = 7
 ) -> Figure:
-    """The misclassified images in whose true class the network believes least, worst first.
+    """Draw the misclassified images with the least probability of the true class, worst first.
 
     Args:
         images: (N, C, H, W) with C of 1 or 3, uint8 or floating in 0 … 1, in the order of the predictions.
@@ -113,7 +113,7 @@ def worst_mistakes(
     which = f"all {wrong}" if len(worst) == wrong else f"the worst {len(worst)} of {wrong:,}"
     figure.suptitle(f"{which} mistakes: predicted (how sure), and what it is", fontsize=11)
     figure.subplots(rows, columns)
-    for axes, index in zip(figure.axes, worst, strict=False):  # fewer mistakes than places in the last row
+    for axes, index in zip(figure.axes, worst, strict=False):  # the last row may have empty places
         predicted, label = predictions.predicted[index], predictions.labels[index]
         _image(axes, images[index])
         share = 100 * float(predictions.probabilities[index, predicted])
@@ -125,7 +125,7 @@ def worst_mistakes(
 
 
 def filters(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> Figure:
-    """The weights of the first layer as images, on one scale: red is positive, blue negative.
+    """Draw the weights of the first layer as images on one scale: red is positive, blue negative.
 
     Args:
         weights: of a convolution (FN, C, FH, FW), or of an affine layer (inputs, units).
@@ -138,7 +138,7 @@ def filters(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> Figure:
     figure = blank(9, max(9 * 0.88 * rows / columns + 0.6, 2))
     axes = figure.subplots()
     height, width = tiles.shape[1:]
-    zoom = math.ceil(24 / height)  # a gap of one weight would be wide beside a 3x3 filter
+    zoom = math.ceil(24 / height)  # a gap of one weight would be wide next to a 3x3 filter
     sheet = mosaic(tiles.repeat(zoom, axis=1).repeat(zoom, axis=2), columns)
     picture = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     axes.set_axis_off()
@@ -148,14 +148,14 @@ def filters(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> Figure:
 
 
 def filter_images(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> numpy.ndarray:
-    """The weights of a first layer, as for ``filters``, as (number, H, W): each filter's channels in turn."""
+    """Return the weights of a first layer, as for ``filters``, as (number, H, W): each filter's channels in turn."""
     if weights.ndim == 2:
         weights = weights.T.reshape(-1, *input_dim)
     return weights.reshape(-1, *weights.shape[2:])
 
 
 def mosaic(tiles: numpy.ndarray, columns: int) -> numpy.ndarray:
-    """Images (number, H, W) row by row in one array, with gaps of NaN (drawn blank) between them."""
+    """Arrange images (number, H, W) row by row in one array, with gaps of NaN (drawn blank) between them."""
     count, height, width = tiles.shape
     gap = max(1, height // 12)
     rows = math.ceil(count / columns)
@@ -168,13 +168,13 @@ def mosaic(tiles: numpy.ndarray, columns: int) -> numpy.ndarray:
 
 
 def _columns(count: int) -> int:
-    """For a sheet about 2.5 times as wide as high: the number of columns that leaves the fewest places empty."""
+    """Return the number of columns with the fewest empty places, in a sheet about 2.5 times as wide as high."""
     wide = math.sqrt(2.5 * count)
     return min(range(math.ceil(0.75 * wide), math.ceil(1.5 * wide) + 1), key=lambda n: (-count % n, abs(n - wide)))
 
 
 def blank(width: float, height: float) -> Figure:
-    """A figure with nothing on it yet, its size in inches."""
+    """Return an empty figure of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")

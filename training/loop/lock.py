@@ -1,4 +1,4 @@
-"""A lock on a folder, so that two processes cannot fill it at once. It ends with the process, however that ends."""
+"""Lock a folder against a second process that writes to it. The lock ends with the process, even after a kill."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 
 
 class FolderLock:
-    """Holds the lock of a folder until ``release``, or until the object is no more.
+    """Lock of a folder, held until ``release`` or until the object is deleted.
 
-    On a file system without locks, the lock's file itself is the lock, and after a kill it has to be removed by hand.
+    On a file system without locks, the existence of the lock's file is the lock; after a kill you must delete it.
 
     Raises:
         FileExistsError: another process, or another object of this one, holds it.
@@ -46,11 +46,11 @@ class FolderLock:
             except BaseException:
                 os.close(handle)
                 raise
-            os.close(handle)  # whoever held it has just removed the file
+            os.close(handle)  # its holder has just deleted the file
         self._release = weakref.finalize(self, _unlock, handle, file, os.getpid())
 
     def release(self) -> None:
-        """Gives the folder free and removes the lock's file; once."""
+        """Unlock the folder and delete the lock's file, once."""
         self._release()
 
 
@@ -63,7 +63,7 @@ def _open(file: Path) -> tuple[int, bool]:
 
 
 def _try_lock(handle: int) -> bool | None:
-    """Locks at once or not; None where there are no locks on this file system."""
+    """Try to lock without waiting. Return True or False, or None if the file system has no locks."""
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,9 +84,9 @@ def _is_file_of(handle: int, file: Path) -> bool:
 
 
 def _unlock(handle: int, file: Path, process: int) -> None:
-    if os.getpid() == process:  # a child that was forked off holds a copy, and must leave the parent's file alone
+    if os.getpid() == process:  # a forked child has a copy of the handle, and must not delete the parent's file
         with suppress(OSError):
-            if fcntl is not None and _is_file_of(handle, file):  # Windows removes no open file
+            if fcntl is not None and _is_file_of(handle, file):  # Windows cannot delete an open file
                 os.unlink(file)
     with suppress(OSError):
         os.close(handle)

@@ -1,7 +1,7 @@
 """Find where the first number that is not finite came from, and say what may help.
 
-Looked for in the order in which a step uses things: input, labels, parameters, each layer's output, the loss, and on
-request each layer's gradients. All of it reads arrays, so it waits for the device: it is for when a loss is NaN.
+The search follows the order of a step: input, labels, parameters, each layer's output, the loss, and on request each
+layer's gradients. It reads arrays, and so waits for the device: call it once a loss is NaN.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy
 
 from backend import array_module, asnumpy
+from backend.types import Array
 from kernels import labels
 from layers import Layer, Sequential
 from layers.base import walk
@@ -22,7 +23,7 @@ from training.data import Loader
 from training.models.network import Network
 
 Index = tuple[int, ...]
-SampleName = Callable[[int], str]  # what a batch's i-th sample is called
+SampleName = Callable[[int], str]  # the name of a batch's i-th sample
 
 SMALLER_STEPS = "a smaller learning rate or clipped gradients may help"
 WIDER = "a smaller learning rate, other first weights or float32 may help"
@@ -39,12 +40,12 @@ _LARGE_FLOAT16 = 1e3
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a score is infinite or NaN; the message says where that began: in which sample, parameter or layer."""
+    """A loss or a score is infinite or NaN; the message names the sample, parameter or layer where that began."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The place of the first number that is not finite, in words, and what may help."""
+    """Place of the first number that is not finite, in words, and what may help."""
 
     place: str
     remedy: str = SMALLER_STEPS
@@ -54,14 +55,14 @@ class Origin:
 
 
 def find_non_finite(
-    network: Network, x: Any, t: Any, *, sample: SampleName = "sample {} of the batch".format, training: bool = True
+    network: Network, x: Array, t: Array, *, sample: SampleName = "sample {} of the batch".format, training: bool = True
 ) -> Origin | None:
-    """Find the first number that is not finite in a batch's way through a network, up to the loss.
+    """Find the first number that is not finite as a batch goes through a network, up to the loss.
 
     Random state, parameters and running statistics stay as they are.
 
     Args:
-        network, x, t: as for ``Network.loss``; a label that is no class counts as well.
+        network, x, t: as for ``Network.loss``; a label that is out of range counts as well.
         sample: the name of the batch's i-th sample.
         training: whether layers behave as in training.
     """
@@ -77,9 +78,9 @@ def in_parameters(network: Network, since: str | None = None, *, learned_only: b
     """Find a parameter or running statistic that is not finite.
 
     Args:
-        since: what made it so, in words, if that was a step: then the one nearest to the loss is told, since gradients
-            go from there to the input. Otherwise the first, which was so before.
-        learned_only: pass over running statistics: a forward in training does not read them, but has written them.
+        since: the step that may have caused it, in words: then the parameter nearest to the loss is named, because
+            gradients flow from there to the input. With None the first is named.
+        learned_only: skip running statistics: a forward in training writes them and does not read them.
     """
     arrays = network.named_arrays()
     found = [
@@ -99,13 +100,13 @@ def in_step(network: Network, loader: Loader, epoch: int, index: int, step: int)
 
     Args:
         loader: of the training data; ``index`` is the batch's in the ``epoch``, from 0.
-        step: how many steps were taken before; the parameters were finite before the first.
+        step: number of steps taken before; the parameters were finite before the first.
     """
     x, t = loader.batch(epoch, index)
     sample = _names("training data", loader.indices(epoch, index))
     since, remedy = since_step(step), SMALLER_STEPS
     if array_module(network.params.flat) is not numpy:
-        # The loss is read some steps later: what went wrong in this one may have reached all parameters.
+        # The loss is read a few steps later: an error in this step may have reached all parameters.
         since = f"{since_step(max(step, 1))} or of one after it, and perhaps from another layer"
         remedy = f"{SMALLER_STEPS}; on the CPU (XPNET_DEVICE=cpu) the very step is caught"
     spoilt = in_parameters(network, since, learned_only=True)
@@ -119,7 +120,7 @@ def in_step(network: Network, loader: Loader, epoch: int, index: int, step: int)
 
 
 def since_step(step: int) -> str | None:
-    """What makes a parameter not finite in step 1, 2, …, in words; None before the first."""
+    """Return in words what changed the parameters in step 1, 2, …; None before the first."""
     return f"the backward or the update of step {step}" if step else None
 
 
@@ -127,7 +128,7 @@ def in_evaluation(network: Network, loader: Loader, data: str, since: str | None
     """Find why the loss over all samples of a loader is not finite.
 
     Args:
-        data: what the loader's samples are called, such as "test data".
+        data: name of the loader's samples, such as "test data".
         since: as for ``in_parameters``.
     """
     found = in_parameters(network, since)
@@ -141,22 +142,20 @@ def in_evaluation(network: Network, loader: Loader, data: str, since: str | None
     return replace(found, remedy=_OTHER_MODEL) if since is None and found.remedy == SMALLER_STEPS else found
 
 
-def last_gradient(network: Network) -> Any:
-    """Return the smallest gradient of those that a backward makes last, None without parameters.
+def last_gradient(network: Network) -> Array | None:
+    """Return the smallest gradient of the layer that a backward reaches last; None without parameters.
 
-    What is not finite anywhere before mostly reaches it, so that a look at a few numbers a step will do.
+    NaN and infinity mostly spread to it from later layers, so that checking these few numbers in each step is enough.
     """
     arrays = list(network.named_arrays())
     own = [network.grads[name] for owner, name, _ in arrays if name in network.grads and owner == arrays[0][0]]
     return min(own, key=lambda array: array.size, default=None)
 
 
-def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale: Any) -> Origin:
+def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale: float | Array) -> Origin:
     """Find the layer whose backward makes the first gradient that is not finite, for a batch with a finite loss.
 
-    Dropout draws other masks than in the step, where it draws any.
-
-    The network's gradients are overwritten.
+    Dropout draws other masks than in the step. The network's gradients are overwritten.
 
     Args:
         loader, epoch, index: as for ``in_step``.
@@ -165,7 +164,7 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
     found: list[Origin] = []
     remedy = WIDER if network.params.flat.dtype == numpy.float16 else SMALLER_STEPS
 
-    def look(place: str, layer: Layer, dx: Any) -> None:
+    def look(place: str, layer: Layer, dx: Array | None) -> None:
         gradients = {f"d{name}": array for name, array in layer.grads.items()} | ({} if dx is None else {"dx": dx})
         for name, array in gradients.items():
             if not found and (at := _first(array)) is not None:
@@ -182,7 +181,7 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
     return found[0] if found else Origin("no gradient of the batch, computed again", remedy)
 
 
-def _in_input(x: Any, sample: SampleName, loader: Loader | None = None, indices: Any = ()) -> Origin | None:
+def _in_input(x: Array, sample: SampleName, loader: Loader | None = None, indices: Any = ()) -> Origin | None:
     at = _first(x)
     if at is None:
         return None
@@ -194,7 +193,7 @@ def _in_input(x: Any, sample: SampleName, loader: Loader | None = None, indices:
     return Origin(place, _BETTER_DATA)
 
 
-def _in_labels(t: Any, classes: int, sample: SampleName) -> Origin | None:
+def _in_labels(t: Array, classes: int, sample: SampleName) -> Origin | None:
     t = asnumpy(t)
     if t.ndim > 1:
         at = _first(t)
@@ -204,10 +203,10 @@ def _in_labels(t: Any, classes: int, sample: SampleName) -> Origin | None:
     return Origin(place, _BETTER_DATA) if place else None
 
 
-def _in_forward(network: Network, x: Any, t: Any, sample: SampleName, training: bool) -> Origin | None:
+def _in_forward(network: Network, x: Array, t: Array, sample: SampleName, training: bool) -> Origin | None:
     found: list[Origin] = []
 
-    def look(place: str, layer: Layer, y: Any) -> None:
+    def look(place: str, layer: Layer, y: Array) -> None:
         if not found and (at := _first(y)) is not None:
             where = _value(y, at, at[1:])
             output = f"the output of layer {place}, {_brief(layer)}, for {sample(at[0])}: {where}"
@@ -225,8 +224,8 @@ def _in_forward(network: Network, x: Any, t: Any, sample: SampleName, training: 
     return Origin(f"the softmax loss itself: {loss} for scores {scope}", _scale_remedy(x, sample))
 
 
-def _scale_remedy(x: Any, sample: SampleName) -> str:
-    """What may help where a forward overflows: data of another scale if the input, finite, is that large."""
+def _scale_remedy(x: Array, sample: SampleName) -> str:
+    """Return what may help if a forward overflows: to scale the data if the input is large, else smaller steps."""
     sizes = abs(x)
     at = tuple(int(i) for i in numpy.unravel_index(int(sizes.argmax()), x.shape))
     if float(sizes[at]) <= (_LARGE_FLOAT16 if x.dtype == numpy.float16 else _LARGE):
@@ -236,7 +235,7 @@ def _scale_remedy(x: Any, sample: SampleName) -> str:
 
 @contextmanager
 def _watched(network: Network, method: str, look: Callable[[str, Layer, Any], None]) -> Iterator[None]:
-    """Shows ``look`` what a method of every layer returns, of a sublayer before the layer that it is part of."""
+    """Call ``look`` with what a method of every layer returns, a sublayer before the layer that contains it."""
     layers = list(walk(network.layers))
     before = [dict(vars(layer)) for _, layer in layers]
 
@@ -254,7 +253,7 @@ def _watched(network: Network, method: str, look: Callable[[str, Layer, Any], No
     try:
         for place, layer in layers:
             if method == "forward" and isinstance(layer, Sequential):
-                layer.steps = layer.plan(fuse=False)  # a Relu is looked at by itself
+                layer.steps = layer.plan(fuse=False)  # a Relu is checked separately
             vars(layer)[method] = watching(place, layer)
         yield
     finally:
@@ -265,23 +264,23 @@ def _watched(network: Network, method: str, look: Callable[[str, Layer, Any], No
 
 
 def _names(data: str, indices: numpy.ndarray) -> SampleName:
-    """Names for a batch's samples by their indices in the data set."""
+    """Return a function that names a batch's samples by their indices in the data set."""
     return lambda i: f"sample {indices[i]} of the {data}"
 
 
-def _first(array: Any) -> Index | None:
-    """The index of the first number that is not finite, or None."""
+def _first(array: Array) -> Index | None:
+    """Return the index of the first number that is not finite, or None."""
     finite = array_module(array).isfinite(array)
     if finite.all():
         return None
     return tuple(int(i) for i in numpy.unravel_index(int(finite.reshape(-1).argmin()), array.shape))
 
 
-def _value(array: Any, index: Index, shown: Index | None = None) -> str:
+def _value(array: Array, index: Index, shown: Index | None = None) -> str:
     shown = index if shown is None else shown
     return f"{float(array[index]):g}{f' at {shown}' if shown else ''}"
 
 
 def _brief(layer: Layer) -> str:
-    """The layer in one line: what it is made of is left out."""
+    """Return the layer in one line, without its sublayers."""
     return type(layer).__name__ if layer.sublayers() else repr(layer)

@@ -1,4 +1,4 @@
-"""How far a training run is, on a terminal and in lines."""
+"""Show the progress of a training run on a terminal, and its epochs in lines."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ REFRESH_SECONDS = 0.1
 
 
 class ProgressBar(Callback):
-    """One bar for the whole run, with loss and accuracy of the epoch so far, images per second and the time left.
+    """Progress bar of the whole run, with loss and accuracy of the epoch so far, images per second and the time left.
 
-    It never waits for the device: the totals are asked for, and shown when they have arrived. A step that shows
-    nothing new costs a look at the clock. Use it in a ``with``, which takes the bar off the terminal at the end.
+    It never waits for the device: totals are copied asynchronously and shown when they have arrived. Most steps cost
+    one reading of the clock. Use it in a ``with``, which removes the bar from the terminal at the end.
 
     Args:
         file: where to draw; None means standard error.
-        interval: seconds between two looks at the totals.
+        interval: seconds between two updates of the bar.
     """
 
     def __init__(self, file: TextIO | None = None, interval: float = REFRESH_SECONDS) -> None:
@@ -62,10 +62,10 @@ class ProgressBar(Callback):
             self._next = now + self._interval
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        self._bar.clear()  # the line of the epoch goes where it was
+        self._bar.clear()  # the epoch's line takes its place
 
     def close(self) -> None:
-        """Takes the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()
 
@@ -86,7 +86,7 @@ class ProgressBar(Callback):
 
 
 def epoch_line(result: EpochResult, epochs: int, is_best: bool) -> str:
-    """An epoch's result in one line, of the same width for every epoch."""
+    """Return an epoch's result in one line, of the same width for every epoch."""
     skipped = f"  {result.skipped_steps} steps skipped" if result.skipped_steps else ""
     return (
         f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  "

@@ -1,4 +1,4 @@
-"""Where a run comes from: its settings, and on what it ran."""
+"""Describe how a run was made: its settings, versions and machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe(
     no_gpu: str,
     threads: int,
 ) -> dict[str, Any]:
-    """What ``config.json`` says: enough to repeat the run, and on what it ran."""
+    """Return the contents of ``config.json``: enough to repeat the run, and the machine that it ran on."""
     gpu = next((gpu for gpu in inspect_cuda().gpus if gpu.index == device.index), None)
     on_gpu = device.kind == "cuda" and gpu is not None
     return {
@@ -57,13 +57,13 @@ def describe(
 
 
 def _without_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's config without what its training images are like: that is some thousand numbers, for its file."""
+    """Return a model's config without the description of its training images, which has thousands of numbers."""
     about_input = {key: value for key, value in config.get("input", {}).items() if key != "likeness"}
     return {**config, "input": about_input} if about_input else dict(config)
 
 
 def own_version() -> str:
-    """xpnet's version, or words where it runs from its source without being installed."""
+    """Return xpnet's version, or a note if it runs from its source without being installed."""
     import importlib.metadata
 
     try:

@@ -44,7 +44,7 @@ class Recorder(BestModel):
         self._written(result, metrics)
 
     def keep_model(self, trainer: Trainer) -> None:
-        """Restore the best model in the network and in the folder; before an epoch has ended, write the model as it is.
+        """Restore the best model in network and folder; if no epoch has ended, write the model as it is.
 
         Raises:
             OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""The folder of a training run: its settings, its metrics as they come, its best model, its figures."""
+"""Write and read the folder of a training run: settings, metrics, best model and figures."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _log = logging.getLogger("xpnet")
 
 
 class RunFolder:
-    """A folder with ``config.json``, ``metrics.jsonl``, ``model.safetensors`` and figures.
+    """Folder of a run, with ``config.json``, ``metrics.jsonl``, ``model.safetensors`` and figures.
 
-    Made by ``create`` for a new run; an existing one is opened by its path. Every file is whole and on the disk
-    when its method returns, after a power cut too. The folder itself may be reached through symbolic links; its files
+    ``create`` makes one for a new run; the constructor opens an existing one. Every file is complete and on the disk
+    when its method returns, even after a power cut. The folder itself may be reached through symbolic links; its files
     may not be links: writing replaces one, or refuses it (``metrics.jsonl``), and reading refuses it.
     """
 
@@ -44,10 +44,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path | None = None, *, name: str = "run", root: str | Path = RUNS) -> RunFolder:
-        """Makes the folder ``path``, or ``root/YYYYmmdd-HHMMSS-name``; one that exists gets a number after it.
+        """Make the folder ``path``, or ``root/YYYYmmdd-HHMMSS-name``, with a number appended if it exists.
 
-        It is locked until ``close``, or until the object or the process is no more. Temporary files that killed
-        runs left are removed, in ``path`` or in all runs below ``root``.
+        It is locked until ``close``, or until the object is deleted or the process ends. Temporary files of killed
+        runs are deleted, in ``path`` or in all runs below ``root``.
 
         Raises:
             FileExistsError: ``path`` is a file, or a folder that is not empty or that another run has locked.
@@ -61,7 +61,7 @@ class RunFolder:
             try:
                 make_folder(run.path)
             except FileExistsError as error:
-                if not os.path.lexists(run.path):  # a folder above it is a file
+                if not os.path.lexists(run.path):  # a parent folder is a file
                     raise NotADirectoryError(errno.ENOTDIR, "Not a folder", error.filename) from None
                 if not run.path.is_dir():
                     raise _not_empty(run.path) from None
@@ -73,7 +73,7 @@ class RunFolder:
         return run
 
     def close(self) -> None:
-        """Ends the lock of a folder that ``create`` made; reading and writing go on as before."""
+        """Unlock a folder that ``create`` made; it can still be read and written."""
         if self._lock is not None:
             self._lock.release()
 
@@ -85,7 +85,7 @@ class RunFolder:
 
     @classmethod
     def newest(cls, root: str | Path = RUNS) -> RunFolder:
-        """The run below ``root`` whose model was written last.
+        """Return the run below ``root`` whose model was written last.
 
         Raises:
             FileNotFoundError: none has a model.
@@ -98,15 +98,15 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """The file of the best model so far."""
+        """File of the best model so far."""
         return self.path / "model.safetensors"
 
     def save_config(self, config: Mapping[str, Any]) -> None:
-        """Writes ``config.json``."""
+        """Write ``config.json``."""
         write_atomically(self.path / "config.json", (json_text.dump(config, indent=2) + "\n").encode())
 
     def load_config(self) -> dict[str, Any]:
-        """What ``save_config`` wrote.
+        """Return what ``save_config`` wrote.
 
         Raises:
             ValueError: the file is damaged.
@@ -123,14 +123,14 @@ class RunFolder:
         return config
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Adds a line to ``metrics.jsonl``; it is on the disk when this returns."""
+        """Append a line to ``metrics.jsonl``; it is on the disk when this returns."""
         append_line(self.path / "metrics.jsonl", json_line(metrics))
 
     def load_metrics(self) -> list[dict[str, Any]]:
-        """What ``add_metrics`` wrote.
+        """Return what ``add_metrics`` wrote.
 
-        A line that holds no JSON object, torn by a power cut, is left out; warnings of the logger ``xpnet`` name the
-        first ten of them.
+        A line that is not a JSON object, torn by a power cut, is skipped; warnings of the logger ``xpnet`` name the
+        first ten.
 
         Raises:
             ValueError: the file has more than ``MAX_METRICS`` bytes or ``MAX_EPOCHS`` lines.
@@ -160,11 +160,11 @@ class RunFolder:
         return found
 
     def save_model(self, network: Network) -> None:
-        """Writes ``model.safetensors``, atomically, with the network's ``config`` in its header."""
+        """Write ``model.safetensors`` atomically, with the network's ``config`` in its header."""
         network.save_params(self.model)
 
     def figure(self, name: str) -> Path:
-        """The file of a figure."""
+        """Return the file of a figure."""
         return self.path / f"{name}.png"
 
     def __repr__(self) -> str:
@@ -188,9 +188,9 @@ def _not_empty(folder: Path) -> FileExistsError:
 
 
 def load_network(file: str | Path) -> Network:
-    """The network of a ``.safetensors`` file, on the active device.
+    """Load the network of a ``.safetensors`` file onto the active device.
 
-    Its ``config`` is all that was saved with it: ``xpnet train`` adds ``dataset``, ``classes`` (names) and
+    Its ``config`` is what was saved with it: ``xpnet train`` adds ``dataset``, ``classes`` (names) and
     ``input_dim``, the shape (C, H, W) of an image, to the model and its arguments.
 
     The config is checked before anything is built, and the network is built only as large as the file's arrays. No
@@ -217,7 +217,7 @@ def load_network(file: str | Path) -> Network:
 
 
 def _check_model(file: Path, config: Any, metadata: Mapping[str, str]) -> None:
-    """Raise a ValueError unless a config names a model of xpnet's own: why the file has none, and the remedy."""
+    """Raise a ValueError unless a config names one of xpnet's own models: with the reason and the remedy."""
     remedy = f"build the network and call its load_params({file.name!r})"
     if config is None:
         if file.suffix == ".npz":
@@ -236,5 +236,5 @@ def _check_model(file: Path, config: Any, metadata: Mapping[str, str]) -> None:
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """A record as one line of JSON. JSON has no NaN and no infinity: they become null."""
+    """Return a record as one line of JSON. JSON lacks NaN and infinity: they become null."""
     return json_text.dump(record)

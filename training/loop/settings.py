@@ -1,4 +1,4 @@
-"""The settings that make a run what it is. Imports nothing heavy: commands show them in their help."""
+"""Define the settings of a run and their defaults. Imports nothing heavy: commands show them in their help."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 EVALUATION_BATCH = 1000
-"""Samples in a batch where nothing is trained, at most. The loss depends on it in the last bits."""
+"""Most samples in a batch of an evaluation. The loss depends on it in the last bits."""
 
 EVALUATION_FACTOR = 20
-"""A smaller batch of the training makes that of its evaluation smaller, too: memory may be short of either."""
+"""Most samples in a batch of an evaluation for each in a batch of the training: memory may be short for both."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes a run what it is. None is: the optimizer's own default; for patience and clip_norm, without."""
+    """Settings of a run. None means the optimizer's own default of lr and weight_decay; no patience, no clip_norm."""
 
     dataset: str = "mnist10k"
     model: str = "ConvNet"
     epochs: int = 6
     batch_size: int = 50
     optimizer: str = "adamw"
-    lr: float | None = 0.003  # with another optimizer than this one, its own
+    lr: float | None = 0.003  # for adamw; other optimizers have their own
     schedule: str = "warmup-cosine"
-    weight_decay: float | None = 0.05  # with another optimizer than this one, its own
+    weight_decay: float | None = 0.05  # for adamw; other optimizers have their own
     clip_norm: float | None = None
     precision: str = "fp32"
     patience: int | None = None
@@ -31,7 +31,7 @@ class Settings:
 
     @classmethod
     def chosen(cls, **options: Any) -> Settings:
-        """The settings that the options name; of the default optimizer also what belongs to it."""
+        """Return the settings that the options name. The default optimizer gets the defaults that belong to it."""
         if options["optimizer"] == cls.optimizer:
             for name in ("lr", "weight_decay"):
                 options[name] = getattr(cls, name) if options[name] is None else options[name]
@@ -39,4 +39,4 @@ class Settings:
 
 
 DEFAULTS = Settings()
-"""What ``xpnet train`` does with no option."""
+"""Settings of ``xpnet train`` without options."""

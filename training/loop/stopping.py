@@ -1,7 +1,7 @@
-"""How a program ends when it is told to: by Ctrl-C, by SIGTERM, or by SIGHUP as its terminal goes.
+"""Stop a training on Ctrl-C, SIGTERM, or SIGHUP from a closed terminal.
 
-Only the command line installs handlers. A program that uses the library gets Python's own: a KeyboardInterrupt wherever
-it is.
+Only the command line installs handlers. A program that uses the library keeps Python's own, which raise a
+KeyboardInterrupt anywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that tells this program to end. ``exit_code`` is the shell's: 130, 143, 129."""
+    """A signal has told this program to end. ``exit_code`` is the shell's: 130, 143 or 129."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -35,11 +35,11 @@ class Interrupted(KeyboardInterrupt):
 class _Handlers:
     def __init__(self) -> None:
         self.received: int | None = None
-        self.is_pending = False  # received, and nobody has been told
+        self.is_pending = False  # received, and not yet raised
         self.deferred = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # once was not enough: whatever is under way is left, as by a kill
+        if self.received is not None:  # a second signal ends the process as a kill does
             os._exit(128 + number)
         self.received, self.is_pending = number, True
         if not self.deferred:
@@ -56,10 +56,10 @@ _handlers: _Handlers | None = None
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Makes the first signal an ``Interrupted``, and the second the end of the process, at once and silently.
+    """Raise ``Interrupted`` on the first signal inside a ``with``; end the process at once and silently on the second.
 
-    A signal that is ignored, as by ``nohup``, stays so. What the handlers were before, they are again after it. In
-    another thread than the main one, where Python sets no handlers, it changes nothing.
+    A signal that is ignored, as under ``nohup``, stays ignored. The previous handlers are restored at the end. Outside
+    the main thread, where Python cannot set handlers, nothing changes.
     """
     global _handlers
     if threading.current_thread() is not threading.main_thread():
@@ -80,9 +80,9 @@ def signals_interrupt() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Lets the first signal wait until ``check`` asks for it: nothing inside is interrupted half-way.
+    """Hold the first signal back until ``check`` is called: nothing inside the ``with`` is interrupted half-way.
 
-    One that nobody has asked about by the end is raised there, unless another exception ends the block.
+    A signal still pending at the end is raised there, unless another exception ends the block.
     """
     handlers = _handlers
     if handlers is None:
@@ -97,13 +97,13 @@ def deferred() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises ``Interrupted`` where a signal has come, once."""
+    """Raise ``Interrupted`` if a signal has arrived, once."""
     if _handlers is not None:
         _handlers.check()
 
 
 class StopOnSignal(Callback):
-    """Ends a training between two steps once a signal has come; an epoch that has ended is counted."""
+    """Callback that ends a training between two steps once a signal has arrived. Epochs that have ended are counted."""
 
     def on_step_end(self, trainer: Trainer, step: int) -> None:
         check()
