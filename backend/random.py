@@ -20,6 +20,7 @@ import numpy
 from backend import checks
 from backend.active import xp
 from backend.arrays import asarray
+from backend.graph_numbers import refuse_capture
 from backend.philox import words
 
 Shape = int | tuple[int, ...]
@@ -135,6 +136,7 @@ class Generator:
             ValueError: ``count`` is negative, or more than the stream has left; nothing is skipped.
         """
         count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
+        refuse_capture("random numbers")
         with _moving:
             first = self._position
             after = first + -(-count // 4)

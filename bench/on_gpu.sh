@@ -3,15 +3,15 @@
 # Every stage has a log and a time limit of its own and writes into FOLDER; a stage that fails does not end the others.
 # Exit code 1 if one failed. PYTHON names the interpreter (python3), TINY=1 takes tiny shapes, to see that all of it runs.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 [ $# -gt 0 ] || { echo "usage: $0 FOLDER [STAGE…]" >&2; exit 2; }
 mkdir -p "$1" && folder=$(cd "$1" && pwd) || exit 2
 shift
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 XPNET_REQUIRE_GPU=1
 tiny=${TINY:+--tiny}
-# What fills the device's memory runs alone, after the other tests.
-fills_memory=(tests/training/test_out_of_memory.py tests/backend/test_memory.py)
+# What fills the device's memory, or measures how much is free, runs alone, after the other tests.
+fills_memory=(tests/training/test_out_of_memory.py tests/backend/test_memory.py tests/backend/test_graphs.py)
 
 machine() { nvidia-smi; "$python" -m training.cli devices --json >"$folder/devices.json"; }
 tests() { "$python" -m pytest -q -n "${WORKERS:-8}" -m gpu "${fills_memory[@]/#/--ignore=}" tests; }

@@ -10,7 +10,7 @@ import functools
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, threads, workspace
+from backend import array_module, blas, profiling, require_active, require_arrays, threads, workspace
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import folded
@@ -53,11 +53,7 @@ def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = No
     require_active(a, "a")
     require_arrays(b=b)
     if library is not numpy:
-        if a.dtype == numpy.float16 and len(a) == b.shape[1] == 1:
-            # CuPy multiplies a row by a column in half precision, unlike every other product.
-            a, b = a.astype(numpy.float32), b.astype(numpy.float32)
-            return _into(out, library.matmul(a, b) if bias is None else library.matmul(a, b) + bias)
-        product = library.matmul(a, b, out=out)
+        product = blas.gemm(a, b, out)
         if bias is not None:
             product += bias
         return product
@@ -108,7 +104,7 @@ def matmul_part(a: Array, b: Array, out: Array | None = None) -> Array:
     """
     library = array_module(a, b)
     if library is not numpy:
-        return matmul(a, b, out=out) if a.ndim == 2 else library.matmul(a, b, out=out)
+        return blas.gemm(a, b, out)
     _refuse_half(a)
     product = workspace.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
     _multiply_in_blocks(a, b, product)
@@ -215,7 +211,7 @@ def piece_sums(rows: Array, fold: int, out: Array | None = None) -> Array:
     """Compute the column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
     ones = workspace.empty(len(rows), rows.dtype)
     ones.fill(1)
-    multiply = array_module(rows).matmul
+    multiply = numpy.matmul if array_module(rows) is numpy else blas.gemm
     if fold == 1:
         return multiply(ones, rows, out=out)
     return multiply(ones, rows).reshape(fold, -1).sum(axis=0, out=out)

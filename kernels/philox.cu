@@ -9,12 +9,11 @@
 //
 // Least bytes: one written for each element, none read.
 
-// The seed is the key, the position and the stream are the counter's lower and upper half; 64-bit numbers come as
-// lower and upper word. Byte k of keep[i] says whether word k of block first + i is at least the threshold.
-extern "C" __global__ void dropout_mask(
-    unsigned int *__restrict__ keep /* count */, INDEX count, unsigned int threshold, unsigned int seed_low,
-    unsigned int seed_high, unsigned int stream_low, unsigned int stream_high, unsigned int first_low,
-    unsigned int first_high) {
+// Byte k of keep[i] says whether word k of block first + i is at least the threshold. The seed is the key, the position
+// and the stream are the counter's lower and upper half; 64-bit numbers come as lower and upper word.
+__device__ __forceinline__ void write_mask(
+    unsigned int *__restrict__ keep, INDEX count, unsigned int threshold, unsigned int seed_low, unsigned int seed_high,
+    unsigned int stream_low, unsigned int stream_high, unsigned int first_low, unsigned int first_high) {
     const unsigned long long first = (unsigned long long)first_high << 32 | first_low;
     FOR_EACH(i, count) {
         const unsigned long long position = first + i;
@@ -36,4 +35,18 @@ extern "C" __global__ void dropout_mask(
         keep[i] = (unsigned int)(c0 >= threshold) | (unsigned int)(c1 >= threshold) << 8 |
                   (unsigned int)(c2 >= threshold) << 16 | (unsigned int)(c3 >= threshold) << 24;
     }
+}
+
+extern "C" __global__ void dropout_mask(
+    unsigned int *__restrict__ keep /* count */, INDEX count, unsigned int threshold, unsigned int seed_low,
+    unsigned int seed_high, unsigned int stream_low, unsigned int stream_high, unsigned int first_low,
+    unsigned int first_high) {
+    write_mask(keep, count, threshold, seed_low, seed_high, stream_low, stream_high, first_low, first_high);
+}
+
+// The same, where the numbers lie in device memory: a captured launch is repeated with the same arguments.
+extern "C" __global__ void dropout_mask_at(
+    unsigned int *__restrict__ keep /* count */, const unsigned int *__restrict__ place /* 6 */, INDEX count,
+    unsigned int threshold) {
+    write_mask(keep, count, threshold, place[0], place[1], place[2], place[3], place[4], place[5]);
 }

@@ -156,6 +156,7 @@ def test_memory_goes_back_with_the_last_graph(cp, monkeypatch):
 @gpu
 def test_a_limit_of_cupys_pool_holds_for_graphs(cp):
     pool = cp.get_default_memory_pool()
+    pool.free_all_blocks()
     held = cp.zeros(1 << 20, "u1")
     before = pool.get_limit()
     pool.set_limit(pool.total_bytes() + (4 << 20))

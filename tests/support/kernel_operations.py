@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 import backend
+from backend.graph_numbers import GraphNumbers, recording
 from kernels import batch_norm, col2im, dropout, im2col, max_pooling, pooling, softmax
 from tests.support import geometries, host_kernels
 from tests.support.checks import assert_same
@@ -145,9 +146,23 @@ def cross_entropy_of_soft_targets(case):
     return loss, y, softmax.softmax_cross_entropy_backward(y, t, 2.0)
 
 
+class MemoryNumbers(GraphNumbers):
+    """Numbers of a graph in memory of the host, from which the kernel reads them."""
+
+    def __init__(self):
+        pass
+
+    def add(self, source, dtype):
+        with recording(None):
+            return np.array(source(), dtype)
+
+
 def dropout_mask(case):
     backend.random.seed(case.seed)
-    return dropout.dropout_mask(case.shape, 0.3), dropout.dropout_mask(case.shape, 0.5)
+    masks = dropout.dropout_mask(case.shape, 0.3), dropout.dropout_mask(case.shape, 0.5)
+    runs_kernels = dropout.array_module() is not np
+    with recording(MemoryNumbers() if runs_kernels else None):
+        return *masks, dropout.dropout_mask(case.shape, 0.4)
 
 
 def batch_normalization(case):

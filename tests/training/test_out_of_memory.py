@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import backend
-from backend import OutOfMemoryError, asarray, asnumpy, xp
+from backend import OutOfMemoryError, asarray, asnumpy, blas, xp
 from layers import Affine, Layer, Sequential
 from tests.support.command_line import xpnet
 from tests.support.fresh import fresh
@@ -23,9 +23,11 @@ SLACK = 1 << 16  # bytes: loss, totals and such
 
 
 @pytest.fixture(params=["limit", "device"])
-def room(request):
+def room(request, monkeypatch):
     """A device with 32 MiB left: by the limit of CuPy's pool, or truly."""
     with backend.use("cuda"):
+        monkeypatch.setattr(blas, "WORKSPACE_BYTES", 1 << 20)  # each stream's would take all of it
+        monkeypatch.setattr(blas._cublas(), "contexts", {})
         pool, runtime = xp.get_default_memory_pool(), xp.cuda.runtime
         pool.free_all_blocks()
         before, block = pool.get_limit(), None

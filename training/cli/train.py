@@ -87,6 +87,11 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @device_option
 @threads_option
 @click.option(
+    "--graph/--no-graph",
+    default=True,
+    help="On a GPU, launch each step as one CUDA graph; the results have the same bits.  [default: graph]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of the run, new or empty.  [default: runs/<time>-<model>-<dataset>]",
@@ -99,6 +104,7 @@ def command(
     data_dir: Path | None,
     device: str,
     threads: int | None,
+    graph: bool,
     out: Path | None,
     quiet: bool,
     as_json: bool,
@@ -115,7 +121,7 @@ def command(
     data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty() and not quiet)
     console = Console(quiet, as_json)
     with user_errors():
-        trainer = build_trainer(settings, data)
+        trainer = build_trainer(settings, data, graph)
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
         folder = RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")

@@ -26,8 +26,11 @@ def build_network(model: str, data: Dataset) -> Network:
     return network
 
 
-def build_trainer(settings: Settings, data: Dataset) -> Trainer:
-    """Return the trainer that the settings describe; the same for the same seed, bit for bit."""
+def build_trainer(settings: Settings, data: Dataset, graph: bool = True) -> Trainer:
+    """Return the trainer that the settings describe; the same for the same seed, bit for bit.
+
+    ``graph`` is the trainer's: its results have the same bits either way.
+    """
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
     dtype = "float16" if half else "float32"
@@ -49,6 +52,7 @@ def build_trainer(settings: Settings, data: Dataset) -> Trainer:
         update,
         epochs=settings.epochs,
         callbacks=[] if settings.patience is None else [EarlyStopping(settings.patience)],
+        graph=graph,
     )
 
 

@@ -6,7 +6,8 @@ A step waits for nothing: loss and accuracy add up on the device and are read at
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+import weakref
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 
 import numpy
@@ -17,6 +18,7 @@ from backend.types import Array
 from training.data import Loader
 from training.loop import evaluation
 from training.loop.callbacks import Callback, EpochResult
+from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
 from training.models.accuracy import correct_count
 from training.models.network import Network
@@ -37,6 +39,7 @@ class Trainer:
         optimizer: an optimizer, or an ``Update`` that adds a schedule, clipping or a loss scale to one.
         epochs: at least 1.
         callbacks: see ``Callback``: ``EarlyStopping``, ``BestModel``, ``ProgressBar``, or your own.
+        graph: on a GPU, run steps as CUDA graphs where they can be captured. The results have the same bits.
 
     Attributes:
         update: the ``Update``.
@@ -76,8 +79,9 @@ class Trainer:
         *,
         epochs: int = 20,
         callbacks: Iterable[Callback] = (),
+        graph: bool = True,
     ) -> None:
-        epochs = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE)
+        epochs, graph = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE), checks.flag("graph", graph)
         checks.instance("network", network, Network, "a Network")
         checks.instance("train", train, Loader, "a Loader")
         checks.instance("test", test, Loader, "a Loader")
@@ -100,6 +104,13 @@ class Trainer:
         self.random = random.current().fork()
         self._totals: Array = array_module(network.params.flat).zeros(3, "float64")  # losses, correct, samples
         self._stop = False
+        # A proxy, not a cycle: the memory of graphs is free as soon as the trainer is.
+        me = weakref.proxy(self)
+        self._graphs = (
+            StepGraphs(me, lambda x, t: me._compute_step(x, t), self._totals)
+            if graph and self._has_plain_parts()
+            else None
+        )
 
     @property
     def optimizer(self) -> Optimizer:
@@ -177,18 +188,34 @@ class Trainer:
         return evaluation.evaluate(self.network, loader, after_batch, self.random)
 
     def _train_step(self, x: Array, t: Array) -> None:
+        if self._graphs is not None and array_module(x) is not numpy:
+            self._on_gradients(self._graphs.run(x, t))
+        else:
+            self._compute_step(x, t, self._on_gradients)
+        self.samples += len(t)
+        self.step += 1
+
+    def _on_gradients(self, loss: Array) -> None:
+        for callback in self.callbacks:
+            callback.on_gradients(self, loss)
+
+    def _compute_step(self, x: Array, t: Array, on_gradients: Callable[[Array], None] | None = None) -> Array:
         """Compute one step: a function of the batch and of arrays on the device, which it updates in place."""
         network = self.network
         loss = network.step_gradients(x, t, self.update.loss_scale)
-        for callback in self.callbacks:
-            callback.on_gradients(self, loss)
+        if on_gradients is not None:
+            on_gradients(loss)
         with UPDATE.of((network.params.flat, network.grads.flat)):
             self.update.step(network.params, network.grads)
         self._totals[0] += loss * len(t)
         self._totals[1] += correct_count(network.last_layer.y, t)
         self._totals[2] += len(t)
-        self.samples += len(t)
-        self.step += 1
+        return loss
+
+    def _has_plain_parts(self) -> bool:
+        """Return True if a graph sees all of a step: no update of another class, no callback within the step."""
+        own = [callback for callback in self.callbacks if type(callback).on_gradients is not Callback.on_gradients]
+        return type(self.optimizer).update is Optimizer.update and own == self.callbacks[:1]
 
     def _epoch(self, epoch: int) -> EpochResult:
         start = time.perf_counter()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy
 
 from backend import array_module, asnumpy, profiling, require_arrays
 from backend.checks import Hyperparameter, instance, whole
+from backend.graph_numbers import numbers, repeat
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import FINITE, MULTIPLIER
@@ -65,7 +66,7 @@ class Optimizer:
             setattr(self, name, value)
         self._hyperparameters = tuple(hyperparameters)
         self.t = 0
-        self._skipped: Any = 0  # under a loss scale on a GPU an int32 (1,) there
+        self.skipped: Any = 0  # under a loss scale on a GPU an int32 (1,) there
         self.state: dict[str, dict[str, Array]] = {slot: {} for slot in self.slots}
         self._layout: Layout | None = None
         self._library: Any = None
@@ -107,26 +108,32 @@ class Optimizer:
         on_device = control is not None and xp is not numpy
         self._move_count(xp, on_device)
         if control is not None and xp is numpy and not control[FINITE]:
-            self._skipped += 1
+            self.skipped += 1
             self.t += 1
             return
-        numbers = self._numbers(None if on_device else self.t + 1 - self._skipped)
+
+        def current() -> dict[str, float]:
+            return self._numbers(None if on_device else self.t + 1 - self.skipped)
+
         if is_flat and flat_params.size == flat_grads.size == self._flat_size:
             buffers = {slot: arrays.flat for slot, arrays in self.state.items()}  # type: ignore[attr-defined]
-            self._update_array(xp, flat_params, flat_grads, buffers, numbers, control, counts=True)
+            self._update_array(xp, flat_params, flat_grads, buffers, current, control, counts=True)
         else:
             counting = next((name for name, p in params.items() if p.size), None)
             for name, p in params.items():
                 state = {slot: arrays[name] for slot, arrays in self.state.items()}
-                self._update_array(xp, p, grads[name], state, numbers, control, name == counting)
+                self._update_array(xp, p, grads[name], state, current, control, name == counting)
+        repeat(self._count)
+
+    def _count(self) -> None:
         self.t += 1
 
     def _move_count(self, xp: Any, to_device: bool) -> None:
         """Move the count of skipped steps to where this update needs it."""
-        if to_device and isinstance(self._skipped, int):
-            self._skipped = xp.full(1, self._skipped, "int32")
-        elif not to_device and not isinstance(self._skipped, int):
-            self._skipped = int(self._skipped[0])
+        if to_device and isinstance(self.skipped, int):
+            self.skipped = xp.full(1, self.skipped, "int32")
+        elif not to_device and not isinstance(self.skipped, int):
+            self.skipped = int(self.skipped[0])
 
     @profiling.operation
     def _update_array(
@@ -135,25 +142,28 @@ class Optimizer:
         params: Array,
         grads: Array,
         state: dict[str, Array],
-        numbers: dict[str, float],
+        current: Callable[[], dict[str, float]],
         control: Array | None,
         counts: bool,
     ) -> None:
         """Make the step of one array or buffer; one of them ``counts`` a step that the device skips."""
         decay = self.weight_decay if self.coupled_decay else 0.0
         if xp is numpy:
-            self._update_on_host(params, grads, state, numbers, decay, control)
+            self._update_on_host(params, grads, state, current(), decay, control)
             return
         formula = f"g = p * decay + g; {self.formula}" if decay else self.formula
-        if decay:
-            numbers = {**numbers, "decay": decay}
-        scaled = None
-        if control is not None:
-            scaled = Scaled(control, self._skipped, counts)
-            if self.correction:
-                formula = f"const auto t = calls - skipped[0]; {self.correction} {formula}"
-                numbers = {**numbers, "calls": self.t + 1}
-        update_on_device(type(self).__name__, formula, numbers, params, grads, state, scaled)
+        scaled = None if control is None else Scaled(control, self.skipped, counts)
+        corrects = scaled is not None and bool(self.correction)
+        if corrects:
+            formula = f"const auto t = calls - skipped[0]; {self.correction} {formula}"
+
+        def named() -> dict[str, float]:
+            found = {**current(), "decay": self.weight_decay} if decay else current()
+            return {**found, "calls": self.t + 1} if corrects else found
+
+        values = numbers(lambda: list(named().values()), acc_dtype(params.dtype))
+        by_name = dict(zip(named(), values, strict=True))
+        update_on_device(type(self).__name__, formula, by_name, params, grads, state, scaled)
 
     def _update_on_host(
         self,
@@ -232,7 +242,7 @@ class Optimizer:
         the device counts), the hyperparameters by name (floats) and ``"<slot>.<parameter>"``, say ``"m.W1"`` (copies of
         the state arrays, on the device where they are).
         """
-        skipped = self._skipped if isinstance(self._skipped, int) else self._skipped[0].copy()
+        skipped = self.skipped if isinstance(self.skipped, int) else self.skipped[0].copy()
         saved: dict[str, Any] = {"t": self.t, "skipped": skipped}
         saved.update((name, getattr(self, name)) for name in self._hyperparameters)
         for slot, arrays in self.state.items():
@@ -271,7 +281,7 @@ class Optimizer:
         t = whole(f"not a state of {type(self).__name__}: t", saved["t"], 0)
         skipped = whole(f"not a state of {type(self).__name__}: skipped", saved["skipped"], 0, t)
         checked = type(self)(**{name: saved[name] for name in self._hyperparameters})
-        checked.t, checked._skipped = t, skipped
+        checked.t, checked.skipped = t, skipped
         checked.state = {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in state.items()}
         vars(self).update(vars(checked))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.checks import refusal
+from backend.graph_numbers import repeat
 from backend.types import Array
 from training.optim.checks import Arrays
 from training.optim.clipping import check_max_norm, clip_gradients
@@ -77,8 +78,7 @@ class Update:
         Raises:
             ValueError, TypeError: as the optimizer's. Parameters, scale and counts are then as they were.
         """
-        if self.schedule is not None:
-            self.optimizer.lr = self.schedule(self.t)
+        repeat(self._set_rate)
         if self.scaler is not None:
             control = self.scaler.examine(grads, self.clip_norm)
             self.optimizer.update(params, grads, control)
@@ -87,4 +87,11 @@ class Update:
             if self.clip_norm is not None:
                 clip_gradients(grads, self.clip_norm)
             self.optimizer.update(params, grads)
+        repeat(self._count)
+
+    def _set_rate(self) -> None:
+        if self.schedule is not None:
+            self.optimizer.lr = self.schedule(self.t)
+
+    def _count(self) -> None:
         self.t += 1
