@@ -41,7 +41,7 @@ def cases(dtype: str, tiny: bool) -> Iterator[KernelCase]:
     for shape in TINY_SCORES if tiny else SCORES:
         yield _softmax(shape, dtype)
         yield from _cross_entropy(shape, dtype, "indices")
-        yield from _cross_entropy(shape, dtype, "shares")
+        yield from _cross_entropy(shape, dtype, "soft targets")
     for count in TINY_NUMBERS if tiny else NUMBERS:
         if dtype == "float32":  # masks do not depend on the dtype
             yield _dropout(count)
@@ -113,7 +113,7 @@ def _softmax(shape: Matrix, dtype: str) -> KernelCase:
 
 def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[KernelCase]:
     rows, classes = shape
-    wide = acc_dtype(dtype).name
+    wide, kernel = acc_dtype(dtype).name, labels.replace(" ", "_")
     matrix, one = nbytes(shape, dtype), nbytes((), wide)
     of_labels = nbytes((rows,), "int32") if labels == "indices" else nbytes(shape, wide)
 
@@ -133,11 +133,11 @@ def _cross_entropy(shape: Matrix, dtype: str, labels: str) -> Iterator[KernelCas
         return lambda: softmax_cross_entropy_backward(y, t, scale)
 
     yield KernelCase(
-        f"cross-entropy of {labels}", by(*shape), dtype, (f"cross_entropy_of_{labels}", "mean_loss"),
+        f"cross-entropy of {labels}", by(*shape), dtype, (f"cross_entropy_of_{kernel}", "mean_loss"),
         {"x": matrix, "labels": of_labels, "y": matrix, "loss": one}, inputs, bind, tolerance=32,
     )  # fmt: skip
     yield KernelCase(
-        f"cross-entropy of {labels} backward", by(*shape), dtype, (f"cross_entropy_backward_of_{labels}",),
+        f"cross-entropy of {labels} backward", by(*shape), dtype, (f"cross_entropy_backward_of_{kernel}",),
         {"y": matrix, "labels": of_labels, "scale": one, "dx": matrix}, inputs, bind_backward, tolerance=32,
     )  # fmt: skip
 

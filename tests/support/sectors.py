@@ -76,11 +76,11 @@ def _batch_norm_cases():
 
 def _softmax_cases():
     for rows, classes in ((256, 10), (64, 1000)):
-        scores, shares = _numbers(rows, classes), _numbers(rows, classes)
+        scores, targets = _numbers(rows, classes), _numbers(rows, classes)
         labels = asarray(np.arange(rows, dtype="int32") % classes)
         words = f"{rows} rows of {classes} classes"
         yield words, ["softmax"], lambda x=scores: softmax.softmax(x)
-        for of, t in (("indices", labels), ("shares", shares)):
+        for of, t in (("indices", labels), ("soft_targets", targets)):
             kernels = [f"cross_entropy_of_{of}", *(["mean_loss"] if of == "indices" else [])]
             yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy(x, t)
             kernels = [f"cross_entropy_backward_of_{of}"]
