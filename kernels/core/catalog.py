@@ -69,9 +69,13 @@ class Resources:
     spilled: int | None
 
 
+TILED = ("convolution.cu",)
+"""The files whose kernels are compiled for tiles that the shapes choose: ``kernels.core.tensor_tiles`` has these."""
+
+
 def files() -> list[str]:
-    """Return the names of the files that contain kernels."""
-    return sorted(path.name for path in FOLDER.glob("*.cu"))
+    """Return the names of the files that contain kernels, without those of ``TILED``."""
+    return sorted(path.name for path in FOLDER.glob("*.cu") if path.name not in TILED)
 
 
 @functools.cache

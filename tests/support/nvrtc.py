@@ -16,7 +16,7 @@ from ctypes.util import find_library
 from pathlib import Path
 from typing import NamedTuple
 
-from kernels.core import catalog
+from kernels.core import catalog, tensor_tiles
 from kernels.core.launch import FOLDER
 
 ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
@@ -115,6 +115,26 @@ def table(results):
     return rows
 
 
+TENSOR_CORES = tuple(architecture for architecture in ARCHITECTURES if architecture >= 80)
+
+
+def build_tiles(jobs):
+    """Compile texts of convolution.cu for architectures: {(variant, architecture): Result} of pairs of these."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip(jobs, pool.map(lambda job: build(job[0].code, job[1]), jobs), strict=True))
+
+
+def tile_table(results):
+    """Return the resources of the convolution's kernels, as ``table``: a row for each tile."""
+    rows: dict[str, dict] = {}
+    for (variant, architecture), result in results.items():
+        use = result.uses[tensor_tiles.KERNELS[variant.product]]
+        entry = rows.setdefault(str(variant), dict.fromkeys(BYTES, 0) | {"registers": {}})
+        entry |= {what: max(entry[what], getattr(use, what)) for what in BYTES}
+        entry["registers"][str(architecture)] = use.registers
+    return rows
+
+
 def growth(name, entry, architecture, use):
     """Return texts that say how a kernel exceeds its entry in the table."""
     found = []
@@ -141,14 +161,24 @@ def write_table():
     if beyond:
         raise SystemExit(f"NVRTC {version()} does not know architectures {beyond}: the table needs a newer one")
     results = build_all(ARCHITECTURES)
-    failed = [f"{variant} sm_{at}: {line}" for (variant, at), result in results.items() for line in result.complaints]
+    tiles = build_tiles([(variant, at) for variant in tensor_tiles.variants() for at in TENSOR_CORES])
+    failed = [
+        f"{variant} sm_{at}: {line}"
+        for built in (results, tiles) for (variant, at), result in built.items() for line in result.complaints
+    ]  # fmt: skip
     if failed:
         raise SystemExit("\n".join(failed))
-    sources = {file: catalog.digest(file) for file in catalog.files()}
+    sources = {file: catalog.digest(file) for file in (*catalog.files(), *catalog.TILED)}
     head = json.dumps({"compiler": version(), "options": CUPY_OPTIONS, "sources": sources})
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(table(results).items()))
-    TABLE.write_text(f'{head[:-1]}, "kernels": {{\n{lines}\n}}}}\n')
-    print(f"{TABLE}: {len(table(results))} rows by NVRTC {version()}")
+    parts = {"kernels": table(results), "tiles": tile_table(tiles)}
+    texts = [
+        f'"{part}": {{\n'
+        + ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(rows.items()))
+        + "\n}"
+        for part, rows in parts.items()
+    ]
+    TABLE.write_text(f"{head[:-1]}, {', '.join(texts)}}}\n")
+    print(f"{TABLE}: {sum(map(len, parts.values()))} rows by NVRTC {version()}")
 
 
 def _complaints(log, failed):

@@ -1,0 +1,132 @@
+"""The tests of the convolution on tensor cores find mistakes: each is put into its source, and must be found.
+
+On the emulated device only, where a copy that is not waited for and a tile that is read too early show at every run.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import backend
+from kernels import implicit_gemm
+from kernels.core.tensor_tiles import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD, KERNELS, Variant
+from kernels.core.window import Window
+from tests.support.implicit_cases import Case, arrays, run, truth
+
+pytestmark = pytest.mark.gpu
+
+PLAIN = Case(2, 9, 11, 16, 16, Window(3, 1, 1))
+STRIDED = Case(1, 8, 9, 8, 12, Window(3, 2, (1, 0, 0, 1)))
+GROUPED = Case(1, 8, 7, 8, 16, Window(3, 1, 1), groups=2)
+PARTS = Case(5, 17, 13, 4, 4, Window(3, 1, 1))
+FEW = Case(1, 7, 6, 3, 10, Window(3, 1, 1))
+
+
+class Mistake(NamedTuple):
+    """``new`` in place of every ``old`` in the kernel of one product; small whole numbers, or normal ones."""
+
+    product: int
+    old: str
+    new: str
+    case: Case = PLAIN
+    dtype: str = "float32"
+    small: bool = True
+
+
+MISTAKES = {
+    "one wait too few": Mistake(FORWARD, '"n"(STAGES - 2)', '"n"(STAGES - 1)'),
+    "no commit": Mistake(FORWARD, "cp.async.commit_group;", ""),
+    "loads the tile that is read": Mistake(FORWARD, "load(reading == 0 ? STAGES - 1 : reading - 1)", "load(reading)"),
+    "rows of a fragment swapped": Mistake(FORWARD, "(16 * i + lane % 16) * DEEP", "(16 * i + lane % 8) * DEEP"),
+    "depth of a fragment swapped": Mistake(BACKWARD_WEIGHT, "member + r / 2 * 4", "member + r % 2 * 4"),
+    "columns of a fragment": Mistake(FORWARD, "(k + member + 4 * r) *", "(k + member + 4 * (3 - r)) *"),
+    "not transposed": Mistake(BACKWARD_WEIGHT, "load_matrices<!A_DEEP>", "load_matrices<false>", dtype="float16"),
+    "column not masked": Mistake(FORWARD, "(inside[i] >> a & inside[i] >> (16 + b) & 1)", "(inside[i] >> a & 1)"),
+    "row not masked": Mistake(FORWARD, "(inside[i] >> a & inside[i] >> (16 + b) & 1)", "(inside[i] >> (16 + b) & 1)"),
+    "tap carried wrongly": Mistake(FORWARD, "if (b >= taps_across) b -= taps_across, ++a;", "", FEW),
+    "channel carried wrongly": Mistake(FORWARD, "if (c >= in) c -= in, ++b;", "if (c >= in) c -= in;", FEW),
+    "taps of a remainder": Mistake(BACKWARD_INPUT, "-(every * dilation / stride)", "-every", STRIDED),
+    "first tap of a remainder": Mistake(BACKWARD_INPUT, "% stride) ++first;", "% stride) first = taps;", STRIDED),
+    "pixel of a remainder": Mistake(BACKWARD_INPUT, "* scale_across + rest_across", "* scale_across", STRIDED),
+    "group of the source": Mistake(FORWARD, "* all_in + group * in;", "* all_in;", GROUPED),
+    "group of the filters": Mistake(BACKWARD_INPUT, "n) * all_in + group * in + c;", "n) * all_in + c;", GROUPED),
+    "half of a tile": Mistake(FORWARD, "+ lane / 4 + 8 * half", "+ lane / 4 + 4 * half"),
+    "end of a part": Mistake(BACKWARD_WEIGHT, "? begin + part_pixels : windows", "? windows : windows", PARTS),
+    "window carried wrongly": Mistake(BACKWARD_WEIGHT, "ow -= g.out_width, ++oh;", "ow -= g.out_width;"),
+    "one part left out": Mistake(BACKWARD_WEIGHT, "p < part_count; p += 8", "p < part_count - 1; p += 8", PARTS),
+    "a thread's bias left out": Mistake(BACKWARD_WEIGHT, "i < THREADS; i += BN", "i < THREADS - BN; i += BN"),
+    "a small product left out": Mistake(FORWARD, "multiply(part[i], small_a[step][i], big_b[step]);", ";", small=False),
+    "another left out": Mistake(BACKWARD_INPUT, "multiply(part[i], big_a[step][i], small_b[step]);", ";", small=False),
+}  # fmt: skip
+
+
+def wrong(mistake):
+    """Return whether the numbers of a mistake's product are wrong: not exact, or above the bound for normal numbers."""
+    given = arrays(mistake.case, mistake.dtype, mistake.small)
+    of_product = {FORWARD: (0, 1), BACKWARD_INPUT: (1, 2), BACKWARD_WEIGHT: (2, 4)}[mistake.product]
+    pairs = list(zip(truth(mistake.case, *given), run(mistake.case, *given), strict=True))[slice(*of_product)]
+    if mistake.small:
+        return not all(np.array_equal(found, expected.astype(mistake.dtype)) for expected, found in pairs)
+    return not all(abs(found - expected).max() < 4e-7 * abs(expected).max() for expected, found in pairs)
+
+
+@pytest.fixture(autouse=True)
+def emulated():
+    cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="mistakes are seeded on the emulated device only")
+    with backend.use("cuda"):
+        yield
+    cuda_on_cpu.reset()
+    implicit_gemm._compiled.cache_clear()
+
+
+def seeded(old, new, product):
+    """Return the property ``Variant.code`` with a mistake in the kernel of a product."""
+    original = Variant.code.fget
+
+    def code(variant):
+        text = original(variant)
+        if variant.product != product:
+            return text
+        assert old in text, f"{KERNELS[product]} has no {old!r} any more"
+        return text.replace(old, new)
+
+    return property(code)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_found(name, monkeypatch):
+    import cupy
+
+    mistake = MISTAKES[name]
+    assert not wrong(mistake), "the source is wrong without a mistake"
+    implicit_gemm._compiled.cache_clear()
+    monkeypatch.setattr(Variant, "code", seeded(mistake.old, mistake.new, mistake.product))
+    with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # an address that no array has: found, too
+        assert wrong(mistake)
+
+
+_CHECKED = """
+import backend
+from tests.cuda import test_seeded_mistakes_of_convolution as module
+from tests.support import implicit_cases
+module.Variant.code = module.seeded({old!r}, {new!r}, {product})
+with backend.use("cuda"):
+    implicit_cases.run(module.PLAIN, *implicit_cases.arrays(module.PLAIN, "float16"))
+"""
+
+
+@pytest.mark.parametrize("product", [FORWARD, BACKWARD_WEIGHT])
+def test_a_missing_barrier_is_found_in_checked_mode(product):
+    """Threads of the emulated device run in step, so that numbers alone do not show it."""
+    waits = '"n"(STAGES - 2) : "memory");'
+    script = _CHECKED.format(old=f"{waits}\n    __syncthreads();", new=waits, product=product)
+    folders = [str(Path(__file__).parents[2]), os.environ["PYTHONPATH"]]
+    environment = os.environ | {"CUDA_ON_CPU_CHECK": "1", "PYTHONPATH": os.pathsep.join(folders)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert f"RACE (shared memory) in kernel {KERNELS[product]}" in done.stdout + done.stderr, done.stderr
