@@ -85,6 +85,17 @@ class Graph(Generic[Result]):
         self._graph.launch(stream)
 
 
+_idle_streams: dict[int, list[Any]] = {}
+"""By device, the streams of recorders that have ended. A stream's cuBLAS handle and workspace last as long as the
+process, so that a program which trains many networks in turn must not make a stream for each."""
+
+
+def _give_back(pool: Any, stream: Any, idle: list[Any]) -> None:
+    """Free a recorder's memory and keep its stream for the next: a graph holds the recorder, so none is left."""
+    pool.free_all_blocks()  # CuPy's pools keep their memory when they end
+    idle.append(stream)
+
+
 class Recorder:
     """A stream and a memory pool for graphs of the current CUDA device.
 
@@ -106,11 +117,14 @@ class Recorder:
     def __init__(self) -> None:
         self._cupy: Any = _cupy()
         cupy = self._cupy
-        self.stream: Any = cupy.cuda.Stream(non_blocking=True)
+        idle = _idle_streams.setdefault(cupy.cuda.Device().id, [])
+        try:
+            self.stream: Any = idle.pop()
+        except IndexError:
+            self.stream = cupy.cuda.Stream(non_blocking=True)
         self._chunks = _Chunks(cupy.cuda.runtime)
         self.pool: Any = _new_pool(self._chunks)
-        # CuPy's pools keep their memory when they end. A graph holds the recorder, so no graph uses it any more.
-        weakref.finalize(self, self.pool.free_all_blocks).atexit = False
+        weakref.finalize(self, _give_back, self.pool, self.stream, idle).atexit = False
         self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
 
     def is_current(self) -> bool:

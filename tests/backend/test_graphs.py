@@ -160,6 +160,27 @@ def test_memory_goes_back_with_the_last_graph(cp, monkeypatch):
 
 
 @gpu
+def test_recorders_in_turn_share_a_stream_and_its_cublas_handle(cp):
+    """A handle and its workspace last as long as the process: a sweep over many trainings must not collect them."""
+    a = cp.ones((4, 4), "f4")
+
+    def once():
+        recorder = Recorder()
+        recorder.capture(lambda: blas.gemm(a, a)).launch()
+        return recorder.stream.ptr
+
+    first = once()
+    gc.collect()
+    contexts = len(blas._cublas().contexts)
+    for _ in range(3):
+        assert once() == first
+        gc.collect()
+    assert len(blas._cublas().contexts) == contexts
+    one, other = Recorder(), Recorder()
+    assert one.stream.ptr != other.stream.ptr
+
+
+@gpu
 def test_a_limit_of_cupys_pool_holds_for_graphs(cp):
     pool = cp.get_default_memory_pool()
     held = cp.zeros(1 << 20, "u1")
@@ -213,6 +234,7 @@ def test_the_current_stream_and_the_recorders_wait_for_each_other(cp, monkeypatc
     from tests.support.stream_order import StreamOrder
 
     order = StreamOrder()
+    monkeypatch.setattr(graphs, "_idle_streams", {})  # a stream that the record knows
     with order.recording(monkeypatch):
         recorder = Recorder()
         graph = recorder.capture(lambda: None)

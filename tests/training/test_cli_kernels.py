@@ -15,7 +15,7 @@ from tests.support.kernel_cache import cache_of, compiled_in_a_new_process
 from training.cli import kernels as commands
 
 FOLDER = launch.FOLDER
-SOURCES = {path.name: path.read_text() for path in FOLDER.iterdir() if path.name.endswith(".cu")}
+SOURCES = {file: (FOLDER / file).read_text() for file in catalog.files()}
 KERNELS = [name for text in SOURCES.values() for name in re.findall(r"__global__ void (\w+)", text)]
 EVERY = {(k, t, bits) for k in KERNELS for t in ("float16", "float32", "float64") for bits in (32, 64)}
 
