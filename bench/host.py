@@ -1,8 +1,9 @@
 """Measure the host's cost of a training step on a CUDA device: ``python -m bench host``.
 
 Small networks on a GPU wait for Python. The time to enqueue a step is measured with an idle device at its start, so
-that no launch waits for a full queue, and also the time until the device is done. On the emulated device the command
-needs its dry mode, in which work is counted and not done: only Python and CuPy remain.
+that no launch waits for a full queue, and also the time until the device is done; and the time to launch a step of the
+``Trainer`` by CUDA graph, its bookkeeping included, on a batch that lies on the device. On the emulated device the
+command needs its dry mode, in which work is counted and not done: only Python and CuPy remain.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy
 
 from backend import asarray, random, synchronize, xp
 from bench import machine
+from bench.graph_steps import graph_step
 from bench.kernels.measure import describe_gpu
 from bench.reading import calls_of
 from bench.report import check_folder, write_json
@@ -47,6 +49,9 @@ SCHEMA = 1
 TABLE = Path(__file__).with_name("host.json")
 """Python calls and launches of a step of each model, as they were when the file was written."""
 
+COUNTS = ("calls", "launches", "graph_calls")
+"""The figures of a ``Step`` that ``TABLE`` has."""
+
 GROWTH = 1.1
 """The largest ratio of a model's figures to its row in ``TABLE``."""
 
@@ -65,6 +70,8 @@ class Step:
         enqueue_us: best time to enqueue the step; None where nothing was timed.
         median_us: the median of these times.
         synchronized_us: best time until the device is done.
+        graph_calls: of Python functions of xpnet in a step by CUDA graph.
+        graph_us: best time of such a step on the host, without the loader.
     """
 
     calls: int
@@ -74,6 +81,8 @@ class Step:
     enqueue_us: float | None = None
     median_us: float | None = None
     synchronized_us: float | None = None
+    graph_calls: int | None = None
+    graph_us: float | None = None
 
 
 def training_step(model: str, batch: int) -> Callable[[], None]:
@@ -93,13 +102,32 @@ def training_step(model: str, batch: int) -> Callable[[], None]:
 
 
 def measure(model: str, batch: int, samples: int) -> Step:
-    """Count a step of ``model``, and time it ``samples`` times; 0 only counts."""
+    """Count a step of ``model``, eager and by graph, and time each ``samples`` times; 0 only counts."""
     step = training_step(model, batch)
     for _ in range(_WARM):
         step()
     synchronize()
     counted = _device_counts(step)
     calls = sum(calls_of(step).values())
+    by_graph = graph_step(*MODELS[model](), batch, computes=not _is_dry())
+    by_graph()
+    graph_calls = sum(calls_of(by_graph).values())
+    if not samples:
+        return Step(calls, **counted, graph_calls=graph_calls)
+    enqueued, finished = _times(step, samples)
+    return Step(
+        calls,
+        **counted,
+        enqueue_us=min(enqueued),
+        median_us=statistics.median(enqueued),
+        synchronized_us=min(finished),
+        graph_calls=graph_calls,
+        graph_us=min(_times(by_graph, samples)[0]),
+    )
+
+
+def _times(step: Callable[[], object], samples: int) -> tuple[list[float], list[float]]:
+    """Return the microseconds to enqueue each of some steps on an idle device, and those until the device is done."""
     enqueued, finished = [], []
     gc.collect()
     for _ in range(samples):
@@ -110,11 +138,11 @@ def measure(model: str, batch: int, samples: int) -> Step:
         synchronize()
         enqueued.append(1e6 * (middle - begin))
         finished.append(1e6 * (time.perf_counter() - begin))
-    if not samples:
-        return Step(calls, **counted)
-    return Step(
-        calls, **counted, enqueue_us=min(enqueued), median_us=statistics.median(enqueued), synchronized_us=min(finished)
-    )
+    return enqueued, finished
+
+
+def _is_dry() -> bool:
+    return emulated_device() is not None and os.environ.get("CUDA_ON_CPU_DRY") == "1"
 
 
 def emulated_device() -> Any:
@@ -152,24 +180,30 @@ def growth(steps: dict[str, Step], table: dict[str, dict[str, int]]) -> list[str
     """Return a line for each count that is more than ``GROWTH`` times the table's, or not in the table."""
     lines = []
     for model, step in steps.items():
-        for what in ("calls", "launches"):
+        for what in COUNTS:
             count, allowed = getattr(step, what), table.get(model, {}).get(what)
             if count is None:
                 continue
             if allowed is None:
-                lines.append(f"{model}: {what} are not in {TABLE.name}; --write adds them")
+                lines.append(f"{model}: {_words(what)} are not in {TABLE.name}; --write adds them")
             elif count > GROWTH * allowed:
-                lines.append(f"{model}: expected at most {GROWTH:.1f} times {allowed:,} {what} a step, got {count:,}")
+                most = f"at most {GROWTH:.1f} times {allowed:,} {_words(what)} a step"
+                lines.append(f"{model}: expected {most}, got {count:,}")
     return lines
+
+
+def _words(what: str) -> str:
+    return what.replace("graph_calls", "calls by graph")
 
 
 def as_table(steps: dict[str, Step]) -> str:
     """Return the steps as lines for a terminal; what was neither counted nor timed is a dash."""
-    lines = [["model", "calls", "launches", "cuBLAS", "copies", "enqueue us", "median", "us/launch", "until done us"]]
+    times_of = ["enqueue us", "median", "us/launch", "until done us", "by graph us"]
+    lines = [["model", "calls", "launches", "cuBLAS", "copies", *times_of]]
     for model, step in steps.items():
         each = step.enqueue_us / step.launches if step.enqueue_us and step.launches else None
         counts = (step.calls, step.launches, step.products, step.copies)
-        times = (step.enqueue_us, step.median_us, each, step.synchronized_us)
+        times = (step.enqueue_us, step.median_us, each, step.synchronized_us, step.graph_us)
         cells = ["-" if count is None else f"{count:,}" for count in counts]
         lines.append([model, *cells, *("-" if time is None else f"{time:,.1f}" for time in times)])
     return "\n".join(aligned(lines))
@@ -195,14 +229,15 @@ def as_table(steps: dict[str, Step]) -> str:
 def host(models: tuple[str, ...], batch: int, samples: int, check: bool, write: bool, json_file: Path | None) -> None:
     """Measure what a training step on a GPU costs the host.
 
-    For each model: the Python calls of xpnet in a step, the time to enqueue the step while the device is idle, and
-    the time until the device is done. Launches are counted by CUPTI, where it is installed. The emulated device counts
-    them itself, cuBLAS calls and copies too; there the command belongs into the dry mode (CUDA_ON_CPU_DRY=1).
+    For each model: the Python calls of xpnet in a step, the time to enqueue the step while the device is idle, the
+    time until the device is done, and the host's time for a step by CUDA graph, without the loader. Launches are
+    counted by CUPTI, where it is installed. The emulated device counts them itself, cuBLAS calls and copies too; there
+    the command belongs into the dry mode (CUDA_ON_CPU_DRY=1).
     """
     with user_errors():
         check_folder(json_file)
     choose_compute("cuda", None)
-    if emulated_device() is not None and os.environ.get("CUDA_ON_CPU_DRY") != "1":
+    if emulated_device() is not None and not _is_dry():
         click.echo("the emulated device computes, which takes minutes a step: set CUDA_ON_CPU_DRY=1", err=True)
     steps = {}
     for model in models:
@@ -215,7 +250,7 @@ def host(models: tuple[str, ...], batch: int, samples: int, check: bool, write: 
         write_json({"schema": SCHEMA, **described, "batch": batch, "steps": rows}, json_file)
     known = json.loads(TABLE.read_text(encoding="utf-8"))
     if write:
-        known |= {model: {"calls": step.calls, "launches": step.launches} for model, step in steps.items()}
+        known |= {model: {what: getattr(step, what) for what in COUNTS} for model, step in steps.items()}
         TABLE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     elif check:
         grown = growth(steps, known)

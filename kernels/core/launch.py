@@ -5,7 +5,7 @@ Python float given for a ``float`` parameter arrives as 0. So the parameters are
 its source (``kernels.core.signature``), and every argument is held against them: also how many elements an array
 has, where a comment behind it says so, ``const T *x /* rows * classes */``.
 
-Checking costs more than launching. So each combination of dtypes, shapes, strides, devices and sizing numbers is
+Checking costs more than launching. So each combination of dtypes, shapes, strides, devices and whole numbers is
 checked once and kept as a plan, which every later launch of the same combination uses.
 
 CuPy adds ``-ftz=true`` to every compilation, after any option of ours: float32 numbers below 1.2e-38 count as 0 in a
@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import re
 from collections.abc import Callable, Iterator
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ import numpy
 from backend import current_device, profiling
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import STRUCT
-from kernels.core.signature import Parameter, element_counts, read_parameters, sizing_names
+from kernels.core.signature import Parameter, element_counts, read_parameters
 
 FOLDER = Path(__file__).parent.parent
 """Where the ``.cu`` files are."""
@@ -84,8 +85,8 @@ class KernelError(RuntimeError):
 class _Plan(NamedTuple):
     """A launch that was checked.
 
-    ``values`` are the arguments, None where each launch has its own; ``numbers`` are the place, name and dtype of each
-    number among these.
+    ``launch`` is CuPy's function on the device of the plan, which costs less than its RawKernel. ``values`` are the
+    arguments, None where each launch has its own; ``numbers`` are the place, name and dtype of each number among these.
     """
 
     launch: Callable[..., None]
@@ -96,7 +97,13 @@ class _Plan(NamedTuple):
 
 
 _plans: dict[tuple[Any, ...], _Plan] = {}
+_KEPT = ("int", "INDEX", "unsigned char")
 _checked_attributes = attrgetter("dtype", "shape", "strides", "data.device_id")
+_struct_bytes = methodcaller("tobytes")
+
+
+def _no_part(argument: Any) -> None:
+    """Return nothing: the argument is not part of a key."""
 
 
 class Kernel:
@@ -151,8 +158,12 @@ class Kernel:
                 ``blocks_of`` asks for more threads than the kernel can have.
             KernelError: it does not compile.
         """
-        key = self._key(count, arguments)
-        plan = _plans.get(key)
+        try:
+            read = [part(argument) for part, argument in zip(self._key_parts, arguments, strict=True)]
+            key = self, count, _block, current_device().index, *read
+            plan = _plans.get(key)
+        except (AttributeError, TypeError, ValueError):
+            key, plan = (), None  # the checks say which argument is wrong
         if plan is None:
             plan = self._check(count, arguments)
             if plan is None:
@@ -172,31 +183,19 @@ class Kernel:
             launch(grid, block, values)
 
     @functools.cached_property
-    def _kinds(self) -> tuple[bool | None, ...]:
-        """Return for each parameter True if it is an array, and False if a plan fixes its value: a struct, or a number
-        that array sizes depend on. Other numbers, such as a position in a random stream, differ between launches:
-        None.
-        """
-        sizing = sizing_names(self.parameters)
-        return tuple(
-            True if p.is_array else False if p.kind == "Geometry" or p.name in sizing else None for p in self.parameters
-        )
+    def _key_parts(self) -> list[Callable[[Any], Any]]:
+        """Return for each parameter the function that gives its argument's part of a plan's key.
 
-    def _key(self, count: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return everything that the checks depend on, except numbers that a plan does not fix.
-
-        It is () where an argument lacks an attribute: the checks then say which is wrong.
+        Whole numbers and structs are in the key, and a plan keeps them as the kernel takes them. Floats, and the words
+        of a position in a random stream, differ between launches: each is checked and converted every time.
         """
-        key: list[Any] = [self, count, _block, current_device().index]
-        try:
-            for is_array, argument in zip(self._kinds, arguments, strict=True):
-                if is_array:
-                    key.append(_checked_attributes(argument))
-                elif is_array is not None:
-                    key += type(argument), argument if type(argument) is int else argument.tobytes()
-        except (AttributeError, ValueError):
-            return ()
-        return tuple(key)
+        return [
+            _checked_attributes if p.is_array
+            else _struct_bytes if p.kind == "Geometry"
+            else operator.index if p.kind in _KEPT
+            else _no_part
+            for p in self.parameters
+        ]  # fmt: skip
 
     def _check(self, count: int, arguments: tuple[Any, ...]) -> _Plan | None:
         """Check everything; compile the kernel and return the plan, or None where there is nothing to launch."""
@@ -220,14 +219,14 @@ class Kernel:
             raise ValueError(
                 f"kernel {self.name}: a block has at most {self.most_threads} threads, {_block} were asked for"
             )
-        kept = [value if kind is False else None for value, kind in zip(values, self._kinds, strict=True)]
-        numbers = [
-            (place, f"kernel {self.name}, {parameter.name}", dtype)
-            for place, (parameter, dtype, kind) in enumerate(zip(self.parameters, types, self._kinds, strict=True))
-            if kind is None
-        ]
+        numbers, varies = [], [parameter.is_array for parameter in self.parameters]
+        for place, (parameter, dtype, part) in enumerate(zip(self.parameters, types, self._key_parts, strict=True)):
+            if part is _no_part:
+                numbers.append((place, f"kernel {self.name}, {parameter.name}", dtype))
+                varies[place] = True
+        kept = [None if each else value for value, each in zip(values, varies, strict=True)]
         grid = (min(-(-count // _block), _MOST_BLOCKS),)
-        return _Plan(self.compiled(t, wide), grid, (_block,), kept, numbers)
+        return _Plan(self.compiled(t, wide).kernel, grid, (_block,), kept, numbers)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:

@@ -49,11 +49,6 @@ def _parse(text: str) -> Parameter:
     return Parameter(words[-1], kind, "*" in words, words[0] == "const", factors)
 
 
-def sizing_names(parameters: tuple[Parameter, ...]) -> set[str]:
-    """Return the names that the sizes of arrays are made of."""
-    return {word for parameter in parameters for _, word in parameter.size}
-
-
 def element_counts(parameters: tuple[Parameter, ...], arguments: Mapping[str, Any]) -> dict[str, int]:
     """Return how many elements each array must have, of those whose size the source gives.
 

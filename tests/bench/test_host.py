@@ -22,6 +22,14 @@ def test_counts_may_grow_by_a_tenth(calls, launches, complaints):
     assert host.growth({"a": host.Step(calls, launches)}, {"a": {"calls": 100, "launches": 10}}) == complaints
 
 
+def test_calls_by_graph_may_grow_by_a_tenth():
+    table = {"a": {"calls": 1, "launches": 1, "graph_calls": 20}}
+    assert host.growth({"a": host.Step(1, 1, graph_calls=22)}, table) == []
+    assert host.growth({"a": host.Step(1, 1, graph_calls=23)}, table) == [
+        "a: expected at most 1.1 times 20 calls by graph a step, got 23"
+    ]
+
+
 def test_a_model_that_is_not_in_the_table_is_said():
     assert host.growth({"a": host.Step(1, 2)}, {}) == [
         "a: calls are not in host.json; --write adds them",
@@ -33,6 +41,7 @@ def test_the_table_has_every_model():
     table = json.loads(host.TABLE.read_text(encoding="utf-8"))
     assert list(table) == list(host.MODELS)
     assert all(table[model]["calls"] > table[model]["launches"] > 0 for model in table)
+    assert all(table[model]["graph_calls"] <= 100 for model in table), "a step by graph is one launch"
 
 
 def test_resnet20_has_the_parameters_of_the_paper():
@@ -60,6 +69,8 @@ def test_a_step_is_counted_and_timed(bench, tmp_path):
     assert step["calls"] > 0
     assert 0 < step["enqueue_us"] <= step["synchronized_us"]
     assert step["enqueue_us"] <= step["median_us"]
+    assert 0 < step["graph_calls"] < step["calls"]
+    assert step["graph_us"] > 0
     if step["products"] is not None:  # the device counts
         assert step["launches"] > step["products"] >= 6
     assert "TwoLayerNet" in result.out

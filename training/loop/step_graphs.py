@@ -23,6 +23,7 @@ _log = logging.getLogger("xpnet")
 EAGER_STEPS = 2
 """Steps of a batch's shape that run eagerly: they compile kernels, allocate memory and make the optimizer's state."""
 
+_OTHER_SETTINGS = ("clip_norm", "weight_decay", "growth_interval", "tf32")
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -48,7 +49,7 @@ class StepGraphs:
         self._seen: dict[Any, int] = {}
         self._graphs: dict[Any, _Captured] = {}
         self._made_of: tuple[Any, ...] = ()
-        self._made_with: dict[str, Any] = {}
+        self._made_with: list[Any] = []
         self.refusal = ""
         """Why steps run eagerly; empty as long as they need not."""
 
@@ -100,8 +101,7 @@ class StepGraphs:
             loss = self._step(x, t)
         eager = _copies({**arrays, "the loss": loss})
         put_forward = self._counters()
-        changed = [name for name, value in self._settings().items() if settings.get(name, self) != value]
-        if changed:
+        if changed := self._names_of_changed(settings):
             self._refuse(f"a step changes {', '.join(changed[:5])}")
             return loss
         _restore(arrays, before)
@@ -134,18 +134,35 @@ class StepGraphs:
         control = None if scaler is None else scaler.control
         return (network.params.flat, network.grads.flat, optimizer, optimizer.state, optimizer.skipped, scaler, control)
 
-    def _settings(self) -> dict[str, Any]:
-        """Return what else a step depends on and a graph would not notice, by name."""
+    def _settings(self) -> list[Any]:
+        """Return what else a step depends on and a graph would not notice, in a fixed order.
+
+        The last are dictionaries of the plain attributes of the user's own layers.
+        """
         update = self._trainer.update
-        found: dict[str, Any] = {place: values[name] for place, values, name in self._layer_numbers}
-        found["clip_norm"] = update.clip_norm
-        found["weight_decay"] = update.optimizer.weight_decay != 0
-        found["growth_interval"] = None if update.scaler is None else update.scaler.growth_interval
-        found["tf32"] = tf32.is_allowed()
-        for place, values in self._own_layers:
+        found = [values[name] for _, values, name in self._layer_numbers]
+        found += [
+            update.clip_norm,
+            update.optimizer.weight_decay != 0,
+            None if update.scaler is None else update.scaler.growth_interval,
+            tf32.is_allowed(),
+        ]
+        for _, values in self._own_layers:
             plain = ((name, value) for name, value in values.items() if isinstance(value, _PLAIN))
-            found.update({f"{place}.{name}": value for name, value in plain if name != "training"})
+            found.append({name: value for name, value in plain if name != "training"})
         return found
+
+    def _names_of_changed(self, before: list[Any]) -> list[str]:
+        """Return the names of the settings that differ from those of before."""
+        of_layers, own = self._layer_numbers, self._own_layers
+        names = [*(place for place, _, _ in of_layers), *_OTHER_SETTINGS, *(place for place, _ in own)]
+        changed = []
+        for name, old, new in zip(names, before, self._settings(), strict=True):
+            if isinstance(new, dict):
+                changed += [f"{name}.{key}" for key in new if old.get(key, self) != new[key]]
+            elif old != new:
+                changed.append(name)
+        return changed
 
     @functools.cached_property
     def _layer_numbers(self) -> list[tuple[str, dict[str, Any], str]]:
@@ -193,17 +210,15 @@ class _Captured:
     """A step as a graph, with the arrays that its batches are copied into."""
 
     def __init__(self, recorder: Recorder, step: Callable[[Array, Array], Array], x: Array, t: Array) -> None:
-        self._recorder = recorder
         with recorder.active():
             self._batch = tuple(_Buffer(array) for array in (x, t))
             x, t = (buffer.array for buffer in self._batch)
             self._graph: Graph[Array] = recorder.capture(lambda: step(x, t))
 
     def replay(self, *batch: Array) -> Array:
-        with self._recorder.active():
-            for buffer, array in zip(self._batch, batch, strict=True):
-                buffer.fill(array)
-            return self._graph.launch()
+        for buffer, array in zip(self._batch, batch, strict=True):  # in the current stream, which the graph waits for
+            buffer.fill(array)
+        return self._graph.launch()
 
 
 class _Buffer:

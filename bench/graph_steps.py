@@ -1,0 +1,59 @@
+"""Make a model's training steps by CUDA graph on one batch, for ``python -m bench host``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+from unittest import mock
+
+import numpy
+
+from backend import random
+from training.data import Loader
+from training.data.loader import Batch
+from training.loop import step_graphs
+from training.loop.trainer import Trainer
+
+_EAGER = step_graphs.EAGER_STEPS + 1  # the last of them is captured
+
+
+class _OneBatch(Loader):
+    """A loader that costs nothing: it yields the same batch on the device, over and over."""
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+        batch = self.batch(0, 0)
+        while True:
+            yield batch
+
+    def indices(self, epoch: int, index: int) -> numpy.ndarray:
+        return numpy.arange(self.batch_size)
+
+
+def graph_step(network: Any, optimizer: Any, batch: int, computes: bool) -> Callable[[], object]:
+    """Return a ``Trainer``'s step by graph, bookkeeping included, which has run often enough to be a replay.
+
+    Args:
+        computes: False in the dry mode of the emulated device, where there are no numbers to compare a replay by.
+
+    Raises:
+        RuntimeError: steps of this network cannot be captured; the message says why.
+    """
+    random.seed(0)
+    loader = _OneBatch(numpy.zeros((batch, *network.input_dim), "uint8"), numpy.arange(batch) % 10, batch)
+    trainer = Trainer(network, loader, loader, optimizer)
+    trainer.step = 1  # before the first step a trainer reads the parameters
+    steps = trainer.steps(1)
+    comparing: AbstractContextManager[Any] = nullcontext()
+    if not computes:
+        comparing = mock.patch.object(step_graphs, "_equal", return_value=True)
+    with comparing:
+        for _ in range(_EAGER):
+            next(steps)
+    graphs = trainer._graphs
+    if graphs is None or not graphs.shapes:
+        raise RuntimeError(f"steps are not run as a graph: {graphs.refusal if graphs else 'the optimizer is unknown'}")
+    return lambda: next(steps)
