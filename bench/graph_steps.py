@@ -24,7 +24,7 @@ class _OneBatch(Loader):
     def __len__(self) -> int:
         return 1 << 30
 
-    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+    def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         batch = self.batch(0, 0)
         while True:
             yield batch

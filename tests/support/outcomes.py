@@ -85,7 +85,7 @@ _TRIED = (
     (Loader, lambda loader: [repr(loader), loader.prefetch, *loader.epoch(1)]),
     (LossScaler, lambda scaler: [scaler.control, scaler.growth_interval]),
     (backend.random.Generator, lambda generator: [generator.state, generator.bits(5)]),
-    (Trainer, lambda trainer: [trainer.epochs]),
+    (Trainer, lambda trainer: [trainer.total_epochs]),
     (Update, lambda update: [update.clip_norm, update.t]),
     (EarlyStopping, lambda stopping: stopping.patience),
     (Window, lambda window: [*(getattr(window, field.name) for field in dataclasses.fields(window)), str(window)]),

@@ -24,7 +24,7 @@ class Totals:
 
 class Trainer(SimpleNamespace):
     def __init__(self, epochs=2, samples=1000):
-        super().__init__(epochs=epochs, train_loader=SimpleNamespace(samples=samples), asked=[])
+        super().__init__(total_epochs=epochs, train_loader=SimpleNamespace(samples=samples), asked=[])
 
     def running_totals(self):
         self.asked.append(Totals(*self.totals))

@@ -151,7 +151,7 @@ def test_a_network_may_read_its_epochs_in_two_runs():
     run = trainer(epochs=1)
     seen = watch(run.network)
     run.train()
-    run.epochs = 3
+    run.total_epochs = 3
     assert [result.epoch for result in run.train()] == [1, 2, 3]
     straight = trainer(epochs=3)
     other = watch(straight.network)

@@ -15,7 +15,6 @@ from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
 from training.loop.recorder import Recorder, draw_figures
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR
-from training.loop.stopping import StopOnSignal
 from training.loop.trainer import Trainer
 
 
@@ -30,7 +29,7 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         ClickException: the training failed.
     """
     bar = ProgressBar() if console.shows_progress else None
-    trainer.callbacks += [*([bar] if bar else []), recorder, StopOnSignal()]
+    trainer.callbacks += [*([bar] if bar else []), recorder]
     try:
         with bar or nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it

@@ -125,7 +125,7 @@ def command(
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
         folder = RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
-    recorder = Recorder(folder, lambda result, metrics: console.epoch(result, trainer.epochs, metrics))
+    recorder = Recorder(folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics))
     with folder, going_on_silently(), deferred():
         try:
             folder.save_config(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -142,8 +143,12 @@ class Loader:
         """
         label_checks.check_range(self._labels, checks.whole("classes", classes, 1, _MOST_CLASSES))
 
-    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+    def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of epoch 0, 1, …, on the active device.
+
+        Args:
+            epoch: counted from 0.
+            first: the batch to begin with, from 0 to ``len(loader)``; those before it are passed over.
 
         Yields:
             ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
@@ -151,10 +156,15 @@ class Loader:
             ready for the stream that is current when they are taken, and the host does not wait for them.
 
         Raises:
-            ValueError: ``epoch`` is negative. An exception of the background thread is raised here, too.
+            ValueError: ``epoch`` or ``first`` is out of range. An exception of the background thread is raised here,
+                too.
             RuntimeError: the active device has changed since the next block was started.
         """
-        return self._batches(self.order(epoch))
+        first = checks.whole("first", first, 0, len(self))
+        # Whole blocks are passed over, and the rest batch by batch: a batch lies in memory as it always does.
+        skipped, rest = divmod(first * self.batch_size, self._block)
+        batches = self._batches(self.order(epoch)[skipped * self._block :])
+        return self._after(batches, rest // self.batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Make the batch that ``epoch(epoch)`` yields at ``index`` again.
@@ -184,6 +194,10 @@ class Loader:
             raise IndexError(f"sample {index} is out of range: expected 0 to {len(self._rows) - 1}")
         row = self._rows[index]
         return row.transpose(2, 0, 1) if self._is_image else row
+
+    def _after(self, batches: Generator[Batch, None, None], passed: int) -> Generator[Batch, None, None]:
+        with closing(batches):
+            yield from islice(batches, passed, None)
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
         """Yield batches: block by block gathered on a thread, copied while the consumer computes, scaled when due."""

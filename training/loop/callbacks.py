@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backend.types import Array
@@ -55,8 +56,20 @@ class Callback:
         6
     """
 
+    def on_run_begin(self, trainer: Trainer) -> None:
+        """Run at the beginning of ``Trainer.train`` or ``epochs``; again where an interrupted run goes on."""
+
+    def on_run_end(self, trainer: Trainer) -> None:
+        """Run at the end of a run, however it ends; after ``on_exception``, if there is one."""
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """Run when an exception ends the run, a ``KeyboardInterrupt`` among them."""
+
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        """Run before the first step of epoch 1, 2, …"""
+        """Run before the first step of epoch 1, 2, …; again where an interrupted epoch goes on."""
+
+    def on_step_begin(self, trainer: Trainer, step: int) -> None:
+        """Run before step 1, 2, … of the whole run."""
 
     def on_gradients(self, trainer: Trainer, loss: Array) -> None:
         """Run in every step after backward and before the update: ``trainer.network.grads`` are those of this step.
@@ -70,11 +83,28 @@ class Callback:
     def on_epoch_trained(self, trainer: Trainer) -> None:
         """Run after the last step of an epoch and before its evaluation."""
 
+    def on_evaluation_begin(self, trainer: Trainer) -> None:
+        """Run before the first batch of an evaluation."""
+
     def on_evaluation_step(self, trainer: Trainer) -> None:
         """Run after each batch of an evaluation."""
+
+    def on_evaluation_end(self, trainer: Trainer, loss: float, accuracy: float) -> None:
+        """Run after an evaluation, with its mean loss and its accuracy."""
 
     def on_epoch_evaluated(self, trainer: Trainer, result: EpochResult) -> None:
         """Run after the evaluation of an epoch, before its result joins the history: an exception keeps it out."""
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         """Run at the end of an epoch, with its result as the last of the history."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs of this callback: arrays, and what JSON can hold, by name; empty for none."""
+        return {}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` returned; its arrays lie on the host.
+
+        Raises:
+            ValueError: it is not such a state; nothing is changed.
+        """

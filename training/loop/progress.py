@@ -38,7 +38,7 @@ class ProgressBar(Callback):
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=trainer.epochs * trainer.train_loader.samples,
+                total=trainer.total_epochs * trainer.train_loader.samples,
                 file=self._file,
                 dynamic_ncols=True,
                 leave=False,
@@ -47,7 +47,7 @@ class ProgressBar(Callback):
         self._start = time.perf_counter()
         self._before = (epoch - 1) * trainer.train_loader.samples
         self._totals = None
-        self._epoch = f"epoch {epoch}/{trainer.epochs}"
+        self._epoch = f"epoch {epoch}/{trainer.total_epochs}"
         self._bar.set_description_str(self._epoch)
 
     def on_step_end(self, trainer: Trainer, step: int) -> None:

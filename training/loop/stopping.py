@@ -1,7 +1,7 @@
-"""Stop a training on Ctrl-C, SIGTERM, or SIGHUP from a closed terminal.
+"""Stop a training on Ctrl-C, SIGTERM, or SIGHUP from a closed terminal, between two steps.
 
-Only the command line installs handlers. A program that uses the library keeps Python's own, which raise a
-KeyboardInterrupt anywhere.
+The command line installs handlers of all three. In a program that has Python's own handler, ``Trainer.train`` holds
+Ctrl-C back to the end of the step, since an interrupt in the middle of an update would leave half of it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-from training.loop.callbacks import Callback
-
-if TYPE_CHECKING:
-    from training.loop.callbacks import EpochResult
-    from training.loop.trainer import Trainer
+from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -33,14 +27,23 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Handlers:
-    def __init__(self) -> None:
+    """Handler of the signals.
+
+    Args:
+        ends_process: a second signal ends the process, as a kill does; else it raises at once.
+    """
+
+    def __init__(self, ends_process: bool) -> None:
+        self.ends_process = ends_process
         self.received: int | None = None
         self.is_pending = False  # received, and not yet raised
         self.deferred = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # a second signal ends the process as a kill does
-            os._exit(128 + number)
+        if self.received is not None:
+            if self.ends_process:
+                os._exit(128 + number)
+            self.deferred = 0
         self.received, self.is_pending = number, True
         if not self.deferred:
             self.check()
@@ -65,7 +68,7 @@ def signals_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outer, _handlers = _handlers, _Handlers()
+    outer, _handlers = _handlers, _Handlers(ends_process=True)
     before: dict[int, Any] = {}
     try:
         for number in SIGNALS:
@@ -96,20 +99,28 @@ def deferred() -> Iterator[None]:
         handlers.deferred -= 1
 
 
+@contextmanager
+def whole_steps() -> Iterator[None]:
+    """Hold Ctrl-C back until ``check`` where Python's own handler would interrupt anywhere. A second one is not held.
+
+    Nothing changes where other handlers are installed, as by ``signals_interrupt``, or outside the main thread.
+    """
+    global _handlers
+    is_main = threading.current_thread() is threading.main_thread()
+    if _handlers is not None or not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    _handlers = _Handlers(ends_process=False)
+    try:
+        signal.signal(signal.SIGINT, _handlers)
+        with deferred():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _handlers = None
+
+
 def check() -> None:
-    """Raise ``Interrupted`` if a signal has arrived, once."""
-    if _handlers is not None:
+    """Raise ``Interrupted`` if a signal has arrived, once; in the main thread only."""
+    if _handlers is not None and threading.current_thread() is threading.main_thread():
         _handlers.check()
-
-
-class StopOnSignal(Callback):
-    """Callback that ends a training between two steps once a signal has arrived. Epochs that have ended are counted."""
-
-    def on_step_end(self, trainer: Trainer, step: int) -> None:
-        check()
-
-    def on_evaluation_step(self, trainer: Trainer) -> None:
-        check()
-
-    def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        check()

@@ -5,19 +5,19 @@ A step waits for nothing: loss and accuracy add up on the device and are read at
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 
 import numpy
 
-from backend import array_module, asnumpy, checks, copy_to_host, profiling, random, synchronize, threads
+from backend import array_module, checks, copy_to_host, profiling, random, synchronize, threads
 from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
-from training.loop import evaluation
+from training.loop import evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult
+from training.loop.epoch_so_far import EpochSoFar
 from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
 from training.models.accuracy import correct_count
@@ -44,9 +44,13 @@ class Trainer:
     Attributes:
         update: the ``Update``.
         callbacks: all callbacks, the first of which is a ``NonFiniteWatch``.
+        total_epochs: the number of epochs to train.
         history: one ``EpochResult`` an epoch.
         step: steps taken.
         samples: samples trained on.
+        so_far: the ``EpochSoFar``: totals and time of the epoch under way, and the number of its batches that are done.
+        is_stopped: a callback has called ``stop``.
+        is_in_step: a step has begun and not ended: the parameters may be half updated.
         position: epoch and batch of the latest step, both from 0, for ``train.batch``.
         random: the generator that the run draws from, forked from the current one (``backend.random``): other runs
             and threads leave it alone.
@@ -95,19 +99,20 @@ class Trainer:
         self.train_loader = train
         self.test_loader = test
         self.update = update
-        self.epochs = epochs
+        self.total_epochs = epochs
         self.callbacks = [NonFiniteWatch(), *callbacks]
         self.history: list[EpochResult] = []
         self.step = 0
         self.samples = 0
         self.position = (0, 0)
         self.random = random.current().fork()
-        self._totals: Array = array_module(network.params.flat).zeros(3, "float64")  # losses, correct, samples
-        self._stop = False
+        self.so_far = EpochSoFar(array_module(network.params.flat))
+        self.is_stopped = False
+        self.is_in_step = False
         # A proxy, not a cycle: the memory of graphs is free as soon as the trainer is.
         me = weakref.proxy(self)
         self._graphs = (
-            StepGraphs(me, lambda x, t: me._compute_step(x, t), self._totals)
+            StepGraphs(me, lambda x, t: me._compute_step(x, t), self.so_far.totals)
             if graph and self._has_plain_parts()
             else None
         )
@@ -125,53 +130,85 @@ class Trainer:
     def train(self) -> list[EpochResult]:
         """Run all epochs, or until a callback calls ``stop``. Return the history.
 
+        After an interruption it goes on where that was: an epoch that was begun continues with its next batch. Ctrl-C
+        ends it between two steps, in a program with Python's own handler; a second Ctrl-C at once.
+
         Raises:
+            KeyboardInterrupt: by Ctrl-C.
             NonFiniteError: the loss is infinite or NaN, a gradient (seen on the CPU), or a parameter before the first
                 step. The parameters are those before the step where the loss could be read at once (on the CPU); on a
                 GPU a few steps may have followed.
             OutOfMemoryError: a batch is too large, of the training or of the evaluation. The parameters are those
                 after the last whole step. The failed step holds no memory: a trainer with smaller batches can go on.
         """
-        self._stop = False
-        with RUN:
-            for epoch in range(len(self.history) + 1, self.epochs + 1):
-                within = self.network.within_memory(self.train_loader.largest_batch)
-                with threads.single_threaded_blas(), within, EPOCH:
-                    result = self._epoch(epoch)
-                self.history.append(result)
-                for callback in self.callbacks:
-                    callback.on_epoch_end(self, result)
-                if self._stop:
-                    break
+        for _ in self.epochs():
+            pass
         return self.history
 
-    def steps(self, epoch: int) -> Generator[int, None, None]:
+    def epochs(self) -> Generator[EpochResult, None, None]:
+        """Train as ``train`` does, one epoch for each ``next``; yield its result.
+
+        Raises:
+            KeyboardInterrupt, NonFiniteError, OutOfMemoryError: as ``train``.
+        """
+        self.is_stopped = False
+        try:
+            self._tell("on_run_begin")
+            with RUN:
+                while len(self.history) < self.total_epochs and not self.is_stopped:
+                    with stopping.whole_steps():
+                        result = self._epoch(len(self.history) + 1)
+                    yield result
+        except GeneratorExit:  # the caller has left its loop
+            raise
+        except BaseException as error:
+            self._tell("on_exception", error)
+            raise
+        finally:
+            self._tell("on_run_end")
+
+    def steps(self, epoch: int, first: int = 0) -> Generator[int, None, None]:
         """Train on the batches of epoch 1, 2, …, one step for each ``next``; yield the number of steps taken in all.
 
         Callbacks are told of the epoch's beginning and of each step; there is no evaluation. Close the generator if
         you leave it early.
+
+        Args:
+            epoch: counted from 1.
+            first: the batch to begin with, from 0; the totals of an epoch that goes on are kept.
         """
-        self._totals[...] = 0
-        for callback in self.callbacks:
-            callback.on_epoch_begin(self, epoch)
-        with closing(self.train_loader.epoch(epoch - 1)) as batches:
-            for index in range(len(self.train_loader)):
+        if not first:
+            self.so_far.begin(self._loss_scale()[1])
+        self._tell("on_epoch_begin", epoch)
+        step_begins, step_ends = self._hooked("on_step_begin"), self._hooked("on_step_end")
+        with closing(self.train_loader.epoch(epoch - 1, first)) as batches:
+            for index in range(first, len(self.train_loader)):
                 self.position = (epoch - 1, index)
-                with STEP, self._ignoring_overflow(), random.using(self.random):
-                    with DATA:
-                        x, t = next(batches)
-                    self._train_step(x, t)
-                for callback in self.callbacks:
-                    callback.on_step_end(self, self.step)
+                for begin in step_begins:
+                    begin(self, self.step + 1)
+                before = self.random.state
+                try:
+                    with STEP, self._ignoring_overflow(), random.using(self.random):
+                        with DATA:
+                            x, t = next(batches)
+                        self.is_in_step = True
+                        self._train_step(x, t)
+                except BaseException:
+                    self.random.state = before  # a step that is made again draws the same numbers
+                    raise
+                self.is_in_step, self.so_far.batches = False, index + 1
+                for end in step_ends:
+                    end(self, self.step)
+                stopping.check()
                 yield self.step
 
     def stop(self) -> None:
         """End the training after the current epoch; for callbacks."""
-        self._stop = True
+        self.is_stopped = True
 
     def running_totals(self) -> HostCopy:
         """Start to copy (sum of losses, correct, samples) of the epoch so far to the host; do not wait."""
-        return copy_to_host(self._totals)
+        return copy_to_host(self.so_far.totals)
 
     def evaluate(self, loader: Loader) -> tuple[float, float]:
         """Return mean loss and accuracy over all samples of a loader, in evaluation mode.
@@ -182,10 +219,27 @@ class Trainer:
         """
 
         def after_batch(scores: Array, t: Array) -> None:
-            for callback in self.callbacks:
-                callback.on_evaluation_step(self)
+            self._tell("on_evaluation_step")
+            stopping.check()
 
-        return evaluation.evaluate(self.network, loader, after_batch, self.random)
+        before = self.random.state
+        self._tell("on_evaluation_begin")
+        try:
+            loss, accuracy = evaluation.evaluate(self.network, loader, after_batch, self.random)
+        except BaseException:
+            self.random.state = before  # an evaluation that is begun again draws the same numbers
+            raise
+        self._tell("on_evaluation_end", loss, accuracy)
+        return loss, accuracy
+
+    def _hooked(self, hook: str) -> list[Callable[..., None]]:
+        """Return a hook of the callbacks that define it: calling those that do nothing would cost each step time."""
+        hooks = [getattr(callback, hook) for callback in self.callbacks]
+        return [each for each in hooks if getattr(each, "__func__", None) is not getattr(Callback, hook)]
+
+    def _tell(self, hook: str, *arguments: object) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
 
     def _train_step(self, x: Array, t: Array) -> None:
         if self._graphs is not None and array_module(x) is not numpy:
@@ -207,9 +261,9 @@ class Trainer:
             on_gradients(loss)
         with UPDATE.of((network.params.flat, network.grads.flat)):
             self.update.step(network.params, network.grads)
-        self._totals[0] += loss * len(t)
-        self._totals[1] += correct_count(network.last_layer.y, t)
-        self._totals[2] += len(t)
+        self.so_far.totals[0] += loss * len(t)
+        self.so_far.totals[1] += correct_count(network.last_layer.y, t)
+        self.so_far.totals[2] += len(t)
         return loss
 
     def _has_plain_parts(self) -> bool:
@@ -218,32 +272,36 @@ class Trainer:
         return type(self.optimizer).update is Optimizer.update and own == self.callbacks[:1]
 
     def _epoch(self, epoch: int) -> EpochResult:
-        start = time.perf_counter()
-        _, skipped_before = self._loss_scale()
-        with closing(self.steps(epoch)) as steps:
-            for _ in steps:
-                pass
+        within = self.network.within_memory(self.train_loader.largest_batch)
+        with threads.single_threaded_blas(), within, EPOCH, self.so_far:
+            with closing(self.steps(epoch, self.so_far.batches)) as steps:
+                for _ in steps:
+                    pass
+            result = self._evaluated(epoch)
+        self.history.append(result)
+        self.so_far.batches = 0
+        self._tell("on_epoch_end", result)
+        stopping.check()
+        return result
+
+    def _evaluated(self, epoch: int) -> EpochResult:
+        """Evaluate an epoch whose batches are done."""
         synchronize()
-        for callback in self.callbacks:
-            callback.on_epoch_trained(self)
-        trained = time.perf_counter()
-        loss, correct, samples = asnumpy(self._totals)
+        self._tell("on_epoch_trained")
+        figures = self.so_far.figures()
         loss_scale, skipped = self._loss_scale()
         test_loss, test_accuracy = self.evaluate(self.test_loader)
         result = EpochResult(
-            epoch,
-            loss=float(loss / samples),
-            accuracy=float(correct / samples),
+            epoch=epoch,
             test_loss=test_loss,
             test_accuracy=test_accuracy,
             lr=float(self.optimizer.lr),
-            seconds=time.perf_counter() - start,
-            images_per_second=float(samples / (trained - start)),
+            seconds=self.so_far.seconds,
             loss_scale=loss_scale,
-            skipped_steps=skipped - skipped_before,
+            skipped_steps=skipped - self.so_far.skipped_before,
+            **figures,
         )
-        for callback in self.callbacks:
-            callback.on_epoch_evaluated(self, result)
+        self._tell("on_epoch_evaluated", result)
         return result
 
     def _ignoring_overflow(self) -> AbstractContextManager:
