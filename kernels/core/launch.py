@@ -85,8 +85,8 @@ class KernelError(RuntimeError):
 class _Plan(NamedTuple):
     """A launch that was checked.
 
-    ``launch`` is CuPy's function on the device of the plan, which costs less than its RawKernel. ``values`` are the
-    arguments, None where each launch has its own; ``numbers`` are the place, name and dtype of each number among these.
+    ``values`` are the arguments, None where each launch has its own; ``numbers`` are the place, name and dtype of each
+    number among these.
     """
 
     launch: Callable[..., None]
@@ -226,7 +226,7 @@ class Kernel:
                 varies[place] = True
         kept = [None if each else value for value, each in zip(values, varies, strict=True)]
         grid = (min(-(-count // _block), _MOST_BLOCKS),)
-        return _Plan(self.compiled(t, wide).kernel, grid, (_block,), kept, numbers)
+        return _Plan(self.compiled(t, wide), grid, (_block,), kept, numbers)
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:
