@@ -19,7 +19,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
 from kernels.core.tiling import in_pieces, parallel_for, pieces
-from kernels.gemm import piece_sums
+from kernels.sums import piece_sums
 
 _MOMENTS, _STATISTICS, _NORMALIZE, _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
     Kernel("batch_norm.cu", f"batch_norm_{name}")

@@ -32,8 +32,9 @@ from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, folded, to_nhwc
 from kernels.core.tiling import Part, channel_strips, cut, parallel_for, partial_sums
 from kernels.core.window import Window
-from kernels.gemm import column_sums, matmul_part, matmul_rows, piece_sums
+from kernels.gemm import matmul_part, matmul_rows
 from kernels.im2col import part_columns_cuda, part_columns_numpy
+from kernels.sums import column_sums, piece_sums
 
 Shape = tuple[int, int, int, int]
 

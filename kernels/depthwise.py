@@ -13,7 +13,7 @@ from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.tiling import Part, cut, parallel_for
-from kernels.gemm import column_sums
+from kernels.sums import column_sums
 
 
 def forward(source: Array, weight: Array, y: Array, geometry: Geometry) -> None:

@@ -1,4 +1,4 @@
-"""Multiply matrices and sum their columns: into given arrays, and with float16 summed in float32.
+"""Multiply matrices: into given arrays, and with float16 summed in float32.
 
 On the CPU each BLAS call uses one thread, and large products are cut here, by their shapes alone: so each sum has one
 order, and the result the same bits for any number of threads.
@@ -12,9 +12,7 @@ import numpy
 
 from backend import array_module, blas, profiling, require_active, require_arrays, threads, workspace
 from backend.types import Array
-from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import folded
-from kernels.core.tiling import parallel_for, pieces, ranges
+from kernels.core.tiling import ranges
 
 _PIECE_FLOPS = 32 << 20
 """Multiplications and additions for which cutting a product pays: about 0.3 ms. BLAS multiplies narrow pieces slower: a
@@ -30,9 +28,6 @@ instead of 77, (30000, 64) by (64, 64) at 145 instead of 103), and within 5 % wh
 _NARROW = 128  # columns up to which that pays
 
 _HALF = numpy.dtype("float16")
-
-_FEW = 1 << 13
-"""Numbers in a matrix up to which ``sum`` is faster than a product with ones."""
 
 
 @profiling.operation
@@ -162,56 +157,3 @@ def _strips(k: int, n: int) -> tuple[int, int]:
 def _refuse_half(a: Array) -> None:
     if a.dtype == _HALF:
         raise TypeError("parts of float16 are multiplied in their accumulator's dtype")
-
-
-@profiling.operation
-def column_sums(matrix: Array, out: Array | None = None) -> Array:
-    """Compute the sum of each column of (M, N) as (N,), by products of rows of ones with pieces of the matrix.
-
-    BLAS reads a tall matrix at more than twice the speed of ``sum(axis=0)``. float16 is summed in float32.
-    """
-    library, dtype = array_module(matrix, out), acc_dtype(matrix.dtype)
-    require_active(matrix)
-    if library is numpy and matrix.size <= _FEW:
-        if out is not None and out.dtype == dtype:
-            return numpy.add.reduce(matrix, axis=0, dtype=dtype, out=out)
-        total = numpy.add.reduce(matrix, axis=0, dtype=dtype)
-    elif library is numpy:
-        total = _sums_by_products(matrix, dtype)
-    else:
-        rows, fold = folded(matrix)
-        total = piece_sums(
-            rows.astype(dtype, copy=False), fold, out if out is not None and out.dtype == dtype else None
-        )
-        if total is out:
-            return total
-    if out is None:
-        return total.astype(matrix.dtype, copy=False)
-    out[...] = total
-    return out
-
-
-def _sums_by_products(matrix: Array, dtype: numpy.dtype) -> Array:
-    """Compute the column sums of a matrix in ``dtype``, piece by piece."""
-    rows, fold = folded(matrix)
-    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, numpy)
-
-    def collect(index: int) -> None:
-        sums[index] = piece_sums(rows[cuts[index]].astype(dtype, copy=False), fold)
-
-    with threads.single_threaded_blas():
-        if len(cuts) == 1:
-            return piece_sums(rows.astype(dtype, copy=False), fold)
-        sums = numpy.empty((len(cuts), matrix.shape[1]), dtype)
-        parallel_for(collect, list(range(len(cuts))), matrix)
-        return sums.sum(axis=0)
-
-
-def piece_sums(rows: Array, fold: int, out: Array | None = None) -> Array:
-    """Compute the column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
-    ones = workspace.empty(len(rows), rows.dtype)
-    ones.fill(1)
-    multiply = numpy.matmul if array_module(rows) is numpy else blas.gemm
-    if fold == 1:
-        return multiply(ones, rows, out=out)
-    return multiply(ones, rows).reshape(fold, -1).sum(axis=0, out=out)

@@ -13,6 +13,7 @@ from backend.checks import LARGEST_EPSILON, real, whole
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
+from kernels.sums import axis_means, axis_sums
 
 
 @profiling.operation
@@ -41,7 +42,7 @@ def layer_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Arr
     require_same_device(dy, normalized, inverse, gamma)
     require_active(dy)
     rows = dy.astype(normalized.dtype, copy=False)
-    dgamma, dbeta = (rows * normalized).sum(axis=0), rows.sum(axis=0)
+    dgamma, dbeta = axis_sums(rows * normalized, 0), axis_sums(rows, 0)
     dx = _standardize_backward(rows * gamma, normalized, inverse, 1)
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
 
@@ -83,7 +84,7 @@ def group_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Arr
     require_active(dy)
     n, c, h, w = dy.shape
     values = to_nhwc(dy).reshape(normalized.shape).astype(normalized.dtype, copy=False)
-    dgamma, dbeta = (values * normalized).sum(axis=(0, 1)), values.sum(axis=(0, 1))
+    dgamma, dbeta = axis_sums(values * normalized, (0, 1)), axis_sums(values, (0, 1))
     dx = _standardize_backward(values * gamma.reshape(normalized.shape[2:]), normalized, inverse, (1, 3))
     return as_nchw(dx.astype(dy.dtype, copy=False).reshape(n, h, w, c)), dgamma.reshape(c), dbeta.reshape(c)
 
@@ -96,9 +97,9 @@ def _standardize(x: Array, axes: int | tuple[int, ...], epsilon: float) -> tuple
     library = array_module(x)
     values = x.astype(acc_dtype(x.dtype), copy=False)
     if not values.size:
-        return values.copy(), values.sum(axis=axes, keepdims=True) + 1
-    normalized = values - values.mean(axis=axes, keepdims=True)
-    variance = (normalized * normalized).mean(axis=axes, keepdims=True)
+        return values.copy(), axis_sums(values, axes, keepdims=True) + 1
+    normalized = values - axis_means(values, axes, keepdims=True)
+    variance = axis_means(normalized * normalized, axes, keepdims=True)
     inverse = 1 / library.sqrt(variance + epsilon)
     normalized *= inverse
     return normalized, inverse
@@ -108,8 +109,8 @@ def _standardize_backward(dy: Array, normalized: Array, inverse: Array, axes: in
     """Return the gradient of ``_standardize`` for that of its output: (dy - mean(dy) - x̂·mean(dy·x̂)) / σ."""
     if not dy.size:
         return dy
-    along = (dy * normalized).mean(axis=axes, keepdims=True)
-    dx = dy - dy.mean(axis=axes, keepdims=True) - normalized * along
+    along = axis_means(dy * normalized, axes, keepdims=True)
+    dx = dy - axis_means(dy, axes, keepdims=True) - normalized * along
     dx *= inverse
     return dx
 

@@ -15,6 +15,7 @@ from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.core.window import Window, geometry_of
+from kernels.sums import axis_means
 
 _AVERAGE = Kernel("pooling.cu", "average_pool")
 _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
@@ -142,7 +143,7 @@ def global_average_pool(x: Array) -> Array:
     n, c, h, w = x.shape
     if not h * w:
         raise ValueError(f"global average pooling needs images of at least one pixel, got shape {x.shape}")
-    return to_nhwc(x).reshape(n, h * w, c).mean(axis=1, dtype=acc_dtype(x.dtype)).astype(x.dtype, copy=False)
+    return axis_means(to_nhwc(x).reshape(n, h * w, c), 1, dtype=x.dtype)
 
 
 @profiling.operation

@@ -28,8 +28,9 @@ from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut, parallel_for, partial_sums
 from kernels.core.window import Window
-from kernels.gemm import column_sums, matmul_part, matmul_rows
+from kernels.gemm import matmul_part, matmul_rows
 from kernels.im2col import padded, windows
+from kernels.sums import column_sums
 
 TILE, PATCH = 4, 6
 """Outputs and inputs of a tile, along each axis."""

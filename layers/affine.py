@@ -10,7 +10,8 @@ from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
 from backend.types import Array
 from kernels.activations import relu_in_place
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
-from kernels.gemm import column_sums, matmul
+from kernels.gemm import matmul
+from kernels.sums import column_sums
 from layers import checks
 from layers.base import Layer, Shape
 from layers.initializers import Init, weights

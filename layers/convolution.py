@@ -12,7 +12,7 @@ from kernels import winograd as winograd_kernels
 from kernels.core.geometry import single
 from kernels.core.layout import to_nhwc
 from kernels.core.window import Padding, Pair, Window, pair
-from kernels.gemm import column_sums
+from kernels.sums import column_sums
 from layers import checks
 from layers.base import Layer, Shape
 from layers.initializers import Init, weights

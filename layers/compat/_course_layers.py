@@ -10,8 +10,9 @@ from backend.checks import choice, real, whole
 from backend.types import Array
 from kernels import activations
 from kernels.dropout import dropout_mask
-from kernels.gemm import column_sums, matmul
+from kernels.gemm import matmul
 from kernels.masking import masked
+from kernels.sums import column_sums
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
 
 

@@ -72,7 +72,7 @@ def test_a_step_is_counted_and_timed(bench, tmp_path):
     assert 0 < step["graph_calls"] < step["calls"]
     assert step["graph_us"] > 0
     if step["products"] is not None:  # the device counts
-        assert step["launches"] > step["products"] >= 6
+        assert step["launches"] > step["products"] == 5
     assert "TwoLayerNet" in result.out
 
 

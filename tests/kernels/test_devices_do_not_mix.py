@@ -22,6 +22,7 @@ from kernels import (
     max_pooling,
     pooling,
     softmax,
+    sums,
     winograd,
 )
 from kernels.core import layout, tiling
@@ -95,7 +96,9 @@ OPERATIONS = [
     ),
     Operation(gemm.matmul, floats(a=(5, 3), b=(3, 4), out=(5, 4), bias=(4,)), {}),
     Operation(gemm.matmul, floats(a=(5, 3), b=(3, 4)), {}),
-    Operation(gemm.column_sums, floats(matrix=(5, 4), out=(4,)), {}),
+    Operation(sums.column_sums, floats(matrix=(5, 4), out=(4,)), {}),
+    Operation(sums.axis_sums, floats(x=SHAPE), {"axes": (0, 2)}),
+    Operation(sums.axis_means, floats(x=SHAPE), {"axes": 1}),
     Operation(batch_norm.batch_statistics, floats(x=ROWS), {}),
     Operation(
         batch_norm.normalize, floats(x=ROWS, mean=VECTOR, variance=VECTOR, gamma=VECTOR, beta=VECTOR), {"epsilon": 1e-3}
@@ -148,7 +151,8 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
     convolution: "flipped",
-    gemm: "matmul_part matmul_rows piece_sums",
+    gemm: "matmul_part matmul_rows",
+    sums: "piece_sums square_sum stages",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     masking: "apply_mask apply_mask_numpy",
     max_pooling: "pool pool_backward",
@@ -178,7 +182,7 @@ def call(operation, arrays):
 def test_no_operation_is_left_out():
     modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, hinge, im2col, layer_norm, layout)
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, masking, max_pooling, tiling, pooling, softmax, winograd):
+    for module in (*modules, masking, max_pooling, tiling, pooling, softmax, sums, winograd):
         public = {
             name
             for name, value in vars(module).items()

@@ -1,4 +1,4 @@
-"""Matrix products and column sums: exact in whole numbers, within a sum's rounding otherwise."""
+"""Matrix products: exact in whole numbers, within a sum's rounding otherwise."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ import backend
 from backend import asnumpy
 from kernels import gemm as module
 from kernels.core.dtypes import acc_dtype
-from kernels.gemm import column_sums, matmul
+from kernels.gemm import matmul
+from kernels.sums import column_sums
 from tests.support.checks import (
     DTYPES,
     assert_close,
@@ -136,52 +137,6 @@ def test_float16_is_multiplied_in_float32(device):
     a = backend.asarray(np.array([[300, 300]], "float16"))
     b = backend.asarray(np.array([[300], [-300]], "float16"))
     assert asnumpy(matmul(a, b)).item() == 0
-
-
-def test_column_sums_are_exact_in_whole_numbers(device):
-    @for_all(device, st.integers(0, 50), st.integers(1, 9), st.sampled_from(DTYPES), LAYOUTS)
-    def check(rows, columns, dtype, layout):
-        matrix = laid_out(whole((rows, columns), dtype), layout)
-        with frozen(matrix):
-            sums = column_sums(matrix)
-        expected = np.zeros(columns)
-        for row in asnumpy(matrix):
-            expected += row
-        assert_same(sums, expected, dtype)
-        assert_separate(sums, [matrix])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_column_sums_round_as_a_sum(device, dtype):
-    matrix = normal((500, 7), dtype)
-    host = np.float64(asnumpy(matrix))
-    assert_close(column_sums(matrix), host.sum(axis=0), dtype, terms=500, magnitude=abs(host).sum(axis=0), roundings=1)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_column_sums_into_an_array(device, dtype):
-    matrix, out = whole((9, 3), dtype), normal((3,), dtype)
-    assert column_sums(matrix, out=out) is out
-    assert_same(out, column_sums(matrix))
-    slot = normal((4, 3, 2, 2), dtype)
-    before = asnumpy(slot).copy()
-    column_sums(matrix, out=slot[1, :, 0, 1])  # one tap of a weight gradient
-    before[1, :, 0, 1] = asnumpy(out)
-    assert_same(slot, before)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "columns"), [(4099, 3), (4096, 1), (513, 50)])
-def test_column_sums_of_many_pieces(device, dtype, rows, columns):
-    matrix = whole((rows, columns), dtype, most=1)
-    with piece_bytes(1 << 12):
-        sums = column_sums(matrix)
-    assert_same(sums, asnumpy(matrix).astype(np.float64).sum(axis=0), dtype)
-
-
-def test_float16_columns_are_summed_in_float32(device):
-    ones = whole((5000, 1), "float16", most=0) + 1
-    assert asnumpy(column_sums(ones)).item() == 5000  # in float16 the sum would stay at 2048
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ import numpy as np
 
 import backend
 from backend.graph_numbers import GraphNumbers, recording
-from kernels import batch_norm, col2im, dropout, im2col, max_pooling, pooling, softmax
+from kernels import batch_norm, col2im, dropout, im2col, max_pooling, pooling, softmax, sums
 from tests.support import geometries, host_kernels
 from tests.support.checks import assert_same
 
@@ -175,9 +175,18 @@ def batch_normalization(case):
     return mean, variance, y, inverse, *batch_norm.normalize_backward(dy, x, mean, inverse, gamma), *fixed
 
 
+def sums_of(case):
+    """Sum whole numbers, so that every order gives the same bits: in one stage and in two."""
+    x, tall = _whole(case, case.shape), np.resize(_whole(case, (7, max(case.shape[1], 1))), (1500, case.shape[1]))
+    return (
+        sums.column_sums(tall), sums.axis_sums(x, (1, 3)), sums.axis_means(tall, 1 if case.shape[1] else 0),
+        sums.axis_sums(tall, (0, 1)), sums.square_sum(tall), sums.square_sum(x),
+    )  # fmt: skip
+
+
 OPERATIONS = [
     *(Operation(run) for run in (im2col_chw, im2col_hwc, gather, scatter, max_pool, max_pool_backward)),
-    *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask)),
+    *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of)),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(batch_normalization, False, 200),
 ]

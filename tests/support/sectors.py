@@ -18,6 +18,7 @@ from kernels.col2im import col2im
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
 from kernels.im2col import im2col
+from kernels.sums import column_sums, square_sum
 from tests.support.fresh import counted
 
 TABLE = Path(__file__).parents[1] / "cuda" / "sectors.json"
@@ -57,6 +58,10 @@ def cases():
     yield "2x2 of 64 channels", ["average_pool_backward"], lambda: pooling.average_pool_backward(y, x.shape, halving)
     yield from _batch_norm_cases()
     yield from _softmax_cases()
+    flat, *matrices = _numbers(4096 * 64), _numbers(4096, 64), _numbers(4096, 3)
+    yield "262144", ["square_ranges"], lambda: square_sum(flat)
+    for tall in matrices:
+        yield f"4096x{tall.shape[1]}", ["sum_ranges", "sum_partials"], lambda tall=tall: column_sums(tall)
     yield "64x1024", ["dropout_mask"], lambda: dropout.dropout_mask((64, 1024), 0.5)
 
 

@@ -37,7 +37,7 @@ def test_rows_are_layers_phases_and_what_is_left():
     block = event("Residual1", "layer", forward, 111, 151, "forward")
     body = event("body", "layer", block, 112, 132, "forward")
     product = event("gemm.matmul", "operation", body, 113, 131, "forward", size=1000)
-    inner = event("gemm.column_sums", "operation", product, 114, 120, "forward", size=10)
+    inner = event("sums.column_sums", "operation", product, 114, 120, "forward", size=10)
     add = event("activations.add", "operation", block, 140, 150, "forward", size=70)
     update = event("update", "phase", step, 170, 190, "update")
     before = event("evaluate", "phase", None, 1, 50, "evaluate")

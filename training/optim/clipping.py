@@ -9,6 +9,7 @@ from backend.checks import instance, real
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import clip_factor
+from kernels.sums import square_sum
 from training.optim.pieces import pieces
 
 
@@ -38,10 +39,8 @@ def gradient_norm(grads: Mapping[str, Array]) -> Array:
     xp = array_module(*arrays)
     norm = xp.zeros((), numpy.float64)
     for array in arrays:
-        for (part,), (squares,) in pieces((array,), numpy.float64, scratch=1):
-            xp.copyto(squares, part)
-            xp.multiply(squares, squares, out=squares)
-            xp.add(norm, squares.sum(), out=norm)
+        for (part,), _ in pieces((array,), numpy.float64, scratch=0):
+            xp.add(norm, square_sum(part), out=norm)
     return xp.sqrt(norm, out=norm)
 
 
