@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from training.data import Dataset, Loader, load, load_mnist
     from training.loop.best_model import BestModel
     from training.loop.callbacks import Callback, EpochResult
+    from training.loop.checkpoints import Checkpoints
     from training.loop.early_stopping import EarlyStopping
     from training.loop.non_finite import NonFiniteError
     from training.loop.progress import ProgressBar
@@ -36,6 +37,7 @@ _PLACES = {
     "training.data": ("Dataset", "Loader", "load", "load_mnist"),
     "training.loop.best_model": ("BestModel",),
     "training.loop.callbacks": ("Callback", "EpochResult"),
+    "training.loop.checkpoints": ("Checkpoints",),
     "training.loop.early_stopping": ("EarlyStopping",),
     "training.loop.non_finite": ("NonFiniteError",),
     "training.loop.progress": ("ProgressBar",),
@@ -56,6 +58,7 @@ __all__ = [
     "AdamW",
     "BestModel",
     "Callback",
+    "Checkpoints",
     "ConstantSchedule",
     "ConvNet",
     "CosineSchedule",

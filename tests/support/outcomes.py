@@ -12,6 +12,7 @@ from kernels.core.window import Window
 from layers import Layer
 from tests.support.doors import numbers
 from training.data import Loader
+from training.loop.checkpoints import Checkpoints
 from training.loop.early_stopping import EarlyStopping
 from training.loop.trainer import Trainer
 from training.models import Network
@@ -87,6 +88,7 @@ _TRIED = (
     (backend.random.Generator, lambda generator: [generator.state, generator.bits(5)]),
     (Trainer, lambda trainer: [trainer.total_epochs]),
     (Update, lambda update: [update.clip_norm, update.t]),
+    (Checkpoints, lambda checkpoints: [str(checkpoints.every), checkpoints.keep]),
     (EarlyStopping, lambda stopping: stopping.patience),
     (Window, lambda window: [*(getattr(window, field.name) for field in dataclasses.fields(window)), str(window)]),
     (np.dtype, str),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
@@ -142,6 +143,12 @@ class Loader:
             ValueError: a label is out of range; the message has the first one and its index in the data set.
         """
         label_checks.check_range(self._labels, checks.whole("classes", classes, 1, _MOST_CLASSES))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the batches depend on, for comparison: two loaders with other batches differ in it."""
+        given = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "seed")}
+        shape, labels = list(self._shape), zlib.crc32(self._labels.tobytes())
+        return {**given, "dtype": self.dtype.name, "shape": shape, "checksum of the labels": labels}
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of epoch 0, 1, …, on the active device.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy
+
+from backend import asarray, asnumpy
 from backend.types import Array
 from training.loop.callbacks import Callback, EpochResult
 
@@ -29,7 +33,7 @@ class BestModel(Callback):
 
     def __init__(self) -> None:
         # One tuple, so that an interrupt never leaves a result with the arrays of another.
-        self._kept: tuple[EpochResult, dict[str, Array]] | None = None
+        self._kept: tuple[EpochResult, dict[str, Array], dict[str, Array]] | None = None
 
     @property
     def result(self) -> EpochResult | None:
@@ -38,8 +42,31 @@ class BestModel(Callback):
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         if self.result is None or result.test_accuracy > self.result.test_accuracy:
-            arrays = {"params": trainer.network.params.flat, **trainer.network.state}
-            self._kept = result, {name: array.copy() for name, array in arrays.items()}
+            state = {name: array.copy() for name, array in trainer.network.state.items()}
+            self._kept = result, trainer.network.params.copy(), state
+
+    def arrays(self) -> dict[str, numpy.ndarray]:
+        """Return the kept parameters and state by name, on the host; none before an epoch has ended."""
+        return (
+            {} if self._kept is None else {name: asnumpy(a) for name, a in {**self._kept[1], **self._kept[2]}.items()}
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._kept is None:
+            return {}
+        result, params, state = self._kept
+        arrays = {
+            f"{kind}.{name}": a for kind, some in (("params", params), ("state", state)) for name, a in some.items()
+        }
+        return {"result": result.as_dict(), **arrays}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        arrays: dict[str, dict[str, Array]] = {"params": {}, "state": {}}
+        for key, array in saved.items():
+            kind, _, name = key.partition(".")
+            if kind in arrays:
+                arrays[kind][name] = asarray(array)
+        self._kept = EpochResult(**saved["result"]), arrays["params"], arrays["state"]
 
     def restore(self, network: Network) -> None:
         """Copy the kept parameters and state into the network that was trained.
@@ -49,7 +76,7 @@ class BestModel(Callback):
         """
         if self._kept is None:
             raise RuntimeError("no epoch has ended yet: there is no best model")
-        arrays = self._kept[1]
-        network.params.flat[...] = arrays["params"]
+        _, params, state = self._kept
+        network.params.update(params)
         for name, array in network.state.items():
-            array[...] = arrays[name]
+            array[...] = state[name]

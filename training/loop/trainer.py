@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
 
 import numpy
 
@@ -15,7 +16,7 @@ from backend import array_module, checks, copy_to_host, profiling, random, synch
 from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
-from training.loop import evaluation, stopping
+from training.loop import checkpoint, evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult
 from training.loop.epoch_so_far import EpochSoFar
 from training.loop.step_graphs import StepGraphs
@@ -201,6 +202,21 @@ class Trainer:
                     end(self, self.step)
                 stopping.check()
                 yield self.step
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from a checkpoint, to the same bits: ``train`` then continues with the step after it.
+
+        The trainer must have been made with the same arguments as the one that was saved; ``epochs`` may be more.
+
+        Args:
+            path: a checkpoint, or the folder of a run or of checkpoints: then its newest.
+
+        Raises:
+            ValueError: the file is damaged or no checkpoint, or of another network, other data or another optimizer;
+                nothing is changed.
+            OSError: it cannot be read.
+        """
+        checkpoint.restore(self, checkpoint.read(path))
 
     def stop(self) -> None:
         """End the training after the current epoch; for callbacks."""
