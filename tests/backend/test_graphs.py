@@ -387,6 +387,7 @@ def test_a_pinned_buffer_is_written_again_only_when_its_copy_is_done(cp, monkeyp
             numbers.upload(stream)
         assert len({copy.source for copy in order.copies}) == slots
         assert {(copy.target, copy.size) for copy in order.copies} == {(rate.data.ptr, 8)}
+        assert {copy.stream for copy in order.copies} == {stream.ptr}
         assert not order.waits_of_the_host
         numbers.upload(stream)
         assert order.waits_of_the_host == 1, "the oldest copy was under way"

@@ -11,10 +11,23 @@ import pytest
 
 import backend
 from backend import random, xp
-from layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Relu, Sequential
+from layers import (
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    Layer,
+    LayerNormalization,
+    Relu,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
 from training.data import Loader
 from training.loop.trainer import Trainer
-from training.models import Network
+from training.models import Network, build_for
 from training.optim import optimizers
 from training.optim.loss_scaling import LossScaler
 from training.optim.schedules import by_name as schedule
@@ -44,6 +57,13 @@ def convolutions(*extra):
         Dropout(0.2), *extra, Affine.of(24, 5),
     ]  # fmt: skip
     return Network(Sequential(*layers), IMAGES)
+
+
+def residual():
+    body = Sequential(Convolution.of(2, 4, 3, stride=2, pad=1), BatchNormalization.of(4), Tanh())
+    shortcut = Sequential(Convolution.of(2, 4, 1, stride=2), LayerNormalization.of((4, 3, 3)))
+    blocks = [Residual(body, shortcut), Relu(), Residual(Sequential(Convolution.of(4, 4, 3, pad=1), Sigmoid()))]
+    return Network(Sequential(*blocks, GlobalAveragePooling(), Affine.of(4, 5)), IMAGES)
 
 
 def trainer(make=dense, optimizer="adam", dtype="float32", scaler=None, graph=True, scheduled=True, clip_norm=None):
@@ -120,18 +140,33 @@ def test_convolutions_give_the_bits_of_eager_steps():
     assert graphs_of(made) == [(4, 2, 6, 6), (2, 2, 6, 6)]
 
 
-def test_tf32_gives_the_bits_of_eager_steps():
+@pytest.mark.parametrize("name", ["TwoLayerNet", "SimpleConvNet", "ConvNet", "DeepConvNet", "residual"])
+def test_every_model_gives_the_bits_of_eager_steps(name):
+    make = residual if name == "residual" else lambda: build_for(name, (1, 12, 12), 5)
+    made = compare(make=make, optimizer="adam", steps=12)
+    assert len(graphs_of(made)) == 1
+
+
+def allow_tf32():
     try:
         backend.allow_tf32()
     except backend.DeviceError as error:
         pytest.skip(f"{error}")
-    assert graphs_of(compare(make=convolutions, optimizer="sgd"))
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.5])
-def test_loss_scaling_gives_the_bits_of_eager_steps(clip_norm):
+@pytest.mark.parametrize("optimizer", optimizers.NAMES)
+def test_tf32_gives_the_bits_of_eager_steps(optimizer):
+    allow_tf32()
+    assert graphs_of(compare(make=convolutions, optimizer=optimizer, steps=12))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "clip_norm"), [("adam", 0.5), *((optimizer, None) for optimizer in optimizers.NAMES)]
+)
+def test_loss_scaling_gives_the_bits_of_eager_steps(optimizer, clip_norm):
     """Steps are skipped, the scale falls and rises, and Adam's corrections count on the device."""
-    made = compare(dtype="float16", scaler=lambda: LossScaler(2.0**24, 3), clip_norm=clip_norm)
+    scaler = lambda: LossScaler(2.0**24, 3)  # noqa: E731
+    made = compare(optimizer=optimizer, dtype="float16", scaler=scaler, clip_norm=clip_norm)
     assert graphs_of(made)
     _, skipped = made.update.scaler.read()
     assert skipped >= 2
@@ -175,6 +210,29 @@ def test_state_that_is_restored_between_steps():
             made.network.params.flat[...] = kept["params"]
 
     assert graphs_of(compare(30, keep_or_restore))
+
+
+def test_a_loss_scale_that_is_restored_between_steps():
+    kept = {}
+
+    def keep_or_restore(made):
+        if made.step == 6:
+            kept["scaler"] = made.update.scaler.state_dict()
+        if made.step == 13:
+            made.update.scaler.load_state_dict(kept["scaler"])
+
+    made = compare(30, keep_or_restore, dtype="float16", scaler=lambda: LossScaler(2.0**24, 3))
+    assert graphs_of(made)
+
+
+def test_tf32_that_is_allowed_between_steps():
+    allow_tf32()
+
+    def allow(made):
+        backend.allow_tf32(made.step >= 12)
+        assert made.step != 13 or made._graphs is None or not graphs_of(made), "steps are captured anew"
+
+    assert graphs_of(compare(24, allow, make=convolutions, optimizer="sgd"))
 
 
 def test_a_network_that_moves_to_the_cpu_and_back():
@@ -378,20 +436,18 @@ def test_an_own_layer_whose_number_changes_between_steps():
     assert graphs_of(compare(30, change, make=lambda: dense(Scales())))
 
 
-@pytest.mark.parametrize("step", [1, 3, 9])
+@pytest.mark.parametrize("step", [1, 3, 10])
 def test_exhausted_memory_drops_the_graphs_and_later_steps_go_on(step):
-    """In an eager step, in the one that is captured, and beside a replay."""
+    """In an eager step, in the one that is captured, and in an eager one beside a graph: of the smaller last batch."""
+    is_full = []
 
     class Exhausts(Own):
-        is_full = False
-
         def forward(self, x):
-            if self.is_full:
+            if is_full:
                 raise MemoryError("full")
             return self.save(x)
 
     made = trainer(make=lambda: dense(Exhausts()))
-    layer = made.network.layers[4]
     before = []
     steps = made.steps(1)
     for _ in range(step):
@@ -403,12 +459,13 @@ def test_exhausted_memory_drops_the_graphs_and_later_steps_go_on(step):
         except StopIteration:
             steps = made.steps(2)
             next(steps)
-    layer.is_full = True
+    assert graphs_of(made) == ([(4, 12)] if step == 10 else [])
+    is_full.append(True)
     with pytest.raises(MemoryError, match="full"):
         next(steps)
     assert not graphs_of(made)
     assert (made.network.params.flat == before[-1]).all()
-    layer.is_full = False
+    is_full.clear()
     take(made, 25)
     assert graphs_of(made)
 
