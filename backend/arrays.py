@@ -26,6 +26,8 @@ def array_module(*arrays: Any) -> Any:
     Raises:
         TypeError: host and device arrays are mixed; the message shows one of each.
     """
+    if arrays and type(arrays[0]) is numpy.ndarray and "cupy" not in sys.modules:
+        return numpy  # there can be no others: the common case on a CPU, hundreds of times a step
     libraries = _libraries(*map(type, arrays))
     if len(libraries) == 1:
         return libraries[0]
@@ -48,7 +50,7 @@ def _libraries(*kinds: Any) -> tuple[Any, ...]:
 
 def require_same_device(*arrays: Any) -> None:
     """Raise a TypeError where host and device arrays are mixed; the message shows one of each."""
-    if len(_libraries(*map(type, arrays))) > 1:
+    if "cupy" in sys.modules and len(_libraries(*map(type, arrays))) > 1:
         array_module(*arrays)  # raises
 
 

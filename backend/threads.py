@@ -1,8 +1,8 @@
-"""Share slices of a batch among the CPU's cores.
+"""Share slices of a batch among the CPU's cores, with BLAS limited to one thread.
 
-NumPy releases the GIL inside its loops, so plain threads compute in parallel. Each works on its own slice with
-BLAS held to one thread; otherwise every slice's matrix product would start threads of its own.
-Work whose result depends on how it is cut is cut alike for every number of threads, so no result depends on that.
+NumPy releases the GIL inside its loops, so plain threads compute in parallel. Each works on its own slice; without the
+limit, every slice's matrix product would start more threads. Work whose result depends on how it is cut is cut alike
+for every number of threads, so no result depends on that.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextvars
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
 from backend import checks
-from backend.blas_threads import single_threaded_blas
-
-__all__ = ["limit", "run", "set_limit", "single_threaded_blas"]
 
 _limit: int | None = None
 _queue: SimpleQueue[tuple[_Job, int] | None] | None = None
@@ -37,11 +36,17 @@ def limit() -> int:
     """
     global _limit
     if _limit is None:
-        given = os.environ.get("XPNET_THREADS", "")
-        if given and not (given.isascii() and given.isdigit() and int(given) > 0):
-            raise ValueError(f"XPNET_THREADS is a whole number of at least 1, not {given!r}")
-        _limit = int(given) if given else _available_cores()
+        _limit = _initial_limit()
     return _limit
+
+
+def _initial_limit() -> int:
+    given = os.environ.get("XPNET_THREADS", "")
+    if given and not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise ValueError(f"XPNET_THREADS is a whole number of at least 1, not {given!r}")
+    if given:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_limit(count: int) -> None:
@@ -67,28 +72,29 @@ def run(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
     ``numpy.errstate``). A call from inside another runs its items in turn. The first exception stops the handing out of
     further items and is raised here.
     """
-    if getattr(_inside, "active", False):
+    with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
+        helpers = 0 if getattr(_inside, "active", False) else min(limit(), len(items)) - 1
+        if helpers > 0:
+            _share(function, items, helpers)
+            return
         for item in items:
             function(item)
-        return
-    with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
-        helpers = min(limit(), len(items)) - 1
-        if helpers <= 0:
-            for item in items:
-                function(item)
-            return
-        job = _Job(function, items, helpers)
-        inbox = _inbox(job.helpers)
-        try:
-            for number in range(min(job.helpers, _helpers)):  # fewer where threads could not be started
-                inbox.put((job, number))
-            job.work()
-        except BaseException:  # an interrupt between two calls
-            job.stop()
-            raise
-        finally:
-            _inside.active = False
-            job.wait()
+
+
+def _share(function: Callable[[Any], Any], items: Sequence[Any], helpers: int) -> None:
+    """Do the work of ``run`` with the help of as many threads as ``helpers``."""
+    job = _Job(function, items, helpers)
+    inbox = _inbox(helpers)
+    try:
+        for number in range(min(helpers, _helpers)):  # fewer where threads could not be started
+            inbox.put((job, number))
+        job.work()
+    except BaseException:  # an interrupt between two calls
+        job.stop()
+        raise
+    finally:
+        _inside.active = False
+        job.wait()
     error, job.error = job.error, None
     if error is not None:
         try:
@@ -176,7 +182,89 @@ def _serve(queue: SimpleQueue[tuple[_Job, int] | None]) -> None:
         del part, job  # or they would keep the arrays of the last call alive while this thread waits
 
 
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+_blas_lock = threading.RLock()  # reentrant: a finalizer may take it while it is held
+_holding_threads: set[int] = set()
+_blas_before: list[int] = []
+
+
+class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_threaded_blas():`)
+    """Limit BLAS to one thread. The setting is that of the process: the last thread to exit restores it.
+
+    Inside another context of the same thread it does nothing and costs next to nothing: put one around a loop of many
+    small products.
+
+    An interrupt can come between any two steps, also before and after the block. Therefore the old setting is stored
+    before it is changed and dropped after it is restored, exiting twice has the effect of once, and an object that was
+    not exited does so when it is collected.
+    """
+
+    _thread: int | None = None  # the thread for which this object limits BLAS
+
+    def __enter__(self) -> None:
+        thread = threading.get_ident()
+        if thread in _holding_threads:
+            return
+        with _blas_lock:
+            try:
+                self._thread = thread
+                _holding_threads.add(thread)
+                if len(_holding_threads) == 1:
+                    _limit_blas()
+            except BaseException:
+                self._leave()
+                raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._thread is not None:
+            try:
+                self._leave()
+            except BaseException:
+                self._leave()
+                raise
+
+    def __del__(self) -> None:
+        if self._thread is not None and not sys.is_finalizing():
+            self._leave()
+
+    def _leave(self) -> None:
+        with _blas_lock:
+            if self._thread is not None:
+                _holding_threads.discard(self._thread)
+            if not _holding_threads:
+                _restore_blas()
+            self._thread = None
+
+
+def _limit_blas() -> None:
+    if not _blas_before:  # else an interrupt came while it was restored
+        _blas_before[:] = [library.num_threads for library in _blas()]
+    _set_blas([1] * len(_blas_before))
+
+
+def _restore_blas() -> None:
+    if _blas_before:
+        _set_blas(_blas_before)
+        _blas_before.clear()
+
+
+def _set_blas(counts: list[int]) -> None:
+    """Set the number of threads of each BLAS library.
+
+    threadpoolctl 3.8 lets only the first thread that sets OpenBLAS set it again, but another may exit last.
+    """
+    import threadpoolctl
+
+    let_any_thread_set = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", lambda force: None)
+    let_any_thread_set(force=True)
+    for library, count in zip(_blas(), counts, strict=True):
+        library.set_num_threads(count)
+    let_any_thread_set(force=True)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> list[Any]:
+    """Return the BLAS libraries of this process, NumPy's among them."""
+    import numpy  # noqa: F401  (its BLAS must be loaded to be found)
+    import threadpoolctl
+
+    return [library for library in threadpoolctl.ThreadpoolController().lib_controllers if library.user_api == "blas"]

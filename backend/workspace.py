@@ -29,14 +29,15 @@ def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
     if (active._device or current_device()).kind != "cpu":
         return xp.ndarray(shape, dtype)
     dtype = numpy.dtype(dtype)
-    size = (shape if isinstance(shape, (int, numpy.integer)) else math.prod(shape)) * dtype.itemsize
+    shape = (shape,) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
+    size = math.prod(shape) * dtype.itemsize
     if size < tuning.SMALL_BYTES:
         return numpy.empty(shape, dtype)
     # Rounded up to one of eight steps per power of two: near sizes share buffers, waste is at most 1/8.
     step = max(1 << (size.bit_length() - 4), 64)
     with _lock:
         buffer = _take(-(-size // step) * step)
-    return numpy.ndarray(tuple(shape) if isinstance(shape, (tuple, list)) else shape, dtype, buffer)
+    return numpy.ndarray(shape, dtype, buffer)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:

@@ -57,9 +57,9 @@ def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = No
         a, b = a.astype(numpy.float32), b.astype(numpy.float32)
     (m, k), n = a.shape, b.shape[1]
     product = out if out is not None and not half else workspace.empty((m, n), a.dtype)
-    count = min(2 * m * n * k // _PIECE_FLOPS, 16, max(m, n))
+    count = 2 * m * n * k // _PIECE_FLOPS
     if count > 1:
-        _multiply_in_pieces(a, b, product, 1 << (count.bit_length() - 1))
+        _multiply_in_pieces(a, b, product, count)
     else:
         with threads.single_threaded_blas():
             _multiply_in_blocks(a, b, product)
@@ -69,9 +69,13 @@ def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = No
 
 
 def _multiply_in_pieces(a: Array, b: Array, product: Array, count: int) -> None:
-    """Multiply ``a`` @ ``b`` into ``product``, cut along its longer side, the pieces shared among the CPU's cores."""
+    """Multiply ``a`` @ ``b`` into ``product``, cut along its longer side, the pieces shared among the CPU's cores.
+
+    There are up to 16 pieces, a power of two of at most ``count``.
+    """
     by_row = len(a) >= b.shape[1]
-    cuts = ranges(max(product.shape), count)
+    count = min(count, 16, max(product.shape))
+    cuts = ranges(max(product.shape), 1 << (count.bit_length() - 1))
 
     def multiply(index: int) -> None:
         cut = slice(*cuts[index])
@@ -80,7 +84,7 @@ def _multiply_in_pieces(a: Array, b: Array, product: Array, count: int) -> None:
         else:
             _multiply_in_blocks(a, b[:, cut], product[:, cut])
 
-    threads.run(multiply, range(count))
+    threads.run(multiply, range(len(cuts)))
 
 
 def _into(out: Array | None, product: Array) -> Array:

@@ -19,13 +19,13 @@ from typing import Any
 import numpy
 import threadpoolctl
 
-from backend import blas_threads, threads
+from backend import threads
 from training.data import Loader, background, loader
 from training.loop.trainer import Trainer
 from training.models import TwoLayerNet
 from training.optim.optimizers import SGD
 
-FILES = {module.__file__ for module in (blas_threads, threads, loader, background)}
+FILES = {module.__file__ for module in (threads, loader, background)}
 
 
 Trials = Generator[str | None, None, None]

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from backend import blas_threads, threads
+from backend import threads
 from bench.faults import interrupts
 
 EVERYTHING = 10**6
@@ -34,16 +34,17 @@ def test_a_hold_that_is_only_left_by_its_block_is_found(monkeypatch):
     try:
         assert any("BLAS has [1] threads and had [2]" in failure for failure in failures("hold"))
     finally:
-        blas_threads._holds.clear()
-        blas_threads._let_blas_go()
+        threads._holding_threads.clear()
+        threads._restore_blas()
 
 
 def test_a_setting_that_is_forgotten_before_it_is_put_back_is_found(monkeypatch):
-    def let_go():
-        before, blas_threads._before = blas_threads._before or [], None
-        for library, count in list(before):  # an interrupt after this call loses it
+    def restore():
+        before = list(threads._blas_before)
+        threads._blas_before.clear()
+        for library, count in list(zip(threads._blas(), before, strict=False)):  # an interrupt after this call loses it
             library.set_num_threads(count)
 
-    monkeypatch.setattr(blas_threads, "_let_blas_go", let_go)
+    monkeypatch.setattr(threads, "_restore_blas", restore)
     monkeypatch.setattr(interrupts, "FILES", interrupts.FILES | {__file__})
     assert any("BLAS has [1] threads and had [2]" in failure for failure in failures("hold"))
