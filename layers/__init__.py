@@ -8,13 +8,16 @@ from layers.base import Layer
 from layers.compat.book.functions import col2im, im2col, relu, sigmoid, softmax
 from layers.convolution import Convolution, ConvolutionTranspose
 from layers.dropout import Dropout
-from layers.loss import Softmax, SoftmaxWithLoss, cross_entropy_error
+from layers.hinge_loss import HingeLoss
+from layers.loss import Loss, Softmax, SoftmaxWithLoss, cross_entropy_error
 from layers.normalization import BatchNormalization, LayerNormalization
 from layers.numerical import numerical_gradient
 from layers.parameters import parameter
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
+from layers.regression_loss import HuberLoss, MeanSquaredError
 from layers.sequential import Residual, Sequential
 from layers.shape import Flatten
+from layers.sigmoid_loss import SigmoidWithLoss
 
 __all__ = [
     "AddLayer",
@@ -27,15 +30,20 @@ __all__ = [
     "Flatten",
     "Gelu",
     "GlobalAveragePooling",
+    "HingeLoss",
+    "HuberLoss",
     "Layer",
     "LayerNormalization",
     "LeakyRelu",
+    "Loss",
+    "MeanSquaredError",
     "MulLayer",
     "Pooling",
     "Relu",
     "Residual",
     "Sequential",
     "Sigmoid",
+    "SigmoidWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
     "Tanh",

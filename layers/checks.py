@@ -69,7 +69,8 @@ def more_than_one_score(owner: str, scores: int) -> None:
     if scores == 1:
         raise ValueError(
             f"{owner}: expected a score for each class (two for yes or no), got one score per sample, whose softmax is "
-            "always 1 and whose loss is always 0"
+            "always 1 and whose loss is always 0; SigmoidWithLoss takes one score for yes or no, MeanSquaredError one "
+            "number"
         )
 
 

@@ -30,10 +30,11 @@ from training.optim.optimizers import SGD
 PRIVATE = {  # modules that programs do not call: parts of others, commands, records that the library makes, files
     "backend": ("blas", "blas_plans", "checks", "devices", "graph_numbers", "graphs", "memory", "philox", "profiling",
                 "recording", "tf32", "transfer", "workspace"),
-    "kernels": ("batch_norm", "col2im", "core.catalog", "core.checks", "core.dispatch", "core.dtypes",
+    "kernels": ("batch_norm", "binary_cross_entropy",
+                "col2im", "core.catalog", "core.checks", "core.dispatch", "core.dtypes",
                 "core.geometry", "core.launch", "core.layout", "core.tensor_tiles", "core.tiling", "depthwise", "gemm",
-                "im2col", "implicit_gemm", "labels",
-                "layer_norm", "loss_scale", "masking"),
+                "im2col", "implicit_gemm", "labels", "layer_norm", "loss_scale", "masking", "regression",
+                "soft_targets", "sums", "targets"),
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.lockstep",
                  "check.replica", "cli", "compat", "data.pictures", "files", "loop.callbacks",
@@ -65,6 +66,9 @@ EXCLUDED = {
     "training.data.idx.read_idx": "reads files",
     "training.data.idx.read_labelled_images": "reads files",
     "training.models.accuracy.accuracy": "for Network.accuracy, which is tried",
+    "training.models.accuracy.right_count": "for Network.accuracy, which is tried",
+    "training.models.metrics.as_metrics": "for the Trainer, which is tried",
+    "training.data.loader.Loader.check_targets": "for the Trainer, which is tried",
     "training.models.network.Network.within_memory": "for the library's own loops",
 }
 """Doors that are not tried, with the reason."""

@@ -15,6 +15,7 @@ from training.data import Loader
 from training.loop.best_model import BestModel
 from training.loop.callbacks import Callback, EpochResult
 from training.loop.early_stopping import EarlyStopping
+from training.loop.evaluation import Evaluation
 from training.loop.non_finite import NonFiniteError
 from training.loop.trainer import Trainer
 from training.models import ConvNet, Network, TwoLayerNet
@@ -208,7 +209,8 @@ def test_evaluation_changes_nothing(device):
     network = normalised()
     run = trainer(network)
     before, start = snapshot(network), backend.random.default.state
-    loss, accuracy = run.evaluate(run.test_loader)
+    result = run.evaluate(run.test_loader)
+    loss, accuracy = result.loss, result.accuracy
     assert_equal(snapshot(network), before)
     assert backend.random.default.state == start
     x, t = data(20, seed=1)
@@ -217,7 +219,8 @@ def test_evaluation_changes_nothing(device):
     assert loss == pytest.approx(oracles.softmax_cross_entropy(scores, t), rel=1e-5)
     assert accuracy == (scores.argmax(axis=1) == t).mean()
     shuffled = Loader(x, t, 7, seed=3)
-    assert run.evaluate(shuffled) == pytest.approx((loss, accuracy), rel=1e-5)
+    again = run.evaluate(shuffled)
+    assert (again.loss, again.accuracy) == pytest.approx((loss, accuracy), rel=1e-5)
 
 
 def test_training_moves_running_statistics_and_drops(device):
@@ -317,7 +320,7 @@ def test_an_exception_in_the_evaluation_leaves_no_thread(monkeypatch):
 def scripted(run, accuracies):
     """Lets evaluations find these accuracies, whatever the network."""
     script = iter(accuracies)
-    run.evaluate = lambda loader: (1.0, next(script))
+    run.evaluate = lambda loader: Evaluation(1.0, next(script))
     return run
 
 
@@ -396,6 +399,7 @@ def test_results_as_a_dict():
         "images_per_second": 25.0,
         "loss_scale": 1.0,
         "skipped_steps": 0,
+        "metrics": {},
     }
 
 
@@ -446,7 +450,7 @@ def test_an_exploding_rate_stops_at_the_next_step(bad):
     network = plain()
     keeper = Keeper(network)
     run = trainer(network, schedule=lambda step: 1e30 if step == bad - 1 else 0.1, epochs=3, callbacks=[keeper])
-    run.evaluate = lambda loader: (1.0, 0.5)
+    run.evaluate = lambda loader: Evaluation(1.0, 0.5)
     message = stopped(run)
     epoch, batch = divmod(bad, 4)
     assert f"at step {bad + 1} (epoch {epoch + 1}, batch {batch + 1} of 4)" in message

@@ -16,6 +16,8 @@ from backend import Device, array_module, asnumpy, checks, current_device, profi
 from backend.transfer import DeviceCopy, copy_to_device, empty_pinned
 from backend.types import Array
 from kernels import labels as label_checks
+from kernels import targets as target_checks
+from layers import Loss
 from training.data.background import Background
 
 SHUFFLE_STREAM = 1 << 62
@@ -39,7 +41,8 @@ class Loader:
 
     Args:
         images: (N, ...), uint8 or floating point; as a rule (N, C, H, W).
-        labels: (N,), class indices of any integer dtype.
+        labels: class indices (N,), of any integer dtype; or targets for other losses, (N,) or (N, numbers): floating
+            numbers, or labels that are each right or wrong (bool or integers of two axes).
         batch_size: samples in a batch; the last one of an epoch has the rest.
         shuffle: draw a new order for each epoch; False keeps the samples' order.
         seed: of the shuffle, 0 ≤ seed < 2⁶⁴.
@@ -98,7 +101,8 @@ class Loader:
         self._is_image = images.ndim == 4
         # Channels-last once, so that every batch is; with one channel this does not copy.
         self._rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if self._is_image else images)
-        self._labels = labels.astype(np.int32)  # _check has checked that they fit
+        is_classes = labels.ndim == 1 and labels.dtype.kind in "iu"  # _check has checked that they fit into int32
+        self._labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
         batch_bytes = batch_size * max(1, self._rows[0].size) * self.dtype.itemsize
         self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
 
@@ -134,15 +138,19 @@ class Loader:
             return np.arange(self.samples)
         return random.Generator(self.seed, SHUFFLE_STREAM + epoch).permutation(count)[: self.samples]
 
-    def check_labels(self, classes: int) -> None:
-        """Raise unless all labels are in 0 … classes - 1.
+    def check_targets(self, loss: Loss, outputs: int) -> None:
+        """Raise unless a loss takes all labels or targets, for that many scores or other numbers per sample.
 
         The host checks them in advance: a loss on a GPU could not raise without waiting for the device.
 
         Raises:
-            ValueError: a label is out of range; the message has the first one and its index in the data set.
+            TypeError: they are of another dtype than the loss takes.
+            ValueError: a label is out of range, or another is wrong; the message has the first one and its index in the
+                data set.
         """
-        label_checks.check_range(self._labels, checks.whole("classes", classes, 1, _MOST_CLASSES))
+        checks.instance("loss", loss, Loss, "a Loss")
+        outputs = checks.whole("outputs", outputs, 1, _MOST_CLASSES)
+        loss.check_targets(self._labels, (len(self._labels), outputs))
 
     def identity(self) -> dict[str, Any]:
         """Return what the batches depend on, for comparison: two loaders with other batches differ in it."""
@@ -159,8 +167,9 @@ class Loader:
 
         Yields:
             ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
-            channels-last memory; ``t`` int32 (n,). Both may be kept: they are not written to again. On a GPU they are
-            ready for the stream that is current when they are taken, and the host does not wait for them.
+            channels-last memory; ``t`` int32 (n,), or targets that are no classes as float32 (float64 for float64
+            batches). Both may be kept: they are not written to again. On a GPU they are ready for the stream that is
+            current when they are taken, and the host does not wait for them.
 
         Raises:
             ValueError: ``epoch`` or ``first`` is out of range. An exception of the background thread is raised here,
@@ -249,7 +258,8 @@ class Loader:
     def _allocate(self, count: int) -> HostBatch:
         # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
         dtype = self._rows.dtype if self._rows.dtype == np.uint8 else self.dtype
-        return empty_pinned((count, *self._rows.shape[1:]), dtype), empty_pinned((count,), self._labels.dtype)
+        labels = empty_pinned((count, *self._labels.shape[1:]), self._labels.dtype)
+        return empty_pinned((count, *self._rows.shape[1:]), dtype), labels
 
     def _load(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray, device: Device) -> HostBatch:
         with LOAD:
@@ -264,7 +274,7 @@ class Loader:
             self._rows.take(indices, axis=0, out=x, mode="clip")
         else:
             x[...] = self._rows.take(indices, axis=0)
-        self._labels.take(indices, out=t, mode="clip")
+        self._labels.take(indices, axis=0, out=t, mode="clip")
 
     def _scale(self, x: Array) -> Array:
         """Return bytes as numbers from 0 to 1; other images as they are."""
@@ -306,10 +316,12 @@ def _on_host(name: str, given: Any) -> np.ndarray:
 def _check(images: np.ndarray, labels: np.ndarray) -> None:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-    if images.ndim < 2 or labels.shape != images.shape[:1]:
-        remedy = "; for one-hot labels pass labels.argmax(axis=1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
-        raise ValueError(f"images must be (N, ...) and labels (N,), got {images.shape} and {labels.shape}{remedy}")
+    if images.ndim < 2 or labels.ndim not in (1, 2) or labels.shape[:1] != images.shape[:1]:
+        raise ValueError(f"images must be (N, ...) and labels (N,) or (N, ...), got {images.shape} and {labels.shape}")
     if not len(images):
         raise ValueError("Loader needs at least one sample, got none")
+    if labels.dtype.kind == "f" or labels.ndim == 2:
+        target_checks.check(labels, labels.shape)
+        return
     label_checks.check_dtype(labels)
     label_checks.check_range(labels, _MOST_CLASSES)

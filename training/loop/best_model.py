@@ -41,7 +41,7 @@ class BestModel(Callback):
         return None if self._kept is None else self._kept[0]
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        if self.result is None or result.test_accuracy > self.result.test_accuracy:
+        if self.result is None or result.score > self.result.score:
             state = {name: array.copy() for name, array in trainer.network.state.items()}
             self._kept = result, trainer.network.params.copy(), state
 

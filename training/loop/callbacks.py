@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ class EpochResult:
     ``loss`` and ``accuracy`` are those of the training batches as they were trained on, so they lag behind the
     model at the epoch's end. ``seconds`` is the whole epoch, evaluation included. ``skipped_steps`` are those of the
     epoch that changed nothing because a scaled gradient overflowed; ``loss_scale`` is that at the epoch's end.
+    ``metrics`` are the trainer's metrics of the test data, by name. Accuracies are NaN for a network that predicts
+    numbers.
     """
 
     epoch: int
@@ -30,8 +33,14 @@ class EpochResult:
     images_per_second: float
     loss_scale: float = 1.0
     skipped_steps: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, float]:
+    @property
+    def score(self) -> float:
+        """What makes the best epoch: the test accuracy, or for a network that predicts numbers minus the test loss."""
+        return -self.test_loss if math.isnan(self.test_accuracy) else self.test_accuracy
+
+    def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return asdict(self)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy
+
 from backend import asnumpy
 from backend.types import Array
 
@@ -46,6 +48,7 @@ class EpochSoFar:
         """Return mean loss, accuracy and images per second, as ``EpochResult`` calls them. Waits for the device."""
         loss, correct, samples = asnumpy(self.totals)
         rate = float(samples / self.seconds)
+        samples = samples or numpy.nan  # 0 where no sample counts
         return {"loss": float(loss / samples), "accuracy": float(correct / samples), "images_per_second": rate}
 
     def __enter__(self) -> EpochSoFar:

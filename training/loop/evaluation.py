@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
 
@@ -15,10 +16,26 @@ from backend.types import Array
 from kernels.labels import check as check_labels
 from training.data import Loader
 from training.loop.non_finite import NonFiniteError, in_evaluation
-from training.models.accuracy import correct_count
+from training.models.accuracy import right_count
+from training.models.metrics import Metric, as_metrics, values_of
 from training.models.network import Network
 
 EVALUATE = profiling.Range("evaluate", "evaluate")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of a network over a set of samples.
+
+    Attributes:
+        loss: the mean loss.
+        accuracy: the share of samples, or of labels, that are decided right; NaN for a network that predicts numbers.
+        metrics: results of further metrics by name.
+    """
+
+    loss: float
+    accuracy: float
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,30 +91,46 @@ def evaluate(
     samples: Loader,
     after_batch: Callable[[Array, Array], None],
     generator: random.Generator | None = None,
-) -> tuple[float, float]:
-    """Return mean loss and accuracy of a network in evaluation mode over all samples of a loader.
+    metrics: Iterable[str | Metric] = (),
+) -> Evaluation:
+    """Return the mean loss, the accuracy and the metrics of a network in evaluation mode over all samples of a loader.
+
+    All is added up on the device, which is waited for once, at the end.
 
     Args:
-        after_batch: called with the scores and labels of each batch, on the device.
+        after_batch: called with the scores and targets of each batch, on the device.
         generator: drawn from by layers that draw even in evaluation mode; None means the current one.
+        metrics: metrics, or names of them, as ``training.models.metrics.as_metrics`` takes them.
 
     Raises:
-        ValueError: the samples do not fit the network, or a label is not one of its classes.
+        TypeError: a metric is neither a metric nor a name.
+        ValueError: the samples do not fit the network, a target is not one that its loss takes, or a metric does not
+            measure such networks.
         OutOfMemoryError: the loader's batches are too large.
     """
-    samples.check_labels(network.classes)
-    totals = array_module(network.params.flat).zeros(2, "float64")
+    last = network.last_layer
+    metrics = as_metrics(metrics, last, network.classes)
+    samples.check_targets(last, network.classes)
+    totals = array_module(network.params.flat).zeros(4, "float64")  # losses, their weights, right ones, samples
+    figures: list[Any] = [None] * len(metrics)
     within = network.within_memory(samples.largest_batch)
     # BLAS as in training, for the same bits.
     with threads.single_threaded_blas(), EVALUATE, within, closing(samples.epoch(0)) as batches:
         for x, t in batches:
             with random.using(generator or random.current()):
                 scores = network.predict(x)
-            totals[0] += network.last_layer.forward(scores, t) * len(t)
-            totals[1] += correct_count(scores, t)
+            totals[0] += last.forward(scores, t) * last.weight
+            totals[1] += last.weight
+            totals[2] += right_count(last, scores, t)
+            totals[3] += last.samples(t)
+            for place, metric in enumerate(metrics):
+                sums = metric.sums(last, scores, t)
+                figures[place] = sums if figures[place] is None else metric.merged(figures[place], sums)
             after_batch(scores, t)
-    loss, correct = asnumpy(totals) / samples.samples
-    return float(loss), float(correct)
+    loss, weight, correct, counted = map(float, asnumpy(totals))
+    return Evaluation(
+        loss / weight if weight else 0.0, correct / counted if counted else math.nan, values_of(metrics, figures)
+    )
 
 
 def predict(network: Network, samples: Loader) -> Predictions:
@@ -105,18 +138,20 @@ def predict(network: Network, samples: Loader) -> Predictions:
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: the samples do not fit the network, or a label is not one of its classes.
+        ValueError: the samples do not fit the network, a label is not one of its classes, or it predicts no classes.
         NonFiniteError: the loss is infinite or NaN; the message names the sample, parameter or layer it begins in.
         OutOfMemoryError: the loader's batches are too large.
     """
     instance("network", network, Network, "a Network")
     instance("samples", samples, Loader, "a Loader")
+    if network.last_layer.target_kind != "classes":
+        raise ValueError(f"a network with {type(network.last_layer).__name__} predicts no classes; use evaluate")
     kept: list[tuple[Array, Array, Array]] = []
 
     def keep(scores: Array, t: Array) -> None:
-        kept.append((t, scores.argmax(axis=1), network.last_layer.y))
+        kept.append((t, scores.argmax(axis=1), network.last_layer.predictions(scores)))
 
-    loss, _ = evaluate(network, samples, keep)
+    loss = evaluate(network, samples, keep).loss
     if not math.isfinite(loss):
         raise NonFiniteError(f"the loss is {loss}; {in_evaluation(network, samples, 'data')}")
     labels, predicted, probabilities = (

@@ -16,7 +16,7 @@ import numpy
 
 from backend import array_module, asnumpy
 from backend.types import Array
-from kernels import labels
+from kernels import labels, targets
 from layers import Layer, Sequential
 from layers.base import walk
 from training.data import Loader
@@ -68,7 +68,7 @@ def find_non_finite(
     """
     return (
         _in_input(x, sample)
-        or _in_labels(t, network.classes, sample)
+        or _in_targets(t, network, sample)
         or in_parameters(network)
         or _in_forward(network, x, t, sample, training)
     )
@@ -175,7 +175,7 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
         network.last_layer.forward(network.layers.train().forward(x), t)
         dx = network.last_layer.backward(scale)
         if (at := _first(dx)) is not None:
-            return Origin(f"the gradient of the softmax loss: {_value(dx, at)}", remedy)
+            return Origin(f"the gradient of the {_loss_name(network)}: {_value(dx, at)}", remedy)
         with _watched(network, "backward", look):
             network.layers.backward(dx)
     return found[0] if found else Origin("no gradient of the batch, computed again", remedy)
@@ -193,12 +193,15 @@ def _in_input(x: Array, sample: SampleName, loader: Loader | None = None, indice
     return Origin(place, _BETTER_DATA)
 
 
-def _in_labels(t: Array, classes: int, sample: SampleName) -> Origin | None:
-    t = asnumpy(t)
-    if t.ndim > 1:
-        at = _first(t)
+def _in_targets(t: Array, network: Network, sample: SampleName) -> Origin | None:
+    t, loss, classes = asnumpy(t), network.last_layer, network.classes
+    if t.dtype.kind == "f" or t.ndim > 1:
+        at = targets.find_wrong(t, *((0, 1) if loss.target_kind == "labels" else ()))
         return None if at is None else Origin(f"the labels: {sample(at[0])} has {_value(t, at, at[1:])}", _BETTER_DATA)
-    bad = labels.find_out_of_range(t, classes)
+    if loss.target_kind != "classes":
+        return None
+    counted = loss.counted(t)
+    bad = labels.find_out_of_range(t if counted is None else t * counted, classes)
     place = "" if bad is None else f"the labels: {sample(bad)} has {t[bad]}, expected 0 to {classes - 1}"
     return Origin(place, _BETTER_DATA) if place else None
 
@@ -221,7 +224,12 @@ def _in_forward(network: Network, x: Array, t: Array, sample: SampleName, traini
     if math.isfinite(loss):
         return None
     scope = f"from {float(scores.min()):g} to {float(scores.max()):g}"
-    return Origin(f"the softmax loss itself: {loss} for scores {scope}", _scale_remedy(x, sample))
+    return Origin(f"the {_loss_name(network)} itself: {loss} for scores {scope}", _scale_remedy(x, sample))
+
+
+def _loss_name(network: Network) -> str:
+    name = type(network.last_layer).__name__
+    return "softmax loss" if name == "SoftmaxWithLoss" else f"loss {name}"
 
 
 def _scale_remedy(x: Array, sample: SampleName) -> str:

@@ -132,7 +132,8 @@ class StepGraphs:
         network, update = self._trainer.network, self._trainer.update
         optimizer, scaler = update.optimizer, update.scaler
         control = None if scaler is None else scaler.control
-        return (network.params.flat, network.grads.flat, optimizer, optimizer.state, optimizer.skipped, scaler, control)
+        arrays = (network.params.flat, network.grads.flat, network.last_layer)
+        return (*arrays, optimizer, optimizer.state, optimizer.skipped, scaler, control)
 
     def _settings(self) -> list[Any]:
         """Return what else a step depends on and a graph would not notice, in a fixed order.
@@ -167,7 +168,8 @@ class StepGraphs:
     @functools.cached_property
     def _layer_numbers(self) -> list[tuple[str, dict[str, Any], str]]:
         """Place and name, attributes of the layer, and name, for every hyperparameter of the layers."""
-        layers = list(walk(self._trainer.network.layers))
+        network = self._trainer.network
+        layers = [*walk(network.layers), ("the loss", network.last_layer)]
         return [(f"{place}.{name}", vars(layer), name) for place, layer in layers for name in _hyperparameters(layer)]
 
     @functools.cached_property

@@ -21,7 +21,8 @@ from training.loop.callbacks import Callback, EpochResult
 from training.loop.epoch_so_far import EpochSoFar
 from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
-from training.models.accuracy import correct_count
+from training.models.accuracy import right_count
+from training.models.metrics import Metric, as_metrics
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
 from training.optim.update import Update
@@ -41,6 +42,9 @@ class Trainer:
         epochs: at least 1.
         callbacks: see ``Callback``: ``EarlyStopping``, ``BestModel``, ``ProgressBar``, or your own.
         graph: on a GPU, run steps as CUDA graphs where they can be captured. The results have the same bits.
+        metrics: measures of the test data after each epoch, next to loss and accuracy: ``training.models.metrics``, or
+            their names, such as "top5", "f1", "confusion", "mae" or "r2". None means "mae" for a network that predicts
+            numbers, else none.
 
     Attributes:
         update: the ``Update``.
@@ -85,6 +89,7 @@ class Trainer:
         epochs: int = 20,
         callbacks: Iterable[Callback] = (),
         graph: bool = True,
+        metrics: Iterable[str | Metric] | None = None,
     ) -> None:
         epochs, graph = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE), checks.flag("graph", graph)
         checks.instance("network", network, Network, "a Network")
@@ -93,14 +98,17 @@ class Trainer:
         update = optimizer if isinstance(optimizer, Update) else Update(optimizer)
         for data, loader in (("training", train), ("test", test)):
             try:
-                loader.check_labels(network.classes)
-            except ValueError as error:
-                raise ValueError(f"{data} data: {error}") from None
+                loader.check_targets(network.last_layer, network.classes)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{data} data: {error}") from None
+        if metrics is None:
+            metrics = ["mae"] if network.last_layer.target_kind == "values" else []
         self.network = network
         self.train_loader = train
         self.test_loader = test
         self.update = update
         self.total_epochs = epochs
+        self.metrics = as_metrics(metrics, network.last_layer, network.classes)
         self.callbacks = [NonFiniteWatch(), *callbacks]
         self.history: list[EpochResult] = []
         self.step = 0
@@ -125,8 +133,8 @@ class Trainer:
 
     @property
     def best(self) -> EpochResult | None:
-        """The result of the epoch with the highest test accuracy, the first of equals; None before one has ended."""
-        return max(self.history, key=lambda result: result.test_accuracy, default=None)
+        """The result of the epoch with the highest score, the first of equals; None before one has ended."""
+        return max(self.history, key=lambda result: result.score, default=None)
 
     def train(self) -> list[EpochResult]:
         """Run all epochs, or until a callback calls ``stop``. Return the history.
@@ -226,11 +234,11 @@ class Trainer:
         """Start to copy (sum of losses, correct, samples) of the epoch so far to the host; do not wait."""
         return copy_to_host(self.so_far.totals)
 
-    def evaluate(self, loader: Loader) -> tuple[float, float]:
-        """Return mean loss and accuracy over all samples of a loader, in evaluation mode.
+    def evaluate(self, loader: Loader) -> evaluation.Evaluation:
+        """Return mean loss, accuracy and metrics over all samples of a loader, in evaluation mode.
 
         Raises:
-            ValueError: a label is not one of the network's classes.
+            ValueError: a target is not one that the loss takes, such as a label that is not one of the classes.
             OutOfMemoryError: the loader's batches are too large.
         """
 
@@ -241,12 +249,12 @@ class Trainer:
         before = self.random.state
         self._tell("on_evaluation_begin")
         try:
-            loss, accuracy = evaluation.evaluate(self.network, loader, after_batch, self.random)
+            result = evaluation.evaluate(self.network, loader, after_batch, self.random, self.metrics)
         except BaseException:
             self.random.state = before  # an evaluation that is begun again draws the same numbers
             raise
-        self._tell("on_evaluation_end", loss, accuracy)
-        return loss, accuracy
+        self._tell("on_evaluation_end", result.loss, result.accuracy)
+        return result
 
     def _hooked(self, hook: str) -> list[Callable[..., None]]:
         """Return a hook of the callbacks that define it: calling those that do nothing would cost each step time."""
@@ -277,9 +285,11 @@ class Trainer:
             on_gradients(loss)
         with UPDATE.of((network.params.flat, network.grads.flat)):
             self.update.step(network.params, network.grads)
-        self.so_far.totals[0] += loss * len(t)
-        self.so_far.totals[1] += correct_count(network.last_layer.y, t)
-        self.so_far.totals[2] += len(t)
+        last = network.last_layer
+        samples = last.samples(t)  # len(t), unless some do not count
+        self.so_far.totals[0] += loss * samples
+        self.so_far.totals[1] += right_count(last, last.y, t, threshold=0.5)
+        self.so_far.totals[2] += samples
         return loss
 
     def _has_plain_parts(self) -> bool:
@@ -306,15 +316,16 @@ class Trainer:
         self._tell("on_epoch_trained")
         figures = self.so_far.figures()
         loss_scale, skipped = self._loss_scale()
-        test_loss, test_accuracy = self.evaluate(self.test_loader)
+        tested = self.evaluate(self.test_loader)
         result = EpochResult(
             epoch=epoch,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            test_loss=tested.loss,
+            test_accuracy=tested.accuracy,
             lr=float(self.optimizer.lr),
             seconds=self.so_far.seconds,
             loss_scale=loss_scale,
             skipped_steps=skipped - self.so_far.skipped_before,
+            metrics=tested.metrics,
             **figures,
         )
         self._tell("on_epoch_evaluated", result)

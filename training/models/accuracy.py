@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy
 
-from backend import array_module, asnumpy, require_arrays, require_same_device
+from backend import array_module, asnumpy, is_array, require_arrays, require_same_device
 from backend.checks import LARGEST_SIZE, whole
 from backend.types import Array
-from kernels import labels
+from kernels import targets
+from layers import Loss
 
 
-def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int, batch_size: int) -> float:
-    """Return the share of samples ``x`` whose highest score is at their label ``t``.
+def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int, batch_size: int, loss: Loss) -> float:
+    """Return the share of samples ``x`` whose highest score is at their label ``t``; with labels, the share of them.
 
     Arguments, errors and warnings are those of ``training.Network.accuracy``.
     """
+    if loss.target_kind == "values":
+        raise ValueError(f"a network with {type(loss).__name__} predicts numbers, which have no accuracy")
     if not len(x):
         raise ValueError("accuracy needs at least one sample x")
     batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
-    require_same_device(x, t)
-    labels.check_form(t, (len(x), classes))
-    labels.check(asnumpy(t), (len(x), classes))  # this waits for the device, as the result does
+    if is_array(t):
+        require_same_device(x, t)
+    loss.check_targets(
+        asnumpy(t) if is_array(t) else t, (len(x), classes)
+    )  # this waits for the device, as the result does
     correct: Any = 0
+    counted: Any = 0
     unclear: Any = 0
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
         scores = predict(x[part])
-        correct = correct + correct_count(scores, t[part])
+        correct = correct + right_count(loss, scores, t[part])
+        counted = counted + loss.samples(t[part])
         unclear = unclear + (~array_module(scores).isfinite(scores).all(axis=1)).sum()
     if numpy.geterr()["invalid"] != "ignore" and unclear:
         warnings.warn(
@@ -39,7 +47,27 @@ def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int
             RuntimeWarning,
             stacklevel=3,  # the line that calls Network.accuracy
         )
-    return float(asnumpy(correct)) / len(x)
+    return float(asnumpy(correct)) / float(asnumpy(counted)) if counted else math.nan
+
+
+def right_count(loss: Loss, scores: Array, t: Array, threshold: float = 0.0) -> Array | float:
+    """Return how many samples are decided right, 0-d on the device; with labels, the sum of the shares decided right.
+
+    NaN for a loss of numbers, which are neither right nor wrong.
+
+    Args:
+        loss: says what the network predicts, and which samples count.
+        scores: (N, outputs); or probabilities, with the ``threshold`` 0.5 of labels.
+        t: the targets that the loss takes.
+    """
+    if loss.target_kind == "values":
+        return math.nan
+    if loss.target_kind == "labels":
+        return ((scores > threshold) == (targets.as_outputs(t, scores) > 0.5)).mean(axis=1).sum()
+    counted = loss.counted(t)
+    if counted is None:
+        return correct_count(scores, t)
+    return ((scores.argmax(axis=1) == t) & counted).sum()
 
 
 def correct_count(scores: Array, t: Array) -> Array:

@@ -1,4 +1,4 @@
-"""A classifier: layers in a chain, a softmax loss at the end, and all parameters in one buffer."""
+"""A network: layers in a chain, a loss at the end, and all parameters in one buffer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from backend import array_module, asarray, asnumpy, is_array, memory, profiling,
 from backend.checks import flag, instance, real, sizes
 from backend.tuning import COLUMN_BYTES
 from backend.types import Array
-from layers import Layer, Sequential, SoftmaxWithLoss, checks, numerical_gradient
+from layers import Layer, Loss, Sequential, numerical_gradient
 from layers.base import walk
+from layers.losses import as_loss
 from training.models import saving
 from training.models.accuracy import accuracy
 from training.models.parameters import ParameterDict
@@ -24,16 +25,19 @@ _LOSS = {phase: profiling.Range("loss", phase, "layer") for phase in ("forward",
 
 
 class Network:
-    """A classifier with the book's methods, over any ``layers.Sequential`` that ends in scores.
+    """A network with the book's methods, over any ``layers.Sequential`` that ends in a row of numbers per sample.
 
     Args:
         layers: the layers. The network takes them over: their parameters move into its flat buffers.
         input_dim: shape of one sample, such as (784,) or (1, 28, 28).
         config: what ``training.models.build`` needs to make this network again; saved with the parameters.
+        loss: a ``layers.Loss``, or the name of one with its defaults: "softmax" (for None, too), "sigmoid",
+            "mean-squared", "huber" or "hinge".
 
     Attributes:
         layers: the ``layers.Sequential``.
-        last_layer: the ``layers.SoftmaxWithLoss``.
+        last_layer: the loss; another may take its place.
+        classes: how many numbers the layers make of a sample: the scores of a classifier.
         params: a ``training.models.ParameterDict``: W1, b1, W2, …; gamma1, beta1, … of normalizations.
         grads: the gradients of the latest step, by the same names; the next step overwrites them.
         state: arrays that are saved but not learned, by name, such as running_mean1.
@@ -43,7 +47,7 @@ class Network:
 
     Raises:
         ValueError: a layer does not fit the one before it (the message names it), or the output of the last is not a
-            row of two or more scores.
+            row of numbers that the loss takes: two or more for softmax.
         TypeError: parameters have different dtypes.
 
     Examples:
@@ -58,18 +62,25 @@ class Network:
         ((5, 3), (8, 3))
     """
 
-    def __init__(self, layers: Sequential, input_dim: tuple[int, ...], config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequential,
+        input_dim: tuple[int, ...],
+        config: dict[str, Any] | None = None,
+        loss: str | Loss | None = None,
+    ) -> None:
         self.layers = instance("layers", layers, Sequential, "a Sequential")
         self.input_dim = sizes("input_dim", input_dim, 1)
         self.config = config
-        self.last_layer = SoftmaxWithLoss()
         if not len(layers):
             raise ValueError("a network needs at least one layer")
         scores = layers.output_shape(self.input_dim)
         if len(scores) != 1:
-            raise ValueError(f"a classifier ends in (classes,) scores, its layers make {scores} of {self.input_dim}")
-        checks.more_than_one_score(type(self).__name__, scores[0])
+            raise ValueError(
+                f"a network ends in (outputs,), a row of numbers; its layers make {scores} of {self.input_dim}"
+            )
         self.classes = scores[0]
+        self.last_layer = as_loss(loss)
         self._bind()
         layers[0].input_gradient = False  # nothing needs the gradient of the data
 
@@ -81,10 +92,12 @@ class Network:
                 f"{name} are the arrays of the layers and cannot be replaced by {type(value).__name__}; "
                 f"network.{name}.update(...) copies into them"
             )
+        if name == "last_layer":
+            instance("last_layer", value, Loss, "a Loss").check_outputs(type(self).__name__, self.classes)
         super().__setattr__(name, value)
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
-        """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before the softmax.
+        """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before a softmax or sigmoid.
 
         Args:
             train_flg: the mode that all layers are set to: training, or by default evaluation.
@@ -94,7 +107,7 @@ class Network:
             return self.layers.train(flag("train_flg", train_flg)).forward(x)
 
     def loss(self, x: Array, t: Array, train_flg: bool = True) -> Array:
-        """Return the mean cross-entropy, 0-d, of samples ``x`` against labels ``t`` (indices or one-hot rows).
+        """Return the mean loss, 0-d, of samples ``x`` against targets ``t``: for softmax indices or one-hot rows.
 
         Args:
             train_flg: the mode that all layers are set to: by default training, where dropout drops and batches are
@@ -107,19 +120,22 @@ class Network:
     def accuracy(self, x: Array, t: Array, batch_size: int = 1000) -> float:
         """Return the share of samples ``x`` whose highest score, in evaluation, is at their label ``t``.
 
+        With ``SigmoidWithLoss`` it is the share of labels whose score is above 0 where they are right, and only there.
+
         Args:
             batch_size: samples computed at a time; every sample counts, also in a smaller last batch.
 
         Raises:
             TypeError: labels are not an array of integers or of one-hot rows, or lie on another device than ``x``.
-            ValueError: there are no samples, labels do not fit them, or a label is out of range (on a GPU, too).
+            ValueError: there are no samples, labels do not fit them, a label is out of range (on a GPU, too), or the
+                loss is one of numbers, which has no accuracy.
 
         Warns:
             RuntimeWarning: scores are not finite, so the highest means nothing; not under
                 ``numpy.errstate(invalid="ignore")``.
         """
         self._check(x)
-        return accuracy(self.predict, x, t, self.classes, batch_size)
+        return accuracy(self.predict, x, t, self.classes, batch_size, self.last_layer)
 
     def gradient(self, x: Array, t: Array) -> ParameterDict:
         """Return the gradient of the loss with respect to every parameter, by backpropagation, in new arrays."""
@@ -297,4 +313,5 @@ class Network:
 
     def __repr__(self) -> str:
         size = sum(array.size for array in self.params.values())
-        return f"{type(self).__name__}({self.input_dim} → {self.classes}, {size:,} parameters)\n{self.layers!r}"
+        loss = "" if repr(self.last_layer) == "SoftmaxWithLoss()" else f", {self.last_layer!r}"
+        return f"{type(self).__name__}({self.input_dim} → {self.classes}, {size:,} parameters{loss})\n{self.layers!r}"

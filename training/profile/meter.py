@@ -27,9 +27,13 @@ _WARM_UP = 3
 
 
 def example_batch(network: Network, samples: int) -> tuple[Array, Array]:
-    """Return random samples and labels for a network, on the active device and in the network's dtype."""
+    """Return random samples and targets for a network, on the active device and in the network's dtype."""
     x = random.uniform((samples, *network.input_dim)).astype(network.params.flat.dtype, copy=False)
-    return copy_channels_last(x) if x.ndim == 4 else x, asarray(numpy.arange(samples, dtype="int32") % network.classes)
+    if network.last_layer.target_kind == "classes":
+        t = numpy.arange(samples, dtype="int32") % network.classes
+    else:
+        t = numpy.arange(samples * network.classes).reshape(samples, -1) % 2 * numpy.float32(1)
+    return copy_channels_last(x) if x.ndim == 4 else x, asarray(t)
 
 
 def readings_of_a_step(

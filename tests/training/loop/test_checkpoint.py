@@ -13,6 +13,7 @@ from tests.training.loop.small_runs import Every, numbers, small_data, small_net
 from training import SGD, AdamW, BestModel, Callback, Checkpoints, EarlyStopping, Loader, LossScaler, Trainer
 from training.files import durable, sections
 from training.loop import checkpoint
+from training.loop.evaluation import Evaluation
 from training.optim import NAMES, by_name
 from training.optim.schedules import CosineSchedule
 
@@ -395,7 +396,7 @@ def test_early_stopping_counts_over_the_interruption(tmp_path):
     def made(callbacks=()):
         run = small_trainer(epochs=9, callbacks=[EarlyStopping(2), *callbacks])
         script = iter([0.5, 0.75, 0.5, 0.5, 1.0])
-        run.evaluate = lambda loader: (1.0, next(script))
+        run.evaluate = lambda loader: Evaluation(1.0, next(script))
         return run
 
     made([Checkpoints(tmp_path, every="1e", keep=9)]).train()

@@ -15,13 +15,17 @@ from layers import (
     Flatten,
     Gelu,
     GlobalAveragePooling,
+    HingeLoss,
+    HuberLoss,
     Layer,
     LayerNormalization,
     LeakyRelu,
+    MeanSquaredError,
     Pooling,
     Relu,
     Residual,
     Sigmoid,
+    SigmoidWithLoss,
     Softmax,
     SoftmaxWithLoss,
     Tanh,
@@ -111,6 +115,27 @@ def _softmax_with_loss(layer: SoftmaxWithLoss, x: Batch, y: Batch) -> Cost:
     labels, probabilities = 4 * x.samples, x.size * x.acc_itemsize
     forward = Work(0, 4 * x.size + 2 * x.samples, x.nbytes + labels + probabilities + x.acc_itemsize)
     return Cost(forward, Work(0, 2 * x.size, probabilities + labels + x.nbytes), kept=probabilities + labels)
+
+
+_LOSS_OPERATIONS: dict[type[Layer], tuple[int, int]] = {
+    SigmoidWithLoss: (6, 2),
+    MeanSquaredError: (3, 1),
+    HuberLoss: (6, 3),
+    HingeLoss: (6, 1),
+}
+"""The operations for each number of a loss, forward and backward."""
+
+
+@formula(*_LOSS_OPERATIONS)
+def _loss(layer: Layer, x: Batch, y: Batch) -> Cost:
+    """Return the cost with float32 targets; probabilities, errors or gradients are kept in the dtype of sums."""
+    forward, backward = _LOSS_OPERATIONS[type(layer)]
+    targets, kept = 4 * x.size, x.size * x.acc_itemsize
+    works = (
+        Work(0, forward * x.size, x.nbytes + targets + kept + x.acc_itemsize),
+        Work(0, backward * x.size, kept + x.nbytes),
+    )
+    return Cost(*works, kept=kept)
 
 
 @formula(BatchNormalization)

@@ -1,0 +1,68 @@
+"""Binary cross-entropy of scores, computed without overflow: a score is the logarithm of p / (1 - p)."""
+
+from __future__ import annotations
+
+import numpy
+
+from backend import array_module, profiling, require_active, require_arrays, require_same_device
+from backend.types import Array
+from kernels import targets
+from kernels.sums import axis_means
+
+
+@profiling.operation
+def binary_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
+    """Compute the mean of -t·log(y) - (1 - t)·log(1 - y) over all elements, for y = 1 / (1 + exp(-x)), and y.
+
+    A term is |x|·c + log(1 + exp(-|x|)), where c is 1 - t for positive scores and t for others: no number in it is
+    larger than the result.
+
+    Args:
+        x: scores (N, …), float32 or float64.
+        t: probabilities from 0 to 1 in the shape of ``x``; for x (N, 1) also (N,). Any dtype, bool too.
+
+    Returns:
+        loss: 0-d, dtype of ``x``, on the device; 0 without elements. On a GPU a target out of range makes it NaN,
+            since raising would wait for the device.
+        y: the probabilities, shape and dtype of ``x``.
+
+    Raises:
+        TypeError: targets are not numbers, or host and device arrays are mixed.
+        ValueError: shapes do not fit; or, on the CPU, a target is not from 0 to 1 (the first such is named).
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.binary_cross_entropy import binary_cross_entropy
+        >>> loss, y = binary_cross_entropy(xp.zeros((2, 3)), xp.asarray([[0, 1, 1], [0, 0, 1]]))
+        >>> round(float(loss), 4), y[0]
+        (0.6931, array([0.5, 0.5, 0.5]))
+    """
+    require_same_device(x, t)
+    require_active(x, "x")
+    targets.check(t, x.shape, least=0, most=1)
+    library, t = array_module(x), targets.as_outputs(t, x)
+    if not x.size:
+        return library.zeros((), x.dtype), x.copy()
+    size = library.absolute(x)
+    small = library.exp(-size)  # from 0 to 1
+    cost = library.where(x > 0, 1 - t, t)
+    cost *= library.where(cost == 0, 0, size)  # a score may be infinite where that is right: 0·∞ would be NaN
+    cost += library.log1p(small)
+    if library is not numpy:
+        cost = library.where((t >= 0) & (t <= 1), cost, library.nan)
+    loss = axis_means(cost.reshape(-1), 0)
+    y = library.where(x > 0, 1, small) / (1 + small)
+    return library.asarray(loss, x.dtype), y.astype(x.dtype, copy=False)
+
+
+@profiling.operation
+def binary_cross_entropy_backward(y: Array, t: Array) -> Array:
+    """Return the gradient with respect to the scores: (y - t) / elements, dtype of ``y``.
+
+    Args:
+        y: probabilities from ``binary_cross_entropy``.
+        t: the same targets.
+    """
+    require_arrays(y=y)
+    targets.check_form(t, y.shape)
+    return (y - targets.as_outputs(t, y)) / max(y.size, 1)

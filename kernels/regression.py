@@ -1,0 +1,76 @@
+"""Losses of predicted numbers: squared error, and Huber's, which is linear in large errors."""
+
+from __future__ import annotations
+
+from backend import array_module, profiling, require_active, require_same_device
+from backend.checks import real
+from backend.types import Array
+from kernels import targets
+from kernels.sums import axis_means
+
+
+@profiling.operation
+def squared_error(x: Array, t: Array) -> tuple[Array, Array]:
+    """Compute the mean of (x - t)² over all elements, and x - t.
+
+    Args:
+        x: predictions (N, …), float32 or float64.
+        t: finite numbers in the shape of ``x``; for x (N, 1) also (N,). Any real dtype.
+
+    Returns:
+        loss: 0-d, dtype of ``x``, on the device; 0 without elements.
+        error: x - t, shape and dtype of ``x``.
+
+    Raises:
+        TypeError: targets are not numbers, or host and device arrays are mixed.
+        ValueError: shapes do not fit; or, on the CPU, a target is not finite (the first such is named).
+
+    Examples:
+        >>> from backend import xp
+        >>> from kernels.regression import squared_error
+        >>> squared_error(xp.asarray([[1.0], [2.0]]), xp.asarray([0, 4]))[0]
+        array(2.5)
+    """
+    error = _error(x, t)
+    return _mean(error * error), error
+
+
+@profiling.operation
+def squared_error_backward(error: Array) -> Array:
+    """Return the gradient of ``squared_error`` with respect to the predictions: 2·error / elements."""
+    return error * (2 / max(error.size, 1))
+
+
+@profiling.operation
+def huber(x: Array, t: Array, delta: float) -> tuple[Array, Array]:
+    """Compute the mean of ½e² where |e| = |x - t| ≤ delta, else delta·(|e| - ½delta); and e (Huber, 1964).
+
+    Arguments, results and errors are those of ``squared_error``; ``delta`` is above 0.
+    """
+    delta = real("delta", delta, above=0)
+    error = _error(x, t)
+    library = array_module(x)
+    size = library.absolute(error)
+    within = library.minimum(size, delta)
+    # Both branches in one: with w = min(|e|, delta), w·(|e| - ½w).
+    return _mean(within * (size - 0.5 * within)), error
+
+
+@profiling.operation
+def huber_backward(error: Array, delta: float) -> Array:
+    """Return the gradient of ``huber`` with respect to the predictions: error, cut off at ±delta, / elements."""
+    delta = real("delta", delta, above=0)
+    return array_module(error).clip(error, -delta, delta) / max(error.size, 1)
+
+
+def _mean(cost: Array) -> Array:
+    """Return the mean of all elements, 0-d; 0 if there are none."""
+    library = array_module(cost)
+    return library.asarray(axis_means(cost.reshape(-1), 0)) if cost.size else library.zeros((), cost.dtype)
+
+
+def _error(x: Array, t: Array) -> Array:
+    require_same_device(x, t)
+    require_active(x, "x")
+    targets.check(t, x.shape)
+    return x - targets.as_outputs(t, x)

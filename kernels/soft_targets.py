@@ -1,0 +1,83 @@
+"""Turn labels into weighted distributions: label smoothing, class weights and ignored labels in one matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from backend import array_module, profiling, require_active, require_plain
+from backend.types import Array
+from kernels import labels
+
+
+@profiling.operation
+def soft_targets(
+    t: Array,
+    shape: tuple[int, int],
+    dtype: Any,
+    *,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+    ignore_index: int | None = None,
+) -> tuple[Array, Array]:
+    """Return the targets whose mean cross-entropy over N rows is the weighted mean of the labels' cross-entropies.
+
+    A label's distribution q is (1 - smoothing)·one-hot + smoothing / classes (Szegedy et al., 2016, section 7); class c
+    costs w[c]·q[c]·(-log y[c]); the mean divides by the sum of w[label] over the samples that are not ignored. A row of
+    a distribution counts as its classes' weighted mean, so that a one-hot row is what its index is.
+
+    Args:
+        t: class indices (N,), or distributions (N, classes).
+        shape: (N, classes).
+        dtype: of the result.
+        smoothing: from 0 to below 1.
+        weights: w (classes,), of ``dtype``, on the device of ``t``; None for ones.
+        ignore_index: the label of samples that are left out; of class indices only.
+
+    Returns:
+        targets: (N, classes) of ``dtype``: rows of q·w·N / Σw. Zeros for ignored samples. On a GPU a label out of range
+            makes its row NaN.
+        weight: Σw, 0-d of ``dtype``.
+
+    Raises:
+        TypeError: labels are not of a right dtype, or distributions are given with ``ignore_index``.
+        ValueError: shapes do not fit; or, on the CPU, a label is out of range or not finite.
+    """
+    require_plain(t)
+    require_active(t, "t")
+    samples, classes = shape
+    library = array_module(t)
+    if ignore_index is not None and t.ndim != 1:
+        raise TypeError(f"ignore_index needs labels as class indices (N,), got {t.dtype}{list(t.shape)}")
+    counted = which_count(t, ignore_index)
+    labels.check(t if counted is None else t * counted, shape)
+    if t.ndim == 1:
+        q = (t[:, None] == library.arange(classes)).astype(dtype)
+        if counted is not None:
+            q *= counted[:, None]
+        if library is not numpy:
+            fits = (t >= 0) & (t < classes)
+            q = library.where((fits if counted is None else fits | ~counted)[:, None], q, library.nan).astype(dtype)
+    else:
+        q = t.astype(dtype)  # a copy
+    if t.ndim == 1 or weights is not None:
+        weight = library.asarray((q if weights is None else q * weights).sum(dtype=dtype))
+    else:
+        weight = library.full((), samples, dtype)
+    if smoothing:
+        shares = q.sum(axis=1, keepdims=True) * (smoothing / classes)
+        q *= 1 - smoothing
+        q += shares
+    if weights is not None:
+        q *= weights
+    q *= library.where(weight == 0, 0, samples / library.where(weight == 0, 1, weight)).astype(dtype)
+    return q, weight
+
+
+def which_count(t: Array, ignore_index: int | None) -> Array | None:
+    """Return where labels are not ``ignore_index`` (bool), or None if all count: it is None or ``t`` cannot hold it."""
+    if ignore_index is None or t.dtype.kind not in "iu":
+        return None
+    info = numpy.iinfo(t.dtype)
+    return t != ignore_index if info.min <= ignore_index <= info.max else None

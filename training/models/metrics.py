@@ -1,0 +1,299 @@
+"""Measures of a network's predictions over a data set, added up on the device batch by batch.
+
+A metric has ``sums``, the figures of a batch as one array on the device; ``merged``, which joins them with those of the
+batches before; and ``value``, which makes the result of them on the host. Nothing waits for the device before the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy
+
+from backend import array_module, asnumpy
+from backend.checks import LARGEST_SIZE, instance, refusal, whole
+from backend.types import Array
+from kernels import targets
+from kernels.gemm import matmul
+from layers import Loss
+from training.models.accuracy import right_count
+
+
+class Metric:
+    """Base class of the metrics. One object serves any number of evaluations: it keeps nothing of them.
+
+    Attributes:
+        name: what the result is called.
+        kinds: the ``Loss.target_kind`` of the losses whose networks it measures.
+    """
+
+    name: str
+    kinds: ClassVar[tuple[str, ...]]
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        """Return the figures of a batch, float64 on the device; ``scores`` and ``t`` are what the loss takes."""
+        raise NotImplementedError
+
+    def merged(self, total: Array, sums: Array) -> Array:
+        """Return the figures of two sets of samples together."""
+        return total + sums
+
+    def value(self, total: numpy.ndarray) -> Any:
+        """Return the result: a float, or nested lists or a dictionary of floats."""
+        raise NotImplementedError
+
+    def check(self, loss: Loss, outputs: int) -> None:
+        """Raise a ValueError unless the metric measures networks with that loss and number of outputs."""
+        if loss.target_kind not in self.kinds:
+            raise ValueError(
+                f"metric {self.name!r} measures predicted {' or '.join(self.kinds)}; a network with "
+                f"{type(loss).__name__} predicts {loss.target_kind}"
+            )
+
+
+@dataclass(frozen=True)
+class Accuracy(Metric):
+    """Share of samples whose highest score is at their class, or of labels that are decided right."""
+
+    name = "accuracy"
+    kinds = ("classes", "labels")
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        return _stacked(right_count(loss, scores, t), loss.samples(t))
+
+    def value(self, total: numpy.ndarray) -> float:
+        return _ratio(total[0], total[1])
+
+
+@dataclass(frozen=True)
+class TopK(Metric):
+    """Share of samples whose class is among the ``k`` highest scores; of equal scores the first class counts first."""
+
+    k: int = 5
+    kinds = ("classes",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "k", whole("k", self.k, 1, LARGEST_SIZE))
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"top{self.k}"
+
+    def check(self, loss: Loss, outputs: int) -> None:
+        super().check(loss, outputs)
+        if self.k > outputs:
+            raise ValueError(f"metric {self.name!r} needs at least {self.k} classes, the network has {outputs}")
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        library, truth = array_module(scores), _truth(loss, scores, t)
+        of_label = library.where(truth, scores, 0).sum(axis=1, keepdims=True)
+        ahead = ~(scores <= of_label)  # not ">": NaN is ahead of all
+        earlier = library.cumsum(truth, axis=1) == 0
+        rank = (ahead | ((scores == of_label) & earlier)).sum(axis=1)
+        return _stacked(((rank < self.k) & truth.any(axis=1)).sum(), loss.samples(t))
+
+    def value(self, total: numpy.ndarray) -> float:
+        return _ratio(total[0], total[1])
+
+
+@dataclass(frozen=True)
+class PerClass(Metric):
+    """Precision, recall and F1 of each class or label, as lists in a dictionary; NaN for a class without samples."""
+
+    name = "per-class"
+    kinds = ("classes", "labels")
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        decided, truth = _decisions(loss, scores), _truth(loss, scores, t)
+        counted = loss.counted(t)
+        if counted is not None:
+            decided = decided & counted[:, None]
+        return _stacked((decided & truth).sum(axis=0), decided.sum(axis=0), truth.sum(axis=0))
+
+    def value(self, total: numpy.ndarray) -> Any:
+        right, decided, there = total
+        with numpy.errstate(invalid="ignore", divide="ignore"):
+            scores = {
+                "precision": right / numpy.maximum(decided, 1),
+                "recall": right / there,
+                "f1": 2 * right / (decided + there),
+            }
+        return {name: numpy.where(there > 0, score, numpy.nan).tolist() for name, score in scores.items()}
+
+
+@dataclass(frozen=True)
+class _ClassMean(PerClass):
+    def value(self, total: numpy.ndarray) -> float:
+        known = [score for score in super().value(total)[self.name] if score == score]
+        return float(numpy.mean(known)) if known else float("nan")
+
+
+@dataclass(frozen=True)
+class Precision(_ClassMean):
+    """Mean precision of the classes that have samples: the share of decisions for a class that are right, 0 if none."""
+
+    name = "precision"
+
+
+@dataclass(frozen=True)
+class Recall(_ClassMean):
+    """Mean recall of the classes that have samples: the share of a class's samples that are found."""
+
+    name = "recall"
+
+
+@dataclass(frozen=True)
+class F1(_ClassMean):
+    """Mean F1 of the classes that have samples: the harmonic mean of precision and recall."""
+
+    name = "f1"
+
+
+@dataclass(frozen=True)
+class Confusion(Metric):
+    """Numbers of samples of class i (rows) taken for class j (columns), as lists of whole numbers."""
+
+    name = "confusion"
+    kinds = ("classes",)
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        # A product of ones and zeros: exact in float32 below 2²⁴ samples in a batch, and in no order of threads.
+        truth, decided = (part.astype("float32") for part in (_truth(loss, scores, t), _decisions(loss, scores)))
+        return matmul(truth.T, decided).astype("float64")
+
+    def value(self, total: numpy.ndarray) -> list[list[int]]:
+        return total.astype("int64").tolist()
+
+
+@dataclass(frozen=True)
+class MeanAbsoluteError(Metric):
+    """Mean of |prediction - target| over samples and numbers."""
+
+    name = "mae"
+    kinds = ("values",)
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        error = _wide(scores) - targets.as_outputs(t, _wide(scores))
+        return _stacked(array_module(error).absolute(error).sum(), error.size)
+
+    def value(self, total: numpy.ndarray) -> float:
+        return _ratio(total[0], total[1])
+
+
+@dataclass(frozen=True)
+class R2(Metric):
+    """Coefficient of determination R² = 1 - Σ(t - y)² / Σ(t - mean of t)², the mean over the predicted numbers.
+
+    It is 1 for perfect predictions and 0 for the mean of the targets. A number whose targets are all equal is left out;
+    NaN if all are.
+    """
+
+    name = "r2"
+    kinds = ("values",)
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        y = _wide(scores)
+        t = targets.as_outputs(t, y)
+        mean = t.mean(axis=0)
+        count = array_module(y).full_like(mean, len(t))
+        return array_module(y).stack([count, mean, ((t - mean) ** 2).sum(axis=0), ((t - y) ** 2).sum(axis=0)])
+
+    def merged(self, total: Array, sums: Array) -> Array:
+        """Join means and squares as Chan, Golub and LeVeque (1983) do: Σt² - (Σt)² / n would cancel."""
+        (n, mean, squares, residual), (m, other, more_squares, more_residual) = total, sums
+        gap = other - mean
+        joined = n + m, mean + gap * (m / (n + m)), squares + more_squares + gap * gap * (n * m / (n + m))
+        return array_module(total).stack([*joined, residual + more_residual])
+
+    def value(self, total: numpy.ndarray) -> float:
+        _, _, squares, residual = total
+        known = squares != 0
+        return float((1 - residual[known] / squares[known]).mean()) if known.any() else float("nan")
+
+
+_BY_NAME: dict[str, type[Metric]] = {
+    kind.name: kind for kind in (Accuracy, Precision, Recall, F1, PerClass, Confusion, MeanAbsoluteError, R2)
+}
+NAMES = (*_BY_NAME, "top<k>")
+"""The names that ``as_metrics`` accepts, "top<k>" with any number, as in "top5"."""
+
+
+def as_metrics(given: Iterable[str | Metric], loss: Loss, outputs: int) -> tuple[Metric, ...]:
+    """Return metrics, some of which may be given by their names, for a network with that loss and number of outputs.
+
+    Raises:
+        TypeError: one is neither a metric nor a string.
+        ValueError: a name is unknown or occurs twice, or a metric does not measure such networks.
+
+    Examples:
+        >>> from layers import SoftmaxWithLoss
+        >>> from training.models.metrics import as_metrics
+        >>> as_metrics(["f1", "top3"], SoftmaxWithLoss(), outputs=10)
+        (F1(), TopK(k=3))
+    """
+    if isinstance(given, str):
+        given = [given]
+    metrics = tuple(map(_as_metric, instance("metrics", given, Iterable, "a list of metrics")))
+    names = [metric.name for metric in metrics]
+    if len(set(names)) < len(names):
+        raise ValueError(f"metrics must differ, got {', '.join(names)}")
+    for metric in metrics:
+        metric.check(loss, outputs)
+    return metrics
+
+
+def values_of(metrics: Iterable[Metric], totals: Iterable[Any]) -> dict[str, Any]:
+    """Return the results by the metrics' names; waits for the device."""
+    return {metric.name: metric.value(asnumpy(total)) for metric, total in zip(metrics, totals, strict=True)}
+
+
+def _as_metric(given: str | Metric) -> Metric:
+    if isinstance(given, Metric):
+        return given
+    expected = f"a Metric or one of {', '.join(map(repr, NAMES))}"
+    if not isinstance(given, str):
+        raise refusal(TypeError, "metrics", expected, given)
+    if top := re.fullmatch(r"top-?([1-9][0-9]{0,8})", given):
+        return TopK(int(top[1]))
+    if given not in _BY_NAME:
+        raise refusal(ValueError, "metrics", expected, given)
+    return _BY_NAME[given]()
+
+
+def _decisions(loss: Loss, scores: Array) -> Array:
+    """Return which classes or labels the scores decide for: bool (N, outputs)."""
+    if loss.target_kind == "labels":
+        return scores > 0
+    library = array_module(scores)
+    return scores.argmax(axis=1)[:, None] == library.arange(scores.shape[1])
+
+
+def _truth(loss: Loss, scores: Array, t: Array) -> Array:
+    """Return which classes or labels are right: bool (N, outputs); no class where a sample does not count."""
+    library = array_module(scores)
+    if loss.target_kind == "labels":
+        return targets.as_outputs(t, _wide(scores)) > 0.5
+    truth = (t if t.ndim == 1 else t.argmax(axis=1))[:, None] == library.arange(scores.shape[1])
+    counted = loss.counted(t)
+    return truth if counted is None else truth & counted[:, None]
+
+
+def _wide(scores: Array) -> Array:
+    return scores.astype("float64", copy=False)
+
+
+def _stacked(*figures: Any) -> Array:
+    """Return figures, arrays of one shape on the device or numbers, as one float64 array."""
+    like = next(figure for figure in figures if hasattr(figure, "ndim"))
+    library = array_module(like)
+    out = library.empty((len(figures), *like.shape), "float64")
+    for place, figure in enumerate(figures):
+        out[place] = figure
+    return out
+
+
+def _ratio(part: Any, whole_: Any) -> float:
+    return float(part / whole_) if whole_ else float("nan")
