@@ -66,19 +66,23 @@ def require_active(array: Any, name: str = "array") -> None:
     """
     device = active._device or current_device()
     own = numpy.ndarray if device.kind == "cpu" else sys.modules["cupy"].ndarray
-    if type(array) is own:
-        return
+    if type(array) is not own:
+        _refuse_elsewhere(array, name, own)
+
+
+def _refuse_elsewhere(array: Any, name: str, own: type) -> None:
+    """Raise the errors of ``require_active`` for what is not exactly an array of the type ``own``."""
     require_plain(array)
     if isinstance(array, own):
         return
     if not is_array(array):
         raise checks.refusal(TypeError, name, "an array", array)
-    if isinstance(array, numpy.generic) and device.kind == "cpu":
+    on_cpu = own is numpy.ndarray
+    if isinstance(array, numpy.generic) and on_cpu:
         return  # NumPy makes scalars of arrays of no dimensions
     raise TypeError(
-        f"{_kind(array)} does not lie on the active device, {device}, which computes with "
-        f"{'numpy' if device.kind == 'cpu' else 'cupy'}; bring it there with backend.asarray, or change the device "
-        "with backend.use"
+        f"{_kind(array)} does not lie on the active device, {current_device()}, which computes with "
+        f"{'numpy' if on_cpu else 'cupy'}; bring it there with backend.asarray, or change the device with backend.use"
     )
 
 

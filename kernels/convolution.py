@@ -20,19 +20,19 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, workspace
+from backend import array_module, profiling, threads, workspace
 from backend.checks import whole
 from backend.types import Array
 from kernels import activations, depthwise
 from kernels.col2im import add_windows
-from kernels.core.checks import check_backward_input, check_backward_weight, check_convolution
+from kernels.core.checks import check_convolution
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, folded, to_nhwc
 from kernels.core.tiling import Part, channel_strips, cut, parallel_for, partial_sums
 from kernels.core.window import Window
-from kernels.gemm import matmul_part, matmul_rows
+from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows, matmul_rows_numpy
 from kernels.im2col import part_columns_cuda, part_columns_numpy
 from kernels.sums import column_sums, piece_sums
 
@@ -62,7 +62,7 @@ def convolution(
         ValueError: shapes or dtypes do not fit; the message has them.
     """
     groups = whole("groups", groups, 1)
-    geometry = check_convolution(x, weight, bias, window, groups)
+    geometry = check_convolution(window, groups, x=x, weight=weight, bias=bias)
     return _convolve(x, weight, bias, geometry, groups, relu)
 
 
@@ -95,7 +95,7 @@ def _convolve_numpy(
             out = workspace.empty(out.shape, dtype)
         for group, matrix in enumerate(matrices):
             columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
-            matmul_part(columns, matrix, out=out[:, filters[group]])
+            matmul_part_numpy(columns, matrix, out[:, filters[group]])
         if row_bias is not None:
             rows = out.reshape(-1, ow * fn)
             rows += row_bias
@@ -104,7 +104,7 @@ def _convolve_numpy(
         if positive is not None:
             activations.rectify(y_part, positive[part.images, part.rows])
 
-    parallel_for(multiply, cut(n, oh, ow * len(matrices[0]) * dtype.itemsize, numpy), source)
+    threads.run(multiply, cut(n, oh, ow * len(matrices[0]) * dtype.itemsize, numpy))
 
 
 def _convolve_cuda(
@@ -142,7 +142,7 @@ def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, win
         ValueError: the shape of ``dy`` is not that of the output.
     """
     groups = whole("groups", groups, 1)
-    geometry = check_backward_input(dy, weight, input_shape, window, groups)
+    geometry = check_convolution(window, groups, input_shape, dy=dy, weight=weight)
     if _is_depthwise(weight.shape, groups):
         n, c, h, w = input_shape
         result = workspace.empty((n, h, w, c), dy.dtype)
@@ -208,7 +208,7 @@ def convolution_backward_weight(
         ValueError: the shape of ``dy`` is not that of the output.
     """
     groups = whole("groups", groups, 1)
-    geometry = check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
+    geometry = check_convolution(window, groups, None, weight_shape, x=x, dy=dy, out=out, bias_out=bias_out)
     out = array_module(x).empty(weight_shape, x.dtype) if out is None else out
     source, gradient = to_nhwc(x), to_nhwc(dy)
     if _is_depthwise(weight_shape, groups):
@@ -237,11 +237,11 @@ def _backward_weight_numpy(
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
                 columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
-                totals[index, group] += matmul_rows(columns, rows[:, filters[group]])
+                totals[index, group] += matmul_rows_numpy(columns, rows[:, filters[group]])
             if bias_totals is not None:
                 bias_totals[index] += piece_sums(*folded(rows))
 
-    parallel_for(add, range(len(parts)), source)
+    threads.run(add, range(len(parts)))
     total = totals[0]
     for other in totals[1:]:
         total += other

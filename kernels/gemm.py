@@ -62,7 +62,7 @@ def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = No
         _multiply_in_pieces(a, b, product, count)
     else:
         with threads.single_threaded_blas():
-            _multiply_in_blocks(a, b, product)
+            matmul_part_numpy(a, b, product)
     if bias is not None:
         product += bias
     return _into(out, product) if half else product
@@ -80,9 +80,9 @@ def _multiply_in_pieces(a: Array, b: Array, product: Array, count: int) -> None:
     def multiply(index: int) -> None:
         cut = slice(*cuts[index])
         if by_row:
-            _multiply_in_blocks(a[cut], b, product[cut])
+            matmul_part_numpy(a[cut], b, product[cut])
         else:
-            _multiply_in_blocks(a, b[:, cut], product[:, cut])
+            matmul_part_numpy(a, b[:, cut], product[:, cut])
 
     threads.run(multiply, range(len(cuts)))
 
@@ -101,21 +101,44 @@ def matmul_part(a: Array, b: Array, out: Array | None = None) -> Array:
 
     Both may be stacks of equally many matrices, (…, M, K) and (…, K, N).
     """
-    library = array_module(a, b)
-    if library is not numpy:
+    if array_module(a, b) is not numpy:
         return blas.gemm(a, b, out)
     _refuse_half(a)
     product = workspace.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
-    _multiply_in_blocks(a, b, product)
+    matmul_part_numpy(a, b, product)
     return product
+
+
+def matmul_part_numpy(a: Array, b: Array, out: Array) -> None:
+    """Multiply into ``out``, a tall ``a`` or a wide ``b`` in blocks that BLAS need not pack."""
+    (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
+    if m * k * n <= _UNPACKED:
+        numpy.matmul(a, b, out=out)
+        return
+    if n > m:
+        a, b, out, m, n = b.swapaxes(-2, -1), a.swapaxes(-2, -1), out.swapaxes(-2, -1), n, m
+    rows = min(_UNPACKED // max(k * n, 1), 256) // 16 * 16
+    if not 32 <= rows < m or not 0 < n <= _NARROW:
+        numpy.matmul(a, b, out=out)
+        return
+    whole = m - m % rows
+    left = a[..., :whole, :].reshape(*stack, m // rows, rows, k)
+    blocks = out[..., :whole, :].reshape(*stack, m // rows, rows, n)
+    numpy.matmul(left, b[..., None, :, :], out=blocks)
+    if whole < m:
+        numpy.matmul(a[..., whole:, :], b, out=out[..., whole:, :])
 
 
 def matmul_rows(a: Array, b: Array) -> Array:
     """Compute aᵀ @ b of tall parts (…, M, K) and (…, M, N) as (…, K, N), without sharing, as ``matmul_part``."""
-    library = array_module(a, b)
-    if library is not numpy:
-        return matmul_part(a.swapaxes(-2, -1), b)
+    if array_module(a, b) is not numpy:
+        return blas.gemm(a.swapaxes(-2, -1), b)
     _refuse_half(a)
+    return matmul_rows_numpy(a, b)
+
+
+def matmul_rows_numpy(a: Array, b: Array) -> Array:
+    """Compute aᵀ @ b in blocks that BLAS need not pack, and add up their products."""
     (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
     strips, rows = _strips(k, n)
     if m <= rows or not rows:
@@ -127,26 +150,6 @@ def matmul_rows(a: Array, b: Array) -> Array:
     if whole < m:
         total += numpy.matmul(a[..., whole:, :].swapaxes(-2, -1), b[..., whole:, :])
     return total
-
-
-def _multiply_in_blocks(a: Array, b: Array, product: Array) -> None:
-    """Multiply on the CPU into ``product``, a tall ``a`` or a wide ``b`` in blocks that BLAS need not pack."""
-    (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
-    if m * k * n <= _UNPACKED:
-        numpy.matmul(a, b, out=product)
-        return
-    if n > m:
-        a, b, product, m, n = b.swapaxes(-2, -1), a.swapaxes(-2, -1), product.swapaxes(-2, -1), n, m
-    rows = min(_UNPACKED // max(k * n, 1), 256) // 16 * 16
-    if not 32 <= rows < m or not 0 < n <= _NARROW:
-        numpy.matmul(a, b, out=product)
-        return
-    whole = m - m % rows
-    left = a[..., :whole, :].reshape(*stack, m // rows, rows, k)
-    out = product[..., :whole, :].reshape(*stack, m // rows, rows, n)
-    numpy.matmul(left, b[..., None, :, :], out=out)
-    if whole < m:
-        numpy.matmul(a[..., whole:, :], b, out=product[..., whole:, :])
 
 
 @functools.cache

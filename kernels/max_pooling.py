@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, workspace
+from backend import array_module, profiling, require_active, require_arrays, threads, workspace
 from backend.types import Array
 from kernels.core.checks import check_dtype, check_gradient, check_images
 from kernels.core.dispatch import implementation
@@ -22,7 +22,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry, TapRange
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.tiling import Part, cut, parallel_for
+from kernels.core.tiling import Part, cut
 from kernels.core.window import Window, geometry_of
 from kernels.masking import apply_mask_numpy
 
@@ -119,7 +119,7 @@ def _pool_numpy(source: Array, geometry: Geometry) -> tuple[Array, Winners]:
             if not best.size or not numpy.isnan(best.max()):  # otherwise comparisons did not see the NaN
                 break
 
-    parallel_for(search, cut(n, 1, h * w * c * dtype.itemsize, numpy, elementwise=True), source)
+    threads.run(search, cut(n, 1, h * w * c * dtype.itemsize, numpy, elementwise=True))
     return as_nchw(y), winners
 
 
@@ -151,7 +151,7 @@ def _pool_backward_numpy(gradient: Array, winners: Winners, dx: Array, geometry:
         images = part.images
         spread(gradient[images], Winners(winners.across[images], winners.down[images]), dx[images], geometry)
 
-    parallel_for(give, cut(len(dx), 1, dx[:1].nbytes, numpy, elementwise=True), gradient)
+    threads.run(give, cut(len(dx), 1, dx[:1].nbytes, numpy, elementwise=True))
 
 
 def _pool_backward_cuda(gradient: Array, argmax: Array, dx: Array, geometry: Geometry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 
-from backend import profiling, require_active, workspace
+from backend import profiling, require_active, threads, workspace
 from backend.checks import flag, sizes
 from backend.types import Array
 from kernels.core.checks import check_dtype, check_gradient, check_images
@@ -13,7 +13,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.tiling import Part, cut, parallel_for
+from kernels.core.tiling import Part, cut
 from kernels.core.window import Window, geometry_of
 from kernels.sums import axis_means
 
@@ -68,7 +68,7 @@ def _average_pool_numpy(source: Array, y: Array, geometry: Geometry, count_paddi
         total *= reciprocal_counts
         y[part.images] = total
 
-    parallel_for(pool, cut(len(y), 1, y[:1].size * dtype.itemsize, numpy), source)
+    threads.run(pool, cut(len(y), 1, y[:1].size * dtype.itemsize, numpy))
 
 
 def _average_pool_cuda(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
@@ -117,7 +117,7 @@ def _average_pool_backward_numpy(gradient: Array, dx: Array, geometry: Geometry,
             total[:, tap.in_rows, tap.in_columns] += out[:, tap.out_rows, tap.out_columns]
         dx[part.images] = total
 
-    parallel_for(spread, cut(len(dx), 1, dx[:1].size * dtype.itemsize, numpy), gradient)
+    threads.run(spread, cut(len(dx), 1, dx[:1].size * dtype.itemsize, numpy))
 
 
 def _average_pool_backward_cuda(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:

@@ -18,7 +18,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
-from kernels.core.tiling import parallel_for, pieces
+from kernels.core.tiling import pieces
 
 _RANGES, _SQUARES, _PARTIALS = (Kernel("sums.cu", name) for name in ("sum_ranges", "square_ranges", "sum_partials"))
 
@@ -80,7 +80,7 @@ def _sums_by_products(matrix: Array, dtype: numpy.dtype) -> Array:
         if len(cuts) == 1:
             return piece_sums(rows.astype(dtype, copy=False), fold)
         sums = numpy.empty((len(cuts), matrix.shape[1]), dtype)
-        parallel_for(collect, list(range(len(cuts))), matrix)
+        threads.run(collect, range(len(cuts)))
         return sums.sum(axis=0)
 
 

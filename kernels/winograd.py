@@ -22,7 +22,7 @@ from backend.types import Array
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.convolution import flipped
-from kernels.core.checks import check_backward_input, check_backward_weight, check_convolution
+from kernels.core.checks import check_convolution
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
@@ -61,7 +61,7 @@ def convolution(
     """Compute what ``kernels.convolution.convolution`` does, for windows that ``check_window`` accepts."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
-    geometry = check_convolution(x, weight, bias, window, groups)
+    geometry = check_convolution(window, groups, x=x, weight=weight, bias=bias)
     return _convolve(x, weight, bias, geometry, relu)
 
 
@@ -95,7 +95,7 @@ def convolution_backward_input(
     """Compute what ``kernels.convolution.convolution_backward_input`` does: a convolution with the flipped filters."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
-    geometry = check_backward_input(dy, weight, input_shape, window, groups)
+    geometry = check_convolution(window, groups, input_shape, dy=dy, weight=weight)
     if geometry.mirrored is None:  # there are windows that see padding alone
         return direct.convolution_backward_input(dy, weight, input_shape, window)
     return _convolve(dy, flipped(weight, 1), None, geometry.mirrored)
@@ -114,7 +114,7 @@ def convolution_backward_weight(
     """Compute what ``kernels.convolution.convolution_backward_weight`` does, by the transposed transforms."""
     groups = whole("groups", groups, 1)
     check_window(window, groups)
-    geometry = check_backward_weight(x, dy, weight_shape, window, groups, out, bias_out)
+    geometry = check_convolution(window, groups, None, weight_shape, x=x, dy=dy, out=out, bias_out=bias_out)
     fn, c = weight_shape[:2]
     library, dtype = array_module(x, dy), acc_dtype(x.dtype)
     source, gradient = to_nhwc(x), to_nhwc(dy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from backend import require_active, require_arrays, require_same_device
 from backend.checks import FLOATING, choice, instance, sizes
 from backend.types import Array
@@ -42,81 +44,52 @@ def check_gradient(dy: Array, input_shape: tuple[int, ...], channels: int, geome
         raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")
 
 
-def check_filters(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], window: Window, groups: int) -> Geometry:
-    """Return the window laid over the images, if images, filters, window and groups belong together.
-
-    Raises:
-        TypeError: an argument is of another type.
-        ValueError: they do not belong together; the message has the shapes.
-    """
-    instance("window", window, Window, "a Window")
-    sizes("input_shape", input_shape, 0, 4)
-    if len(sizes("weight_shape", weight_shape)) != 4 or tuple(weight_shape[2:]) != window.kernel:
-        raise ValueError(f"weight of shape {tuple(weight_shape)} does not belong to {window}: need (FN, C, FH, FW)")
-    if groups < 1 or input_shape[1] % groups or weight_shape[0] % groups:
-        raise ValueError(f"{groups} groups do not divide {input_shape[1]} channels and {weight_shape[0]} filters")
-    if weight_shape[1] * groups != input_shape[1]:
-        raise ValueError(
-            f"images {tuple(input_shape)} have {input_shape[1]} channels; weight {tuple(weight_shape)} with {groups} "
-            f"group(s) needs {weight_shape[1] * groups}"
-        )
-    return window.over((input_shape[2], input_shape[3]))
-
-
-def check_one_dtype(**arrays: Array) -> None:
-    """Raise unless all arrays are of one dtype and library; errors call them by the names given."""
-    require_arrays(**arrays)
-    require_same_device(*arrays.values())
-    for array in arrays.values():
-        check_dtype("convolution", array)
-    if len({array.dtype for array in arrays.values()}) > 1:
-        given = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
-        raise ValueError(f"a convolution needs one dtype: {given}")
-
-
-def check_convolution(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Geometry:
-    """Return the window laid over ``x``, if the arguments of ``convolution`` belong together; else raise."""
-    check_images("convolution", x)
-    require_arrays(weight=weight)
-    geometry = check_filters(x.shape, weight.shape, window, groups)
-    check_one_dtype(x=x, weight=weight)
-    if bias is not None:
-        require_arrays(bias=bias)
-        require_same_device(weight, bias)
-        if bias.shape != (len(weight),) or bias.dtype != weight.dtype:
-            raise ValueError(f"bias is {(len(weight),)} of {weight.dtype}, got {bias.shape} of {bias.dtype}")
-    return geometry
-
-
-def check_backward_input(
-    dy: Array, weight: Array, input_shape: tuple[int, ...], window: Window, groups: int
-) -> Geometry:
-    """Return the window laid over the input, if the arguments of ``convolution_backward_input`` belong together."""
-    require_active(dy, "dy")
-    require_arrays(weight=weight)
-    geometry = check_filters(input_shape, weight.shape, window, groups)
-    check_one_dtype(dy=dy, weight=weight)
-    check_gradient(dy, input_shape, len(weight), geometry)
-    return geometry
-
-
-def check_backward_weight(
-    x: Array,
-    dy: Array,
-    weight_shape: tuple[int, ...],
+def check_convolution(
     window: Window,
     groups: int,
-    out: Array | None,
-    bias_out: Array | None,
+    input_shape: tuple[int, ...] | None = None,
+    weight_shape: tuple[int, ...] | None = None,
+    **arrays: Array | None,
 ) -> Geometry:
-    """Return the window laid over ``x``, if the arguments of ``convolution_backward_weight`` belong together."""
-    check_images("convolution", x)
-    given = {"dy": dy, "out": out, "bias_out": bias_out}
-    require_arrays(**{name: array for name, array in given.items() if array is not None or name == "dy"})
-    require_same_device(x, dy, out, bias_out)
-    geometry = check_filters(x.shape, weight_shape, window, groups)
-    check_one_dtype(x=x, dy=dy)
-    check_gradient(dy, x.shape, weight_shape[0], geometry)
-    if out is not None and out.shape != tuple(weight_shape):
-        raise ValueError(f"out has shape {out.shape}, the weight {tuple(weight_shape)}")
+    """Return the window laid over the images, if the arguments of a convolution, or of a gradient, belong together.
+
+    Args:
+        input_shape, weight_shape: (N, C, H, W) and (FN, C / groups, FH, FW); None for those of ``x`` and ``weight``.
+        arrays: of ``x``, ``weight``, ``dy``, ``bias``, ``out`` and ``bias_out`` those that the operation takes, first
+            the one that must lie on the active device. The last three may be None.
+
+    Raises:
+        TypeError: an argument is of another type, an array of another dtype or on another device.
+        ValueError: shapes or dtypes do not belong together; the message has them.
+    """
+    given: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None or name in ("x", "weight", "dy")}
+    first = next(iter(given))
+    require_active(given[first], first)
+    require_arrays(**given)
+    require_same_device(*given.values())
+    if "x" in given:
+        check_images("convolution", given["x"])
+    input_shape = given["x"].shape if input_shape is None else sizes("input_shape", input_shape, 0, 4)
+    weight_shape = given["weight"].shape if weight_shape is None else sizes("weight_shape", weight_shape)
+    instance("window", window, Window, "a Window")
+    if len(weight_shape) != 4 or weight_shape[2:] != window.kernel:
+        raise ValueError(f"weight of shape {weight_shape} does not belong to {window}: need (FN, C, FH, FW)")
+    (_, channels, *image), filters = input_shape, weight_shape[0]
+    if channels % groups or filters % groups:
+        raise ValueError(f"{groups} groups do not divide {channels} channels and {filters} filters")
+    if weight_shape[1] * groups != channels:
+        needed = f"weight {weight_shape} with {groups} group(s) needs {weight_shape[1] * groups}"
+        raise ValueError(f"images {input_shape} have {channels} channels; {needed}")
+    geometry = window.over((image[0], image[1]))
+    operands = {name: array for name, array in given.items() if name not in ("out", "bias_out")}
+    for array in operands.values():
+        check_dtype("convolution", array)
+    if len({array.dtype for array in operands.values()}) > 1:
+        dtypes = ", ".join(f"{name} is {array.dtype}" for name, array in operands.items())
+        raise ValueError(f"a convolution needs one dtype: {dtypes}")
+    if "dy" in given:
+        check_gradient(given["dy"], input_shape, filters, geometry)
+    for name, shape in (("bias", (filters,)), ("out", weight_shape), ("bias_out", (filters,))):
+        if name in given and given[name].shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {given[name].shape}")
     return geometry

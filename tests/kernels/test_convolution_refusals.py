@@ -83,6 +83,17 @@ def test_refusal_of_an_array_for_another_weight(device):
     for out in (whole((6, 4, 3, 4)), whole((1, 6, 4, 3, 3))):
         with pytest.raises(ValueError, match=r"out.*\(6, 4, 3, 3\)|\(6, 4, 3, 3\).*out"):
             convolution_backward_weight(x, dy, (6, 4, 3, 3), Window(3), out=out)
+    for out in (whole((5,)), whole((1,)), whole((6, 1))):
+        with pytest.raises(ValueError, match=r"bias_out must have shape \(6,\), got \("):
+            convolution_backward_weight(x, dy, (6, 4, 3, 3), Window(3), bias_out=out)
+
+
+def test_refusal_of_a_bias_of_another_dtype(device):
+    x, weight, bias = whole((2, 4, 6, 6)), whole((6, 4, 3, 3)), whole((6,))
+    with pytest.raises(ValueError, match="needs one dtype: x is float32, weight is float32, bias is float64"):
+        convolution(x, weight, bias.astype("float64"), Window(3))
+    with pytest.raises(TypeError, match="convolution needs float16, float32 or float64, got int32"):
+        convolution(x, weight, bias.astype("int32"), Window(3))
 
 
 @pytest.mark.gpu
