@@ -12,6 +12,9 @@ from backend import threads, use
 from bench import compare, machine, report
 from bench.epoch import measure_epoch
 from bench.faults.command import faults
+from bench.gpu.convolutions import convolutions
+from bench.gpu.steps import steps as gpu_steps
+from bench.gpu.table import gpu_table
 from bench.host import host
 from bench.kernels.command import kernels
 from bench.measure import measure
@@ -147,7 +150,10 @@ def _cells(change: compare.Change, tolerance: float) -> list[str]:
 main.add_command(ranges)
 main.add_command(reading)
 main.add_command(host)
+main.add_command(gpu_steps)
 main.add_command(kernels)
+main.add_command(convolutions)
+main.add_command(gpu_table)
 main.add_command(faults)
 main.add_command(photographs)
 

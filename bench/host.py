@@ -23,7 +23,7 @@ import numpy
 
 from backend import asarray, random, synchronize, xp
 from bench import machine
-from bench.graph_steps import graph_step
+from bench.gpu.graph_steps import graph_step
 from bench.kernels.measure import describe_gpu
 from bench.reading import calls_of
 from bench.report import check_folder, write_json

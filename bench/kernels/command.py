@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bench.kernels.stopwatch import Stopwatch
 from bench.report import check_folder, write_json
 from bench.workloads import DisagreementError
 from kernels.core.launch import BLOCK
-from training.cli.common import UserError, choose_compute, count_from, user_errors
+from training.cli.common import Real, UserError, choose_compute, count_from, user_errors
 
 _BLOCKS = (32, 64, 128, 256, 512, 1024)
 
@@ -47,9 +48,12 @@ class _Blocks(click.ParamType):
     help="Threads in a block; the library's own 256 are always measured.",
 )
 @click.option("--repeats", type=count_from(1), default=30, show_default=True, help="Samples of each.")
+@click.option("--seconds", type=Real(0), help="No further operation after so long.  [default: all]")
 @click.option("--tiny", is_flag=True, help="Tiny shapes: to see that it runs; the times say nothing.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
-def kernels(only: str, blocks: tuple[int, ...], repeats: int, tiny: bool, json_file: Path | None) -> None:
+def kernels(
+    only: str, blocks: tuple[int, ...], repeats: int, seconds: float | None, tiny: bool, json_file: Path | None
+) -> None:
     """Time every kernel on a GPU, in blocks of several sizes.
 
     Kernels run as the operations that launch them, one by one. An operation's values are compared with the CPU's first:
@@ -60,7 +64,7 @@ def kernels(only: str, blocks: tuple[int, ...], repeats: int, tiny: bool, json_f
         check_folder(json_file)
     chosen = _chosen(measure.cases(tiny), only)
     choose_compute("cuda", None)
-    stopwatch = Stopwatch()
+    stopwatch, begin = Stopwatch(), time.perf_counter()
     results: report.Results = {
         "schema": report.SCHEMA,
         "machine": machine.describe(["xpnet"]),
@@ -70,6 +74,9 @@ def kernels(only: str, blocks: tuple[int, ...], repeats: int, tiny: bool, json_f
         "rows": [],
     }
     for number, case in enumerate(chosen, 1):
+        if seconds is not None and time.perf_counter() - begin > seconds:
+            click.echo(f"left out after {seconds:g} s: {len(chosen) - number + 1} of {len(chosen)}", err=True)
+            break
         click.echo(f"{number} of {len(chosen)}: {case}", err=True)
         try:
             with memory.guard(lambda: "measure fewer operations, with --only"):

@@ -72,3 +72,16 @@ GPUS = {
     "b200": _gpu("NVIDIA B200 (HGX)", 75, 1100, 2250, 7700),
 }
 """The GPUs by their usual short names."""
+
+
+def named_like(name: str) -> Gpu | None:
+    """Return the GPU that a driver calls ``name``, such as "NVIDIA H100 80GB HBM3"; None if it is not among ``GPUS``.
+
+    Examples:
+        >>> from training.profile.cost.gpus import named_like
+        >>> named_like("NVIDIA H100 PCIe").title
+        'NVIDIA H100 PCIe'
+    """
+    words = name.lower().replace("geforce rtx ", "rtx").replace("-", " ").split()
+    fitting = [key for key in GPUS if all(part in words for part in key.split("-"))]
+    return GPUS[max(fitting, key=len)] if fitting else None

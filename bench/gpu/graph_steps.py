@@ -53,7 +53,14 @@ def graph_step(network: Any, optimizer: Any, batch: int, computes: bool) -> Call
     with comparing:
         for _ in range(_EAGER):
             next(steps)
-    graphs = trainer._graphs
-    if graphs is None or not graphs.shapes:
-        raise RuntimeError(f"steps are not run as a graph: {graphs.refusal if graphs else 'the optimizer is unknown'}")
+    if reason := refusal(trainer):
+        raise RuntimeError(f"steps are not run as a graph: {reason}")
     return lambda: next(steps)
+
+
+def refusal(trainer: Trainer) -> str:
+    """Return why a trainer's steps have not been run as graphs so far; empty if they have."""
+    graphs = trainer._graphs
+    if graphs is None:
+        return "the trainer has an optimizer or a callback that no graph can see all of"
+    return graphs.refusal or ("" if graphs.shapes else "there were too few")
