@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from backend import DeviceError, allow_tf32, blas, use
+from tests.support import product_calls
 
 pytestmark = pytest.mark.gpu
 
@@ -167,26 +168,10 @@ def test_float16_sums_are_float32(cp):
     assert blas.gemm(sixty, sixty.T, dtype="f4")[0, 0] == 5000 * 3600
 
 
-class Spy:
-    """Stands for the library: keeps what it is called with, and calls on."""
-
-    def __init__(self, library):
-        self.library = library
-        self.calls = []
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            self.calls.append((name, arguments))
-            return getattr(self.library, name)(*arguments)
-
-        return call
-
-
 @pytest.fixture
-def spy(monkeypatch):
-    spy = Spy(blas.context()._library)
-    monkeypatch.setattr(blas.context(), "_library", spy)
-    return spy
+def spy():
+    with product_calls.recorded() as calls:
+        yield calls
 
 
 def test_out_that_overlaps_an_operand(cp, spy):
