@@ -6,8 +6,8 @@ product to what is in ``out``, and rounds float16 products to float16. All four 
 - operands are read where they lie: a transposed or sliced matrix is a flag and a leading dimension, and only what
   cuBLAS cannot describe (both strides larger than one element, negative or zero strides) is copied;
 - sums are float32 for float16 and float32, float64 for float64; ``tf32.allow`` alone rounds operands to TF32;
-- the first product in a stream makes the stream's handle and workspace. Make one before a capture: after it, a product
-  neither allocates (beyond its result) nor waits.
+- the first product in a stream makes the stream's handle and workspace, or ``prepare`` does, before arrays take the
+  memory. After it, a product neither allocates (beyond its result) nor waits, and can be captured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy
 
-from backend import cuda_faults, tf32
+from backend import cuda_faults, memory, tf32
+from backend.active import current_device
 from backend.blas_plans import Plan, plan_product
 from backend.devices import DeviceError
 from backend.types import Array
@@ -29,7 +30,7 @@ from backend.types import Array
 WORKSPACE_BYTES = 32 << 20
 """NVIDIA's recommendation for Hopper; older GPUs take up to 4 MiB of it."""
 
-_ALLOCATION_FAILED = 3
+_NOT_INITIALIZED, _ALLOCATION_FAILED = 1, 3
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 _STATUS = {
     1: "CUBLAS_STATUS_NOT_INITIALIZED",
@@ -42,6 +43,9 @@ _STATUS = {
     15: "CUBLAS_STATUS_NOT_SUPPORTED",
     16: "CUBLAS_STATUS_LICENSE_ERROR",
 }
+
+_ROOM_FOR_A_HANDLE = 256 << 20
+"""Free bytes at which a handle that cannot be made does not lack memory: its kernels and its own memory take less."""
 
 _NO_REDUCED_PRECISION = 16
 """The math mode that keeps partial sums of float16 products in float32."""
@@ -131,7 +135,7 @@ def context() -> Context:
 
     Raises:
         BlasError: cuBLAS cannot be started.
-        MemoryError: no memory is left for the workspace.
+        MemoryError: no memory is left for the handle or the workspace.
     """
     cublas = _cublas()
     stream = cublas.get_stream().ptr
@@ -145,6 +149,12 @@ def context() -> Context:
     return found
 
 
+def prepare() -> None:
+    """Make the handle and the workspace of the current stream, if the active device is a GPU; errors as ``context``."""
+    if current_device().kind == "cuda":
+        context()
+
+
 class Context:
     """cuBLAS's handle and workspace for one stream of one device. Made by ``context``."""
 
@@ -155,20 +165,24 @@ class Context:
         # between them, even in the same stream. Two threads on one stream got wrong numbers on an H200.
         self._lock = threading.Lock()
         self._has_tf32 = int(cupy.cuda.Device().compute_capability) >= 80
-        # Not from a pool: a private one would end with its graph, and a pool's limit is for arrays.
-        self._workspace = _allocate(cupy, WORKSPACE_BYTES)
-        self._handle = ctypes.c_void_p()
-        self._set_up("cublasCreate_v2", ctypes.byref(self._handle))
-        self._set_up("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
-        workspace = ctypes.c_void_p(self._workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)
-        self._set_up("cublasSetWorkspace_v2", self._handle, *workspace)  # after the stream, which takes it back
-        self._set_up("cublasSetMathMode", self._handle, _NO_REDUCED_PRECISION)
+        self._handle = self._new_handle(cupy)
+        try:
+            # Not from a pool: a private one would end with its graph, and a pool's limit is for arrays.
+            self._workspace = _allocate(cupy, WORKSPACE_BYTES)
+            self._set_up("cublasSetStream_v2", ctypes.c_void_p(stream))
+            workspace = ctypes.c_void_p(self._workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)
+            self._set_up("cublasSetWorkspace_v2", *workspace)  # after the stream, which takes it back
+            self._set_up("cublasSetMathMode", _NO_REDUCED_PRECISION)
+        except BaseException:
+            self._library.cublasDestroy_v2(self._handle)
+            raise
 
     def multiply(self, plan: Plan, left: int, right: int, out: int, beta: float) -> None:
         """Launch the product that ``plan`` describes, of matrices at three addresses.
 
         Raises:
             BlasError: cuBLAS refuses it.
+            MemoryError: it finds no memory.
         """
         kind = plan.kind
         if kind == "f":
@@ -197,8 +211,20 @@ class Context:
         if status:
             raise _error(name, status, _described(plan, beta))
 
+    def _new_handle(self, cupy: Any) -> ctypes.c_void_p:
+        """Return a handle; where memory is missing, CuPy's pool lets go of what it holds idle."""
+        handle, create = ctypes.c_void_p(), self._library.cublasCreate_v2
+        status = create(ctypes.byref(handle))
+        if status in (_NOT_INITIALIZED, _ALLOCATION_FAILED):
+            cupy.get_default_memory_pool().free_all_blocks()
+            status = create(ctypes.byref(handle))
+        if status:  # which may be NOT_INITIALIZED, too, if its kernels find no memory
+            is_full = status == _NOT_INITIALIZED and cupy.cuda.runtime.memGetInfo()[0] < _ROOM_FOR_A_HANDLE
+            raise _error("cublasCreate_v2", status, "for a new handle", is_full)
+        return handle
+
     def _set_up(self, name: str, *arguments: Any) -> None:
-        status = getattr(self._library, name)(*arguments)
+        status = getattr(self._library, name)(self._handle, *arguments)
         if status:
             raise _error(name, status, f"in a new handle with a workspace of {WORKSPACE_BYTES:,} bytes")
 
@@ -287,6 +313,6 @@ def _described(plan: Plan, beta: float) -> str:
     return f"for {products}({m}, {k}) @ ({k}, {n}) of {kinds}, beta {beta}, {leading}"
 
 
-def _error(name: str, status: int, what: str) -> Exception:
+def _error(name: str, status: int, what: str, is_full: bool = False) -> Exception:
     text = f"{name} failed with {_STATUS.get(status, 'an unknown status')} ({status}) {what}"
-    return MemoryError(text) if status == _ALLOCATION_FAILED else BlasError(text, status)
+    return memory.exhausted(text) if is_full or status == _ALLOCATION_FAILED else BlasError(text, status)

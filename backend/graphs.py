@@ -90,6 +90,21 @@ _idle_streams: dict[int, list[Any]] = {}
 process, so that a program which trains many networks in turn must not make a stream for each."""
 
 
+def _take_stream(cupy: Any, idle: list[Any]) -> Any:
+    """Return a stream with its cuBLAS handle and workspace, which must have their memory before a step takes it."""
+    try:
+        stream = idle.pop()
+    except IndexError:
+        stream = cupy.cuda.Stream(non_blocking=True)
+    try:
+        with stream:
+            blas.prepare()
+    except BaseException:
+        idle.append(stream)
+        raise
+    return stream
+
+
 def _give_back(pool: Any, stream: Any, idle: list[Any]) -> None:
     """Free a recorder's memory and keep its stream for the next: a graph holds the recorder, so none is left."""
     pool.free_all_blocks()  # CuPy's pools keep their memory when they end
@@ -118,10 +133,7 @@ class Recorder:
         self._cupy: Any = _cupy()
         cupy = self._cupy
         idle = _idle_streams.setdefault(cupy.cuda.Device().id, [])
-        try:
-            self.stream: Any = idle.pop()
-        except IndexError:
-            self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.stream: Any = _take_stream(cupy, idle)
         self._chunks = _Chunks(cupy.cuda.runtime)
         self.pool: Any = _new_pool(self._chunks)
         weakref.finalize(self, _give_back, self.pool, self.stream, idle).atexit = False
@@ -168,7 +180,6 @@ class Recorder:
         if self._cupy.cuda.get_current_stream().is_capturing():
             raise CaptureError("work cannot be captured inside another capture")
         with self.active(), capture_lock:
-            blas.context()
             numbers = GraphNumbers(self._cupy)
             collecting = gc.isenabled()
             gc.disable()  # a finalizer that waits for the GPU would spoil the capture

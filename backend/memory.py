@@ -25,7 +25,17 @@ and cuBLAS's workspace, which do not come from CuPy's pool.
 class OutOfMemoryError(MemoryError):
     """Memory of the device or the host is exhausted; the message says how much was requested and is in use, and what to
     reduce. The failed computation's memory is released: a smaller one can follow in the same process.
+
+    Attributes:
+        is_advised: whether the message says what to reduce; a guard around the failed call adds that.
     """
+
+    is_advised = False
+
+
+def exhausted(said: str) -> OutOfMemoryError:
+    """Return the error for a device's exhausted memory: ``said``, and how much is in use and to be had."""
+    return OutOfMemoryError(f"{said}; {_figures_of_device()}")
 
 
 class guard:  # noqa: N801  (reads as a statement: `with memory.guard(…):`)
@@ -50,8 +60,9 @@ class guard:  # noqa: N801  (reads as a statement: `with memory.guard(…):`)
         if error is None or not _is_exhaustion(error):
             return
         told = cause = None
-        if not isinstance(error, OutOfMemoryError):  # else an inner guard has converted the error
+        if not getattr(error, "is_advised", False):  # else an inner guard has converted the error
             told = OutOfMemoryError(f"{_figures(error)}; to need less: {self._lower()}")
+            told.is_advised = True
             cause = _Origin("".join(traceback.format_exception(type(error), error, trace)))
             error.__traceback__ = error.__cause__ = error.__context__ = None
         traceback.clear_frames(trace)
@@ -83,19 +94,27 @@ def _of_device(error: BaseException) -> bool:
 
 def _figures(error: BaseException) -> str:
     said = (str(error).strip().splitlines() or ["out of memory"])[0].rstrip(".")
-    if not _of_device(error):
-        used, idle = workspace.held_bytes()
-        return f"{said}; recycled buffers hold {used:,} bytes in use and {idle:,} idle"
+    if isinstance(error, OutOfMemoryError):  # of ``exhausted``
+        return said
+    if _of_device(error):
+        return f"{said}; {_figures_of_device()}"
+    used, idle = workspace.held_bytes()
+    return f"{said}; recycled buffers hold {used:,} bytes in use and {idle:,} idle"
+
+
+def _figures_of_device() -> str:
     import cupy
 
     pool = cupy.get_default_memory_pool()
     used, idle, limit = pool.used_bytes(), pool.free_bytes(), pool.get_limit()
     free, total = cupy.cuda.runtime.memGetInfo()
     limited = f" under its limit of {limit:,}" if limit else ""
+    largest = _largest_block(total)
+    pool.free_all_blocks()  # also what was asked for to find it: small arrays in it would keep it from being free
     return (
-        f"{said}; CuPy's pool holds {used:,} bytes in use and {idle:,} idle{limited}; "
+        f"CuPy's pool holds {used:,} bytes in use and {idle:,} idle{limited}; "
         f"{current_device()} has {free:,} bytes free of {total:,}; "
-        f"the largest block to be had is {_largest_block(total):,} bytes"
+        f"the largest block to be had is {largest:,} bytes"
     )
 
 

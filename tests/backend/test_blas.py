@@ -6,8 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from backend import DeviceError, allow_tf32, blas, use
+from backend import DeviceError, OutOfMemoryError, allow_tf32, blas, use
 from tests.support import product_calls
+from tests.support.product_calls import Refusing
 
 pytestmark = pytest.mark.gpu
 
@@ -348,6 +349,76 @@ def test_a_first_product_takes_what_the_pool_holds_idle(cp, monkeypatch):
     with cp.cuda.Stream(non_blocking=True):
         assert blas.context()._workspace.size == blas.WORKSPACE_BYTES
     assert pool.total_bytes() <= held - idle
+
+
+@pytest.fixture
+def fresh_contexts(cp, monkeypatch):
+    """cuBLAS without any handle: the next product makes one, by a library that a test may replace.
+
+    The pool has a limit, so that asking for the largest block is quick.
+    """
+    pool = cp.get_default_memory_pool()
+    before = pool.get_limit()
+    pool.set_limit(pool.total_bytes() + (64 << 20))
+
+    def refuse(**statuses):
+        monkeypatch.setattr(blas._cublas(), "contexts", {})
+        library = Refusing(blas._cublas().library, **statuses)
+        monkeypatch.setattr(blas._cublas(), "library", library)
+        return library
+
+    yield refuse
+    pool.set_limit(before)
+
+
+def test_a_handle_that_lacks_memory_gets_what_the_pool_holds_idle(cp, fresh_contexts):
+    pool, x = cp.get_default_memory_pool(), cp.ones((2, 2), "f4")
+    cp.empty(1 << 20)
+    assert pool.free_bytes() >= 8 << 20
+    for status in (1, 3):
+        library = fresh_contexts(cublasCreate_v2=[status])
+        assert (blas.gemm(x, x) == 2).all()
+        assert library.called.count("cublasCreate_v2") == 2
+        assert pool.free_bytes() < 1 << 20
+
+
+@pytest.mark.parametrize(("status", "free", "is_memory"), [(3, 1 << 32, True), (1, 1 << 20, True), (1, 1 << 32, False)])
+def test_no_handle(cp, fresh_contexts, monkeypatch, status, free, is_memory):
+    """Of two refusals cuBLAS uses one for broken drivers, too: then the free memory decides."""
+    library = fresh_contexts(cublasCreate_v2=[status, status])
+    monkeypatch.setattr(cp.cuda.runtime, "memGetInfo", lambda: (free, 1 << 33))
+    kind = OutOfMemoryError if is_memory else blas.BlasError
+    with pytest.raises(
+        kind, match=rf"cublasCreate_v2 failed with CUBLAS_STATUS_\w+ \({status}\) for a new handle"
+    ) as raised:
+        blas.gemm(cp.ones((2, 2), "f4"), cp.ones((2, 2), "f4"))
+    if is_memory:
+        assert f"{free:,} bytes free of" in str(raised.value)
+        assert "the largest block to be had is" in str(raised.value)
+    assert not blas._cublas().contexts
+    assert "cublasDestroy_v2" not in library.called
+    x = cp.ones((2, 2), "f4")
+    assert (blas.gemm(x, x) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasSetMathMode"])
+def test_a_handle_that_cannot_be_set_up_is_destroyed(cp, fresh_contexts, name):
+    library, x = fresh_contexts(**{name: [7]}), cp.ones((2, 2), "f4")
+    with pytest.raises(blas.BlasError, match=rf"{name} failed with CUBLAS_STATUS_INVALID_VALUE \(7\) in a new handle"):
+        blas.gemm(x, x)
+    assert library.called[-1] == "cublasDestroy_v2"
+    assert not blas._cublas().contexts
+    assert (blas.gemm(x, x) == 2).all()
+
+
+def test_a_product_that_lacks_memory_names_the_call_and_the_figures(cp, fresh_contexts):
+    fresh_contexts(cublasGemmEx=[3])
+    x = cp.ones((3, 4), "f4")
+    with pytest.raises(
+        OutOfMemoryError, match=r"cublasGemmEx failed .* \(3\) for \(4, 3\) @ \(3, 4\) of float32 .*; CuPy's pool holds"
+    ):
+        blas.gemm(x.T, x)
+    assert (blas.gemm(x.T, x) == 3).all()
 
 
 def test_no_memory_for_a_workspace(cp, monkeypatch):

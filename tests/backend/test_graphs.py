@@ -8,10 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from backend import DeviceError, blas, graph_numbers, graphs, synchronize, use
+from backend import DeviceError, OutOfMemoryError, blas, graph_numbers, graphs, synchronize, use
 from backend.graph_numbers import GraphNumbers, refuse_capture, repeat
 from backend.graph_numbers import numbers as numbers_of
 from backend.graphs import CaptureError, Recorder
+from tests.support.product_calls import Refusing
 
 gpu = pytest.mark.gpu
 
@@ -178,6 +179,23 @@ def test_recorders_in_turn_share_a_stream_and_its_cublas_handle(cp):
     assert len(blas._cublas().contexts) == contexts
     one, other = Recorder(), Recorder()
     assert one.stream.ptr != other.stream.ptr
+
+
+@gpu
+def test_a_recorder_makes_its_handle_before_any_work_takes_memory(cp, monkeypatch):
+    monkeypatch.setattr(graphs, "_idle_streams", {})
+    monkeypatch.setattr(blas._cublas(), "contexts", {})
+    monkeypatch.setattr(blas._cublas(), "library", Refusing(blas._cublas().library, cublasCreate_v2=[3, 3]))
+    pool = cp.get_default_memory_pool()
+    before = pool.get_limit()
+    pool.set_limit(pool.total_bytes() + (64 << 20))  # asking for the largest block is quick then
+    with pytest.raises(OutOfMemoryError, match=r"cublasCreate_v2 failed"):
+        Recorder()
+    pool.set_limit(before)
+    ((stream,),) = graphs._idle_streams.values()
+    recorder = Recorder()
+    assert recorder.stream is stream, "a stream without a handle is used again"
+    assert [key[1] for key in blas._cublas().contexts] == [stream.ptr]
 
 
 @gpu

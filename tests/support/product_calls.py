@@ -4,6 +4,7 @@ A real cuBLAS launches one kernel or several for a product: only the calls are t
 """
 
 import contextlib
+from typing import Any
 
 from backend import blas
 
@@ -45,10 +46,26 @@ class ProductCalls:
         return len(self.calls)
 
 
+class Refusing:
+    """Stands for the library cuBLAS: a function returns the given statuses first, one a call, and works afterwards."""
+
+    def __init__(self, library, **statuses):
+        self._library, self._statuses = library, statuses
+        self.called = []
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.called.append(name)
+            left = self._statuses.get(name)
+            return left.pop(0) if left else getattr(self._library, name)(*arguments)
+
+        return call
+
+
 @contextlib.contextmanager
 def recorded(launches=None):
     """Record all products in the block; in all streams, those of handles that it makes, too."""
-    cublas = blas._cublas()
+    cublas: Any = blas._cublas()
     library = cublas.library
     calls = cublas.library = ProductCalls(library, launches)
     for context in cublas.contexts.values():

@@ -8,9 +8,11 @@ from PIL import Image
 
 import backend
 from backend import OutOfMemoryError, asarray, asnumpy, blas, xp
+from backend.graphs import Recorder
 from layers import Affine, Layer, Sequential
 from tests.support.command_line import xpnet
 from tests.support.fresh import fresh
+from tests.support.product_calls import Refusing
 from training.data import Loader
 from training.loop.evaluation import predict
 from training.loop.trainer import Trainer
@@ -28,6 +30,8 @@ def room(request, monkeypatch):
     with backend.use("cuda"):
         monkeypatch.setattr(blas, "WORKSPACE_BYTES", 1 << 20)  # each stream's would take all of it
         monkeypatch.setattr(blas._cublas(), "contexts", {})
+        blas.prepare()  # a real handle takes more than is left below
+        Recorder()  # and so does that of the stream of graphs
         pool, runtime = xp.get_default_memory_pool(), xp.cuda.runtime
         pool.free_all_blocks()
         before, block = pool.get_limit(), None
@@ -110,6 +114,27 @@ def test_in_a_loop_of_ones_own(room, method):
         backend.random.seed(7)
         gradients.append(asnumpy(each.gradient(x[:SMALL], t[:SMALL]).flat))
     assert np.array_equal(*gradients)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("room", ["limit"], indirect=True)
+def test_no_memory_for_the_handle_of_cublas(room, monkeypatch):
+    """The handle is made before the first step takes memory: figures and advice are those of every other lack."""
+    net = network()
+    used, start = room.used_bytes(), net.params.flat.copy()
+    monkeypatch.setattr(blas._cublas(), "contexts", {})
+    monkeypatch.setattr(blas._cublas(), "library", Refusing(blas._cublas().library, cublasCreate_v2=[3, 3]))
+    failing = trainer(net, 4 * SMALL, SMALL)
+    with pytest.raises(OutOfMemoryError) as raised:
+        failing.train()
+    text = str(raised.value)
+    assert text.startswith("cublasCreate_v2 failed with CUBLAS_STATUS_ALLOC_FAILED (3) for a new handle; CuPy's pool")
+    assert "the largest block to be had is" in text
+    assert f"a smaller batch (this one has {SMALL} samples)" in text
+    assert failing.step == 0
+    assert (net.params.flat == start).all()
+    assert room.used_bytes() <= used + start.nbytes + SLACK
+    assert_same_as_if_nothing_had_failed(net)
 
 
 class Hungry(Layer):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy
 
-from backend import array_module, checks, copy_to_host, profiling, random, synchronize, threads
+from backend import array_module, blas, checks, copy_to_host, profiling, random, synchronize, threads
 from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
@@ -300,6 +300,7 @@ class Trainer:
     def _epoch(self, epoch: int) -> EpochResult:
         within = self.network.within_memory(self.train_loader.largest_batch)
         with threads.single_threaded_blas(), within, EPOCH, self.so_far:
+            blas.prepare()
             with closing(self.steps(epoch, self.so_far.batches)) as steps:
                 for _ in steps:
                     pass
