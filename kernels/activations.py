@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, workspace
+from backend import array_module, workspace
 from backend.checks import real, refusal
 from backend.types import Array
 from kernels.core.dispatch import implementation
@@ -56,9 +56,9 @@ def rectify(y: Array, positive: Array) -> None:
     implementation(y, _relu_of_piece, _relu_cuda)(y, y, positive)
 
 
-@profiling.operation
+@elementwise
 def relu_in_place(y: Array) -> Array:
-    """Compute ``relu`` in place, for an operation's whole output; return where it is positive."""
+    """Compute ``relu`` in place, for an operation's whole output, if 4-D channels last; return where it is positive."""
     positive = workspace.empty(y.shape, bool)
     implementation(y, _relu_numpy, _relu_cuda)(y, y, positive)
     return positive

@@ -7,9 +7,15 @@
 //
 // Deterministic: column sums are made in two stages without atomics. Stage 1 leaves a partial result for each range
 // and column; stage 2 puts the ranges together. Within a thread terms come in ascending order, the lanes of a block
-// are combined in a fixed tree, and the cut into ranges depends on M and C alone.
+// are combined in a fixed tree, and the cut into ranges depends on M and C alone. In training, stage 2 is the
+// beginning of the pass that needs its results: each block puts the ranges of its own columns together, all in the
+// same order and so with the same bits, which costs less than a launch. That pass is cut into other tiles.
 //
-// The arrays of the second stages' kernels are of the type of sums: T is that type where they are launched.
+// The arrays of the kernels that are a second stage alone are of the type of sums: T is that type where they are
+// launched.
+//
+// A ReLU behind the normalization costs nothing: the pass applies it, and the gradients' kernels compute again where
+// its input is positive, with the same operations, instead of reading a mask.
 //
 // Least bytes: statistics M·C·sizeof(T); normalization and sums of gradients 2·M·C·sizeof(T); gradient
 // 3·M·C·sizeof(T). The partial results are a small share of that.
@@ -84,6 +90,31 @@ __device__ __forceinline__ ACC added_lanes(ACC own, int width) {
     return own;
 }
 
+// What the first lane of each column has, for all of its lanes.
+__device__ __forceinline__ ACC from_first_lane(ACC own, int width) {
+    __shared__ ACC of_column[32];
+    if (threadIdx.x < width) of_column[threadIdx.x] = own;
+    __syncthreads();
+    own = of_column[threadIdx.x % width];
+    __syncthreads();
+    return own;
+}
+
+// γ·(x - mean)·inverse + β, before it is rounded: the sum of a product must be fused everywhere or nowhere, since the
+// gradients compute it again to know its sign.
+__device__ __forceinline__ ACC normalized(ACC x, ACC center, ACC scale, ACC shift) {
+    return fma(x - center, scale, shift);
+}
+
+__device__ __forceinline__ ACC inverse_deviation(ACC variance, ACC epsilon) { return 1 / sqrt(variance + epsilon); }
+
+// A number as it is stored in an array of T: to float16 small ones become 0.
+__device__ __forceinline__ ACC stored(ACC value) {
+    T result;
+    narrow(value, result);
+    return widen(result);
+}
+
 // Stage 1 of the statistics: mean and squares (ranges, C). A thread takes the moments of a few rows at a time by their
 // own mean, in two passes over registers, and merges them: nothing cancels, and there is one division for CHUNK rows.
 extern "C" __global__ void batch_norm_moments(
@@ -117,20 +148,32 @@ extern "C" __global__ void batch_norm_moments(
     }
 }
 
-// Stage 2: mean and (biased) variance (C,) from the ranges' moments; lanes go over ranges. The last has last_rows.
+// Stage 2: the moments of a column from those of its ranges, over which lanes go; lane 0 gets the result. All ranges
+// but the last have range_rows rows.
+template <class Number>
+__device__ __forceinline__ Moments of_ranges(
+    const Number *means, const Number *squares, Tile at, int channels, int width, int ranges, ACC range_rows,
+    ACC last_rows) {
+    Moments own = {0, 0, 0};
+    if (at.channel < channels) {
+#pragma unroll 4
+        for (int range = at.lane; range < ranges; range += at.lanes) {
+            const INDEX in = (INDEX)range * channels + at.channel;
+            const Moments next = {range < ranges - 1 ? range_rows : last_rows, widen(means[in]), widen(squares[in])};
+            own = merged(own, next);
+        }
+    }
+    return merged_lanes(own, width);
+}
+
+// Mean and (biased) variance (C,) from the ranges' moments.
 extern "C" __global__ void batch_norm_statistics(
     const T *__restrict__ means /* ranges * channels */, const T *__restrict__ squares /* ranges * channels */,
     T *__restrict__ mean /* channels */, T *__restrict__ variance /* channels */, INDEX tiles, int channels, int width,
     int ranges, ACC range_rows, ACC last_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, ranges, channels, width, ranges);
-        Moments own = {0, 0, 0};
-        for (int range = at.lane; range < at.end; range += at.lanes) {
-            const INDEX in = (INDEX)range * channels + at.channel;
-            const Moments next = {range < ranges - 1 ? range_rows : last_rows, widen(means[in]), widen(squares[in])};
-            own = merged(own, next);
-        }
-        own = merged_lanes(own, width);
+        const Moments own = of_ranges(means, squares, at, channels, width, ranges, range_rows, last_rows);
         if (at.lane == 0 && at.channel < channels) {
             narrow(own.mean, mean[at.channel]);
             narrow(own.squares / own.count, variance[at.channel]);
@@ -149,31 +192,105 @@ extern "C" __global__ void batch_norm_normalize(
         const Tile at = tile_of(tile, rows, channels, width, range_rows);
         if (at.channel >= channels) continue;
         const ACC center = mean[at.channel], shift = widen(beta[at.channel]);
-        const ACC own_inverse = 1 / sqrt(variance[at.channel] + epsilon);
+        const ACC own_inverse = inverse_deviation(variance[at.channel], epsilon);
         const ACC scale = own_inverse * widen(gamma[at.channel]);
         if (at.begin == 0 && at.lane == 0) inverse[at.channel] = own_inverse;
 #pragma unroll 4
         for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
             const INDEX i = row * channels + at.channel;
-            narrow((widen(x[i]) - center) * scale + shift, y[i]);
+            narrow(normalized(widen(x[i]), center, scale, shift), y[i]);
         }
     }
+}
+
+// The pass of training: y = γ·(x - mean)·inverse + β with the statistics of the ranges' moments, which the threads of
+// the first range write, and by which they move the running statistics: old·momentum + new·rest, each product rounded.
+// With a bypass, y + bypass; then with `relu` max(·, 0), where a NaN passes; `positive` tells, unless it is null, where
+// that is above 0.
+__device__ __forceinline__ void forward_pass(
+    const T *__restrict__ x, const T *__restrict__ bypass, const ACC *__restrict__ means,
+    const ACC *__restrict__ squares, const T *__restrict__ gamma, const T *__restrict__ beta, T *__restrict__ y,
+    unsigned char *__restrict__ positive, ACC *__restrict__ mean, ACC *__restrict__ inverse,
+    ACC *__restrict__ running_mean, ACC *__restrict__ running_variance, ACC epsilon, ACC momentum, ACC rest,
+    INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows, int ranges, INDEX range_rows, bool relu) {
+    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const Tile at = tile_of(tile, rows, channels, width, pass_rows);
+        const INDEX last_rows = rows - (ranges - 1) * range_rows;
+        Moments own = of_ranges(means, squares, at, channels, width, ranges, (ACC)range_rows, (ACC)last_rows);
+        const ACC center = from_first_lane(own.mean, width);
+        const ACC variance = from_first_lane(own.squares / own.count, width);
+        if (at.channel >= channels) continue;
+        const ACC own_inverse = inverse_deviation(variance, epsilon), shift = widen(beta[at.channel]);
+        const ACC scale = own_inverse * widen(gamma[at.channel]);
+        if (at.begin == 0 && at.lane == 0) {
+            const int c = at.channel;
+            mean[c] = center;
+            inverse[c] = own_inverse;
+            running_mean[c] = rounded_product(running_mean[c], momentum) + rounded_product(center, rest);
+            running_variance[c] = rounded_product(running_variance[c], momentum) + rounded_product(variance, rest);
+        }
+#pragma unroll 4
+        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
+            const INDEX i = row * channels + at.channel;
+            ACC value = stored(normalized(widen(x[i]), center, scale, shift));
+            if (bypass) value = stored(value + widen(bypass[i]));
+            if (relu && value <= 0) value = 0;
+            narrow(value, y[i]);
+            if (positive) positive[i] = value > 0;
+        }
+    }
+}
+
+extern "C" __global__ void batch_norm_forward(
+    const T *__restrict__ x /* rows * channels */, const ACC *__restrict__ means /* ranges * channels */,
+    const ACC *__restrict__ squares /* ranges * channels */, const T *__restrict__ gamma /* channels */,
+    const T *__restrict__ beta /* channels */, T *__restrict__ y /* rows * channels */,
+    ACC *__restrict__ mean /* channels */, ACC *__restrict__ inverse /* channels */,
+    ACC *__restrict__ running_mean /* channels */, ACC *__restrict__ running_variance /* channels */, ACC epsilon,
+    ACC momentum, ACC rest, INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows, int ranges,
+    INDEX range_rows, int relu) {
+    forward_pass(
+        x, 0, means, squares, gamma, beta, y, 0, mean, inverse, running_mean, running_variance, epsilon, momentum, rest,
+        tiles, rows, channels, width, pass_rows, ranges, range_rows, relu);
+}
+
+// The end of a residual block: with a bypass and a ReLU, whose mask is kept, since the bypass is not.
+extern "C" __global__ void batch_norm_forward_added(
+    const T *__restrict__ x /* rows * channels */, const T *__restrict__ bypass /* rows * channels */,
+    const ACC *__restrict__ means /* ranges * channels */, const ACC *__restrict__ squares /* ranges * channels */,
+    const T *__restrict__ gamma /* channels */, const T *__restrict__ beta /* channels */,
+    T *__restrict__ y /* rows * channels */, unsigned char *__restrict__ positive /* rows * channels */,
+    ACC *__restrict__ mean /* channels */, ACC *__restrict__ inverse /* channels */,
+    ACC *__restrict__ running_mean /* channels */, ACC *__restrict__ running_variance /* channels */, ACC epsilon,
+    ACC momentum, ACC rest, INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows, int ranges,
+    INDEX range_rows) {
+    forward_pass(
+        x, bypass, means, squares, gamma, beta, y, positive, mean, inverse, running_mean, running_variance, epsilon,
+        momentum, rest, tiles, rows, channels, width, pass_rows, ranges, range_rows, true);
+}
+
+// The gradient of the normalization's output from that of the ReLU behind it, if there is one.
+__device__ __forceinline__ ACC unrectified(ACC dy, ACC x, ACC center, ACC scale, ACC shift, int relu) {
+    return relu && !(stored(normalized(x, center, scale, shift)) > 0) ? (ACC)0 : dy;
 }
 
 // Stage 1 of the gradients' sums: Σ dy·(x - mean) and Σ dy (ranges, C).
 extern "C" __global__ void batch_norm_products(
     const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
-    const ACC *__restrict__ mean /* channels */, ACC *__restrict__ products, ACC *__restrict__ sums, INDEX tiles,
-    INDEX rows, int channels, int width, INDEX range_rows) {
+    const ACC *__restrict__ mean /* channels */, const ACC *__restrict__ inverse /* channels */,
+    const T *__restrict__ gamma /* channels */, const T *__restrict__ beta /* channels */, ACC *__restrict__ products,
+    ACC *__restrict__ sums, INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows, int relu) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, rows, channels, width, range_rows);
-        const ACC center = at.channel < channels ? mean[at.channel] : (ACC)0;
+        const int c = at.channel < channels ? at.channel : 0;
+        const ACC center = mean[c], scale = inverse[c] * widen(gamma[c]), shift = widen(beta[c]);
         ACC product = 0, sum = 0;
 #pragma unroll 4
         for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
             const INDEX i = row * channels + at.channel;
-            const ACC upstream = widen(dy[i]);
-            product += upstream * (widen(x[i]) - center);
+            const ACC number = widen(x[i]);
+            const ACC upstream = unrectified(widen(dy[i]), number, center, scale, shift, relu);
+            product += upstream * (number - center);
             sum += upstream;
         }
         product = added_lanes(product, width);
@@ -186,20 +303,27 @@ extern "C" __global__ void batch_norm_products(
     }
 }
 
-// Stage 2: dγ = inverse·Σ dy·(x - mean) and dβ = Σ dy, both (C,); lanes go over ranges.
+// Stage 2: a column's sum of what its ranges left, over which lanes go; lane 0 gets the result.
+template <class Number>
+__device__ __forceinline__ ACC sum_of_ranges(const Number *parts, Tile at, int channels, int width, int ranges) {
+    ACC sum = 0;
+    if (at.channel < channels) {
+#pragma unroll 4
+        for (int range = at.lane; range < ranges; range += at.lanes)
+            sum += widen(parts[(INDEX)range * channels + at.channel]);
+    }
+    return added_lanes(sum, width);
+}
+
+// dγ = inverse·Σ dy·(x - mean) and dβ = Σ dy, both (C,).
 extern "C" __global__ void batch_norm_parameter_gradients(
     const T *__restrict__ products /* ranges * channels */, const T *__restrict__ sums /* ranges * channels */,
     const T *__restrict__ inverse /* channels */, T *__restrict__ dgamma /* channels */,
     T *__restrict__ dbeta /* channels */, INDEX tiles, int channels, int width, int ranges) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, ranges, channels, width, ranges);
-        ACC product = 0, sum = 0;
-        for (int range = at.lane; range < at.end; range += at.lanes) {
-            product += widen(products[(INDEX)range * channels + at.channel]);
-            sum += widen(sums[(INDEX)range * channels + at.channel]);
-        }
-        product = added_lanes(product, width);
-        sum = added_lanes(sum, width);
+        const ACC product = sum_of_ranges(products, at, channels, width, ranges);
+        const ACC sum = sum_of_ranges(sums, at, channels, width, ranges);
         if (at.lane == 0 && at.channel < channels) {
             narrow(product * widen(inverse[at.channel]), dgamma[at.channel]);
             narrow(sum, dbeta[at.channel]);
@@ -207,22 +331,34 @@ extern "C" __global__ void batch_norm_parameter_gradients(
     }
 }
 
+// dγ and dβ from the ranges' sums, which the threads of the first range write, and
 // dx = γ·inverse·(dy - dβ/M - (x - mean)·inverse·dγ/M).
 extern "C" __global__ void batch_norm_backward(
     const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
     const ACC *__restrict__ mean /* channels */, const ACC *__restrict__ inverse /* channels */,
-    const T *__restrict__ gamma /* channels */, const ACC *__restrict__ dgamma /* channels */,
-    const ACC *__restrict__ dbeta /* channels */, T *__restrict__ dx /* rows * channels */, INDEX tiles, INDEX rows,
-    int channels, int width, INDEX range_rows) {
+    const T *__restrict__ gamma /* channels */, const T *__restrict__ beta /* channels */,
+    const ACC *__restrict__ products /* ranges * channels */, const ACC *__restrict__ sums /* ranges * channels */,
+    ACC *__restrict__ dgamma /* channels */, ACC *__restrict__ dbeta /* channels */,
+    T *__restrict__ dx /* rows * channels */, INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows,
+    int ranges, int relu) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Tile at = tile_of(tile, rows, channels, width, range_rows);
-        if (at.begin >= at.end) continue;
-        const ACC center = mean[at.channel], slope = inverse[at.channel] * dgamma[at.channel] / rows;
-        const ACC shift = dbeta[at.channel] / rows, scale = inverse[at.channel] * widen(gamma[at.channel]);
+        const Tile at = tile_of(tile, rows, channels, width, pass_rows);
+        const ACC product = from_first_lane(sum_of_ranges(products, at, channels, width, ranges), width);
+        const ACC sum = from_first_lane(sum_of_ranges(sums, at, channels, width, ranges), width);
+        if (at.channel >= channels) continue;
+        const ACC center = mean[at.channel], own_inverse = inverse[at.channel], along = product * own_inverse;
+        if (at.begin == 0 && at.lane == 0) {
+            dgamma[at.channel] = along;
+            dbeta[at.channel] = sum;
+        }
+        const ACC slope = own_inverse * along / rows, mean_gradient = sum / rows;
+        const ACC scale = own_inverse * widen(gamma[at.channel]), shift = widen(beta[at.channel]);
 #pragma unroll 4
         for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
             const INDEX i = row * channels + at.channel;
-            narrow((widen(dy[i]) - (widen(x[i]) - center) * slope - shift) * scale, dx[i]);
+            const ACC number = widen(x[i]);
+            const ACC upstream = unrectified(widen(dy[i]), number, center, scale, shift, relu);
+            narrow((upstream - (number - center) * slope - mean_gradient) * scale, dx[i]);
         }
     }
 }

@@ -106,11 +106,6 @@ __device__ __forceinline__ int counted(int start, int dilation, int taps, int fi
     return count;
 }
 
-// A product that is rounded before it is added: the compiler would make one fused operation of the two, and other bits
-// than the twin's.
-__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
-__device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
-
 // One thread for each output, taps in ascending order (the order of the loop in pooling.py, bit for bit).
 // Least bytes: N·H·W·C·sizeof(T) read, N·OH·OW·C·sizeof(T) written.
 extern "C" __global__ void average_pool(

@@ -30,7 +30,7 @@ class Relu(Layer):
 
     def backward(self, dout: Array) -> Array:
         (positive,) = self.saved(dout)
-        return masked(dout, positive)
+        return masked(dout, positive() if callable(positive) else positive)
 
 
 class LeakyRelu(Layer):

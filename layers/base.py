@@ -84,8 +84,16 @@ class Layer:
     forward_relu: Callable[[Any], tuple[Any, Any]] | None = None
     """``forward`` fused with a ``layers.Relu`` behind it, for layers that can do both at once; None for others.
 
-    Takes what ``forward`` takes; returns the Relu's output, bit for bit, and a bool array: where it is above 0. A
-    ``Sequential`` uses it where the class that defines it defines ``forward``, too.
+    Takes what ``forward`` takes; returns the Relu's output, bit for bit, and a bool array: where it is above 0; or, of
+    a layer with a ``backward_relu`` that needs no such array, a function that computes it. A ``Sequential`` uses it
+    where the class that defines it defines ``forward``, too.
+    """
+
+    backward_relu: Callable[[Any, Any], Any] | None = None
+    """``backward`` fused with that of the Relu behind the layer; None for layers that have none.
+
+    Takes the gradient of the Relu's output, and what ``forward_relu`` returned second, or the Relu's own such array;
+    returns what ``backward`` does, bit for bit.
     """
 
     def __call__(self, *args: Any) -> Any:

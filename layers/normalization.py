@@ -18,9 +18,11 @@ from backend.checks import (
 )
 from backend.types import Array
 from kernels import batch_norm as kernel
-from kernels import layer_norm
+from kernels import batch_norm_backward, layer_norm
+from kernels.activations import relu_in_place
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
+from kernels.masking import masked
 from layers import checks
 from layers.base import Layer, Shape
 from layers.parameters import parameter
@@ -114,26 +116,43 @@ class BatchNormalization(Layer):
     def forward_relu(self, x: Array) -> tuple[Array, Array]:
         return self._forward(x, relu=True)
 
-    def _forward(self, x: Array, relu: bool) -> tuple[Array, Any]:
+    def forward_added_relu(self, x: Array, bypass: Array) -> tuple[Array, Array]:
+        return self._forward(x, relu=True, bypass=bypass)
+
+    def _forward(self, x: Array, relu: bool, bypass: Array | None = None) -> tuple[Array, Any]:
         x = checks.as_parameter("BatchNormalization", x, self.gamma)
         rows = self._rows(x)
         from_batch = self.training and len(rows) > 0  # an empty batch has no statistics
+        added = None if bypass is None else self._rows(bypass)
         if from_batch:
-            mean, variance = kernel.batch_statistics(rows)
-            self._move(mean, variance)
+            own = (self.gamma, self.beta, self.running_mean, self.running_var, self.eps, self.momentum)
+            y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added)
         else:
-            mean, variance = self.running_mean, self.running_var
-        positive = workspace.empty(rows.shape, bool) if relu else None
-        y, inverse = kernel.normalize(rows, mean, variance, self.gamma, self.beta, self.eps, positive)
-        mean = mean if from_batch else mean.copy()  # the running mean changes later
+            mean = self.running_mean.copy()  # it changes later
+            positive = workspace.empty(rows.shape, bool) if relu and added is None else None
+            y, inverse = kernel.normalize(rows, mean, self.running_var, self.gamma, self.beta, self.eps, positive)
+            if added is not None:
+                y += added
+                positive = relu_in_place(y)
         y = self.save(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
+        if positive is None and relu:
+            gamma, beta = self.gamma, self.beta
+            return y, lambda: self._shaped(batch_norm_backward.positive(rows, mean, inverse, gamma, beta), x.shape)
         return y, None if positive is None else self._shaped(positive, x.shape)
 
     def backward(self, dout: Array) -> Array:
+        return self._backward(dout)
+
+    def backward_relu(self, dout: Array, positive: Any) -> Array:
+        return self._backward(dout, self.beta) if callable(positive) else self._backward(masked(dout, positive))
+
+    def _backward(self, dout: Array, beta: Array | None = None) -> Array:
         rows, shape, mean, inverse, from_batch = self.saved(dout)
-        backward = kernel.normalize_backward if from_batch else kernel.normalize_backward_fixed
-        dx, dgamma, dbeta = backward(self._rows(dout), rows, mean, inverse, self.gamma)
-        self.gradient("gamma")[...], self.gradient("beta")[...] = dgamma, dbeta
+        given, gradients = (self._rows(dout), rows, mean, inverse, self.gamma), [*map(self.gradient, ("gamma", "beta"))]
+        if from_batch:
+            dx, _, _ = batch_norm_backward.normalize_backward(*given, beta, (gradients[0], gradients[1]))
+        else:
+            dx, gradients[0][...], gradients[1][...] = batch_norm_backward.normalize_backward_fixed(*given)
         return self._shaped(dx, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -141,11 +160,6 @@ class BatchNormalization(Layer):
         if len(shape) not in (1, 3) or len(self.gamma) not in (shape[0], math.prod(shape)):
             raise ValueError(f"takes ({len(self.gamma)},) or ({len(self.gamma)}, H, W), got {shape}")
         return shape
-
-    def _move(self, mean: Array, variance: Array) -> None:
-        for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
-            running *= self.momentum
-            running += (1 - self.momentum) * batch.astype(running.dtype, copy=False)
 
     def _rows(self, x: Array) -> Array:
         """Return ``x`` as the matrix whose columns are normalized."""

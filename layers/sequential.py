@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from backend import profiling, threads
 from backend.checks import instance, shown
 from backend.types import Array
-from kernels.activations import add
+from kernels.activations import add, relu_in_place
 from layers import checks
 from layers.activations import Relu
 from layers.base import Layer, Shape
+from layers.normalization import BatchNormalization
 
 
 class _Composite(Layer):
@@ -38,7 +39,8 @@ class Step(NamedTuple):
     Attributes:
         range: the profiling range, named like the layer.
         layer: the layer that computes.
-        relu: the Relu behind it that ``layer.forward_relu`` computes as well, or None.
+        relu: the Relu behind it that ``layer.forward_relu`` computes as well, or, of a backward, whose gradient
+            ``layer.backward_relu`` takes; or None.
     """
 
     range: profiling.Range
@@ -59,6 +61,7 @@ class Sequential(_Composite):
     Attributes:
         layers: the layers by name; read-only.
         steps: what ``forward`` does, one ``Step`` after another.
+        backward_steps: what ``backward`` does.
 
     Raises:
         TypeError: an argument is not a ``layers.Layer``.
@@ -94,8 +97,12 @@ class Sequential(_Composite):
         if not self.steps:
             checks.floating("Sequential", x=x)
             return x.copy()  # an output is never its input
+        return self.forward_steps(x, self.steps)
+
+    def forward_steps(self, x: Array, steps: tuple[Step, ...]) -> Array:
+        """Return the output for ``x`` of some of ``self.steps`` that follow one another."""
         with threads.single_threaded_blas():  # once here, not at every product
-            for entered, layer, relu in self.steps:
+            for entered, layer, relu in steps:
                 entered.push(x)
                 try:
                     x = layer.forward(x) if relu is None else relu.save(*layer.forward_relu(x))  # type: ignore[misc]
@@ -108,29 +115,31 @@ class Sequential(_Composite):
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
         with threads.single_threaded_blas():
-            for entered, layer in self._backward_steps:
+            for entered, layer, relu in self.backward_steps:
                 entered.push(dout)
                 try:
-                    dout = layer.backward(dout)
+                    if relu is None:
+                        dout = layer.backward(dout)
+                    else:
+                        dout = layer.backward_relu(dout, relu.saved(dout)[0])  # type: ignore[misc]
                 finally:
                     profiling.pop()
         return dout
 
-    def plan(self, fuse: bool = True) -> tuple[Step, ...]:
-        """Return the steps of a forward, with or without fused Relus."""
+    def plan(self, phase: Literal["forward", "backward"] = "forward", fuse: bool = True) -> tuple[Step, ...]:
+        """Return the steps of a forward or a backward, in the order of the layers, with or without fused Relus."""
         steps: list[Step] = []
         for name, layer in self._layers.items():
-            if fuse and steps and isinstance(layer, Relu) and steps[-1].relu is None and _fuse(steps[-1].layer, layer):
-                steps[-1] = steps[-1]._replace(relu=layer)
+            relu = layer if fuse and steps and isinstance(layer, Relu) and steps[-1].relu is None else None
+            if relu is not None and _fuse(steps[-1].layer, relu, phase):
+                steps[-1] = steps[-1]._replace(relu=relu)
             else:
-                steps.append(Step(profiling.Range(name, "forward", "layer"), layer, None))
+                steps.append(Step(profiling.Range(name, phase, "layer"), layer, None))
         return tuple(steps)
 
     def _prepare(self) -> None:
         self.steps = self.plan()
-        self._backward_steps = [
-            (profiling.Range(name, "backward", "layer"), layer) for name, layer in reversed(self._layers.items())
-        ]
+        self.backward_steps = self.plan("backward")[::-1]
 
     def output_shape(self, shape: Shape) -> Shape:
         for name, layer in self._layers.items():
@@ -147,7 +156,7 @@ class Sequential(_Composite):
         return self._layers[key] if isinstance(key, str) else list(self._layers.values())[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k not in ("steps", "_backward_steps")}
+        return {k: v for k, v in super().__getstate__().items() if k not in ("steps", "backward_steps")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -204,13 +213,33 @@ class Residual(_Composite):
     def forward(self, x: Array) -> Array:
         with _BODY["forward"].of(x):
             y = self.body.forward(x)
-        bypass = x
-        if self.shortcut is not None:
-            with _SHORTCUT["forward"].of(x):
-                bypass = self.shortcut.forward(x)
+        bypass = self._bypass(x)
+        self._check_sum(y, bypass)
+        return add(y, bypass)
+
+    def forward_relu(self, x: Array) -> tuple[Array, Array]:
+        body: Any = self.body
+        last = body.steps[-1] if type(body) is Sequential and body.steps else None
+        if last is None or last.relu is not None or type(last.layer) is not BatchNormalization:
+            y = self.forward(x)
+            return y, relu_in_place(y)
+        with _BODY["forward"].of(x):
+            y = body.forward_steps(x, body.steps[:-1])
+        bypass = self._bypass(x)
+        self._check_sum(y, bypass)  # normalization keeps the shape
+        with _BODY["forward"].of(y), last.range.of(y):
+            return last.layer.forward_added_relu(y, bypass)
+
+    def _bypass(self, x: Array) -> Array:
+        if self.shortcut is None:
+            return x
+        with _SHORTCUT["forward"].of(x):
+            return self.shortcut.forward(x)
+
+    @staticmethod
+    def _check_sum(y: Array, bypass: Array) -> None:
         if y.shape != bypass.shape:
             raise ValueError(f"Residual cannot add body {y.shape} and shortcut {bypass.shape}")
-        return add(y, bypass)
 
     def backward(self, dout: Array) -> Array:
         bypass = dout
@@ -233,14 +262,15 @@ class Residual(_Composite):
         return f"{_indented(self.body)}{bypass}"
 
 
-def _fuse(layer: Layer, relu: Relu) -> bool:
-    """Return whether ``layer.forward_relu`` computes what the two layers do, one after the other.
+def _fuse(layer: Layer, relu: Relu, phase: str) -> bool:
+    """Return whether ``layer.forward_relu`` (``backward_relu``) computes what the two layers do, one after the other.
 
     A subclass that overrides ``forward`` alone does something else than the ``forward_relu`` that it inherits.
     """
-    kind, methods = type(layer), ("forward", "forward_relu")
+    kind, methods = type(layer), (phase, f"{phase}_relu")
     definers = [next(base for base in kind.__mro__ if method in vars(base)) for method in methods]
-    return kind.forward_relu is not None and definers[0] is definers[1] and type(relu).forward is Relu.forward
+    fuses = getattr(kind, methods[1]) is not None and definers[0] is definers[1]
+    return fuses and getattr(type(relu), phase) is getattr(Relu, phase)
 
 
 def _named(layers: tuple[Any, ...]) -> dict[str, Any]:

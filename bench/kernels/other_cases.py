@@ -9,7 +9,9 @@ from backend import random, xp
 from backend.types import Array
 from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.activations import relu
-from kernels.batch_norm import batch_statistics, normalize, normalize_backward
+from kernels.batch_norm import normalize
+from kernels.batch_norm_backward import normalize_backward
+from kernels.batch_statistics import batch_statistics
 from kernels.core.dtypes import acc_dtype
 from kernels.dropout import dropout_mask
 from kernels.masking import masked

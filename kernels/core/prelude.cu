@@ -25,6 +25,11 @@ __device__ __forceinline__ void narrow(float value, half16 &result) {
 __device__ __forceinline__ void narrow(float value, float &result) { result = value; }
 __device__ __forceinline__ void narrow(double value, double &result) { result = value; }
 
+// A product that is rounded before it is added: the compiler would make one fused operation of the two, and other bits
+// than the twin's.
+__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+
 // A grid-stride loop over `count` elements: neighbouring threads have neighbouring elements.
 #define FOR_EACH(i, count)                                                                          \
     for (INDEX i = (INDEX)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                       \

@@ -8,7 +8,7 @@ from typing import Any
 from backend import array_module
 from backend.checks import choice, real, whole
 from backend.types import Array
-from kernels import batch_norm, layer_norm
+from kernels import batch_norm, batch_norm_backward, batch_statistics, layer_norm
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
 from layers.compat._course_arguments import Cache, gradient, operands, parameters, shapes
@@ -158,7 +158,7 @@ def _normalized(rows: Array, gamma: Array, beta: Array, bn_param: dict[str, Any]
     momentum = real("bn_param['momentum']", bn_param.get("momentum", 0.9), least=0, most=1)
     running = [_running(name, bn_param, rows, mode) for name in ("running_mean", "running_var")]
     from_batch = mode == "train" and len(rows) > 0
-    mean, variance = batch_norm.batch_statistics(rows) if from_batch else running
+    mean, variance = batch_statistics.batch_statistics(rows) if from_batch else running
     out, inverse = batch_norm.normalize(rows, mean, variance, gamma, beta, eps)
     if from_batch:
         for name, before, batch in zip(("running_mean", "running_var"), running, (mean, variance), strict=True):
@@ -183,6 +183,6 @@ def _running(name: str, bn_param: dict[str, Any], rows: Array, mode: str) -> Arr
 
 def _normalized_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     rows, mean, inverse, gamma, from_batch = cache
-    backward = batch_norm.normalize_backward if from_batch else batch_norm.normalize_backward_fixed
+    backward = batch_norm_backward.normalize_backward if from_batch else batch_norm_backward.normalize_backward_fixed
     dx, dgamma, dbeta = backward(dout, rows, mean, inverse, gamma)
     return dx, dgamma.astype(gamma.dtype, copy=False), dbeta.astype(gamma.dtype, copy=False)

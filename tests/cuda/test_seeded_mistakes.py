@@ -59,6 +59,42 @@ MISTAKES = {
         "data race",
     ),
     "no barrier": Mistake(run.batch_normalization, "batch_norm.cu", "__syncthreads();", "", "data race"),
+    "no barrier after a broadcast": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu",
+        "of_column[threadIdx.x % width];\n    __syncthreads();", "of_column[threadIdx.x % width];", "data race",
+    ),
+    "another lane's column": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "of_column[threadIdx.x % width]", "of_column[0]"
+    ),
+    "statistics of the last range": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "range < ranges - 1 ? range_rows : last_rows", "range_rows"
+    ),
+    "ranges of the pass": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "rows - (ranges - 1) * range_rows",
+        "rows - (ranges - 1) * pass_rows",
+    ),
+    "variance moves the running mean": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "rounded_product(center, rest)",
+        "rounded_product(variance, rest)",
+    ),
+    "every range moves the running statistics": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu",
+        "if (at.begin == 0 && at.lane == 0) {\n            const int c", "{\n            const int c",
+    ),
+    "no bypass": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "value + widen(bypass[i])", "value"
+    ),
+    "no ReLU": Mistake(run.batch_normalization_with_relu, "batch_norm.cu", "if (relu && value <= 0) value = 0;", ""),
+    "a mask of all": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "positive[i] = value > 0;", "positive[i] = 1;"
+    ),
+    "gradient of the normalization alone": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "return relu && !(", "return false && !("
+    ),
+    "mask without shift": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "stored(normalized(x, center, scale, shift)) > 0",
+        "stored(normalized(x, center, scale, 0)) > 0",
+    ),
     "no barrier before reuse": Mistake(run.cross_entropy_of_soft_targets, "softmax.cu", _REUSE, "", "data race"),
     "barrier for one": Mistake(
         run.batch_normalization, "batch_norm.cu", "__syncthreads();", "if (t == 0) __syncthreads();"

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy
-from kernels import batch_norm as module
-from kernels.batch_norm import batch_statistics, normalize, normalize_backward, normalize_backward_fixed
+from kernels import batch_statistics as statistics
+from kernels.batch_norm import batch_norm, normalize
+from kernels.batch_norm_backward import normalize_backward, normalize_backward_fixed
+from kernels.batch_statistics import batch_statistics
 from kernels.core import launch
 from tests.support import oracles
 from tests.support.checks import (
@@ -118,6 +120,86 @@ def test_normalize(device):
         assert_separate((y, inverse), [x, mean, variance, gamma, beta])
 
 
+ENDINGS = st.sampled_from(["", "relu", "bypass"])
+
+
+def test_a_batch_is_normalized_and_moves_the_running_statistics(device):
+    @for_all(device, *MATRICES, LAYOUTS, PIECES, ENDINGS)
+    def check(rows, columns, dtype, seed, layout, piece, ending):
+        x, other, gamma, beta = arrays(rows, columns, dtype, seed)
+        x, bypass = laid_out(x, layout), laid_out(other, layout) if ending == "bypass" else None
+        before = normal((columns,), wide(dtype), seed + 4), abs(normal((columns,), wide(dtype), seed + 5))
+        running, fixed = [array.copy() for array in before], [x, gamma, beta, *([bypass] if ending == "bypass" else [])]
+        with frozen(*fixed), piece_bytes(piece):
+            y, mean, inverse, positive = batch_norm(x, gamma, beta, *running, EPSILON, 0.75, bool(ending), bypass)
+            own_mean, variance = batch_statistics(x)
+            plain, own_inverse = normalize(x, own_mean, variance, gamma, beta, EPSILON)
+        if bypass is not None:
+            plain = plain + bypass
+        rectified = asnumpy(plain) if not ending else np.maximum(asnumpy(plain), 0)
+        parts = [
+            own_mean,
+            own_inverse,
+            *(0.75 * a + 0.25 * b for a, b in zip(before, (own_mean, variance), strict=True)),
+        ]
+        if positive is None:
+            assert ending == "" or (ending == "relu" and device.kind == "cuda")
+        else:
+            assert_same(positive, asnumpy(y) > 0, "bool")
+        if device.kind == "cpu":
+            assert_same(y, rectified)
+            for one, two in zip((mean, inverse, *running), parts, strict=True):
+                assert_same(one, two)
+        else:  # the ranges' sums are the same, put together in another order
+            largest, _ = bounds(asnumpy(x), None, asnumpy(gamma))
+            sizes = abs(np.float64(asnumpy(gamma))) * largest * (1 + largest) + abs(np.float64(asnumpy(beta)))
+            sizes = sizes + (0 if bypass is None else abs(asnumpy(bypass)))
+            assert_close(y, rectified, dtype, terms=3 * rows + 12, magnitude=sizes)
+            for one, two in zip((mean, inverse, *running), map(asnumpy, parts), strict=True):
+                assert_close(one, two, wide(dtype), terms=4 * rows + 12, magnitude=(abs(two) + 1) * (1 + largest) ** 2)
+        assert_separate((y, mean, inverse), [x, gamma, beta, *running])
+
+
+def test_strided_running_statistics_are_moved(device):
+    x, _, gamma, beta = arrays(9, 3, "float32", 0)
+    pairs = normal((2, 6))
+    apart, together = [pairs[0, ::2], pairs[1, ::2]], [pairs[0, ::2].copy(), pairs[1, ::2].copy()]
+    for running in (apart, together):
+        batch_norm(x, gamma, beta, *running, EPSILON, 0.9)
+    for one, two in zip(apart, together, strict=True):
+        assert_same(one, two)
+
+
+def test_a_batch_that_cannot_be_normalized_is_refused(device):
+    x, _, gamma, beta = arrays(4, 3, "float32", 0)
+    vectors = (gamma, beta, gamma.copy(), beta.copy(), EPSILON, 0.9)
+    with pytest.raises(ValueError, match=r"x must have rows to take statistics of, got shape \(0, 3\)"):
+        batch_norm(x[:0], *vectors)
+    for relu, bypass in ((False, x), (True, x[:2]), (True, x.astype("float64"))):
+        with pytest.raises(ValueError, match=r"a bypass needs relu, and the shape and dtype of x, float32\[4, 3\]"):
+            batch_norm(x, *vectors, relu, bypass)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (37, 5), (300, 40)])
+def test_the_mask_of_a_relu_is_computed_again(device, dtype, rows, columns):
+    """Bit for bit where y was above 0, NaN and a y that rounds to 0 among them."""
+    x, dy, gamma, beta = arrays(rows, columns, dtype, 0)
+    gamma[-1:], beta[-1:] = 1e-9, 0  # float16 rounds both to 0
+    if rows > 1:
+        x[3, 0] = np.nan
+    running = normal((columns,), wide(dtype)), normal((columns,), wide(dtype))
+    y, mean, inverse, _ = batch_norm(x, gamma, beta, *running, EPSILON, 0.9, relu=True)
+    out = [backend.xp.empty(columns, dtype) for _ in range(2)]
+    with frozen(dy, x, mean, inverse, gamma, beta):
+        dx, *gradients = normalize_backward(dy, x, mean, inverse, gamma, beta, out)
+    masked = backend.asarray(np.where(asnumpy(y) > 0, asnumpy(dy), 0).astype(dtype))
+    expected = normalize_backward(masked, x, mean, inverse, gamma)
+    assert all(gradient is array for gradient, array in zip(gradients, out, strict=True))
+    for one, two in zip((dx, *gradients), expected, strict=True):
+        assert_same(one, two.astype(dtype))
+
+
 def test_backward(device):
     @for_all(device, *MATRICES, LAYOUTS, PIECES)
     def check(rows, columns, dtype, seed, layout, piece):
@@ -195,7 +277,7 @@ def test_pieces_are_put_together(device, dtype, rows, columns):
     """Columns whose level drifts from piece to piece, so that the pieces' own means differ."""
     x, dy, gamma, beta = arrays(rows, columns, dtype, 0)
     x = x + backend.asarray((np.arange(rows) * 8 // rows * 2.0).astype(dtype))[:, None]
-    with piece_bytes(1 << 12), watched_cuts(module, "pieces") as cuts:
+    with piece_bytes(1 << 12), watched_cuts(statistics, "pieces") as cuts:
         y, mean, variance, inverse = forward(x, gamma, beta)
         dx, dgamma, dbeta = normalize_backward(dy, x, mean, inverse, gamma)
     assert device.kind == "cuda" or len(cuts[0]) > 1
@@ -221,7 +303,7 @@ def test_pieces_and_threads_change_no_bit(device, dtype, rows, columns):
     x, dy, gamma, beta = arrays(rows, columns, dtype, 0)
     results = []
     for count in (1, 2, 3):
-        with thread_limit(count), piece_bytes(1 << 14), watched_cuts(module, "pieces") as cuts:
+        with thread_limit(count), piece_bytes(1 << 14), watched_cuts(statistics, "pieces") as cuts:
             y, mean, variance, inverse = forward(x, gamma, beta)
             results.append((y, mean, variance, inverse, *normalize_backward(dy, x, mean, inverse, gamma)))
         assert device.kind == "cuda" or all(len(slices) > 1 for slices in cuts)

@@ -11,6 +11,8 @@ import backend
 from kernels import (
     activations,
     batch_norm,
+    batch_norm_backward,
+    batch_statistics,
     col2im,
     convolution,
     depthwise,
@@ -99,13 +101,22 @@ OPERATIONS = [
     Operation(sums.column_sums, floats(matrix=(5, 4), out=(4,)), {}),
     Operation(sums.axis_sums, floats(x=SHAPE), {"axes": (0, 2)}),
     Operation(sums.axis_means, floats(x=SHAPE), {"axes": 1}),
-    Operation(batch_norm.batch_statistics, floats(x=ROWS), {}),
+    Operation(batch_statistics.batch_statistics, floats(x=ROWS), {}),
+    Operation(
+        batch_norm.batch_norm,
+        floats(x=ROWS, gamma=VECTOR, beta=VECTOR, running_mean=VECTOR, running_variance=VECTOR),
+        {"epsilon": 1e-3, "momentum": 0.9},
+    ),
     Operation(
         batch_norm.normalize, floats(x=ROWS, mean=VECTOR, variance=VECTOR, gamma=VECTOR, beta=VECTOR), {"epsilon": 1e-3}
     ),
-    Operation(batch_norm.normalize_backward, floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR), {}),
     Operation(
-        batch_norm.normalize_backward_fixed, floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR), {}
+        batch_norm_backward.normalize_backward, floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR), {}
+    ),
+    Operation(
+        batch_norm_backward.normalize_backward_fixed,
+        floats(dy=ROWS, x=ROWS, mean=VECTOR, inverse=VECTOR, gamma=VECTOR),
+        {},
     ),
     Operation(layer_norm.layer_norm, floats(x=ROWS, gamma=VECTOR, beta=VECTOR), {"epsilon": 1e-3}),
     Operation(layer_norm.layer_norm_backward, floats(dy=ROWS, normalized=ROWS, inverse=(12, 1), gamma=VECTOR), {}),
@@ -146,7 +157,9 @@ OPERATIONS = [
 REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at, or with none
     activations: "rectify relu_in_place",
-    batch_norm: "tiling_of",
+    batch_norm: "scratch",
+    batch_norm_backward: "positive",
+    batch_statistics: "batch_statistics_numpy moments narrow pass_tiling sums_of_products tiling_of",
     depthwise: "forward backward_input backward_weight",
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
@@ -180,9 +193,10 @@ def call(operation, arrays):
 
 
 def test_no_operation_is_left_out():
-    modules = (activations, batch_norm, col2im, convolution, depthwise, gemm, hinge, im2col, layer_norm, layout)
+    modules = [activations, batch_norm, batch_norm_backward, batch_statistics, col2im, convolution, depthwise, gemm]
+    modules += [hinge, im2col, layer_norm, layout, masking, max_pooling, tiling, pooling, softmax, sums, winograd]
     covered = {operation.function.__name__ for operation in OPERATIONS}
-    for module in (*modules, masking, max_pooling, tiling, pooling, softmax, sums, winograd):
+    for module in modules:
         public = {
             name
             for name, value in vars(module).items()

@@ -7,7 +7,7 @@ import pytest
 
 import backend
 from backend import asnumpy, xp
-from kernels.batch_norm import batch_statistics
+from kernels.batch_statistics import batch_statistics
 from kernels.col2im import col2im
 from kernels.core import catalog, launch
 from kernels.core.geometry import STRUCT

@@ -12,7 +12,19 @@ import numpy as np
 
 import backend
 from backend.graph_numbers import GraphNumbers, recording
-from kernels import batch_norm, col2im, dropout, im2col, max_pooling, pooling, softmax, sums
+from kernels import (
+    batch_norm,
+    batch_norm_backward,
+    batch_statistics,
+    col2im,
+    dropout,
+    im2col,
+    max_pooling,
+    pooling,
+    softmax,
+    sums,
+)
+from kernels.core.dtypes import acc_dtype
 from tests.support import geometries, host_kernels
 from tests.support.checks import assert_same
 
@@ -169,10 +181,26 @@ def batch_normalization(case):
     n, c, h, w = case.shape
     x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
     gamma, beta = _normal(case, c) + 2, _normal(case, c)
-    mean, variance = batch_norm.batch_statistics(x)
+    mean, variance = batch_statistics.batch_statistics(x)
     y, inverse = batch_norm.normalize(x, mean, variance, gamma, beta, 1e-3)
-    fixed = batch_norm.normalize_backward_fixed(dy, x, mean, inverse, gamma)
-    return mean, variance, y, inverse, *batch_norm.normalize_backward(dy, x, mean, inverse, gamma), *fixed
+    fixed = batch_norm_backward.normalize_backward_fixed(dy, x, mean, inverse, gamma)
+    return mean, variance, y, inverse, *batch_norm_backward.normalize_backward(dy, x, mean, inverse, gamma), *fixed
+
+
+def batch_normalization_with_relu(case):
+    """Normalize as in training, at the end of a residual block and before another layer, and go back."""
+    n, c, h, w = case.shape
+    x, dy = (_normal(case, (n * h * w + 1, c)) * factor for factor in (1, 2))
+    gamma, beta = _normal(case, c) + 2, _normal(case, c)
+    running = [(_normal(case, c) + start).astype(acc_dtype(case.dtype)) for start in range(4)]
+    one, two, three, four = running
+    y, mean, inverse, _ = batch_norm.batch_norm(x, gamma, beta, one, two, 1e-3, 0.75, relu=True)
+    added, *_, positive = batch_norm.batch_norm(x, gamma, beta, three, four, 1e-3, 0.75, relu=True, bypass=dy)
+    assert positive is not None
+    right = np.equal(positive, added > 0).astype(case.dtype)  # not the mask: a number near 0 may lie on either side
+    plain = batch_norm.batch_norm(x, gamma, beta, three, four, 1e-3, 0.75)[0]
+    gradients = batch_norm_backward.normalize_backward(dy, x, mean, inverse, gamma, beta)
+    return y, mean, inverse, added, right, plain, *running, *gradients
 
 
 def sums_of(case):
@@ -189,6 +217,7 @@ OPERATIONS = [
     *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of)),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(batch_normalization, False, 200),
+    Operation(batch_normalization_with_relu, False, 200),
 ]
 
 

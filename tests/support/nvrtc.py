@@ -96,10 +96,11 @@ def build(code, architecture):
         _call("nvrtcDestroyProgram", ctypes.byref(program))
 
 
-def build_all(architectures):
-    """Compile every variant of every file for every architecture; return {(variant, architecture): Result}."""
-    jobs = [(variant, architecture) for variant in catalog.variants() for architecture in architectures]
-    codes = {variant: variant.code for variant in catalog.variants()}
+def build_all(architectures, files=None):
+    """Compile every variant of all or some files for every architecture; return {(variant, architecture): Result}."""
+    variants = [variant for variant in catalog.variants() if files is None or variant.file in files]
+    jobs = [(variant, architecture) for variant in variants for architecture in architectures]
+    codes = {variant: variant.code for variant in variants}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the compiler releases the GIL
         return dict(zip(jobs, pool.map(lambda job: build(codes[job[0]], job[1]), jobs), strict=True))
 
@@ -150,7 +151,7 @@ def growth(name, entry, architecture, use):
 
 
 def write_table():
-    """Compile every kernel for every architecture and write the table.
+    """Compile for every architecture the kernels whose sources are not those of the table, and write the table.
 
     Raises:
         SystemExit: a kernel does not compile, or the compiler does not support an architecture.
@@ -160,17 +161,23 @@ def write_table():
     beyond = sorted(set(ARCHITECTURES) - set(supported()))
     if beyond:
         raise SystemExit(f"NVRTC {version()} does not know architectures {beyond}: the table needs a newer one")
-    results = build_all(ARCHITECTURES)
-    tiles = build_tiles([(variant, at) for variant in tensor_tiles.variants() for at in TENSOR_CORES])
+    old, sources = catalog.read_table(), {file: catalog.digest(file) for file in (*catalog.files(), *catalog.TILED)}
+    comparable = (old["compiler"], old["options"]) == (version(), list(CUPY_OPTIONS))
+    stale = {file for file in sources if not comparable or old["sources"].get(file) != sources[file]}
+    results = build_all(ARCHITECTURES, stale)
+    tiles = build_tiles([
+        (variant, at) for variant in tensor_tiles.variants() for at in TENSOR_CORES if stale & set(catalog.TILED)
+    ])  # fmt: skip
     failed = [
         f"{variant} sm_{at}: {line}"
         for built in (results, tiles) for (variant, at), result in built.items() for line in result.complaints
     ]  # fmt: skip
     if failed:
         raise SystemExit("\n".join(failed))
-    sources = {file: catalog.digest(file) for file in (*catalog.files(), *catalog.TILED)}
     head = json.dumps({"compiler": version(), "options": CUPY_OPTIONS, "sources": sources})
-    parts = {"kernels": table(results), "tiles": tile_table(tiles)}
+    kept = {name for file in catalog.files() if file not in stale for name in catalog.kernels_of(file)}
+    rows = {name: row for name, row in old["kernels"].items() if name.partition(" ")[0] in kept}
+    parts = {"kernels": rows | table(results), "tiles": tile_table(tiles) or old["tiles"]}
     texts = [
         f'"{part}": {{\n'
         + ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(rows.items()))

@@ -13,7 +13,7 @@ import numpy as np
 
 import backend
 from backend import asarray, random
-from kernels import batch_norm, dropout, max_pooling, pooling, softmax
+from kernels import batch_norm, batch_norm_backward, batch_statistics, dropout, max_pooling, pooling, softmax
 from kernels.col2im import col2im
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
@@ -68,15 +68,21 @@ def cases():
 def _batch_norm_cases():
     for channels in (64, 16):
         x, of_columns = _numbers(2048, channels), _numbers(channels)
-        mean, variance = batch_norm.batch_statistics(x)
+        mean, variance = batch_statistics.batch_statistics(x)
         words = f"2048 pixels of {channels} channels"
         kernels = [f"batch_norm_{stage}" for stage in ("moments", "statistics")]
-        yield words, kernels, lambda x=x: batch_norm.batch_statistics(x)
+        yield words, kernels, lambda x=x: batch_statistics.batch_statistics(x)
         arguments = (x, mean, variance, of_columns, of_columns, 1e-5)
         yield words, ["batch_norm_normalize"], lambda arguments=arguments: batch_norm.normalize(*arguments)
-        kernels = [f"batch_norm_{stage}" for stage in ("products", "parameter_gradients", "backward")]
+        kernels = [f"batch_norm_{stage}" for stage in ("products", "backward")]
         given = (x, x, mean, variance, of_columns)
-        yield words, kernels, lambda given=given: batch_norm.normalize_backward(*given)
+        yield words, kernels, lambda given=given: batch_norm_backward.normalize_backward(*given)
+        fixed = batch_norm_backward.normalize_backward_fixed
+        yield words, ["batch_norm_parameter_gradients"], lambda given=given, fixed=fixed: fixed(*given)
+        trained = (x, of_columns, of_columns, mean, variance, 1e-5, 0.9)
+        yield words, ["batch_norm_forward"], lambda trained=trained: batch_norm.batch_norm(*trained)
+        added = (*trained, True, x)
+        yield words, ["batch_norm_forward_added"], lambda added=added: batch_norm.batch_norm(*added)
 
 
 def _softmax_cases():

@@ -20,7 +20,7 @@ FACTORS = {
     # W is copied into the order of channels-last memory, a number of 4 bytes in a sector of 32 each: once for forward,
     # and its gradient back. float16 is summed in float32, in an array of its own.
     "Affine": {"forward": 3.5, "backward": 2.25},
-    # Statistics and result are two passes, those of a Relu behind it two more; a thread reads its column's numbers.
+    # Statistics and result are two passes; a thread reads its column's numbers, and all ranges' sums of it.
     "BatchNormalization": {"forward": 3.25, "backward": 2.5},
     # The mask is made from the output, which is read again; in backward it becomes a mask of bits, written and read.
     "Relu": {"forward": 1.5, "backward": 1.5},

@@ -185,11 +185,12 @@ def _winograd(W: Array, b: Array) -> Any:
 
 
 def _fused(make: Callable[[str], Any], shape: tuple[int, ...], dtype: str) -> Results:
-    """Return the difference between a layer's ``forward_relu`` and the same in two steps: it promises the same bits."""
-    x = numbers(shape, dtype)
-    y, positive = make(dtype).forward_relu(x)
-    plain = make(dtype).forward(x)
-    return {"y": y - plain * (plain > 0), "positive": positive ^ (plain > 0)}
+    """Return the differences between a layer and a Relu done together and one after the other: none is promised."""
+    x, apart, relu = numbers(shape, dtype), make(dtype), layers.Relu()
+    together = layers.Sequential(make(dtype), layers.Relu())
+    y, plain = together.forward(x), relu.forward(apart.forward(x))
+    dout = numbers(plain.shape, dtype, 1)
+    return {"y": y - plain, "dx": together.backward(dout) - apart.backward(relu.backward(dout))}
 
 
 def _arithmetic(dtype: str) -> Results:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
+
 from backend import asarray, asnumpy, random, use
 from backend.types import Array
 from training.check.bounds import Arrays
@@ -102,7 +104,7 @@ class Replica:
             return Step(records, grads, params, state, slots, random.current().state)
 
 
-_METHODS = ("forward", "forward_relu", "backward")
+_METHODS = ("forward", "forward_relu", "backward", "backward_relu")
 
 
 @contextmanager
@@ -113,12 +115,15 @@ def _recorded(network: Network) -> Iterator[dict[str, LayerRecord]]:
     """
     layers: dict[str, Any] = {**network.layers.layers, LOSS: network.last_layer}
     records = {name: LayerRecord() for name in layers}
+    names = {id(layer): name for name, layer in layers.items()}
+    behind = {names[id(step.layer)]: names[id(step.relu)] for step in network.layers.backward_steps if step.relu}
     try:
         for name, layer in layers.items():
+            relu = records[behind.get(name, name)]
             for method in _METHODS:
                 original = getattr(layer, method, None)
                 if original is not None:
-                    setattr(layer, method, _recording(records[name], method, original))
+                    setattr(layer, method, _recording(records[name], method, original, relu))
         yield records
     finally:
         for layer in layers.values():
@@ -126,7 +131,9 @@ def _recorded(network: Network) -> Iterator[dict[str, LayerRecord]]:
                 vars(layer).pop(method, None)
 
 
-def _recording(record: LayerRecord, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _recording(record: LayerRecord, method: str, original: Callable[..., Any], relu: LayerRecord) -> Callable[..., Any]:
+    """Return a method that records; ``relu`` is the record of the Relu whose gradient a ``backward_relu`` takes."""
+
     def forward(*arguments: Any) -> Any:
         record.inputs = tuple(_copy(argument) for argument in arguments)
         record.random_state = random.current().state
@@ -141,6 +148,15 @@ def _recording(record: LayerRecord, method: str, original: Callable[..., Any]) -
         record.dx = _copy(result)
         return result
 
+    def backward_relu(dout: Array, positive: Any) -> Any:
+        relu.dout = _copy(dout)
+        result = original(dout, positive)
+        record.dout = relu.dx = numpy.where(record.y > 0, relu.dout, relu.dout.dtype.type(0))
+        record.dx = _copy(result)
+        return result
+
+    if method == "backward_relu":
+        return backward_relu
     return backward if method == "backward" else forward
 
 

@@ -257,11 +257,12 @@ def _watched(network: Network, method: str, look: Callable[[str, Layer, Any], No
 
         return call
 
-    names = [method, "steps"]
+    names = [method, "steps", "backward_steps"]
     try:
         for place, layer in layers:
-            if method == "forward" and isinstance(layer, Sequential):
-                layer.steps = layer.plan(fuse=False)  # a Relu is checked separately
+            if isinstance(layer, Sequential):  # a Relu is checked separately
+                layer.steps = layer.plan(fuse=method != "forward")
+                layer.backward_steps = layer.plan("backward", fuse=False)[::-1]
             vars(layer)[method] = watching(place, layer)
         yield
     finally:

@@ -75,8 +75,10 @@ def test_a_layer_that_is_given_another_ones_output_is_found(monkeypatch):
         def forward(self, x):
             return self.layer.forward(x[::-1])
 
-    def wrong(sequence, fuse=True, right=Sequential.plan):
-        steps = right(sequence, fuse)
+    def wrong(sequence, phase="forward", fuse=True, right=Sequential.plan):
+        steps = right(sequence, phase, fuse)
+        if phase == "backward":
+            return steps
         return [step._replace(layer=Turned(step.layer)) if isinstance(step.layer, Dropout) else step for step in steps]
 
     monkeypatch.setattr(Sequential, "plan", wrong)

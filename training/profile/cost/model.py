@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy
 
+from backend import array_module
 from kernels.core.dtypes import acc_dtype
-from layers import Layer, Residual, Sequential
+from layers import BatchNormalization, Layer, Residual, Sequential
 from layers.base import Shape, joined
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
@@ -26,6 +27,9 @@ UPDATE_FLOPS: dict[type[Optimizer], int] = {
     AdamW: 14,
 }
 """The operations of an optimizer's update for one parameter, its decoupled weight decay included."""
+
+Phase = Literal["forward", "backward"]
+_PHASES: tuple[Phase, ...] = ("forward", "backward")
 
 
 class CostRow(NamedTuple):
@@ -123,11 +127,12 @@ def _walk(place: str, layer: Layer, x: Batch, is_kept: bool) -> tuple[list[CostR
     """Return the rows of a layer and all in it, its output, and True if that is kept; ``is_kept`` is of its input."""
     if type(layer) is Sequential:
         rows: list[CostRow] = []
-        fused = [step.relu for step in layer.steps]
+        fused = {(phase, id(step.relu)): step.layer for phase in _PHASES for step in layer.plan(phase) if step.relu}
         for name, each in layer.sublayers():
             inside, x, is_kept = _walk(joined(place, name), each, x, is_kept)
-            if each in fused:
-                rows[-1], inside[0] = _fused(rows[-1], inside[0])
+            for phase in _PHASES:
+                if before := fused.get((phase, id(each))):
+                    rows[-1], inside[0] = _fused(rows[-1], inside[0], phase, _has_mask(before))
             rows += inside
         return rows, x, is_kept
     if type(layer) is Residual:
@@ -149,12 +154,18 @@ def _row(name: str, layer: Layer, x: Batch, y: Batch, is_kept: bool) -> CostRow:
     return CostRow(name, type(layer).__name__, y.shape, parameters, work, kept)
 
 
-def _fused(row: CostRow, relu: CostRow) -> tuple[CostRow, CostRow]:
-    """Return the rows of a layer and of the Relu behind it that is done in place of its output."""
+def _has_mask(layer: Layer) -> bool:
+    """Return False if a layer that a Relu is fused with computes anew, in backward, where its output was above 0."""
+    return not isinstance(layer, BatchNormalization) or array_module(layer.gamma) is numpy
+
+
+def _fused(row: CostRow, relu: CostRow, phase: Phase, has_mask: bool) -> tuple[CostRow, CostRow]:
+    """Return the rows of a layer and of the Relu behind it, a phase of which is done along with the layer's."""
+    relu = relu._replace(kept=relu.kept if has_mask else 0)
     if row.is_known:
-        done = Work(0, relu.work["forward"].other_flops, relu.kept)
-        row = row._replace(work={**row.work, "forward": row.work["forward"] + done})
-    return row, relu._replace(work={"backward": relu.work["backward"]})
+        done = Work(0, relu.work[phase].other_flops, relu.kept)
+        row = row._replace(work={**row.work, phase: row.work[phase] + done})
+    return row, relu._replace(work={other: work for other, work in relu.work.items() if other != phase})
 
 
 def _keeps_input(layer: Layer, x: Batch) -> bool:

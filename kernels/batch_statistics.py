@@ -1,0 +1,128 @@
+"""Mean and variance of the columns of a matrix, and how batch normalization's kernels cut it.
+
+Kernels that take sums leave a partial result for each range of rows. In training the pass that needs the sums puts the
+ranges together (``kernels.batch_norm``); ``batch_statistics`` alone has a second launch for that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy
+
+from backend import array_module, profiling, require_active, workspace
+from backend.types import Array
+from kernels.core.dispatch import implementation
+from kernels.core.dtypes import acc_dtype
+from kernels.core.launch import Kernel, block_size
+from kernels.core.layout import folded
+from kernels.core.tiling import parallel_for, pieces
+from kernels.sums import piece_sums
+
+_MOMENTS, _STATISTICS = (Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics"))
+
+
+class Tiling(NamedTuple):
+    """The kernels' cut of (M, C): blocks have ``width`` columns by ``range_rows`` rows."""
+
+    width: int
+    range_rows: int
+    ranges: int
+    blocks: int
+
+
+_MOST_SUMS = 256  # blocks that leave a partial result: two for each processor of the largest GPUs; all are read again
+_MOST_BLOCKS = 1024  # blocks of a pass that writes its results, each of which reads all ranges of its columns
+_CHUNK = 8  # of batch_norm.cu: rows that a thread has at least in a sum
+_PASS_ROWS = 32  # in a pass
+
+
+def tiling_of(rows: int, channels: int) -> Tiling:
+    """Return the cut for sums, by shapes alone: results have the same bits on every GPU."""
+    return _tiling(rows, channels, _CHUNK, _MOST_SUMS)
+
+
+def pass_tiling(rows: int, channels: int) -> Tiling:
+    """Return the cut for the passes, on which no bit depends."""
+    return _tiling(rows, channels, _PASS_ROWS, _MOST_BLOCKS)
+
+
+def _tiling(rows: int, channels: int, least_rows: int, most_blocks: int) -> Tiling:
+    width = min(1 << max(channels - 1, 0).bit_length(), 32)
+    across = -(-channels // width)
+    ranges = max(min(-(-rows // (block_size() // width * least_rows)), most_blocks // max(across, 1)), 1)
+    range_rows = max(-(-rows // ranges), 1)
+    ranges = max(-(-rows // range_rows), 1)
+    return Tiling(width, range_rows, ranges, across * ranges)
+
+
+def narrow(channels: int, width: int) -> tuple[int, int]:
+    """Return the blocks and their columns for a second stage alone: few columns leave many threads for the ranges."""
+    width = min(width, 8)
+    return -(-channels // width), width
+
+
+@profiling.operation
+def batch_statistics(x: Array) -> tuple[Array, Array]:
+    """Return mean and (biased) variance of each column of ``x`` (M, C), both (C,), in the dtype of sums.
+
+    Each piece sums its values and then the squares of their deviations from its own mean; the pieces are put together
+    in order by the formula of Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), eq. 2.1.
+    E[x²] - E[x]² would cancel. M must not be 0.
+    """
+    require_active(x, "x")
+    return implementation(x, batch_statistics_numpy, _batch_statistics_cuda)(x)
+
+
+def batch_statistics_numpy(x: Array) -> tuple[Array, Array]:
+    """Compute ``batch_statistics`` on the CPU."""
+    dtype = acc_dtype(x.dtype)
+    rows, fold = folded(x)
+    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, numpy)
+    means = numpy.empty((len(cuts), x.shape[1]), dtype)
+    squares = numpy.empty_like(means)
+
+    def collect(index: int) -> None:
+        piece = rows[cuts[index]].astype(dtype, copy=False)
+        mean = piece_sums(piece, fold)
+        mean /= len(piece) * fold
+        deviation = numpy.subtract(piece, numpy.tile(mean, fold), out=workspace.empty(piece.shape, dtype))
+        means[index], squares[index] = mean, sums_of_products(deviation, deviation, fold)
+
+    parallel_for(collect, range(len(cuts)), x)
+    if len(cuts) == 1:
+        return means[0], squares[0] / len(x)
+    counts = numpy.asarray([(cut.stop - cut.start) * fold for cut in cuts], dtype)[:, None]
+    mean = (means * (counts / len(x))).sum(axis=0)
+    between = means - mean
+    between *= between
+    between *= counts
+    return mean, (squares.sum(axis=0) + between.sum(axis=0)) / len(x)
+
+
+def _batch_statistics_cuda(x: Array) -> tuple[Array, Array]:
+    library, dtype = array_module(x), acc_dtype(x.dtype)
+    (rows, channels), (width, range_rows, ranges, _) = x.shape, tiling_of(*x.shape)
+    mean, variance = (library.empty(channels, dtype) for _ in range(2))
+    blocks, narrow_width = narrow(channels, width)
+    last_rows = rows - (ranges - 1) * range_rows
+    _STATISTICS(
+        blocks * block_size(), *moments(library.ascontiguousarray(x)), mean, variance, blocks, channels, narrow_width,
+        ranges, range_rows, last_rows,
+    )  # fmt: skip
+    return mean, variance
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Return mean and sum of squared deviations of each range of rows: (ranges, C), on the device."""
+    library, dtype = array_module(x), acc_dtype(x.dtype)
+    width, range_rows, ranges, blocks = tiling_of(*x.shape)
+    means, squares = (library.empty((ranges, x.shape[1]), dtype) for _ in range(2))
+    _MOMENTS(blocks * block_size(), x, means, squares, blocks, *x.shape, width, range_rows)
+    return means, squares
+
+
+def sums_of_products(a: Array, b: Array, fold: int) -> Array:
+    """Return the column sums of a·b, for pieces of matrices on the CPU folded by ``fold``, without writing a·b."""
+    sums = numpy.einsum("ij,ij->j", a, b)
+    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)

@@ -1,1 +1,0 @@
-"""Read data from each kind of file or folder."""
