@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -12,21 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from backend import Device, array_module, asnumpy, checks, current_device, profiling, random
+from backend import Device, array_module, checks, current_device, profiling, random
 from backend.transfer import DeviceCopy, copy_to_device, empty_pinned
 from backend.types import Array
-from kernels import labels as label_checks
-from kernels import targets as target_checks
 from layers import Loss
 from training.data.background import Background
+from training.data.given import MOST_CLASSES, checked_samples
+from training.data.normalization import Normalization
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
 
 BLOCK_BYTES = 2 << 20
 """Batches are gathered in blocks of about this size: the cost of a block's calls is shared by its batches."""
-
-_MOST_CLASSES = 1 << 31  # labels are int32
 
 Batch = tuple[Array, Array]
 HostBatch = tuple[np.ndarray, np.ndarray]
@@ -40,7 +39,8 @@ class Loader:
     The order depends on (seed, epoch) only, so that a run can resume at any epoch, and a batch can be made again.
 
     Args:
-        images: (N, ...), uint8 or floating point; as a rule (N, C, H, W).
+        images: (N, ...), uint8 or floating point; as a rule (N, C, H, W). A memory-mapped array stays on the disk, and
+            ``training.data.inputs.Inputs`` are read as batches need them.
         labels: class indices (N,), of any integer dtype; or targets for other losses, (N,) or (N, numbers): floating
             numbers, or labels that are each right or wrong (bool or integers of two axes).
         batch_size: samples in a batch; the last one of an epoch has the rest.
@@ -49,6 +49,7 @@ class Loader:
         drop_last: drop a last batch that is smaller than the others.
         dtype: of the batches: ``float16``, ``float32`` or ``float64``.
         prefetch: number of blocks (about 2 MB each) to gather, and copy to a GPU, ahead of time; 0 does so on demand.
+        normalization: applied to the numbers of each batch; None leaves them as they are.
 
     Attributes:
         samples: number of samples in an epoch: N, or fewer with ``drop_last``.
@@ -80,14 +81,14 @@ class Loader:
         drop_last: bool = False,
         dtype: Any = "float32",
         prefetch: int = 2,
+        normalization: Normalization | None = None,
     ) -> None:
-        images, labels = _on_host("images", images), _on_host("labels", labels)
         self.dtype = checks.floating_dtype("dtype", dtype)
-        _check(images, labels)
+        self._inputs, labels = checked_samples(images, labels)
         batch_size = checks.whole("batch_size", batch_size, 1, checks.LARGEST_SIZE)
         prefetch = checks.whole("prefetch", prefetch, 0, checks.LARGEST_SIZE)
         shuffle, drop_last = checks.flag("shuffle", shuffle), checks.flag("drop_last", drop_last)
-        count = len(images)
+        count = len(self._inputs)
         if drop_last and count < batch_size:
             raise ValueError(f"drop_last needs a full batch of {batch_size} samples, got {count}")
         seed = random.Generator(seed, SHUFFLE_STREAM).state["seed"]  # raises if it is out of range
@@ -97,13 +98,11 @@ class Loader:
         self.prefetch = prefetch
         self.samples = count - count % batch_size if drop_last else count
         self._next_epoch = 0
-        self._shape = images.shape
-        self._is_image = images.ndim == 4
-        # Channels-last once, so that every batch is; with one channel this does not copy.
-        self._rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if self._is_image else images)
-        is_classes = labels.ndim == 1 and labels.dtype.kind in "iu"  # _check has checked that they fit into int32
+        self.normalization = normalization
+        self._is_image = self._inputs.ndim == 4
+        is_classes = labels.ndim == 1 and labels.dtype.kind in "iu"  # they fit into int32
         self._labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
-        batch_bytes = batch_size * max(1, self._rows[0].size) * self.dtype.itemsize
+        batch_bytes = batch_size * max(1, math.prod(self._inputs.stored_shape)) * self.dtype.itemsize
         self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
 
     @property
@@ -122,7 +121,7 @@ class Loader:
 
     def __repr__(self) -> str:
         return (
-            f"Loader({self._rows.dtype}{list(self._shape)} → {self.dtype}, "
+            f"Loader({self._inputs.dtype}{list(self._inputs.shape)} → {self.dtype}, "
             f"batch_size={self.batch_size}, batches={len(self)}, shuffle={self.shuffle}, seed={self.seed})"
         )
 
@@ -133,7 +132,7 @@ class Loader:
             ValueError: ``epoch`` is negative.
         """
         epoch = checks.whole("epoch", epoch, 0, SHUFFLE_STREAM)
-        count = len(self._rows)
+        count = len(self._inputs)
         if not self.shuffle:
             return np.arange(self.samples)
         return random.Generator(self.seed, SHUFFLE_STREAM + epoch).permutation(count)[: self.samples]
@@ -149,13 +148,15 @@ class Loader:
                 data set.
         """
         checks.instance("loss", loss, Loss, "a Loss")
-        outputs = checks.whole("outputs", outputs, 1, _MOST_CLASSES)
+        outputs = checks.whole("outputs", outputs, 1, MOST_CLASSES)
         loss.check_targets(self._labels, (len(self._labels), outputs))
 
     def identity(self) -> dict[str, Any]:
         """Return what the batches depend on, for comparison: two loaders with other batches differ in it."""
         given = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "seed")}
-        shape, labels = list(self._shape), zlib.crc32(self._labels.tobytes())
+        shape, labels = list(self._inputs.shape), zlib.crc32(self._labels.tobytes())
+        if self.normalization is not None:
+            given["normalization"] = self.normalization.as_config()
         return {**given, "dtype": self.dtype.name, "shape": shape, "checksum of the labels": labels}
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
@@ -206,10 +207,9 @@ class Loader:
     def sample(self, index: int) -> np.ndarray:
         """Return a sample's original image by its index in the data set: on the host, (C, H, W) or (...)."""
         index = checks.whole("index", index)
-        if not 0 <= index < len(self._rows):
-            raise IndexError(f"sample {index} is out of range: expected 0 to {len(self._rows) - 1}")
-        row = self._rows[index]
-        return row.transpose(2, 0, 1) if self._is_image else row
+        if not 0 <= index < len(self._inputs):
+            raise IndexError(f"sample {index} is out of range: expected 0 to {len(self._inputs) - 1}")
+        return self._inputs[index]
 
     def _after(self, batches: Generator[Batch, None, None], passed: int) -> Generator[Batch, None, None]:
         with closing(batches):
@@ -257,9 +257,9 @@ class Loader:
 
     def _allocate(self, count: int) -> HostBatch:
         # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
-        dtype = self._rows.dtype if self._rows.dtype == np.uint8 else self.dtype
+        dtype = self._inputs.dtype if self._inputs.dtype == np.uint8 else self.dtype
         labels = empty_pinned((count, *self._labels.shape[1:]), self._labels.dtype)
-        return empty_pinned((count, *self._rows.shape[1:]), dtype), labels
+        return empty_pinned((count, *self._inputs.stored_shape), dtype), labels
 
     def _load(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray, device: Device) -> HostBatch:
         with LOAD:
@@ -269,16 +269,21 @@ class Loader:
 
     @profiling.operation
     def _gather(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
-        # mode="clip" (indices are never out of range): the default mode copies through a buffer.
-        if x.dtype == self._rows.dtype:
-            self._rows.take(indices, axis=0, out=x, mode="clip")
-        else:
-            x[...] = self._rows.take(indices, axis=0)
+        if self.normalization is None or x.dtype == np.uint8:
+            self._inputs.read(indices, x)
+        else:  # in float64: a column of dates has few digits left in float32
+            exact = np.empty(x.shape)
+            self._inputs.read(indices, exact)
+            x[...] = self.normalization.apply(exact)
         self._labels.take(indices, axis=0, out=t, mode="clip")
 
     def _scale(self, x: Array) -> Array:
-        """Return bytes as numbers from 0 to 1; other images as they are."""
-        return _divide_by_255(x, self.dtype) if x.dtype == np.uint8 else x
+        """Return bytes as numbers from 0 to 1, or normalized; other images as they are."""
+        if x.dtype != np.uint8:
+            return x
+        if self.normalization is None:
+            return _divide_by_255(x, self.dtype)
+        return self.normalization.apply(_divide_by_255(x, np.promote_types(self.dtype, np.float32)), self.dtype)
 
     def _split(self, x: Array, t: Array) -> Iterator[Batch]:
         if self._is_image:
@@ -304,24 +309,3 @@ def _check_device(device: Device) -> None:
 
 def _is_loaded(block: Future[HostBatch]) -> bool:
     return block.done() and block.exception() is None  # an exception is raised when the block is due
-
-
-def _on_host(name: str, given: Any) -> np.ndarray:
-    try:
-        return asnumpy(given)
-    except ValueError as error:  # lists of different lengths
-        raise checks.refusal(TypeError, name, "an array", given) from error
-
-
-def _check(images: np.ndarray, labels: np.ndarray) -> None:
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-    if images.ndim < 2 or labels.ndim not in (1, 2) or labels.shape[:1] != images.shape[:1]:
-        raise ValueError(f"images must be (N, ...) and labels (N,) or (N, ...), got {images.shape} and {labels.shape}")
-    if not len(images):
-        raise ValueError("Loader needs at least one sample, got none")
-    if labels.dtype.kind == "f" or labels.ndim == 2:
-        target_checks.check(labels, labels.shape)
-        return
-    label_checks.check_dtype(labels)
-    label_checks.check_range(labels, _MOST_CLASSES)

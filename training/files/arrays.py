@@ -35,8 +35,12 @@ class ArrayReader(Protocol):
 
 
 @contextmanager
-def open_arrays(file: Path) -> Iterator[ArrayReader]:
+def open_arrays(file: Path, texts: bool = False) -> Iterator[ArrayReader]:
     """Open a file of arrays; every ``FileError`` inside the ``with`` gets the file's name.
+
+    Args:
+        file: its name ends in one of ``SUFFIXES``.
+        texts: read arrays of texts in an ``.npz``, too.
 
     Raises:
         ValueError: the name does not end in ``.npz`` or ``.safetensors``.
@@ -48,7 +52,7 @@ def open_arrays(file: Path) -> Iterator[ArrayReader]:
         raise FileNotFoundError(f"there is no file {file}")
     try:
         with file.open("rb") as stream:
-            yield NpzReader(stream) if kind == ".npz" else SafetensorsReader(stream)
+            yield NpzReader(stream, texts) if kind == ".npz" else SafetensorsReader(stream)
     except FileError as error:
         raise FileError(f"{file} is not a {kind} file of arrays: {error}") from error
     except MemoryError as error:

@@ -27,7 +27,7 @@ _ENCRYPTED = 0x1
 # An entry of a dict, as Python writes it. It is matched, not evaluated: Python's parser has no limits. Python 2 wrote
 # an L after a large number.
 _ENTRY = re.compile(
-    r"'descr' *: *'(?P<descr>[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)))'"
+    r"'descr' *: *'(?P<descr>[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|U[1-9][0-9]{0,3}))'"
     r"|'fortran_order' *: *(?P<fortran>True|False)"
     r"|'shape' *: *\((?P<shape>[0-9L, ]*)\)"
 )
@@ -35,6 +35,9 @@ _ENTRY = re.compile(
 
 class NpzReader:
     """The arrays of an open ``.npz`` file.
+
+    Args:
+        texts: read arrays of texts, too.
 
     Attributes:
         headers: shape and dtype of each array, by name.
@@ -44,7 +47,8 @@ class NpzReader:
             compression than NumPy's, has a duplicate name, or announces more bytes than it can hold.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, texts: bool = False) -> None:
+        self._texts = texts
         with _damage("no zip archive"):
             self._archive = zipfile.ZipFile(_Limited(stream))
         self.headers: dict[str, Header] = {}
@@ -80,7 +84,7 @@ class NpzReader:
         """Open a member after its header; yield the stream, the header, and whether the array is in Fortran order."""
         member = self._members[name]
         with _damage(f"array {clipped(name)} is damaged"), self._archive.open(member) as stream:
-            header, fortran, size = _read_header(stream, name)
+            header, fortran, size = _read_header(stream, name, self._texts)
             needed, held = math.prod(header.shape) * header.dtype.itemsize, member.file_size - size
             if needed != held:
                 raise FileError(f"array {clipped(name)} takes {needed:,} bytes, but {held:,} follow its header")
@@ -133,7 +137,7 @@ def _check_member(member: zipfile.ZipInfo, size: int) -> None:
         )
 
 
-def _read_header(stream: IO[bytes], name: str) -> tuple[Header, bool, int]:
+def _read_header(stream: IO[bytes], name: str, texts: bool) -> tuple[Header, bool, int]:
     """Return the header of an array, whether it is in Fortran order, and the header's size."""
     start = stream.read(8)
     if start[:6] != b"\x93NUMPY" or len(start) < 8 or start[6] not in (1, 2, 3):
@@ -147,7 +151,8 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[Header, bool, int]:
         )
     text = stream.read(length).decode("latin-1")
     entries = {str(entry.lastgroup): entry[str(entry.lastgroup)] for entry in _ENTRY.finditer(text)}
-    if len(entries) != 3 or "".join(_ENTRY.sub("", text).split()) not in ("{,,}", "{,,,}"):
+    is_text = "U" in entries.get("descr", "")
+    if len(entries) != 3 or is_text > texts or "".join(_ENTRY.sub("", text).split()) not in ("{,,}", "{,,,}"):
         raise FileError(
             f"array {clipped(name)} has the header {clipped(text)}; expected a number's descr, fortran_order and shape"
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import logging
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,8 +110,7 @@ def decode(content: bytes) -> Picture:
 
     container = open_container(content)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damage outside the picture, and Pillow's size limit: ours is lower
+        with _WITHOUT_WARNINGS:
             return _decode(container, len(content))
     except ImageError:
         raise
@@ -129,11 +130,16 @@ def _content(path: str | Path) -> bytes:
     return content
 
 
+@functools.cache
+def _import_plugins() -> None:
+    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):  # here, so that Pillow does not import others
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+
+
 def _decode(container: Container, file_size: int) -> Picture:
     from PIL import Image
 
-    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):  # here, so that Pillow does not import others
-        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    _import_plugins()
     held = 2 * file_size + container.working_memory
     if held > MEMORY:  # WebP's decoder allocates its memory when the file is opened
         raise ImageError(f"too large ({_megabytes(held)})")
@@ -147,11 +153,40 @@ def _decode(container: Container, file_size: int) -> Picture:
         width, height = image.size
         pixel = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
         _check(size, held + width * height * pixel)
-        with _no_messages() if container.format == "TIFF" else nullcontext():
+        with _WITHOUT_MESSAGES if container.format == "TIFF" else nullcontext():
             image.load()
         pixels = _turn(_flatten(_reduced(image)), container.orientation)
     size = size[::-1] if container.orientation <= 4 else size
     return Picture(pixels, size)
+
+
+class _Shared:
+    """A context of the whole process that threads share: the first to come enters it, the last to go leaves it."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about damage outside the picture, and Pillow's size limit: ours is lower
+        yield
 
 
 @contextmanager
@@ -169,6 +204,9 @@ def _no_messages() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+_WITHOUT_WARNINGS, _WITHOUT_MESSAGES = _Shared(_no_warnings), _Shared(_no_messages)
 
 
 def _check(size: tuple[int, int], memory: int) -> None:

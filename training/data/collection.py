@@ -1,0 +1,201 @@
+"""Data to train on: samples in parts for training, validation and test, and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy
+
+from training.data.idx import DataError
+from training.data.inputs import AnyInputs, Inputs, Subset, chosen, is_mapped
+from training.data.loader import Loader
+from training.data.normalization import Normalization
+from training.data.splits import split
+from training.files.printable import printable
+
+KINDS = ("classification", "regression")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs and their targets.
+
+    Attributes:
+        inputs: (N, C, H, W), (N, features) or any other: an array, or ``Inputs`` that are read when they are needed.
+        targets: class indices int64 (N,), or numbers to predict, float32 (N,) or (N, numbers).
+
+    Raises:
+        ValueError: there are not as many targets as inputs.
+    """
+
+    inputs: AnyInputs
+    targets: numpy.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(f"expected as many targets as inputs, {len(self.inputs):,}, got {len(self.targets):,}")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, key: Any) -> tuple[numpy.ndarray, Any]:
+        """Return the inputs and the targets of one sample or of several."""
+        return self.inputs[key], self.targets[key]
+
+    def chosen(self, indices: numpy.ndarray) -> Samples:
+        """Return the samples at ``indices``."""
+        return Samples(chosen(self.inputs, indices), self.targets[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Samples to train on, to validate and to test.
+
+    Attributes:
+        name: of the file or folder, or of the data set.
+        kind: "classification" or "regression".
+        classes: the names of the classes in the order of their indices; empty for regression.
+        train: the training part.
+        val: the validation part, by which the best model is chosen; None if there is none.
+        test: the test part, which is used once, at the end; None if there is none.
+        normalized: inputs are normalized by ``normalization``.
+        notes: remarks about what was found, as sentences for the user.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    train: Samples
+    val: Samples | None = None
+    test: Samples | None = None
+    normalized: bool = True
+    notes: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(
+        cls, name: str, kind: str, classes: Sequence[str], parts: Mapping[str, Samples], notes: tuple[str, ...] = ()
+    ) -> Data:
+        """Return the data with the parts "train" and, if there are, "val" and "test"."""
+        return cls(name, kind, tuple(classes), parts["train"], parts.get("val"), parts.get("test"), notes=notes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: (C, H, W) of an image, (features,) of a row."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        """The inputs' dtype: uint8, or floating."""
+        return self.train.inputs.dtype
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for a sample: one for each class, or those to predict."""
+        if self.kind == "classification":
+            return len(self.classes)
+        return 1 if self.train.targets.ndim == 1 else self.train.targets.shape[1]
+
+    @cached_property
+    def normalization(self) -> Normalization | None:
+        """The mean and standard deviation of the training inputs; None if they are not normalized."""
+        if not self.normalized:
+            return None
+        inputs = self.train.inputs
+        if isinstance(inputs, Subset):
+            known: Callable[..., Normalization] | None = getattr(inputs.inputs, "normalization", None)
+            if known is not None:
+                return known(inputs.indices)
+        return Normalization.of(inputs)
+
+    @property
+    def parts(self) -> dict[str, Samples]:
+        """The parts that there are, by name."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def loader(self, part: str, batch_size: int, **options: Any) -> Loader:
+        """Return a ``Loader`` of one part, "train", "val" or "test", which normalizes; options are the ``Loader``'s.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        if part not in self.parts:
+            raise ValueError(f"{self.name} has the parts {', '.join(self.parts)}, not {part!r}")
+        samples = self.parts[part]
+        return Loader(samples.inputs, samples.targets, batch_size, normalization=self.normalization, **options)
+
+    def with_parts(self, val: float | None, test: float | None = None, seed: int = 0) -> Data:
+        """Return the data with a validation and a test part, split from the training part where they are missing.
+
+        Classes are split in equal shares. The same seed gives the same parts.
+
+        Args:
+            val, test: shares of the samples, between 0 and 1; None for no such part, if there is none.
+
+        Raises:
+            DataError: a share is too small, or too large, for so few samples.
+        """
+        data, whole = self, len(self.train)
+        for name, share in (("test", test), ("val", val)):
+            if share is None or name in data.parts:
+                continue
+            left = len(data.train)
+            labels = self.train.targets if self.kind == "classification" else None
+            labels = labels if data is self or labels is None else data.train.targets
+            rest, taken = split(labels, left, min(share * whole / left, 0.999999), seed)
+            if not len(rest) or not len(taken):
+                raise DataError(
+                    f"{self.name}: a share of {share:g} of {whole:,} samples leaves {len(rest):,} to train and "
+                    f"{len(taken):,} to {'test' if name == 'test' else 'validate'}; expected at least one of each"
+                )
+            part = data.train.chosen(taken)
+            data = replace(data, train=data.train.chosen(rest), val=part if name == "val" else data.val)
+            data = replace(data, test=part) if name == "test" else data
+        return data
+
+    def counts(self, part: str) -> numpy.ndarray:
+        """Return how many samples each class has in a part: int64 (classes,)."""
+        return numpy.bincount(self.parts[part].targets, minlength=len(self.classes))
+
+    def describe(self) -> dict[str, str]:
+        """Return what is in the data, in words: lines of a header by their titles."""
+        sizes = ", ".join(f"{len(part):,} {_TITLES[name]}" for name, part in self.parts.items())
+        shape = "x".join(map(str, self.shape))
+        lines = {"data": f"{printable(self.name)}: {sizes} {'images' if len(self.shape) == 3 else 'rows'} {shape}"}
+        if self.kind == "regression":
+            targets = self.train.targets
+            lines["targets"] = (
+                f"{self.outputs} a sample, {targets.min():g} to {targets.max():g}, mean {targets.mean():g}"
+            )
+        else:
+            lines["classes"] = self._balance()
+        if self.normalization is not None and len(self.normalization.mean) <= 4:
+            means, stds = (
+                ", ".join(f"{n:.4g}" for n in numbers) for numbers in (self.normalization.mean, self.normalization.std)
+            )
+            lines["input"] = f"normalized by mean {means} and deviation {stds}"
+        return lines
+
+    def _balance(self) -> str:
+        counts = self.counts("train")
+        names = [f"{printable(name)} {count:,}" for name, count in zip(self.classes, counts, strict=True)]
+        shown = ", ".join(names if len(names) <= 12 else [*names[:11], f"and {len(names) - 11:,} more"])
+        least, most = int(counts.min()), int(counts.max())
+        even = "balanced" if most <= 1.1 * least else f"the largest has {most / max(least, 1):.3g} times the smallest"
+        return f"{len(self.classes)}, labels 0 to {len(self.classes) - 1}, {even}: {shown}"
+
+
+_TITLES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def check_finite(name: str, inputs: AnyInputs) -> None:
+    """Raise a DataError that names the first sample with NaN or infinity, if there is one."""
+    if inputs.dtype.kind != "f" or isinstance(inputs, Inputs) or is_mapped(inputs):
+        return  # a mapped array is larger than memory: the loop finds NaN in it, and names the sample
+    finite = numpy.isfinite(inputs)
+    if not finite.all():
+        place = tuple(int(i) for i in numpy.argwhere(~finite)[0])
+        raise DataError(f"{name}: sample {place[0]} has {inputs[place]} at {list(place[1:])}; expected finite numbers")

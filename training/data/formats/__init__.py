@@ -1,0 +1,1 @@
+"""Read data from each kind of file or folder."""
