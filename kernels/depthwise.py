@@ -13,7 +13,7 @@ from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.tiling import Part, cut, parallel_for
-from kernels.sums import column_sums
+from kernels.sums import axis_sums, column_sums
 
 
 def forward(source: Array, weight: Array, y: Array, geometry: Geometry) -> None:
@@ -44,7 +44,7 @@ def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> N
         total = workspace.zeros(dx[part.images].shape, dtype)
         for tap in geometry.taps:
             product = gradient[:, tap.out_rows, tap.out_columns] * filters[tap.row, tap.column]
-            total[:, tap.in_rows, tap.in_columns] += product.sum(axis=4)
+            total[:, tap.in_rows, tap.in_columns] += axis_sums(product, 4)
         dx[part.images] = total
 
     parallel_for(add, _parts(dy), dy)

@@ -10,6 +10,7 @@ from backend import array_module, profiling, require_active, require_arrays
 from backend.types import Array
 from kernels import labels
 from kernels.core.dtypes import acc_dtype
+from kernels.sums import axis_sums
 
 
 @profiling.operation
@@ -38,14 +39,14 @@ def hinge(x: Array, t: Array) -> tuple[Array, Array]:
     dtype, (samples, classes) = acc_dtype(x.dtype), x.shape
     correct = t[:, None] == library.arange(classes)
     scores = x.astype(dtype, copy=False)
-    of_label = library.where(correct, scores, 0).sum(axis=1, keepdims=True)
-    margins = library.maximum(scores - of_label + 1, 0)
-    margins[correct] = 0
-    factor = 1 / max(samples, 1)
-    loss = margins.sum() * factor
+    of_label = axis_sums(library.where(correct, scores, 0), 1, keepdims=True)
     if library is not numpy:
-        loss = library.where(correct.any(axis=1).all(), loss, library.nan)
+        of_label = library.where(((t >= 0) & (t < classes))[:, None], of_label, library.nan)
+    margins = library.maximum(scores - of_label + 1, 0)
+    margins = library.where(correct, 0, margins)
+    factor = 1 / max(samples, 1)
+    loss = axis_sums(margins, (0, 1)) * factor
     dx = (margins > 0).astype(dtype)
-    dx -= correct * dx.sum(axis=1, keepdims=True)
+    dx -= correct * axis_sums(dx, 1, keepdims=True)
     dx *= factor
     return library.asarray(loss, dtype), dx.astype(x.dtype, copy=False)

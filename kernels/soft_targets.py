@@ -9,6 +9,7 @@ import numpy
 from backend import array_module, profiling, require_active, require_plain
 from backend.types import Array
 from kernels import labels
+from kernels.sums import axis_sums
 
 
 @profiling.operation
@@ -62,11 +63,11 @@ def soft_targets(
     else:
         q = t.astype(dtype)  # a copy
     if t.ndim == 1 or weights is not None:
-        weight = library.asarray((q if weights is None else q * weights).sum(dtype=dtype))
+        weight = library.asarray(axis_sums(q if weights is None else q * weights, (0, 1)), dtype)
     else:
         weight = library.full((), samples, dtype)
     if smoothing:
-        shares = q.sum(axis=1, keepdims=True) * (smoothing / classes)
+        shares = axis_sums(q, 1, keepdims=True) * (smoothing / classes)
         q *= 1 - smoothing
         q += shares
     if weights is not None:

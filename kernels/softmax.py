@@ -15,6 +15,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.masking import apply_mask
+from kernels.sums import axis_sums
 
 _SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
 _OF_INDICES, _OF_SOFT_TARGETS = (
@@ -66,8 +67,18 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     require_arrays(y=y)
     if dy.shape != y.shape:
         raise ValueError(f"dy must have the shape of y, {y.shape}, got {dy.shape}")
+    return implementation(dy, _softmax_backward_numpy, _softmax_backward_cuda)(dy, y)
+
+
+def _softmax_backward_numpy(dy: Array, y: Array) -> Array:
     dx = dy * y
     dx -= y * dx.sum(axis=-1, keepdims=True)
+    return dx
+
+
+def _softmax_backward_cuda(dy: Array, y: Array) -> Array:
+    dx = dy * y
+    dx -= y * axis_sums(dx, dx.ndim - 1, keepdims=True)
     return dx
 
 

@@ -92,7 +92,6 @@ def piece_sums(rows: Array, fold: int) -> Array:
     return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
 
 
-@profiling.operation
 def axis_sums(x: Array, axes: int | tuple[int, ...], keepdims: bool = False) -> Array:
     """Compute the sums of ``x`` along some of its axes.
 
@@ -122,7 +121,6 @@ def _axis_sums_cuda(x: Array, axes: int | tuple[int, ...], keepdims: bool) -> Ar
     return _along_axes(x, axes, keepdims, acc_dtype(x.dtype), 1)
 
 
-@profiling.operation
 def axis_means(x: Array, axes: int | tuple[int, ...], keepdims: bool = False, dtype: Any = None) -> Array:
     """Compute the means of ``x`` along some of its axes: ``axis_sums`` divided by the number of terms, at least one.
 
