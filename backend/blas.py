@@ -1,4 +1,4 @@
-"""Multiply matrices by cuBLAS, called through ctypes with a handle and a workspace of its own for each stream.
+"""Multiply matrices by cuBLAS, called through ctypes with a handle and a workspace for each stream.
 
 CuPy refuses its own cuBLAS calls while a stream is captured, takes back a workspace that was set, cannot add a
 product to what is in ``out``, and rounds float16 products to float16. All four are given here:

@@ -110,7 +110,7 @@ def _add_windows_cuda(columns: Array, result: Array, geometry: Geometry, order: 
     columns = library.ascontiguousarray(columns)
     scatter, steps = method == "scatter", (1, math.prod(geometry.kernel)) if order == "CHW" else (c, 1)
     kernel = _GATHER if not scatter else _SCATTER if geometry.overlaps else _SCATTER_PLAIN
-    # By atomicAdd sums are of their own dtype; elsewhere a thread has the whole sum, and rounds it.
+    # atomicAdd needs the result in the dtype of sums; elsewhere a thread has the whole sum, and rounds it.
     dtype = acc_dtype(columns.dtype) if kernel is _SCATTER else columns.dtype
     total = result
     if not result.flags.c_contiguous or result.dtype != dtype:

@@ -2,7 +2,7 @@
 
 With pixels as rows, the product ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)`` is the output itself. The columns
 exist for one part of the batch at a time and are made again in backward: copying from cache costs less than keeping
-them. Groups split the channels; one channel a group (depthwise) has its own file, since it is no matrix product.
+them. Groups split the channels; one channel a group (depthwise) has its own file, since it is not a matrix product.
 
 Examples:
     >>> from backend import xp

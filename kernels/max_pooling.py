@@ -190,7 +190,7 @@ def _first_maxima(source: Array, best: Array, winner: Array, spans: tuple[TapRan
             beats = ~(pixels <= so_far) & (so_far == so_far) if nan_wins else pixels > so_far
             numpy.maximum(so_far, pixels, out=so_far)
             taps = winner[:, span.outputs]
-            # Taps ascend, so the largest of those that beat what was before them is the winner.
+            # Taps ascend, so the winner is the largest tap that beats the maximum before it.
             numpy.maximum(taps, beats * winner.dtype.type(span.tap), out=taps)
 
 

@@ -15,7 +15,7 @@ from kernels.sums import column_sums
 from layers import checks
 from layers.base import Layer, Shape
 from layers.initializers import Init, weights
-from layers.parameters import parameter
+from layers.parameters import as_parameter, parameter
 
 
 class Affine(Layer):
@@ -77,7 +77,7 @@ class Affine(Layer):
 
     def _forward(self, x: Array, relu: bool) -> tuple[Array, Any]:
         W = self.W
-        x = checks.as_parameter("Affine", x, W)
+        x = as_parameter("Affine", x, W)
         if x.ndim < 2 or math.prod(x.shape[1:]) != len(W):
             raise ValueError(f"{self!r} takes (N, …) with {len(W)} numbers per sample, got {x.shape}")
         permuted = None

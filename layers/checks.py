@@ -6,7 +6,6 @@ from typing import Any
 
 from backend import is_array, require_active, require_same_device
 from backend.checks import FLOATING, sizes
-from backend.types import Array
 
 
 def floating(owner: str, **arrays: Any) -> None:
@@ -18,7 +17,7 @@ def floating(owner: str, **arrays: Any) -> None:
     """
     for name, array in arrays.items():
         if getattr(array, "dtype", None) not in FLOATING or not is_array(array):
-            raise TypeError(f"{owner} needs {name} as a floating-point array, got {_kind(array)}")
+            raise TypeError(f"{owner} needs {name} as a floating-point array, got {kind_of(array)}")
     several = len(arrays) > 1
     if several:
         require_same_device(*arrays.values())
@@ -26,26 +25,6 @@ def floating(owner: str, **arrays: Any) -> None:
     if several and len({array.dtype for array in arrays.values()}) > 1:
         given = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{owner} needs one dtype, got {given}")
-
-
-def as_parameter(owner: str, x: Any, parameter: Array) -> Array:
-    """Return ``x`` in the dtype of a layer's parameter: parameters decide which dtype a network computes in.
-
-    Book code draws float64 weights and feeds float32 images: that makes a float64 network, here as there.
-
-    Raises:
-        TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
-    """
-    if type(x) is not type(parameter):
-        require_same_device(x, parameter)  # before the other checks: a mix is the error then, not the active device
-    # The common case, in every layer of every step. (The dtype None would be equal to float64.)
-    if getattr(x, "dtype", "none") == parameter.dtype:
-        require_active(x)
-        return x
-    if not is_array(x) or x.dtype.kind != "f":
-        raise TypeError(f"{owner} needs x as a floating-point array, got {_kind(x)}")
-    require_active(x)
-    return x.astype(parameter.dtype, copy=False)
 
 
 def input_shape(layer: Any, x: Any) -> None:
@@ -91,5 +70,6 @@ def image_shape(shape: Any, channels: int | None = None) -> tuple[int, int, int]
     return given[0], given[1], given[2]
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Return the dtype of an array, the type of anything else, for an error message."""
     return str(value.dtype) if is_array(value) else type(value).__name__

@@ -16,7 +16,7 @@ from kernels.sums import column_sums
 from layers import checks
 from layers.base import Layer, Shape
 from layers.initializers import Init, weights
-from layers.parameters import parameter
+from layers.parameters import as_parameter, parameter
 
 
 class Convolution(Layer):
@@ -116,13 +116,13 @@ class Convolution(Layer):
 
     def forward(self, x: Array) -> Array:
         W = self.W
-        x = checks.as_parameter("Convolution", x, W)
+        x = as_parameter("Convolution", x, W)
         kernels = winograd_kernels if self.winograd else convolution
         return self.save(kernels.convolution(x, W, self.b, self.window, self.groups), x)
 
     def forward_relu(self, x: Array) -> tuple[Array, Array]:
         W = self.W
-        x = checks.as_parameter("Convolution", x, W)
+        x = as_parameter("Convolution", x, W)
         kernels = winograd_kernels if self.winograd else convolution
         y, positive = kernels.convolution(x, W, self.b, self.window, self.groups, relu=True)
         return self.save(y, x), positive
@@ -208,7 +208,7 @@ class ConvolutionTranspose(Layer):
         return cls(W, xp.zeros(filters, dtype), stride, pad, dilation)
 
     def forward(self, x: Array) -> Array:
-        x = checks.as_parameter("ConvolutionTranspose", x, self.W)
+        x = as_parameter("ConvolutionTranspose", x, self.W)
         if x.ndim != 4 or x.shape[1] != len(self.W):
             raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
         fn, oh, ow = self.output_shape(x.shape[1:])

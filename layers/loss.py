@@ -53,7 +53,7 @@ class Loss(Layer):
     """
 
     target_kind: ClassVar[Literal["classes", "labels", "values"]]
-    """What a network with this loss predicts: one of several classes, any of several labels, or numbers."""
+    """The predictions of a network with this loss: one of several classes, any of several labels, or numbers."""
 
     def __init__(self) -> None:
         self.loss: Any = None

@@ -25,7 +25,7 @@ from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.masking import masked
 from layers import checks
 from layers.base import Layer, Shape
-from layers.parameters import parameter
+from layers.parameters import as_parameter, parameter
 
 
 class Running:
@@ -120,7 +120,7 @@ class BatchNormalization(Layer):
         return self._forward(x, relu=True, bypass=bypass)
 
     def _forward(self, x: Array, relu: bool, bypass: Array | None = None) -> tuple[Array, Any]:
-        x = checks.as_parameter("BatchNormalization", x, self.gamma)
+        x = as_parameter("BatchNormalization", x, self.gamma)
         rows = self._rows(x)
         from_batch = self.training and len(rows) > 0  # an empty batch has no statistics
         added = None if bypass is None else self._rows(bypass)
@@ -222,7 +222,7 @@ class LayerNormalization(Layer):
         return cls(xp.ones(shape, dtype), xp.zeros(shape, dtype))
 
     def forward(self, x: Array) -> Array:
-        x = checks.as_parameter("LayerNormalization", x, self.gamma)
+        x = as_parameter("LayerNormalization", x, self.gamma)
         checks.input_shape(self, x)
         gamma, beta = self._flat(self.gamma), self._flat(self.beta)
         y, normalized, inverse = layer_norm.layer_norm(self._rows(x), gamma, beta, self.eps)

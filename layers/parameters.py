@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backend import is_array, require_same_device
+from backend import is_array, require_active, require_same_device
 from backend.checks import refusal
 from backend.types import Array
+from layers import checks
 
 if TYPE_CHECKING:
     from layers.base import Layer
@@ -87,6 +88,26 @@ class _Misspelt:
     def __set__(self, layer: Any, value: Any) -> None:
         name = f"{type(layer).__name__}.{self.attribute}"
         raise AttributeError(f"{name} is not a gradient: that of {self.name!r} is called 'd{self.name}'")
+
+
+def as_parameter(owner: str, x: Any, parameter: Array) -> Array:
+    """Return ``x`` in the dtype of a layer's parameter: parameters decide which dtype a network computes in.
+
+    Book code draws float64 weights and feeds float32 images: that makes a float64 network, here as there.
+
+    Raises:
+        TypeError: ``x`` is not a floating array, or not on the parameter's and the active device.
+    """
+    if type(x) is not type(parameter):
+        require_same_device(x, parameter)  # before the other checks: a mix is the error then, not the active device
+    # The common case, in every layer of every step. (The dtype None would be equal to float64.)
+    if getattr(x, "dtype", "none") == parameter.dtype:
+        require_active(x)
+        return x
+    if not is_array(x) or x.dtype.kind != "f":
+        raise TypeError(f"{owner} needs x as a floating-point array, got {checks.kind_of(x)}")
+    require_active(x)
+    return x.astype(parameter.dtype, copy=False)
 
 
 def guard_spellings(kind: type) -> None:

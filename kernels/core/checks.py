@@ -11,7 +11,7 @@ from kernels.core.geometry import Geometry
 from kernels.core.window import Window
 
 COLUMN_ORDERS = ("CHW", "HWC")
-"""What runs along a row of columns: channel, row and column of the window, or row, column and channel."""
+"""Orders of the numbers in a row of columns: channel, row and column of the window, or row, column and channel."""
 
 
 def check_order(order: str) -> None:

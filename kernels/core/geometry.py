@@ -1,8 +1,7 @@
-"""A window laid over images of one size: which windows there are, and which pixels each of their taps meets.
+"""The geometry of a window over images of one size: the windows, and the pixels that each tap meets.
 
-``kernels.core.window.Window.over`` makes one for each image size and keeps it. Whatever slides a window takes what
-it needs from here, NumPy code by its properties, CUDA kernels as one struct passed by value (``struct Geometry`` in
-``prelude.cu``).
+``kernels.core.window.Window.over`` makes one for each image size and caches it. NumPy code reads its properties; CUDA
+kernels take it as one struct passed by value (``struct Geometry`` in ``prelude.cu``).
 """
 
 from __future__ import annotations
@@ -123,8 +122,9 @@ class Geometry:
 
     @cached_property
     def rows(self) -> tuple[TapRange, ...]:
-        """The spans of the window's rows that meet a pixel, ascending. Neither end of a span lies behind that of the
-        one before.
+        """The ranges of the window's rows that meet a pixel, ascending by tap.
+
+        First and last output never increase from one tap to the next.
         """
         return self._spans(0)
 
@@ -151,7 +151,7 @@ class Geometry:
 
     @cached_property
     def taps(self) -> tuple[Tap, ...]:
-        """The window's taps in ascending order; those that only ever meet padding are left out."""
+        """The window's taps in ascending order, without taps that meet only padding."""
         return tuple(
             Tap(row.tap, column.tap, row.outputs, column.outputs, row.pixels, column.pixels)
             for row in self.rows
@@ -160,24 +160,25 @@ class Geometry:
 
     @cached_property
     def has_gaps(self) -> bool:
-        """Whether windows that do not overlap leave a pixel out. They meet as many pixels as their taps do."""
+        """True if windows that do not overlap leave a pixel out."""
         met = [sum(span.last - span.first for span in spans) for spans in (self.rows, self.columns)]
         return met[0] * met[1] != self.image[0] * self.image[1]
 
     @cached_property
     def overlaps(self) -> bool:
-        """Whether two windows can share a pixel. Dilated windows interleave: they count as overlapping."""
+        """True if two windows can share a pixel. Dilated windows interleave and count as overlapping."""
         return overlap(self.extent, self.stride)
 
     @cached_property
     def is_pixelwise(self) -> bool:
-        """Whether each window is exactly one pixel and each pixel a window: a 1×1 kernel, no stride, no padding."""
+        """True if each window is one pixel and each pixel a window: a 1×1 kernel, stride 1, no padding."""
         return self.kernel == self.stride == (1, 1) and not any(self.pads)
 
     @cached_property
     def mirrored(self) -> Geometry | None:
-        """The convolution over the output that is the input gradient of a convolution with this geometry. None where
-        there is no such convolution: at strides above 1, or where the padding reaches beyond the window.
+        """The geometry of the convolution over the output that gives the input gradient.
+
+        None at strides above 1, and where the padding reaches beyond the window.
         """
         (top, bottom, left, right), (eh, ew) = self.covering_pads, self.extent
         pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
@@ -187,7 +188,7 @@ class Geometry:
 
     @cached_property
     def _empty(self) -> tuple[str, int] | None:
-        """The first window that holds nothing but padding: the axis's name and its index."""
+        """The first window of padding only: the axis's name and its index."""
         for name, count, spans in zip(("row", "column"), self.output, (self.rows, self.columns), strict=True):
             seen = {output for span in spans for output in range(span.first, span.last)}
             empty = sorted(set(range(count)) - seen)
@@ -199,7 +200,7 @@ class Geometry:
         """Check that every window holds a pixel, as pooling needs.
 
         Raises:
-            ValueError: a window holds nothing but padding.
+            ValueError: a window holds only padding.
         """
         if self._empty is not None:
             axis, index = self._empty
@@ -209,12 +210,12 @@ class Geometry:
             )
 
     def counted(self, count_padding: bool) -> tuple[int, int, int, int]:
-        """First row, end row, first column and end column of what counts in a mean over a window."""
+        """Return first row, end row, first column and end column of the pixels that count in a window's mean."""
         top, bottom, left, right = self.pads if count_padding else (0, 0, 0, 0)
         return -top, self.image[0] + bottom, -left, self.image[1] + right
 
     def reciprocal_counts(self, count_padding: bool, dtype: Any) -> numpy.ndarray:
-        """1 / (pixels that count) for each window: (OH, OW, 1)."""
+        """Return 1 / (number of pixels that count) for each window: (OH, OW, 1)."""
         bounds, counts = self.counted(count_padding), []
         for axis, outputs in enumerate(self.output):
             begin, end = bounds[2 * axis : 2 * axis + 2]
@@ -224,7 +225,7 @@ class Geometry:
         return 1 / (counts[0][:, None, None] * counts[1][None, :, None])
 
     def struct(self, channels: int, first_row: int = 0, rows: int | None = None) -> Any:
-        """The geometry as the CUDA kernels take it.
+        """Return the geometry as the CUDA kernels take it.
 
         Args:
             channels: of the images.

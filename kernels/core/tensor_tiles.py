@@ -88,7 +88,7 @@ class Variant(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a product is launched: its grid, and for a weight gradient the pixels of each part."""
+    """The launch of a product: its grid, and for a weight gradient the pixels of each part."""
 
     variant: Variant
     grid: tuple[int, int, int]
@@ -108,7 +108,9 @@ def plan(
     source_aligned: int,
     other_aligned: int,
 ) -> Plan:
-    """Choose tile, copies and grid for a product of these shapes; arrays are aligned to so many bytes."""
+    """Choose tile, copies and grid for a product of these shapes; the last two arguments are the arrays' alignments in
+    bytes.
+    """
     windows, (fh, fw), (sh, sw) = n * geometry.output[0] * geometry.output[1], geometry.kernel, geometry.stride
     itemsize = numpy.dtype(dtype).itemsize
     passes = 1 if one_pass or dtype == "float16" else 3

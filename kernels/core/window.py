@@ -100,7 +100,7 @@ class Window:
         return pads[0], pads[1], pads[2], pads[3]
 
     def transposed_size(self, output: Pair) -> Pair:
-        """(H, W) of the smallest image that (OH, OW) windows cover whole: the size a transposed convolution makes.
+        """Return the size that a transposed convolution makes: (H, W) of the smallest image that the windows cover.
 
         Raises:
             ValueError: padding is "same", which fixes no size, or leaves nothing of the image.
@@ -127,7 +127,7 @@ class Window:
 
 
 def geometry_of(window: Window, input_shape: tuple[int, ...]) -> Geometry:
-    """The window laid over images of the shape (N, C, H, W).
+    """Return the window laid over images of the shape (N, C, H, W).
 
     Raises:
         TypeError: an argument is of another kind.
@@ -139,7 +139,7 @@ def geometry_of(window: Window, input_shape: tuple[int, ...]) -> Geometry:
 
 
 def pair(name: str, value: int | Pair) -> Pair:
-    """One number for both axes, or two, as a pair of ints of at least 1; errors call it ``name``."""
+    """Return one number for both axes, or two, as a pair of ints of at least 1; errors call it ``name``."""
     numbers = several(value)
     if numbers is None:
         number = whole(name, value, 1, LARGEST_SIZE)

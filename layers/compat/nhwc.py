@@ -25,7 +25,7 @@ from layers import checks
 from layers.base import Layer, Shape
 from layers.compat._options import dictionary
 from layers.initializers import LARGEST_DEVIATION, Init, weights
-from layers.parameters import parameter
+from layers.parameters import as_parameter, parameter
 
 
 class _ChannelsLast(Layer):
@@ -158,7 +158,7 @@ class Conv2D(_ChannelsLast):
         return self.W.dtype.name
 
     def _checked(self, x: Array) -> Array:
-        x = checks.as_parameter("Conv2D", x, self.W)
+        x = as_parameter("Conv2D", x, self.W)
         if x.ndim != 4 or x.shape[3] != self.in_ch:
             raise ValueError(f"{self!r} takes images (N, H, W, {self.in_ch}), got shape {x.shape}")
         return x

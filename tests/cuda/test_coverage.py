@@ -25,7 +25,7 @@ def run(operation, programs):
         check(operation, EXAMPLES[0]._replace(dtype=dtype), programs, block=64)
 
     @settings(max_examples=5)
-    @given(geometries.cases(ceil=True, layouts=("contiguous",), every_window_sees=True))
+    @given(geometries.cases(ceil=True, layouts=("contiguous",), no_empty_window=True))
     def further(case):
         check(operation, case, programs, block=64)
 

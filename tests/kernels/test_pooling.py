@@ -36,7 +36,7 @@ from tests.support.checks import (
 )
 from tests.support.geometries import cases
 
-CASES = cases(ceil=True, every_window_sees=True)
+CASES = cases(ceil=True, no_empty_window=True)
 
 
 def with_special_numbers(x, seed):

@@ -46,7 +46,7 @@ def readings(network, samples, read):
 
 
 def bytes_by_layer(*cases):
-    """Return bytes that a step of each network moves, counted in a process of its own: {case: {(layer, phase): bytes}}.
+    """Return bytes that a step of each network moves, counted in a process for each: {case: {(layer, phase): bytes}}.
 
     A case is a network's name, a blank and a dtype.
     """

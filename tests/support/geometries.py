@@ -60,7 +60,7 @@ def cases(
     ceil=False,
     dtypes=checks.DTYPES,
     layouts=checks.LAYOUTS,
-    every_window_sees=False,
+    no_empty_window=False,
     dilations=(1, 1, 2, 3),
     paddings=PADDINGS,
 ):
@@ -71,7 +71,7 @@ def cases(
         paddings: strategy for the padding.
         channels: strategy for C.
         ceil: include ``rounding="ceil"``.
-        every_window_sees: only geometries in which each window holds at least one pixel, as pooling needs.
+        no_empty_window: only geometries in which each window holds at least one pixel, as pooling needs.
 
     """
     kernel, stride, dilation = draw(_sizes(1, 2, 3, 4)), draw(_sizes(1, 1, 2, 3, 4)), draw(_sizes(*dilations))
@@ -97,7 +97,7 @@ def cases(
         draw(st.sampled_from(layouts)),
         draw(st.integers(0, 1000)),
     )
-    if every_window_sees and not _sees(case):
+    if no_empty_window and not _has_no_empty_window(case):
         # Without padding every window holds a pixel.
         arguments = {**case.arguments, "padding": "valid", "rounding": "floor"}
         fits = tuple(max(a, b) for a, b in zip(image, case.window.extent, strict=True))
@@ -113,6 +113,6 @@ def _sides(padding, axis):
     return (padding[axis], padding[axis]) if len(padding) == 2 else padding[2 * axis : 2 * axis + 2]
 
 
-def _sees(case):
+def _has_no_empty_window(case):
     met = {(oh, ow) for oh, ow, *_ in oracles.pixels(case.geometry, case.shape[2:])}
     return len(met) == case.output[0] * case.output[1]

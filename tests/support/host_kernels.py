@@ -30,7 +30,7 @@ from kernels.core.geometry import STRUCT
 from kernels.core.launch import Kernel
 
 MEMORY, RACES, COVERAGE = "-fsanitize=address,undefined", "-fsanitize=thread", "--coverage"
-"""What a program is watched for: memory accesses and undefined arithmetic, data races, or the lines that run."""
+"""Options of the compiler: watch memory accesses and undefined arithmetic, watch data races, count lines."""
 
 MISSING = "no C++ compiler g++ with sanitizers: the kernels are not run on the host (apt install g++)"
 
@@ -149,7 +149,7 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
     def compiled(kernel, dtype, needs_wide):
         def launch(grid, threads, arguments):
             threads, blocks = threads[0], min(grid[0], 2)
-            if not _meets(
+            if not _has_barriers(
                 kernel.source
             ):  # threads do not depend on their block: use several blocks, even for small arrays
                 threads, blocks = 8, min(grid[0] * threads // 8, 3)
@@ -218,13 +218,12 @@ def _command(path, watch):
     return [fixed, "-R", str(path)] if fixed else [str(path)]
 
 
-def _meets(text):
+def _has_barriers(text):
     return "__sync" in text or "__shfl" in text
 
 
 def _text(file, variants, names, edits):
-    """Return the program: each variant in a namespace of its own, a function for each kernel that takes its
-    arguments."""
+    """Return the program: a namespace for each variant, and in it a function for each kernel."""
     parts, table = ['#include "shim.h"'], []
     for number, (dtype, wide) in enumerate(variants):
         code = Kernel(file, names[0]).code(dtype, wide)
@@ -235,13 +234,13 @@ def _text(file, variants, names, edits):
         assert "asm" not in re.sub(r"//.*", "", code), f"{file}: an asm statement that the shim does not know"
         macros = re.findall(r"^#define (\w+)", code, re.MULTILINE)
         code = code.replace('extern "C" __global__', "static")
-        takers = [_taker(f"take{number}_{name}", name, Kernel(file, name).parameters) for name in names]
+        callers = [_caller(f"take{number}_{name}", name, Kernel(file, name).parameters) for name in names]
         table += [f"v{number}::take{number}_{name}" for name in names]
         parts += [
             f"namespace v{number} {{",
             code,
             '#line 1 "arguments"',
-            *takers,
+            *callers,
             "}",
             *(f"#undef {m}" for m in macros),
         ]
@@ -250,7 +249,8 @@ def _text(file, variants, names, edits):
     return "\n".join(parts)
 
 
-def _taker(function, kernel, parameters):
+def _caller(function, kernel, parameters):
+    """Return a function that reads a kernel's arguments, launches it, and writes back the arrays that it filled."""
     lines = [f"static void {function}() {{"]
     lines += [
         f"host::Array<{p.kind}> {p.name};" if p.is_array else f"auto {p.name} = host::number<{p.kind}>();"
@@ -276,7 +276,7 @@ def _build(text, watch):
     Raises:
         subprocess.CalledProcessError: it does not compile; ``stderr`` has the compiler's messages.
     """
-    facts = {"THREADS": watch == RACES, "BARRIERS": _meets(text), "SHARED": "__shared__" in text}
+    facts = {"THREADS": watch == RACES, "BARRIERS": _has_barriers(text), "SHARED": "__shared__" in text}
     macros = [f"-DXPNET_{name}" for name, holds in facts.items() if holds]
     path = _folder() / hashlib.sha256(f"{watch} {text}".encode()).hexdigest()[:16]
     path.with_suffix(".cpp").write_text(text)

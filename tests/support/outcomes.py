@@ -10,7 +10,7 @@ import backend
 from backend import asnumpy, is_array
 from kernels.core.window import Window
 from layers import Layer
-from tests.support.doors import numbers
+from tests.support.entry_points import numbers
 from training.data import Loader
 from training.loop.checkpoints import Checkpoints
 from training.loop.early_stopping import EarlyStopping

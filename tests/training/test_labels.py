@@ -1,4 +1,4 @@
-"""Labels at every door that takes them: good ones of any dtype count alike, bad ones are named and change nothing."""
+"""Labels at every entry point: good ones of any dtype count alike, bad ones are named and change nothing."""
 
 import re
 
@@ -20,7 +20,7 @@ CLASSES = 5
 SCORES = np.random.default_rng(0).standard_normal((4, CLASSES)).astype("float32")
 GOOD = np.array([4, 0, 3, 1])
 DTYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", ">i4", ">u8"]
-DOORS = {
+ENTRY_POINTS = {
     "loss": lambda net, t: net.loss(asarray(SCORES), t),
     "gradient": lambda net, t: net.gradient(asarray(SCORES), t),
     "step_gradients": lambda net, t: net.step_gradients(asarray(SCORES), t),
@@ -29,7 +29,7 @@ DOORS = {
     "softmax_loss": lambda net, t: softmax_loss(asarray(SCORES), t)[0],
     "cross_entropy_error": lambda net, t: cross_entropy_error(abs(asarray(SCORES)), t),
 }
-BY_DOOR = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+BY_ENTRY_POINT = pytest.mark.parametrize("entry", ENTRY_POINTS.values(), ids=ENTRY_POINTS)
 
 
 def network():
@@ -37,17 +37,17 @@ def network():
     return TwoLayerNet(CLASSES, 6, CLASSES)
 
 
-@BY_DOOR
-def test_indices_of_any_integer_dtype_are_one_label(device, door):
+@BY_ENTRY_POINT
+def test_indices_of_any_integer_dtype_are_one_label(device, entry):
     net = network()
-    expected = door(net, asarray(GOOD))
+    expected = entry(net, asarray(GOOD))
     for dtype in DTYPES if device.kind == "cpu" else DTYPES[:8]:
-        found = door(net, asarray(GOOD.astype(dtype)))
+        found = entry(net, asarray(GOOD.astype(dtype)))
         one, two = (result.flat if isinstance(result, ParameterDict) else result for result in (expected, found))
         np.testing.assert_array_equal(asnumpy(two), asnumpy(one))
 
 
-@BY_DOOR
+@BY_ENTRY_POINT
 @pytest.mark.parametrize(
     ("t", "message"),
     [
@@ -63,38 +63,38 @@ def test_indices_of_any_integer_dtype_are_one_label(device, door):
     ],
     ids=str,
 )
-def test_other_dtypes_are_refused(door, t, message):
+def test_other_dtypes_are_refused(entry, t, message):
     with backend.use("cpu"), pytest.raises(TypeError, match=re.escape(message)):
-        door(network(), t)
+        entry(network(), t)
 
 
-@BY_DOOR
+@BY_ENTRY_POINT
 @pytest.mark.parametrize("dtype", ["float32", "bool"])
-def test_other_dtypes_are_refused_on_a_device(device, door, dtype):
+def test_other_dtypes_are_refused_on_a_device(device, entry, dtype):
     with pytest.raises(TypeError, match=f"of an integer dtype, got {dtype}"):
-        door(network(), asarray(GOOD.astype(dtype)))
+        entry(network(), asarray(GOOD.astype(dtype)))
 
 
-@BY_DOOR
+@BY_ENTRY_POINT
 @pytest.mark.parametrize("shape", [(3,), (5,), (4, 1), (4, 4), (1, 4), (4, 5, 1), ()], ids=str)
-def test_other_shapes_are_refused(device, door, shape):
+def test_other_shapes_are_refused(device, entry, shape):
     with pytest.raises(ValueError, match=re.escape(f"labels for scores of (4, 5) are (4,) or (4, 5), got {shape}")):
-        door(network(), asarray(np.zeros(shape, "int64")))
+        entry(network(), asarray(np.zeros(shape, "int64")))
 
 
 BAD = [(5, "int64"), (-1, "int8"), (-100, "int64"), (2**32 + 3, "int64"), (2**63 + 1, "uint64"), (200, "uint8")]
 
 
-@BY_DOOR
+@BY_ENTRY_POINT
 @pytest.mark.parametrize(("bad", "dtype"), BAD)
-def test_an_index_that_is_no_class_is_named(door, bad, dtype):
+def test_an_index_that_is_no_class_is_named(entry, bad, dtype):
     t = GOOD.astype(dtype)
     t[2] = bad
     with backend.use("cpu"):
         net = network()
         before = net.params.flat.copy()
         with pytest.raises(ValueError, match=f"label {bad} at index 2 is out of range: expected 0 to 4"):
-            door(net, t)
+            entry(net, t)
         np.testing.assert_array_equal(net.params.flat, before)
         assert not net.grads.flat.any()
 
@@ -120,9 +120,9 @@ def test_a_distribution_is_finite(device, bad):
 
 
 def test_a_list_is_no_array(device):
-    for door in ("loss", "gradient", "accuracy", "SoftmaxWithLoss"):  # the functions of courses and book take lists
+    for entry in ("loss", "gradient", "accuracy", "SoftmaxWithLoss"):  # the functions of courses and book take lists
         with pytest.raises(TypeError, match="labels are an array, not list"):
-            DOORS[door](network(), GOOD.tolist())
+            ENTRY_POINTS[entry](network(), GOOD.tolist())
     with pytest.raises(ValueError, match=r"batch_size must be .*, got 0"):
         network().accuracy(asarray(SCORES), asarray(GOOD), batch_size=0)
 

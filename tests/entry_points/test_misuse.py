@@ -1,4 +1,4 @@
-"""At every door an invalid argument raises one TypeError or ValueError that names it, and changes nothing."""
+"""At every entry point an invalid argument raises one TypeError or ValueError that names it, and changes nothing."""
 
 from fractions import Fraction
 
@@ -9,7 +9,7 @@ import backend
 import layers
 from backend import asnumpy, is_array
 from layers import Layer
-from tests.support.doors import ARRAYS, FIRST, doors, numbers
+from tests.support.entry_points import ARRAYS, FIRST, entry_points, numbers
 from tests.support.outcomes import observed
 from training.models import Network
 
@@ -53,16 +53,16 @@ ALIASES = {"pad": "padding", "t": "label", "groups": "group", "dout": "gradient"
 """Other names of arguments in errors."""
 
 
-def wrong_values(door, name):
+def wrong_values(entry, name):
     """Return invalid values of the parameter."""
-    kind = door.kind(name)
+    kind = entry.kind(name)
     wrong = {"flag": NO_FLAG, "dtype": NO_DTYPE}.get(kind)
     if wrong is None:
         wrong = NO_NUMBER | NOT_FINITE | (NOT_WHOLE if "whole" in kind else {}) | {"None": None}
-    annotation = str(door.parameters[name].annotation)
+    annotation = str(entry.parameters[name].annotation)
     if "Pair" in annotation or "Padding" in annotation:
         wrong = {key: value for key, value in wrong.items() if key != "three numbers"}
-    if door.takes_none(name):
+    if entry.takes_none(name):
         wrong = {key: value for key, value in wrong.items() if key != "None"}
     return wrong
 
@@ -83,9 +83,9 @@ def named(name, error):
     return isinstance(error, IndexError) or any(word in str(error) for word in (name, ALIASES.get(name, name)))
 
 
-def refusal(door, name, value):
-    """The error with which a door refuses a value by name, with nothing changed; None where it takes it."""
-    arguments, function = door.arguments(), door.function_of()
+def refusal(entry, name, value):
+    """The error with which an entry point refuses a value by name, with nothing changed; None where it takes it."""
+    arguments, function = entry.arguments(), entry.function_of()
     before, random = held(arguments), backend.random.default.state
     try:
         function(**{**arguments, name: value})
@@ -99,7 +99,7 @@ def refusal(door, name, value):
     return refused
 
 
-CASES = [(door, name) for door in doors() for name in door.parameters if door.kind(name)]
+CASES = [(entry, name) for entry in entry_points() for name in entry.parameters if entry.kind(name)]
 TAKES_ANY = {  # and why
     ("backend.arrays.asarray", "dtype"): "arrays of any dtype",
     ("kernels.convolution.convolution", "relu"): "for layers' own use",
@@ -108,27 +108,27 @@ TAKES_ANY = {  # and why
 }
 
 
-@pytest.mark.parametrize(("door", "name"), CASES, ids=lambda value: str(value))
-def test_no_door_takes_what_its_argument_cannot_be(device, door, name):
-    if (str(door), name) in TAKES_ANY:
-        assert TAKES_ANY[str(door), name]
+@pytest.mark.parametrize(("entry", "name"), CASES, ids=lambda value: str(value))
+def test_no_entry_point_takes_what_its_argument_cannot_be(device, entry, name):
+    if (str(entry), name) in TAKES_ANY:
+        assert TAKES_ANY[str(entry), name]
         return
-    wrong = wrong_values(door, name)
+    wrong = wrong_values(entry, name)
     if device.kind == "cuda":  # what is checked is the same; that it is, three values show
         wrong = dict(list(wrong.items())[::7])
     for what, value in wrong.items():
         try:
-            taken = refusal(door, name, value) is None
+            taken = refusal(entry, name, value) is None
         except Exception as error:  # of another class, or one that does not name the argument
-            raise AssertionError(f"{door}({name}={what}): {type(error).__name__}: {error}") from error
-        assert not taken, f"{door} took {name}={what}"
+            raise AssertionError(f"{entry}({name}={what}): {type(error).__name__}: {error}") from error
+        assert not taken, f"{entry} took {name}={what}"
 
 
-@pytest.mark.parametrize(("door", "name"), [case for case in CASES if "number" in case[0].kind(case[1])], ids=str)
-def test_numbers_out_of_range_are_refused_by_name_or_good(door, name):
+@pytest.mark.parametrize(("entry", "name"), [case for case in CASES if "number" in case[0].kind(case[1])], ids=str)
+def test_numbers_out_of_range_are_refused_by_name_or_good(entry, name):
     """Zero, negative and huge numbers: where one is none, the error names it; where it is one, all works."""
     for value in RANGE.values():
-        refusal(door, name, value)  # which asserts that an error is a good one
+        refusal(entry, name, value)  # which asserts that an error is a good one
 
 
 # -- arrays --------------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_no_layer_takes_host_arrays_on_the_device(name):
 
 
 def test_the_tables_hold_nothing_but_what_is_there():
-    names = {str(door) for door in doors()}
-    assert {door for door, _ in TAKES_ANY} <= names
+    names = {str(entry) for entry in entry_points()}
+    assert {entry for entry, _ in TAKES_ANY} <= names
     assert set(PARAMETERS) <= set(KINDS)
     assert set(FIRST) & set(ARRAYS) == set()

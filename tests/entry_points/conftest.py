@@ -5,7 +5,7 @@ from backend import threads
 
 @pytest.fixture(autouse=True)
 def _same_threads():
-    """One of the doors sets how many there are."""
+    """One of the entry points sets how many there are."""
     before = threads.limit()
     yield
     threads.set_limit(before)

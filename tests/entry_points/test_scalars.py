@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import backend
 from tests.support.checks import for_all
-from tests.support.doors import doors
+from tests.support.entry_points import entry_points
 from tests.support.outcomes import outcome
 
 REALS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 2.0, -0.5, -1.0, float("nan"), float("inf"))  # exact in float16
@@ -40,13 +40,13 @@ FORMS = {  # of a number, by its kind: other ways to write the same
 }
 VALUES = {"number real": REALS, "number whole": WHOLES, "flag": (False, True)}
 
-DOORS = [door for door in doors() if any(door.kind(name) in FORMS for name in door.parameters)]
+ENTRY_POINTS = [entry for entry in entry_points() if any(entry.kind(name) in FORMS for name in entry.parameters)]
 SLOW = ("load", "load_mnist")  # half a second each
 
 
 def test_the_doors_are_found():
     """Of each package some that must be among them; and what is excluded exists."""
-    names = {door.name for door in doors()}
+    names = {entry.name for entry in entry_points()}
     assert {
         "backend.random.Generator.normal",
         "kernels.batch_norm.normalize",
@@ -61,11 +61,11 @@ def test_the_doors_are_found():
     assert len(names) > 80
 
 
-@pytest.mark.parametrize("door", [d for d in DOORS if d.function.__name__ not in SLOW], ids=str)
-def test_every_form_of_a_number_gives_the_same(device, door):
+@pytest.mark.parametrize("entry", [d for d in ENTRY_POINTS if d.function.__name__ not in SLOW], ids=str)
+def test_every_form_of_a_number_gives_the_same(device, entry):
     """The same result to the last bit as the plain number, or the same error."""
-    names = [name for name in door.parameters if door.kind(name) in FORMS]
-    kinds = {name: door.kind(name) for name in names}
+    names = [name for name in entry.parameters if entry.kind(name) in FORMS]
+    kinds = {name: entry.kind(name) for name in names}
 
     @for_all(
         device,
@@ -80,4 +80,4 @@ def test_every_form_of_a_number_gives_the_same(device, door):
     def check(drawn):
         name, value, form = drawn
         given = FORMS[kinds[name]][form](value)
-        assert outcome(lambda: door.call(**{name: given})) == outcome(lambda: door.call(**{name: value}))
+        assert outcome(lambda: entry.call(**{name: given})) == outcome(lambda: entry.call(**{name: value}))

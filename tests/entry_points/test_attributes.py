@@ -7,27 +7,27 @@ from hypothesis import strategies as st
 
 from backend.checks import Hyperparameter, real
 from layers import BatchNormalization, Dropout
-from tests.support.doors import doors
+from tests.support.entry_points import entry_points
 from training.optim.optimizers import Adam
 from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
 
-CLASSES = [door for door in doors() if isinstance(door.function, type)]
+CLASSES = [entry for entry in entry_points() if isinstance(entry.function, type)]
 ATTRIBUTES = [
-    (door, name)
-    for door in CLASSES
-    for name in sorted({key for kind in door.function.__mro__ for key in vars(kind)})
-    if isinstance(next(vars(kind)[name] for kind in door.function.__mro__ if name in vars(kind)), Hyperparameter)
+    (entry, name)
+    for entry in CLASSES
+    for name in sorted({key for kind in entry.function.__mro__ for key in vars(kind)})
+    if isinstance(next(vars(kind)[name] for kind in entry.function.__mro__ if name in vars(kind)), Hyperparameter)
 ]
 
 
 def test_the_attributes_are_found():
-    found = {(door.function, name) for door, name in ATTRIBUTES}
+    found = {(entry.function, name) for entry, name in ATTRIBUTES}
     assert {(Adam, "lr"), (Adam, "beta2"), (Dropout, "dropout_ratio"), (BatchNormalization, "eps")} <= found
 
 
-@pytest.mark.parametrize(("door", "name"), ATTRIBUTES, ids=str)
-def test_an_attribute_takes_every_form_and_refuses_what_is_no_number(door, name):
-    thing = door.call()
+@pytest.mark.parametrize(("entry", "name"), ATTRIBUTES, ids=str)
+def test_an_attribute_takes_every_form_and_refuses_what_is_no_number(entry, name):
+    thing = entry.call()
     for form in (float, np.float64, np.float32, np.float16, np.array):
         setattr(thing, name, form(0.25))
         assert (getattr(thing, name), type(getattr(thing, name))) == (0.25, float)

@@ -1,8 +1,8 @@
 """Find every public constructor, function and method that takes numbers or arrays, by introspection.
 
-A door is a callable with a valid example of each of its required arguments. Numbers need no example; arrays get one by
-their name from ``ARRAYS``, or from ``EXAMPLES`` if the name is ambiguous. A new layer is found and tried without a
-change here, unless it takes arrays with new names.
+An entry point is a callable with a valid example of each of its required arguments. Numbers need no example; arrays
+get one by their name from ``ARRAYS``, or from ``EXAMPLES`` if the name is ambiguous. A new layer is found and tried
+without a change here, unless it takes arrays with new names.
 """
 
 import importlib
@@ -77,7 +77,7 @@ EXCLUDED = {
     "training.data.loader.Loader.check_targets": "for the Trainer, which is tried",
     "training.models.network.Network.within_memory": "for the library's own loops",
 }
-"""Doors that are not tried, with the reason."""
+"""Entry points that are not tried, with the reason."""
 
 
 def numbers(*shape, dtype="float32"):
@@ -191,7 +191,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
 
 
 @dataclass(frozen=True)
-class Door:
+class EntryPoint:
     """A callable: a constructor, a function, a class method, or a method of an instance that is made for each call."""
 
     name: str
@@ -213,7 +213,7 @@ class Door:
             return made()
         if "number" in self.kind(name):
             return FIRST.get(name, 2 if "whole" in self.kind(name) else 0.5)
-        raise LookupError(f"{self.name} needs an example of {name} in tests/support/doors.py")
+        raise LookupError(f"{self.name} needs an example of {name} in tests/support/entry_points.py")
 
     def kind(self, name: str) -> str:
         """Return the kind of a parameter by its annotation: "number whole", "number real", "flag", "dtype" or ""."""
@@ -225,7 +225,7 @@ class Door:
         return given.default is None or "None" in str(given.annotation)
 
     def call(self, **changed: Any) -> Any:
-        """Call the door with its examples, some of them replaced by the given arguments."""
+        """Call the entry point with its examples, some of them replaced by the given arguments."""
         return self.function_of()(**{**self.arguments(), **changed})
 
     def function_of(self) -> Callable[..., Any]:
@@ -234,7 +234,7 @@ class Door:
 
 
 def kind_of(parameter: inspect.Parameter) -> str:
-    """Return the kind of a parameter, see ``Door.kind``."""
+    """Return the kind of a parameter, see ``EntryPoint.kind``."""
     annotation = parameter.annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     words = set(re.findall(r"\w+", text))
@@ -250,20 +250,20 @@ def kind_of(parameter: inspect.Parameter) -> str:
 
 
 @cache
-def doors() -> tuple[Door, ...]:
-    """Return all doors, sorted by name."""
-    found: dict[str, Door] = {}
+def entry_points() -> tuple[EntryPoint, ...]:
+    """Return all entry points, sorted by name."""
+    found: dict[str, EntryPoint] = {}
     for module in _modules():
         for name, value in vars(module).items():
             if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
                 continue
-            for door in _of(module, name, value):
-                found[door.name] = door
+            for entry in _of(module, name, value):
+                found[entry.name] = entry
     for path in OPERATIONS:
         module_name, _, name = path.rpartition(".")
         module = importlib.import_module(module_name)
-        for door in _of(module, name, getattr(module, name)):
-            found[door.name] = door
+        for entry in _of(module, name, getattr(module, name)):
+            found[entry.name] = entry
     return tuple(found[name] for name in sorted(found) if name not in EXCLUDED)
 
 
@@ -281,19 +281,19 @@ def _of(module, name, value):
     if inspect.isclass(value):
         if issubclass(value, (BaseException, tuple)) or (issubclass(value, Layer) and value is Layer):
             return
-        yield from _door(module, name, value, value)
+        yield from _entry_point(module, name, value, value)
         for method, function in vars(value).items():
             if method.startswith("_"):
                 continue
             if isinstance(function, classmethod):
-                yield from _door(module, f"{name}.{method}", getattr(value, method), value)
+                yield from _entry_point(module, f"{name}.{method}", getattr(value, method), value)
             elif inspect.isfunction(function) and value in INSTANCES:
-                yield from _door(module, f"{name}.{method}", function, value, INSTANCES[value])
+                yield from _entry_point(module, f"{name}.{method}", function, value, INSTANCES[value])
     elif callable(value) and inspect.isfunction(inspect.unwrap(value)):
-        yield from _door(module, name, value, value)
+        yield from _entry_point(module, name, value, value)
 
 
-def _door(module, name, function, known_by, owner=None):
+def _entry_point(module, name, function, known_by, owner=None):
     try:
         parameters = dict(inspect.signature(function).parameters)
     except ValueError:
@@ -309,4 +309,4 @@ def _door(module, name, function, known_by, owner=None):
         examples |= EXAMPLES.get(key, {})
     if short == "of":
         examples = EXAMPLES.get(name, {})
-    yield Door(f"{module.__name__}.{name}", function, parameters, owner, examples)
+    yield EntryPoint(f"{module.__name__}.{name}", function, parameters, owner, examples)
