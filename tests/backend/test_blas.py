@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -32,6 +33,26 @@ def cp():
     import cupy
 
     return cupy
+
+
+@pytest.fixture
+def fresh_contexts(cp, monkeypatch):
+    """cuBLAS without any handle: the next product makes one, by a library that a test may replace.
+
+    The pool has a limit, so that asking for the largest block is quick.
+    """
+    pool = cp.get_default_memory_pool()
+    before = pool.get_limit()
+    pool.set_limit(pool.total_bytes() + (64 << 20))
+
+    def refuse(**statuses):
+        monkeypatch.setattr(blas._cublas(), "contexts", {})
+        library = Refusing(blas._cublas().library, **statuses)
+        monkeypatch.setattr(blas._cublas(), "library", library)
+        return library
+
+    yield refuse
+    pool.set_limit(before)
 
 
 def numbers(shape, dtype="f4", seed=0):
@@ -317,6 +338,55 @@ def test_threads_multiply_at_the_same_time(cp):
     assert not wrong
 
 
+class Busy:
+    """Stands for the library cuBLAS: notes products that are asked for while another one in the same handle runs."""
+
+    def __init__(self, library):
+        self._library, self._running, self.overlaps = library, set(), 0
+
+    def __getattr__(self, name):
+        function = getattr(self._library, name)
+
+        def call(handle, *arguments):
+            key = getattr(handle, "value", None)
+            self.overlaps += key in self._running
+            self._running.add(key)
+            time.sleep(0.002)  # the other threads run
+            status = function(handle, *arguments)
+            self._running.discard(key)
+            return status
+
+        return call if name in product_calls.PRODUCTS else function
+
+
+def test_products_in_one_stream_take_turns(cp, monkeypatch):
+    """On a GPU a product may be several launches, which hand on parts through the stream's workspace."""
+    busy = Busy(blas._cublas().library)
+    monkeypatch.setattr(blas._cublas(), "library", busy)
+    monkeypatch.setattr(blas._cublas(), "contexts", {})
+    x, stack = cp.ones((4, 4), "f4"), cp.ones((2, 4, 4), "f4")
+
+    def multiply():
+        with use("cuda"):
+            for _ in range(4):
+                blas.gemm(x, x)
+                blas.gemm(stack, stack)
+
+    threads = [threading.Thread(target=multiply) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not busy.overlaps
+
+
+def test_a_workspace_is_set_after_the_stream_which_takes_it_back(cp, fresh_contexts):
+    library = fresh_contexts()
+    blas.context()
+    names = ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasSetMathMode"]
+    assert library.called == names
+
+
 def test_a_product_is_captured(cp):
     stream = cp.cuda.Stream(non_blocking=True)
     a, b, out = cp.asarray(numbers((5, 6))), cp.asarray(numbers((6, 4), seed=1)), cp.zeros((5, 4), "f4")
@@ -349,26 +419,6 @@ def test_a_first_product_takes_what_the_pool_holds_idle(cp, monkeypatch):
     with cp.cuda.Stream(non_blocking=True):
         assert blas.context()._workspace.size == blas.WORKSPACE_BYTES
     assert pool.total_bytes() <= held - idle
-
-
-@pytest.fixture
-def fresh_contexts(cp, monkeypatch):
-    """cuBLAS without any handle: the next product makes one, by a library that a test may replace.
-
-    The pool has a limit, so that asking for the largest block is quick.
-    """
-    pool = cp.get_default_memory_pool()
-    before = pool.get_limit()
-    pool.set_limit(pool.total_bytes() + (64 << 20))
-
-    def refuse(**statuses):
-        monkeypatch.setattr(blas._cublas(), "contexts", {})
-        library = Refusing(blas._cublas().library, **statuses)
-        monkeypatch.setattr(blas._cublas(), "library", library)
-        return library
-
-    yield refuse
-    pool.set_limit(before)
 
 
 def test_a_handle_that_lacks_memory_gets_what_the_pool_holds_idle(cp, fresh_contexts):

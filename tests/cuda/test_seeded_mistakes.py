@@ -108,6 +108,27 @@ MISTAKES = {
     ),
 }  # fmt: skip
 
+_SUMMED = "sums[t] = own;\n        __syncthreads();"
+_ADDED = "own += sums[t + half * width];\n        __syncthreads();"
+_RANGE_END = "length - begin < range_rows ? length : begin + range_rows"
+
+MISTAKES |= {
+    f"sums: {name}": Mistake(run.sums_of, "sums.cu", old, new, words)
+    for name, old, new, words in (
+        ("no barrier", _SUMMED, "sums[t] = own;", "data race"),
+        ("no barrier before reuse", _ADDED, _ADDED.partition("\n")[0], "data race"),
+        ("barrier for some", _SUMMED, _SUMMED.replace("__", "if (lane < half) __", 1), None),
+        ("last range too long", _RANGE_END, "begin + range_rows", _BEYOND),
+        ("lanes left out", "half = lanes / 2", "half = lanes / 4", None),
+        ("another column's sum", "sums[t + half * width]", "sums[t + half]", None),
+        ("column not checked", "column < inner && place < outer", "place < outer", _BEYOND),
+        ("place not checked", "column < inner && place < outer", "column < inner", _BEYOND),
+        ("ranges on each other", "place * ranges + range", "place + range / ranges", None),
+        ("sum, not squares", "sum_tiles<true>", "sum_tiles<false>", None),
+        ("not divided", "narrow(sum / divisor", "narrow(sum", None),
+    )
+}
+
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_is_found(name):
