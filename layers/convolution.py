@@ -74,6 +74,7 @@ class Convolution(Layer):
         self.b = b
         self.stride = single(self.window.stride)
         self.pad = single(self.window.padding)
+        self.dilation = single(self.window.dilation)
         self.groups = groups
 
     @classmethod
@@ -181,6 +182,7 @@ class ConvolutionTranspose(Layer):
         self.b = b
         self.stride = single(self.window.stride)
         self.pad = single(self.window.padding)
+        self.dilation = single(self.window.dilation)
 
     @classmethod
     def of(

@@ -64,6 +64,9 @@ class Loss(Layer):
     def forward(self, x: Array, t: Array) -> Array:  # type: ignore[override]
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
+    def backward(self, dout: Any = 1.0) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
     def predictions(self, x: Array) -> Array:
         """Return what ``x`` predicts: probabilities, or the numbers as they are."""
         return x

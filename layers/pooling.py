@@ -29,6 +29,8 @@ class _Pooling(Layer):
         self.window = Window((self.pool_h, self.pool_w), stride, pad, dilation, rounding)
         self.stride = single(self.window.stride)
         self.pad = single(self.window.padding)
+        self.dilation = single(self.window.dilation)
+        self.rounding = self.window.rounding
 
     def output_shape(self, shape: Shape) -> Shape:
         channels, *image = checks.image_shape(shape)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from training.loop.early_stopping import EarlyStopping
     from training.loop.non_finite import NonFiniteError
     from training.loop.progress import ProgressBar
-    from training.loop.run_folder import RunFolder, load_network
+    from training.loop.run_folder import RunFolder
     from training.loop.trainer import Trainer
     from training.models import (
         ConvNet,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TwoLayerNet,
         build,
     )
+    from training.models.loading import load_network
     from training.optim import SGD, AdaGrad, Adam, AdamW, LossScaler, Momentum, Nesterov, RMSprop, Update
     from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
 
@@ -41,7 +42,8 @@ _PLACES = {
     "training.loop.early_stopping": ("EarlyStopping",),
     "training.loop.non_finite": ("NonFiniteError",),
     "training.loop.progress": ("ProgressBar",),
-    "training.loop.run_folder": ("RunFolder", "load_network"),
+    "training.loop.run_folder": ("RunFolder",),
+    "training.models.loading": ("load_network",),
     "training.loop.trainer": ("Trainer",),
     "training.models": (
         "ConvNet", "DeepConvNet", "MultiLayerNet", "Network", "SimpleConvNet", "TwoLayerNet", "build",

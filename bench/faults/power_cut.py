@@ -13,8 +13,9 @@ from typing import Any
 import numpy
 
 from bench.faults.disk import RecordingDisk
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
 from training.models import TwoLayerNet
+from training.models.loading import load_network
 
 EPOCHS = 3
 

@@ -25,8 +25,9 @@ import numpy as np
 
 import backend
 from training.data.idx import read_idx
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
 from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, saving
+from training.models.loading import load_network
 from training.models.zoo import ConvParam
 from training.profile.nsight import ToolError, compute, systems
 

@@ -16,8 +16,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 from training.cli.common import in_words
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
 from training.loop.stopping import SIGNALS
+from training.models.loading import load_network
 
 OPTIONS = ("--model", "TwoLayerNet", "--batch-size", "50", "--device", "cpu")
 PROGRAM = """

@@ -18,7 +18,8 @@ from pathlib import Path
 from bench.faults.tiny_run import FILES
 from training.files import leftovers
 from training.loop import lock
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
+from training.models.loading import load_network
 
 CALLS = ("openat", "write", "fsync", "rename", "mkdir", "unlink", "close", "ftruncate", "flock")
 NEED_SPACE = ("write", "fsync", "rename", "mkdir")

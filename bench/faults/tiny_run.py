@@ -16,7 +16,8 @@ from bench.faults.disk import Disk
 from training.cli import main
 from training.data import Dataset
 from training.loop import figures, lock
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
+from training.models.loading import load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))

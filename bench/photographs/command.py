@@ -28,7 +28,7 @@ def photographs(context: click.Context, run: Path | None, count: int, least: flo
     """
     from bench.photographs.measure import score_digits, score_nonsense
     from training.data import load
-    from training.loop.run_folder import load_network
+    from training.models.loading import load_network
 
     use("cpu")
     with user_errors():

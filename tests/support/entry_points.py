@@ -41,7 +41,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.checkpoint", "loop.epoch_so_far", "loop.evaluation",
                  "loop.watch", "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.provenance",
                  "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.stopping",
-                 "models.config", "models.saving", "optim.optimizer", "optim.checks", "optim.fused",
+                 "models.architecture", "models.config",
+                 "models.loading", "models.saving", "optim.optimizer", "optim.checks", "optim.fused",
                  "optim.pieces", "profile"),
 }  # fmt: skip
 

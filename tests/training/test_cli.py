@@ -8,14 +8,16 @@ import pytest
 from PIL import Image
 
 import backend
+from layers import SoftmaxWithLoss
 from tests.support.command_line import QUICK, xpnet
 from training.cli import COMMANDS, main
 from training.cli.inputs import MODEL
 from training.data import load
 from training.loop.recipe import build_trainer
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import TwoLayerNet
+from training.models.loading import load_network
 
 FIGURES = ["confusion_matrix", "filters", "learning_curves", "worst_mistakes"]
 
@@ -300,7 +302,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         (["evaluate", "."], "there is no model in ."),
         (["evaluate", "file"], "got 'file'"),
         (["evaluate", "empty.safetensors"], "empty.safetensors is not a .safetensors file"),
-        (["evaluate", "own.safetensors"], "own.safetensors does not say which model it is"),
+        (["evaluate", "own.safetensors"], "own.safetensors does not say which model it is: the class"),
         (["evaluate", "own.npz"], "own.npz does not say which model it is: name it"),
         (["evaluate", "own.npz", "--model", "TwoLayerNet"], "own.npz does not fit the network: expected W1 of"),
         (
@@ -319,6 +321,7 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path):
     network = TwoLayerNet(4, 3, 10)
     network.save_params("small.safetensors")
     network.config = None
+    network.last_layer = type("Local", (SoftmaxWithLoss,), {"__qualname__": "f.<locals>.Local"})()
     network.save_params("own.safetensors")
     network.save_params("own.npz")
     result = xpnet(*arguments)

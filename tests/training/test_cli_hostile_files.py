@@ -13,8 +13,9 @@ from PIL import Image
 import backend
 from tests.support.command_line import QUICK, xpnet
 from training.data.sources import FILES
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
 from training.models import TwoLayerNet, saving
+from training.models.loading import load_network
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import backend
 from layers import softmax
 from tests.support.command_line import QUICK, xpnet
 from training.data import load
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
+from training.models.loading import load_network
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 
 import backend
 from tests.support.command_line import QUICK
-from training.loop.run_folder import RunFolder, load_network
+from training.loop.run_folder import RunFolder
+from training.models.loading import load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))

@@ -25,9 +25,9 @@ from training.files.printable import printable
 from training.loop.evaluation import Predictions, predict
 from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import build_network
-from training.loop.run_folder import load_network
 from training.loop.settings import EVALUATION_BATCH
 from training.models import Network
+from training.models.loading import load_network
 from training.profile.tables import aligned
 
 

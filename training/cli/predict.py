@@ -24,8 +24,8 @@ from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.non_finite import in_parameters
-from training.loop.run_folder import load_network
 from training.models import Network
+from training.models.loading import load_network
 
 
 @click.command("predict")

@@ -11,15 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from layers.initializers import unfilled
 from training.files import FileError, clipped, json_text, leftovers
-from training.files.arrays import config_of, open_arrays
 from training.files.durable import append_line, make_folder, write_atomically
 from training.files.opening import open_own
 from training.loop import lock
 from training.loop.lock import FolderLock
-from training.models import MODELS, Network, build
-from training.models.config import check_data
+from training.models import Network
 
 RUNS = Path("runs")
 """Where runs are kept unless a folder is named: below the current folder."""
@@ -185,54 +182,6 @@ def _new_folder(root: Path, name: str) -> Path:
 
 def _not_empty(folder: Path) -> FileExistsError:
     return FileExistsError(f"{folder} exists and is not an empty folder; a run needs a new one")
-
-
-def load_network(file: str | Path) -> Network:
-    """Load the network of a ``.safetensors`` file onto the active device.
-
-    Its ``config`` is what was saved with it: ``xpnet train`` adds ``dataset``, ``classes`` (names) and
-    ``input_dim``, the shape (C, H, W) of an image, to the model and its arguments.
-
-    The config is checked before anything is built, and the network is built only as large as the file's arrays. No
-    random number is drawn.
-
-    Raises:
-        ValueError: the file is damaged, has no model's description in it, or that of a model that is not xpnet's own
-            (build such a network and call its ``load_params``), or does not fit it.
-        OSError: it cannot be read.
-    """
-    with open_arrays(Path(file)) as opened:
-        config, shapes = config_of(opened), [header.shape for header in opened.headers.values()]
-        others = getattr(opened, "metadata", {})
-    _check_model(Path(file), config, others)
-    try:
-        with unfilled(shapes):
-            network = build(config)
-        check_data(config, network.input_dim, network.classes)
-    except ValueError as error:
-        raise ValueError(f"{file} describes no model that can be built: {error}") from error
-    network.load_params(file)
-    network.config = config
-    return network
-
-
-def _check_model(file: Path, config: Any, metadata: Mapping[str, str]) -> None:
-    """Raise a ValueError unless a config names one of xpnet's own models: with the reason and the remedy."""
-    remedy = f"build the network and call its load_params({file.name!r})"
-    if config is None:
-        if file.suffix == ".npz":
-            reason = "an .npz holds arrays alone"
-        elif metadata:
-            said = ", ".join(f"{clipped(name)}: {clipped(text)}" for name, text in list(metadata.items())[:3])
-            reason = f"its header has {said}, and no config of xpnet, as a file of another program"
-        else:
-            reason = "it was saved from a network without a config, as one of your own has none"
-        raise ValueError(f"{file} does not say which model it is: {reason}; {remedy}")
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} does not say which model it is: its config is {clipped(config)}, expected an object")
-    if config.get("model") not in list(MODELS):
-        named = f"is of the model {clipped(config['model'])}" if "model" in config else "has a config without a model"
-        raise ValueError(f"{file} {named}, which is none of xpnet's own ({', '.join(MODELS)}); {remedy}")
 
 
 def json_line(record: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ def checked_arguments(model: type, arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise ValueError(f"the arguments of {model.__name__} are {clipped(arguments)}, expected an object")
     parameters = dict(inspect.signature(model).parameters)
+    parameters.pop("loss", None)  # described by itself
     hints = get_type_hints(model.__init__, include_extras=True)  # type: ignore[misc]
     unknown = [name for name in arguments if name not in parameters]
     if unknown:

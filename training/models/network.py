@@ -18,6 +18,7 @@ from layers.base import walk
 from layers.losses import as_loss
 from training.models import saving
 from training.models.accuracy import accuracy
+from training.models.architecture import describe
 from training.models.parameters import ParameterDict
 
 FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("backward", "backward")
@@ -30,7 +31,8 @@ class Network:
     Args:
         layers: the layers. The network takes them over: their parameters move into its flat buffers.
         input_dim: shape of one sample, such as (784,) or (1, 28, 28).
-        config: what ``training.models.build`` needs to make this network again; saved with the parameters.
+        config: anything in the types of JSON that is to be saved with the parameters, such as names of ``classes``;
+            of one of xpnet's models also what ``training.models.build`` needs to make it again.
         loss: a ``layers.Loss``, or the name of one with its defaults: "softmax" (for None, too), "sigmoid",
             "mean-squared", "huber" or "hinge".
 
@@ -173,14 +175,31 @@ class Network:
             return {name: numerical_gradient(loss, array) for name, array in self.params.items()}
 
     def save_params(self, file: str | Path = "params.npz") -> None:
-        """Write parameters and state to ``.npz`` or ``.safetensors`` (with ``config``), by name, atomically.
+        """Write parameters and state to ``.npz`` or ``.safetensors`` (with ``description()``), by name, atomically.
 
         Raises:
             ValueError: the file's name has another ending.
             OSError: the file cannot be written; an older file of that name is unchanged.
         """
         arrays = {name: asnumpy(array) for name, array in {**self.params, **self.state}.items()}
-        saving.save_arrays(file, arrays, self.config)
+        saving.save_arrays(file, arrays, self.description())
+
+    def description(self) -> dict[str, Any]:
+        """Return the ``config`` and what makes the network again, in the types of JSON, as a file keeps it.
+
+        That is the model with its arguments, or for a network of one's own its architecture
+        (``training.models.architecture``) and ``input_shape``; and ``loss`` and ``dtype``. Where a layer cannot be
+        described, ``undescribed`` says why: such a file has to be loaded by ``load_params``.
+        """
+        config = dict(self.config or {})
+        try:
+            described: dict[str, Any] = {"loss": describe(self.last_layer), "dtype": self.params.flat.dtype.name}
+            if not {"model", "arguments"} <= config.keys():
+                own = {"model": "Network", "architecture": describe(self.layers), "input_shape": list(self.input_dim)}
+                described = {**own, **described}
+        except ValueError as error:
+            described = {"undescribed": str(error)}
+        return {**config, **described}
 
     def load_params(self, file: str | Path = "params.npz") -> None:
         """Read parameters and state from a file of ``save_params``, or any ``.npz`` with these names.

@@ -1,6 +1,6 @@
 """The book's networks, with its constructors, and a more recent one.
 
-Any other is a ``training.Network`` over a ``layers.Sequential``.
+Any other is a ``training.Network`` over a ``layers.Sequential``. All take ``dtype``, and ``loss`` as ``Network`` does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.checks import instance
-from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sequential, Sigmoid, Tanh
+from layers import Affine, BatchNormalization, Convolution, Dropout, Loss, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import Init
 from training.files import clipped
 from training.models.arguments import ACTIVATIONS, ConvParam, remembered, size, three
@@ -36,14 +36,20 @@ class TwoLayerNet(Network):
 
     @remembered
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, weight_init_std: Init = 0.01, dtype: Any = "float32"
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: Init = 0.01,
+        dtype: Any = "float32",
+        loss: str | Loss | None = None,
     ) -> None:
         layers = Sequential(
             Affine.of(input_size, hidden_size, weight_init_std, dtype),
             Relu(),
             Affine.of(hidden_size, output_size, weight_init_std, dtype),
         )
-        super().__init__(layers, (input_size,))
+        super().__init__(layers, (input_size,), loss=loss)
 
 
 class MultiLayerNet(Network):
@@ -70,6 +76,7 @@ class MultiLayerNet(Network):
         activation: str = "relu",
         weight_init_std: Init = "he",
         dtype: Any = "float32",
+        loss: str | Loss | None = None,
     ) -> None:
         kind = dict(zip(ACTIVATIONS, (Relu, Sigmoid, Tanh), strict=True))[activation]
         units = [input_size, *hidden_size_list]
@@ -77,7 +84,7 @@ class MultiLayerNet(Network):
         for inputs, outputs in itertools.pairwise(units):
             layers += [Affine.of(inputs, outputs, weight_init_std, dtype), kind()]
         layers.append(Affine.of(units[-1], output_size, weight_init_std, dtype))
-        super().__init__(Sequential(*layers), (input_size,))
+        super().__init__(Sequential(*layers), (input_size,), loss=loss)
 
 
 class SimpleConvNet(Network):
@@ -106,6 +113,7 @@ class SimpleConvNet(Network):
         output_size: int = 10,
         weight_init_std: Init = 0.01,
         dtype: Any = "float32",
+        loss: str | Loss | None = None,
     ) -> None:
         features = [_convolution(input_dim[0], conv_param, weight_init_std, dtype), Relu(), Pooling(2, 2, stride=2)]
         layers = Sequential(
@@ -114,7 +122,7 @@ class SimpleConvNet(Network):
             Relu(),
             Affine.of(hidden_size, output_size, weight_init_std, dtype),
         )
-        super().__init__(layers, input_dim)
+        super().__init__(layers, input_dim, loss=loss)
 
 
 def _conv3(filters: int, pad: int = 1) -> ConvParam:
@@ -145,6 +153,7 @@ class DeepConvNet(Network):
         hidden_size: int = 50,
         output_size: int = 10,
         dtype: Any = "float32",
+        loss: str | Loss | None = None,
     ) -> None:
         convolutions = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
         features: list[Any] = []
@@ -162,7 +171,7 @@ class DeepConvNet(Network):
             Affine.of(hidden_size, output_size, "he", dtype),
             Dropout(0.5),
         )
-        super().__init__(layers, input_dim)
+        super().__init__(layers, input_dim, loss=loss)
 
 
 class ConvNet(Network):
@@ -190,6 +199,7 @@ class ConvNet(Network):
         dropout_ratio: float = 0.5,
         output_size: int = 10,
         dtype: Any = "float32",
+        loss: str | Loss | None = None,
     ) -> None:
         features: list[Any] = []
         channels = input_dim[0]
@@ -199,7 +209,7 @@ class ConvNet(Network):
             features += [Pooling(2, 2, stride=2)] if pooled else []
             channels = count
         affine = Affine.of(_numbers(features, input_dim), output_size, "xavier", dtype)
-        super().__init__(Sequential(*features, Dropout(dropout_ratio), affine), input_dim)
+        super().__init__(Sequential(*features, Dropout(dropout_ratio), affine), input_dim, loss=loss)
 
 
 MODELS: dict[str, type[Network]] = {
@@ -207,8 +217,8 @@ MODELS: dict[str, type[Network]] = {
 }
 
 
-def build(config: Mapping[str, Any]) -> Network:
-    """Return a network by its ``config``, ``{"model": name, "arguments": {…}}``, with fresh weights.
+def build(config: Mapping[str, Any], loss: str | Loss | None = None) -> Network:
+    """Return a network by its ``config``, ``{"model": name, "arguments": {…}}``, with fresh weights and a loss.
 
     Raises:
         TypeError: ``config`` is not a dictionary.
@@ -227,12 +237,12 @@ def build(config: Mapping[str, Any]) -> Network:
         raise ValueError(f"model is one of {', '.join(MODELS)}, not {clipped(name)}")
     arguments = checked_arguments(MODELS[name], config.get("arguments", {}))
     try:
-        return MODELS[name](**arguments)
+        return MODELS[name](**arguments, loss=loss)
     except (TypeError, LookupError, ArithmeticError) as error:
         raise ValueError(f"{name} cannot be built from {clipped(arguments)}: {error}") from error
 
 
-def build_for(name: str, input_dim: tuple[int, int, int], classes: int) -> Network:
+def build_for(name: str, input_dim: tuple[int, int, int], classes: int, loss: str | Loss | None = None) -> Network:
     """Return the model called ``name`` in the size for images (C, H, W) and a number of classes, with fresh weights.
 
     Raises:
@@ -252,7 +262,7 @@ def build_for(name: str, input_dim: tuple[int, int, int], classes: int) -> Netwo
         arguments["input_dim"] = input_dim
     if name == "SimpleConvNet":
         arguments["weight_init_std"] = "he"
-    return build({"model": name, "arguments": arguments})
+    return build({"model": name, "arguments": arguments}, loss)
 
 
 def _convolution(channels: int, param: ConvParam, init: Init, dtype: Any) -> Convolution:

@@ -9,9 +9,9 @@ import pytest
 
 import backend
 from layers.initializers import unfilled, weights
-from training.loop.run_folder import load_network
 from training.models import MODELS, ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, build, saving
 from training.models.config import checked_arguments
+from training.models.loading import load_network
 
 CONV = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}
 SMALL = {
@@ -252,7 +252,7 @@ READ_THEM = textwrap.dedent(
     from pathlib import Path
     from training.data.idx import read_idx
     from training.models import TwoLayerNet
-    from training.loop.run_folder import load_network
+    from training.models.loading import load_network
 
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))  # a bomb that goes off harms nobody else
     folder = Path(sys.argv[1])

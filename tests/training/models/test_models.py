@@ -245,7 +245,7 @@ def test_arguments_are_bound_as_by_python():
     for call, words in (
         (lambda: TwoLayerNet(3), "TwoLayerNet: missing a required argument: 'hidden_size'"),
         (lambda: TwoLayerNet(3, 4, 5, depth=1), "TwoLayerNet: got an unexpected keyword argument 'depth'"),
-        (lambda: TwoLayerNet(3, 4, 5, 6, "float32", 8), "TwoLayerNet: too many positional arguments"),
+        (lambda: TwoLayerNet(3, 4, 5, 6, "float32", "hinge", 8), "TwoLayerNet: too many positional arguments"),
     ):
         with pytest.raises(TypeError, match=f"^{words}$"):
             call()

@@ -107,18 +107,22 @@ def test_running_statistics_may_be_missing(tmp_path, suffix):
         assert bits(other)[name] == states[name]
 
 
+PLAIN_LOSS = {"label_smoothing": 0.0, "class_weights": None, "ignore_index": None}
+
+
 def test_config_travels_in_the_safetensors(tmp_path):
     network = SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}, 5, 4)
     network.save_params(tmp_path / "a.safetensors")
     network.save_params(tmp_path / "a.npz")
     config = saving.load_config(tmp_path / "a.safetensors")
-    assert config == network.config
+    about = {"loss": {"type": "SoftmaxWithLoss", "arguments": PLAIN_LOSS}, "dtype": "float32"}
+    assert config == network.config | about == network.description()
     again = build(config)
     again.load_params(tmp_path / "a.safetensors")
     assert bits(again) == bits(network)
     assert saving.load_config(tmp_path / "a.npz") is None
     normalised(1).save_params(tmp_path / "b.safetensors")
-    assert saving.load_config(tmp_path / "b.safetensors") is None
+    assert saving.load_config(tmp_path / "b.safetensors")["model"] == "Network"
 
 
 class Scale(Layer):
