@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, threads, workspace
+from backend import array_module, profiling, require_arrays, threads, workspace
 from backend.types import Array
-from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.checks import check_pooling, check_pooling_gradient
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry, TapRange
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut
-from kernels.core.window import Window, geometry_of
+from kernels.core.window import Window
 from kernels.masking import apply_mask_numpy
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
@@ -80,10 +80,8 @@ def max_pool_backward(dy: Array, argmax: Array, input_shape: tuple[int, int, int
         TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
-    require_active(dy, "dy")
+    check_pooling_gradient(dy, input_shape, window)
     require_arrays(argmax=argmax)
-    check_dtype("pooling", dy)
-    check_gradient(dy, input_shape, input_shape[1], geometry_of(window, input_shape))
     if argmax.shape != dy.shape:
         raise ValueError(f"argmax has shape {argmax.shape}, the gradient {dy.shape}: both are the output's")
     if array_module(dy, argmax) is numpy:
@@ -94,10 +92,7 @@ def max_pool_backward(dy: Array, argmax: Array, input_shape: tuple[int, int, int
 @profiling.operation
 def pool(x: Array, window: Window) -> tuple[Array, Any]:
     """Compute ``max_pool`` with what ``pool_backward`` needs in place of argmax: on a GPU argmax, else ``Winners``."""
-    check_images("max pooling", x)
-    check_dtype("max pooling", x)
-    geometry = geometry_of(window, x.shape)
-    geometry.require_pixels()
+    geometry = check_pooling("max pooling", x, window)
     return implementation(x, _pool_numpy, _pool_cuda)(to_nhwc(x), geometry)
 
 
@@ -134,10 +129,7 @@ def _pool_cuda(source: Array, geometry: Geometry) -> tuple[Array, Array]:
 @profiling.operation
 def pool_backward(dy: Array, winners: Any, input_shape: tuple[int, int, int, int], window: Window) -> Array:
     """Return the gradient of ``pool``, as ``max_pool_backward`` does, for what ``pool`` returned as ``winners``."""
-    require_active(dy, "dy")
-    geometry = geometry_of(window, input_shape)
-    check_dtype("pooling", dy)
-    check_gradient(dy, input_shape, input_shape[1], geometry)
+    geometry = check_pooling_gradient(dy, input_shape, window)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
     implementation(dy, _pool_backward_numpy, _pool_backward_cuda)(to_nhwc(dy), winners, dx, geometry)

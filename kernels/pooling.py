@@ -7,14 +7,14 @@ import numpy
 from backend import profiling, require_active, threads, workspace
 from backend.checks import flag, sizes
 from backend.types import Array
-from kernels.core.checks import check_dtype, check_gradient, check_images
+from kernels.core.checks import check_dtype, check_images, check_pooling, check_pooling_gradient
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut
-from kernels.core.window import Window, geometry_of
+from kernels.core.window import Window
 from kernels.sums import axis_means
 
 _AVERAGE = Kernel("pooling.cu", "average_pool")
@@ -46,11 +46,8 @@ def average_pool(x: Array, window: Window, count_padding: bool = False) -> Array
         array([[ 2.5,  4.5],
                [10.5, 12.5]])
     """
-    check_images("average pooling", x)
-    check_dtype("average pooling", x)
+    geometry = check_pooling("average pooling", x, window)
     count_padding = flag("count_padding", count_padding)
-    geometry = geometry_of(window, x.shape)
-    geometry.require_pixels()
     y = workspace.empty((len(x), *geometry.output, x.shape[1]), x.dtype)
     implementation(x, _average_pool_numpy, _average_pool_cuda)(to_nhwc(x), y, geometry, count_padding)
     return as_nchw(y)
@@ -92,12 +89,8 @@ def average_pool_backward(
         TypeError: ``dy`` is not of float16, float32 or float64.
         ValueError: the shape of ``dy`` is not that of the output.
     """
-    require_active(dy, "dy")
+    geometry = check_pooling_gradient(dy, input_shape, window)
     count_padding = flag("count_padding", count_padding)
-    geometry = geometry_of(window, input_shape)
-    geometry.require_pixels()
-    check_dtype("pooling", dy)
-    check_gradient(dy, input_shape, input_shape[1], geometry)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
     implementation(dy, _average_pool_backward_numpy, _average_pool_backward_cuda)(

@@ -8,7 +8,7 @@ from backend import require_active, require_arrays, require_same_device
 from backend.checks import FLOATING, choice, instance, sizes
 from backend.types import Array
 from kernels.core.geometry import Geometry
-from kernels.core.window import Window
+from kernels.core.window import Window, geometry_of
 
 COLUMN_ORDERS = ("CHW", "HWC")
 """Orders of the numbers in a row of columns: channel, row and column of the window, or row, column and channel."""
@@ -42,6 +42,35 @@ def check_gradient(dy: Array, input_shape: tuple[int, ...], channels: int, geome
     expected = (input_shape[0], channels, *geometry.output)
     if dy.shape != expected:
         raise ValueError(f"the gradient has shape {dy.shape}, the output {expected}")
+
+
+def check_pooling(operation: str, x: Array, window: Window) -> Geometry:
+    """Return the window laid over images ``x`` that ``operation`` can pool.
+
+    Raises:
+        TypeError: an argument is of another type, ``x`` of another dtype or on another device.
+        ValueError: ``x`` is not 4-D, or a window holds only padding.
+    """
+    check_images(operation, x)
+    check_dtype(operation, x)
+    geometry = instance("window", window, Window, "a Window").over((x.shape[2], x.shape[3]))
+    geometry.require_pixels()
+    return geometry
+
+
+def check_pooling_gradient(dy: Array, input_shape: tuple[int, ...], window: Window) -> Geometry:
+    """Return the window laid over the images of ``input_shape`` (N, C, H, W), whose pooling has the gradient ``dy``.
+
+    Raises:
+        TypeError: an argument is of another type, ``dy`` of another dtype or on another device.
+        ValueError: the shape of ``dy`` is not that of the output, or a window holds only padding.
+    """
+    require_active(dy, "dy")
+    geometry = geometry_of(window, input_shape)
+    geometry.require_pixels()
+    check_dtype("pooling", dy)
+    check_gradient(dy, input_shape, input_shape[1], geometry)
+    return geometry
 
 
 def check_convolution(
