@@ -9,8 +9,8 @@ from backend import random, xp
 from backend.types import Array
 from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.activations import relu
-from kernels.batch_norm import normalize
-from kernels.batch_norm_backward import normalize_backward
+from kernels.batch_norm import batch_norm, normalize
+from kernels.batch_norm_backward import normalize_backward, normalize_backward_fixed
 from kernels.batch_statistics import batch_statistics
 from kernels.core.dtypes import acc_dtype
 from kernels.dropout import dropout_mask
@@ -56,7 +56,8 @@ def cases(dtype: str, tiny: bool) -> Iterator[KernelCase]:
 
 def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
     matrix, vector = nbytes(shape, dtype), nbytes(shape[1:], dtype)
-    sums = nbytes(shape[1:], acc_dtype(dtype))
+    sums_dtype = acc_dtype(dtype)
+    sums = nbytes(shape[1:], sums_dtype)
 
     def rows() -> tuple[Any, ...]:  # around 1/2: a mean of nearly 0 would be mostly rounding error
         return (random.uniform(shape, dtype),)
@@ -74,10 +75,23 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
         mean, variance = batch_statistics(x)
         return lambda: normalize(x, mean, variance, gamma, beta, EPSILON)
 
+    def bind_forward(x: Array, gamma: Array, beta: Array) -> Call:
+        running = xp.zeros(shape[1:], sums_dtype), xp.ones(shape[1:], sums_dtype)
+        return lambda: batch_norm(x, gamma, beta, *running, EPSILON, 0.9)[:3]
+
+    def bind_added(x: Array, gamma: Array, beta: Array) -> Call:
+        running, bypass = (xp.zeros(shape[1:], sums_dtype), xp.ones(shape[1:], sums_dtype)), x * 2
+        return lambda: batch_norm(x, gamma, beta, *running, EPSILON, 0.9, True, bypass)[:3]
+
     def bind_backward(x: Array, dy: Array, gamma: Array) -> Call:
         mean, variance = batch_statistics(x)
         inverse = 1 / (variance + EPSILON) ** 0.5
         return lambda: normalize_backward(dy, x, mean, inverse, gamma)
+
+    def bind_fixed(x: Array, dy: Array, gamma: Array) -> Call:
+        mean, variance = batch_statistics(x)
+        inverse = 1 / (variance + EPSILON) ** 0.5
+        return lambda: normalize_backward_fixed(dy, x, mean, inverse, gamma)[1:]
 
     yield KernelCase(
         "batch norm statistics", by(*shape), dtype, ("batch_norm_moments", "batch_norm_statistics"),
@@ -91,9 +105,25 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
         },
         with_parameters, bind_normalize, tolerance=64,
     )  # fmt: skip
+    forward = {  # every number of y depends on all of x, so that x is read twice
+        "x, for the statistics": matrix, "x": matrix, "gamma": vector, "beta": vector, "y": matrix, "mean": sums,
+        "inverse": sums, "running mean": 2 * sums, "running variance": 2 * sums,
+    }  # fmt: skip
     yield KernelCase(
-        "batch norm backward", by(*shape), dtype,
-        ("batch_norm_products", "batch_norm_parameter_gradients", "batch_norm_backward"),
+        "batch norm", by(*shape), dtype, ("batch_norm_moments", "batch_norm_forward"), forward, with_parameters,
+        bind_forward, tolerance=64,
+    )  # fmt: skip
+    yield KernelCase(
+        "batch norm, sum, ReLU", by(*shape), dtype, ("batch_norm_moments", "batch_norm_forward_added"),
+        {**forward, "bypass": matrix, "positive": nbytes(shape, bool)}, with_parameters, bind_added, tolerance=64,
+    )  # fmt: skip
+    yield KernelCase(
+        "batch norm's parameters", by(*shape), dtype, ("batch_norm_products", "batch_norm_parameter_gradients"),
+        {"x": matrix, "dy": matrix, "mean": sums, "inverse": sums, "dgamma": sums, "dbeta": sums}, with_gradients,
+        bind_fixed, tolerance=64,
+    )  # fmt: skip
+    yield KernelCase(
+        "batch norm backward", by(*shape), dtype, ("batch_norm_products", "batch_norm_backward"),
         {  # every number of dx depends on sums of all dy and x, so that these are read twice
             "x, for the sums": matrix, "dy, for the sums": matrix, "mean": sums, "inverse": sums, "gamma": vector,
             "dgamma": sums, "dbeta": sums, "x": matrix, "dy": matrix, "dx": matrix,
