@@ -1,5 +1,7 @@
 """Convolution (cross-correlation, as the field calls it) as im2col and matrix products over channels-last memory.
 
+GPUs with tensor cores have an implicit GEMM in its place (``kernels.convolution_cuda``).
+
 With pixels as rows, the product ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)`` is the output itself. The columns
 exist for one part of the batch at a time and are made again in backward: copying from cache costs less than keeping
 them. Groups split the channels; one channel a group (depthwise) has its own file, since it is not a matrix product.
@@ -15,7 +17,6 @@ Examples:
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy
@@ -23,17 +24,18 @@ import numpy
 from backend import array_module, profiling, threads, workspace
 from backend.checks import whole
 from backend.types import Array
-from kernels import activations, depthwise
+from kernels import activations, convolution_cuda, depthwise, implicit_gemm
 from kernels.col2im import add_windows
 from kernels.core.checks import check_convolution
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
+from kernels.core.filters import filter_matrices, flipped, group_ranges, is_depthwise
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, folded, to_nhwc
 from kernels.core.tiling import Part, channel_strips, cut, parallel_for, partial_sums
 from kernels.core.window import Window
-from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows, matmul_rows_numpy
-from kernels.im2col import part_columns_cuda, part_columns_numpy
+from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows_numpy
+from kernels.im2col import part_columns_numpy
 from kernels.sums import column_sums, piece_sums
 
 Shape = tuple[int, int, int, int]
@@ -68,13 +70,13 @@ def convolution(
 
 def _convolve(x: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, relu: bool = False) -> Any:
     source, y = to_nhwc(x), workspace.empty((len(x), *geometry.output, len(weight)), x.dtype)
-    if _is_depthwise(weight.shape, groups):
+    if is_depthwise(weight.shape, groups):
         depthwise.forward(source, weight, y, geometry)
         if bias is not None:
             y += bias
         return activations.relu(as_nchw(y)) if relu else as_nchw(y)
     positive = workspace.empty(y.shape, bool) if relu else None
-    implementation(x, _convolve_numpy, _convolve_cuda)(source, weight, bias, geometry, groups, y, positive)
+    implementation(x, _convolve_numpy, convolution_cuda.forward)(source, weight, bias, geometry, groups, y, positive)
     return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
 
 
@@ -83,8 +85,8 @@ def _convolve_numpy(
 ) -> None:
     n, oh, ow, fn = y.shape
     dtype = acc_dtype(y.dtype)  # there is no half-precision BLAS
-    matrices = _matrices(weight, groups, dtype)
-    channels, filters = _ranges(source.shape[3], groups), _ranges(fn, groups)
+    matrices = filter_matrices(weight, groups, dtype)
+    channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
     # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
     row_bias = None if bias is None else numpy.tile(bias, ow)
 
@@ -107,22 +109,6 @@ def _convolve_numpy(
     threads.run(multiply, cut(n, oh, ow * len(matrices[0]) * dtype.itemsize, numpy))
 
 
-def _convolve_cuda(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
-) -> None:
-    fn, channels = len(weight), _ranges(source.shape[3], groups)
-    matrices = _matrices(weight, groups, y.dtype)  # cuBLAS sums float16 in float32 and rounds once
-    for part in _parts_cuda(y, len(matrices[0])):
-        out = part.of_output(y).reshape(-1, fn)
-        for group, matrix in enumerate(matrices):
-            columns = part_columns_cuda(source, geometry, part, channels[group])
-            matmul_part(columns, matrix, out=_columns_of(out, group, groups))
-    if bias is not None:
-        y += bias
-    if positive is not None:
-        activations.rectify(y, positive)
-
-
 @profiling.operation
 def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, window: Window, groups: int = 1) -> Array:
     """Return the gradient of ``convolution`` with respect to ``x``.
@@ -143,14 +129,27 @@ def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, win
     """
     groups = whole("groups", groups, 1)
     geometry = check_convolution(window, groups, input_shape, dy=dy, weight=weight)
-    if _is_depthwise(weight.shape, groups):
+    if is_depthwise(weight.shape, groups):
         n, c, h, w = input_shape
         result = workspace.empty((n, h, w, c), dy.dtype)
         depthwise.backward_input(to_nhwc(dy), weight, result, geometry)
         return as_nchw(result)
+    return implementation(dy, _backward_input_numpy, _backward_input_cuda)(dy, weight, input_shape, geometry, groups)
+
+
+def _backward_input_numpy(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
     if geometry.mirrored is not None:
         return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)
     return _by_col2im(dy, weight, input_shape, geometry, groups)
+
+
+def _backward_input_cuda(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
+    if implicit_gemm.refusal(dy.dtype, geometry):
+        return _backward_input_numpy(dy, weight, input_shape, geometry, groups)  # which CuPy's arrays can do, too
+    n, c, h, w = input_shape
+    dx = workspace.empty((n, h, w, c), dy.dtype)
+    convolution_cuda.backward_input(to_nhwc(dy), weight, geometry, groups, dx)
+    return as_nchw(dx)
 
 
 def _by_col2im(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
@@ -163,8 +162,9 @@ def _by_col2im(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry,
     library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
     # Windows overlap, so an image is not cut into bands; where its columns are too many, some channels at a time.
     strips = channel_strips(c_group, channel_bytes, library)
+    of_groups = zip(filter_matrices(weight, groups, dtype), group_ranges(fn, groups), strict=True)
     matrices = []
-    for group, (matrix, filters) in enumerate(zip(_matrices(weight, groups, dtype), _ranges(fn, groups), strict=True)):
+    for group, (matrix, filters) in enumerate(of_groups):
         by_channel = matrix.reshape(fh * fw, c_group, f_group)
         for first, last in strips:
             channels = slice(group * c_group + first, group * c_group + last)
@@ -211,12 +211,12 @@ def convolution_backward_weight(
     geometry = check_convolution(window, groups, None, weight_shape, x=x, dy=dy, out=out, bias_out=bias_out)
     out = array_module(x).empty(weight_shape, x.dtype) if out is None else out
     source, gradient = to_nhwc(x), to_nhwc(dy)
-    if _is_depthwise(weight_shape, groups):
+    if is_depthwise(weight_shape, groups):
         if bias_out is not None:
             column_sums(gradient.reshape(-1, len(out)), out=bias_out)
         depthwise.backward_weight(source, gradient, out, geometry)
         return out
-    compute = implementation(x, _backward_weight_numpy, _backward_weight_cuda)
+    compute = implementation(x, _backward_weight_numpy, convolution_cuda.backward_weight)
     compute(source, gradient, geometry, groups, out, bias_out)
     return out
 
@@ -227,7 +227,7 @@ def _backward_weight_numpy(
     """Add up columnsᵀ · rows over the parts, and the rows for the bias, while a part is in cache."""
     (n, oh, ow, fn), (_, c_group, fh, fw) = gradient.shape, out.shape
     k, dtype = fh * fw * c_group, acc_dtype(source.dtype)
-    channels, filters = _ranges(source.shape[3], groups), _ranges(fn, groups)
+    channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
     parts = partial_sums(cut(n, oh, ow * k * dtype.itemsize, numpy), fn * k * dtype.itemsize)
     totals = numpy.zeros((max(len(parts), 1), groups, k, fn // groups), dtype)
     bias_totals = None if bias_out is None else numpy.zeros((len(totals), fn), dtype)
@@ -249,67 +249,3 @@ def _backward_weight_numpy(
     out[...] = by_filter.reshape(out.shape)
     if bias_totals is not None and bias_out is not None:
         bias_out[...] = bias_totals.sum(axis=0)
-
-
-def _backward_weight_cuda(
-    source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
-) -> None:
-    fn, c_group, fh, fw = out.shape
-    if bias_out is not None:
-        column_sums(gradient.reshape(-1, fn), out=bias_out)
-    parts = _parts_cuda(gradient, fh * fw * c_group)
-    if not parts:
-        out.fill(0)
-        return
-    channels, filters = _ranges(source.shape[3], groups), _ranges(fn, groups)
-    for group in range(groups):
-        total: Any = None
-        for part in parts:
-            columns = part_columns_cuda(source, geometry, part, channels[group])
-            product = matmul_rows(columns, _columns_of(part.of_output(gradient).reshape(-1, fn), group, groups))
-            total = product.astype(acc_dtype(out.dtype), copy=False) if total is None else total + product
-        own = out if groups == 1 else out[filters[group]]
-        own[...] = total.reshape(fh, fw, c_group, -1).transpose(3, 2, 0, 1)
-
-
-def _parts_cuda(output: Array, k: int) -> list[Part]:
-    """Return the parts of a batch whose columns, k for each pixel of ``output`` (N, OH, OW, C), are made at a time."""
-    n, oh, ow, _ = output.shape
-    return cut(n, oh, ow * k * output.dtype.itemsize, array_module(output))
-
-
-def _columns_of(matrix: Array, group: int, groups: int) -> Array:
-    """Return the columns of a matrix that belong to one group."""
-    return matrix if groups == 1 else matrix[:, _ranges(matrix.shape[1], groups)[group]]
-
-
-def _is_depthwise(weight_shape: tuple[int, ...], groups: int) -> bool:
-    """Return whether each filter (FN, C / groups, FH, FW) sees one channel of several."""
-    return groups > 1 and weight_shape[1] == 1
-
-
-def _matrices(weight: Array, groups: int, dtype: numpy.dtype) -> list[Array]:
-    """Return each group's filters as (FH·FW·C/groups, FN/groups), C-contiguous, of ``dtype``."""
-    fn, c_group, fh, fw = weight.shape
-    if groups == 1:
-        matrix = weight.transpose(2, 3, 1, 0).reshape(-1, fn)
-        return [array_module(weight).ascontiguousarray(matrix, dtype=dtype)]
-    by_group = weight.reshape(groups, fn // groups, c_group, fh, fw).transpose(0, 3, 4, 2, 1)
-    stacked = by_group.reshape(groups, fh * fw * c_group, fn // groups)
-    return list(array_module(weight).ascontiguousarray(stacked, dtype=dtype))
-
-
-def flipped(weight: Array, groups: int) -> Array:
-    """Return the filters of the transposed map: (C, FN / groups, FH, FW), rows and columns reversed."""
-    fn, c_group, fh, fw = weight.shape
-    if groups == 1:
-        return weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    by_group = weight[:, :, ::-1, ::-1].reshape(groups, fn // groups, c_group, fh, fw)
-    return by_group.transpose(0, 2, 1, 3, 4).reshape(groups * c_group, fn // groups, fh, fw)
-
-
-@functools.lru_cache(maxsize=1024)
-def _ranges(total: int, groups: int) -> tuple[slice, ...]:
-    """Return the channels, or filters, of each group."""
-    size = total // groups
-    return tuple(slice(group * size, (group + 1) * size) for group in range(groups))

@@ -21,9 +21,9 @@ from backend.checks import instance, whole
 from backend.types import Array
 from kernels import convolution as direct
 from kernels.activations import rectify
-from kernels.convolution import flipped
 from kernels.core.checks import check_convolution
 from kernels.core.dtypes import acc_dtype
+from kernels.core.filters import flipped
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut, parallel_for, partial_sums

@@ -110,11 +110,21 @@ def arrays_of(layer: Layer, dtype: str) -> Arrays:
 def implicit(layer: Layer, given: Arrays) -> dict[str, Call]:
     """Return the three products by ``convolution.cu``."""
     x, w, dy = given
-    return {
-        "forward": lambda: implicit_gemm.forward(x, w, None, layer.geometry),
-        "input gradient": lambda: implicit_gemm.backward_input(dy, w, layer.channels, layer.geometry),
-        "weight gradient": lambda: implicit_gemm.backward_weight(x, dy, layer.geometry)[0],
-    }
+    y, dx, dw = (xp.empty_like(array) for array in (dy, x, w))
+
+    def forward() -> Array:
+        implicit_gemm.forward(x, w, None, layer.geometry, 1, y, None)
+        return y
+
+    def backward_input() -> Array:
+        implicit_gemm.backward_input(dy, w, layer.geometry, 1, dx)
+        return dx
+
+    def backward_weight() -> Array:
+        implicit_gemm.backward_weight(x, dy, layer.geometry, 1, dw, None)
+        return dw
+
+    return {"forward": forward, "input gradient": backward_input, "weight gradient": backward_weight}
 
 
 def by_columns(layer: Layer, given: Arrays) -> dict[str, Call]:
@@ -181,7 +191,7 @@ def measure(layer: Layer, precision: str, repeats: int, stopwatch: Stopwatch, wi
     dtype = PRECISIONS[precision]
     given, rows = arrays_of(layer, dtype), []
     ways = {"im2col and cuBLAS": by_columns(layer, given)}
-    if implicit_gemm.applies(dtype, layer.geometry):
+    if not implicit_gemm.refusal(given.x.dtype, layer.geometry):
         ways["implicit"] = implicit(layer, given)
     if with_torch:
         ways["cuDNN"] = cudnn(layer, given)

@@ -25,7 +25,8 @@ class KernelCase:
         operation: its name, for the table and ``--only``.
         shape: of its input, as text.
         dtype: of its arrays.
-        kernels: the kernels of ``.cu`` files that it launches, in order; empty if all are CuPy's or cuBLAS's.
+        kernels: the kernels of ``.cu`` files that it launches, in order; empty if their blocks have one size only:
+            CuPy's, cuBLAS's, and those of a convolution on tensor cores.
         moves: bytes of every array that it must read or write, by the array's name. Their sum is the least bytes.
         inputs: makes random arrays on the active device, different ones at every call.
         bind: takes these arrays, on any device, does the work that is not timed, and returns the function to time,

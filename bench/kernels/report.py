@@ -107,7 +107,7 @@ def _launched(rows: list[KernelRow]) -> str:
     found: dict[str, list[str]] = {}
     for row in _own(rows):
         ways = found.setdefault(row["operation"], [])
-        names = ", ".join(row["kernels"]) or "CuPy's or cuBLAS's"
+        names = ", ".join(row["kernels"]) or "of one block size"
         if names not in ways:
             ways.append(names)
     lines = [[operation, " or ".join(ways)] for operation, ways in found.items()]

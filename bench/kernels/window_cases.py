@@ -135,7 +135,7 @@ def _convolution(size: Images, dtype: str) -> KernelCase:
         return lambda: convolution(x, weights, None, size.window)
 
     return KernelCase(
-        "convolution", str(size), dtype, ("im2col_hwc",),
+        "convolution", str(size), dtype, (),
         {
             "x": nbytes(size.shape, dtype),
             "weights": nbytes(weight, dtype),

@@ -83,6 +83,7 @@ def emulated():
         yield
     cuda_on_cpu.reset()
     implicit_gemm._compiled.cache_clear()
+    implicit_gemm._checked.cache_clear()
 
 
 def seeded(old, new, product):
@@ -106,6 +107,7 @@ def test_mistake_is_found(name, monkeypatch):
     mistake = MISTAKES[name]
     assert not wrong(mistake), "the source is wrong without a mistake"
     implicit_gemm._compiled.cache_clear()
+    implicit_gemm._checked.cache_clear()
     monkeypatch.setattr(Variant, "code", seeded(mistake.old, mistake.new, mistake.product))
     with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # an address that no array has: found, too
         assert wrong(mistake)

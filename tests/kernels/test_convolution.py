@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import convolution as module
-from kernels import depthwise
+from kernels import convolution_cuda, depthwise, implicit_gemm
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
 from kernels.core.window import Window
 from tests.support import oracles
@@ -129,12 +129,27 @@ def test_named_geometries(device, dtype, shape, filters, window, groups):
     check_exactly(Convolution(case, groups, filters // groups, shape[1] // groups, bias=True))
 
 
+@pytest.fixture
+def by_columns(monkeypatch):
+    """Convolutions by im2col on a GPU that could do without."""
+    monkeypatch.setattr(implicit_gemm, "refusal", lambda dtype, geometry: "is refused by a test")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("by_columns")
+def test_every_geometry_by_columns_on_a_gpu(dtype):
+    with backend.use("cuda"):
+        for_all(backend.current_device(), convolutions(dtypes=(dtype,)))(check_exactly)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.usefixtures("by_columns")
 def test_many_parts_add_up(device, groups):
     """More parts than sums are kept apart for: 40 images of 3 bands each."""
     arguments = {"kernel": 3, "stride": 1, "padding": (1, 0, 0, 2), "dilation": 1, "rounding": "floor"}
     case = WindowCase((40, 4, 4, 3), arguments, (1, 0, 0, 2), "float32", "contiguous", 0)
-    with column_bytes(200), watched_cuts(module) as cuts:
+    with column_bytes(200), watched_cuts(module if device.kind == "cpu" else convolution_cuda) as cuts:
         check_exactly(Convolution(case, groups, 4 // groups, 4 // groups, bias=True))
     assert groups == 4 or max(len(parts) for parts in cuts) > 40
 

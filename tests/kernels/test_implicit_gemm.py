@@ -12,7 +12,7 @@ from backend import asnumpy, xp
 from kernels import implicit_gemm
 from kernels.core import tensor_tiles
 from kernels.core.window import Window
-from tests.support.implicit_cases import Case, arrays, run, truth
+from tests.support.implicit_cases import Case, arrays, backward_input, backward_weight, forward, run, truth
 
 pytestmark = pytest.mark.gpu
 
@@ -40,8 +40,8 @@ DTYPES = ["float16", "float32"]
 @pytest.fixture(autouse=True)
 def cuda():
     with backend.use("cuda"):
-        if not implicit_gemm.applies("float32", Window(1).over((1, 1))):
-            pytest.skip("the GPU has no tensor cores for float32: compute capability below 8.0")
+        if refused := implicit_gemm.refusal(np.dtype("float32"), Window(1).over((1, 1))):
+            pytest.skip(f"an implicit GEMM {refused}")
         yield
 
 
@@ -87,7 +87,7 @@ def test_float16_is_rounded_once():
 def test_weight_gradients_of_float16_are_summed_in_float32():
     case = Case(1, 64, 64, 8, 8, Window(1))
     x, dy = np.full((1, 64, 64, 8), 1, "float16"), np.full((1, 64, 64, 8), 0.5, "float16")
-    dw, dbias = implicit_gemm.backward_weight(*map(xp.asarray, (x, dy)), case.window.over((64, 64)), bias=True)
+    dw, dbias = backward_weight(*map(xp.asarray, (x, dy)), case.window.over((64, 64)), bias=True)
     assert np.all(asnumpy(dw) == 2048)  # sums in float16 would stop at 1024
     assert np.all(asnumpy(dbias) == 2048)
 
@@ -98,8 +98,8 @@ def test_relu_with_its_mask(case, dtype):
     x, filters, bias, _ = map(xp.asarray, arrays(case, dtype))
     x[0, 2, 2, 0] = xp.nan
     geometry = case.window.over((case.h, case.w))
-    plain = asnumpy(implicit_gemm.forward(x, filters, bias, geometry))
-    y, positive = map(asnumpy, implicit_gemm.forward(x, filters, bias, geometry, relu=True))
+    plain = asnumpy(forward(x, filters, bias, geometry))
+    y, positive = map(asnumpy, forward(x, filters, bias, geometry, relu=True))
     assert positive.dtype == bool
     assert np.array_equal(positive, plain > 0)
     assert np.array_equal(y, np.maximum(plain, 0), equal_nan=True)
@@ -111,11 +111,11 @@ def test_without_bias():
     x, filters, _, dy = map(xp.asarray, arrays(case, "float32"))
     geometry = case.window.over((case.h, case.w))
     zero = xp.zeros(case.fn, "float32")
-    expected = implicit_gemm.forward(x, filters, zero, geometry)
-    assert xp.array_equal(implicit_gemm.forward(x, filters, None, geometry), expected)
-    dw, dbias = implicit_gemm.backward_weight(x, dy, geometry)
+    expected = forward(x, filters, zero, geometry)
+    assert xp.array_equal(forward(x, filters, None, geometry), expected)
+    dw, dbias = backward_weight(x, dy, geometry)
     assert dbias is None
-    assert xp.array_equal(dw, implicit_gemm.backward_weight(x, dy, geometry, bias=True)[0])
+    assert xp.array_equal(dw, backward_weight(x, dy, geometry, bias=True)[0])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3.4e38])
@@ -138,15 +138,21 @@ def test_what_is_not_finite_stays_so_and_spreads_no_further(bad, dtype):
     assert np.array_equal(dw[:, :, others], good[2][:, :, others])
 
 
+def planned_anew():
+    """Let the next launches of all shapes be planned and checked again."""
+    tensor_tiles.plan.cache_clear()
+    implicit_gemm._checked.cache_clear()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_indices_of_64_bits_give_the_same(dtype, monkeypatch):
     case = CASES[3]
     given = arrays(case, dtype, small=False)
     narrow = run(case, *given)
-    tensor_tiles.plan.cache_clear()
     monkeypatch.setattr(tensor_tiles, "_NARROW", 0)
+    planned_anew()
     wide = run(case, *given)
-    tensor_tiles.plan.cache_clear()
+    planned_anew()
     assert [a.tobytes() for a in narrow] == [a.tobytes() for a in wide]
 
 
@@ -166,10 +172,10 @@ def test_no_images():
     geometry = Window(3, 1, 1).over((5, 4))
     x, dy = xp.zeros((0, 5, 4, 3), "float32"), xp.zeros((0, 5, 4, 8), "float32")
     filters = xp.ones((3, 3, 3, 8), "float32")
-    y, positive = implicit_gemm.forward(x, filters, None, geometry, relu=True)
+    y, positive = forward(x, filters, None, geometry, relu=True)
     assert y.shape == positive.shape == (0, 5, 4, 8)
-    assert implicit_gemm.backward_input(dy, filters, 3, geometry).shape == x.shape
-    dw, dbias = implicit_gemm.backward_weight(x, dy, geometry, bias=True)
+    assert backward_input(dy, filters, geometry).shape == x.shape
+    dw, dbias = backward_weight(x, dy, geometry, bias=True)
     assert not dw.any()
     assert not dbias.any()
 
@@ -185,15 +191,15 @@ def test_parts_do_not_depend_on_the_device_and_cover_all_windows():
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"x": lambda a: a.astype("float64")}, TypeError, "float16 or float32"),
-        ({"x": lambda a: a.transpose(0, 2, 1, 3)}, ValueError, "not C-contiguous"),
+        ({"x": lambda a: a.astype("float64")}, TypeError, "sum in float32; the arrays are float64"),
+        ({"x": lambda a: a.transpose(0, 2, 1, 3)}, ValueError, "images have shape"),
+        ({"x": lambda a: xp.repeat(a, 2, axis=1)[:, ::2]}, ValueError, "images are not C-contiguous"),
         ({"x": lambda a: a[:, :8].copy()}, ValueError, "expected"),
-        ({"filters": lambda a: a.astype("float16")}, TypeError, "filters is float16, expected float32"),
-        ({"filters": lambda a: a[..., :8, :].copy()}, ValueError, "expected"),
-        ({"bias": lambda a: a[:4].copy()}, ValueError, r"bias has shape \(4,\), expected \(16,\)"),
-        ({"x": asnumpy}, TypeError, "not on the active device"),
+        ({"filters": lambda a: a.astype("float16")}, TypeError, "filters are float16, expected float32"),
+        ({"filters": lambda a: a[..., :8, :].copy()}, ValueError, "filters have shape"),
+        ({"bias": lambda a: a[:4].copy()}, ValueError, r"bias have shape \(4,\), expected \(16,\)"),
     ],
-    ids=["float64", "strides", "image", "dtypes", "channels", "bias", "host"],
+    ids=["float64", "order", "strides", "image", "dtypes", "channels", "bias"],
 )
 def test_what_does_not_fit_is_refused(change, error, words):
     case = CASES[0]
@@ -201,13 +207,14 @@ def test_what_does_not_fit_is_refused(change, error, words):
     for name, function in change.items():
         given[name] = function(given[name])
     with pytest.raises(error, match=words):
-        implicit_gemm.forward(*given.values(), case.window.over((case.h, case.w)))
+        forward(*given.values(), case.window.over((case.h, case.w)))
 
 
-def test_where_it_applies():
+def test_where_it_is_refused(monkeypatch):
     geometry = Window(3).over((8, 8))
-    assert implicit_gemm.applies("float16", geometry)
-    assert not implicit_gemm.applies("float64", geometry)
-    assert not implicit_gemm.applies("float32", Window((1, 17)).over((20, 20)))
-    with backend.use("cpu"):
-        assert not implicit_gemm.applies("float32", geometry)
+    assert implicit_gemm.refusal(np.dtype("float16"), geometry) == ""
+    assert "float64" in implicit_gemm.refusal(np.dtype("float64"), geometry)
+    assert "17" in implicit_gemm.refusal(np.dtype("float32"), Window((1, 17)).over((20, 20)))
+    assert "(300, 300)" in implicit_gemm.refusal(np.dtype("float32"), Window(3, 300).over((8, 8)))
+    monkeypatch.setattr(implicit_gemm, "_capability", lambda index: 75)
+    assert implicit_gemm.refusal(np.dtype("float32"), geometry) == "needs compute capability 8.0; the GPU has 7.5"

@@ -66,14 +66,37 @@ def truth(case, x, filters, bias, dy):
     return y, dx, dw, dy.sum(axis=(0, 1, 2))
 
 
+def forward(x, filters, bias, geometry, groups=1, relu=False):
+    """Return y of device arrays, or with ``relu`` y and where it is positive."""
+    y = xp.empty((len(x), *geometry.output, filters.shape[3]), x.dtype)
+    positive = xp.empty(y.shape, bool) if relu else None
+    implicit_gemm.forward(x, filters, bias, geometry, groups, y, positive)
+    return (y, positive) if relu else y
+
+
+def backward_input(dy, filters, geometry, groups=1):
+    """Return dx of device arrays."""
+    dx = xp.empty((len(dy), *geometry.image, filters.shape[2] * groups), dy.dtype)
+    implicit_gemm.backward_input(dy, filters, geometry, groups, dx)
+    return dx
+
+
+def backward_weight(x, dy, geometry, groups=1, bias=False):
+    """Return dw of device arrays, and dbias or None."""
+    dw = xp.empty((*geometry.kernel, x.shape[3] // groups, dy.shape[3]), x.dtype)
+    dbias = xp.empty(dy.shape[3], x.dtype) if bias else None
+    implicit_gemm.backward_weight(x, dy, geometry, groups, dw, dbias)
+    return dw, dbias
+
+
 def run(case, x, filters, bias, dy):
     """Return y, dx, dw and dbias of the kernels on the active device, as NumPy arrays."""
     geometry = case.window.over((case.h, case.w))
     before = [asnumpy(array).copy() for array in (x, filters, bias, dy)]
     given = [xp.asarray(array) for array in (x, filters, bias, dy)]
-    y = implicit_gemm.forward(given[0], given[1], given[2], geometry, case.groups)
-    dx = implicit_gemm.backward_input(given[3], given[1], case.c, geometry, case.groups)
-    dw, dbias = implicit_gemm.backward_weight(given[0], given[3], geometry, case.groups, bias=True)
+    y = forward(given[0], given[1], given[2], geometry, case.groups)
+    dx = backward_input(given[3], given[1], geometry, case.groups)
+    dw, dbias = backward_weight(given[0], given[3], geometry, case.groups, bias=True)
     for old, new in zip(before, given, strict=True):
         assert old.tobytes() == asnumpy(new).tobytes(), "an input was changed"
     return [asnumpy(result) for result in (y, dx, dw, dbias)]

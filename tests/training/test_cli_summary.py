@@ -37,8 +37,28 @@ def test_the_table_has_every_layer_its_output_and_parameters():
     assert totals[0].split() == ["parameters", "123,552"]
     assert totals[1].startswith("step ")
     assert totals[2].startswith("memory ")
-    assert len(totals) == 3
+    assert totals[3].startswith("on cpu, Convolution1, Convolution2, ")
+    assert totals[3].endswith(": im2col and BLAS (on a CPU)")
+    assert len(totals) == 4
     assert max(map(len, lines[: len(rows)])) <= 120
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "expected"),
+    [
+        ("t4", "fp32", "im2col and cuBLAS (an implicit GEMM needs compute capability 8.0; the GPU has 7.5)"),
+        ("a100", "fp32", "implicit GEMM (float32 as three products of TF32 on tensor cores)"),
+        ("h200", "fp16", "implicit GEMM (float16 on tensor cores)"),
+    ],
+)
+def test_the_way_of_convolutions_is_said_for_a_gpu(gpu, precision, expected):
+    arguments = ("--model", "simpleconvnet", "--gpu", gpu, "--precision", precision)
+    assert summary(*arguments).splitlines()[-1] == f"on {GPUS[gpu].title}, Convolution1: {expected}"
+    found = record(*arguments)["convolutions"]
+    assert found["device"] == GPUS[gpu].title
+    (path,) = found["paths"]
+    assert path["layer"] == "Convolution1"
+    assert f"{path['name']} ({path['reason']})" == expected
 
 
 def test_a_line_says_what_the_model_says():

@@ -255,7 +255,7 @@ def test_a_layer_that_does_not_fit_is_refused_as_by_the_layer():
 
 
 def test_the_roofline_is_the_longer_of_computing_and_moving():
-    gpu = Gpu("a GPU", float32=10.0, tf32=20.0, float16=40.0, bandwidth=5.0)
+    gpu = Gpu("a GPU", float32=10.0, tf32=20.0, float16=40.0, bandwidth=5.0, capability=80)
     computing = Work(product_flops=400, other_flops=10, nbytes=5)
     assert [gpu.seconds(computing, precision) for precision in ("fp32", "tf32", "fp16")] == [41.0, 21.0, 11.0]
     moving = Work(product_flops=400, other_flops=10, nbytes=1000)

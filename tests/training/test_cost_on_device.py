@@ -14,9 +14,9 @@ from training.profile.meter import example_batch
 pytestmark = pytest.mark.gpu
 
 FACTORS = {
-    # Of 3x3 filters: a number is read, written and read again for each of nine taps, as columns are made and
-    # multiplied. Of the 5x5 ones, the output has more numbers than the input.
-    "Convolution": {"forward": 3 * 9, "backward": 3 * 9},
+    # Of 3x3 filters: a number is asked for at each of nine taps, and again by each block of 64 columns of the result.
+    # With few pixels the filters count, too, which each block of 64 or 128 rows asks for.
+    "Convolution": {"forward": 11, "backward": 15.5},
     # W is copied into the order of channels-last memory, a number of 4 bytes in a sector of 32 each: once for forward,
     # and its gradient back. float16 is summed in float32, in an array of its own.
     "Affine": {"forward": 3.5, "backward": 2.25},

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from backend import allow_tf32
+from kernels.implicit_gemm import active_capability
 from training.cli.common import (
     Compute,
     UserError,
@@ -29,6 +30,7 @@ from training.optim.optimizer import Optimizer
 from training.profile.cost import GPUS, Gpu, StepCost, Work, cost_of_step
 from training.profile.launches import NoCounterError
 from training.profile.meter import Readings, example_batch, launches_of_a_step, seconds_of_a_step
+from training.profile.paths import Path, paths_of
 from training.profile.tables import aligned, column_widths
 
 _PHASES = ("forward", "backward")
@@ -71,7 +73,7 @@ def command(
 
     MB are the least that must move: every input read once, every result written once. Memory is that of a GPU. MFLOP
     are multiplications, additions and other operations, in millions; MB are 10^6 bytes. The optimizer's update stands
-    under forward.
+    under forward. Of convolutions it says how they are computed on the --gpu, or else on the device that is measured.
     """
     compute = choose_compute(device if measure else "cpu", threads)
     with user_errors():
@@ -81,12 +83,18 @@ def command(
     cost = cost_of_step(network, batch_size, optimizer)
     rates = None if gpu is None else GPUS[gpu]
     measured = _measured(network, optimizer, batch_size, precision, compute) if measure else None
+    place, capability = str(compute.device), active_capability()
+    if rates is not None:
+        place, capability = rates.title, rates.capability
+    paths = paths_of(network, capability, precision)
     if as_json:
-        click.echo(json_text.dump(_record(model, precision, cost, rates, measured, str(compute.device))))
+        record = _record(model, precision, cost, rates, measured, str(compute.device))
+        record["convolutions"] = {"device": place, "paths": [path._asdict() for path in paths]}
+        click.echo(json_text.dump(record))
         return
     size = "x".join(map(str, INPUT_DIM))
     click.echo(f"{model} on {size} images, batch {batch_size}, {precision}, {type(optimizer).__name__}")
-    for line in [*_table(cost, rates, precision, measured), *_totals(cost, rates, precision)]:
+    for line in [*_table(cost, rates, precision, measured), *_totals(cost, rates, precision, _said(paths, place))]:
         click.echo(line)
     if measured is not None:
         total = 1e3 * sum(measured.seconds.values())
@@ -144,7 +152,7 @@ def _table(cost: StepCost, gpu: Gpu | None, precision: str, measured: Measured |
     return [f"{'':<{left}}{'forward':<{width}}{'backward'}".rstrip(), *printed]
 
 
-def _totals(cost: StepCost, gpu: Gpu | None, precision: str) -> list[str]:
+def _totals(cost: StepCost, gpu: Gpu | None, precision: str, ways: list[str]) -> list[str]:
     """Return the lines below the table."""
     total = cost.total
     memory = ", ".join(f"{name} {_mega(nbytes)}" for name, nbytes in cost.memory.items())
@@ -155,11 +163,20 @@ def _totals(cost: StepCost, gpu: Gpu | None, precision: str) -> list[str]:
     ]
     if gpu is not None:
         lines.append(f"{gpu.title}: {1e6 * _least_seconds(cost, gpu, precision):,.1f} µs at its peak rates")
+    lines += ways
     if cost.unknown:
         lines.append(
             f"not known, and in no total: {', '.join(cost.unknown)} (training.profile.cost.formula declares a cost)"
         )
     return lines
+
+
+def _said(paths: list[Path], place: str) -> list[str]:
+    """Return a line for each way in which convolutions are computed."""
+    layers: dict[str, list[str]] = {}
+    for path in paths:
+        layers.setdefault(f"{path.name} ({path.reason})", []).append(path.layer)
+    return [f"on {place}, {', '.join(names)}: {way}" for way, names in layers.items()]
 
 
 def _least_seconds(cost: StepCost, gpu: Gpu, precision: str) -> float:

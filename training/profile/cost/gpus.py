@@ -34,6 +34,7 @@ class Gpu(NamedTuple):
         tf32: of matrix products of float32 rounded to TF32, in tensor cores; ``float32`` where there are none.
         float16: of matrix products of float16 summed in float32, in tensor cores.
         bandwidth: of its memory, bytes a second.
+        capability: its compute capability, 80 for 8.0.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Gpu(NamedTuple):
     tf32: float
     float16: float
     bandwidth: float
+    capability: int
 
     def seconds(self, work: Work, precision: str) -> float:
         """Return the least seconds for some work: those of its operations or those of its bytes, whichever is longer.
@@ -53,23 +55,23 @@ class Gpu(NamedTuple):
         return max(computing, work.nbytes / self.bandwidth)
 
 
-def _gpu(title: str, float32: float, tf32: float, float16: float, bandwidth: float) -> Gpu:
+def _gpu(title: str, float32: float, tf32: float, float16: float, bandwidth: float, capability: int) -> Gpu:
     """Build from TFLOP/s and GB/s, the units of data sheets."""
-    return Gpu(title, float32 * 1e12, tf32 * 1e12, float16 * 1e12, bandwidth * 1e9)
+    return Gpu(title, float32 * 1e12, tf32 * 1e12, float16 * 1e12, bandwidth * 1e9, capability)
 
 
 GPUS = {
-    "t4": _gpu("NVIDIA T4", 8.1, 8.1, 65, 300),
-    "v100": _gpu("NVIDIA V100 SXM2", 15.7, 15.7, 125, 900),
-    "rtx3090": _gpu("NVIDIA GeForce RTX 3090", 35.6, 35.6, 71, 936),
-    "rtx4090": _gpu("NVIDIA GeForce RTX 4090", 82.6, 82.6, 165.2, 1008),
-    "a100": _gpu("NVIDIA A100 SXM 80 GB", 19.5, 156, 312, 2039),
-    "l4": _gpu("NVIDIA L4", 30.3, 60, 121, 300),
-    "l40s": _gpu("NVIDIA L40S", 91.6, 183, 362.05, 864),
-    "h100": _gpu("NVIDIA H100 SXM", 67, 494.5, 989.5, 3350),
-    "h100-pcie": _gpu("NVIDIA H100 PCIe", 51, 378, 756.5, 2000),
-    "h200": _gpu("NVIDIA H200 SXM", 67, 494.5, 989.5, 4800),
-    "b200": _gpu("NVIDIA B200 (HGX)", 75, 1100, 2250, 7700),
+    "t4": _gpu("NVIDIA T4", 8.1, 8.1, 65, 300, 75),
+    "v100": _gpu("NVIDIA V100 SXM2", 15.7, 15.7, 125, 900, 70),
+    "rtx3090": _gpu("NVIDIA GeForce RTX 3090", 35.6, 35.6, 71, 936, 86),
+    "rtx4090": _gpu("NVIDIA GeForce RTX 4090", 82.6, 82.6, 165.2, 1008, 89),
+    "a100": _gpu("NVIDIA A100 SXM 80 GB", 19.5, 156, 312, 2039, 80),
+    "l4": _gpu("NVIDIA L4", 30.3, 60, 121, 300, 89),
+    "l40s": _gpu("NVIDIA L40S", 91.6, 183, 362.05, 864, 89),
+    "h100": _gpu("NVIDIA H100 SXM", 67, 494.5, 989.5, 3350, 90),
+    "h100-pcie": _gpu("NVIDIA H100 PCIe", 51, 378, 756.5, 2000, 90),
+    "h200": _gpu("NVIDIA H200 SXM", 67, 494.5, 989.5, 4800, 90),
+    "b200": _gpu("NVIDIA B200 (HGX)", 75, 1100, 2250, 7700, 100),
 }
 """The GPUs by their usual short names."""
 

@@ -1,0 +1,113 @@
+"""Convolution on a CUDA GPU: as an implicit GEMM on tensor cores where these can do it, else by im2col and cuBLAS.
+
+``refusal`` of ``kernels.implicit_gemm`` makes the choice, and says the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from backend import array_module, workspace
+from backend.types import Array
+from kernels import activations, implicit_gemm
+from kernels.core.dtypes import acc_dtype
+from kernels.core.filters import filter_matrices, group_ranges, taps_first
+from kernels.core.geometry import Geometry
+from kernels.core.tiling import Part, cut
+from kernels.gemm import matmul_part, matmul_rows
+from kernels.im2col import part_columns_cuda
+from kernels.sums import column_sums
+
+
+def forward(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
+) -> None:
+    """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows."""
+    if implicit_gemm.refusal(y.dtype, geometry):
+        _forward_by_columns(source, weight, bias, geometry, groups, y)
+        if positive is not None:
+            activations.rectify(y, positive)
+        return
+    filters, bias = _contiguous(taps_first(weight)), None if bias is None else _contiguous(bias)
+    implicit_gemm.forward(source, filters, bias, geometry, groups, y, positive)
+
+
+def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
+    """Compute ``dx`` (N, H, W, C) of ``gradient`` (N, OH, OW, FN), where the implicit GEMM is not refused."""
+    implicit_gemm.backward_input(gradient, _contiguous(taps_first(weight)), geometry, groups, dx)
+
+
+def backward_weight(
+    source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
+) -> None:
+    """Compute the gradient of the filters into ``out``, and that of the bias into ``bias_out``."""
+    if implicit_gemm.refusal(source.dtype, geometry):
+        if bias_out is not None:
+            column_sums(gradient.reshape(-1, len(out)), out=bias_out)
+        _backward_weight_by_columns(source, gradient, geometry, groups, out)
+        return
+    dw, dbias = _target(taps_first(out), source.dtype), bias_out
+    if bias_out is not None:
+        dbias = _target(bias_out, source.dtype)
+    implicit_gemm.backward_weight(source, gradient, geometry, groups, dw, dbias)
+    if not _is_target(taps_first(out), source.dtype):
+        out[...] = dw.transpose(3, 2, 0, 1)
+    if bias_out is not None and dbias is not bias_out:
+        bias_out[...] = dbias
+
+
+def _contiguous(array: Array) -> Array:
+    return array_module(array).ascontiguousarray(array)
+
+
+def _is_target(array: Array, dtype: numpy.dtype) -> bool:
+    return array.dtype == dtype and bool(array.flags.c_contiguous)
+
+
+def _target(array: Array, dtype: numpy.dtype) -> Array:
+    """Return ``array`` if a kernel can write to it, else scratch memory of its shape."""
+    return array if _is_target(array, dtype) else workspace.empty(array.shape, dtype)
+
+
+def _forward_by_columns(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array
+) -> None:
+    fn, channels = len(weight), group_ranges(source.shape[3], groups)
+    of_groups = filter_matrices(weight, groups, y.dtype)  # cuBLAS sums float16 in float32 and rounds once
+    for part in _parts(y, len(of_groups[0])):
+        out = part.of_output(y).reshape(-1, fn)
+        for group, matrix in enumerate(of_groups):
+            columns = part_columns_cuda(source, geometry, part, channels[group])
+            matmul_part(columns, matrix, out=_columns_of(out, group, groups))
+    if bias is not None:
+        y += bias
+
+
+def _backward_weight_by_columns(source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array) -> None:
+    fn, c_group, fh, fw = out.shape
+    parts = _parts(gradient, fh * fw * c_group)
+    if not parts:
+        out.fill(0)
+        return
+    channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
+    for group in range(groups):
+        total: Any = None
+        for part in parts:
+            columns = part_columns_cuda(source, geometry, part, channels[group])
+            product = matmul_rows(columns, _columns_of(part.of_output(gradient).reshape(-1, fn), group, groups))
+            total = product.astype(acc_dtype(out.dtype), copy=False) if total is None else total + product
+        own = out if groups == 1 else out[filters[group]]
+        own[...] = total.reshape(fh, fw, c_group, -1).transpose(3, 2, 0, 1)
+
+
+def _parts(output: Array, k: int) -> list[Part]:
+    """Return the parts of a batch whose columns, k for each pixel of ``output`` (N, OH, OW, C), are made at a time."""
+    n, oh, ow, _ = output.shape
+    return cut(n, oh, ow * k * output.dtype.itemsize, array_module(output))
+
+
+def _columns_of(matrix: Array, group: int, groups: int) -> Array:
+    """Return the columns of a matrix that belong to one group."""
+    return matrix if groups == 1 else matrix[:, group_ranges(matrix.shape[1], groups)[group]]
