@@ -14,6 +14,7 @@ from bench.faults.disk import FailingDisk
 from bench.faults.disk_full import count_operations
 from bench.faults.tiny_run import check, tiny, train, whole_models
 from training.files import leftovers
+from training.loop import checkpoint
 from training.loop.lock import FolderLock
 
 
@@ -42,6 +43,7 @@ def attempt(folder: Path, models: set[bytes], number: int, half: bool) -> str | 
     broken = [] if os.WIFSIGNALED(status) else [f"it ended with {status} and was not killed"]
     if folder.exists():
         leftovers.remove(folder)
+        leftovers.remove(folder / checkpoint.FOLDER)
         broken += check(folder, models)
         FolderLock(folder).release()  # raises if the lock is not free
     return "; ".join(broken) or None

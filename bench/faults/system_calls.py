@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.faults.tiny_run import FILES
 from training.files import leftovers
-from training.loop import lock
+from training.loop import checkpoint, lock
 from training.loop.run_folder import RunFolder
 from training.models.loading import load_network
 
@@ -60,6 +60,7 @@ def attempt(strace: str, folder: Path, call: str, number: int, fault: str) -> st
             broken.append(f"exit code 0 with {os.listdir(folder)}")
     if folder.exists():
         leftovers.remove(folder)
+        leftovers.remove(folder / checkpoint.FOLDER)
         broken += [f"{file.name} is left" for file in folder.iterdir() if file.name not in (*FILES, lock.NAME)]
         broken += _unreadable(RunFolder(folder))
     return "; ".join(broken) or None

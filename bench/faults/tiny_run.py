@@ -15,12 +15,12 @@ import numpy
 from bench.faults.disk import Disk
 from training.cli import main
 from training.data import Dataset
-from training.loop import figures, lock
+from training.loop import checkpoint, figures, lock
 from training.loop.run_folder import RunFolder
 from training.models.loading import load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
-FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
+FILES = ("checkpoints", "config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
 EPOCHS = 3
 OPTIONS = ("--model", "TwoLayerNet", "--batch-size", "6", "--epochs", EPOCHS, "--device", "cpu", "--threads", "1")
 DRAWN = b"a figure, whole"
@@ -95,6 +95,10 @@ def check(path: Path, models: set[bytes]) -> list[str]:
             load_network(folder.model)
             if folder.model.read_bytes() not in models:
                 broken.append("the model is not one that the run writes")
+        files = checkpoint.list_files(path / checkpoint.FOLDER)
+        for file in files:
+            checkpoint.read(file)
+        broken += [f"{file.name} is left" for file in (path / checkpoint.FOLDER).glob("*") if file not in files]
         if (path / "metrics.jsonl").exists():
             epochs = [record["epoch"] for record in folder.load_metrics()]
             if epochs != list(range(1, len(epochs) + 1)):

@@ -71,7 +71,7 @@ def test_train_prints_a_header_a_line_per_epoch_and_the_end(trained):
 
 def test_a_run_leaves_settings_metrics_model_and_figures(trained):
     folder, _ = trained
-    files = {"config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES)}
+    files = {"checkpoints", "config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES)}
     assert {path.name for path in folder.path.iterdir()} == files
     config = folder.load_config()
     assert config["settings"] == {
@@ -87,6 +87,8 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
         "precision": "fp32",
         "patience": None,
         "seed": 1,
+        "checkpoint_every": "1e",
+        "keep_checkpoints": 2,
         "data_dir": None,
     }
     assert config["versions"]["numpy"] == np.__version__
@@ -191,7 +193,8 @@ def test_ctrl_c_before_the_first_epoch_ended_keeps_the_weights(tmp_path, monkeyp
     result = xpnet("train", *QUICK, "--json", "--quiet", "--out", tmp_path / "run")
     model = tmp_path / "run" / "model.safetensors"
     assert result.code == 130
-    assert result.err == f"Interrupted: no epoch had ended; the model as it was is in {model}\n"
+    how = f"go on with: xpnet train --resume {tmp_path / 'run'}"
+    assert result.err == f"Interrupted: no epoch had ended; the model as it was is in {model}; {how}\n"
     end = json.loads(result.out)
     assert (end["best_epoch"], end["epochs"], end["interrupted"]) == (None, 0, True)
     assert (backend.asnumpy(load_network(model).params["b1"]) == 5).all()

@@ -15,7 +15,7 @@ from training.loop.run_folder import RunFolder
 from training.models.loading import load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
-FILES = ("config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
+FILES = ("checkpoints", "config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
 
 # A shell that runs tests in the background lets its children ignore Ctrl-C; this undoes it.
 INTERRUPTIBLE = """
@@ -51,7 +51,9 @@ def test_ctrl_c_keeps_the_best_model_and_says_where(tmp_path):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.fullmatch(
-        rf"Interrupted: the best model so far, of epoch \d+, is in {re.escape(str(folder.model))}\n", err
+        rf"Interrupted: the best model so far, of epoch \d+, is in {re.escape(str(folder.model))}; "
+        rf"go on with: xpnet train --resume {re.escape(str(folder.path))}\n",
+        err,
     )
     assert out.splitlines()[-1].startswith("best: ")
     assert load_network(folder.model).classes == 10
@@ -115,7 +117,8 @@ def test_sigterm_ends_a_training_like_ctrl_c(tmp_path):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + getattr(signal, name)
     assert re.fullmatch(
-        rf"Interrupted by {name}: the best model so far, of epoch \d+, is in {re.escape(str(folder.model))}",
+        rf"Interrupted by {name}: the best model so far, of epoch \d+, is in {re.escape(str(folder.model))}; "
+        rf"go on with: xpnet train --resume {re.escape(str(folder.path))}",
         err.splitlines()[-1],
     )
     assert json.loads(out.splitlines()[-1])["interrupted"] is True

@@ -41,6 +41,21 @@ class Real(click.FloatRange):
         return number
 
 
+class Interval(click.ParamType):
+    """The type of an option that says how often: steps as in 200, minutes as in 5m, epochs as in 1e."""
+
+    name = "interval"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, or fail with what is wrong with it."""
+        from training.loop.checkpoints import Checkpoints
+
+        try:
+            return str(Checkpoints("", every=str(value)).every)
+        except ValueError as error:
+            self.fail(str(error).removeprefix("every "), param, ctx)
+
+
 class UserError(click.ClickException):
     """An error that the user can correct: one line on standard error and exit code 2."""
 

@@ -52,20 +52,27 @@ class Console:
         for key, text in lines.items():
             click.echo(f"{key:8} {text}", err=self._json)
 
+    def resumed(self, trainer: Trainer) -> None:
+        """Print where a run goes on."""
+        if not self._quiet:
+            epoch = min(len(trainer.history) + 1, trainer.total_epochs)
+            place = f"after step {trainer.step:,}, in epoch {epoch} of {trainer.total_epochs}"
+            click.echo(f"{'resumed':8} {place}", err=self._json)
+
     def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any]) -> None:
         """Print an epoch's line."""
         if self._quiet:
             return
         click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"]))
 
-    def interrupted(self, best: EpochResult | None, folder: RunFolder, signal_name: str = "") -> None:
-        """Print where the model is after Ctrl-C or a signal."""
+    def interrupted(self, best: EpochResult | None, folder: RunFolder, signal_name: str, remedy: str) -> None:
+        """Print where the model is after Ctrl-C or a signal, and how to go on."""
         if best is None:
             what = "no epoch had ended; the model as it was"
         else:
             what = f"the best model so far, of epoch {best.epoch},"
         by = f" by {signal_name}" if signal_name else ""
-        click.echo(f"Interrupted{by}: {what} is in {printable(folder.model)}", err=True)
+        click.echo(f"Interrupted{by}: {what} is in {printable(folder.model)}; {remedy}", err=True)
 
     def end(self, trainer: Trainer, folder: RunFolder, seconds: float, interrupted: bool) -> None:
         """Print the last line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from contextlib import nullcontext
 
@@ -19,7 +20,7 @@ from training.loop.trainer import Trainer
 
 
 def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInterrupt | None:
-    """Train; after each epoch write the metrics, and the model if it is the best so far.
+    """Train, unless all is done; after each epoch write the metrics, and the model if it is the best so far.
 
     Returns:
         The interrupt that ended it, or None. The best model is then in the folder, and the console says so.
@@ -29,11 +30,12 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         ClickException: the training failed.
     """
     bar = ProgressBar() if console.shows_progress else None
-    trainer.callbacks += [*([bar] if bar else []), recorder]
+    trainer.callbacks[1:1] = [bar] if bar else []
     try:
         with bar or nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
-            trainer.train()
+            if not trainer.is_stopped:
+                trainer.train()
     except NonFiniteError as error:
         raise click.ClickException(f"{error}; {kept(recorder)}") from error
     except MemoryError as error:
@@ -43,7 +45,7 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         ) from error
     except KeyboardInterrupt as stop:
         recorder.keep_model(trainer)
-        console.interrupted(recorder.result, recorder.folder, getattr(stop, "name", ""))
+        console.interrupted(recorder.result, recorder.folder, getattr(stop, "name", ""), how_to_go_on(recorder))
         return stop
     return None
 
@@ -65,6 +67,11 @@ def draw(trainer: Trainer, data: Dataset, recorder: Recorder) -> KeyboardInterru
             f"Not drawn: {', '.join(undrawn)} ({type(reason).__name__}: {in_words(reason)}); {kept(recorder)}", err=True
         )
     return None
+
+
+def how_to_go_on(recorder: Recorder) -> str:
+    """Return the command that goes on with the run, for the end of a line."""
+    return f"go on with: xpnet train --resume {shlex.quote(printable(recorder.folder.path))}"
 
 
 def kept(recorder: Recorder) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from training.cli.common import (
+    Interval,
     Real,
     choose_compute,
     count_from,
@@ -22,8 +24,10 @@ from training.cli.common import (
 )
 from training.cli.console import Console
 from training.cli.inputs import DATASET, MODEL, load_data
-from training.cli.run import draw, kept, train
+from training.cli.resume import ResumedRun, resumable
+from training.cli.run import draw, how_to_go_on, kept, train
 from training.cli.streams import going_on_silently
+from training.loop.checkpoints import Checkpoints
 from training.loop.provenance import describe
 from training.loop.recipe import build_trainer, describe_input
 from training.loop.recorder import Recorder
@@ -32,6 +36,7 @@ from training.loop.settings import DEFAULTS, Settings
 from training.loop.stopping import deferred
 from training.optim import loss_scaling, optimizers, schedules
 
+INTERVAL = Interval()
 PRECISION = click.Choice(loss_scaling.NAMES, case_sensitive=False)
 
 _SETTINGS = (
@@ -81,6 +86,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("train")
+@resumable
 @settings_options
 @click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")
 @click.option("--patience", type=count_from(1), help="Stop after this many epochs without a better test accuracy.")
@@ -96,6 +102,15 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(path_type=Path),
     help="Folder of the run, new or empty.  [default: runs/<time>-<model>-<dataset>]",
 )
+@click.option(
+    "--checkpoint-every",
+    type=INTERVAL,
+    default=DEFAULTS.checkpoint_every,
+    help="Save all that --resume needs: every 200 steps, 5m (minutes) or 1e (epochs).",
+)
+@click.option(
+    "--keep-checkpoints", type=count_from(1), default=DEFAULTS.keep_checkpoints, help="How many of the last to keep."
+)
 @click.option("--quiet", is_flag=True, help="Print the last line and errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per epoch and a last one.")
 @click.pass_context
@@ -108,12 +123,13 @@ def command(
     out: Path | None,
     quiet: bool,
     as_json: bool,
+    run: ResumedRun | None,
     **options: Any,
 ) -> None:
     """Train a model and keep settings, metrics, the best model and figures in a folder.
 
-    Ctrl-C, SIGTERM and SIGHUP end the training after the step under way and keep the best model so far; a second one
-    ends it at once. Where nothing can be printed any more, the training goes on.
+    Ctrl-C, SIGTERM and SIGHUP end the training after the step under way, save it for --resume and keep the best model
+    so far; a second one ends it at once. Where nothing can be printed any more, the training goes on.
     """
     start = time.perf_counter()
     settings = Settings.chosen(**options)
@@ -124,18 +140,26 @@ def command(
         trainer = build_trainer(settings, data, graph)
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
-        folder = RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
-    recorder = Recorder(folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics))
+        folder = run.folder if run else RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
+        recorder = Recorder(folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics))
+        checkpoints = Checkpoints(folder.checkpoints, settings.checkpoint_every, settings.keep_checkpoints)
+        trainer.callbacks += [recorder, checkpoints]
+        config = checkpoints.config = run.restore(trainer) if run else config
     with folder, going_on_silently(), deferred():
         try:
             folder.save_config(config)
             console.header(trainer.network, data, compute, folder)
+            if run:
+                recorder.catch_up(trainer)
+                console.resumed(trainer)
             stop = train(trainer, recorder, console)
             if recorder.result is not None:
                 recorder.restore(trainer.network)
                 stop = draw(trainer, data, recorder) or stop
+            if stop is None:
+                folder.save_config({**config, "ended": datetime.now().astimezone().isoformat(timespec="seconds")})
         except OSError as error:
-            raise click.ClickException(f"{in_words(error)}; {kept(recorder)}") from error
+            raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
         console.end(trainer, folder, time.perf_counter() - start, stop is not None)
     if stop is not None:
         context.exit(getattr(stop, "exit_code", 130))

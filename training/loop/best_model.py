@@ -40,8 +40,13 @@ class BestModel(Callback):
         """The result of the epoch whose model is kept; None before an epoch has ended."""
         return None if self._kept is None else self._kept[0]
 
+    @staticmethod
+    def is_better(result: EpochResult, best: EpochResult | None) -> bool:
+        """Return True if an epoch's result is better than the best before it."""
+        return best is None or result.score > best.score
+
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        if self.result is None or result.score > self.result.score:
+        if self.is_better(result, self.result):
             state = {name: array.copy() for name, array in trainer.network.state.items()}
             self._kept = result, trainer.network.params.copy(), state
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training.files.durable import write_atomically
 from training.loop.best_model import BestModel
 from training.loop.stopping import check
+from training.models.saving import save_arrays
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -42,6 +43,22 @@ class Recorder(BestModel):
         metrics = {**result.as_dict(), "best": is_best}
         self.folder.add_metrics(metrics)
         self._written(result, metrics)
+
+    def catch_up(self, trainer: Trainer) -> None:
+        """Bring the folder to the place of a trainer that was resumed: what came after its checkpoint is undone.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        records, best = [], None
+        for result in trainer.history:
+            is_best = self.is_better(result, best)
+            best = result if is_best else best
+            records.append({**result.as_dict(), "best": is_best})
+        self.folder.save_metrics(records)
+        if self.result is not None:
+            save_arrays(self.folder.model, self.arrays(), trainer.network.description())
+            self.kept = self.result.epoch
 
     def keep_model(self, trainer: Trainer) -> None:
         """Restore the best model in network and folder; if no epoch has ended, write the model as it is.

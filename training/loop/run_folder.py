@@ -6,15 +6,15 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from training.files import FileError, clipped, json_text, leftovers
 from training.files.durable import append_line, make_folder, write_atomically
-from training.files.opening import open_own
-from training.loop import lock
+from training.files.opening import not_a_link, open_own
+from training.loop import checkpoint, lock
 from training.loop.lock import FolderLock
 from training.models import Network
 
@@ -28,11 +28,12 @@ _log = logging.getLogger("xpnet")
 
 
 class RunFolder:
-    """Folder of a run, with ``config.json``, ``metrics.jsonl``, ``model.safetensors`` and figures.
+    """Folder of a run: ``config.json``, ``metrics.jsonl``, ``model.safetensors``, figures, and ``checkpoints``.
 
-    ``create`` makes one for a new run; the constructor opens an existing one. Every file is complete and on the disk
-    when its method returns, even after a power cut. The folder itself may be reached through symbolic links; its files
-    may not be links: writing replaces one, or refuses it (``metrics.jsonl``), and reading refuses it.
+    ``create`` makes one for a new run, ``reopen`` goes on with one; the constructor opens an existing one. Every file
+    is complete and on the disk when its method returns, even after a power cut. The folder itself may be reached
+    through symbolic links; its files may not be links: writing replaces one, or refuses it (``metrics.jsonl``), and
+    reading refuses it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,6 +55,7 @@ class RunFolder:
         if path is None:
             for folder in Path(root).iterdir():
                 leftovers.remove(folder)
+                leftovers.remove(folder / checkpoint.FOLDER)
         else:
             try:
                 make_folder(run.path)
@@ -69,8 +71,25 @@ class RunFolder:
             raise _not_empty(run.path)
         return run
 
+    @classmethod
+    def reopen(cls, path: str | Path) -> RunFolder:
+        """Open the folder of a run that goes on, and lock it as ``create`` does. Temporary files are deleted.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            FileExistsError: another training is running in it.
+            OSError: it cannot be locked, or its folder of checkpoints is a link.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise FileNotFoundError(f"there is no folder of a run {path}")
+        run._lock = FolderLock(run.path)
+        leftovers.remove(run.path)
+        leftovers.remove(run.checkpoints)
+        return run
+
     def close(self) -> None:
-        """Unlock a folder that ``create`` made; it can still be read and written."""
+        """Unlock a folder that ``create`` or ``reopen`` locked; it can still be read and written."""
         if self._lock is not None:
             self._lock.release()
 
@@ -98,6 +117,15 @@ class RunFolder:
         """File of the best model so far."""
         return self.path / "model.safetensors"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints.
+
+        Raises:
+            OSError: it is a symbolic link.
+        """
+        return not_a_link(self.path / checkpoint.FOLDER)
+
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.json``."""
         write_atomically(self.path / "config.json", (json_text.dump(config, indent=2) + "\n").encode())
@@ -122,6 +150,15 @@ class RunFolder:
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``; it is on the disk when this returns."""
         append_line(self.path / "metrics.jsonl", json_line(metrics))
+
+    def save_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``metrics.jsonl`` anew, unless it holds just these records."""
+        content = "".join(f"{json_line(record)}\n" for record in records).encode()
+        file = self.path / "metrics.jsonl"
+        if not content:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or file.is_symlink() or file.read_bytes() != content:
+            write_atomically(file, content)
 
     def load_metrics(self) -> list[dict[str, Any]]:
         """Return what ``add_metrics`` wrote.

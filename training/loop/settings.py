@@ -28,6 +28,8 @@ class Settings:
     precision: str = "fp32"
     patience: int | None = None
     seed: int = 0
+    checkpoint_every: str = "1e"
+    keep_checkpoints: int = 2
 
     @classmethod
     def chosen(cls, **options: Any) -> Settings:

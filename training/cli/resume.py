@@ -1,0 +1,149 @@
+"""``xpnet train --resume``: go on with a run, whose settings come from its checkpoint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from training.cli.common import UserError, user_errors
+from training.files import clipped
+from training.files.printable import printable
+from training.files.sections import Sections
+from training.loop import checkpoint
+from training.loop.run_folder import RunFolder
+from training.loop.trainer import Trainer
+
+CHANGEABLE = ("data_dir", "checkpoint_every", "keep_checkpoints")
+"""Settings that may be given anew, since no number depends on them."""
+
+_GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """A run that goes on.
+
+    Attributes:
+        folder: of the run, locked.
+        config: what ``config.json`` holds.
+        sections: of the checkpoint; None where the run was killed before its first one, and begins again.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    sections: Sections | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Return True if the run has done all it should."""
+        return "ended" in self.config
+
+    def restore(self, trainer: Trainer) -> dict[str, Any]:
+        """Bring a trainer with all its callbacks into the state of the run. Return the run's config, with a note of it.
+
+        Raises:
+            ValueError: it is another training than the run's.
+        """
+        if self.sections is not None:
+            checkpoint.restore(trainer, self.sections)
+        note = {"at": datetime.now().astimezone().isoformat(timespec="seconds"), "step": trainer.step}
+        return {**self.config, "resumed": [*self.config.get("resumed", []), note]}
+
+
+def open_run(path: Path) -> ResumedRun:
+    """Open and lock a run by its folder, or by one of its checkpoints, and read the checkpoint.
+
+    Raises:
+        UserError: there is no such run, another process trains in it, or a file of it is damaged.
+    """
+    with user_errors():
+        folder = RunFolder.reopen(path.parent.parent if path.is_file() else path)
+        file: Path | None = path
+        if not path.is_file():
+            files = checkpoint.list_files(folder.checkpoints)
+            file = files[-1] if files else None
+        sections = None if file is None else checkpoint.read(file)
+        try:
+            config = folder.load_config()
+        except FileNotFoundError:
+            if sections is None:
+                raise UserError(
+                    f"{path} has neither a checkpoint nor a config.json: it is not the folder of a run, or the run was "
+                    f"killed before it began; begin it again by --out {path}"
+                ) from None
+            config = {}
+        if sections is not None:
+            config = {**sections["config"], **{name: config[name] for name in ("ended", "resumed") if name in config}}
+        return ResumedRun(folder, config, sections)
+
+
+def resumable(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--resume`` to a command: the other options get the values that the run was started with.
+
+    The function is called with the run, or None, as ``run``.
+    """
+
+    @click.option(
+        "--resume",
+        metavar="RUN",
+        type=click.Path(path_type=Path),
+        help="Go on with the run in this folder, or from this one of its checkpoints. Its settings are kept.",
+    )
+    @functools.wraps(function)
+    def call(*arguments: Any, resume: Path | None, **options: Any) -> None:
+        run = None if resume is None else open_run(resume)
+        if run is not None and run.has_ended:
+            click.echo(f"{printable(run.folder.path)} has ended: nothing is left to do")
+            run.folder.close()
+            return
+        if run is not None:
+            options = stored_options(click.get_current_context(), options, run.config)
+        function(*arguments, run=run, **options)
+
+    return call
+
+
+def stored_options(context: click.Context, options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with the run's settings, device and threads in the place of those that were not given.
+
+    Raises:
+        UserError: an option was given that differs from the run's, or a setting is not one of this version.
+    """
+    settings, device = config.get("settings"), config.get("device")
+    if not isinstance(settings, dict) or not isinstance(device, dict):
+        raise UserError(
+            f"the run has the settings {clipped(settings)} and the device {clipped(device)}: expected objects"
+        )
+    parameters = {str(parameter.name): parameter for parameter in context.command.params}
+    found = dict(options)
+    given = [name for name in options if context.get_parameter_source(name) in _GIVEN]
+    if "out" in given:
+        raise UserError("--out conflicts with --resume: a run goes on in its folder")
+    for name, value in settings.items():
+        if name not in parameters:
+            raise UserError(f"the run has the setting {clipped(name)}, which this version of xpnet does not know")
+        stored = parameters[name].type_cast_value(context, value)
+        if name not in given:
+            found[name] = stored
+        elif options[name] != stored and name not in CHANGEABLE:
+            _refuse(parameters[name], options[name], stored)
+    name = str(device.get("name"))
+    if "device" not in given or options["device"] == "auto":
+        found["device"] = name
+    elif options["device"].partition(":")[0] != name.partition(":")[0]:
+        _refuse(parameters["device"], options["device"], name)
+    if "threads" not in given:
+        found["threads"] = parameters["threads"].type_cast_value(context, config.get("threads"))
+    return found
+
+
+def _refuse(parameter: click.Parameter, given: object, stored: object) -> None:
+    said = "no value" if stored is None else stored
+    raise UserError(f"{parameter.opts[0]} {given} conflicts with the run, which has {said}: leave the option out")
