@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 
-from backend import array_module, workspace
+from backend import array_module, blas, workspace
 from backend.types import Array
 from kernels import activations, implicit_gemm
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import filter_matrices, group_ranges, taps_first
 from kernels.core.geometry import Geometry
 from kernels.core.tiling import Part, cut
-from kernels.gemm import matmul_part, matmul_rows
+from kernels.gemm import matmul_part
 from kernels.im2col import part_columns_cuda
 from kernels.sums import column_sums
 
@@ -91,15 +89,16 @@ def _backward_weight_by_columns(source: Array, gradient: Array, geometry: Geomet
     if not parts:
         out.fill(0)
         return
-    channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
-    for group in range(groups):
-        total: Any = None
-        for part in parts:
+    channels = group_ranges(source.shape[3], groups)
+    totals = workspace.empty((groups, fh * fw * c_group, fn // groups), acc_dtype(out.dtype))
+    for index, part in enumerate(parts):
+        rows = part.of_output(gradient).reshape(-1, fn)
+        for group in range(groups):
             columns = part_columns_cuda(source, geometry, part, channels[group])
-            product = matmul_rows(columns, _columns_of(part.of_output(gradient).reshape(-1, fn), group, groups))
-            total = product.astype(acc_dtype(out.dtype), copy=False) if total is None else total + product
-        own = out if groups == 1 else out[filters[group]]
-        own[...] = total.reshape(fh, fw, c_group, -1).transpose(3, 2, 0, 1)
+            # The products add up the parts, in float32 for float16.
+            blas.gemm(columns.T, _columns_of(rows, group, groups), totals[group], beta=float(index > 0))
+    by_filter = totals.reshape(groups, fh, fw, c_group, -1).transpose(0, 4, 3, 1, 2)
+    out.reshape(by_filter.shape)[...] = by_filter
 
 
 def _parts(output: Array, k: int) -> list[Part]:

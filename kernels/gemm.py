@@ -129,12 +129,16 @@ def matmul_part_numpy(a: Array, b: Array, out: Array) -> None:
         numpy.matmul(a[..., whole:, :], b, out=out[..., whole:, :])
 
 
-def matmul_rows(a: Array, b: Array) -> Array:
-    """Compute aᵀ @ b of tall parts (…, M, K) and (…, M, N) as (…, K, N), without sharing, as ``matmul_part``."""
-    if array_module(a, b) is not numpy:
-        return blas.gemm(a.swapaxes(-2, -1), b)
+def add_rows(a: Array, b: Array, total: Array) -> None:
+    """Add aᵀ @ b of tall parts (…, M, K) and (…, M, N) to ``total`` (…, K, N), without sharing, as ``matmul_part``.
+
+    On a GPU the product itself does: nothing is allocated or launched besides, and float16 can be added up in float32.
+    """
+    if array_module(a, b, total) is not numpy:
+        blas.gemm(a.swapaxes(-2, -1), b, total, beta=1.0)
+        return
     _refuse_half(a)
-    return matmul_rows_numpy(a, b)
+    total += matmul_rows_numpy(a, b)
 
 
 def matmul_rows_numpy(a: Array, b: Array) -> Array:

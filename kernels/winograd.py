@@ -28,7 +28,7 @@ from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, cut, parallel_for, partial_sums
 from kernels.core.window import Window
-from kernels.gemm import matmul_part, matmul_rows
+from kernels.gemm import add_rows, matmul_part
 from kernels.im2col import padded, windows
 from kernels.sums import column_sums
 
@@ -127,7 +127,7 @@ def convolution_backward_weight(
             patches = _patches(source, geometry, part, dtype)
             tiles = _read_tiles(gradient[part.images], part, dtype)
             products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
-            totals[index] += matmul_rows(patches, products)
+            add_rows(patches, products, totals[index])
 
     parallel_for(add, range(len(parts)), x)
     if bias_out is not None:

@@ -164,7 +164,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
     convolution: "flipped",
-    gemm: "matmul_part matmul_part_numpy matmul_rows matmul_rows_numpy",
+    gemm: "add_rows matmul_part matmul_part_numpy matmul_rows_numpy",
     sums: "piece_sums square_sum stages",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     masking: "apply_mask apply_mask_numpy",

@@ -9,7 +9,7 @@ import backend
 from backend import asnumpy
 from kernels import gemm as module
 from kernels.core.dtypes import acc_dtype
-from kernels.gemm import matmul
+from kernels.gemm import add_rows, matmul
 from kernels.sums import column_sums
 from tests.support.checks import (
     DTYPES,
@@ -137,6 +137,27 @@ def test_float16_is_multiplied_in_float32(device):
     a = backend.asarray(np.array([[300, 300]], "float16"))
     b = backend.asarray(np.array([[300], [-300]], "float16"))
     assert asnumpy(matmul(a, b)).item() == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stack", [(), (36,)])
+def test_rows_are_added_to_a_total(device, dtype, stack):
+    a, b, total = whole((*stack, 40, 3), dtype), whole((*stack, 40, 5), dtype, 1), whole((*stack, 3, 5), dtype, 2)
+    wide = [asnumpy(array).astype("float64") for array in (a, b, total)]
+    with frozen(a, b):
+        for _ in range(2):
+            add_rows(a, b, total)
+    assert_same(total, wide[2] + 2 * wide[0].swapaxes(-2, -1) @ wide[1], dtype)
+
+
+@pytest.mark.gpu
+def test_rows_of_float16_are_added_in_float32():
+    with backend.use("cuda"):
+        a, b, total = whole((40, 3), "float16"), whole((40, 5), "float16", 1), whole((3, 5), "float32", 2)
+        total += 60000
+        expected = asnumpy(total) + asnumpy(a).astype("float64").T @ asnumpy(b).astype("float64")
+        add_rows(a, b, total)
+        assert_same(total, expected, "float32")
 
 
 @pytest.mark.gpu
