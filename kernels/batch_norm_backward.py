@@ -18,8 +18,8 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
 from kernels.core.tiling import in_pieces, parallel_for, pieces
+from kernels.gemm import piece_sums
 from kernels.masking import masked
-from kernels.sums import piece_sums
 
 _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
     Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("products", "parameter_gradients", "backward")

@@ -17,7 +17,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
 from kernels.core.tiling import parallel_for, pieces
-from kernels.sums import piece_sums
+from kernels.gemm import piece_sums
 
 _MOMENTS, _STATISTICS = (Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics"))
 

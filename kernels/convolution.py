@@ -34,9 +34,9 @@ from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, folded, to_nhwc
 from kernels.core.tiling import Part, channel_strips, cut, parallel_for, partial_sums
 from kernels.core.window import Window
-from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows_numpy
+from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows_numpy, piece_sums
 from kernels.im2col import part_columns_numpy
-from kernels.sums import column_sums, piece_sums
+from kernels.sums import column_sums
 
 Shape = tuple[int, int, int, int]
 

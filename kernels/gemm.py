@@ -165,6 +165,14 @@ def _strips(k: int, n: int) -> tuple[int, int]:
     return strips, min(_UNPACKED // (k // strips * n), 480) // 16 * 16
 
 
+def piece_sums(rows: Array, fold: int) -> Array:
+    """Compute on a CPU the column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
+    ones = workspace.empty(len(rows), rows.dtype)
+    ones.fill(1)
+    sums = numpy.matmul(ones, rows)
+    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
+
+
 def _refuse_half(a: Array) -> None:
     if a.dtype == _HALF:
         raise TypeError("parts of float16 are multiplied in their accumulator's dtype")

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, threads, workspace
+from backend import array_module, profiling, require_active, threads
 from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
 from kernels.core.tiling import pieces
+from kernels.gemm import piece_sums
 
 _RANGES, _SQUARES, _PARTIALS = (Kernel("sums.cu", name) for name in ("sum_ranges", "square_ranges", "sum_partials"))
 
@@ -82,14 +83,6 @@ def _sums_by_products(matrix: Array, dtype: numpy.dtype) -> Array:
         sums = numpy.empty((len(cuts), matrix.shape[1]), dtype)
         threads.run(collect, range(len(cuts)))
         return sums.sum(axis=0)
-
-
-def piece_sums(rows: Array, fold: int) -> Array:
-    """Compute on a CPU the column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
-    ones = workspace.empty(len(rows), rows.dtype)
-    ones.fill(1)
-    sums = numpy.matmul(ones, rows)
-    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
 
 
 def axis_sums(x: Array, axes: int | tuple[int, ...], keepdims: bool = False) -> Array:
