@@ -123,7 +123,13 @@ def normalize_backward_fixed(
     require_active(x)
     compute = implementation(x, _parameter_gradients_numpy, _parameter_gradients_cuda)
     dgamma, dbeta = compute(dy, x, mean, inverse)
-    return (dy * (gamma * inverse)).astype(dy.dtype, copy=False), dgamma, dbeta
+    return input_gradient_fixed(dy, inverse, gamma), dgamma, dbeta
+
+
+@profiling.operation
+def input_gradient_fixed(dy: Array, inverse: Array, gamma: Array) -> Array:
+    """Return the first gradient of ``normalize_backward_fixed`` alone, for frozen parameters."""
+    return (dy * (gamma * inverse)).astype(dy.dtype, copy=False)
 
 
 def _parameter_gradients_numpy(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:

@@ -94,12 +94,13 @@ class Affine(Layer):
 
     def backward(self, dout: Array) -> Array | None:
         rows, shape, permuted = self.saved(dout)
-        dW = self.gradient("W")
-        if permuted is None:
-            matmul(rows.T, dout, out=dW)
-        else:
-            _pixels_first(dW, shape)[...] = matmul(rows.T, dout).reshape(-1, shape[1], dW.shape[1])
-        column_sums(dout, out=self.gradient("b"))
+        if not self.frozen:
+            dW = self.gradient("W")
+            if permuted is None:
+                matmul(rows.T, dout, out=dW)
+            else:
+                _pixels_first(dW, shape)[...] = matmul(rows.T, dout).reshape(-1, shape[1], dW.shape[1])
+            column_sums(dout, out=self.gradient("b"))
         if not self.input_gradient:
             return None
         dx = matmul(dout, (self.W if permuted is None else permuted).T)

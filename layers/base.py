@@ -52,6 +52,9 @@ class Layer:
     training = True
     """The mode: True in training, False in evaluation; ``train`` and ``eval`` set it."""
 
+    frozen = False
+    """True if ``backward`` leaves the gradients of the parameters out, and running statistics stay as they are."""
+
     input_gradient = True
     """True if ``backward`` must return the gradient of the input; False for the first layer of a network."""
 

@@ -130,9 +130,9 @@ class Convolution(Layer):
 
     def backward(self, dout: Array) -> Array | None:
         (x,) = self.saved(dout)
-        W, dW, db = self.W, self.gradient("W"), self.gradient("b")
-        kernels = winograd_kernels if self.winograd else convolution
-        kernels.convolution_backward_weight(x, dout, W.shape, self.window, self.groups, dW, db)
+        W, kernels = self.W, winograd_kernels if self.winograd else convolution
+        if not self.frozen:
+            kernels.convolution_backward_weight(x, dout, W.shape, self.window, self.groups, *map(self.gradient, "Wb"))
         if not self.input_gradient:
             return None
         return kernels.convolution_backward_input(dout, W, x.shape, self.window, self.groups)
@@ -221,8 +221,9 @@ class ConvolutionTranspose(Layer):
 
     def backward(self, dout: Array) -> Array | None:
         (x,) = self.saved(dout)
-        convolution.convolution_backward_weight(dout, x, self.W.shape, self.window, out=self.gradient("W"))
-        column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient("b"))
+        if not self.frozen:
+            convolution.convolution_backward_weight(dout, x, self.W.shape, self.window, out=self.gradient("W"))
+            column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient("b"))
         if not self.input_gradient:
             return None
         return convolution.convolution(dout, self.W, None, self.window)

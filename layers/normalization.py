@@ -122,7 +122,7 @@ class BatchNormalization(Layer):
     def _forward(self, x: Array, relu: bool, bypass: Array | None = None) -> tuple[Array, Any]:
         x = as_parameter("BatchNormalization", x, self.gamma)
         rows = self._rows(x)
-        from_batch = self.training and len(rows) > 0  # an empty batch has no statistics
+        from_batch = self.training and not self.frozen and len(rows) > 0  # an empty batch has no statistics
         added = None if bypass is None else self._rows(bypass)
         if from_batch:
             own = (self.gamma, self.beta, self.running_mean, self.running_var, self.eps, self.momentum)
@@ -148,7 +148,10 @@ class BatchNormalization(Layer):
 
     def _backward(self, dout: Array, beta: Array | None = None) -> Array:
         rows, shape, mean, inverse, from_batch = self.saved(dout)
-        given, gradients = (self._rows(dout), rows, mean, inverse, self.gamma), [*map(self.gradient, ("gamma", "beta"))]
+        given = self._rows(dout), rows, mean, inverse, self.gamma
+        if self.frozen and not from_batch:
+            return self._shaped(batch_norm_backward.input_gradient_fixed(given[0], inverse, self.gamma), shape)
+        gradients = [*map(self.gradient, ("gamma", "beta"))]
         if from_batch:
             dx, _, _ = batch_norm_backward.normalize_backward(*given, beta, (gradients[0], gradients[1]))
         else:
@@ -232,8 +235,9 @@ class LayerNormalization(Layer):
         normalized, inverse, shape = self.saved(dout)
         gamma = self._flat(self.gamma)
         dx, dgamma, dbeta = layer_norm.layer_norm_backward(self._rows(dout), normalized, inverse, gamma)
-        self._fill("gamma", dgamma)
-        self._fill("beta", dbeta)
+        if not self.frozen:
+            self._fill("gamma", dgamma)
+            self._fill("beta", dbeta)
         return self._shaped(dx, shape)
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -141,6 +141,11 @@ class Sequential(_Composite):
         self.steps = self.plan()
         self.backward_steps = self.plan("backward")[::-1]
 
+    def end_backward_at(self, first: int) -> None:
+        """Let ``backward`` end at the layer with this index; 0 for all layers. It returns what the layer returns."""
+        steps, left = self.plan("backward")[::-1], list(self._layers.values())[:first]
+        self.backward_steps = tuple(step for step in steps if not any(step.layer is layer for layer in left))
+
     def output_shape(self, shape: Shape) -> Shape:
         for name, layer in self._layers.items():
             try:

@@ -42,8 +42,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.watch", "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.provenance",
                  "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.stopping",
                  "models.architecture", "models.config",
-                 "models.loading", "models.saving", "optim.optimizer", "optim.checks", "optim.fused",
-                 "optim.pieces", "profile"),
+                 "models.freezing", "models.loading", "models.saving", "optim.optimizer", "optim.checks",
+                 "optim.fused", "optim.groups", "optim.pieces", "profile"),
 }  # fmt: skip
 
 OPERATIONS = (
@@ -57,6 +57,7 @@ EXCLUDED = {
     "kernels.convolution.flipped": "for convolutions' own use",
     "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
+    "layers.sequential.Sequential.end_backward_at": "for networks' own use",
     "layers.sequential.Sequential.plan": "for the library's own tools",
     "layers.affine.permutes_weight": "for Affine's own use",
     "training.optim.clipping.check_max_norm": "checks numbers for others",

@@ -147,7 +147,7 @@ def last_gradient(network: Network) -> Array | None:
 
     NaN and infinity mostly spread to it from later layers, so that checking these few numbers in each step is enough.
     """
-    arrays = list(network.named_arrays())
+    arrays = [each for each in network.named_arrays() if each[1] not in network.params.frozen]
     own = [network.grads[name] for owner, name, _ in arrays if name in network.grads and owner == arrays[0][0]]
     return min(own, key=lambda array: array.size, default=None)
 

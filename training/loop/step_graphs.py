@@ -23,7 +23,7 @@ _log = logging.getLogger("xpnet")
 EAGER_STEPS = 2
 """Steps of a batch's shape that run eagerly: they compile kernels, allocate memory and make the optimizer's state."""
 
-_OTHER_SETTINGS = ("clip_norm", "weight_decay", "growth_interval", "tf32")
+_OTHER_SETTINGS = ("clip_norm", "weight_decay", "growth_interval", "tf32", "frozen", "groups")
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -147,6 +147,8 @@ class StepGraphs:
             update.optimizer.weight_decay != 0,
             None if update.scaler is None else update.scaler.growth_interval,
             tf32.is_allowed(),
+            self._trainer.network.params.frozen,
+            getattr(update.optimizer, "groups", ()),
         ]
         for _, values in self._own_layers:
             plain = ((name, value) for name, value in values.items() if isinstance(value, _PLAIN))

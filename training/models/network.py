@@ -19,6 +19,7 @@ from layers.losses import as_loss
 from training.models import saving
 from training.models.accuracy import accuracy
 from training.models.architecture import describe
+from training.models.freezing import apply_frozen, matching, set_frozen
 from training.models.parameters import ParameterDict
 
 FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("backward", "backward")
@@ -82,9 +83,9 @@ class Network:
                 f"a network ends in (outputs,), a row of numbers; its layers make {scores} of {self.input_dim}"
             )
         self.classes = scores[0]
+        self.foreign_frozen: list[str] = []
         self.last_layer = as_loss(loss)
         self._bind()
-        layers[0].input_gradient = False  # nothing needs the gradient of the data
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "layers" and "params" in vars(self):
@@ -158,6 +159,8 @@ class Network:
             with _LOSS["backward"]:
                 dout = self.last_layer.backward(scale)
             self.layers.backward(dout)
+            for name in self.foreign_frozen:  # a layer of one's own fills them all the same
+                self.grads[name][...] = 0
         return loss
 
     def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
@@ -201,18 +204,58 @@ class Network:
             described = {"undescribed": str(error)}
         return {**config, **described}
 
-    def load_params(self, file: str | Path = "params.npz") -> None:
+    def freeze(self, *patterns: str) -> Network:
+        """Freeze layers by the patterns of their names: "Convolution1", "Convolution*", "Residual1.body.*".
+
+        A training leaves their parameters and running statistics as they are, and spends no work on their gradients,
+        which are 0. Batch normalization uses its running statistics. Returns the network.
+
+        Raises:
+            TypeError: a pattern is not a string.
+            ValueError: no layer matches one; nothing is changed.
+
+        Examples:
+            >>> from training import TwoLayerNet
+            >>> network = TwoLayerNet(4, 3, 2).freeze("Affine1")
+            >>> sorted(network.params.frozen)
+            ['W1', 'b1']
+            >>> network.params["Affine2.W"] is network.params["W2"]
+            True
+        """
+        set_frozen(self, patterns, True)
+        return self
+
+    def unfreeze(self, *patterns: str) -> Network:
+        """Let layers learn again, by patterns as of ``freeze``; all without a pattern. Return self."""
+        set_frozen(self, patterns or ("*",), False)
+        return self
+
+    def load_params(self, file: str | Path = "params.npz", only: str | None = None) -> None:
         """Read parameters and state from a file of ``save_params``, or any ``.npz`` with these names.
 
         Values are converted to the network's dtype. Running statistics may be missing from the file.
 
+        Args:
+            only: read the arrays alone that match a pattern: "Convolution*" for layers, "W1" or "Affine?.b" for arrays.
+                The file may be of another network, and have others.
+
         Raises:
-            ValueError: a name, a shape or a dtype is wrong, a number is too large, or the file is damaged; nothing
-                was changed.
+            ValueError: a name, a shape or a dtype is wrong, a number is too large, the file is damaged, or no array
+                matches; nothing was changed.
             OSError: the file cannot be read.
         """
         own = {**self.params, **self.state}
-        arrays = saving.load_fitting(file, own, optional=set(self.state))
+        if only is not None:
+            dotted = {
+                f"{key}{number}": f"{place}.{key}"
+                for place, number, leaf in self.leaves()
+                for key in {**leaf.params, **leaf.state}
+            }
+            chosen = matching(dotted, instance("only", only, str, "a pattern of names"))
+            if not chosen:
+                raise ValueError(f"no parameter matches {only!r}; there are {', '.join(dotted.values())}")
+            own = {name: own[name] for name in chosen}
+        arrays = saving.load_fitting(file, own, optional=set(self.state), partly=only is not None)
         for name, array in {name: asarray(array) for name, array in arrays.items()}.items():
             own[name][...] = array
 
@@ -260,11 +303,11 @@ class Network:
     @property
     def state(self) -> dict[str, Array]:
         """The arrays that are saved but not learned, by name."""
-        return {f"{key}{number}": array for _, number, leaf in self._leaves() for key, array in leaf.state.items()}
+        return {f"{key}{number}": array for _, number, leaf in self.leaves() for key, array in leaf.state.items()}
 
     def named_arrays(self) -> Iterator[tuple[str, str, Array]]:
         """Yield (layer's place, array's name in the network, array) for every parameter and state array."""
-        for place, number, leaf in self._leaves():
+        for place, number, leaf in self.leaves():
             for key, array in {**leaf.params, **leaf.state}.items():
                 yield place, f"{key}{number}", array
 
@@ -283,7 +326,7 @@ class Network:
             for name, array in self.state.items():
                 array[...] = before[name]
 
-    def _leaves(self) -> Iterator[tuple[str, int, Layer]]:
+    def leaves(self) -> Iterator[tuple[str, int, Layer]]:
         """Yield the layers with arrays and without sublayers: place, number among those that share a name, layer.
 
         The second layer with a W or a b has W2 and b2; the first with a gamma has gamma1 and beta1.
@@ -298,7 +341,7 @@ class Network:
                 yield place, number, layer
 
     def _bind(self) -> None:
-        leaves = list(self._leaves())
+        leaves = list(self.leaves())
         arrays = {f"{key}{number}": array for _, number, leaf in leaves for key, array in leaf.params.items()}
         dtypes = sorted({str(array.dtype) for array in arrays.values()}) or ["float32"]
         if len(dtypes) > 1:
@@ -307,13 +350,16 @@ class Network:
         library = array_module(*arrays.values())
         self.params = ParameterDict(shapes, dtypes[0], library)
         self.grads = ParameterDict(shapes, dtypes[0], library)
-        for _, number, leaf in leaves:
+        for place, number, leaf in leaves:
             for key in list(leaf.params):
-                leaf.bind(key, self.params[f"{key}{number}"], self.grads[f"{key}{number}"])
+                name = f"{key}{number}"
+                leaf.bind(key, self.params[name], self.grads[name])
+                self.params.dotted[name] = self.grads.dotted[name] = f"{place}.{key}"
+        apply_frozen(self)
 
     def _bind_again(self) -> None:
         """Bind the layers that have other arrays now; unchanged arrays stay where they are."""
-        arrays = {f"{key}{i}": array for _, i, leaf in self._leaves() for key, array in leaf.params.items()}
+        arrays = {f"{key}{i}": array for _, i, leaf in self.leaves() for key, array in leaf.params.items()}
         if any(array is not self.params[name] for name, array in arrays.items()):
             self._bind()
 

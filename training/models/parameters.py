@@ -24,6 +24,8 @@ class ParameterDict(dict):
     Attributes:
         flat: the buffer, initially zeros.
         layout: (name, shape, dtype) of each array, in order.
+        dotted: names with the layer's place, such as "Convolution1.W", by name; arrays are found by them, too.
+        frozen: names of arrays that are not learned.
 
     Examples:
         >>> import numpy
@@ -38,11 +40,29 @@ class ParameterDict(dict):
         instance("shapes", shapes, Mapping, "a dictionary of shapes")
         self.flat = library.zeros(sum(map(math.prod, shapes.values())), dtype)
         self.layout = [(name, tuple(shape), self.flat.dtype) for name, shape in shapes.items()]
+        self.dotted: dict[str, str] = {}
+        self.frozen: frozenset[str] = frozenset()
         start = 0
         for name, shape in shapes.items():
             stop = start + math.prod(shape)
             super().__setitem__(name, self.flat[start:stop].reshape(shape))
             start = stop
+
+    def __missing__(self, name: str) -> Any:
+        for short, dotted in self.dotted.items():
+            if dotted == name:
+                return self[short]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.dotted.values()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an array by either of its names, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check(name, value)
@@ -68,6 +88,7 @@ class ParameterDict(dict):
         """Return a copy with the same names and values over a new buffer."""
         clone = ParameterDict.__new__(ParameterDict)
         clone.flat, clone.layout = self.flat.copy(), self.layout
+        clone.dotted, clone.frozen = self.dotted, self.frozen
         start = 0
         for name, view in self.items():
             dict.__setitem__(clone, name, clone.flat[start : start + view.size].reshape(view.shape))

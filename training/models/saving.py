@@ -63,6 +63,7 @@ def load_fitting(
     file: str | Path,
     wanted: Mapping[str, Any],
     optional: set[str] = frozenset(),  # type: ignore[assignment]
+    partly: bool = False,
 ) -> dict[str, numpy.ndarray]:
     """Return the arrays of a file by name, which must have the names and shapes of ``wanted``, in its dtypes.
 
@@ -71,6 +72,7 @@ def load_fitting(
     Args:
         wanted: arrays by name, on any device.
         optional: names that the file may lack.
+        partly: leave other arrays of the file out, which otherwise are an error.
 
     Raises:
         ValueError: as ``load_arrays``; or a name, a shape or a dtype is not as wanted, or a number is too large for its
@@ -78,9 +80,12 @@ def load_fitting(
         OSError: the file cannot be read.
     """
     with open_arrays(Path(file)) as opened:
-        check_fit(file, opened.headers, {name: array.shape for name, array in wanted.items()}, optional)
+        headers = opened.headers
+        if partly:
+            headers = {name: header for name, header in headers.items() if name in wanted}
+        check_fit(file, headers, {name: array.shape for name, array in wanted.items()}, optional)
         arrays = {}
-        for name in opened.headers:
+        for name in headers:
             given, dtype = opened.read(name), wanted[name].dtype
             with numpy.errstate(all="ignore"):
                 arrays[name] = given.astype(dtype, copy=False)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy
 
 from backend import array_module, asnumpy, profiling, require_arrays
-from backend.checks import Hyperparameter, instance, whole
+from backend.checks import Hyperparameter, instance, real, whole
 from backend.graph_numbers import numbers, repeat
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
@@ -25,6 +25,7 @@ from training.optim.checks import (
     layout_of,
 )
 from training.optim.fused import Scaled, update_on_device
+from training.optim.groups import EVERYTHING, Group, Numbers, groups_of, runs_of
 from training.optim.pieces import pieces
 
 
@@ -45,6 +46,7 @@ class Optimizer:
         weight_decay: adds weight_decay·θ to each gradient (L2), unless the class says otherwise.
         t: how many updates were made, including those that a loss scale skipped. On a GPU the device alone knows which
             were skipped; it counts them in an array of the optimizer's.
+        groups: ``Group`` objects, of parameters with their own rate and decay; ``group`` adds one.
         state: per slot (``"m"``, ``"v"``, …) and parameter name, an array of the parameter's shape and dtype;
             made by the first update. For float16 parameters the state is float32, and so is the arithmetic; a further
             slot ``"master"`` keeps the parameters themselves in float32, so that steps too small for float16 add up.
@@ -65,6 +67,7 @@ class Optimizer:
         for name, value in hyperparameters.items():
             setattr(self, name, value)
         self._hyperparameters = tuple(hyperparameters)
+        self.groups: tuple[Group, ...] = ()
         self.t = 0
         self.skipped: Any = 0  # under a loss scale on a GPU an int32 (1,) there
         self.state: dict[str, dict[str, Array]] = {slot: {} for slot in self.slots}
@@ -72,8 +75,43 @@ class Optimizer:
         self._library: Any = None
         self._flat_size: int | None = None
 
+    def group(self, pattern: str, *, lr: float | None = None, weight_decay: float | None = None) -> Optimizer:
+        """Give parameters a learning rate or weight decay of their own. Return the optimizer.
+
+        A schedule scales their rate as it does the optimizer's. Of several groups that a parameter fits, the first
+        counts.
+
+        Args:
+            pattern: of their names: "W1", "*.b", "Convolution1.W", or "Convolution*" for all of these layers.
+            lr: their learning rate, where the optimizer's is what it is now; None for the same.
+            weight_decay: None for the optimizer's.
+
+        Raises:
+            TypeError: the pattern is not a string, or another argument not a number.
+            ValueError: a number is out of range, or ``lr`` is given where the optimizer's is 0. A pattern that matches
+                nothing is refused by the first update.
+
+        Examples:
+            >>> from training import Adam
+            >>> Adam(lr=0.001).group("Convolution*", lr=0.0001).group("*.b", weight_decay=0).groups[1].weight_decay
+            0.0
+        """
+        instance("pattern", pattern, str, "a pattern of parameters' names, such as 'Convolution*'")
+        if weight_decay is not None:
+            weight_decay = real("weight_decay", weight_decay, least=0)
+        factor = 1.0
+        if lr is not None:
+            lr = real("lr", lr, least=0)
+            if not self.lr:
+                raise ValueError("a group's lr is kept as a factor of the optimizer's, which is 0")
+            factor = lr / self.lr
+        self.groups = (*self.groups, Group(pattern, factor, weight_decay))
+        return self
+
     def update(self, params: Arrays, grads: Arrays, control: Array | None = None) -> None:
         """Make one step: change the arrays in ``params`` in place, and leave ``grads`` as they are.
+
+        Frozen parameters of a network (``Network.freeze``) are left out.
 
         Nothing is changed when it raises. Nothing waits for the device, except the first update without ``control``
         after one with it on a GPU.
@@ -103,6 +141,7 @@ class Optimizer:
         is_new = layout != self._layout or xp is not self._library
         if is_new or not is_flat:
             check_parameters(xp, params)
+        group_of = groups_of(params, self.groups) if self.groups or getattr(params, "frozen", ()) else None
         if is_new:
             self._bind(xp, layout)
         on_device = control is not None and xp is not numpy
@@ -112,18 +151,35 @@ class Optimizer:
             self.t += 1
             return
 
-        def current() -> dict[str, float]:
-            return self._numbers(None if on_device else self.t + 1 - self.skipped)
+        def updating(group: Group) -> Numbers:
+            lr, decay = self._of_group(group)
+            return Numbers(
+                lambda: self._numbers(None if on_device else self.t + 1 - self.skipped, lr(), decay()), decay
+            )
 
         if is_flat and flat_params.size == flat_grads.size == self._flat_size:
             buffers = {slot: arrays.flat for slot, arrays in self.state.items()}  # type: ignore[attr-defined]
-            self._update_array(xp, flat_params, flat_grads, buffers, current, control, counts=True)
+            if group_of is None:
+                self._update_array(xp, flat_params, flat_grads, buffers, updating(EVERYTHING), control, counts=True)
+            for place, (start, stop, group) in enumerate(runs_of(params, group_of or {})):
+                cut = slice(start, stop)
+                state = {slot: buffer[cut] for slot, buffer in buffers.items()}
+                self._update_array(xp, flat_params[cut], flat_grads[cut], state, updating(group), control, place == 0)
         else:
-            counting = next((name for name, p in params.items() if p.size), None)
-            for name, p in params.items():
+            learned = dict.fromkeys(params, EVERYTHING) if group_of is None else group_of
+            counting = next((name for name in learned if params[name].size), None)
+            for name, group in learned.items():
                 state = {slot: arrays[name] for slot, arrays in self.state.items()}
-                self._update_array(xp, p, grads[name], state, current, control, name == counting)
+                self._update_array(xp, params[name], grads[name], state, updating(group), control, name == counting)
         repeat(self._count)
+
+    def _of_group(self, group: Group) -> tuple[Callable[[], float], Callable[[], float]]:
+        """Return functions that give the learning rate and the weight decay of a group, as they are when called."""
+
+        def decay() -> float:
+            return self.weight_decay if group.weight_decay is None else group.weight_decay
+
+        return (lambda: self.lr if group.factor == 1 else self.lr * group.factor), decay
 
     def _count(self) -> None:
         self.t += 1
@@ -142,12 +198,13 @@ class Optimizer:
         params: Array,
         grads: Array,
         state: dict[str, Array],
-        current: Callable[[], dict[str, float]],
+        of_group: Numbers,
         control: Array | None,
         counts: bool,
     ) -> None:
         """Make the step of one array or buffer; one of them ``counts`` a step that the device skips."""
-        decay = self.weight_decay if self.coupled_decay else 0.0
+        current = of_group.current
+        decay = of_group.decay() if self.coupled_decay else 0.0
         if xp is numpy:
             self._update_on_host(params, grads, state, current(), decay, control)
             return
@@ -158,7 +215,7 @@ class Optimizer:
             formula = f"const auto t = calls - skipped[0]; {self.correction} {formula}"
 
         def named() -> dict[str, float]:
-            found = {**current(), "decay": self.weight_decay} if decay else current()
+            found = {**current(), "decay": of_group.decay()} if decay else current()
             return {**found, "calls": self.t + 1} if corrects else found
 
         values = numbers(lambda: list(named().values()), acc_dtype(params.dtype))
@@ -194,14 +251,15 @@ class Optimizer:
             if has_master:
                 numpy.copyto(p, wide, casting="same_kind")
 
-    def _numbers(self, t: int | None) -> dict[str, float]:
+    def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
         """Return the plain numbers in ``formula`` and ``_step`` by name: unless overridden, the hyperparameters.
 
         Args:
             t: steps made, this one included; None under a loss scale on a GPU: the device computes what depends on it,
                 by ``correction``, whose numbers are wanted then.
+            lr, weight_decay: of the group of parameters.
         """
-        return {name: getattr(self, name) for name in self._hyperparameters if name != "weight_decay"}
+        return {name: getattr(self, name) for name in self._hyperparameters if name != "weight_decay"} | {"lr": lr}
 
     def _step(self, *arrays: Any, **numbers: Any) -> None:
         """Compute the formula with NumPy, elementwise: change p and the slots, and leave g.
@@ -283,15 +341,17 @@ class Optimizer:
         checked = type(self)(**{name: saved[name] for name in self._hyperparameters})
         checked.t, checked.skipped = t, skipped
         checked.state = {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in state.items()}
+        checked.groups = self.groups
         vars(self).update(vars(checked))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> tuple[dict[str, Any], tuple[Group, ...]]:
         # Copies and pickles go by the state dict: the views of the flat buffers would come apart from them.
-        return self.state_dict()
+        return self.state_dict(), self.groups
 
-    def __setstate__(self, saved: dict[str, Any]) -> None:
+    def __setstate__(self, saved: tuple[dict[str, Any], tuple[Group, ...]]) -> None:
         self.__init__()  # type: ignore[misc]
-        self.load_state_dict(saved)
+        self.load_state_dict(saved[0])
+        self.groups = saved[1]
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name}={getattr(self, name):g}" for name in self._hyperparameters)

@@ -116,8 +116,8 @@ class RMSprop(Optimizer):
     ) -> None:
         super().__init__(lr=lr, decay_rate=decay_rate, eps=eps, weight_decay=weight_decay)
 
-    def _numbers(self, t: int | None) -> dict[str, float]:
-        return {"lr": self.lr, "eps": self.eps, "rate": 1.0 - self.decay_rate}
+    def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
+        return {"lr": lr, "eps": self.eps, "rate": 1.0 - self.decay_rate}
 
     def _step(
         self, p: Array, g: Array, step: Array, spare: Array, h: Array, *, lr: float, eps: float, rate: float
@@ -167,8 +167,8 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
 
-    def _numbers(self, t: int | None) -> dict[str, float]:
-        lr, beta1, beta2, eps = self.lr, self.beta1, self.beta2, self.eps
+    def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
+        beta1, beta2, eps = self.beta1, self.beta2, self.eps
         rates = {"rate1": 1.0 - beta1, "rate2": 1.0 - beta2}
         if t is None:
             logs = {f"log_beta{i}": math.log(beta) if beta else -math.inf for i, beta in ((1, beta1), (2, beta2))}
@@ -206,8 +206,8 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, beta1, beta2, eps=eps, weight_decay=weight_decay)
 
-    def _numbers(self, t: int | None) -> dict[str, float]:
-        return {**super()._numbers(t), "decay_rate": self.lr * self.weight_decay}
+    def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
+        return {**super()._numbers(t, lr, weight_decay), "decay_rate": lr * weight_decay}
 
     def _step(self, p: Array, g: Array, step: Array, spare: Array, m: Array, v: Array, **numbers: float) -> None:
         decay_rate = numbers.pop("decay_rate")
