@@ -79,6 +79,7 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
         "model": "TwoLayerNet",
         "epochs": 2,
         "batch_size": 50,
+        "accumulate": 1,
         "optimizer": "adamw",
         "lr": 0.003,
         "schedule": "warmup-cosine",

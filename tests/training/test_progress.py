@@ -24,7 +24,10 @@ class Totals:
 
 class Trainer(SimpleNamespace):
     def __init__(self, epochs=2, samples=1000):
-        super().__init__(total_epochs=epochs, train_loader=SimpleNamespace(samples=samples), asked=[])
+        super().__init__(
+            total_epochs=epochs, train_loader=SimpleNamespace(samples=samples, largest_batch=100), asked=[]
+        )
+        self.so_far = SimpleNamespace(batches=0)
 
     def running_totals(self):
         self.asked.append(Totals(*self.totals))

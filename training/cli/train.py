@@ -44,6 +44,12 @@ _SETTINGS = (
     data_dir_option,
     click.option("--model", type=MODEL, default=DEFAULTS.model, help="Upper or lower case."),
     click.option("--batch-size", type=count_from(1), default=DEFAULTS.batch_size, help="Images in a step."),
+    click.option(
+        "--accumulate",
+        type=count_from(1),
+        default=DEFAULTS.accumulate,
+        help="Make each step of this many batches, whose gradients are added up.",
+    ),
     click.option("--optimizer", type=click.Choice(optimizers.NAMES, case_sensitive=False), default=DEFAULTS.optimizer),
     click.option(
         "--lr",

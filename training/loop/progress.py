@@ -29,11 +29,13 @@ class ProgressBar(Callback):
         self._next = 0.0
         self._bar: Any = None
         self._totals: HostCopy | None = None
-        self._before = 0
+        self._before = self._done = 0
         self._epoch = ""
         self._start = 0.0
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        self._before = (epoch - 1) * trainer.train_loader.samples
+        self._done = trainer.so_far.batches * trainer.train_loader.largest_batch  # where an epoch goes on
         if self._bar is None:
             from tqdm import tqdm
 
@@ -43,9 +45,9 @@ class ProgressBar(Callback):
                 dynamic_ncols=True,
                 leave=False,
                 bar_format="{desc} {percentage:3.0f}% |{bar:24}|",
+                initial=self._before + self._done,
             )
         self._start = time.perf_counter()
-        self._before = (epoch - 1) * trainer.train_loader.samples
         self._totals = None
         self._epoch = f"epoch {epoch}/{trainer.total_epochs}"
         self._bar.set_description_str(self._epoch)
@@ -76,7 +78,7 @@ class ProgressBar(Callback):
         self.close()
 
     def _show(self, loss: float, correct: float, samples: float) -> None:
-        rate = samples / (time.perf_counter() - self._start)
+        rate = (samples - self._done) / (time.perf_counter() - self._start)
         self._bar.set_description_str(
             f"{self._epoch}  loss {loss / samples:.4f}  accuracy {100 * correct / samples:.2f} %", refresh=False
         )

@@ -36,7 +36,8 @@ def build_trainer(settings: Settings, data: Dataset, graph: bool = True) -> Trai
     dtype = "float16" if half else "float32"
     random.seed(settings.seed)
     network = build_network(settings.model, data).astype(dtype)
-    train_loader = Loader(data.train_images, data.train_labels, settings.batch_size, seed=settings.seed, dtype=dtype)
+    batch = settings.batch_size * settings.accumulate
+    train_loader = Loader(data.train_images, data.train_labels, batch, seed=settings.seed, dtype=dtype)
     evaluation_batch = min(EVALUATION_BATCH, EVALUATION_FACTOR * settings.batch_size)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
     update = Update(
@@ -53,6 +54,7 @@ def build_trainer(settings: Settings, data: Dataset, graph: bool = True) -> Trai
         epochs=settings.epochs,
         callbacks=[] if settings.patience is None else [EarlyStopping(settings.patience)],
         graph=graph,
+        parts=settings.accumulate,
     )
 
 

@@ -20,6 +20,7 @@ class Settings:
     model: str = "ConvNet"
     epochs: int = 6
     batch_size: int = 50
+    accumulate: int = 1
     optimizer: str = "adamw"
     lr: float | None = 0.003  # for adamw; other optimizers have their own
     schedule: str = "warmup-cosine"

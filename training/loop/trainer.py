@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import numpy
@@ -19,16 +19,16 @@ from training.data import Loader
 from training.loop import checkpoint, evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult
 from training.loop.epoch_so_far import EpochSoFar
+from training.loop.step import compute_step, has_plain_parts, ignoring_overflow
 from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
-from training.models.accuracy import right_count
 from training.models.metrics import Metric, as_metrics
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
 from training.optim.update import Update
 
 RUN, EPOCH, STEP = (profiling.Range(name, name, "loop") for name in ("run", "epoch", "step"))
-DATA, UPDATE = (profiling.Range(name, name) for name in ("data", "update"))
+DATA = profiling.Range("data", "data")
 
 
 class Trainer:
@@ -45,6 +45,9 @@ class Trainer:
         metrics: measures of the test data after each epoch, next to loss and accuracy: ``training.models.metrics``, or
             their names, such as "top5", "f1", "confusion", "mae" or "r2". None means "mae" for a network that predicts
             numbers, else none.
+        parts: compute a step's gradients in this many parts of its batch, one after the other, and add them up: it
+            takes the memory of one part, and gives the gradients of the whole batch within rounding; but batch
+            normalization normalizes each part by itself.
 
     Attributes:
         update: the ``Update``.
@@ -90,8 +93,10 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         graph: bool = True,
         metrics: Iterable[str | Metric] | None = None,
+        parts: int = 1,
     ) -> None:
         epochs, graph = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE), checks.flag("graph", graph)
+        parts = checks.whole("parts", parts, 1, checks.LARGEST_SIZE)
         checks.instance("network", network, Network, "a Network")
         checks.instance("train", train, Loader, "a Loader")
         checks.instance("test", test, Loader, "a Loader")
@@ -108,6 +113,7 @@ class Trainer:
         self.test_loader = test
         self.update = update
         self.total_epochs = epochs
+        self.parts = parts
         self.metrics = as_metrics(metrics, network.last_layer, network.classes)
         self.callbacks = [NonFiniteWatch(), *callbacks]
         self.history: list[EpochResult] = []
@@ -121,8 +127,8 @@ class Trainer:
         # A proxy, not a cycle: the memory of graphs is free as soon as the trainer is.
         me = weakref.proxy(self)
         self._graphs = (
-            StepGraphs(me, lambda x, t: me._compute_step(x, t), self.so_far.totals)
-            if graph and self._has_plain_parts()
+            StepGraphs(me, lambda x, t: compute_step(me, x, t), self.so_far.totals)
+            if graph and has_plain_parts(self)
             else None
         )
 
@@ -197,7 +203,7 @@ class Trainer:
                     begin(self, self.step + 1)
                 before = self.random.state
                 try:
-                    with STEP, self._ignoring_overflow(), random.using(self.random):
+                    with STEP, ignoring_overflow(self), random.using(self.random):
                         with DATA:
                             x, t = next(batches)
                         self.is_in_step = True
@@ -269,33 +275,13 @@ class Trainer:
         if self._graphs is not None and array_module(x) is not numpy:
             self._on_gradients(self._graphs.run(x, t))
         else:
-            self._compute_step(x, t, self._on_gradients)
+            compute_step(self, x, t, self._on_gradients)
         self.samples += len(t)
         self.step += 1
 
     def _on_gradients(self, loss: Array) -> None:
         for callback in self.callbacks:
             callback.on_gradients(self, loss)
-
-    def _compute_step(self, x: Array, t: Array, on_gradients: Callable[[Array], None] | None = None) -> Array:
-        """Compute one step: a function of the batch and of arrays on the device, which it updates in place."""
-        network = self.network
-        loss = network.step_gradients(x, t, self.update.loss_scale)
-        if on_gradients is not None:
-            on_gradients(loss)
-        with UPDATE.of((network.params.flat, network.grads.flat)):
-            self.update.step(network.params, network.grads)
-        last = network.last_layer
-        samples = last.samples(t)  # len(t), unless some do not count
-        self.so_far.totals[0] += loss * samples
-        self.so_far.totals[1] += right_count(last, last.y, t, threshold=0.5)
-        self.so_far.totals[2] += samples
-        return loss
-
-    def _has_plain_parts(self) -> bool:
-        """Return True if a graph sees all of a step: no update of another class, no callback within the step."""
-        own = [callback for callback in self.callbacks if type(callback).on_gradients is not Callback.on_gradients]
-        return type(self.optimizer).update is Optimizer.update and own == self.callbacks[:1]
 
     def _epoch(self, epoch: int) -> EpochResult:
         within = self.network.within_memory(self.train_loader.largest_batch)
@@ -331,10 +317,6 @@ class Trainer:
         )
         self._tell("on_epoch_evaluated", result)
         return result
-
-    def _ignoring_overflow(self) -> AbstractContextManager:
-        """Silence NumPy's warnings of overflow under a loss scale, which finds overflows itself."""
-        return nullcontext() if self.update.scaler is None else numpy.errstate(over="ignore", invalid="ignore")
 
     def _loss_scale(self) -> tuple[float, int]:
         """Return the loss scale and the number of steps skipped so far; wait for the device."""

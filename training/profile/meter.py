@@ -12,7 +12,8 @@ from backend import asarray, random, synchronize, threads
 from backend.recording import Recorder
 from backend.types import Array
 from kernels.core.layout import copy_channels_last
-from training.loop.trainer import STEP, UPDATE
+from training.loop.step import UPDATE
+from training.loop.trainer import STEP
 from training.models.network import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer

@@ -25,10 +25,12 @@ def small_data(samples, seed):
     return x, x[:, :CLASSES].argmax(axis=1)
 
 
-def small_network(normalized=True):
+def small_network(normalized=True, loss=None, dropout=0.3):
     middle = [BatchNormalization.of(8)] if normalized else []
     return Network(
-        Sequential(Affine.of(FEATURES, 8), *middle, Relu(), Dropout(0.3), Affine.of(8, CLASSES)), (FEATURES,)
+        Sequential(Affine.of(FEATURES, 8), *middle, Relu(), Dropout(dropout), Affine.of(8, CLASSES)),
+        (FEATURES,),
+        loss=loss,
     )
 
 
@@ -43,11 +45,14 @@ def small_trainer(
     batch=16,
     normalized=True,
     graph=True,
+    parts=1,
+    loss=None,
+    dropout=0.3,
     **options,
 ):
     """Two epochs of batches of 16, 16, 16 and 2, and evaluations in three batches; the same for the same seed."""
     backend.random.seed(seed)
-    network = small_network(normalized).astype(dtype)
+    network = small_network(normalized, loss, dropout).astype(dtype)
     return Trainer(
         network,
         Loader(*small_data(SAMPLES, 0), batch, seed=seed, dtype=dtype, prefetch=prefetch),
@@ -56,6 +61,7 @@ def small_trainer(
         epochs=epochs,
         callbacks=callbacks,
         graph=graph,
+        parts=parts,
     )
 
 
