@@ -89,8 +89,7 @@ class Loss(Layer):
 
     def samples(self, t: Array) -> int | Array:
         """Return how many samples of a batch count: a number, or 0-d on the device."""
-        counted = self.counted(t)
-        return len(t) if counted is None else counted.sum()
+        return len(t)
 
     def forget(self) -> Layer:
         self.loss = self.y = self.t = self.weight = None
@@ -184,13 +183,13 @@ class SoftmaxWithLoss(Loss):
     def forward(self, x: Array, t: Array) -> Array:  # type: ignore[override]
         require_same_device(x, t)
         checks.floating("SoftmaxWithLoss", x=x)
-        self.check_outputs("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
-        given, weight, wide = t, None, x.astype(acc_dtype(x.dtype), copy=False)
-        if x.ndim == 2 and not self._is_plain:
+        checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
+        wide, given, weight = x.astype(acc_dtype(x.dtype), copy=False), t, None
+        if x.ndim == 2 and (self.class_weights is not None or self.ignore_index is not None or self.label_smoothing):
             t, weight = self._soft(t, wide)
-        loss, y = kernel.softmax_cross_entropy(wide, t)
-        self._keep(loss, y, given, weight)
-        return self.save(loss, y, t, x.dtype)
+        self.loss, self.y = kernel.softmax_cross_entropy(wide, t)
+        self.t, self.weight = given, len(t) if weight is None else weight
+        return self.save(self.loss, self.y, t, x.dtype)
 
     def backward(self, dout: Any = 1.0) -> Array:
         y, t, dtype = self.saved()  # any number or 0-d array scales, whatever its dtype
@@ -210,7 +209,11 @@ class SoftmaxWithLoss(Loss):
         labels.check(t if counted is None else t * counted, outputs)
 
     def counted(self, t: Array) -> Array | None:
-        return which_count(t, self.ignore_index)
+        return None if self.ignore_index is None else which_count(t, self.ignore_index)
+
+    def samples(self, t: Array) -> int | Array:
+        counted = None if self.ignore_index is None else which_count(t, self.ignore_index)
+        return len(t) if counted is None else counted.sum()
 
     def describe(self) -> str:
         given = []
@@ -222,12 +225,9 @@ class SoftmaxWithLoss(Loss):
             given.append(f"ignore_index {self.ignore_index}")
         return ", ".join(given)
 
-    @property
-    def _is_plain(self) -> bool:
-        return not self.label_smoothing and self.class_weights is None and self.ignore_index is None
-
     def _soft(self, t: Array, x: Array) -> tuple[Array, Array]:
         """Return labels as weighted distributions, whose mean cross-entropy is this loss, and the sum of weights."""
+        self.check_outputs("SoftmaxWithLoss", x.shape[-1])
         return soft_targets(
             t,
             x.shape,

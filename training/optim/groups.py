@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from backend.types import Array
@@ -24,18 +24,6 @@ class Group(NamedTuple):
 
 
 EVERYTHING = Group("*")
-
-
-class Numbers(NamedTuple):
-    """Functions that give the numbers of a group's update, as they are when called: a schedule changes them.
-
-    Attributes:
-        current: those that the optimizer's formula takes.
-        decay: the weight decay.
-    """
-
-    current: Callable[[], dict[str, float]]
-    decay: Callable[[], float]
 
 
 class Run(NamedTuple):

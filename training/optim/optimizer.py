@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy
@@ -25,7 +25,7 @@ from training.optim.checks import (
     layout_of,
 )
 from training.optim.fused import Scaled, update_on_device
-from training.optim.groups import EVERYTHING, Group, Numbers, groups_of, runs_of
+from training.optim.groups import EVERYTHING, Group, groups_of, runs_of
 from training.optim.pieces import pieces
 
 
@@ -151,35 +151,29 @@ class Optimizer:
             self.t += 1
             return
 
-        def updating(group: Group) -> Numbers:
-            lr, decay = self._of_group(group)
-            return Numbers(
-                lambda: self._numbers(None if on_device else self.t + 1 - self.skipped, lr(), decay()), decay
-            )
-
         if is_flat and flat_params.size == flat_grads.size == self._flat_size:
             buffers = {slot: arrays.flat for slot, arrays in self.state.items()}  # type: ignore[attr-defined]
             if group_of is None:
-                self._update_array(xp, flat_params, flat_grads, buffers, updating(EVERYTHING), control, counts=True)
-            for place, (start, stop, group) in enumerate(runs_of(params, group_of or {})):
+                self._update_array(xp, flat_params, flat_grads, buffers, EVERYTHING, control, counts=True)
+            for place, (start, stop, group) in enumerate([] if group_of is None else runs_of(params, group_of)):
                 cut = slice(start, stop)
                 state = {slot: buffer[cut] for slot, buffer in buffers.items()}
-                self._update_array(xp, flat_params[cut], flat_grads[cut], state, updating(group), control, place == 0)
+                self._update_array(xp, flat_params[cut], flat_grads[cut], state, group, control, place == 0)
         else:
             learned = dict.fromkeys(params, EVERYTHING) if group_of is None else group_of
             counting = next((name for name in learned if params[name].size), None)
             for name, group in learned.items():
                 state = {slot: arrays[name] for slot, arrays in self.state.items()}
-                self._update_array(xp, params[name], grads[name], state, updating(group), control, name == counting)
+                self._update_array(xp, params[name], grads[name], state, group, control, name == counting)
         repeat(self._count)
 
-    def _of_group(self, group: Group) -> tuple[Callable[[], float], Callable[[], float]]:
-        """Return functions that give the learning rate and the weight decay of a group, as they are when called."""
+    def _current(self, group: Group, on_device: bool) -> dict[str, float]:
+        """Return the plain numbers of a group's update, as they are now."""
+        lr = self.lr if group.factor == 1 else self.lr * group.factor
+        return self._numbers(None if on_device else self.t + 1 - self.skipped, lr, self._decay(group))
 
-        def decay() -> float:
-            return self.weight_decay if group.weight_decay is None else group.weight_decay
-
-        return (lambda: self.lr if group.factor == 1 else self.lr * group.factor), decay
+    def _decay(self, group: Group) -> float:
+        return self.weight_decay if group.weight_decay is None else group.weight_decay
 
     def _count(self) -> None:
         self.t += 1
@@ -198,15 +192,14 @@ class Optimizer:
         params: Array,
         grads: Array,
         state: dict[str, Array],
-        of_group: Numbers,
+        group: Group,
         control: Array | None,
         counts: bool,
     ) -> None:
         """Make the step of one array or buffer; one of them ``counts`` a step that the device skips."""
-        current = of_group.current
-        decay = of_group.decay() if self.coupled_decay else 0.0
+        decay = self._decay(group) if self.coupled_decay else 0.0
         if xp is numpy:
-            self._update_on_host(params, grads, state, current(), decay, control)
+            self._update_on_host(params, grads, state, self._current(group, on_device=False), decay, control)
             return
         formula = f"g = p * decay + g; {self.formula}" if decay else self.formula
         scaled = None if control is None else Scaled(control, self.skipped, counts)
@@ -215,7 +208,9 @@ class Optimizer:
             formula = f"const auto t = calls - skipped[0]; {self.correction} {formula}"
 
         def named() -> dict[str, float]:
-            found = {**current(), "decay": of_group.decay()} if decay else current()
+            found = self._current(group, on_device=control is not None)
+            if decay:
+                found = {**found, "decay": self._decay(group)}
             return {**found, "calls": self.t + 1} if corrects else found
 
         values = numbers(lambda: list(named().values()), acc_dtype(params.dtype))
