@@ -55,7 +55,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
     images = len(data.train_labels)
     return {
         "dataset": data.name,
-        "model": settings.model,
+        "model": settings.model_for(data.input_dim),
         "batch_size": settings.batch_size,
         "threads": count,
         "epochs": len(pairs),
@@ -72,7 +72,7 @@ def measure_epoch(count: int, repeats: int, seconds: float) -> dict[str, Any]:
 
 def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]:
     """Return the seconds of an epoch of the command, those without evaluation, and the parameters."""
-    trainer = build_trainer(settings, data)
+    trainer = build_trainer(settings, data.as_data())
     with tempfile.TemporaryDirectory() as folder:
         report = Console(quiet=True, as_json=False)
         with RunFolder.create(Path(folder) / "run") as run:
@@ -85,7 +85,7 @@ def _epoch(settings: Settings, data: Dataset) -> tuple[float, float, np.ndarray]
 
 def _bare_steps(settings: Settings, data: Dataset) -> tuple[float, np.ndarray]:
     """Return the seconds of the same steps without loader and loop, and the parameters."""
-    trainer: Trainer = build_trainer(settings, data)
+    trainer: Trainer = build_trainer(settings, data.as_data())
     network, optimizer = trainer.network, trainer.optimizer
     batches = list(trainer.train_loader.epoch(0))
     with threads.single_threaded_blas(), random.using(trainer.random):  # as the loop draws

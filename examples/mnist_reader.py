@@ -24,7 +24,7 @@ from backend import asnumpy
 from backend.types import Array
 from examples.common import option, out_option, prepare, save_plot
 from training.cli.common import data_dir_option, device_option, user_errors
-from training.cli.inputs import DATASET
+from training.cli.data_options import DATASET
 from training.data import load_mnist, read_idx, write_idx
 from training.loop.figures import blank, mosaic
 

@@ -55,6 +55,7 @@ def test_train_prints_a_header_a_line_per_epoch_and_the_end(trained):
     assert [line.split()[0] for line in lines] == [
         "model",
         "data",
+        "classes",
         "device",
         "threads",
         "folder",
@@ -62,11 +63,22 @@ def test_train_prints_a_header_a_line_per_epoch_and_the_end(trained):
         "best:",
     ]
     assert "TwoLayerNet, 39,760 parameters" in lines[0]
-    assert "10,000 training and 2,000 test images" in lines[1]
-    assert lines[4].endswith(str(folder.path))
-    best, last = folder.load_metrics()[-1], folder.load_metrics()[-1]
-    assert f"{100 * best['test_accuracy']:.2f} % of the test images right, in epoch 2 of 2" in lines[-1]
-    assert f"last: {100 * last['test_accuracy']:.2f} %" in lines[-1]
+    assert "9,000 training, 1,000 validation, 2,000 test images 1x28x28" in lines[1]
+    assert lines[2].startswith("classes  10, labels 0 to 9, the largest has 1.31 times the smallest: 0 901, 1 1,014, ")
+    assert lines[5].endswith(str(folder.path))
+    best = folder.load_metrics()[-1]
+    assert f"{100 * best['val_accuracy']:.2f} % of the validation images right, in epoch 2 of 2" in lines[-1]
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_the_books_way_trains_on_all_images_and_chooses_by_the_test_images(tmp_path):
+    result = xpnet("train", *QUICK, "--epochs", 1, "--best-on", "test", "--out", tmp_path / "run")
+    (metrics,) = RunFolder(tmp_path / "run").load_metrics()
+    assert "10,000 training, 2,000 test images" in result.out
+    line = f"best: {100 * metrics['test_accuracy']:.2f} % of the test images right, in epoch 1 of 1; last: "
+    assert result.out.splitlines()[-1].startswith(line)
+    record = json.loads(xpnet("evaluate", tmp_path / "run", "--json").out)
+    assert (record["loss"], record["accuracy"]) == (metrics["test_loss"], metrics["test_accuracy"])
 
 
 def test_a_run_leaves_settings_metrics_model_and_figures(trained):
@@ -76,6 +88,13 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
     config = folder.load_config()
     assert config["settings"] == {
         "dataset": "mnist10k",
+        "data": None,
+        "size": None,
+        "target": None,
+        "target_kind": None,
+        "val": 0.1,
+        "test": 0.1,
+        "best_on": "val",
         "model": "TwoLayerNet",
         "epochs": 2,
         "batch_size": 50,
@@ -107,7 +126,9 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
 
 @pytest.mark.usefixtures("_no_figures")
 def test_the_model_kept_is_that_of_the_best_epoch(tmp_path):
-    folder = train_quickly(tmp_path / "run", "--epochs", 3, "--lr", 0.2, "--schedule", "constant")  # too high: unsteady
+    folder = train_quickly(
+        tmp_path / "run", *["--epochs", "3", "--lr", "0.2", "--schedule", "constant", "--best-on", "test"]
+    )  # unsteady
     metrics = folder.load_metrics()
     accuracies = [epoch["test_accuracy"] for epoch in metrics]
     assert [epoch["best"] for epoch in metrics] == [
@@ -140,7 +161,9 @@ def test_json_has_an_object_per_epoch_and_one_at_the_end(tmp_path):
     *epochs, end = [json.loads(line) for line in result.out.splitlines()]
     assert epochs == RunFolder(tmp_path / "run").load_metrics()
     assert (end["best_epoch"], end["epochs"], end["interrupted"]) == (2, 2, False)
-    assert end["best_test_accuracy"] == epochs[1]["test_accuracy"]
+    assert end["best_val_accuracy"] == epochs[1]["val_accuracy"]
+    record = json.loads(xpnet("evaluate", tmp_path / "run", "--json").out)
+    assert (end["test_accuracy"], end["test_loss"]) == (record["accuracy"], record["loss"])
     assert end["folder"] == str(tmp_path / "run")
     assert result.err.startswith("model ")  # the header, for people
 
@@ -149,7 +172,9 @@ def test_json_has_an_object_per_epoch_and_one_at_the_end(tmp_path):
 def test_quiet_prints_the_end_only(tmp_path):
     result = xpnet("train", *QUICK, "--epochs", 1, "--quiet")
     assert result.err == ""
-    assert re.fullmatch(r"best: .* in epoch 1 of 1; last: .* s; runs/\d{8}-\d{6}-TwoLayerNet-mnist10k\n", result.out)
+    assert re.fullmatch(
+        r"best: .* in epoch 1 of 1; on the test data, .* s; runs/\d{8}-\d{6}-TwoLayerNet-mnist10k\n", result.out
+    )
 
 
 @pytest.mark.usefixtures("_no_figures")
@@ -219,19 +244,18 @@ def test_a_bug_shows_its_traceback(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("batch_size", "evaluated"), [(1, 20), (49, 980), (50, 1000), (2000, 1000)])
 def test_a_smaller_batch_makes_the_evaluation_need_less(batch_size, evaluated):
-    trainer = build_trainer(Settings(model="TwoLayerNet", batch_size=batch_size), load())
+    trainer = build_trainer(Settings(model="TwoLayerNet", batch_size=batch_size), load().as_data())
     assert trainer.train_loader.largest_batch == batch_size
     assert trainer.test_loader.largest_batch == evaluated
 
 
 def test_evaluate_agrees_with_the_training(trained):
-    folder, _ = trained
-    best = [epoch for epoch in folder.load_metrics() if epoch["best"]][-1]
+    folder, out = trained
     record = json.loads(xpnet("evaluate", folder.path, "--json").out)
-    assert record["loss"] == best["test_loss"]
-    assert record["accuracy"] == best["test_accuracy"]
+    said = f"on the test data, used this once: {100 * record['accuracy']:.2f} %, {record['correct']:,} of 2,000; "
+    assert said in out.splitlines()[-1]
     assert (record["model"], record["dataset"], record["samples"]) == ("TwoLayerNet", "mnist10k", 2000)
-    assert record["correct"] == round(2000 * best["test_accuracy"]) == sum(c["correct"] for c in record["classes"])
+    assert record["correct"] == round(2000 * record["accuracy"]) == sum(c["correct"] for c in record["classes"])
     assert [c["samples"] for c in record["classes"]] == np.bincount(load().test_labels).tolist()
 
 
@@ -291,7 +315,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         (["train", "--epochs", "0"], "'--epochs': 0 is not in the range"),
         (
             ["train", "--model", "LeNet"],
-            "'LeNet' is not one of 'twolayernet', 'simpleconvnet', ",
+            "'LeNet' is not one of 'twolayernet', 'multilayernet', 'simpleconvnet', ",
         ),
         (["train", "--optimizer", "lion"], "'lion' is not one of 'sgd', "),
         (["train", "--lr", "nan"], "'--lr': must be a finite number"),
@@ -311,7 +335,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         (["evaluate", "own.npz", "--model", "TwoLayerNet"], "own.npz does not fit the network: expected W1 of"),
         (
             ["evaluate", "small.safetensors"],
-            "the model does not take the images of mnist10k, (1, 28, 28): layer 'Affine1'",
+            "the model does not take the inputs of mnist10k, (1, 28, 28): layer 'Affine1'",
         ),
         (["predict", "file", "--run", "small.safetensors"], "an image file gives (1, H, W) in gray"),
         (["predict", "file", "--run", "own.npz"], "predict needs a run or a .safetensors file"),

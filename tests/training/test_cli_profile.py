@@ -166,7 +166,7 @@ def test_least_bytes_beside_a_tool_are_those_of_the_steps_that_it_sees(precision
     """Also where a CPU could not do them, and where all images are less than a batch."""
     settings = Settings(model="TwoLayerNet", precision=precision, batch_size=10**6)
     cost = cost_of_step(TwoLayerNet(784, 50, 10).astype(dtype), 10_000, AdamW())
-    found = _least_bytes(settings, load("mnist10k"))
+    found = _least_bytes(settings, load("mnist10k").as_data())
     assert found.pop(("update", "")) == cost.rows[-1].work["update"].nbytes
     assert found == {(phase, row.name): work.nbytes for row in cost.rows[:-1] for phase, work in row.work.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import click
 
 from training.cli.common import Compute
-from training.data import Dataset
+from training.data import Data
 from training.files.printable import printable
 from training.loop.callbacks import EpochResult
+from training.loop.evaluation import Predictions
 from training.loop.progress import epoch_line
 from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
 from training.models import Network
+
+_PARTS = {"val": "validation", "test": "test"}
 
 
 class Console:
@@ -35,21 +39,19 @@ class Console:
         """Return True if a progress bar is wanted and can be drawn."""
         return sys.stderr.isatty() and not self._quiet
 
-    def header(self, network: Network, data: Dataset, compute: Compute, folder: RunFolder) -> None:
+    def header(self, network: Network, data: Data, compute: Compute, folder: RunFolder) -> None:
         """Print the model, the data, the device and the run's folder."""
         if self._quiet:
             return
         parameters = sum(array.size for array in network.params.values())
-        size = "x".join(map(str, data.input_dim))
-        train, test = len(data.train_labels), len(data.test_labels)
         lines = {
             "model": f"{type(network).__name__}, {parameters:,} parameters",
-            "data": f"{data.name}: {train:,} training and {test:,} test images {size}, {len(data.classes)} classes",
+            **data.describe(),
             "device": str(compute),
             "threads": str(compute.threads),
             "folder": printable(folder.path),
         }
-        for key, text in lines.items():
+        for key, text in [*lines.items(), *(("note", note) for note in data.notes)]:
             click.echo(f"{key:8} {text}", err=self._json)
 
     def resumed(self, trainer: Trainer) -> None:
@@ -59,11 +61,11 @@ class Console:
             place = f"after step {trainer.step:,}, in epoch {epoch} of {trainer.total_epochs}"
             click.echo(f"{'resumed':8} {place}", err=self._json)
 
-    def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any]) -> None:
+    def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any], part: str = "test") -> None:
         """Print an epoch's line."""
         if self._quiet:
             return
-        click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"]))
+        click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"], part))
 
     def interrupted(self, best: EpochResult | None, folder: RunFolder, signal_name: str, remedy: str) -> None:
         """Print where the model is after Ctrl-C or a signal, and how to go on."""
@@ -74,23 +76,48 @@ class Console:
         by = f" by {signal_name}" if signal_name else ""
         click.echo(f"Interrupted{by}: {what} is in {printable(folder.model)}; {remedy}", err=True)
 
-    def end(self, trainer: Trainer, folder: RunFolder, seconds: float, interrupted: bool) -> None:
-        """Print the last line."""
+    def end(
+        self,
+        trainer: Trainer,
+        data: Data,
+        part: str,
+        tested: Predictions | None,
+        folder: RunFolder,
+        seconds: float,
+        interrupted: bool,
+    ) -> None:
+        """Print the last line.
+
+        Args:
+            part: by which the best epoch was chosen.
+            tested: the predictions of the best epoch's model for the test part.
+        """
         best, last = trainer.best, trainer.history[-1] if trainer.history else None
+        tested_once = part == "val" and "test" in data.parts
         if self._json:
             record = {
                 "best_epoch": best and best.epoch,
-                "best_test_accuracy": best and best.test_accuracy,
-                "test_accuracy": last and last.test_accuracy,
+                f"best_{part}_accuracy": best and best.test_accuracy,
+                f"{part}_accuracy": last and last.test_accuracy,
                 "epochs": len(trainer.history),
                 "seconds": seconds,
                 "folder": str(folder.path),
                 "interrupted": interrupted,
             }
+            if tested is not None and tested_once:
+                record |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
             click.echo(json_line(record))
         elif best and last:
-            click.echo(
-                f"best: {100 * best.test_accuracy:.2f} % of the test images right, in epoch {best.epoch} of "
-                f"{len(trainer.history)}; last: {100 * last.test_accuracy:.2f} %; {seconds:.1f} s; "
-                f"{printable(folder.path)}"
-            )
+            where = f"in epoch {best.epoch} of {len(trainer.history)}"
+            if math.isnan(best.test_accuracy):  # numbers are predicted
+                results = [f"best: {part} loss {best.test_loss:.4f}, {where}", f"last: {last.test_loss:.4f}"]
+            else:
+                name, samples = _PARTS[part], "images" if len(data.shape) == 3 else "rows"
+                results = [
+                    f"best: {100 * best.test_accuracy:.2f} % of the {name} {samples} right, {where}",
+                    f"last: {100 * last.test_accuracy:.2f} %",
+                ]
+            if tested is not None and tested_once:
+                right = f"{tested.correct:,} of {len(tested.labels):,}"
+                results[1:] = [f"on the test data, used this once: {100 * tested.accuracy:.2f} %, {right}"]
+            click.echo("; ".join([*results, f"{seconds:.1f} s", printable(folder.path)]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.inputs import DATASET, MODEL, check_fit, find_model, load_data
-from training.data import EMBEDDED, Dataset, Loader
+from training.cli.data_options import DATASET, path_options
+from training.cli.inputs import MODEL, check_fit, find_model, load_data, run_data, with_classes
+from training.data import EMBEDDED, Data, Loader
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.evaluation import Predictions, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import build_network
-from training.loop.settings import EVALUATION_BATCH
+from training.loop.recipe import build_network, normalization_of
+from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
 from training.profile.tables import aligned
@@ -36,6 +39,7 @@ from training.profile.tables import aligned
 @click.option("--model", type=MODEL, help="What an .npz file holds the parameters of.")
 @click.option("--dataset", type=DATASET, help="Test data.  [default: the run's]")
 @data_dir_option
+@path_options
 @click.option("--batch-size", type=count_from(1), default=EVALUATION_BATCH, help="Images computed at a time.")
 @device_option
 @threads_option
@@ -43,12 +47,12 @@ from training.profile.tables import aligned
 def command(
     run: Path | None,
     model: str | None,
-    dataset: str | None,
     data_dir: Path | None,
     batch_size: int,
     device: str,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure a model on test data: loss, accuracy, and each class.
 
@@ -56,27 +60,54 @@ def command(
     """
     file = find_model(run)
     choose_compute(device, threads)
+    wanted = {"data": options.pop("data"), "dataset": options.pop("dataset"), **options}
     if file.suffix == ".npz":
-        data = load_data(dataset or EMBEDDED, data_dir, show_progress=not as_json)
+        data = _load(file, None, wanted, data_dir, as_json)
         network = _from_npz(file, model, data)
     else:
         network = _from_safetensors(file, model)
-        known = dataset or (network.config or {}).get("dataset", EMBEDDED)
-        data = load_data(known, data_dir, show_progress=not as_json)
+        data = with_classes(_load(file, network, wanted, data_dir, as_json), network)
     check_fit(network, data)
+    part = next(part for part in ("test", "val", "train") if part in data.parts)
+    samples = data.parts[part]
     try:
-        predictions = predict(network, Loader(data.test_images, data.test_labels, batch_size, shuffle=False))
+        with user_errors():
+            loader = Loader(
+                samples.inputs,
+                samples.targets,
+                batch_size,
+                shuffle=False,
+                dtype=network.params.flat.dtype,
+                normalization=normalization_of(network),
+            )
+        predictions = predict(network, loader)
     except NonFiniteError as error:
         raise click.ClickException(f"{click.format_filename(file)}: {error}") from error
     except MemoryError as error:
         raise UserError(f"{error}; give a smaller --batch-size") from error
+    record = _record(file, network, data, part, predictions)
     if as_json:
-        click.echo(json_text.dump(_record(file, network, data, predictions)))
+        click.echo(json_text.dump(record))
     else:
-        _print(_record(file, network, data, predictions))
+        _print(record)
 
 
-def _from_npz(file: Path, model: str | None, data: Dataset) -> Network:
+def _load(file: Path, network: Network | None, wanted: dict[str, Any], data_dir: Path | None, as_json: bool) -> Data:
+    """Load the data that the options name, or else those of the run in whose folder the file lies."""
+    config = {} if network is None else network.config or {}
+    known: dict[str, Any] = {"val": 0.0, "test": 0.0}
+    if wanted["data"] is None and wanted["dataset"] is None:
+        known = run_data(file.parent) or {"dataset": config.get("dataset", EMBEDDED), **known}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    settings = Settings(**{**known, **given})
+    shape = config.get("input_dim", () if network is None else network.input_dim)
+    if settings.data is not None and len(shape) == 3:
+        settings = replace(settings, size=f"{shape[1]}x{shape[2]}")
+    shown = sys.stderr.isatty() and not as_json
+    return load_data(settings, data_dir, shown, channels=shape[0] if len(shape) == 3 else None)
+
+
+def _from_npz(file: Path, model: str | None, data: Data) -> Network:
     if model is None:
         raise UserError(f"{file} does not say which model it is: name it, as in --model SimpleConvNet")
     with user_errors():
@@ -94,7 +125,7 @@ def _from_safetensors(file: Path, model: str | None) -> Network:
     return network
 
 
-def _record(file: Path, network: Network, data: Dataset, predictions: Predictions) -> dict[str, Any]:
+def _record(file: Path, network: Network, data: Data, part: str, predictions: Predictions) -> dict[str, Any]:
     confusion = predictions.confusion()
     classes = [
         {"class": name, "correct": int(row[label]), "samples": int(row.sum())}
@@ -104,6 +135,7 @@ def _record(file: Path, network: Network, data: Dataset, predictions: Prediction
         "file": str(file),
         "model": type(network).__name__,
         "dataset": data.name,
+        "part": part,
         "loss": predictions.loss,
         "accuracy": predictions.accuracy,
         "correct": predictions.correct,
@@ -114,7 +146,7 @@ def _record(file: Path, network: Network, data: Dataset, predictions: Prediction
 
 def _print(record: dict[str, Any]) -> None:
     click.echo(f"model     {record['model']}, {printable(record['file'])}")
-    click.echo(f"data      {record['dataset']}, {record['samples']:,} test images")
+    click.echo(f"data      {record['dataset']}, {record['samples']:,} samples of the {record['part']} part")
     click.echo(f"loss      {record['loss']:.4f}")
     click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
     click.echo()

@@ -2,30 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
-from training.cli.common import user_errors
-from training.data import NAMES, Dataset, load
+import training.data
+from training.cli.common import UserError, user_errors
+from training.data import Data
+from training.files import clipped
 from training.files.opening import not_a_link
 from training.loop.run_folder import RunFolder
+from training.loop.settings import Settings
 from training.models import MODELS, Network
 
-DATASET = click.Choice(NAMES, case_sensitive=False)
-
-MODEL = click.Choice([name for name in MODELS if name != "MultiLayerNet"], case_sensitive=False)
-"""The models whose sizes follow from the data."""
+MODEL = click.Choice(list(MODELS), case_sensitive=False)
 
 
-def load_data(name: str, data_dir: Path | None, show_progress: bool) -> Dataset:
-    """Load a data set by name; files that are found nowhere are downloaded.
+def load_data(settings: Settings, data_dir: Path | None, show_progress: bool, channels: int | None = None) -> Data:
+    """Load a data set by name, or open data by path, with the parts that the settings want.
+
+    Files of a named set that are found nowhere are downloaded.
+
+    Args:
+        channels: 1 to read pictures in gray, 3 in color; None by what they are.
 
     Raises:
-        UserError: it is neither found nor can it be downloaded.
+        UserError: they are neither found nor can they be downloaded, or they are damaged; the message says what.
     """
+    val = settings.val or None if settings.best_on == "val" else None
     with user_errors():
-        return load(name, data_dir, download=True, progress=show_progress)
+        if settings.data is None:
+            data = training.data.load(settings.dataset, data_dir, download=True, progress=show_progress).as_data()
+            return data.with_parts(val, None, settings.seed)
+        with _bar(show_progress) as progress:
+            size = None if settings.size is None else tuple(map(int, settings.size.split("x")))
+            data = training.data.open(
+                settings.data,
+                size=size,  # type: ignore[arg-type]
+                channels=channels,
+                target=settings.target,
+                target_kind=settings.target_kind,
+                progress=progress,
+            )
+        return data.with_parts(val, settings.test or None, settings.seed)
+
+
+def run_data(folder: Path) -> dict[str, Any]:
+    """Return the settings that say what the run in a folder was trained on; empty if it is not the folder of a run.
+
+    Raises:
+        UserError: its config.json is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        return {}
+    with user_errors():
+        settings = RunFolder(folder).load_config().get("settings")
+        known = settings if isinstance(settings, dict) else {}
+        found = {name: known[name] for name in _KINDS if known.get(name) is not None}
+        for name, value in found.items():
+            if not isinstance(value, _KINDS[name]):
+                raise ValueError(f"{folder / 'config.json'}: setting {name} is {clipped(value)}")
+        return found
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "dataset": str, "data": str, "size": str, "target": str, "target_kind": str, "val": (int, float),
+    "test": (int, float), "best_on": str, "seed": int,
+}  # fmt: skip
+
+
+def with_classes(data: Data, network: Network) -> Data:
+    """Return the data with the classes of a network in its order, which may be more.
+
+    Raises:
+        UserError: the network does not know one of the classes.
+    """
+    names = (network.config or {}).get("classes")
+    if not names or data.kind != "classification" or tuple(names) == data.classes:
+        return data
+    if set(data.classes) <= set(names):
+        return data.with_classes(names)
+    if data.classes == tuple(map(str, range(len(names)))):
+        return data  # numbered: labels, whose names only the model knows
+    unknown = next(name for name in data.classes if name not in names)
+    raise UserError(f"{data.name} has the class {clipped(unknown)}, which the model does not know")
+
+
+@contextmanager
+def _bar(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar of the pictures that are looked at."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc="pictures", unit="", leave=False, disable=not is_shown)
+
+    def progress(count: int, total: int) -> None:
+        bar.total = total
+        bar.update(count)
+
+    with bar:
+        yield progress
 
 
 def find_model(run: Path | None) -> Path:
@@ -43,16 +121,17 @@ def find_model(run: Path | None) -> Path:
         return model
 
 
-def check_fit(network: Network, data: Dataset) -> None:
-    """Check that a network takes the images of a data set and has its number of classes.
+def check_fit(network: Network, data: Data) -> None:
+    """Check that a network takes the inputs of the data and has their number of classes.
 
     Raises:
-        UserError: images or number of classes do not fit.
+        UserError: inputs or number of classes do not fit.
     """
     with user_errors():
         try:
-            network.layers.output_shape(data.input_dim)
+            network.layers.output_shape(data.shape)
         except ValueError as error:
-            raise ValueError(f"the model does not take the images of {data.name}, {data.input_dim}: {error}") from error
-        if network.classes != len(data.classes):
-            raise ValueError(f"the model has {network.classes} classes; {data.name} has {len(data.classes)}")
+            raise ValueError(f"the model does not take the inputs of {data.name}, {data.shape}: {error}") from error
+        if network.classes != data.outputs:
+            what = "classes" if data.classes else "outputs"
+            raise ValueError(f"the model has {network.classes} {what}; {data.name} has {data.outputs}")

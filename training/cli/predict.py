@@ -24,6 +24,7 @@ from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.non_finite import in_parameters
+from training.loop.recipe import normalization_of
 from training.models import Network
 from training.models.loading import load_network
 
@@ -101,6 +102,7 @@ class Classifier:
             raise ValueError(f"the model cannot classify: {found}")
         config = network.config or {}
         self.preparation = Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
+        self._normalization = normalization_of(network)
         self._network = network
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
 
@@ -110,7 +112,10 @@ class Classifier:
             prepared = self.preparation(picture)
         except ImageError as error:
             raise ImageError(f"{printable(file)}: {error}") from error
-        probabilities = asnumpy(softmax(self._network.predict(asarray(prepared.image[None]))))[0]
+        image = prepared.image
+        if self._normalization is not None:
+            image = self._normalization.apply(image.transpose(1, 2, 0)).transpose(2, 0, 1)
+        probabilities = asnumpy(softmax(self._network.predict(asarray(image[None]))))[0]
         if not isfinite(probabilities).all():
             raise ValueError(f"{file}: the model's scores are not finite, though its parameters are: they overflow")
         order = (-probabilities).argsort(kind="stable")

@@ -25,7 +25,7 @@ from training.cli.common import (
 )
 from training.cli.inputs import load_data
 from training.cli.train import settings_options
-from training.data import Dataset
+from training.data import Data
 from training.files.printable import printable
 from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import build_trainer
@@ -101,7 +101,7 @@ def command(
     cudaProfilerStart and cudaProfilerStop, for a tool that you run yourself, as in
     nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
     """
-    settings = Settings.chosen(**options)
+    settings = Settings.chosen(**options, val=0.0)
     with user_errors():
         if trace_file is not None and not trace_file.absolute().parent.is_dir():
             raise ValueError(f"{trace_file}: there is no folder {trace_file.absolute().parent}")
@@ -119,7 +119,7 @@ def command(
         )
     if kernels is not None:
         raise UserError(f"--kernels {kernels} is for nsys and ncu; without them the table has layers, not kernels")
-    data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty())
+    data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
     with user_errors():
         trainer = build_trainer(settings, data)
     try:
@@ -132,7 +132,8 @@ def command(
         raise UserError(f"{error}; give a smaller --model or --batch-size") from error
     images, taken = steps * trainer.train_loader.largest_batch / found.seconds, found.durations()
     click.echo(
-        f"{settings.model}, {data.name}, batch {trainer.train_loader.largest_batch}, {settings.precision}, "
+        f"{type(trainer.network).__name__}, {data.name}, "
+        f"batch {trainer.train_loader.largest_batch}, {settings.precision}, "
         f"{compute.device}, {compute.threads} thread(s): {steps} steps after {warmup}, "
         f"{1e3 * found.seconds / steps:.3f} ms a step ({1e-6 * min(taken):.3f} to {1e-6 * max(taken):.3f}), "
         f"{images:,.0f} images/s"
@@ -172,7 +173,7 @@ def _profile_with_tool(
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
         chosen = nsight.choose(tool)
-        data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty())
+        data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
         with user_errors():
             least = _least_bytes(settings, data)
         rows = nsight.run(chosen, again, report, kernels)
@@ -188,7 +189,7 @@ def _profile_with_tool(
     click.echo(f"{chosen}'s report: {printable(nsight.report_file(chosen, report))}")
 
 
-def _least_bytes(settings: Settings, data: Dataset) -> dict[tuple[str, str], int]:
+def _least_bytes(settings: Settings, data: Data) -> dict[tuple[str, str], int]:
     """Return the least bytes of a step with a full batch, by phase and layer as a profiler sees them."""
     with use("cpu"):
         of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32

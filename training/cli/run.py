@@ -10,12 +10,14 @@ import click
 
 from training.cli.common import UserError, in_words
 from training.cli.console import Console
-from training.data import Dataset
+from training.data import Data
 from training.files.printable import printable
+from training.loop.evaluation import Predictions, predict
 from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
+from training.loop.recipe import evaluation_batch
 from training.loop.recorder import Recorder, draw_figures
-from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR
+from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
 from training.loop.trainer import Trainer
 
 
@@ -50,14 +52,36 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
     return None
 
 
-def draw(trainer: Trainer, data: Dataset, recorder: Recorder) -> KeyboardInterrupt | None:
+def predicted(trainer: Trainer, settings: Settings, data: Data, part: str) -> Predictions | None:
+    """Predict a part of the data with the network as it is.
+
+    Returns:
+        The predictions; None for a network that predicts numbers.
+
+    Raises:
+        ClickException: the loss is not finite.
+    """
+    if data.kind != "classification":
+        return None
+    dtype, batch_size = trainer.network.params.flat.dtype, evaluation_batch(settings.batch_size)
+    try:
+        return predict(trainer.network, data.loader(part, batch_size, shuffle=False, dtype=dtype))
+    except NonFiniteError as error:
+        raise click.ClickException(f"the {part} data: {error}") from error
+
+
+def draw(
+    trainer: Trainer, data: Data, part: str, tested: Predictions | None, recorder: Recorder
+) -> KeyboardInterrupt | None:
     """Draw the figures, print which could not be drawn, and return the interrupt that ended it, or None.
 
     Raises:
         OSError: one cannot be written.
     """
+    if tested is None:
+        return None  # the figures are of classes
     try:
-        undrawn = draw_figures(trainer, data, recorder.folder)
+        undrawn = draw_figures(trainer, data, part, tested, recorder)
     except KeyboardInterrupt as stop:
         click.echo(f"Interrupted as the figures were drawn; {kept(recorder)}", err=True)
         return stop

@@ -19,11 +19,12 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.inputs import DATASET, MODEL
+from training.cli.data_options import DATASET
+from training.cli.inputs import MODEL
 from training.cli.train import PRECISION
 from training.data.sources import INPUT_DIM, SOURCES
 from training.files import json_text
-from training.loop.settings import DEFAULTS
+from training.loop.settings import DEFAULT_MODEL, DEFAULTS
 from training.models import Network, build_for
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
@@ -45,7 +46,7 @@ class Measured(NamedTuple):
 
 
 @click.command("summary")
-@click.option("--model", type=MODEL, default=DEFAULTS.model, help="Upper or lower case.")
+@click.option("--model", type=MODEL, default=DEFAULT_MODEL, help="Upper or lower case.")
 @click.option("--dataset", type=DATASET, default=DEFAULTS.dataset, help="The data set whose images it takes.")
 @click.option("--batch-size", type=count_from(1), default=100, help="Images in a step.")
 @click.option("--precision", type=PRECISION, default=DEFAULTS.precision, help="As for training.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -16,33 +17,36 @@ from training.cli.common import (
     Real,
     choose_compute,
     count_from,
-    data_dir_option,
     device_option,
     in_words,
     threads_option,
     user_errors,
 )
 from training.cli.console import Console
-from training.cli.inputs import DATASET, MODEL, load_data
+from training.cli.data_options import DATA_OPTIONS, part_options
+from training.cli.inputs import MODEL, load_data
 from training.cli.resume import ResumedRun, resumable
-from training.cli.run import draw, how_to_go_on, kept, train
+from training.cli.run import draw, how_to_go_on, kept, predicted, train
 from training.cli.streams import going_on_silently
+from training.data import Data
 from training.loop.checkpoints import Checkpoints
 from training.loop.provenance import describe
-from training.loop.recipe import build_trainer, describe_input
+from training.loop.recipe import build_trainer, describe_input, evaluated_part
 from training.loop.recorder import Recorder
 from training.loop.run_folder import RunFolder
 from training.loop.settings import DEFAULTS, Settings
 from training.loop.stopping import deferred
+from training.loop.trainer import Trainer
 from training.optim import loss_scaling, optimizers, schedules
 
 INTERVAL = Interval()
 PRECISION = click.Choice(loss_scaling.NAMES, case_sensitive=False)
 
 _SETTINGS = (
-    click.option("--dataset", type=DATASET, default=DEFAULTS.dataset, help="mnist10k is part of the package."),
-    data_dir_option,
-    click.option("--model", type=MODEL, default=DEFAULTS.model, help="Upper or lower case."),
+    *DATA_OPTIONS,
+    click.option(
+        "--model", type=MODEL, help="Upper or lower case.  [default: ConvNet for images, MultiLayerNet for tables]"
+    ),
     click.option("--batch-size", type=count_from(1), default=DEFAULTS.batch_size, help="Images in a step."),
     click.option(
         "--accumulate",
@@ -94,8 +98,11 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command("train")
 @resumable
 @settings_options
+@part_options
 @click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")
-@click.option("--patience", type=count_from(1), help="Stop after this many epochs without a better test accuracy.")
+@click.option(
+    "--patience", type=count_from(1), help="Stop after this many epochs that are not better on the part of --best-on."
+)
 @device_option
 @threads_option
 @click.option(
@@ -140,14 +147,17 @@ def command(
     start = time.perf_counter()
     settings = Settings.chosen(**options)
     compute = choose_compute(device, threads)
-    data = load_data(settings.dataset, data_dir, show_progress=sys.stderr.isatty() and not quiet)
+    data = load_data(settings, data_dir, show_progress=sys.stderr.isatty() and not quiet)
     console = Console(quiet, as_json)
     with user_errors():
         trainer = build_trainer(settings, data, graph)
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
-        folder = run.folder if run else RunFolder.create(out, name=f"{settings.model}-{settings.dataset}")
-        recorder = Recorder(folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics))
+        part, tested = evaluated_part(settings, data), None
+        folder = run.folder if run else RunFolder.create(out, name=_name(trainer, data))
+        recorder = Recorder(
+            folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics, part), part
+        )
         checkpoints = Checkpoints(folder.checkpoints, settings.checkpoint_every, settings.keep_checkpoints)
         trainer.callbacks += [recorder, checkpoints]
         config = checkpoints.config = run.restore(trainer) if run else config
@@ -161,11 +171,18 @@ def command(
             stop = train(trainer, recorder, console)
             if recorder.result is not None:
                 recorder.restore(trainer.network)
-                stop = draw(trainer, data, recorder) or stop
+                shown = "test" if stop is None and "test" in data.parts else part
+                tested = predicted(trainer, settings, data, shown)
+                stop = draw(trainer, data, shown, tested, recorder) or stop
             if stop is None:
                 folder.save_config({**config, "ended": datetime.now().astimezone().isoformat(timespec="seconds")})
         except OSError as error:
             raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
-        console.end(trainer, folder, time.perf_counter() - start, stop is not None)
+        console.end(trainer, data, part, tested, folder, time.perf_counter() - start, stop is not None)
     if stop is not None:
         context.exit(getattr(stop, "exit_code", 130))
+
+
+def _name(trainer: Trainer, data: Data) -> str:
+    """Return the name of a run's folder, without its time."""
+    return f"{type(trainer.network).__name__}-{re.sub(r'[^0-9A-Za-z._-]+', '_', data.name)[:60]}"

@@ -156,6 +156,12 @@ class Data:
             data = replace(data, test=part) if name == "test" else data
         return data
 
+    def with_classes(self, classes: Sequence[str]) -> Data:
+        """Return the data with other classes, among them all of these, and the labels that belong to them."""
+        places = numpy.array([list(classes).index(name) for name in self.classes], "int64")
+        parts = {name: Samples(part.inputs, places[part.targets]) for name, part in self.parts.items()}
+        return replace(self, classes=tuple(classes), **parts)  # type: ignore[arg-type]
+
     def counts(self, part: str) -> numpy.ndarray:
         """Return how many samples each class has in a part: int64 (classes,)."""
         return numpy.bincount(self.parts[part].targets, minlength=len(self.classes))

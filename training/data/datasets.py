@@ -15,6 +15,7 @@ from backend import asarray
 from backend.checks import flag
 from backend.types import Array
 from kernels.labels import check_dtype, check_range
+from training.data.collection import KINDS, Data, Samples
 from training.data.download import cache_dir, fetch
 from training.data.idx import DataError, read_labelled_images
 from training.data.sources import EMBEDDED, FILES, SOURCES, Source
@@ -78,6 +79,11 @@ class Dataset:
         """Shape (C, H, W) of one image."""
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
+
+    def as_data(self) -> Data:
+        """Return the images as ``Data`` in two parts, which are not normalized."""
+        train, test = Samples(self.train_images, self.train_labels), Samples(self.test_images, self.test_labels)
+        return Data(self.name, KINDS[0], tuple(self.classes), train, test=test, normalized=False)
 
     def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> None:
         for kind, array in (("images", images), ("labels", labels)):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from training.data.inputs import AnyInputs
     from training.loop.callbacks import EpochResult
     from training.loop.evaluation import Predictions
 
@@ -39,13 +40,13 @@ def as_png(figure: Figure) -> bytes:
     return drawn.getvalue()
 
 
-def learning_curves(history: Sequence[EpochResult]) -> Figure:
-    """Draw loss and accuracy over the epochs, in training and on the test data; mark the best epoch."""
+def learning_curves(history: Sequence[EpochResult], part: str = "test") -> Figure:
+    """Draw loss and accuracy over the epochs, in training and on the evaluated part; mark the best epoch."""
     epochs = [result.epoch for result in history]
     best = max(history, key=lambda result: result.test_accuracy)
     figure = blank(10, 4.2)
     left, right = figure.subplots(1, 2)
-    _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history])
+    _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history], part)
     left.set_ylabel("cross-entropy loss")
     left.set_ylim(bottom=0)
     _curves(
@@ -53,6 +54,7 @@ def learning_curves(history: Sequence[EpochResult]) -> Figure:
         epochs,
         [100 * result.accuracy for result in history],
         [100 * result.test_accuracy for result in history],
+        part,
     )
     right.set_ylabel("accuracy in %")
     right.plot([best.epoch], [100 * best.test_accuracy], "o", color=TEST_COLOUR, markersize=10, fillstyle="none")
@@ -95,7 +97,7 @@ def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure
 
 
 def worst_mistakes(
-    images: numpy.ndarray, predictions: Predictions, classes: Sequence[str], rows: int = 4, columns: int = 7
+    images: AnyInputs, predictions: Predictions, classes: Sequence[str], rows: int = 4, columns: int = 7
 ) -> Figure:
     """Draw the misclassified images with the least probability of the true class, worst first.
 
@@ -180,12 +182,14 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _curves(axes: Axes, epochs: list[int], train: list[float], test: list[float]) -> None:
+def _curves(axes: Axes, epochs: list[int], train: list[float], test: list[float], part: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     marker = "o" if len(epochs) < 30 else ""
     axes.plot(epochs, train, marker=marker, markersize=4, color=TRAIN_COLOUR, label="training")
-    axes.plot(epochs, test, marker=marker, markersize=4, color=TEST_COLOUR, label="test")
+    axes.plot(
+        epochs, test, marker=marker, markersize=4, color=TEST_COLOUR, label="validation" if part == "val" else part
+    )
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)

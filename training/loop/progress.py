@@ -87,12 +87,12 @@ class ProgressBar(Callback):
         self._bar.refresh()
 
 
-def epoch_line(result: EpochResult, epochs: int, is_best: bool) -> str:
+def epoch_line(result: EpochResult, epochs: int, is_best: bool, part: str = "test") -> str:
     """Return an epoch's result in one line, of the same width for every epoch."""
     skipped = f"  {result.skipped_steps} steps skipped" if result.skipped_steps else ""
     return (
         f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  "
         f"loss {result.loss:.4f}  accuracy {100 * result.accuracy:6.2f} %  "
-        f"test loss {result.test_loss:.4f}  test accuracy {100 * result.test_accuracy:6.2f} %  "
+        f"{part} loss {result.test_loss:.4f}  {part} accuracy {100 * result.test_accuracy:6.2f} %  "
         f"{result.images_per_second:8,.0f} images/s  {result.seconds:6.1f} s{'  best' if is_best else ''}{skipped}"
     )

@@ -13,7 +13,7 @@ import numpy
 
 from backend import Device, inspect_cuda
 from backend.devices import describe_blas
-from training.data import Dataset
+from training.data import Data
 from training.loop.settings import Settings
 from training.loop.trainer import Trainer
 
@@ -21,7 +21,7 @@ from training.loop.trainer import Trainer
 def describe(
     settings: Settings,
     trainer: Trainer,
-    data: Dataset,
+    data: Data,
     data_dir: Path | None,
     device: Device,
     no_gpu: str,
@@ -38,7 +38,7 @@ def describe(
             "data_dir": data_dir and str(data_dir),
         },
         "model": _without_numbers(trainer.network.config or {}),
-        "samples": {"train": len(data.train_labels), "test": len(data.test_labels)},
+        "samples": {part: len(samples) for part, samples in data.parts.items()},
         "device": {
             "name": device.name,
             "model": gpu.model if on_gpu and gpu else None,

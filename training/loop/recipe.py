@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy
+
 from backend import allow_tf32, random
-from training.data import Dataset, Loader
+from training.data import Data, Normalization
+from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
 from training.loop.early_stopping import EarlyStopping
-from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
+from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, Settings
 from training.loop.trainer import Trainer
 from training.models import Network, build_for
 from training.optim import LossScaler, Update, optimizers, schedules
 
+_LIKENESS_BYTES = 64 << 20
+"""The most bytes of training images that their description is computed from."""
 
-def build_network(model: str, data: Dataset) -> Network:
+
+def build_network(model: str, data: Data) -> Network:
     """Return the model called ``model`` in the size that the data needs, with initial weights.
 
-    Its config names the data set and its classes.
+    Its config names the data set and its classes, and has the normalization of its inputs.
 
     Raises:
-        ValueError: the model cannot take images of this size.
+        ValueError: the model cannot take inputs of this shape.
     """
-    network = build_for(model, data.input_dim, len(data.classes))
-    about_data = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.input_dim)}
-    network.config = {**(network.config or {}), **about_data}
+    network = build_for(model, data.shape, data.outputs)
+    about: dict[str, Any] = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.shape)}
+    if data.normalization is not None:
+        about["normalization"] = data.normalization.as_config()
+    network.config = {**(network.config or {}), **about}
     return network
 
 
-def build_trainer(settings: Settings, data: Dataset, graph: bool = True) -> Trainer:
+def evaluated_part(settings: Settings, data: Data) -> str:
+    """Return the part by which the best epoch is chosen: what the settings want, or the other if there is no such part.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    for part in sorted(PARTS, key=lambda part: part != settings.best_on):
+        if part in data.parts:
+            return part
+    raise ValueError(f"{data.name} has no samples to choose the best epoch by: expected a share above 0 for --val")
+
+
+def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer:
     """Return the trainer that the settings describe; the same for the same seed, bit for bit.
 
-    ``graph`` is the trainer's: its results have the same bits either way.
+    It evaluates on ``evaluated_part(settings, data)``. ``graph`` is the trainer's: its results have the same bits
+    either way.
     """
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
     dtype = "float16" if half else "float32"
     random.seed(settings.seed)
-    network = build_network(settings.model, data).astype(dtype)
+    network = build_network(settings.model_for(data.shape), data).astype(dtype)
     batch = settings.batch_size * settings.accumulate
-    train_loader = Loader(data.train_images, data.train_labels, batch, seed=settings.seed, dtype=dtype)
-    evaluation_batch = min(EVALUATION_BATCH, EVALUATION_FACTOR * settings.batch_size)
+    train_loader = data.loader("train", batch, seed=settings.seed, dtype=dtype)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
     update = Update(
         optimizer,
@@ -49,7 +71,7 @@ def build_trainer(settings: Settings, data: Dataset, graph: bool = True) -> Trai
     return Trainer(
         network,
         train_loader,
-        Loader(data.test_images, data.test_labels, evaluation_batch, shuffle=False, dtype=dtype),
+        data.loader(evaluated_part(settings, data), evaluation_batch(settings.batch_size), shuffle=False, dtype=dtype),
         update,
         epochs=settings.epochs,
         callbacks=[] if settings.patience is None else [EarlyStopping(settings.patience)],
@@ -58,7 +80,33 @@ def build_trainer(settings: Settings, data: Dataset, graph: bool = True) -> Trai
     )
 
 
-def describe_input(network: Network, data: Dataset) -> None:
+def normalization_of(network: Network) -> Normalization | None:
+    """Return the normalization that a network's config has for its inputs; None if they are not normalized.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    config = network.config or {}
+    shape = config.get("input_dim", network.input_dim)
+    known = config.get("normalization")
+    return None if known is None else Normalization.from_config(known, shape[0 if len(shape) == 3 else -1])
+
+
+def evaluation_batch(batch_size: int) -> int:
+    """Return the number of samples in a batch of the evaluation, for a batch size of the training."""
+    return min(EVALUATION_BATCH, EVALUATION_FACTOR * batch_size)
+
+
+def describe_input(network: Network, data: Data) -> None:
     """Add to a network's config how to prepare pictures for it, and what its training images are like."""
-    about_input = Preparation.describe(data.name, data.train_images)
-    network.config = {**(network.config or {}), "input": about_input}
+    if len(data.shape) == 3:
+        about_input = Preparation.describe(data.name, _some(data.train.inputs))
+        network.config = {**(network.config or {}), "input": about_input}
+
+
+def _some(inputs: AnyInputs) -> numpy.ndarray:
+    """Return the inputs, or so many of a large number, evenly chosen, that memory holds them."""
+    if isinstance(inputs, numpy.ndarray):
+        return inputs
+    size = max(1, inputs[:1].nbytes)
+    return inputs[:: -(-len(inputs) * size // _LIKENESS_BYTES)]

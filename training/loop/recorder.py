@@ -12,8 +12,9 @@ from training.loop.stopping import check
 from training.models.saving import save_arrays
 
 if TYPE_CHECKING:
-    from training.data import Dataset
+    from training.data import Data
     from training.loop.callbacks import EpochResult
+    from training.loop.evaluation import Predictions
     from training.loop.run_folder import RunFolder
     from training.loop.trainer import Trainer
 
@@ -24,23 +25,27 @@ class Recorder(BestModel):
     Args:
         folder: the run's folder.
         written: called with the result of an epoch and its metrics once both are on the disk.
+        part: the part of the data that epochs are evaluated on, "val" or "test": the prefix of its metrics' names.
 
     Attributes:
         kept: the epoch whose model is in the folder: 0 before the end of an epoch, None for no model.
     """
 
-    def __init__(self, folder: RunFolder, written: Callable[[EpochResult, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, folder: RunFolder, written: Callable[[EpochResult, dict[str, Any]], None], part: str = "test"
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.kept: int | None = None
         self._written = written
+        self.part = part
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         super().on_epoch_end(trainer, result)
         is_best = self.result is result
         if is_best:
             self._save(trainer, result.epoch)
-        metrics = {**result.as_dict(), "best": is_best}
+        metrics = {**result.as_dict(self.part), "best": is_best}
         self.folder.add_metrics(metrics)
         self._written(result, metrics)
 
@@ -54,7 +59,7 @@ class Recorder(BestModel):
         for result in trainer.history:
             is_best = self.is_better(result, best)
             best = result if is_best else best
-            records.append({**result.as_dict(), "best": is_best})
+            records.append({**result.as_dict(self.part), "best": is_best})
         self.folder.save_metrics(records)
         if self.result is not None:
             save_arrays(self.folder.model, self.arrays(), trainer.network.description())
@@ -90,8 +95,14 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str, BaseException]:
+def draw_figures(
+    trainer: Trainer, data: Data, part: str, predictions: Predictions, recorder: Recorder
+) -> dict[str, BaseException]:
     """Draw learning curves, and the model's confusion matrix, worst mistakes and filters.
+
+    Args:
+        part: of the data.
+        predictions: those of the best model for this part.
 
     Returns:
         By name, the figures that matplotlib could not draw, and the exception: any kind, or memory is exhausted.
@@ -102,16 +113,17 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str
     """
     from backend import asnumpy
     from training.loop import figures
-    from training.loop.evaluation import predict
 
-    predictions = predict(trainer.network, trainer.test_loader)
+    images = data.parts[part].inputs
     weights = asnumpy(next(iter(trainer.network.params.values())))
     drawings: Sequence[tuple[str, Callable[[], Any]]] = (
-        ("learning_curves", lambda: figures.learning_curves(trainer.history)),
+        ("learning_curves", lambda: figures.learning_curves(trainer.history, recorder.part)),
         ("confusion_matrix", lambda: figures.confusion_matrix(predictions, data.classes)),
-        ("worst_mistakes", lambda: figures.worst_mistakes(data.test_images, predictions, data.classes)),
-        ("filters", lambda: figures.filters(weights, data.input_dim)),
+        ("worst_mistakes", lambda: figures.worst_mistakes(images, predictions, data.classes)),
+        ("filters", lambda: figures.filters(weights, data.shape)),
     )
+    if len(data.shape) != 3:
+        drawings = drawings[:2]
     undrawn: dict[str, BaseException] = {}
     for name, draw in drawings:
         check()
@@ -120,5 +132,5 @@ def draw_figures(trainer: Trainer, data: Dataset, folder: RunFolder) -> dict[str
         except (Exception, SystemExit) as error:
             undrawn[name] = error
         else:
-            write_atomically(folder.figure(name), content)
+            write_atomically(recorder.folder.figure(name), content)
     return undrawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,31 @@ EVALUATION_FACTOR = 20
 """Most samples in a batch of an evaluation for each in a batch of the training: memory may be short for both."""
 
 
+DEFAULT_MODEL = "ConvNet"
+"""The model of images unless another is named."""
+
+PARTS = ("val", "test")
+"""The parts of the data by which the best epoch can be chosen."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run. None means the optimizer's own default of lr and weight_decay; no patience, no clip_norm."""
+    """Settings of a run. None means the optimizer's own default of lr and weight_decay; no patience, no clip_norm.
+
+    ``data`` is a path that takes the place of ``dataset``; ``size``, ``target`` and
+    ``target_kind`` say how it is read, as for ``training.data.open``. ``val`` and ``test`` are the shares that are
+    split off where a part is missing, 0 for none.
+    """
 
     dataset: str = "mnist10k"
-    model: str = "ConvNet"
+    data: str | None = None
+    size: str | None = None  # as in 48x64
+    target: str | None = None
+    target_kind: str | None = None
+    val: float = 0.1
+    test: float = 0.1
+    best_on: str = "val"
+    model: str | None = None  # by the data: see model_for
     epochs: int = 6
     batch_size: int = 50
     accumulate: int = 1
@@ -32,12 +52,18 @@ class Settings:
     checkpoint_every: str = "1e"
     keep_checkpoints: int = 2
 
+    def model_for(self, shape: tuple[int, ...]) -> str:
+        """Return the model's name: by default ConvNet for images (C, H, W), MultiLayerNet for rows."""
+        return self.model or (DEFAULT_MODEL if len(shape) == 3 else "MultiLayerNet")
+
     @classmethod
     def chosen(cls, **options: Any) -> Settings:
         """Return the settings that the options name. The default optimizer gets the defaults that belong to it."""
         if options["optimizer"] == cls.optimizer:
             for name in ("lr", "weight_decay"):
                 options[name] = getattr(cls, name) if options[name] is None else options[name]
+        if options.get("data") is not None:
+            options["data"] = os.path.abspath(options["data"])
         return cls(**options)
 
 

@@ -60,7 +60,7 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
 
     Raises:
         ValueError: ``dataset`` is not a text, ``classes`` are not the names of all classes, or ``input_dim`` is not a
-            (C, H, W) that the model takes.
+            shape that the model takes.
     """
     kinds = {"dataset": str, "classes": list[str], "input_dim": list[int]}
     for name, kind in kinds.items():
@@ -69,8 +69,8 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
     names, shape = config.get("classes"), config.get("input_dim")
     if names is not None and len(names) != classes:
         raise ValueError(f"classes: expected {classes} names, one for each class of the model, got {len(names)}")
-    if shape is not None and (len(shape) != 3 or (tuple(shape) != input_dim and (math.prod(shape),) != input_dim)):
-        raise ValueError(f"input_dim: expected (C, H, W) for a model that takes {input_dim}, got {clipped(shape)}")
+    if shape is not None and (not shape or (tuple(shape) != input_dim and (math.prod(shape),) != input_dim)):
+        raise ValueError(f"input_dim: expected a shape for a model that takes {input_dim}, got {clipped(shape)}")
 
 
 class _MismatchError(ValueError):

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.checks import instance
+from backend.checks import instance, sizes
 from layers import Affine, BatchNormalization, Convolution, Dropout, Loss, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import Init
 from training.files import clipped
-from training.models.arguments import ACTIVATIONS, ConvParam, remembered, size, three
+from training.models.arguments import ACTIVATIONS, ConvParam, remembered, size
 from training.models.config import checked_arguments
 from training.models.network import Network
 
@@ -242,24 +242,32 @@ def build(config: Mapping[str, Any], loss: str | Loss | None = None) -> Network:
         raise ValueError(f"{name} cannot be built from {clipped(arguments)}: {error}") from error
 
 
-def build_for(name: str, input_dim: tuple[int, int, int], classes: int, loss: str | Loss | None = None) -> Network:
-    """Return the model called ``name`` in the size for images (C, H, W) and a number of classes, with fresh weights.
+def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | Loss | None = None) -> Network:
+    """Return the model called ``name`` in the size for inputs and a number of classes, with fresh weights.
+
+    Args:
+        input_dim: shape of an input: (C, H, W), or for TwoLayerNet and MultiLayerNet any.
+        loss: as ``Network`` takes it.
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: there is no such model, or it cannot take images of this size.
+        ValueError: there is no such model, or it cannot take inputs of this shape.
 
     Examples:
         >>> from training.models import build_for
         >>> build_for("SimpleConvNet", (3, 32, 32), 5).classes
         5
     """
-    input_dim = three("input_dim", input_dim)
+    shape = sizes("input_dim", input_dim, 1)
     arguments: dict[str, Any] = {"output_size": size("classes", classes)}
     if name == "TwoLayerNet":
-        arguments |= {"input_size": math.prod(input_dim), "hidden_size": 50}
+        arguments |= {"input_size": math.prod(shape), "hidden_size": 50}
+    elif name == "MultiLayerNet":
+        arguments |= {"input_size": math.prod(shape), "hidden_size_list": [100, 100]}
+    elif len(shape) != 3:
+        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}; rows are for MultiLayerNet")
     else:
-        arguments["input_dim"] = input_dim
+        arguments["input_dim"] = shape
     if name == "SimpleConvNet":
         arguments["weight_init_std"] = "he"
     return build({"model": name, "arguments": arguments}, loss)

@@ -1,0 +1,185 @@
+"""Train, evaluate and predict on data of one's own by the command."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.command_line import xpnet
+from training.data import Normalization, read_idx
+from training.loop.run_folder import RunFolder
+from training.models.loading import load_network
+
+QUICK = ("--epochs", 2, "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.cli.run.draw_figures", lambda *_: {})
+
+
+def pictures(folder, count=20, size=16, mode="RGB", seed=0):
+    """Write pictures of two classes: the left or the right half is brighter."""
+    rng = np.random.default_rng(seed)
+    for name in ("left", "right"):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 120, (size, size, 3)).astype("uint8")
+            half = slice(0, size // 2) if name == "left" else slice(size // 2, size)
+            pixels[:, half] += 130
+            Image.fromarray(pixels).convert(mode).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture(params=["RGB", "L"])
+def trained(request, tmp_path):
+    pictures(tmp_path / "halves", mode=request.param)
+    result = xpnet("train", "--data", "halves", *QUICK, "--epochs", 6, "--batch-size", 8, "--out", "run")
+    assert (result.code, result.err) == (0, "")
+    return RunFolder(tmp_path / "run"), result.out
+
+
+def test_a_folder_of_pictures_from_training_to_prediction(trained, tmp_path):
+    folder, out = trained
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines()[:7])
+    channels = load_network(folder.model).input_dim[0]
+    assert lines["data"] == f"halves: 32 training, 4 validation, 4 test images {channels}x16x16"
+    assert lines["classes"] == "2, labels 0 to 1, balanced: left 16, right 16"
+    assert lines["input"].startswith("normalized by mean 0.")
+    assert out.splitlines()[-1].endswith("%, 4 of 4; " + out.splitlines()[-1].rpartition("4 of 4; ")[2])
+    config = load_network(folder.model).config
+    assert config["classes"] == ["left", "right"]
+    Normalization.from_config(config["normalization"], channels)
+    record = json.loads(xpnet("evaluate", "run", "--json").out)  # the run knows its data and its split
+    assert (record["part"], record["samples"], record["accuracy"]) == ("test", 4, 1.0)
+    pictures(tmp_path / "others", 3, size=40, seed=7)
+    record = json.loads(xpnet("evaluate", "run", "--data", "others", "--json").out)
+    assert (record["part"], record["samples"], record["accuracy"]) == ("train", 6, 1.0)
+    done = xpnet("predict", "others/left/0.png", "others/right/1.png", "--run", "run", "--json")
+    assert [json.loads(line)["class"] for line in done.out.splitlines()] == ["left", "right"]
+
+
+def test_prediction_normalizes_as_training_does(trained, tmp_path):
+    folder, _ = trained
+    network = load_network(folder.model)
+    file = tmp_path / "halves" / "left" / "0.png"
+    record = json.loads(xpnet("predict", file, "--run", "run", "--top", 2, "--json").out)
+    pixels = np.asarray(Image.open(file), "float32").reshape(1, 16, 16, -1) / np.float32(255)
+    known = network.config["normalization"]
+    x = (pixels - np.float32(known["mean"])) / np.float32(known["std"])
+    scores = network.predict(np.ascontiguousarray(x.transpose(0, 3, 1, 2))).astype("float64")[0]
+    expected = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    assert record["top"][0]["probability"] == pytest.approx(expected.max(), rel=1e-4)
+
+
+def test_a_table_trains_a_network_of_affine_layers(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)) * [1, 1000, 1e-3] + [0, 5e4, 0]
+    rows = [f"{a!r},{b!r},{c!r},{'high' if (b - 5e4) / 1000 + c * 1000 > 0 else 'low'}" for a, b, c in x.tolist()]
+    (tmp_path / "table.csv").write_text("a,b,c,kind\n" + "\n".join(rows))
+    result = xpnet("train", "--data", "table.csv", *QUICK, "--epochs", 15, "--batch-size", 10, "--out", "run")
+    assert (result.code, result.err) == (0, "")
+    assert "model    MultiLayerNet, " in result.out
+    assert "data     table: 160 training, 20 validation, 20 test rows 3" in result.out
+    assert "note     the target is column 'kind'; features: 'a', 'b', 'c'" in result.out
+    assert re.search(r"best: [\d.]+ % of the validation rows right", result.out)
+    record = json.loads(xpnet("evaluate", "run", "--json").out)
+    assert record["samples"] == 20
+    assert record["accuracy"] >= 0.9
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit_for_any_number_of_threads(tmp_path):
+    pictures(tmp_path / "halves")
+
+    def run(name, *options):
+        assert xpnet("train", "--data", "halves", *QUICK, "--out", name, *options).code == 0
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    assert run("a", "--threads", 1) == run("b", "--threads", 2) != run("c", "--seed", 1)
+
+
+def test_parts_of_one_s_own_and_shares(tmp_path):
+    for part in ("train", "val", "test"):
+        pictures(tmp_path / "parts" / part, 4)
+    assert "parts: 8 training, 8 validation, 8 test" in xpnet("train", "--data", "parts", *QUICK).out
+    pictures(tmp_path / "whole", 10)
+    out = xpnet("train", "--data", "whole", "--val", 0.2, "--test", 0, *QUICK).out
+    assert "whole: 16 training, 4 validation images" in out
+    assert "test data" not in out
+    out = xpnet("train", "--data", "whole", "--best-on", "test", *QUICK).out
+    assert "whole: 18 training, 2 test images" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (None, (), "there is no file or folder"),
+        ("a,t\n1,x\nnan,y\n", (), "line 3: column 'a': expected a finite number, got 'nan'"),
+        ("a,t\n1,x\n2,x\n", (), "expected two classes or more"),
+        ("a,t\n1,x\n2,y\n", ("--target", "b"), "there is no column 'b' for the target"),
+        (
+            "a,t\n" + 20 * "1,x\n2,y\n",
+            ("--model", "ConvNet"),
+            "ConvNet takes images (C, H, W), got inputs of (1,)",
+        ),
+        ("a,t\n1,x\n2,y\n", (), "leaves 2 to train and 0 to test; expected at least one of each"),
+        ("a,t\n1,x\n2,y\n", ("--val", 0, "--test", 0), "no samples to choose the best epoch by"),
+        ("a,t\n1,x\n2,y\n", ("--size", "0x5"), "expected a size such as 64, or 48x64"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_a_folder_is_made(tmp_path, text, options, message):
+    if text is not None:
+        (tmp_path / "t.csv").write_text(text)
+    result = xpnet("train", "--data", "t.csv", *options, *QUICK)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.splitlines()[-1].startswith("Error: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluate_says_what_does_not_fit(trained, tmp_path):
+    pictures(tmp_path / "others" / "train", 3)
+    (tmp_path / "others" / "train" / "left").rename(tmp_path / "others" / "train" / "up")
+    result = xpnet("evaluate", "run", "--data", "others")
+    assert (result.code, result.err) == (2, "Error: others has the class 'up', which the model does not know\n")
+    (tmp_path / "run" / "config.json").write_text('{"settings": {"data": 5}}')
+    assert "setting data is 5" in xpnet("evaluate", "run").err
+
+
+def test_idx_files_of_one_s_own(tmp_path):
+    from training.data import write_idx
+
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 12, 12)).astype("uint8")
+    write_idx(tmp_path / "train-images-idx3-ubyte", pixels)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", (pixels[:, 0, 0] > 127).astype("uint8"))
+    assert read_idx(tmp_path / "train-images-idx3-ubyte", 3).shape == (40, 12, 12)
+    assert "training, 4 validation, 4 test images 1x12x12" in xpnet("train", "--data", ".", *QUICK).out
+
+
+def test_a_run_on_data_of_one_s_own_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    from training.loop.trainer import Trainer
+
+    pictures(tmp_path / "halves")
+    options = ("--data", "halves", *QUICK, "--epochs", 3, "--batch-size", 8, "--checkpoint-every", "2")
+    assert xpnet("train", *options, "--out", "whole").code == 0
+    step = Trainer._train_step
+
+    def interrupted(trainer, x, t):
+        if trainer.step == 7:
+            monkeypatch.setattr(Trainer, "_train_step", step)
+            raise KeyboardInterrupt
+        step(trainer, x, t)
+
+    monkeypatch.setattr(Trainer, "_train_step", interrupted)
+    assert xpnet("train", *options, "--out", "cut").code == 130
+    assert xpnet("train", "--resume", "cut").code == 0
+    for name in ("model.safetensors", "metrics.jsonl"):
+        whole, cut = (tmp_path / run / name for run in ("whole", "cut"))
+        if name == "model.safetensors":
+            assert whole.read_bytes() == cut.read_bytes()
+        else:
+            kept = [{key: epoch[key] for key in ("epoch", "loss", "val_loss", "best")} for epoch in
+                    (json.loads(line) for line in cut.read_text().splitlines())]  # fmt: skip
+            assert kept == [{key: json.loads(line)[key] for key in kept[0]} for line in whole.read_text().splitlines()]
