@@ -16,6 +16,7 @@ from bench.gpu.convolutions import convolutions
 from bench.gpu.steps import steps as gpu_steps
 from bench.gpu.table import gpu_table
 from bench.host import host
+from bench.issue import issue
 from bench.kernels.command import kernels
 from bench.measure import measure
 from bench.memory import NAMES as MEMORY_NAMES
@@ -150,6 +151,7 @@ def _cells(change: compare.Change, tolerance: float) -> list[str]:
 main.add_command(ranges)
 main.add_command(reading)
 main.add_command(host)
+main.add_command(issue)
 main.add_command(gpu_steps)
 main.add_command(kernels)
 main.add_command(convolutions)

@@ -39,6 +39,7 @@
 #define COLUMN_TILES (BN / WN / 8)  // of a warp, 8 columns each
 #define DEEP (BK + 16 / (int)sizeof(T))  // numbers from a row to the next of a tile that lies along the depth
 #define SIZE ((int)sizeof(T))
+#define ROUNDS(COUNT, STEP) (((COUNT) + (STEP) - 1) / (STEP))  // of a loop that the compiler has to unroll whole
 
 // Older GPUs and float64 take im2col and cuBLAS: for them the kernels are empty.
 #if !defined(T_IS_FLOAT64) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
@@ -53,7 +54,7 @@ __device__ __forceinline__ unsigned int shared_address(const void *place) {
     return (unsigned int)__cvta_generic_to_shared(place);
 }
 
-// Copies COUNT numbers to shared memory, or zeros where they do not exist; `from` is a valid address all the same.
+// Copies COUNT numbers to shared memory, or zeros where they do not exist; `from` may then be any address.
 // Numbers of two bytes are copied at once, others until wait_for_tile says so.
 template <int COUNT>
 __device__ __forceinline__ void copy(unsigned int to, const T *from, bool exists) {
@@ -151,7 +152,8 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[ROW_TILES][COLUMN_TI
         }
     }
 #else
-    const int group = lane / 4, member = lane % 4;
+    // Where a tile lies along the depth: from here on by constants alone.
+    const T *own_a = a + lane % 4 * (BM + 8) + lane / 4, *own_b = b + lane % 4 * (BN + 8) + lane / 4;
 #pragma unroll
     for (int k = 0; k < BK; k += 16) {  // as two steps of 8
         unsigned int big_a[2][ROW_TILES][4], small_a[2][ROW_TILES][4];
@@ -167,7 +169,7 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[ROW_TILES][COLUMN_TI
 #pragma unroll
                     for (int r = 0; r < 4; ++r)
                         bits[r] = __float_as_uint(
-                            a[(k + 8 * step + member + r / 2 * 4) * (BM + 8) + 16 * i + group + r % 2 * 8]);
+                            own_a[(k + 8 * step + r / 2 * 4) * (BM + 8) + 16 * i + r % 2 * 8]);
 #pragma unroll
                 for (int r = 0; r < 4; ++r) split(bits[r], big_a[step][i][r], small_a[step][i][r]);
             }
@@ -179,7 +181,7 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[ROW_TILES][COLUMN_TI
             else
 #pragma unroll
                 for (int r = 0; r < 4; ++r)
-                    bits[r] = __float_as_uint(b[(k + member + 4 * r) * (BN + 8) + 8 * j + group]);
+                    bits[r] = __float_as_uint(own_b[(k + 4 * r) * (BN + 8) + 8 * j]);
 #pragma unroll
             for (int r = 0; r < 4; ++r) split(bits[r], big_b[r / 2][r % 2], small_b[r / 2][r % 2]);
             if (PASSES == 1) {
@@ -309,26 +311,31 @@ __device__ __forceinline__ void gather_product(
         const unsigned int to = memory + stage * TILE * SIZE;
         const bool exists = next + place < depth;
         const INDEX offset = ((INDEX)a * down.step * across.size + b * across.step) * all_in + c;
+        const unsigned int tap_bits = 1u << (a & 15) | 1u << (16 + b);  // past the depth `a` is no tap
 #pragma unroll
         for (int i = 0; i < COPIES; ++i) {
-            const bool meets = exists && (inside[i] >> a & inside[i] >> (16 + b) & 1);
-            copy<VECTOR>(to + ((thread / ACROSS + i * DOWN) * DEEP + place) * SIZE,
-                         source + (meets ? base[i] + offset : 0), meets);
+            const bool meets = exists && (inside[i] & tap_bits) == tap_bits;
+            copy<VECTOR>(to + ((thread / ACROSS + i * DOWN) * DEEP + place) * SIZE, source + (base[i] + offset), meets);
         }
         if (BACKWARD) {
             const int tap = (down.first + a * down.every) * filter_width + across.first + b * across.every;
-            for (int n = thread / ACROSS; n < BN; n += DOWN) {
+#pragma unroll
+            for (int i = 0; i < ROUNDS(BN, DOWN); ++i) {
+                const int n = thread / ACROSS + i * DOWN;
+                if (n >= BN) break;
                 const bool is_filter = exists && first_column + n < out;
                 const INDEX from = ((INDEX)tap * out + first_column + n) * all_in + group * in + c;
-                copy<VECTOR>(to + (A_TILE + n * DEEP + place) * SIZE, filters + (is_filter ? from : 0), is_filter);
+                copy<VECTOR>(to + (A_TILE + n * DEEP + place) * SIZE, filters + from, is_filter);
             }
         } else {
 #pragma unroll
-            for (int i = thread * WIDE; i < BK * BN; i += THREADS * WIDE) {
+            for (int j = 0; j < ROUNDS(BK * BN, THREADS * WIDE); ++j) {
+                const int i = (thread + j * THREADS) * WIDE;
+                if (i >= BK * BN) break;
                 const int k = next + i / BN, f = first_column + i % BN;
                 const bool is_filter = k < depth && f < out;
                 copy<WIDE>(to + (A_TILE + i / BN * (BN + 8) + i % BN) * SIZE,
-                           filters + (is_filter ? (INDEX)k * all_out + group * out + f : 0), is_filter);
+                           filters + ((INDEX)k * all_out + group * out + f), is_filter);
             }
         }
         end_tile();
@@ -444,18 +451,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
             const int h = oh * g.stride_height + top, w = ow * g.stride_width + left;
             const bool meets = m < depth && window < end && h >= 0 && h < g.height && w >= 0 && w < g.width;
             copy<VECTOR>(to + ((thread / ACROSS + i * DOWN) * (BM + 8) + thread % ACROSS * VECTOR) * SIZE,
-                         x + (meets ? ((image * g.height + h) * g.width + w) * g.channels + c : 0), meets);
+                         x + (((image * g.height + h) * g.width + w) * g.channels + c), meets);
             window += DOWN, ow += step_w, oh += step_h, image += step_image;
             if (ow >= g.out_width) ow -= g.out_width, ++oh;
             if (oh >= g.out_height) oh -= g.out_height, ++image;
         }
 #pragma unroll
-        for (int i = thread * WIDE; i < BK * BN; i += THREADS * WIDE) {
+        for (int j = 0; j < ROUNDS(BK * BN, THREADS * WIDE); ++j) {
+            const int i = (thread + j * THREADS) * WIDE;
+            if (i >= BK * BN) break;
             const INDEX p = next + i / BN;
             const int f = first_column + i % BN;
             const bool exists = p < end && f < out;
             copy<WIDE>(to + (A_TILE + i / BN * (BN + 8) + i % BN) * SIZE,
-                       dy + (exists ? p * out_channels + group * out + f : 0), exists);
+                       dy + (p * out_channels + group * out + f), exists);
         }
         end_tile();
         next += BK;

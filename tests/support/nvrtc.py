@@ -5,6 +5,7 @@ As a program it compiles every kernel and writes the table of their resources, w
     PYTHONPATH=. python tests/support/nvrtc.py
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -84,14 +85,32 @@ def supported():
 
 def build(code, architecture):
     """Compile a source for one architecture down to machine code."""
+    with _compiled(code, architecture) as (program, failed, log):
+        return Result(_complaints(log, failed), "" if failed else _text(program, "PTX"), _uses(log))
+
+
+def machine_code(code, architecture):
+    """Return a source compiled for one architecture, as the bytes of a cubin.
+
+    Raises:
+        ValueError: it does not compile; the message is the compiler's.
+    """
+    with _compiled(code, architecture) as (program, failed, log):
+        if failed:
+            raise ValueError(log)
+        return _bytes(program, "CUBIN")
+
+
+@contextlib.contextmanager
+def _compiled(code, architecture):
+    """Yield the compiled program, the error code, and the log."""
     options = [*CUPY_OPTIONS, f"-arch=sm_{architecture}", "--ptxas-options=-v"]
     program = ctypes.c_void_p()
     _call("nvrtcCreateProgram", ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
     try:
         encoded = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         failed = library().nvrtcCompileProgram(program, len(options), encoded)
-        log = _text(program, "ProgramLog")
-        return Result(_complaints(log, failed), "" if failed else _text(program, "PTX"), _uses(log))
+        yield program, failed, _text(program, "ProgramLog")
     finally:
         _call("nvrtcDestroyProgram", ctypes.byref(program))
 
@@ -215,11 +234,15 @@ def _uses(log):
 
 
 def _text(program, what):
+    return _bytes(program, what).rstrip(b"\0").decode()
+
+
+def _bytes(program, what):
     size = ctypes.c_size_t()
     _call(f"nvrtcGet{what}Size", program, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(size.value)
     _call(f"nvrtcGet{what}", program, buffer)
-    return buffer.value.decode()
+    return buffer.raw
 
 
 def _call(function, *arguments):
