@@ -156,6 +156,24 @@ CALLS = {
 }
 
 
+ON_EITHER = ("predict", "accuracy, samples", "accuracy, labels")
+"""Calls that copy arrays from the host to a network on a GPU: what they mean is plain."""
+
+
+@pytest.mark.gpu
+def test_predictions_of_host_arrays_are_those_of_the_devices_own():
+    net, _ = trained("cuda", steps=1)
+    with backend.use("cuda"):
+        x, t = samples()
+        there = asarray(x), asarray(t)
+        scores = net(x)
+        assert_on("cuda", scores)
+        assert_bits({"y": asnumpy(scores)}, {"y": asnumpy(net.predict(there[0]))})
+        assert net.accuracy(x, t) == net.accuracy(*there) == net.accuracy(x, there[1]) == net.accuracy(there[0], t)
+        with pytest.raises(TypeError, match=REFUSAL):
+            net.predict(x, train_flg=True)
+
+
 @PAIRS
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_what_lies_on_the_other_device_is_refused(call, home, away):
@@ -168,8 +186,12 @@ def test_what_lies_on_the_other_device_is_refused(call, home, away):
 
     with backend.use(home):
         x, t = map(asarray, samples())
-        with pytest.raises(TypeError, match=REFUSAL):
+        name = next(name for name, each in CALLS.items() if each is call)
+        if home == "cuda" and name in ON_EITHER:
             call(net, x, t, there)
+        else:
+            with pytest.raises(TypeError, match=REFUSAL):
+                call(net, x, t, there)
         parameters = {name: array for name, array in everything(net).items() if name in net.params}
         assert_bits(parameters, {name: before[name] for name in parameters})
         assert np.array_equal(asnumpy(net.grads.flat), gradients)

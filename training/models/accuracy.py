@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, asnumpy, is_array, require_arrays, require_same_device
+from backend import array_module, asarray, asnumpy, is_array, require_arrays, require_same_device
 from backend.checks import LARGEST_SIZE, whole
 from backend.types import Array
 from kernels import targets
@@ -26,19 +26,20 @@ def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int
     if not len(x):
         raise ValueError("accuracy needs at least one sample x")
     batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
-    if is_array(t):
-        require_same_device(x, t)
-    loss.check_targets(
-        asnumpy(t) if is_array(t) else t, (len(x), classes)
-    )  # this waits for the device, as the result does
+    # This waits for the device, as the result does.
+    loss.check_targets(asnumpy(t) if is_array(t) else t, (len(x), classes))
     correct: Any = 0
     counted: Any = 0
     unclear: Any = 0
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
         scores = predict(x[part])
-        correct = correct + right_count(loss, scores, t[part])
-        counted = counted + loss.samples(t[part])
+        own = t[part]
+        if isinstance(own, numpy.ndarray) and not isinstance(scores, numpy.ndarray):
+            own = asarray(own)
+        require_same_device(scores, own)
+        correct = correct + right_count(loss, scores, own)
+        counted = counted + loss.samples(own)
         unclear = unclear + (~array_module(scores).isfinite(scores).all(axis=1)).sum()
     if numpy.geterr()["invalid"] != "ignore" and unclear:
         warnings.warn(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
 from backend.checks import flag, instance, real, sizes
 from backend.tuning import COLUMN_BYTES
@@ -102,12 +104,21 @@ class Network:
     def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before a softmax or sigmoid.
 
+        In evaluation ``x`` may lie on the host where the network is on a GPU: it is copied there. ``network(x)`` is the
+        same.
+
         Args:
             train_flg: the mode that all layers are set to: training, or by default evaluation.
         """
+        if not train_flg and isinstance(x, numpy.ndarray):
+            x = self._on_its_device(x)
         self._check(x)
         with self.within_memory(len(x)):
             return self.layers.train(flag("train_flg", train_flg)).forward(x)
+
+    def __call__(self, x: Array) -> Array:
+        """Return ``predict(x)``."""
+        return self.predict(x)
 
     def loss(self, x: Array, t: Array, train_flg: bool = True) -> Array:
         """Return the mean loss, 0-d, of samples ``x`` against targets ``t``: for softmax indices or one-hot rows.
@@ -123,13 +134,14 @@ class Network:
     def accuracy(self, x: Array, t: Array, batch_size: int = 1000) -> float:
         """Return the share of samples ``x`` whose highest score, in evaluation, is at their label ``t``.
 
-        With ``SigmoidWithLoss`` it is the share of labels whose score is above 0 where they are right, and only there.
+        Both may lie on the host where the network is on a GPU. With ``SigmoidWithLoss`` it is the share of labels whose
+        score is above 0 where they are right, and only there.
 
         Args:
             batch_size: samples computed at a time; every sample counts, also in a smaller last batch.
 
         Raises:
-            TypeError: labels are not an array of integers or of one-hot rows, or lie on another device than ``x``.
+            TypeError: labels are not an array of integers or of one-hot rows, or lie on another device.
             ValueError: there are no samples, labels do not fit them, a label is out of range (on a GPU, too), or the
                 loss is one of numbers, which has no accuracy.
 
@@ -362,6 +374,11 @@ class Network:
         arrays = {f"{key}{i}": array for _, i, leaf in self.leaves() for key, array in leaf.params.items()}
         if any(array is not self.params[name] for name, array in arrays.items()):
             self._bind()
+
+    def _on_its_device(self, x: Array) -> Array:
+        """Return a host array on the network's device, if that is the active one."""
+        is_there = array_module() is array_module(self.params.flat) is not numpy
+        return asarray(x) if is_there else x
 
     def _check(self, x: Any) -> None:
         require_arrays(x=x)
