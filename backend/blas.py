@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
-import os
 import threading
 from typing import Any
 
 import numpy
 
-from backend import cuda_faults, memory, tf32
+from backend import memory, tf32
 from backend.active import current_device
+from backend.blas_library import load
 from backend.blas_plans import Plan, plan_product
-from backend.devices import DeviceError
 from backend.types import Array
 
 WORKSPACE_BYTES = 32 << 20
@@ -239,7 +237,7 @@ class _Cublas:
         self.ndarray: type = cupy.ndarray
         self.get_stream = cupy.cuda.get_current_stream
         self.get_device = cupy.cuda.runtime.getDevice
-        self.library = _load(cupy)
+        self.library = load(cupy)
         self.contexts: dict[tuple[int, int, int], Context] = {}
         self.lock = threading.Lock()
 
@@ -247,36 +245,6 @@ class _Cublas:
 @functools.cache
 def _cublas() -> _Cublas:
     return _Cublas()
-
-
-def _load(cupy: Any) -> ctypes.CDLL:
-    """Return the cuBLAS that CuPy uses; CuPy looks for it.
-
-    Raises:
-        DeviceError: it is not found.
-    """
-    try:
-        getattr(importlib.import_module("cupy_backends.cuda.libs"), "cublas")  # noqa: B009  (loads the library)
-        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        library = _loaded(f"libcublas.so.{major}") or ctypes.CDLL(_path())
-    except (ImportError, OSError) as error:
-        raise DeviceError(f"cuBLAS cannot be loaded: {cuda_faults.first_line(error)}") from error
-    return library
-
-
-def _loaded(name: str) -> ctypes.CDLL | None:
-    """Return a library that is already in the process, if one of this name is."""
-    if not hasattr(os, "RTLD_NOLOAD"):
-        return None
-    try:
-        return ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-    except OSError:
-        return None
-
-
-def _path() -> str:
-    pathfinder = importlib.import_module("cuda.pathfinder")  # what CuPy itself looks with
-    return str(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
 
 
 def _allocate(cupy: Any, size: int) -> Any:
