@@ -183,3 +183,27 @@ def test_a_run_on_data_of_one_s_own_goes_on_to_the_same_bits(tmp_path, monkeypat
             kept = [{key: epoch[key] for key in ("epoch", "loss", "val_loss", "best")} for epoch in
                     (json.loads(line) for line in cut.read_text().splitlines())]  # fmt: skip
             assert kept == [{key: json.loads(line)[key] for key in kept[0]} for line in whole.read_text().splitlines()]
+
+
+def test_numbers_of_a_table_are_predicted_in_their_own_units(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2))
+    price = 5e5 + 1e5 * (x[:, 0] - 0.5 * x[:, 1])
+    rows = [f"{a!r},{b!r},{p!r}" for (a, b), p in zip(x.tolist(), price.tolist(), strict=True)]
+    (tmp_path / "houses.csv").write_text("a,b,price\n" + "\n".join(rows))
+    result = xpnet("train", "--data", "houses.csv", *QUICK, "--epochs", 20, "--batch-size", 10, "--out", "run")
+    assert (result.code, result.err) == (0, "")
+    assert "targets  1 a sample, " in result.out
+    assert "accuracy" not in result.out
+    record = json.loads(xpnet("evaluate", "run", "--json").out)
+    assert (record["part"], record["samples"]) == ("test", 30)
+    assert record["r2"] > 0.95
+    assert 100 < record["mae"] < 2e4
+    assert f"on the test data, used this once: r2 {record['r2']:.4g}, mae {record['mae']:.4g}; " in result.out
+    assert f"R²        {record['r2']:.4f}" in xpnet("evaluate", "run").out
+    # an oracle: the network's own output, brought back by hand
+    network = load_network(tmp_path / "run" / "model.safetensors")
+    known, target = network.config["normalization"], network.config["target_normalization"]
+    scaled = ((x - known["mean"]) / known["std"]).astype("float32")
+    predicted = network.predict(scaled)[:, 0].astype("float64") * target["std"][0] + target["mean"][0]
+    assert 1 - ((price - predicted) ** 2).sum() / ((price - price.mean()) ** 2).sum() > 0.95

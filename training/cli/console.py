@@ -13,8 +13,9 @@ from training.cli.common import Compute
 from training.data import Data
 from training.files.printable import printable
 from training.loop.callbacks import EpochResult
-from training.loop.evaluation import Predictions
+from training.loop.evaluation import Evaluation, Predictions
 from training.loop.progress import epoch_line
+from training.loop.recipe import in_units
 from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
 from training.models import Network
@@ -81,7 +82,7 @@ class Console:
         trainer: Trainer,
         data: Data,
         part: str,
-        tested: Predictions | None,
+        tested: Predictions | Evaluation | None,
         folder: RunFolder,
         seconds: float,
         interrupted: bool,
@@ -106,6 +107,8 @@ class Console:
             }
             if tested is not None and tested_once:
                 record |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
+                if isinstance(tested, Evaluation):
+                    record |= in_units(tested, data.target_normalization)
             click.echo(json_line(record))
         elif best and last:
             where = f"in epoch {best.epoch} of {len(trainer.history)}"
@@ -118,6 +121,12 @@ class Console:
                     f"last: {100 * last.test_accuracy:.2f} %",
                 ]
             if tested is not None and tested_once:
-                right = f"{tested.correct:,} of {len(tested.labels):,}"
-                results[1:] = [f"on the test data, used this once: {100 * tested.accuracy:.2f} %, {right}"]
+                results[1:] = [f"on the test data, used this once: {_result(tested, data)}"]
             click.echo("; ".join([*results, f"{seconds:.1f} s", printable(folder.path)]))
+
+
+def _result(tested: Predictions | Evaluation, data: Data) -> str:
+    """Return a result on the test part in words."""
+    if isinstance(tested, Predictions):
+        return f"{100 * tested.accuracy:.2f} %, {tested.correct:,} of {len(tested.labels):,}"
+    return ", ".join(f"{name} {value:.4g}" for name, value in in_units(tested, data.target_normalization).items())

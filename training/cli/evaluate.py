@@ -23,11 +23,12 @@ from training.cli.common import (
 from training.cli.data_options import DATASET, path_options
 from training.cli.inputs import MODEL, check_fit, find_model, load_data, run_data, with_classes
 from training.data import EMBEDDED, Data, Loader
+from training.data.collection import normalized_targets
 from training.files import json_text
 from training.files.printable import printable
-from training.loop.evaluation import Predictions, predict
+from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import build_network, normalization_of
+from training.loop.recipe import build_network, in_units, normalization_of, target_normalization_of
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
@@ -74,18 +75,22 @@ def command(
         with user_errors():
             loader = Loader(
                 samples.inputs,
-                samples.targets,
+                normalized_targets(samples.targets, target_normalization_of(network)),
                 batch_size,
                 shuffle=False,
                 dtype=network.params.flat.dtype,
                 normalization=normalization_of(network),
             )
-        predictions = predict(network, loader)
+            if data.kind == "regression":
+                found = evaluate(network, loader, lambda scores, t: None, metrics=("mae", "r2"))
+                record = _about(file, network, data, part) | {"loss": found.loss, "samples": len(samples)}
+                record |= in_units(found, target_normalization_of(network))
+        if data.kind == "classification":
+            record = _record(file, network, data, part, predict(network, loader))
     except NonFiniteError as error:
         raise click.ClickException(f"{click.format_filename(file)}: {error}") from error
     except MemoryError as error:
         raise UserError(f"{error}; give a smaller --batch-size") from error
-    record = _record(file, network, data, part, predictions)
     if as_json:
         click.echo(json_text.dump(record))
     else:
@@ -132,10 +137,7 @@ def _record(file: Path, network: Network, data: Data, part: str, predictions: Pr
         for label, (name, row) in enumerate(zip(data.classes, confusion, strict=True))
     ]
     return {
-        "file": str(file),
-        "model": type(network).__name__,
-        "dataset": data.name,
-        "part": part,
+        **_about(file, network, data, part),
         "loss": predictions.loss,
         "accuracy": predictions.accuracy,
         "correct": predictions.correct,
@@ -144,10 +146,19 @@ def _record(file: Path, network: Network, data: Data, part: str, predictions: Pr
     }
 
 
+def _about(file: Path, network: Network, data: Data, part: str) -> dict[str, Any]:
+    return {"file": str(file), "model": type(network).__name__, "dataset": data.name, "part": part}
+
+
 def _print(record: dict[str, Any]) -> None:
     click.echo(f"model     {record['model']}, {printable(record['file'])}")
     click.echo(f"data      {record['dataset']}, {record['samples']:,} samples of the {record['part']} part")
     click.echo(f"loss      {record['loss']:.4f}")
+    if "r2" in record:
+        click.echo(f"R²        {record['r2']:.4f}")
+        if "mae" in record:
+            click.echo(f"error     {record['mae']:.6g}, the mean absolute one")
+        return
     click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
     click.echo()
     lines = [(one["class"], f"{one['correct']:,}", f"{one['samples']:,}", _share(one)) for one in record["classes"]]

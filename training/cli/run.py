@@ -12,7 +12,7 @@ from training.cli.common import UserError, in_words
 from training.cli.console import Console
 from training.data import Data
 from training.files.printable import printable
-from training.loop.evaluation import Predictions, predict
+from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
 from training.loop.recipe import evaluation_batch
@@ -52,33 +52,34 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
     return None
 
 
-def predicted(trainer: Trainer, settings: Settings, data: Data, part: str) -> Predictions | None:
+def predicted(trainer: Trainer, settings: Settings, data: Data, part: str) -> Predictions | Evaluation:
     """Predict a part of the data with the network as it is.
 
     Returns:
-        The predictions; None for a network that predicts numbers.
+        The predictions; for a network that predicts numbers, how good they are.
 
     Raises:
         ClickException: the loss is not finite.
     """
-    if data.kind != "classification":
-        return None
     dtype, batch_size = trainer.network.params.flat.dtype, evaluation_batch(settings.batch_size)
+    loader = data.loader(part, batch_size, shuffle=False, dtype=dtype)
+    if data.kind == "regression":
+        return evaluate(trainer.network, loader, lambda scores, t: None, metrics=("mae", "r2"))
     try:
-        return predict(trainer.network, data.loader(part, batch_size, shuffle=False, dtype=dtype))
+        return predict(trainer.network, loader)
     except NonFiniteError as error:
         raise click.ClickException(f"the {part} data: {error}") from error
 
 
 def draw(
-    trainer: Trainer, data: Data, part: str, tested: Predictions | None, recorder: Recorder
+    trainer: Trainer, data: Data, part: str, tested: Predictions | Evaluation, recorder: Recorder
 ) -> KeyboardInterrupt | None:
     """Draw the figures, print which could not be drawn, and return the interrupt that ended it, or None.
 
     Raises:
         OSError: one cannot be written.
     """
-    if tested is None:
+    if isinstance(tested, Evaluation):
         return None  # the figures are of classes
     try:
         undrawn = draw_figures(trainer, data, part, tested, recorder)

@@ -110,6 +110,13 @@ class Data:
                 return known(inputs.indices)
         return Normalization.of(inputs)
 
+    @cached_property
+    def target_normalization(self) -> Normalization | None:
+        """The mean and standard deviation of the numbers to predict, in the training part; None for classes."""
+        if self.kind == "classification":
+            return None
+        return Normalization.of(self.train.targets.reshape(len(self.train), -1))
+
     @property
     def parts(self) -> dict[str, Samples]:
         """The parts that there are, by name."""
@@ -117,7 +124,10 @@ class Data:
         return {name: part for name, part in parts.items() if part is not None}
 
     def loader(self, part: str, batch_size: int, **options: Any) -> Loader:
-        """Return a ``Loader`` of one part, "train", "val" or "test", which normalizes; options are the ``Loader``'s.
+        """Return a ``Loader`` of one part, "train", "val" or "test"; options are the ``Loader``'s.
+
+        Inputs are normalized by ``normalization``, and numbers to predict by ``target_normalization``: a mean squared
+        error of 1 is then that of always predicting the mean.
 
         Raises:
             ValueError: there is no such part.
@@ -125,7 +135,8 @@ class Data:
         if part not in self.parts:
             raise ValueError(f"{self.name} has the parts {', '.join(self.parts)}, not {part!r}")
         samples = self.parts[part]
-        return Loader(samples.inputs, samples.targets, batch_size, normalization=self.normalization, **options)
+        targets = normalized_targets(samples.targets, self.target_normalization)
+        return Loader(samples.inputs, targets, batch_size, normalization=self.normalization, **options)
 
     def with_parts(self, val: float | None, test: float | None = None, seed: int = 0) -> Data:
         """Return the data with a validation and a test part, split from the training part where they are missing.
@@ -195,6 +206,13 @@ class Data:
 
 
 _TITLES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def normalized_targets(targets: numpy.ndarray, known: Normalization | None) -> numpy.ndarray:
+    """Return numbers to predict as a network is trained on them, float32 (N, numbers); classes as they are."""
+    if known is None:
+        return targets
+    return known.apply(targets.reshape(len(targets), -1).astype("float64"), "float32")
 
 
 def check_finite(name: str, inputs: AnyInputs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, TextIO
 
@@ -31,6 +32,7 @@ class ProgressBar(Callback):
         self._totals: HostCopy | None = None
         self._before = self._done = 0
         self._epoch = ""
+        self._has_accuracy = True
         self._start = 0.0
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
@@ -49,6 +51,7 @@ class ProgressBar(Callback):
             )
         self._start = time.perf_counter()
         self._totals = None
+        self._has_accuracy = trainer.network.last_layer.target_kind != "values"
         self._epoch = f"epoch {epoch}/{trainer.total_epochs}"
         self._bar.set_description_str(self._epoch)
 
@@ -79,9 +82,8 @@ class ProgressBar(Callback):
 
     def _show(self, loss: float, correct: float, samples: float) -> None:
         rate = (samples - self._done) / (time.perf_counter() - self._start)
-        self._bar.set_description_str(
-            f"{self._epoch}  loss {loss / samples:.4f}  accuracy {100 * correct / samples:.2f} %", refresh=False
-        )
+        accuracy = f"  accuracy {100 * correct / samples:.2f} %" if self._has_accuracy else ""
+        self._bar.set_description_str(f"{self._epoch}  loss {loss / samples:.4f}{accuracy}", refresh=False)
         self._bar.bar_format = f"{{desc}} {{percentage:3.0f}}% |{{bar:24}}| {rate:,.0f} images/s, {{remaining}} left"
         self._bar.n = self._before + int(samples)
         self._bar.refresh()
@@ -90,9 +92,12 @@ class ProgressBar(Callback):
 def epoch_line(result: EpochResult, epochs: int, is_best: bool, part: str = "test") -> str:
     """Return an epoch's result in one line, of the same width for every epoch."""
     skipped = f"  {result.skipped_steps} steps skipped" if result.skipped_steps else ""
+    lines = [f"loss {result.loss:.4f}", f"{part} loss {result.test_loss:.4f}"]
+    if not math.isnan(result.test_accuracy):  # of classes
+        lines[0] += f"  accuracy {100 * result.accuracy:6.2f} %"
+        lines[1] += f"  {part} accuracy {100 * result.test_accuracy:6.2f} %"
     return (
         f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  "
-        f"loss {result.loss:.4f}  accuracy {100 * result.accuracy:6.2f} %  "
-        f"{part} loss {result.test_loss:.4f}  {part} accuracy {100 * result.test_accuracy:6.2f} %  "
+        f"{lines[0]}  {lines[1]}  "
         f"{result.images_per_second:8,.0f} images/s  {result.seconds:6.1f} s{'  best' if is_best else ''}{skipped}"
     )

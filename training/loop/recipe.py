@@ -11,6 +11,7 @@ from training.data import Data, Normalization
 from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
 from training.loop.early_stopping import EarlyStopping
+from training.loop.evaluation import Evaluation
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, Settings
 from training.loop.trainer import Trainer
 from training.models import Network, build_for
@@ -28,10 +29,15 @@ def build_network(model: str, data: Data) -> Network:
     Raises:
         ValueError: the model cannot take inputs of this shape.
     """
-    network = build_for(model, data.shape, data.outputs)
-    about: dict[str, Any] = {"dataset": data.name, "classes": list(data.classes), "input_dim": list(data.shape)}
+    loss = "softmax" if data.kind == "classification" else "mean-squared"
+    network = build_for(model, data.shape, data.outputs, loss)
+    about: dict[str, Any] = {"dataset": data.name, "input_dim": list(data.shape)}
+    if data.kind == "classification":
+        about["classes"] = list(data.classes)
     if data.normalization is not None:
         about["normalization"] = data.normalization.as_config()
+    if data.target_normalization is not None:
+        about["target_normalization"] = data.target_normalization.as_config()
     network.config = {**(network.config or {}), **about}
     return network
 
@@ -92,6 +98,16 @@ def normalization_of(network: Network) -> Normalization | None:
     return None if known is None else Normalization.from_config(known, shape[0 if len(shape) == 3 else -1])
 
 
+def target_normalization_of(network: Network) -> Normalization | None:
+    """Return how the numbers that a network predicts were normalized; None if they were not.
+
+    Raises:
+        ValueError: the network's config is damaged.
+    """
+    known = (network.config or {}).get("target_normalization")
+    return None if known is None else Normalization.from_config(known, network.classes)
+
+
 def evaluation_batch(batch_size: int) -> int:
     """Return the number of samples in a batch of the evaluation, for a batch size of the training."""
     return min(EVALUATION_BATCH, EVALUATION_FACTOR * batch_size)
@@ -110,3 +126,11 @@ def _some(inputs: AnyInputs) -> numpy.ndarray:
         return inputs
     size = max(1, inputs[:1].nbytes)
     return inputs[:: -(-len(inputs) * size // _LIKENESS_BYTES)]
+
+
+def in_units(evaluation: Evaluation, known: Normalization | None) -> dict[str, float]:
+    """Return R² and, for one number to predict, the mean absolute error in its own units, of normalized targets."""
+    results = {"r2": float(evaluation.metrics["r2"])}
+    if known is None or len(known.std) == 1:
+        results["mae"] = float(evaluation.metrics["mae"]) * (1.0 if known is None else known.std[0])
+    return results
