@@ -28,6 +28,7 @@ class Trainer(SimpleNamespace):
             total_epochs=epochs, train_loader=SimpleNamespace(samples=samples, largest_batch=100), asked=[]
         )
         self.so_far = SimpleNamespace(batches=0)
+        self.network = SimpleNamespace(last_layer=SimpleNamespace(target_kind="classes"))
 
     def running_totals(self):
         self.asked.append(Totals(*self.totals))
@@ -55,6 +56,17 @@ def test_the_bar_shows_the_epoch_so_far_when_the_numbers_have_arrived(trainer):
     assert "images/s" in shown
     assert shown.endswith("left")
     assert out.getvalue().rpartition("\r")[0].rpartition("\r")[2].strip() == ""  # taken off at the end
+
+
+def test_a_network_that_predicts_numbers_has_no_accuracy(trainer):
+    out = io.StringIO()
+    trainer.network.last_layer.target_kind = "values"
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 1)
+        trainer.totals = (50.0, 0, 100)
+        bar.on_step_end(trainer, 1)
+        bar.on_step_end(trainer, 2)
+    assert "accuracy" not in out.getvalue()
 
 
 def test_the_numbers_are_looked_at_now_and_then_only(trainer):
