@@ -132,11 +132,21 @@ def plan(
     most = max(n * geometry.image[0] * geometry.image[1] * c, windows * fn, fh * fw * in_group * fn)
     if product != BACKWARD_WEIGHT:
         return Plan(Variant(product, dtype, tile, passes, vector, wide, most > _NARROW), (down, across, others))
-    parts = max(1, min(-(-_BLOCKS // (down * across)), windows // (4 * tile.BK)))
+    parts = max(1, min(_parts_that_fill(down * across), windows // (4 * tile.BK)))
     part_pixels = -(-windows // (parts * tile.BK)) * tile.BK
     parts = -(-windows // part_pixels)
     most = max(most, parts * (fh * fw * in_group + 1) * fn)
     return Plan(Variant(product, dtype, tile, passes, vector, wide, most > _NARROW), (down, across, parts), part_pixels)
+
+
+def _parts_that_fill(blocks: int) -> int:
+    """Return into how many parts, of ``blocks`` blocks each, a weight gradient is cut.
+
+    As many as run at once, rounded down: one block more would wait for all others. (64 → 128 channels at 56² took 502
+    µs in 27 parts of 10 blocks, 371 in 26.) Where less than nine tenths would be used, as many as run in two waves.
+    """
+    parts = max(1, _BLOCKS // blocks)
+    return parts if 10 * parts * blocks >= 9 * _BLOCKS else max(1, 2 * _BLOCKS // blocks)
 
 
 def _of_columns(tiles: dict[Any, Tile], columns: int) -> Tile:

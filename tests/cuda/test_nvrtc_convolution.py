@@ -75,6 +75,21 @@ def plan(product, dtype="float32", n=128, c=16, fn=16, window=None, image=(32, 3
 
 
 @pytest.mark.parametrize(
+    ("changes", "blocks", "parts"),
+    [
+        ({}, 3, 88),
+        ({"c": 64, "fn": 128, "n": 32, "image": (56, 56)}, 5 * 2, 26),  # of 264 blocks at once
+        ({"c": 256, "fn": 256, "n": 32, "image": (14, 14)}, 18 * 4, 7),  # 3 parts fill 82 % of one wave, 7 95 % of two
+        ({"c": 512, "fn": 512, "n": 32, "image": (7, 7)}, 36 * 8, 1),  # more blocks than run at once
+    ],
+    ids=str,
+)
+def test_parts_fill_whole_waves_of_blocks(changes, blocks, parts):
+    down, across, third = plan(tensor_tiles.BACKWARD_WEIGHT, **changes).grid
+    assert (down * across, third) == (blocks, parts)
+
+
+@pytest.mark.parametrize(
     ("changes", "vector", "wide"),
     [
         ({}, 4, 4),
