@@ -20,6 +20,12 @@ def taps_first(weight: Array) -> Array:
     return weight.transpose(2, 3, 1, 0)
 
 
+def filters_in(memory: Array, shape: tuple[int, int, int, int]) -> Array:
+    """Return memory (numbers,) as filters of ``shape`` in the order of ``taps_first``: nothing copies them."""
+    fn, c_group, fh, fw = shape
+    return memory.reshape(fh, fw, c_group, fn).transpose(3, 2, 0, 1)
+
+
 def filter_matrices(weight: Array, groups: int, dtype: numpy.dtype) -> list[Array]:
     """Return each group's filters as (FH·FW·C/groups, FN/groups), C-contiguous, of ``dtype``."""
     fn, c_group, fh, fw = weight.shape

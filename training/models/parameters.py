@@ -6,14 +6,19 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from backend import is_array, require_same_device
+import numpy
+
+from backend import array_module, is_array, require_same_device
 from backend.checks import instance, refusal
+from backend.types import Array
+from kernels.core.filters import filters_in
 
 
 class ParameterDict(dict):
     """Dictionary of arrays that are all views of one 1-D buffer, one after another in the order of the names.
 
-    An optimizer updates ``flat`` at once. Assignment copies into the view:
+    On a GPU filters (4-D) lie in the order in which convolutions read them (``kernels.core.filters``); all other arrays
+    are C-contiguous. An optimizer updates ``flat`` at once. Assignment copies into the view:
     ``params["W1"] = w`` and ``params["W1"] -= step`` both change the network's own array. The names are fixed.
 
     Args:
@@ -45,7 +50,7 @@ class ParameterDict(dict):
         start = 0
         for name, shape in shapes.items():
             stop = start + math.prod(shape)
-            super().__setitem__(name, self.flat[start:stop].reshape(shape))
+            super().__setitem__(name, _view(self.flat[start:stop], tuple(shape)))
             start = stop
 
     def __missing__(self, name: str) -> Any:
@@ -91,7 +96,7 @@ class ParameterDict(dict):
         clone.dotted, clone.frozen = self.dotted, self.frozen
         start = 0
         for name, view in self.items():
-            dict.__setitem__(clone, name, clone.flat[start : start + view.size].reshape(view.shape))
+            dict.__setitem__(clone, name, _view(clone.flat[start : start + view.size], view.shape))
             start += view.size
         return clone
 
@@ -112,3 +117,10 @@ class ParameterDict(dict):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ParameterDict is made of views of its network's buffer: use copy(), or save the network")
+
+
+def _view(memory: Array, shape: tuple[int, ...]) -> Array:
+    """Return memory (numbers,) as an array of ``shape``."""
+    if len(shape) == 4 and array_module(memory) is not numpy:
+        return filters_in(memory, shape)
+    return memory.reshape(shape)

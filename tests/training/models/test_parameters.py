@@ -169,3 +169,16 @@ def test_nothing_to_hold(device):
     assert params["none"].shape == (0, 3)
     assert not ParameterDict({}, "float32", xp)
     assert math.prod(ParameterDict({}, "float32", xp).copy().flat.shape) == 0
+
+
+def test_filters_lie_on_a_gpu_as_convolutions_read_them(device):
+    """And on a CPU in C order, in which gradients have always been summed for clipping."""
+    shape = (4, 3, 2, 5)
+    params = ParameterDict({"b": (3,), "W": shape}, "float32", xp)
+    for each in (params, params.copy()):
+        order = (2, 3, 1, 0) if device.kind == "cuda" else (0, 1, 2, 3)
+        assert each["W"].shape == shape
+        assert each["W"].transpose(order).flags.c_contiguous
+        each["W"] = xp.arange(120, dtype="float32").reshape(shape)
+        memory = asnumpy(each.flat[3:]).reshape([shape[axis] for axis in order])
+        assert np.array_equal(memory, np.arange(120).reshape(shape).transpose(order))
