@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from training.loop.callbacks import Callback, EpochResult
     from training.loop.checkpoints import Checkpoints
     from training.loop.early_stopping import EarlyStopping
+    from training.loop.logs import CsvLog, TensorBoardLog
     from training.loop.non_finite import NonFiniteError
     from training.loop.progress import ProgressBar
     from training.loop.run_folder import RunFolder
     from training.loop.trainer import Trainer
+    from training.loop.weight_average import WeightAverage
     from training.models import (
         ConvNet,
         DeepConvNet,
@@ -40,11 +42,13 @@ _PLACES = {
     "training.loop.callbacks": ("Callback", "EpochResult"),
     "training.loop.checkpoints": ("Checkpoints",),
     "training.loop.early_stopping": ("EarlyStopping",),
+    "training.loop.logs": ("CsvLog", "TensorBoardLog"),
     "training.loop.non_finite": ("NonFiniteError",),
     "training.loop.progress": ("ProgressBar",),
     "training.loop.run_folder": ("RunFolder",),
     "training.models.loading": ("load_network",),
     "training.loop.trainer": ("Trainer",),
+    "training.loop.weight_average": ("WeightAverage",),
     "training.models": (
         "ConvNet", "DeepConvNet", "MultiLayerNet", "Network", "SimpleConvNet", "TwoLayerNet", "build",
     ),
@@ -64,6 +68,7 @@ __all__ = [
     "ConstantSchedule",
     "ConvNet",
     "CosineSchedule",
+    "CsvLog",
     "Dataset",
     "DeepConvNet",
     "EarlyStopping",
@@ -80,10 +85,12 @@ __all__ = [
     "RunFolder",
     "SimpleConvNet",
     "StepSchedule",
+    "TensorBoardLog",
     "Trainer",
     "TwoLayerNet",
     "Update",
     "Warmup",
+    "WeightAverage",
     "build",
     "gradient_check",
     "load",

@@ -40,7 +40,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "check.replica", "cli", "compat", "data.pictures", "files", "loop.callbacks",
                  "loop.checkpoint", "loop.epoch_so_far", "loop.evaluation",
                  "loop.watch", "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.provenance",
-                 "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.stopping",
+                 "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.step", "loop.stopping",
                  "models.architecture", "models.config",
                  "models.freezing", "models.loading", "models.saving", "optim.optimizer", "optim.checks",
                  "optim.fused", "optim.groups", "optim.pieces", "profile"),

@@ -15,6 +15,7 @@ from training.data import Loader
 from training.loop.checkpoints import Checkpoints
 from training.loop.early_stopping import EarlyStopping
 from training.loop.trainer import Trainer
+from training.loop.weight_average import WeightAverage
 from training.models import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer
@@ -89,6 +90,7 @@ _TRIED = (
     (Trainer, lambda trainer: [trainer.total_epochs]),
     (Update, lambda update: [update.clip_norm, update.t]),
     (Checkpoints, lambda checkpoints: [str(checkpoints.every), checkpoints.keep]),
+    (WeightAverage, lambda average: average.decay),
     (EarlyStopping, lambda stopping: stopping.patience),
     (Window, lambda window: [*(getattr(window, field.name) for field in dataclasses.fields(window)), str(window)]),
     (np.dtype, str),

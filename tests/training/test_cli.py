@@ -107,6 +107,8 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
         "precision": "fp32",
         "patience": None,
         "seed": 1,
+        "ema": None,
+        "log": [],
         "checkpoint_every": "1e",
         "keep_checkpoints": 2,
         "data_dir": None,

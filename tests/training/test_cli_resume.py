@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -219,3 +220,25 @@ def test_how_often_is_checked(tmp_path):
     result = xpnet("train", *OPTIONS, "--checkpoint-every", "1e3")
     words = "must be steps as in 200, minutes as in 5m or epochs as in 1e, got '1e3'"
     assert (result.code, result.err) == (2, f"Error: Invalid value for '--checkpoint-every': {words}\n")
+
+
+def test_logs_and_the_average_go_on_with_a_run(tmp_path, monkeypatch):
+    options = ["--log", "csv", "--ema", "0.9", "--accumulate", "2", "--batch-size", "3"]
+    assert xpnet("train", *OPTIONS, *options, "--out", "undisturbed").code == 0
+    interrupted(monkeypatch, tmp_path / "run", 3, *options)
+    assert xpnet("train", "--resume", "run").code == 0
+
+    def rows(folder):
+        lines = (tmp_path / folder / "metrics.csv").read_text().splitlines()
+        return [line.split(",")[:5] for line in lines]
+
+    assert rows("run") == rows("undisturbed")
+    assert len(rows("run")) == 4
+    assert resumes.what_is_left(tmp_path / "run") == resumes.what_is_left(tmp_path / "undisturbed")
+
+
+def test_a_log_whose_package_is_missing_is_told_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    result = xpnet("train", *OPTIONS, "--log", "tensorboard", "--out", "run")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "Error: logs for TensorBoard need tensorboardX; remedy: pip install 'xpnet[tensorboard]'\n"

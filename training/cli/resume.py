@@ -20,7 +20,7 @@ from training.loop import checkpoint
 from training.loop.run_folder import RunFolder
 from training.loop.trainer import Trainer
 
-CHANGEABLE = ("data_dir", "checkpoint_every", "keep_checkpoints")
+CHANGEABLE = ("data", "data_dir", "log", "checkpoint_every", "keep_checkpoints")
 """Settings that may be given anew, since no number depends on them."""
 
 _GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)

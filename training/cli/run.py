@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import click
@@ -12,13 +13,34 @@ from training.cli.common import UserError, in_words
 from training.cli.console import Console
 from training.data import Data
 from training.files.printable import printable
+from training.loop.callbacks import Callback
 from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
+from training.loop.logs import CsvLog, TensorBoardLog
 from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
 from training.loop.recipe import evaluation_batch
 from training.loop.recorder import Recorder, draw_figures
+from training.loop.run_folder import RunFolder
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
 from training.loop.trainer import Trainer
+
+LOGS = ("csv", "tensorboard")
+
+
+def make_logs(names: Iterable[str], folder: RunFolder, part: str) -> list[Callback]:
+    """Return the callbacks that write the logs of these names into a run's folder.
+
+    Raises:
+        ValueError: a package is missing.
+    """
+    made: dict[str, Callable[[], Callback]] = {
+        "csv": lambda: CsvLog(folder.path / "metrics.csv", part),
+        "tensorboard": lambda: TensorBoardLog(folder.path / "tensorboard", part),
+    }
+    try:
+        return [made[name]() for name in dict.fromkeys(names)]
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
 
 
 def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInterrupt | None:

@@ -26,7 +26,7 @@ from training.cli.console import Console
 from training.cli.data_options import DATA_OPTIONS, part_options
 from training.cli.inputs import MODEL, load_data
 from training.cli.resume import ResumedRun, resumable
-from training.cli.run import draw, how_to_go_on, kept, predicted, train
+from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, train
 from training.cli.streams import going_on_silently
 from training.data import Data
 from training.loop.checkpoints import Checkpoints
@@ -103,6 +103,12 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--patience", type=count_from(1), help="Stop after this many epochs that are not better on the part of --best-on."
 )
+@click.option(
+    "--ema",
+    type=Real(0, 1),
+    metavar="DECAY",
+    help="Evaluate and keep an exponential moving average of the weights; 0.999 is usual.",
+)
 @device_option
 @threads_option
 @click.option(
@@ -114,6 +120,12 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of the run, new or empty.  [default: runs/<time>-<model>-<dataset>]",
+)
+@click.option(
+    "--log",
+    type=click.Choice(LOGS, case_sensitive=False),
+    multiple=True,
+    help="Also write metrics.csv, or the folder tensorboard; may be given twice.",
 )
 @click.option(
     "--checkpoint-every",
@@ -159,7 +171,7 @@ def command(
             folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics, part), part
         )
         checkpoints = Checkpoints(folder.checkpoints, settings.checkpoint_every, settings.keep_checkpoints)
-        trainer.callbacks += [recorder, checkpoints]
+        trainer.callbacks += [recorder, *make_logs(settings.log, folder, part), checkpoints]
         config = checkpoints.config = run.restore(trainer) if run else config
     with folder, going_on_silently(), deferred():
         try:

@@ -249,7 +249,7 @@ def _check(trainer: Trainer, sections: Sections) -> None:
 
 
 def _check_data(kind: str, loader: Loader, saved: Mapping[str, Any]) -> None:
-    own = loader.identity()
+    own = json.loads(json.dumps(loader.identity()))  # tuples are lists in the file
     different = [name for name in own if own[name] != saved.get(name)]
     if different:
         name = different[0]

@@ -14,6 +14,7 @@ from training.loop.early_stopping import EarlyStopping
 from training.loop.evaluation import Evaluation
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, Settings
 from training.loop.trainer import Trainer
+from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
 from training.optim import LossScaler, Update, optimizers, schedules
 
@@ -80,7 +81,10 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
         data.loader(evaluated_part(settings, data), evaluation_batch(settings.batch_size), shuffle=False, dtype=dtype),
         update,
         epochs=settings.epochs,
-        callbacks=[] if settings.patience is None else [EarlyStopping(settings.patience)],
+        callbacks=[
+            *([] if settings.ema is None else [WeightAverage(settings.ema)]),
+            *([] if settings.patience is None else [EarlyStopping(settings.patience)]),
+        ],
         graph=graph,
         parts=settings.accumulate,
     )

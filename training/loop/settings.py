@@ -49,6 +49,8 @@ class Settings:
     precision: str = "fp32"
     patience: int | None = None
     seed: int = 0
+    ema: float | None = None
+    log: tuple[str, ...] = ()
     checkpoint_every: str = "1e"
     keep_checkpoints: int = 2
 

@@ -92,7 +92,7 @@ def test_a_run_in_parts_goes_on_to_the_same_bits(tmp_path):
 def test_the_command_makes_steps_of_several_batches():
     from training.data import load
 
-    trainer = build_trainer(Settings(model="TwoLayerNet", batch_size=25, accumulate=4), load())
+    trainer = build_trainer(Settings(model="TwoLayerNet", batch_size=25, accumulate=4), load().as_data())
     assert (trainer.train_loader.batch_size, trainer.parts) == (100, 4)
 
 
