@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from backend import checks
+from backend.active import current_device
 
 _limit: int | None = None
 _queue: SimpleQueue[tuple[_Job, int] | None] | None = None
@@ -190,8 +191,8 @@ _blas_before: list[int] = []
 class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_threaded_blas():`)
     """Limit BLAS to one thread. The setting is that of the process: the last thread to exit restores it.
 
-    Inside another context of the same thread it does nothing and costs next to nothing: put one around a loop of many
-    small products.
+    Inside another context of the same thread, and on a GPU, it does nothing and costs next to nothing: put one around
+    a loop of many small products.
 
     An interrupt can come between any two steps, also before and after the block. Therefore the old setting is stored
     before it is changed and dropped after it is restored, exiting twice has the effect of once, and an object that was
@@ -202,7 +203,7 @@ class single_threaded_blas:  # noqa: N801  (reads as a statement: `with single_t
 
     def __enter__(self) -> None:
         thread = threading.get_ident()
-        if thread in _holding_threads:
+        if thread in _holding_threads or current_device().kind != "cpu":  # a GPU's step calls no BLAS of the host
             return
         with _blas_lock:
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import require_active, require_arrays, require_same_device
+from backend import current_device, require_active, require_arrays, require_same_device
 from backend.checks import FLOATING, choice, instance, sizes
 from backend.types import Array
 from kernels.core.geometry import Geometry
@@ -73,6 +73,11 @@ def check_pooling_gradient(dy: Array, input_shape: tuple[int, ...], window: Wind
     return geometry
 
 
+_MOST_CHECKED = 4096  # kept by the process
+_checked_convolutions: dict[tuple[Any, ...], Geometry] = {}
+"""Arguments of convolutions that belong together, by all that the checks depend on. Checking costs more than asking."""
+
+
 def check_convolution(
     window: Window,
     groups: int,
@@ -91,6 +96,28 @@ def check_convolution(
         TypeError: an argument is of another type, an array of another dtype or on another device.
         ValueError: shapes or dtypes do not belong together; the message has them.
     """
+    try:
+        forms = [(name, a is None or (type(a), a.shape, a.dtype)) for name, a in arrays.items()]
+        shapes = [(shape, *map(type, shape)) for shape in (input_shape, weight_shape) if shape is not None]
+        key = (current_device().kind, window, groups, input_shape is None, *shapes, *forms)
+        geometry = _checked_convolutions.get(key)
+    except (AttributeError, TypeError):  # the checks say what is wrong
+        return _check_convolution(window, groups, input_shape, weight_shape, arrays)
+    if geometry is None:
+        geometry = _check_convolution(window, groups, input_shape, weight_shape, arrays)
+        if len(_checked_convolutions) >= _MOST_CHECKED:
+            _checked_convolutions.clear()
+        _checked_convolutions[key] = geometry
+    return geometry
+
+
+def _check_convolution(
+    window: Window,
+    groups: int,
+    input_shape: tuple[int, ...] | None,
+    weight_shape: tuple[int, ...] | None,
+    arrays: dict[str, Array | None],
+) -> Geometry:
     given: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None or name in ("x", "weight", "dy")}
     first = next(iter(given))
     require_active(given[first], first)
