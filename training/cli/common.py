@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,7 +114,21 @@ run_option = click.option(
     type=click.Path(path_type=Path),
     help="A run's folder or a .safetensors file.  [default: the newest run in runs/]",
 )
+allow_import_option = click.option(
+    "--allow-import",
+    is_flag=True,
+    expose_value=True,
+    callback=lambda context, parameter, value: _with_current_folder(value),
+    help="Import layers of your own that the model's file names. That runs their code: for files that you trust.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _with_current_folder(allowed: bool) -> bool:
+    """Let modules in the current folder be imported, where that is allowed. Return ``allowed``."""
+    if allowed and "" not in sys.path:
+        sys.path.insert(0, "")
+    return allowed
 
 
 @dataclass(frozen=True)

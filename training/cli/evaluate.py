@@ -12,6 +12,7 @@ import click
 from layers.initializers import unfilled
 from training.cli.common import (
     UserError,
+    allow_import_option,
     choose_compute,
     count_from,
     data_dir_option,
@@ -22,6 +23,7 @@ from training.cli.common import (
 )
 from training.cli.data_options import DATASET, path_options
 from training.cli.inputs import MODEL, check_fit, find_model, load_data, run_data, with_classes
+from training.cli.loss_options import metrics_option
 from training.data import EMBEDDED, Data, Loader
 from training.data.collection import normalized_targets
 from training.files import json_text
@@ -32,6 +34,7 @@ from training.loop.recipe import build_network, in_units, normalization_of, targ
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
+from training.models.metrics import as_metrics
 from training.profile.tables import aligned
 
 
@@ -41,6 +44,8 @@ from training.profile.tables import aligned
 @click.option("--dataset", type=DATASET, help="Test data.  [default: the run's]")
 @data_dir_option
 @path_options
+@metrics_option
+@allow_import_option
 @click.option("--batch-size", type=count_from(1), default=EVALUATION_BATCH, help="Images computed at a time.")
 @device_option
 @threads_option
@@ -53,6 +58,8 @@ def command(
     device: str,
     threads: int | None,
     as_json: bool,
+    metrics: tuple[str, ...],
+    allow_import: bool,
     **options: Any,
 ) -> None:
     """Measure a model on test data: loss, accuracy, and each class.
@@ -66,7 +73,7 @@ def command(
         data = _load(file, None, wanted, data_dir, as_json)
         network = _from_npz(file, model, data)
     else:
-        network = _from_safetensors(file, model)
+        network = _from_safetensors(file, model, allow_import)
         data = with_classes(_load(file, network, wanted, data_dir, as_json), network)
     check_fit(network, data)
     part = next(part for part in ("test", "val", "train") if part in data.parts)
@@ -81,12 +88,13 @@ def command(
                 dtype=network.params.flat.dtype,
                 normalization=normalization_of(network),
             )
+            chosen = as_metrics(metrics, network.last_layer, network.classes)
             if data.kind == "regression":
                 found = evaluate(network, loader, lambda scores, t: None, metrics=("mae", "r2"))
                 record = _about(file, network, data, part) | {"loss": found.loss, "samples": len(samples)}
                 record |= in_units(found, target_normalization_of(network))
         if data.kind == "classification":
-            record = _record(file, network, data, part, predict(network, loader))
+            record = _record(file, network, data, part, predict(network, loader, chosen))
     except NonFiniteError as error:
         raise click.ClickException(f"{click.format_filename(file)}: {error}") from error
     except MemoryError as error:
@@ -122,9 +130,9 @@ def _from_npz(file: Path, model: str | None, data: Data) -> Network:
     return network
 
 
-def _from_safetensors(file: Path, model: str | None) -> Network:
+def _from_safetensors(file: Path, model: str | None, allow_import: bool) -> Network:
     with user_errors():
-        network = load_network(file)
+        network = load_network(file, allow_import)
     if model is not None and model != type(network).__name__:
         raise UserError(f"{file} is a {type(network).__name__}, not a {model}")
     return network
@@ -142,6 +150,7 @@ def _record(file: Path, network: Network, data: Data, part: str, predictions: Pr
         "accuracy": predictions.accuracy,
         "correct": predictions.correct,
         "samples": len(predictions.labels),
+        "metrics": predictions.metrics,
         "classes": classes,
     }
 
@@ -160,6 +169,8 @@ def _print(record: dict[str, Any]) -> None:
             click.echo(f"error     {record['mae']:.6g}, the mean absolute one")
         return
     click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
+    for name, value in record["metrics"].items():
+        click.echo(f"{name:8}  {f'{value:.4f}' if isinstance(value, float) else json_text.dump(value)}")
     click.echo()
     lines = [(one["class"], f"{one['correct']:,}", f"{one['samples']:,}", _share(one)) for one in record["classes"]]
     for line in aligned([("class", "correct", "of", "accuracy"), *lines]):

@@ -25,6 +25,7 @@ from training.cli.common import (
 from training.cli.console import Console
 from training.cli.data_options import DATA_OPTIONS, part_options
 from training.cli.inputs import MODEL, load_data
+from training.cli.loss_options import LOSS_OPTIONS
 from training.cli.resume import ResumedRun, resumable
 from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, train
 from training.cli.streams import going_on_silently
@@ -47,6 +48,7 @@ _SETTINGS = (
     click.option(
         "--model", type=MODEL, help="Upper or lower case.  [default: ConvNet for images, MultiLayerNet for tables]"
     ),
+    *LOSS_OPTIONS,
     click.option("--batch-size", type=count_from(1), default=DEFAULTS.batch_size, help="Images in a step."),
     click.option(
         "--accumulate",

@@ -47,6 +47,7 @@ class Predictions:
         labels: the right classes, int (N,).
         predicted: the classes with the highest scores, int (N,).
         probabilities: softmax of the scores, floating (N, classes).
+        metrics: results of the metrics that were asked for, by name.
 
     Raises:
         TypeError: labels or predicted classes are not integers.
@@ -57,6 +58,7 @@ class Predictions:
     labels: numpy.ndarray
     predicted: numpy.ndarray
     probabilities: numpy.ndarray
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for classes in (self.labels, self.predicted):
@@ -133,8 +135,10 @@ def evaluate(
     )
 
 
-def predict(network: Network, samples: Loader) -> Predictions:
+def predict(network: Network, samples: Loader, metrics: Iterable[str | Metric] = ()) -> Predictions:
     """Run a network in evaluation mode over an unshuffled loader, and keep its answer for every sample.
+
+    ``metrics`` are those of ``evaluate``.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -151,10 +155,11 @@ def predict(network: Network, samples: Loader) -> Predictions:
     def keep(scores: Array, t: Array) -> None:
         kept.append((t, scores.argmax(axis=1), network.last_layer.predictions(scores)))
 
-    loss = evaluate(network, samples, keep).loss
+    result = evaluate(network, samples, keep, metrics=metrics)
+    loss = result.loss
     if not math.isfinite(loss):
         raise NonFiniteError(f"the loss is {loss}; {in_evaluation(network, samples, 'data')}")
     labels, predicted, probabilities = (
         numpy.concatenate([asnumpy(part) for part in parts]) for parts in zip(*kept, strict=True)
     )
-    return Predictions(loss, labels, predicted, probabilities)
+    return Predictions(loss, labels, predicted, probabilities, result.metrics)

@@ -43,11 +43,11 @@ def as_png(figure: Figure) -> bytes:
 def learning_curves(history: Sequence[EpochResult], part: str = "test") -> Figure:
     """Draw loss and accuracy over the epochs, in training and on the evaluated part; mark the best epoch."""
     epochs = [result.epoch for result in history]
-    best = max(history, key=lambda result: result.test_accuracy)
+    best = max(history, key=lambda result: result.score)
     figure = blank(10, 4.2)
     left, right = figure.subplots(1, 2)
     _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history], part)
-    left.set_ylabel("cross-entropy loss")
+    left.set_ylabel("loss")
     left.set_ylim(bottom=0)
     _curves(
         right,

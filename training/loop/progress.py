@@ -96,8 +96,8 @@ def epoch_line(result: EpochResult, epochs: int, is_best: bool, part: str = "tes
     if not math.isnan(result.test_accuracy):  # of classes
         lines[0] += f"  accuracy {100 * result.accuracy:6.2f} %"
         lines[1] += f"  {part} accuracy {100 * result.test_accuracy:6.2f} %"
+    lines += [f"{part} {name} {value:.4g}" for name, value in result.metrics.items() if isinstance(value, float)]
     return (
-        f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  "
-        f"{lines[0]}  {lines[1]}  "
+        f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  {'  '.join(lines)}  "
         f"{result.images_per_second:8,.0f} images/s  {result.seconds:6.1f} s{'  best' if is_best else ''}{skipped}"
     )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy
 
 from backend import allow_tf32, random
+from layers import Loss, SoftmaxWithLoss
+from layers.losses import as_loss
 from training.data import Data, Normalization
 from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
@@ -16,22 +18,39 @@ from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, S
 from training.loop.trainer import Trainer
 from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
+from training.models.metrics import MeanAbsoluteError, Metric
 from training.optim import LossScaler, Update, optimizers, schedules
 
 _LIKENESS_BYTES = 64 << 20
 """The most bytes of training images that their description is computed from."""
 
 
-def build_network(model: str, data: Data) -> Network:
+def loss_for(data: Data, name: str | None = None, label_smoothing: float = 0.0) -> Loss:
+    """Return the loss of that name, or by default the one for the data: softmax for classes, else mean squared error.
+
+    Raises:
+        ValueError: the loss is not one for such data, or takes no label smoothing.
+    """
+    predicts = {"classification": "classes", "regression": "values"}[data.kind]
+    name = name or {"classes": "softmax", "values": "mean-squared"}[predicts]
+    if label_smoothing and name != "softmax":
+        raise ValueError(f"label smoothing is for the softmax loss, got {label_smoothing:g} with {name}")
+    loss = SoftmaxWithLoss(label_smoothing) if name == "softmax" else as_loss(name)
+    if loss.target_kind != predicts:
+        raise ValueError(f"the loss {name} is for {loss.target_kind}; {data.name} has {predicts} to predict")
+    return loss
+
+
+def build_network(model: str, data: Data, loss: Loss | None = None) -> Network:
     """Return the model called ``model`` in the size that the data needs, with initial weights.
 
-    Its config names the data set and its classes, and has the normalization of its inputs.
+    Its loss is by default that of ``loss_for(data)``. Its config names the data set and its classes, and has the
+    normalization of its inputs.
 
     Raises:
         ValueError: the model cannot take inputs of this shape.
     """
-    loss = "softmax" if data.kind == "classification" else "mean-squared"
-    network = build_for(model, data.shape, data.outputs, loss)
+    network = build_for(model, data.shape, data.outputs, loss or loss_for(data))
     about: dict[str, Any] = {"dataset": data.name, "input_dim": list(data.shape)}
     if data.kind == "classification":
         about["classes"] = list(data.classes)
@@ -65,7 +84,8 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
     half = settings.precision == "fp16"
     dtype = "float16" if half else "float32"
     random.seed(settings.seed)
-    network = build_network(settings.model_for(data.shape), data).astype(dtype)
+    loss = loss_for(data, settings.loss, settings.label_smoothing)
+    network = build_network(settings.model_for(data.shape), data, loss).astype(dtype)
     batch = settings.batch_size * settings.accumulate
     train_loader = data.loader("train", batch, seed=settings.seed, dtype=dtype)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
@@ -87,7 +107,16 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
         ],
         graph=graph,
         parts=settings.accumulate,
+        metrics=_metrics(settings, data),
     )
+
+
+def _metrics(settings: Settings, data: Data) -> list[str | Metric]:
+    """Return the metrics of the settings, by default R² for numbers; errors are in the unit of the numbers."""
+    names = settings.metrics or (["r2"] if data.kind == "regression" else [])
+    known = data.target_normalization
+    unit = 1.0 if known is None or len(known.std) > 1 else float(known.std[0])
+    return [MeanAbsoluteError(unit) if name == "mae" else name for name in names]
 
 
 def normalization_of(network: Network) -> Normalization | None:

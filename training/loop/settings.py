@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ EVALUATION_FACTOR = 20
 
 DEFAULT_MODEL = "ConvNet"
 """The model of images unless another is named."""
+
+LOSSES = ("softmax", "hinge", "mean-squared", "huber")
+"""The losses that a run can be told to use."""
 
 PARTS = ("val", "test")
 """The parts of the data by which the best epoch can be chosen."""
@@ -41,6 +45,9 @@ class Settings:
     epochs: int = 6
     batch_size: int = 50
     accumulate: int = 1
+    loss: str | None = None  # by the data
+    label_smoothing: float = 0.0
+    metrics: Sequence[str] = ()
     optimizer: str = "adamw"
     lr: float | None = 0.003  # for adamw; other optimizers have their own
     schedule: str = "warmup-cosine"
@@ -64,6 +71,7 @@ class Settings:
         if options["optimizer"] == cls.optimizer:
             for name in ("lr", "weight_decay"):
                 options[name] = getattr(cls, name) if options[name] is None else options[name]
+        options["metrics"] = list(options.get("metrics", ()))
         if options.get("data") is not None:
             options["data"] = os.path.abspath(options["data"])
         return cls(**options)

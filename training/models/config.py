@@ -67,7 +67,7 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
         if name in config:
             _checked(name, config[name], kind)
     names, shape = config.get("classes"), config.get("input_dim")
-    if names is not None and len(names) != classes:
+    if names and len(names) != classes:
         raise ValueError(f"classes: expected {classes} names, one for each class of the model, got {len(names)}")
     if shape is not None and (not shape or (tuple(shape) != input_dim and (math.prod(shape),) != input_dim)):
         raise ValueError(f"input_dim: expected a shape for a model that takes {input_dim}, got {clipped(shape)}")

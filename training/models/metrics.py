@@ -170,8 +170,9 @@ class Confusion(Metric):
 
 @dataclass(frozen=True)
 class MeanAbsoluteError(Metric):
-    """Mean of |prediction - target| over samples and numbers."""
+    """Mean of |prediction - target| over samples and numbers, times ``unit``: that of targets that were scaled."""
 
+    unit: float = 1.0
     name = "mae"
     kinds = ("values",)
 
@@ -180,7 +181,7 @@ class MeanAbsoluteError(Metric):
         return _stacked(array_module(error).absolute(error).sum(), error.size)
 
     def value(self, total: numpy.ndarray) -> float:
-        return _ratio(total[0], total[1])
+        return self.unit * _ratio(total[0], total[1])
 
 
 @dataclass(frozen=True)
