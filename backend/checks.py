@@ -40,7 +40,9 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
         TypeError: it is not a whole number.
         ValueError: it is out of range.
     """
-    number = value if type(value) is int else _number(value)
+    if type(value) is int and (least is None or least <= value) and (most is None or value <= most):
+        return value
+    number = _number(value)
     if number is None or not (floats or isinstance(number, Integral)):
         raise refusal(TypeError, name, _whole_range(least, most), value)
     is_whole = isinstance(number, Integral) or (math.isfinite(number) and number == int(number))
