@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
 
+import backend
 from bench.faults import resumes, tiny_run
 from tests.support.command_line import xpnet
 from training.files.durable import is_disk_full
@@ -132,7 +134,8 @@ def test_options_that_conflict_with_the_run_are_refused(tmp_path, monkeypatch):
         result = xpnet("train", "--resume", folder, *options.split())
         assert (result.code, result.out, result.err) == (2, "", f"Error: {message}\n")
     monkeypatch.setenv("XPNET_DEVICE", "cuda")
-    assert "--device cuda conflicts with the run, which has cpu" in xpnet("train", "--resume", folder).err
+    message = "XPNET_DEVICE=cuda conflicts with the run, which has cpu: unset the variable"
+    assert xpnet("train", "--resume", folder).err == f"Error: {message}\n"
     monkeypatch.delenv("XPNET_DEVICE")
     assert resumes.what_is_left(folder) == before
     same = ["--epochs", "3", "--model", "twolayernet", "--device", "cpu", "--checkpoint-every", "1", "--quiet"]
@@ -242,3 +245,34 @@ def test_a_log_whose_package_is_missing_is_told_before_the_training(tmp_path, mo
     result = xpnet("train", *OPTIONS, "--log", "tensorboard", "--out", "run")
     assert (result.code, result.out) == (2, "")
     assert result.err == "Error: logs for TensorBoard need tensorboardX; remedy: pip install 'xpnet[tensorboard]'\n"
+
+
+def test_what_may_change_the_bits_is_said(tmp_path, monkeypatch):
+    interrupted(monkeypatch, tmp_path / "run", 3)
+    folder = RunFolder(tmp_path / "run")
+    config = folder.load_config()
+    config["versions"]["numpy"] = "1.0"
+    folder.save_config(config)
+    for file in checkpoint.list_files(folder.checkpoints):
+        file.unlink()
+    result = xpnet("train", "--resume", "run")
+    assert result.code == 0
+    assert result.err == f"note     the last bits may differ from before: numpy was '1.0', is '{np.__version__}'\n"
+
+
+def test_a_run_that_has_ended_says_so_in_json(tmp_path, undisturbed):
+    result = xpnet("train", "--resume", tmp_path / "undisturbed", "--json")
+    assert json.loads(result.out).keys() == {"folder", "ended"}
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_goes_on_there(tmp_path, monkeypatch):
+    monkeypatch.delenv("XPNET_DEVICE")
+    on_gpu = ["--device", "cuda", "--precision", "fp16", "--epochs", "4"]
+    with backend.use("cuda"):
+        assert xpnet("train", *OPTIONS, *on_gpu, "--out", "undisturbed").code == 0
+        interrupted(monkeypatch, tmp_path / "run", 5, *on_gpu, "--no-graph")
+        result = xpnet("train", "--resume", "run")
+    assert (result.code, result.err) == (0, "")
+    assert RunFolder("run").load_config()["device"]["name"] == "cuda:0"
+    assert resumes.what_is_left(tmp_path / "run") == resumes.what_is_left(tmp_path / "undisturbed")

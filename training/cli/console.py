@@ -55,12 +55,14 @@ class Console:
         for key, text in [*lines.items(), *(("note", note) for note in data.notes)]:
             click.echo(f"{key:8} {text}", err=self._json)
 
-    def resumed(self, trainer: Trainer) -> None:
-        """Print where a run goes on."""
+    def resumed(self, trainer: Trainer, other_bits: str) -> None:
+        """Print where a run goes on, and what may change its bits."""
         if not self._quiet:
             epoch = min(len(trainer.history) + 1, trainer.total_epochs)
             place = f"after step {trainer.step:,}, in epoch {epoch} of {trainer.total_epochs}"
             click.echo(f"{'resumed':8} {place}", err=self._json)
+        if other_bits:
+            click.echo(f"{'note':8} the last bits may differ from before: {other_bits}", err=True)
 
     def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any], part: str = "test") -> None:
         """Print an epoch's line."""

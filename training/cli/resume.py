@@ -17,7 +17,7 @@ from training.files import clipped
 from training.files.printable import printable
 from training.files.sections import Sections
 from training.loop import checkpoint
-from training.loop.run_folder import RunFolder
+from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
 
 CHANGEABLE = ("data", "data_dir", "log", "checkpoint_every", "keep_checkpoints")
@@ -44,6 +44,23 @@ class ResumedRun:
     def has_ended(self) -> bool:
         """Return True if the run has done all it should."""
         return "ended" in self.config
+
+    def other_bits(self, now: Mapping[str, Any]) -> str:
+        """Return what is not as it was when the run began, and may change the last bits; empty if nothing is.
+
+        Args:
+            now: the config that the run would have if it began here.
+        """
+
+        def seen(config: Mapping[str, Any]) -> dict[str, Any]:
+            versions, device = config.get("versions") or {}, config.get("device") or {}
+            blas = [f"{each.get('version')} for {each.get('architecture')}" for each in config.get("blas") or []]
+            found = {name: versions.get(name) for name in ("xpnet", "numpy", "cupy")}
+            return {**found, "BLAS": ", ".join(blas), "device": device.get("model")}
+
+        before, after = seen(self.config), seen(now)
+        changed = [f"{name} was {clipped(before[name])}, is {clipped(after[name])}" for name in before]
+        return "; ".join(words for name, words in zip(before, changed, strict=True) if before[name] != after[name])
 
     def restore(self, trainer: Trainer) -> dict[str, Any]:
         """Bring a trainer with all its callbacks into the state of the run. Return the run's config, with a note of it.
@@ -100,7 +117,11 @@ def resumable(function: Callable[..., None]) -> Callable[..., None]:
     def call(*arguments: Any, resume: Path | None, **options: Any) -> None:
         run = None if resume is None else open_run(resume)
         if run is not None and run.has_ended:
-            click.echo(f"{printable(run.folder.path)} has ended: nothing is left to do")
+            folder = run.folder.path
+            record = {"folder": str(folder), "ended": run.config["ended"]}
+            click.echo(
+                json_line(record) if options["as_json"] else f"{printable(folder)} has ended: nothing is left to do"
+            )
             run.folder.close()
             return
         if run is not None:
@@ -133,17 +154,20 @@ def stored_options(context: click.Context, options: Mapping[str, Any], config: M
         if name not in given:
             found[name] = stored
         elif options[name] != stored and name not in CHANGEABLE:
-            _refuse(parameters[name], options[name], stored)
+            _refuse(context, parameters[name], options[name], stored)
     name = str(device.get("name"))
     if "device" not in given or options["device"] == "auto":
         found["device"] = name
     elif options["device"].partition(":")[0] != name.partition(":")[0]:
-        _refuse(parameters["device"], options["device"], name)
+        _refuse(context, parameters["device"], options["device"], name)
     if "threads" not in given:
         found["threads"] = parameters["threads"].type_cast_value(context, config.get("threads"))
     return found
 
 
-def _refuse(parameter: click.Parameter, given: object, stored: object) -> None:
-    said = "no value" if stored is None else stored
-    raise UserError(f"{parameter.opts[0]} {given} conflicts with the run, which has {said}: leave the option out")
+def _refuse(context: click.Context, parameter: click.Parameter, given: object, stored: object) -> None:
+    said, remedy = f"{parameter.opts[0]} {given}", "leave the option out"
+    if context.get_parameter_source(str(parameter.name)) is ParameterSource.ENVIRONMENT:
+        said, remedy = f"{parameter.envvar}={given}", "unset the variable"
+    stored = "no value" if stored is None else stored
+    raise UserError(f"{said} conflicts with the run, which has {stored}: {remedy}")

@@ -174,6 +174,7 @@ def command(
         )
         checkpoints = Checkpoints(folder.checkpoints, settings.checkpoint_every, settings.keep_checkpoints)
         trainer.callbacks += [recorder, *make_logs(settings.log, folder, part), checkpoints]
+        other_bits = run.other_bits(config) if run else ""
         config = checkpoints.config = run.restore(trainer) if run else config
     with folder, going_on_silently(), deferred():
         try:
@@ -181,7 +182,7 @@ def command(
             console.header(trainer.network, data, compute, folder)
             if run:
                 recorder.catch_up(trainer)
-                console.resumed(trainer)
+                console.resumed(trainer, other_bits)
             stop = train(trainer, recorder, console)
             if recorder.result is not None:
                 recorder.restore(trainer.network)

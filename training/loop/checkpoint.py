@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from backend import asarray, asnumpy, is_array, random
+from backend import asarray, asnumpy, checks, is_array, random
 from training.files import FileError, clipped
 from training.files.opening import not_a_link
 from training.files.sections import Sections, read_sections, write_sections
 from training.loop.callbacks import Callback, EpochResult
 from training.models.saving import check_fit
+from training.optim.loss_scaling import LossScaler
 
 if TYPE_CHECKING:
     from training.data import Loader
@@ -115,8 +116,11 @@ def restore(trainer: Trainer, sections: Sections) -> None:
     """
     network, update, run = trainer.network, trainer.update, sections["run"]
     _check(trainer, sections)
-    history = [_result(line) for line in run["history"].tobytes().decode().splitlines()]
-    update.optimizer.load_state_dict(sections["optimizer"])
+    history = _checked_progress(trainer, sections)
+    try:
+        update.optimizer.load_state_dict(sections["optimizer"])
+    except TypeError as error:
+        raise ValueError(f"the checkpoint's optimizer: {error}") from error
     if update.scaler is not None:
         update.scaler.load_state_dict(sections["scaler"])
     if hasattr(update.schedule, "load_state_dict"):
@@ -222,6 +226,30 @@ def _result(line: str) -> EpochResult:
         raise ValueError(f"the checkpoint has results of another version of xpnet: {error}") from None
 
 
+def _checked_progress(trainer: Trainer, sections: Sections) -> list[EpochResult]:
+    """Check the numbers and the random states, which no other object checks, and return the history.
+
+    Raises:
+        ValueError: one of them is not what this program writes.
+    """
+    run, drawn = sections["run"], sections["random"]
+    for name in ("step", "samples", "updates", "skipped_before"):
+        checks.whole(f"the checkpoint's {name}", run[name], 0)
+    checks.whole("the checkpoint's batches", run["batches"], 0, len(trainer.train_loader))
+    if run["totals"].shape != (3,) or run["totals"].dtype != "float64" or len(run["position"]) != 2:
+        raise ValueError("the checkpoint's totals must be float64 [3], and its position two numbers")
+    for owner in ("trainer", "program"):
+        random.Generator().state = drawn[owner]
+    try:
+        if "numpy" in drawn:
+            position, has_gauss, gauss = drawn["numpy"]
+            state: Any = (_NUMPY, drawn.get("key"), position, has_gauss, gauss)
+            numpy.random.RandomState().set_state(state)
+    except (TypeError, IndexError) as error:
+        raise ValueError(f"the checkpoint's state of NumPy's generator is none: {error}") from None
+    return [_result(line) for line in run["history"].tobytes().decode().splitlines()]
+
+
 def _check(trainer: Trainer, sections: Sections) -> None:
     """Raise a ValueError unless a trainer is made like the one that was saved."""
     network, optimizer = trainer.network, trainer.update.optimizer
@@ -237,6 +265,13 @@ def _check(trainer: Trainer, sections: Sections) -> None:
     expected, given = sections["run"]["optimizer"], type(optimizer).__name__
     if expected != given:
         raise ValueError(f"the checkpoint is of a training with {expected}, expected {given}")
+    for key, value in sections["optimizer"].items():
+        name = key.partition(".")[2]
+        shape = getattr(network.params.get(name), "shape", None)
+        if isinstance(value, numpy.ndarray) and name and value.shape != shape:
+            raise ValueError(f"the checkpoint has {clipped(key)} of {value.shape}, expected {shape}")
+    if trainer.update.scaler is not None and "scaler" in sections:
+        LossScaler().load_state_dict(sections["scaler"])
     if ("scaler" in sections) != (trainer.update.scaler is not None):
         said = ("a", "none") if "scaler" in sections else ("no", "one")
         raise ValueError(f"the checkpoint is of a training with {said[0]} loss scale; this one has {said[1]}")

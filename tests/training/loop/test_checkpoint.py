@@ -405,3 +405,22 @@ def test_early_stopping_counts_over_the_interruption(tmp_path):
         again.evaluate(None)
     again.resume(tmp_path / checkpoint.file_name(12))
     assert [result.epoch for result in again.train()] == [1, 2, 3, 4]
+
+
+HOSTILE = {
+    "run": [("step", -1), ("batches", 99), ("totals", np.zeros(2)), ("history", np.frombuffer(b"[1]", "uint8")),
+            ("history", np.array([255], "uint8")), ("position", []), ("optimizer", "SGD")],
+    "random": [("trainer", {"seed": 1}), ("program", {}), ("numpy", [1]), ("key", np.zeros(3, "uint32"))],
+    "optimizer": [("m.W1", np.zeros((2, 2), "float32")), ("t", -3), ("lr", "fast"), ("extra", 1)],
+    "params": [("W1", np.zeros((6, 8), "float64")), ("W1", np.zeros((8, 6), "float32")), ("W9", np.zeros(1))],
+    "data": [("train", {}), ("test", {"samples": 20})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("section", "number"), [(s, i) for s, found in HOSTILE.items() for i in range(len(found))])
+def test_wrong_values_with_a_right_checksum_are_refused(saved, section, number):
+    name, value = HOSTILE[section][number]
+    found = sections.read_sections(checkpoint.find(saved))
+    found[section][name] = value
+    sections.write_sections(saved / "hostile.safetensors", found)
+    refused(saved / "hostile.safetensors")
