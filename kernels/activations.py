@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, workspace
+from backend import array_module, profiling, workspace
 from backend.checks import real, refusal
 from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
-from kernels.core.layout import elementwise
+from kernels.core.layout import as_nchw, elementwise, to_nhwc
 from kernels.core.tiling import in_pieces
 from kernels.masking import apply_mask
 
@@ -56,12 +56,13 @@ def rectify(y: Array, positive: Array) -> None:
     implementation(y, _relu_of_piece, _relu_cuda)(y, y, positive)
 
 
-@elementwise
+@profiling.operation
 def relu_in_place(y: Array) -> Array:
     """Compute ``relu`` in place, for an operation's whole output, if 4-D channels last; return where it is positive."""
-    positive = workspace.empty(y.shape, bool)
-    implementation(y, _relu_numpy, _relu_cuda)(y, y, positive)
-    return positive
+    storage = to_nhwc(y) if y.ndim == 4 else y
+    positive = workspace.empty(storage.shape, bool)
+    implementation(y, _relu_numpy, _relu_cuda)(storage, storage, positive)
+    return as_nchw(positive) if y.ndim == 4 else positive
 
 
 @elementwise

@@ -1,4 +1,4 @@
-"""Dropout masks from the counter-based generator: the same bits on every device.
+"""Dropout by the counter-based generator: the same bits on every device.
 
 Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 2014).
 """
@@ -6,18 +6,24 @@ Srivastava et al., "Dropout: a simple way to prevent neural networks from overfi
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, random, xp
+from backend import array_module, profiling, random, workspace, xp
 from backend.checks import real, sizes
 from backend.graph_numbers import numbers
 from backend.types import Array
+from kernels.core.dispatch import implementation
 from kernels.core.launch import Kernel
-from kernels.core.layout import as_nchw
+from kernels.core.layout import as_nchw, elementwise
+from kernels.masking import masked
 
-_MASK = Kernel("philox.cu", "dropout_mask")
-_MASK_AT = Kernel("philox.cu", "dropout_mask_at")
+_MASK, _MASK_AT, _DROP, _DROP_AT = (
+    Kernel("philox.cu", name) for name in ("dropout_mask", "dropout_mask_at", "dropout", "dropout_at")
+)
+
+_ALIGNMENT = 16  # bytes, of what the kernel reads at once
 
 
 @profiling.operation
@@ -27,10 +33,9 @@ def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generat
     Bits are drawn from ``generator``, by default the current one, in memory order, which for 4-D (N, C, H, W) is
     (N, H, W, C).
     """
-    shape, ratio = sizes("shape", shape), real("ratio", ratio, least=0, most=1)
-    count, threshold = math.prod(shape), min(round(ratio * 2**32), 2**32 - 1)
+    shape, threshold = sizes("shape", shape), _threshold(ratio)
     compute = _dropout_mask_numpy if array_module() is numpy else _dropout_mask_cuda
-    keep = compute(count, threshold, generator)
+    keep = compute(math.prod(shape), threshold, generator)
     if len(shape) == 4:
         n, c, h, w = shape
         return as_nchw(keep.reshape(n, h, w, c))
@@ -43,15 +48,48 @@ def _dropout_mask_numpy(count: int, threshold: int, generator: random.Generator 
 
 
 def _dropout_mask_cuda(count: int, threshold: int, generator: random.Generator | None) -> Array:
-    blocks = xp.empty(-(-count // 4), "uint32")  # a byte for each of a block's four words
+    blocks, place = xp.empty(-(-count // 4), "uint32"), _place(count, generator)
+    if isinstance(place, list):
+        _MASK(blocks.size, blocks, blocks.size, threshold, *place)
+    else:
+        _MASK_AT(blocks.size, blocks, place, blocks.size, threshold)
+    return blocks.view("bool")[:count]
+
+
+@elementwise
+def dropout(x: Array, ratio: float, generator: random.Generator | None = None) -> tuple[Array, Array]:
+    """Set numbers of ``x`` to +0 where ``dropout_mask`` is False; return them and the mask, in one launch on a GPU."""
+    return implementation(x, _dropout_numpy, _dropout_cuda)(x, _threshold(ratio), generator)
+
+
+def _dropout_numpy(x: Array, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:
+    keep = _dropout_mask_numpy(x.size, threshold, generator)
+    return masked(x.reshape(-1), keep).reshape(x.shape), keep.reshape(x.shape)
+
+
+def _dropout_cuda(x: Any, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:
+    library = array_module(x)
+    x = x if x.flags.c_contiguous else library.ascontiguousarray(x)
+    y = workspace.empty(x.shape, x.dtype)
+    blocks, place = workspace.empty(-(-x.size // 4), "uint32"), _place(x.size, generator)
+    sizes = (x.size, blocks.size, int(x.data.ptr % _ALIGNMENT == 0), threshold)
+    if isinstance(place, list):
+        _DROP(blocks.size, x, y, blocks, *sizes, *place)
+    else:
+        _DROP_AT(blocks.size, x, y, blocks, place, *sizes)
+    return y, blocks.view("bool")[: x.size].reshape(x.shape)
+
+
+def _threshold(ratio: float) -> int:
+    """Return the least random word whose element stays."""
+    return min(round(real("ratio", ratio, least=0, most=1) * 2**32), 2**32 - 1)
+
+
+def _place(count: int, generator: random.Generator | None) -> list[int] | Array:
+    """Return seed, stream and position of the next words as lower and upper halves; in a graph, on the device."""
 
     def place() -> list[int]:  # asked anew for every replay of a graph
         reserved = (generator or random.current()).reserve(count)
         return [half for number in reserved for half in (number & 0xFFFFFFFF, number >> 32)]
 
-    halves = numbers(place, "uint32")
-    if isinstance(halves, list):
-        _MASK(blocks.size, blocks, blocks.size, threshold, *halves)
-    else:
-        _MASK_AT(blocks.size, blocks, halves, blocks.size, threshold)
-    return blocks.view("bool")[:count]
+    return numbers(place, "uint32")

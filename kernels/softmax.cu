@@ -86,12 +86,19 @@ extern "C" __global__ void softmax(
     }
 }
 
+// The mean of the rows' losses where one block has them all, from the sum of those that a thread computed.
+__device__ __forceinline__ void write_mean(ACC sum, INDEX rows, ACC *loss) {
+    sum = group_sum(sum, blockDim.x);
+    if (threadIdx.x == 0) loss[0] = sum / rows;
+}
+
 // Probabilities and each row's loss (one group for each row), log total - (x[label] - most); NaN where the label is out
-// of range.
+// of range. Where no losses are kept, there is one block, which writes their mean.
 extern "C" __global__ void cross_entropy_of_indices(
     const T *__restrict__ x /* rows * classes */, const int *__restrict__ labels /* rows * label_words */,
-    T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* rows */, INDEX rows, int classes, int group,
-    int label_words) {
+    T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* kept */, ACC *__restrict__ loss /* 1 */,
+    INDEX kept, INDEX rows, int classes, int group, int label_words) {
+    ACC sum = 0;
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *scores = x + row * classes;
         const Scale scale = row_scale(scores, classes, lane, group);
@@ -99,16 +106,21 @@ extern "C" __global__ void cross_entropy_of_indices(
         write_probabilities(scores, y + row * classes, scale, classes, lane, group);
         if (lane == 0) {
             const int label = label_of(labels, row, label_words, classes);
-            losses[row] = label < 0 ? (ACC)__int_as_float(0x7fc00000)
-                                    : log(scale.total) - (widen(scores[label]) - scale.most);
+            const ACC own = label < 0 ? (ACC)__int_as_float(0x7fc00000)
+                                      : log(scale.total) - (widen(scores[label]) - scale.most);
+            if (kept) losses[row] = own;
+            else sum += own;
         }
     }
+    if (!kept) write_mean(sum, rows, loss);
 }
 
 // The same against distributions t: Σ t·(log total - (x - most)), where a score of -inf costs nothing if its t is 0.
 extern "C" __global__ void cross_entropy_of_soft_targets(
     const T *__restrict__ x /* rows * classes */, const ACC *__restrict__ soft_targets /* rows * classes */,
-    T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* rows */, INDEX rows, int classes, int group) {
+    T *__restrict__ y /* rows * classes */, ACC *__restrict__ losses /* kept */, ACC *__restrict__ mean /* 1 */,
+    INDEX kept, INDEX rows, int classes, int group) {
+    ACC sum = 0;
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *scores = x + row * classes;
         const ACC *target = soft_targets + row * classes;
@@ -120,8 +132,11 @@ extern "C" __global__ void cross_entropy_of_soft_targets(
         loss = group_sum(loss, group);
         if (!lasting) continue;
         write_probabilities(scores, y + row * classes, scale, classes, lane, group);
-        if (lane == 0) losses[row] = loss;
+        if (lane != 0) continue;
+        if (kept) losses[row] = loss;
+        else sum += loss;
     }
+    if (!kept) write_mean(sum, rows, mean);
 }
 
 // The mean of the rows' losses, by one block: a thread adds up every 256th row, the block the threads' sums in a tree.
@@ -133,12 +148,12 @@ extern "C" __global__ void mean_loss(
     if (threadIdx.x == 0) narrow(sum / rows, loss[0]);
 }
 
-// (y - [class is the label])·scale / N; one thread for each number.
+// (y - [class is the label])·scale / N; one thread for each number. The scale lies in device memory, or is `number`.
 extern "C" __global__ void cross_entropy_backward_of_indices(
     const T *__restrict__ y /* count */, const int *__restrict__ labels /* rows * label_words */,
-    const ACC *__restrict__ scale /* 1 */, T *__restrict__ dx /* count */, INDEX count, INDEX rows, int classes,
-    int label_words) {
-    const ACC factor = scale[0] / rows;
+    const ACC *__restrict__ scale /* scales */, T *__restrict__ dx /* count */, int scales, ACC number, INDEX count,
+    INDEX rows, int classes, int label_words) {
+    const ACC factor = (scales ? scale[0] : number) / rows;
     FOR_EACH(i, count) {
         const INDEX row = i / classes;
         const bool is_label = label_of(labels, row, label_words, classes) == i - row * classes;
@@ -149,9 +164,9 @@ extern "C" __global__ void cross_entropy_backward_of_indices(
 // (y·Σt - t)·scale / N; one group for each row.
 extern "C" __global__ void cross_entropy_backward_of_soft_targets(
     const T *__restrict__ y /* rows * classes */, const ACC *__restrict__ soft_targets /* rows * classes */,
-    const ACC *__restrict__ scale /* 1 */, T *__restrict__ dx /* rows * classes */, INDEX rows, int classes,
-    int group) {
-    const ACC factor = scale[0] / rows;
+    const ACC *__restrict__ scale /* scales */, T *__restrict__ dx /* rows * classes */, int scales, ACC number,
+    INDEX rows, int classes, int group) {
+    const ACC factor = (scales ? scale[0] : number) / rows;
     FOR_EACH_ROW(row, lane, lasting, rows, group) {
         const T *probabilities = y + row * classes;
         const ACC *target = soft_targets + row * classes;

@@ -17,6 +17,9 @@ from kernels.core.launch import Kernel, block_size
 from kernels.masking import apply_mask
 from kernels.sums import axis_sums
 
+_ROUNDS = 8
+"""Rounds of rows that one block makes before more blocks pay for a second launch, which takes the mean."""
+
 _SOFTMAX, _MEAN = Kernel("softmax.cu", "softmax"), Kernel("softmax.cu", "mean_loss")
 _OF_INDICES, _OF_SOFT_TARGETS = (
     Kernel("softmax.cu", f"cross_entropy_of_{form}") for form in ("indices", "soft_targets")
@@ -135,14 +138,17 @@ def _softmax_cross_entropy_numpy(x: Array, t: Array) -> tuple[Array, Array]:
 def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
     library, dtype = array_module(x), acc_dtype(x.dtype)
     x, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
-    losses, loss = library.empty(len(x), dtype), library.empty((), dtype)
     count, *sizes = _rows(*x.shape)
+    one_block = count <= _ROUNDS * block_size()
+    losses, loss = library.empty(0 if one_block else len(x), dtype), library.empty((), dtype)
+    threads, sizes = block_size() if one_block else count, [losses.size, *sizes]
     if t.ndim == 1:
-        indices, words = _words(t)
-        _OF_INDICES(count, x, indices, y, losses, *sizes, words)
+        indices, words = words_of(t)
+        _OF_INDICES(threads, x, indices, y, losses, loss, *sizes, words)
     else:
-        _OF_SOFT_TARGETS(count, x, library.ascontiguousarray(t, dtype), y, losses, *sizes)
-    _MEAN(block_size(), losses, loss, len(x))
+        _OF_SOFT_TARGETS(threads, x, library.ascontiguousarray(t, dtype), y, losses, loss, *sizes)
+    if not one_block:
+        _MEAN(block_size(), losses, loss, len(x))
     return loss, y
 
 
@@ -201,17 +207,17 @@ def _softmax_cross_entropy_backward_numpy(y: Array, t: Array, scale: Any) -> Arr
 def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Array:
     library, dtype = array_module(y), acc_dtype(y.dtype)
     y, dx = library.ascontiguousarray(y), library.empty(y.shape, y.dtype)
-    # A number becomes an array by a kernel that fills it: nothing is copied from the host.
     on_device = isinstance(scale, library.ndarray)
-    scale = scale.astype(dtype, copy=False) if on_device else library.full((), scale, dtype)
+    array = scale.astype(dtype, copy=False) if on_device else library.empty(0, dtype)
+    given = (array, dx, array.size, 0.0 if on_device else scale)
     count, *sizes = _rows(*y.shape)
     if not y.size:
         return dx
     if t.ndim == 1:
-        indices, words = _words(t)
-        _BACKWARD_OF_INDICES(y.size, y, indices, scale, dx, y.size, *y.shape, words)
+        indices, words = words_of(t)
+        _BACKWARD_OF_INDICES(y.size, y, indices, *given, y.size, *y.shape, words)
     else:
-        _BACKWARD_OF_SOFT_TARGETS(count, y, library.ascontiguousarray(t, dtype), scale, dx, *sizes)
+        _BACKWARD_OF_SOFT_TARGETS(count, y, library.ascontiguousarray(t, dtype), *given, *sizes)
     return dx
 
 
@@ -221,7 +227,7 @@ def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
     return rows * group, rows, classes, group
 
 
-def _words(t: Array) -> tuple[Array, int]:
+def words_of(t: Array) -> tuple[Array, int]:
     """Return class indices of any integer dtype as int32 words, and how many words make a label.
 
     64-bit labels stay 64-bit: cut to 32 bits, a label out of range could come into it.

@@ -8,9 +8,10 @@ from typing import Any
 from backend import xp
 from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
 from backend.types import Array
-from kernels.activations import relu_in_place
+from kernels.affine import affine, bias_gradient
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.gemm import matmul
+from kernels.masking import masked
 from kernels.sums import column_sums
 from layers import checks
 from layers.base import Layer, Shape
@@ -88,19 +89,26 @@ class Affine(Layer):
         else:
             shape = x.shape
         rows = x.reshape(len(x), len(W))
-        y = matmul(rows, W, bias=self.b)
-        positive = relu_in_place(y) if relu else None
+        y, positive = affine(rows, W, self.b, relu)
         return self.save(y, rows, shape, permuted), positive
 
-    def backward(self, dout: Array) -> Array | None:
+    def backward_relu(self, dout: Array, positive: Array) -> Array | None:
+        if self.frozen:
+            return Affine.backward(self, masked(dout, positive))
+        self.saved(dout)
+        dW = self.gradient("W")  # the order of the gradients is that of the parameters
+        return Affine.backward(self, bias_gradient(dout, positive, self.gradient("b")), dW)
+
+    def backward(self, dout: Array, dW: Array | None = None) -> Array | None:
         rows, shape, permuted = self.saved(dout)
         if not self.frozen:
-            dW = self.gradient("W")
+            if dW is None:  # else the bias's gradient is done
+                dW = self.gradient("W")
+                column_sums(dout, out=self.gradient("b"))
             if permuted is None:
                 matmul(rows.T, dout, out=dW)
             else:
                 _pixels_first(dW, shape)[...] = matmul(rows.T, dout).reshape(-1, shape[1], dW.shape[1])
-            column_sums(dout, out=self.gradient("b"))
         if not self.input_gradient:
             return None
         dx = matmul(dout, (self.W if permuted is None else permuted).T)

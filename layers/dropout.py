@@ -5,7 +5,7 @@ from __future__ import annotations
 from backend.checks import Hyperparameter
 from backend.types import Array
 from kernels.activations import scale
-from kernels.dropout import dropout_mask
+from kernels.dropout import dropout
 from kernels.masking import masked
 from layers import checks
 from layers.base import Layer
@@ -40,8 +40,8 @@ class Dropout(Layer):
     def forward(self, x: Array) -> Array:
         checks.floating("Dropout", x=x)
         if self.training:
-            mask = dropout_mask(x.shape, self.dropout_ratio)
-            return self.save(masked(x, mask), mask)
+            y, mask = dropout(x, self.dropout_ratio)
+            return self.save(y, mask)
         return self.save(scale(x, factor=1 - self.dropout_ratio), None)
 
     def backward(self, dout: Array) -> Array:

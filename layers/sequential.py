@@ -97,12 +97,8 @@ class Sequential(_Composite):
         if not self.steps:
             checks.floating("Sequential", x=x)
             return x.copy()  # an output is never its input
-        return self.forward_steps(x, self.steps)
-
-    def forward_steps(self, x: Array, steps: tuple[Step, ...]) -> Array:
-        """Return the output for ``x`` of some of ``self.steps`` that follow one another."""
         with threads.single_threaded_blas():  # once here, not at every product
-            for entered, layer, relu in steps:
+            for entered, layer, relu in self.steps:
                 entered.push(x)
                 try:
                     x = layer.forward(x) if relu is None else relu.save(*layer.forward_relu(x))  # type: ignore[misc]
@@ -203,6 +199,8 @@ class Residual(_Composite):
         self._shortcut: Layer | None = instance("Residual: shortcut", shortcut, (Layer, type(None)), "a layer or None")
         if body is shortcut:
             raise ValueError("Residual needs different layer objects as body and shortcut; one is both")
+        # The same layers as the body's: the last may be done along with the sum.
+        self._before_last = Sequential(dict(list(body.layers.items())[:-1]) if isinstance(body, Sequential) else {})
 
     @property
     def body(self) -> Layer:
@@ -229,7 +227,7 @@ class Residual(_Composite):
             y = self.forward(x)
             return y, relu_in_place(y)
         with _BODY["forward"].of(x):
-            y = body.forward_steps(x, body.steps[:-1])
+            y = self._before_last.forward(x) if len(self._before_last) else x
         bypass = self._bypass(x)
         self._check_sum(y, bypass)  # normalization keeps the shape
         with _BODY["forward"].of(y), last.range.of(y):

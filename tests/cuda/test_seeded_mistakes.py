@@ -95,6 +95,34 @@ MISTAKES = {
         run.batch_normalization_with_relu, "batch_norm.cu", "stored(normalized(x, center, scale, shift)) > 0",
         "stored(normalized(x, center, scale, 0)) > 0",
     ),
+    "bias of the next column": Mistake(run.affine_parts, "affine.cu", "bias[i % columns]", "bias[(i + 1) % columns]"),
+    "mask before the bias": Mistake(
+        run.affine_parts, "affine.cu", "positive[i] = value > 0;", "positive[i] = widen(y[i]) > 0;"
+    ),
+    "bias gradient without the mask": Mistake(
+        run.affine_parts, "affine.cu", "sum += widen(upstream);", "sum += widen(dy[i]);"
+    ),
+    "columns beyond the last": Mistake(
+        run.affine_parts, "affine.cu", "t < WIDTH && column < columns", "t < WIDTH", _BEYOND
+    ),
+    "a lane left out": Mistake(run.affine_parts, "affine.cu", "half >= WIDTH;", "half > WIDTH;"),
+    "numbers beyond the last": Mistake(run.dropped, "philox.cu", "4 * i + 4 <= count", "4 * i < count", _BEYOND),
+    "bytes in another order": Mistake(run.dropped, "philox.cu", "mask >> 8 * k & 1)", "mask >> (24 - 8 * k) & 1)"),
+    "scaled, not dropped": Mistake(
+        run.dropped, "philox.cu", "four.numbers[k] = T{};", "narrow(0 * widen(four.numbers[k]), four.numbers[k]);"
+    ),
+    "losses before the end": Mistake(
+        run.cross_entropy, "softmax.cu", "sum = group_sum(sum, blockDim.x);\n    if (threadIdx.x == 0) loss",
+        "if (threadIdx.x == 0) loss",
+    ),
+    "one loss for all": Mistake(run.cross_entropy, "softmax.cu", "else sum += own;", "else sum = own;"),
+    "no scale": Mistake(run.cross_entropy, "softmax.cu", "scales ? scale[0] : number", "(ACC)1"),
+    "last of equal probabilities": Mistake(run.epoch_totals, "totals.cu", "value > best ||", "value >= best ||"),
+    "NaN is not the largest": Mistake(run.epoch_totals, "totals.cu", "(value != value && best == best)", "false"),
+    "upper word of a label": Mistake(
+        run.epoch_totals, "totals.cu", "label_words == 1 || labels[row * label_words + 1] == 0", "true"
+    ),
+    "counts before the barrier": Mistake(run.epoch_totals, "totals.cu", "__syncthreads();", "", "data race"),
     "no barrier before reuse": Mistake(run.cross_entropy_of_soft_targets, "softmax.cu", _REUSE, "", "data race"),
     "barrier for one": Mistake(
         run.batch_normalization, "batch_norm.cu", "__syncthreads();", "if (t == 0) __syncthreads();"

@@ -10,12 +10,14 @@ import pytest
 import backend
 from kernels import (
     activations,
+    affine,
     batch_norm,
     batch_norm_backward,
     batch_statistics,
     col2im,
     convolution,
     depthwise,
+    dropout,
     gemm,
     hinge,
     im2col,
@@ -25,6 +27,7 @@ from kernels import (
     pooling,
     softmax,
     sums,
+    totals,
     winograd,
 )
 from kernels.core import layout, tiling
@@ -140,6 +143,16 @@ OPERATIONS = [
     ),
     Operation(softmax.cross_entropy, {"y": ((5, 4), "float32"), "t": ((5,), "int64")}, {}),
     Operation(activations.relu, floats(x=SHAPE), {}),
+    Operation(affine.affine, floats(x=(5, 3), weight=(3, 4), bias=(4,)), {"relu": True}),
+    Operation(
+        affine.bias_gradient, {"dy": ((5, 4), "float32"), "positive": ((5, 4), "bool"), "out": ((4,), "float32")}, {}
+    ),
+    Operation(dropout.dropout, floats(x=SHAPE), {"ratio": 0.5}),
+    Operation(
+        totals.add_to_totals,
+        {"totals": ((3,), "float64"), "loss": ((), "float32"), "y": ((5, 4), "float32"), "t": ((5,), "int32")},
+        {},
+    ),
     Operation(activations.multiply, floats(a=SHAPE, b=SHAPE), {}),
     Operation(activations.scale, floats(x=SHAPE), {"factor": 0.5}),
     Operation(activations.leaky_relu, floats(x=SHAPE), {"slope": 0.1}),
@@ -157,8 +170,9 @@ OPERATIONS = [
 REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarray|does not lie on the active device"
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at, or with none
     activations: "rectify relu_in_place",
+    affine: "add_bias",
     batch_norm: "scratch",
-    batch_norm_backward: "positive",
+    batch_norm_backward: "positive input_gradient_fixed",
     batch_statistics: "batch_statistics_numpy moments narrow pass_tiling sums_of_products tiling_of",
     depthwise: "forward backward_input backward_weight",
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
@@ -167,6 +181,8 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     gemm: "add_rows matmul_part matmul_part_numpy matmul_rows_numpy piece_sums",
     sums: "square_sum stages",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
+    dropout: "dropout_mask",
+    softmax: "words_of",
     masking: "apply_mask apply_mask_numpy",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
@@ -193,8 +209,9 @@ def call(operation, arrays):
 
 
 def test_no_operation_is_left_out():
-    modules = [activations, batch_norm, batch_norm_backward, batch_statistics, col2im, convolution, depthwise, gemm]
-    modules += [hinge, im2col, layer_norm, layout, masking, max_pooling, tiling, pooling, softmax, sums, winograd]
+    modules = [activations, affine, batch_norm, batch_norm_backward, batch_statistics, col2im, convolution, depthwise]
+    modules += [dropout, gemm, hinge, im2col, layer_norm, layout, masking, max_pooling, pooling, softmax, sums, tiling]
+    modules += [totals, winograd]
     covered = {operation.function.__name__ for operation in OPERATIONS}
     for module in modules:
         public = {

@@ -8,8 +8,8 @@ import pytest
 import backend
 from backend import asnumpy, random
 from kernels.core import launch
-from kernels.dropout import dropout_mask
-from tests.support.checks import assert_channels_last, assert_same
+from kernels.dropout import dropout, dropout_mask
+from tests.support.checks import DTYPES, assert_channels_last, assert_same, assert_separate, frozen, laid_out, normal
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 4), (2, 3, 4), (2, 3, 4, 5), (0, 3)])
@@ -87,3 +87,38 @@ def test_a_generator_of_ones_own(device):
     assert_same(dropout_mask((3, 4), 0.3, own), expected, "bool")
     assert random.default.state == state
     assert own.state["position"] == 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "reversed"])
+@pytest.mark.parametrize("shape", [(1,), (4,), (37,), (3, 5), (2, 3, 5, 7), (0, 3), (2, 0, 1, 1), ()])
+def test_numbers_are_dropped_where_the_mask_says(device, dtype, layout, shape):
+    x = normal(shape, dtype)
+    if x.size > 3:
+        x.reshape(-1)[:3] = backend.asarray(np.array([np.nan, np.inf, -0.0], dtype))
+    x = laid_out(x, layout) if x.ndim else x
+    random.seed(7)
+    mask = dropout_mask(shape, 0.4)
+    random.seed(7)
+    with frozen(x):
+        y, kept = dropout(x, 0.4)
+    assert_same(kept, asnumpy(mask), "bool")
+    right = np.where(asnumpy(mask), asnumpy(x), np.zeros((), dtype))
+    assert_same(y, right)
+    assert not np.signbit(asnumpy(y)[~asnumpy(mask)]).any()
+    if x.ndim:
+        assert_separate((y, kept), [x])
+    if len(shape) == 4:
+        assert_channels_last(y, kept)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_that_begin_anywhere_are_dropped(device, dtype):
+    """Four are read at once where they begin at a multiple of 16 bytes."""
+    whole = normal((23,), dtype)
+    for start in range(5):
+        random.seed(start)
+        mask = dropout_mask((23 - start,), 0.5)
+        random.seed(start)
+        y, _ = dropout(whole[start:], 0.5)
+        assert_same(y, np.where(asnumpy(mask), asnumpy(whole)[start:], np.zeros((), dtype)))

@@ -30,11 +30,11 @@ from training.optim.optimizers import SGD
 PRIVATE = {  # modules that programs do not call: parts of others, commands, records that the library makes, files
     "backend": ("blas", "blas_plans", "checks", "devices", "graph_numbers", "graphs", "memory", "philox", "profiling",
                 "recording", "tf32", "transfer", "workspace"),
-    "kernels": ("batch_norm", "batch_norm_backward", "batch_statistics", "binary_cross_entropy",
+    "kernels": ("affine", "batch_norm", "batch_norm_backward", "batch_statistics", "binary_cross_entropy",
                 "col2im", "core.catalog", "core.checks", "core.dispatch", "core.dtypes",
                 "core.geometry", "core.launch", "core.layout", "core.tensor_tiles", "core.tiling", "depthwise", "gemm",
                 "im2col", "implicit_gemm", "labels", "layer_norm", "loss_scale", "masking", "regression",
-                "soft_targets", "sums", "targets"),
+                "soft_targets", "sums", "targets", "totals"),
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.lockstep",
                  "check.replica", "cli", "compat", "data.pictures", "files", "loop.callbacks",

@@ -13,6 +13,7 @@ import numpy as np
 import backend
 from backend.graph_numbers import GraphNumbers, recording
 from kernels import (
+    affine,
     batch_norm,
     batch_norm_backward,
     batch_statistics,
@@ -23,6 +24,7 @@ from kernels import (
     pooling,
     softmax,
     sums,
+    totals,
 )
 from kernels.core.dtypes import acc_dtype
 from tests.support import geometries, host_kernels
@@ -177,6 +179,39 @@ def dropout_mask(case):
         return *masks, dropout.dropout_mask(case.shape, 0.4)
 
 
+def dropped(case):
+    """Drop numbers of every kind, also where they do not begin at a multiple of 16 bytes, and in a graph."""
+    backend.random.seed(case.seed)
+    x = _specials(case, (np.prod(case.shape) + 1,)).view(DeviceLike)
+    results = [*dropout.dropout(x[:-1], 0.3), *dropout.dropout(x[1:], 0.5)]
+    runs_kernels = dropout.array_module() is not np
+    with recording(MemoryNumbers() if runs_kernels else None):
+        return *results, *dropout.dropout(x, 0.4)
+
+
+def affine_parts(case):
+    """Compute a fully connected layer of whole numbers with a bias and a ReLU, and the gradients of these."""
+    rows, columns = (7 * case.shape[0], 13 * case.shape[1])
+    y, dy = _specials(case, (rows, columns)), _whole(case, (rows, columns))
+    bias, out, plain = _whole(case, columns), np.empty(columns, case.dtype), y.copy()
+    affine.add_bias(plain, bias)
+    positive = affine.add_bias(y, bias, relu=True)
+    assert positive is not None
+    return y, positive, plain, affine.bias_gradient(dy, positive, out), out
+
+
+def epoch_totals(case):
+    rows, classes = 30 * case.shape[0], 2 + case.shape[1]
+    t = _rng(case).integers(-1, classes + 1, rows).astype(("int32", "int64", "uint8")[case.seed % 3])
+    if t.dtype == "int64":
+        t[::2] += 1 << 32
+    y = _specials(case, (rows, classes)).astype(acc_dtype(case.dtype))
+    sums = np.array([0.5, 2, 30])
+    totals.add_to_totals(sums, np.array(1.375, y.dtype), y, t)
+    totals.add_to_totals(sums, np.array(0.1, y.dtype), y[:1], t[:1])
+    return (sums,)
+
+
 def batch_normalization(case):
     n, c, h, w = case.shape
     x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
@@ -214,7 +249,8 @@ def sums_of(case):
 
 OPERATIONS = [
     *(Operation(run) for run in (im2col_chw, im2col_hwc, gather, scatter, max_pool, max_pool_backward)),
-    *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of)),
+    *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of, dropped, affine_parts)),
+    Operation(epoch_totals),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(batch_normalization, False, 200),
     Operation(batch_normalization_with_relu, False, 200),

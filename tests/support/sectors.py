@@ -13,7 +13,17 @@ import numpy as np
 
 import backend
 from backend import asarray, random
-from kernels import batch_norm, batch_norm_backward, batch_statistics, dropout, max_pooling, pooling, softmax
+from kernels import (
+    affine,
+    batch_norm,
+    batch_norm_backward,
+    batch_statistics,
+    dropout,
+    max_pooling,
+    pooling,
+    softmax,
+    totals,
+)
 from kernels.col2im import col2im
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
@@ -63,6 +73,7 @@ def cases():
     for tall in matrices:
         yield f"4096x{tall.shape[1]}", ["sum_ranges", "sum_partials"], lambda tall=tall: column_sums(tall)
     yield "64x1024", ["dropout_mask"], lambda: dropout.dropout_mask((64, 1024), 0.5)
+    yield from _cases_between_products()
 
 
 def _batch_norm_cases():
@@ -92,10 +103,19 @@ def _softmax_cases():
         words = f"{rows} rows of {classes} classes"
         yield words, ["softmax"], lambda x=scores: softmax.softmax(x)
         for of, t in (("indices", labels), ("soft_targets", targets)):
-            kernels = [f"cross_entropy_of_{of}", *(["mean_loss"] if of == "indices" else [])]
+            kernels = [f"cross_entropy_of_{of}", *(["mean_loss"] if of == "indices" and rows > 64 else [])]
             yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy(x, t)
             kernels = [f"cross_entropy_backward_of_{of}"]
             yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy_backward(x, t)
+
+
+def _cases_between_products():
+    matrix, mask, vector = _numbers(64, 1024), dropout.dropout_mask((64, 1024), 0.5), _numbers(1024)
+    yield "64x1024", ["dropout"], lambda: dropout.dropout(matrix, 0.5)
+    yield "64x1024", ["add_bias"], lambda: affine.add_bias(matrix, vector, relu=True)
+    yield "64x1024", ["bias_gradient"], lambda: affine.bias_gradient(matrix, mask, vector)
+    scores, labels, sums = _numbers(256, 10), asarray(np.arange(256, dtype="int32") % 10), backend.xp.zeros(3)
+    yield "256 rows of 10 classes", ["add_to_totals"], lambda: totals.add_to_totals(sums, vector[0], scores, labels)
 
 
 def _numbers(*shape):

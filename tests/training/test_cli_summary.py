@@ -64,7 +64,7 @@ def test_the_way_of_convolutions_is_said_for_a_gpu(gpu, precision, expected):
 def test_a_line_says_what_the_model_says():
     """Of a TwoLayerNet: millions of operations and MB, forward and backward."""
     line = next(line for line in summary("--model", "twolayernet").splitlines() if line.startswith("Affine1"))
-    assert line.split() == ["Affine1", "Affine", "50", "39,250", "0.314", "7.85", "0.496", "7.84", "0.491"]
+    assert line.split() == ["Affine1", "Affine", "50", "39,250", "0.314", "7.85", "0.496", "7.85", "0.496"]
 
 
 def test_json_has_the_same_in_bytes_and_operations():
@@ -107,7 +107,7 @@ def test_measured_times_stand_beside_the_model(precision):
     found = record(*arguments)
     assert found["measured"]["device"] == "cpu"
     times = [layer[phase]["measured_seconds"] for layer in found["layers"] for phase in layer if phase in PHASES]
-    assert len(times) == 8
+    assert len(times) == 7
     assert all(time > 0 for time in times)
     assert found["measured"]["seconds"] == pytest.approx(sum(times))
     out = summary(*arguments)

@@ -66,11 +66,11 @@ def test_a_two_layer_network_counted_by_hand():
     products = 2 * 100 * 784 * 50
     # The bias, and the Relu behind, which is done along with it and leaves a mask.
     assert first.work["forward"] == Work(products, 2 * 5000, 4 * (78400 + 39200 + 50 + 5000) + 5000)
-    # The gradient of the data is not made: one product, and the sum of a bias's gradient.
-    assert first.work["backward"] == Work(products, 5000, 4 * (78400 + 5000 + 39200 + 50))
+    # The gradient of the data is not made: one product, the mask applied, and the sum of a bias's gradient.
+    assert first.work["backward"] == Work(products, 2 * 5000, 4 * (78400 + 5000 + 39200 + 50) + 5000)
     products = 2 * 100 * 50 * 10
     assert second.work["backward"] == Work(2 * products, 1000, 4 * (5000 + 1000 + 500 + 10 + 500 + 5000))
-    assert relu.work == {"backward": Work(0, 5000, 4 * 5000 + 5000 + 4 * 5000)}
+    assert relu.work == {}
     assert [first.kept, relu.kept, second.kept] == [4 * 78400, 5000, 4 * 5000]
     assert [first.parameters, relu.parameters, second.parameters] == [39250, 0, 510]
     assert (first.shape, second.shape) == ((50,), (10,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend import profiling
-from layers import Relu, Residual, Sequential, Tanh
+from layers import Convolution, Relu, Residual, Sequential, Tanh
 from tests.support import networks
 from training.models import TwoLayerNet
 from training.optim.loss_scaling import LossScaler
@@ -33,6 +33,9 @@ def test_every_layer_is_read_in_every_phase_that_it_has():
 
 def test_a_relu_counts_for_the_layer_that_it_is_done_along_with():
     found = step(TwoLayerNet(6, 5, 3))
+    assert ("Relu1", "forward") not in found
+    assert ("Relu1", "backward") not in found
+    found = step(networks.classifier((1, 3, 3), Convolution.of(1, 2, 2), Relu()))
     assert ("Relu1", "forward") not in found
     assert ("Relu1", "backward") in found
 

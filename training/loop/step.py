@@ -11,6 +11,7 @@ import numpy
 from backend import array_module, profiling
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
+from kernels.totals import add_to_totals
 from training.loop.callbacks import Callback
 from training.models.accuracy import right_count
 from training.models.network import Network
@@ -41,6 +42,10 @@ def compute_step(trainer: Trainer, x: Array, t: Array, on_gradients: Callable[[A
         on_gradients(loss)
     with UPDATE.of((network.params.flat, network.grads.flat)):
         update.step(network.params, network.grads)
+    last = network.last_layer
+    if figures is None and last.target_kind == "classes" and t.ndim == 1 and last.counted(t) is None:
+        add_to_totals(totals, loss, last.y, t)
+        return loss
     for place, figure in enumerate(figures or _figures(network, loss, t)):
         totals[place] += figure
     return loss

@@ -1,0 +1,90 @@
+"""A fully connected layer's product with its bias and a ReLU, and what of its gradients is no product."""
+
+from __future__ import annotations
+
+import numpy
+
+from backend import array_module, require_active, require_same_device
+from backend.types import Array
+from kernels.activations import relu_in_place
+from kernels.core.checks import check_dtype
+from kernels.core.dispatch import implementation
+from kernels.core.launch import Kernel, block_size
+from kernels.gemm import matmul
+from kernels.masking import masked
+from kernels.sums import column_sums
+
+_ADD_BIAS, _BIAS_GRADIENT = (Kernel("affine.cu", name) for name in ("add_bias", "bias_gradient"))
+
+_WIDTH = 32  # of affine.cu
+_MOST_ROWS = 4096  # that one block goes through; beyond, more blocks pay for a second launch
+
+
+def affine(x: Array, weight: Array, bias: Array, relu: bool = False) -> tuple[Array, Array | None]:
+    """Compute x·weight + bias.
+
+    Args:
+        x: (N, inputs).
+        weight: (inputs, outputs).
+        bias: (outputs,).
+        relu: whether max(·, 0) follows.
+
+    Returns:
+        (N, outputs), dtype of ``x``; and with ``relu`` where that is above 0, bool (N, outputs), else None.
+    """
+    if isinstance(x, numpy.ndarray):
+        y = matmul(x, weight, bias=bias)  # float16 is rounded once, after the bias
+        return y, relu_in_place(y) if relu else None
+    y = matmul(x, weight)
+    return y, add_bias(y, bias, relu)
+
+
+def add_bias(y: Array, bias: Array, relu: bool = False) -> Array | None:
+    """Add ``bias`` (outputs,) to ``y`` (N, outputs) in place; with ``relu`` as ``affine``, whose mask is returned."""
+    return implementation(y, _add_bias_numpy, _add_bias_cuda)(y, bias, relu)
+
+
+def _add_bias_numpy(y: Array, bias: Array, relu: bool) -> Array | None:
+    y += bias
+    return relu_in_place(y) if relu else None
+
+
+def _add_bias_cuda(y: Array, bias: Array, relu: bool) -> Array | None:
+    library = array_module(y)
+    positive = library.empty(y.shape if relu else 0, "uint8")
+    _ADD_BIAS(y.size, y, library.ascontiguousarray(bias, y.dtype), positive, y.size, y.shape[1], positive.size)
+    return positive.view(bool) if relu else None
+
+
+def bias_gradient(dy: Array, positive: Array, out: Array) -> Array:
+    """Return the gradient of ``affine``'s output before the ReLU; write that of the bias to ``out``.
+
+    Args:
+        dy: (N, outputs), the gradient after the ReLU.
+        positive: bool (N, outputs), as ``affine`` returned it.
+        out: (outputs,); receives the column sums of the result, float16 summed in float32.
+
+    Returns:
+        ``dy`` where ``positive``, +0 elsewhere.
+
+    Raises:
+        ValueError: ``positive`` does not have the shape of ``dy``.
+    """
+    if positive.shape != dy.shape:
+        raise ValueError(f"positive must have the shape of dy, {dy.shape}, got {positive.shape}")
+    if isinstance(dy, numpy.ndarray) or len(dy) > _MOST_ROWS or out.dtype != dy.dtype or not out.flags.c_contiguous:
+        dx = masked(dy, positive)
+        column_sums(dx, out=out)
+        return dx
+    require_same_device(dy, positive, out)
+    require_active(dy, "dy")
+    check_dtype("an affine layer", dy)
+    return _bias_gradient_cuda(dy, positive, out)
+
+
+def _bias_gradient_cuda(dy: Array, positive: Array, out: Array) -> Array:
+    library, tiles = array_module(dy), -(-dy.shape[1] // _WIDTH)
+    dy, mask = library.ascontiguousarray(dy), library.ascontiguousarray(positive).view("uint8")
+    dx = library.empty(dy.shape, dy.dtype)
+    _BIAS_GRADIENT(tiles * block_size(), dy, mask, dx, out, tiles, *dy.shape)
+    return dx
