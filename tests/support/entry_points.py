@@ -149,6 +149,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "LossScaler.examine": {"grads": lambda: {"W": numbers(3, 2)}},
     "gradient_check": {"model": lambda: Affine.of(4, 3), "x": lambda: numbers(5, 4)},
     "Loader": _LABELS,
+    "Augmentation": {"changes": lambda: ["flip"]},
     "split": {"labels": lambda: None, "count": lambda: 10},
     "MultiLayerNet": {"hidden_size_list": lambda: [3]},
     "build_for": {"name": lambda: "TwoLayerNet", "input_dim": lambda: (1, 12, 12)},

@@ -207,3 +207,27 @@ def test_numbers_of_a_table_are_predicted_in_their_own_units(tmp_path):
     scaled = ((x - known["mean"]) / known["std"]).astype("float32")
     predicted = network.predict(scaled)[:, 0].astype("float64") * target["std"][0] + target["mean"][0]
     assert 1 - ((price - predicted) ** 2).sum() / ((price - price.mean()) ** 2).sum() > 0.95
+
+
+def test_augmentation_by_name(tmp_path):
+    pictures(tmp_path / "halves")
+
+    def run(*options):
+        result = xpnet(
+            "train", "--data", "halves", *QUICK, "--out", tmp_path / str(len(list(tmp_path.iterdir()))), *options
+        )
+        return result.code, result.out.splitlines()[-2].rpartition("%")[0] if result.code == 0 else result.err
+
+    code, plain = run()
+    assert code == 0
+    code, changed = run("--augment", "standard")
+    assert code == 0
+    assert changed != plain
+    assert run("--augment", "flip,crop") == (0, changed)
+    assert run("--augment", "mixup,cutmix")[0] == 0
+    code, message = run("--augment", "flip,twist")
+    assert code == 2
+    assert "twist" in message
+    (tmp_path / "t.csv").write_text("a,t\n" + 20 * "1,x\n2,y\n")
+    result = xpnet("train", "--data", "t.csv", *QUICK, "--augment", "standard")
+    assert (result.code, "augmentation is for images" in result.err) == (2, True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from training.cli.common import Real, data_dir_option
+from training.data.augment import CHANGES
 from training.data.collection import KINDS
 from training.data.sources import SOURCES
 from training.loop.settings import DEFAULTS, PARTS
@@ -71,6 +72,12 @@ DATA_OPTIONS = (
 
 PART_OPTIONS = (
     click.option(
+        "--augment",
+        metavar="NAMES",
+        help="Random changes of the training images: standard (flip,crop in color; crop,turn in gray), or names with "
+        f"commas: {', '.join(CHANGES)}.",
+    ),
+    click.option(
         "--val",
         type=Real(0, 0.9),
         default=DEFAULTS.val,
@@ -90,4 +97,4 @@ PART_OPTIONS = (
         "test, as in the book, with all training images.",
     ),
 )
-"""Options that say in which parts the data are used."""
+"""Options that say in which parts, and with which changes, the data are used."""

@@ -17,6 +17,7 @@ from backend import Device, array_module, checks, current_device, profiling, ran
 from backend.transfer import DeviceCopy, copy_to_device, empty_pinned
 from backend.types import Array
 from layers import Loss
+from training.data.augment import Augmentation
 from training.data.background import Background
 from training.data.given import MOST_CLASSES, checked_samples
 from training.data.normalization import Normalization
@@ -50,6 +51,7 @@ class Loader:
         dtype: of the batches: ``float16``, ``float32`` or ``float64``.
         prefetch: number of blocks (about 2 MB each) to gather, and copy to a GPU, ahead of time; 0 does so on demand.
         normalization: applied to the numbers of each batch; None leaves them as they are.
+        augment: random changes of each batch, on the active device.
 
     Attributes:
         samples: number of samples in an epoch: N, or fewer with ``drop_last``.
@@ -82,6 +84,7 @@ class Loader:
         dtype: Any = "float32",
         prefetch: int = 2,
         normalization: Normalization | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         self.dtype = checks.floating_dtype("dtype", dtype)
         self._inputs, labels = checked_samples(images, labels)
@@ -98,7 +101,7 @@ class Loader:
         self.prefetch = prefetch
         self.samples = count - count % batch_size if drop_last else count
         self._next_epoch = 0
-        self.normalization = normalization
+        self.normalization, self.augment = normalization, augment
         self._is_image = self._inputs.ndim == 4
         is_classes = labels.ndim == 1 and labels.dtype.kind in "iu"  # they fit into int32
         self._labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
@@ -157,6 +160,8 @@ class Loader:
         shape, labels = list(self._inputs.shape), zlib.crc32(self._labels.tobytes())
         if self.normalization is not None:
             given["normalization"] = self.normalization.as_config()
+        if self.augment is not None:
+            given["augmentation"] = repr(self.augment)
         return {**given, "dtype": self.dtype.name, "shape": shape, "checksum of the labels": labels}
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
@@ -181,7 +186,8 @@ class Loader:
         # Whole blocks are passed over, and the rest batch by batch: a batch lies in memory as it always does.
         skipped, rest = divmod(first * self.batch_size, self._block)
         batches = self._batches(self.order(epoch)[skipped * self._block :])
-        return self._after(batches, rest // self.batch_size)
+        batches = self._after(batches, rest // self.batch_size)
+        return batches if self.augment is None else self._augmented(batches, self.augment, epoch, first)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Make the batch that ``epoch(epoch)`` yields at ``index`` again.
@@ -189,8 +195,9 @@ class Loader:
         Raises:
             IndexError: ``index`` is out of range.
         """
-        (batch,) = self._split(*self._make(self.indices(epoch, index)))
-        return batch
+        indices = self.indices(epoch, index)
+        (batch,) = self._split(*self._make(indices))
+        return batch if self.augment is None else self.augment(*batch, epoch, indices)
 
     def indices(self, epoch: int, index: int) -> np.ndarray:
         """Return the indices in the data set of the samples of ``batch(epoch, index)``: int64, on the host.
@@ -210,6 +217,15 @@ class Loader:
         if not 0 <= index < len(self._inputs):
             raise IndexError(f"sample {index} is out of range: expected 0 to {len(self._inputs) - 1}")
         return self._inputs[index]
+
+    def _augmented(
+        self, batches: Generator[Batch, None, None], augment: Augmentation, epoch: int, first: int
+    ) -> Generator[Batch, None, None]:
+        order, place = self.order(epoch), first * self.batch_size
+        with closing(batches):
+            for x, t in batches:
+                yield augment(x, t, epoch, order[place : place + len(t)])
+                place += len(t)
 
     def _after(self, batches: Generator[Batch, None, None], passed: int) -> Generator[Batch, None, None]:
         with closing(batches):

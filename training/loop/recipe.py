@@ -10,6 +10,7 @@ from backend import allow_tf32, random
 from layers import Loss, SoftmaxWithLoss
 from layers.losses import as_loss
 from training.data import Data, Normalization
+from training.data.augment import Augmentation, standard
 from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
 from training.loop.early_stopping import EarlyStopping
@@ -87,7 +88,8 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
     loss = loss_for(data, settings.loss, settings.label_smoothing)
     network = build_network(settings.model_for(data.shape), data, loss).astype(dtype)
     batch = settings.batch_size * settings.accumulate
-    train_loader = data.loader("train", batch, seed=settings.seed, dtype=dtype)
+    augment = build_augmentation(settings, data)
+    train_loader = data.loader("train", batch, seed=settings.seed, dtype=dtype, augment=augment)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
     update = Update(
         optimizer,
@@ -117,6 +119,21 @@ def _metrics(settings: Settings, data: Data) -> list[str | Metric]:
     known = data.target_normalization
     unit = 1.0 if known is None or len(known.std) > 1 else float(known.std[0])
     return [MeanAbsoluteError(unit) if name == "mae" else name for name in names]
+
+
+def build_augmentation(settings: Settings, data: Data) -> Augmentation | None:
+    """Return the random changes of training samples that the settings name; None for none.
+
+    Raises:
+        ValueError: there are no such changes, or they are not for these data.
+    """
+    if settings.augment is None:
+        return None
+    usual = standard(data.shape)
+    names = usual if settings.augment == "standard" else settings.augment.split(",")
+    if data.kind == "regression" and {"mixup", "cutmix"} & set(names):
+        raise ValueError("mixup and cutmix mix classes; numbers are predicted here")
+    return Augmentation(names, data.outputs, len(data.train), settings.seed)
 
 
 def normalization_of(network: Network) -> Normalization | None:

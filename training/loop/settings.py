@@ -41,6 +41,7 @@ class Settings:
     val: float = 0.1
     test: float = 0.1
     best_on: str = "val"
+    augment: str | None = None  # "standard", or names with commas
     model: str | None = None  # by the data: see model_for
     epochs: int = 6
     batch_size: int = 50
