@@ -1,5 +1,7 @@
 """``xpnet predict`` on files made from test images that the network knows."""
 
+import csv
+import io
 import json
 
 import numpy as np
@@ -33,6 +35,9 @@ def known(run):
     return data.test_images[sure, 0], data.test_labels[sure], probabilities[sure]
 
 
+NOTE = "Note: pictures are prepared as those of mnist: cut out, inverted where needed, and centered\n"
+
+
 def save(tmp_path, images, kind):
     """Writes each image as ``kind`` in a way of its own."""
     files = []
@@ -53,7 +58,7 @@ def test_known_digits_are_recognised(kind, run, known, tmp_path):
     images, labels, _ = known
     files = save(tmp_path, images, kind)
     result = xpnet("predict", *files, "--run", run.path)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, NOTE)
     answers = [line.rpartition(": ")[2].split() for line in result.out.splitlines()]
     assert [line.rpartition(": ")[0] for line in result.out.splitlines()] == [str(file) for file in files]
     right = sum(answer[0] == str(label) for answer, label in zip(answers, labels, strict=True))
@@ -81,7 +86,7 @@ def test_what_is_no_image_is_named_and_the_others_are_told(run, known, tmp_path)
     result = xpnet("predict", text, blank, missing, good, "--run", run.model)
     assert result.code == 2
     assert result.out.startswith(f"{good}: 0 ")
-    assert result.err == (
+    assert result.err == NOTE + (
         f"Error: {text}: not a PNG, JPEG, BMP, GIF, WebP or TIFF image\n"
         f"Error: {blank}: a blank image: nothing stands out from its background\n"
         f"Error: {missing}: No such file or directory\n"
@@ -112,7 +117,7 @@ def test_a_picture_unlike_the_training_images_is_marked(run, known, tmp_path):
     result = xpnet("predict", tmp_path / "two.png", good, tmp_path / "page.png", "--run", run.path)
     assert result.code == 2
     assert [("WARNING: several figures" in line) for line in result.out.splitlines()] == [True, False]
-    assert result.err == f"Error: {tmp_path / 'page.png'}: not a PNG, JPEG, BMP, GIF, WebP or TIFF image\n"
+    assert result.err == f"{NOTE}Error: {tmp_path / 'page.png'}: not a PNG, JPEG, BMP, GIF, WebP or TIFF image\n"
     two, one = (
         json.loads(line)
         for line in xpnet("predict", tmp_path / "two.png", good, "--run", run.path, "--json").out.splitlines()
@@ -146,3 +151,74 @@ def test_pictures_for_a_model_of_other_images_are_predicted_as_evaluation_does(t
     assert record["class"] == str(expected.argmax())
     assert record["probability"] == pytest.approx(float(expected.max()), rel=1e-6)
     assert record["preparation"] == "none"
+
+
+@pytest.fixture
+def colors(tmp_path, monkeypatch):
+    """A model of small color pictures, and pictures in folders: color, gray, and files that are none."""
+    from training.models import SimpleConvNet
+
+    monkeypatch.chdir(tmp_path)
+    network = SimpleConvNet(input_dim=(3, 8, 8), weight_init_std="he", output_size=3)
+    network.config = {**network.config, "classes": ["red, or so", "green", "blue"], "input_dim": [3, 8, 8]}
+    network.save_params("model.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for name in ("pics/b.png", "pics/a.JPG", "pics/deep/c.bmp", "other/gray.png", "empty/notes.txt", "pics/notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".txt":
+            path.write_text("no picture")
+        else:
+            image = Image.fromarray(pixels[:, :, 0] if "gray" in name else pixels)
+            image.save(path, "JPEG" if path.suffix == ".JPG" else None)
+    return tmp_path
+
+
+def test_folders_and_patterns(colors):
+    run = ("--run", "model.safetensors", "--json")
+
+    def seen(*given):
+        result = xpnet("predict", *given, *run)
+        assert result.code == 0, result.err
+        return [json.loads(line)["image"] for line in result.out.splitlines()]
+
+    assert seen("pics") == ["pics/a.JPG", "pics/b.png", "pics/deep/c.bmp"]
+    assert seen("other", "pics/b.png") == ["other/gray.png", "pics/b.png"]
+    assert seen("**/*.png") == ["other/gray.png", "pics/b.png"]
+    assert seen("pics/[ab].*") == ["pics/a.JPG", "pics/b.png"]
+    for given, words in (("empty", "empty has no pictures, whose names end in "), ("*.gif", "no file matches *.gif")):
+        result = xpnet("predict", given, *run)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith(f"Error: {words}")
+
+
+def test_a_table_of_predictions(colors):
+    result = xpnet("predict", "pics", "--run", "model.safetensors", "--csv", "--top", "2")
+    assert (result.code, result.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(result.out)))
+    assert [row["image"] for row in rows] == ["pics/a.JPG", "pics/b.png", "pics/deep/c.bmp"]
+    columns = ["image", "class", "probability", "class2", "probability2", "warnings", "preparation"]
+    assert list(rows[0]) == columns
+    out = xpnet("predict", "pics", "--run", "model.safetensors", "--json", "--top", "2").out
+    records = [json.loads(line) for line in out.splitlines()]
+    for row, record in zip(rows, records, strict=True):
+        assert row["class"] == record["class"] == record["top"][0]["class"]
+        assert row["class2"] == record["top"][1]["class"]
+        assert float(row["probability2"]) == pytest.approx(record["top"][1]["probability"], rel=1e-5)
+        assert row["preparation"] == "none"
+    both = xpnet("predict", "pics", "--csv", "--json")
+    assert (both.code, both.err) == (2, "Error: --json and --csv are two forms of the output: give one of them\n")
+
+
+def test_every_loss_that_knows_classes_predicts_them(colors):
+    from layers import Affine, Flatten, Sequential
+    from training.models import Network
+
+    for loss, code in (("hinge", 0), ("sigmoid", 0), ("mean-squared", 2)):
+        Network(Sequential(Flatten(), Affine.of(192, 3)), (3, 8, 8), loss=loss).save_params("own.safetensors")
+        result = xpnet("predict", "pics/b.png", "--run", "own.safetensors", "--json")
+        assert result.code == code
+        if code:
+            assert "cannot classify: with MeanSquaredError it predicts numbers" in result.err
+        else:
+            assert json.loads(result.out)["class"] in ("0", "1", "2")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
+from typing import Any
 
 import click
 from numpy import isfinite
 
 from backend import asarray, asnumpy
-from layers import softmax
 from training.cli.common import (
     UserError,
+    allow_import_option,
     choose_compute,
     count_from,
     device_option,
@@ -20,6 +23,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.inputs import find_model
+from training.cli.picture_files import picture_files
 from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
@@ -35,7 +39,9 @@ from training.models.loading import load_network
 @click.option("--top", type=count_from(1), default=1, help="How many classes to name, the likeliest first.")
 @device_option
 @threads_option
+@allow_import_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table with commas, one line per image.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -44,46 +50,84 @@ def command(
     top: int,
     device: str,
     threads: int | None,
+    allow_import: bool,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
-    """Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size.
+    """Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size; gray or in color, as the model wants them.
 
-    Each gets a line with its class, the class's probability and, where the picture does not look like the training
-    images, a warning. Pictures are prepared as the model's training images were: for digits the figure is looked for,
-    dark on bright or bright on dark, whatever the light; for images of your own they are only brought to size.
+    IMAGE is a file, a folder, whose pictures are all taken, or a pattern such as 'scans/*.png'. Each gets a line with
+    its class, the class's probability and, where the picture does not look like the training images, a warning.
+    Pictures are prepared as the model's training images were: for digits the figure is looked for, dark on bright or
+    bright on dark, whatever the light; for images of your own they are only brought to size.
     """
+    if as_json and as_csv:
+        raise UserError("--json and --csv are two forms of the output: give one of them")
     file = find_model(run)
     choose_compute(device, threads)
     with user_errors():
         if file.suffix == ".npz":
             raise ValueError(f"{file} does not say which model it is; predict needs a run or a .safetensors file")
-        network = load_network(file)
+        files = picture_files(images)
+        network = load_network(file, allow_import)
         try:
             classify = Classifier(network)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-    if classify.preparation.name == "none" and not as_json:
-        size = "x".join(map(str, classify.preparation.shape[1:]))
-        click.echo(f"Note: the model knows no preparation of its pictures; they are only resized to {size}", err=True)
+    if not as_json and not as_csv:
+        click.echo(f"Note: {_in_words(classify.preparation)}", err=True)
+    show = _json if as_json else _Csv(min(top, network.classes)) if as_csv else _line
     failed = False
-    for image in images:
+    for image in files:
         try:
             ranking, warnings = classify(image)
         except (OSError, ValueError) as error:
             failed = True
             click.echo(f"Error: {in_words(error)}", err=True)
-            continue
-        if as_json:
-            classes = [{"class": label, "probability": probability} for label, probability in ranking[:top]]
-            name, how = click.format_filename(image), classify.preparation.name
-            more = {"top": classes, "warnings": warnings, "preparation": how}
-            click.echo(json_text.dump({"image": name, **classes[0], **more}))
         else:
-            shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in ranking[:top]]
-            warning = f"   WARNING: {', '.join(warnings)}" if warnings else ""
-            click.echo(f"{printable(image)}: {'   '.join(shares)}{warning}")
+            click.echo(show(image, ranking[:top], warnings, classify.preparation.name))
     if failed:
         context.exit(UserError.exit_code)
+
+
+Ranking = list[tuple[str, float]]
+"""Classes with their probabilities, the likeliest first."""
+
+
+def _in_words(preparation: Preparation) -> str:
+    """Return what is done to a picture before the model sees it."""
+    if preparation.name == "none":
+        size = "x".join(map(str, preparation.shape[1:]))
+        return f"the model knows no preparation of its pictures; they are only resized to {size}"
+    return f"pictures are prepared as those of {preparation.name}: cut out, inverted where needed, and centered"
+
+
+def _json(image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+    classes = [{"class": label, "probability": probability} for label, probability in ranking]
+    more = {"top": classes, "warnings": warnings, "preparation": preparation}
+    return json_text.dump({"image": click.format_filename(image), **classes[0], **more})
+
+
+def _line(image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+    shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in ranking]
+    warning = f"   WARNING: {', '.join(warnings)}" if warnings else ""
+    return f"{printable(image)}: {'   '.join(shares)}{warning}"
+
+
+class _Csv:
+    """Makes the lines of a table, the first with the names of its columns."""
+
+    def __init__(self, top: int) -> None:
+        numbers = ["", *map(str, range(2, top + 1))]
+        columns = [name for number in numbers for name in (f"class{number}", f"probability{number}")]
+        self._head: list[list[Any]] = [["image", *columns, "warnings", "preparation"]]
+
+    def __call__(self, image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+        cells = [cell for label, probability in ranking for cell in (printable(label), f"{probability:.6g}")]
+        lines, self._head = [*self._head, [printable(image), *cells, "; ".join(warnings), preparation]], []
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        return text.getvalue().removesuffix("\n")
 
 
 class Classifier:
@@ -100,6 +144,8 @@ class Classifier:
     def __init__(self, network: Network) -> None:
         if found := in_parameters(network):
             raise ValueError(f"the model cannot classify: {found}")
+        if network.last_layer.target_kind == "values":
+            raise ValueError(f"the model cannot classify: with {type(network.last_layer).__name__} it predicts numbers")
         config = network.config or {}
         self.preparation = Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
         self._normalization = normalization_of(network)
@@ -115,7 +161,8 @@ class Classifier:
         image = prepared.image
         if self._normalization is not None:
             image = self._normalization.apply(image.transpose(1, 2, 0)).transpose(2, 0, 1)
-        probabilities = asnumpy(softmax(self._network.predict(asarray(image[None]))))[0]
+        scores = self._network.predict(asarray(image[None]))
+        probabilities = asnumpy(self._network.last_layer.predictions(scores))[0]
         if not isfinite(probabilities).all():
             raise ValueError(f"{file}: the model's scores are not finite, though its parameters are: they overflow")
         order = (-probabilities).argsort(kind="stable")
