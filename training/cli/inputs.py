@@ -21,13 +21,18 @@ from training.models import MODELS, Network
 MODEL = click.Choice(list(MODELS), case_sensitive=False)
 
 
-def load_data(settings: Settings, data_dir: Path | None, show_progress: bool, channels: int | None = None) -> Data:
+def load_data(
+    settings: Settings,
+    data_dir: Path | None,
+    show_progress: bool,
+    channels: int | None = None,
+    download: bool = True,
+) -> Data:
     """Load a data set by name, or open data by path, with the parts that the settings want.
-
-    Files of a named set that are found nowhere are downloaded.
 
     Args:
         channels: 1 to read pictures in gray, 3 in color; None by what they are.
+        download: files of a named set that are found nowhere.
 
     Raises:
         UserError: they are neither found nor can they be downloaded, or they are damaged; the message says what.
@@ -35,7 +40,7 @@ def load_data(settings: Settings, data_dir: Path | None, show_progress: bool, ch
     val = settings.val or None if settings.best_on == "val" else None
     with user_errors():
         if settings.data is None:
-            data = training.data.load(settings.dataset, data_dir, download=True, progress=show_progress).as_data()
+            data = training.data.load(settings.dataset, data_dir, download=download, progress=show_progress).as_data()
             return data.with_parts(val, None, settings.seed)
         with _bar(show_progress) as progress:
             size = None if settings.size is None else tuple(map(int, settings.size.split("x")))
