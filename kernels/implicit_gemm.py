@@ -1,4 +1,4 @@
-"""Convolution on tensor cores, without columns: the host's side of ``convolution.cu``.
+"""Convolution on tensor cores, without columns: the host's side of ``convolution.cu`` and ``convolution_weight.cu``.
 
 For CUDA GPUs from compute capability 8.0 on, float32 and float16. float32 is computed as three products of TF32, whose
 error is near that of float32 products, or as one where ``backend.allow_tf32`` allows it; sums are float32 always.
@@ -77,11 +77,11 @@ def _compiled(variant: Variant, name: str) -> Any:
     try:
         kernel.compile()
     except cupy.cuda.compiler.CompileException as error:
-        raise KernelError(f"kernel {name} in convolution.cu ({variant}) does not compile:\n{error}") from error
+        raise KernelError(f"kernel {name} in {variant.file} ({variant}) does not compile:\n{error}") from error
     except (ImportError, RuntimeError) as error:
         if hasattr(error, "status"):  # the driver's own
             raise
-        message = f"kernel {name} in convolution.cu cannot be compiled here: {error}"
+        message = f"kernel {name} in {variant.file} cannot be compiled here: {error}"
         raise KernelError(f"{message}; xpnet devices says what to install") from error
     return kernel
 

@@ -108,7 +108,7 @@ def arrays_of(layer: Layer, dtype: str) -> Arrays:
 
 
 def implicit(layer: Layer, given: Arrays) -> dict[str, Call]:
-    """Return the three products by ``convolution.cu``."""
+    """Return the three products by ``kernels.implicit_gemm``."""
     x, w, dy = given
     y, dx, dw = (xp.empty_like(array) for array in (dy, x, w))
 

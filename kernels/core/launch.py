@@ -33,6 +33,9 @@ from kernels.core.signature import Parameter, element_counts, read_parameters
 FOLDER = Path(__file__).parent.parent
 """Where the ``.cu`` files are."""
 
+JOINED = dict.fromkeys(("convolution.cu", "convolution_weight.cu"), ("tensor_cores.cu",))
+"""The files of ``kernels/core`` that are put between the prelude and a file."""
+
 BLOCK = 256
 """Threads in a block."""
 
@@ -252,7 +255,7 @@ class Kernel:
         return kernel
 
     def code(self, t: str, wide: bool) -> str:
-        """Return the text that is compiled: the macros, the prelude and the file."""
+        """Return the text that is compiled: the macros, the prelude, what the file is ``JOINED`` with, and the file."""
         macros = {
             "T": _CTYPES[t],
             "ACC": _CTYPES[acc_dtype(t).name],
@@ -260,7 +263,9 @@ class Kernel:
             f"T_IS_{t.upper()}": "1",
         }
         lines = [f"#define {name} {value}" for name, value in macros.items()]
-        return "\n".join([*lines, '#line 1 "prelude.cu"', _prelude(), f'#line 1 "{self.file}"', self.source])
+        texts = [(name, _core_text(name)) for name in ("prelude.cu", *JOINED.get(self.file, ()))]
+        lines += [f'#line 1 "{name}"\n{text}' for name, text in [*texts, (self.file, self.source)]]
+        return "\n".join(lines)
 
     def _check_argument(self, parameter: Parameter, argument: Any, dtype: str) -> Any:
         where = f"kernel {self.name}, {parameter.name}"
@@ -307,6 +312,7 @@ def _number(where: str, value: Any, dtype: str) -> Any:
     return _SCALARS[dtype](value)
 
 
-@functools.lru_cache(maxsize=1)
-def _prelude() -> str:
-    return (FOLDER / "core" / "prelude.cu").read_text(encoding="utf-8")
+@functools.cache
+def _core_text(name: str) -> str:
+    """Return a file of ``kernels/core`` that others are joined with."""
+    return (FOLDER / "core" / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Choose how convolution.cu computes a product of given shapes: its tiles, its copies and its grid.
+"""Choose how a product of a convolution is computed on tensor cores: its tiles, its copies and its grid.
 
 All of it depends on shapes, dtype and alignment alone, and not on the GPU.
 """
@@ -14,7 +14,7 @@ from kernels.core.geometry import Geometry
 from kernels.core.launch import _NARROW, Kernel
 
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 1, 2, 3
-"""The products of a convolution; ``KERNEL`` in convolution.cu."""
+"""The products of a convolution; the macro ``KERNEL``."""
 
 KERNELS = {FORWARD: "conv_forward", BACKWARD_INPUT: "conv_backward_input", BACKWARD_WEIGHT: "conv_backward_weight"}
 """Their kernels."""
@@ -26,7 +26,7 @@ _BLOCKS = 264  # that fill a large GPU twice over
 
 
 class Tile(NamedTuple):
-    """The macros of convolution.cu for a block: rows, columns and depth of its tile, tiles in shared memory at a time,
+    """The macros of tensor_cores.cu for a block: rows, columns and depth of its tile, tiles in shared memory at a time,
     and how many warps share the rows and the columns."""
 
     BM: int
@@ -58,7 +58,7 @@ _WEIGHT = {
 
 
 class Variant(NamedTuple):
-    """A text of convolution.cu as it is compiled: one of the products, for one dtype, tile and width of copies."""
+    """A text as it is compiled: one of the products, for one dtype, tile and width of copies."""
 
     product: int
     dtype: str
@@ -75,6 +75,11 @@ class Variant(NamedTuple):
         )
 
     @property
+    def file(self) -> str:
+        """Return the name of the file with the product's kernel."""
+        return "convolution_weight.cu" if self.product == BACKWARD_WEIGHT else "convolution.cu"
+
+    @property
     def code(self) -> str:
         """Return the source as the compiler gets it."""
         macros = self.tile._asdict() | {
@@ -84,7 +89,7 @@ class Variant(NamedTuple):
             "KERNEL": self.product,
         }
         lines = [f"#define {name} {value}" for name, value in macros.items()]
-        return "\n".join([*lines, Kernel("convolution.cu", "conv_forward").code(self.dtype, self.wide_index)])
+        return "\n".join([*lines, Kernel(self.file, KERNELS[self.product]).code(self.dtype, self.wide_index)])
 
 
 class Plan(NamedTuple):

@@ -139,7 +139,7 @@ TENSOR_CORES = tuple(architecture for architecture in ARCHITECTURES if architect
 
 
 def build_tiles(jobs):
-    """Compile texts of convolution.cu for architectures: {(variant, architecture): Result} of pairs of these."""
+    """Compile texts of the convolution for architectures: {(variant, architecture): Result} of pairs of these."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(jobs, pool.map(lambda job: build(job[0].code, job[1]), jobs), strict=True))
 
