@@ -114,3 +114,29 @@ def test_a_network_of_ones_own_is_evaluated_by_the_command(houses):
         **measured,
         "file": "mine.safetensors",
     }
+
+
+def test_a_network_of_ones_own_is_summarized(houses):
+    network = Network(Sequential(Affine.of(3, 5), Relu(), Affine.of(5, 1)), (3,), loss="huber")
+    network.save_params("own.safetensors")
+    shown = xpnet("summary", "own.safetensors", "--batch-size", "10")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith("Network on 3 images, batch 10, fp32, AdamW")
+    assert "parameters  26\n" in shown.out
+    assert "not known" not in shown.out
+    record = json.loads(xpnet("summary", "own.safetensors", "--json", "--measure").out)
+    assert record["parameters"] == 26
+    both = xpnet("summary", "own.safetensors", "--model", "ConvNet")
+    assert both.code == 2
+    assert both.err == "Error: own.safetensors says which model it is: leave --model and --dataset out\n"
+
+
+def test_a_model_says_how_it_was_trained(houses):
+    source = ("--data", "houses.csv", "--target", "price", "--epochs", "2", "--out", "run", "--quiet")
+    assert xpnet("train", *source).code == 0
+    record = load_network("run/model.safetensors").config["training"]
+    best = next(line for line in reversed(RunFolder("run").load_metrics()) if line["best"])
+    assert record["epochs"] == 2
+    assert record["epoch"] == best["epoch"]
+    assert record["val_loss"] == best["val_loss"]
+    assert "seconds" not in record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from kernels.implicit_gemm import active_capability
 from training.cli.common import (
     Compute,
     UserError,
+    allow_import_option,
     choose_compute,
     count_from,
     device_option,
@@ -20,12 +22,14 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.data_options import DATASET
-from training.cli.inputs import MODEL
+from training.cli.inputs import MODEL, find_model
 from training.cli.train import PRECISION
 from training.data.sources import INPUT_DIM, SOURCES
 from training.files import json_text
+from training.files.printable import printable
 from training.loop.settings import DEFAULT_MODEL, DEFAULTS
 from training.models import Network, build_for
+from training.models.loading import load_network
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
 from training.profile.cost import GPUS, Gpu, StepCost, Work, cost_of_step
@@ -46,8 +50,10 @@ class Measured(NamedTuple):
 
 
 @click.command("summary")
-@click.option("--model", type=MODEL, default=DEFAULT_MODEL, help="Upper or lower case.")
-@click.option("--dataset", type=DATASET, default=DEFAULTS.dataset, help="The data set whose images it takes.")
+@click.argument("run", required=False, type=click.Path(path_type=pathlib.Path))
+@click.option("--model", type=MODEL, help=f"Upper or lower case.  [default: {DEFAULT_MODEL}]")
+@click.option("--dataset", type=DATASET, help=f"The data set whose images it takes.  [default: {DEFAULTS.dataset}]")
+@allow_import_option
 @click.option("--batch-size", type=count_from(1), default=100, help="Images in a step.")
 @click.option("--precision", type=PRECISION, default=DEFAULTS.precision, help="As for training.")
 @click.option(
@@ -60,8 +66,10 @@ class Measured(NamedTuple):
 @threads_option
 @json_option
 def command(
-    model: str,
-    dataset: str,
+    run: pathlib.Path | None,
+    model: str | None,
+    dataset: str | None,
+    allow_import: bool,
     batch_size: int,
     precision: str,
     gpu: str | None,
@@ -72,13 +80,21 @@ def command(
 ) -> None:
     """List a model's layers and the cost of a training step, without a GPU: operations, least bytes and memory.
 
+    RUN is the folder of a run or a .safetensors file; without it, the model is named by --model and --dataset.
+
     MB are the least that must move: every input read once, every result written once. Memory is that of a GPU. MFLOP
     are multiplications, additions and other operations, in millions; MB are 10^6 bytes. The optimizer's update stands
     under forward. Of convolutions it says how they are computed on the --gpu, or else on the device that is measured.
     """
     compute = choose_compute(device if measure else "cpu", threads)
+    if run is not None and (model or dataset):
+        raise UserError(f"{printable(run)} says which model it is: leave --model and --dataset out")
     with user_errors():
-        network = build_for(model, INPUT_DIM, len(SOURCES[dataset].classes))
+        if run is None:
+            network = build_for(model or DEFAULT_MODEL, INPUT_DIM, len(SOURCES[dataset or DEFAULTS.dataset].classes))
+        else:
+            network = load_network(find_model(run), allow_import)
+    model = type(network).__name__
     network.astype("float16" if precision == "fp16" else "float32")
     optimizer = optimizers.by_name(DEFAULTS.optimizer, DEFAULTS.lr, DEFAULTS.weight_decay)
     cost = cost_of_step(network, batch_size, optimizer)
@@ -93,7 +109,7 @@ def command(
         record["convolutions"] = {"device": place, "paths": [path._asdict() for path in paths]}
         click.echo(json_text.dump(record))
         return
-    size = "x".join(map(str, INPUT_DIM))
+    size = "x".join(map(str, network.input_dim))
     click.echo(f"{model} on {size} images, batch {batch_size}, {precision}, {type(optimizer).__name__}")
     for line in [*_table(cost, rates, precision, measured), *_totals(cost, rates, precision, _said(paths, place))]:
         click.echo(line)

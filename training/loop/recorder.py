@@ -44,6 +44,7 @@ class Recorder(BestModel):
         super().on_epoch_end(trainer, result)
         is_best = self.result is result
         if is_best:
+            self._note(trainer)
             self._save(trainer, result.epoch)
         metrics = {**result.as_dict(self.part), "best": is_best}
         self.folder.add_metrics(metrics)
@@ -62,6 +63,7 @@ class Recorder(BestModel):
             records.append({**result.as_dict(self.part), "best": is_best})
         self.folder.save_metrics(records)
         if self.result is not None:
+            self._note(trainer)
             save_arrays(self.folder.model, self.arrays(), trainer.network.description())
             self.kept = self.result.epoch
 
@@ -76,6 +78,14 @@ class Recorder(BestModel):
         epoch = self.result.epoch if self.result else 0
         if self.kept != epoch or not self.folder.model.is_file():
             self._save(trainer, epoch)
+
+    def _note(self, trainer: Trainer) -> None:
+        """Write into the network's config how far it was trained, and with what results: no times, which differ."""
+        if self.result is not None:
+            results = self.result.as_dict(self.part)
+            kept = {name: value for name, value in results.items() if name not in ("seconds", "images_per_second")}
+            network = trainer.network
+            network.config = {**(network.config or {}), "training": {**kept, "epochs": trainer.total_epochs}}
 
     def _save(self, trainer: Trainer, epoch: int) -> None:
         before = _identity(self.folder.model)
