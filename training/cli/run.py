@@ -58,8 +58,7 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
     try:
         with bar or nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
-            if not trainer.is_stopped:
-                trainer.train()
+            trainer.train()
     except NonFiniteError as error:
         raise click.ClickException(f"{error}; {kept(recorder)}") from error
     except MemoryError as error:

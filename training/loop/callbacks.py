@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,3 +117,9 @@ class Callback:
         Raises:
             ValueError: it is not such a state; nothing is changed.
         """
+
+
+def hooks(trainer: Trainer, name: str) -> list[Callable[..., None]]:
+    """Return a hook of the callbacks that define it: calling those that do nothing would cost each step time."""
+    found = [getattr(callback, name) for callback in trainer.callbacks]
+    return [hook for hook in found if getattr(hook, "__func__", None) is not getattr(Callback, name)]

@@ -6,7 +6,7 @@ A step waits for nothing: loss and accuracy add up on the device and are read at
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
 from training.loop import checkpoint, evaluation, stopping
-from training.loop.callbacks import Callback, EpochResult
+from training.loop.callbacks import Callback, EpochResult, hooks
 from training.loop.epoch_so_far import EpochSoFar
 from training.loop.step import compute_step, has_plain_parts, ignoring_overflow
 from training.loop.step_graphs import StepGraphs
@@ -143,7 +143,13 @@ class Trainer:
         return max(self.history, key=lambda result: result.score, default=None)
 
     def train(self) -> list[EpochResult]:
-        """Run all epochs, or until a callback calls ``stop``. Return the history.
+        """Run all epochs, as ``epochs`` does. Return the history."""
+        for _ in self.epochs():
+            pass
+        return self.history
+
+    def epochs(self) -> Generator[EpochResult, None, None]:
+        """Run all epochs, or until a callback calls ``stop``: one for each ``next``, whose result is yielded.
 
         After an interruption it goes on where that was: an epoch that was begun continues with its next batch. Ctrl-C
         ends it between two steps, in a program with Python's own handler; a second Ctrl-C at once.
@@ -156,17 +162,6 @@ class Trainer:
             OutOfMemoryError: a batch is too large, of the training or of the evaluation. The parameters are those
                 after the last whole step. The failed step holds no memory: a trainer with smaller batches can go on.
         """
-        for _ in self.epochs():
-            pass
-        return self.history
-
-    def epochs(self) -> Generator[EpochResult, None, None]:
-        """Train as ``train`` does, one epoch for each ``next``; yield its result.
-
-        Raises:
-            KeyboardInterrupt, NonFiniteError, OutOfMemoryError: as ``train``.
-        """
-        self.is_stopped = False
         try:
             self._tell("on_run_begin")
             with RUN:
@@ -181,6 +176,7 @@ class Trainer:
             raise
         finally:
             self._tell("on_run_end")
+        self.is_stopped = False  # here, so that a run that had stopped when it was saved does not go on
 
     def steps(self, epoch: int, first: int = 0) -> Generator[int, None, None]:
         """Train on the batches of epoch 1, 2, …, one step for each ``next``; yield the number of steps taken in all.
@@ -195,7 +191,7 @@ class Trainer:
         if not first:
             self.so_far.begin(self._loss_scale()[1])
         self._tell("on_epoch_begin", epoch)
-        step_begins, step_ends = self._hooked("on_step_begin"), self._hooked("on_step_end")
+        step_begins, step_ends = hooks(self, "on_step_begin"), hooks(self, "on_step_end")
         with closing(self.train_loader.epoch(epoch - 1, first)) as batches:
             for index in range(first, len(self.train_loader)):
                 self.position = (epoch - 1, index)
@@ -261,11 +257,6 @@ class Trainer:
             raise
         self._tell("on_evaluation_end", result.loss, result.accuracy)
         return result
-
-    def _hooked(self, hook: str) -> list[Callable[..., None]]:
-        """Return a hook of the callbacks that define it: calling those that do nothing would cost each step time."""
-        hooks = [getattr(callback, hook) for callback in self.callbacks]
-        return [each for each in hooks if getattr(each, "__func__", None) is not getattr(Callback, hook)]
 
     def _tell(self, hook: str, *arguments: object) -> None:
         for callback in self.callbacks:
