@@ -72,14 +72,18 @@ def bias_gradient(dy: Array, positive: Array, out: Array) -> Array:
     """
     if positive.shape != dy.shape:
         raise ValueError(f"positive must have the shape of dy, {dy.shape}, got {positive.shape}")
-    if isinstance(dy, numpy.ndarray) or len(dy) > _MOST_ROWS or out.dtype != dy.dtype or not out.flags.c_contiguous:
-        dx = masked(dy, positive)
-        column_sums(dx, out=out)
-        return dx
     require_same_device(dy, positive, out)
     require_active(dy, "dy")
     check_dtype("an affine layer", dy)
-    return _bias_gradient_cuda(dy, positive, out)
+    one_launch = len(dy) <= _MOST_ROWS and out.dtype == dy.dtype and out.flags.c_contiguous
+    compute = implementation(dy, _bias_gradient_numpy, _bias_gradient_cuda if one_launch else _bias_gradient_numpy)
+    return compute(dy, positive, out)
+
+
+def _bias_gradient_numpy(dy: Array, positive: Array, out: Array) -> Array:
+    dx = masked(dy, positive)
+    column_sums(dx, out=out)
+    return dx
 
 
 def _bias_gradient_cuda(dy: Array, positive: Array, out: Array) -> Array:
