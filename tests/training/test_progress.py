@@ -114,3 +114,17 @@ def test_epoch_lines_are_of_one_width():
         "epoch 12/12  loss 0.0100  accuracy 100.00 %  test loss 0.0200  test accuracy 100.00 %   123,457 images/s"
         "   103.2 s  best"
     )
+
+
+def test_the_bar_of_an_epoch_that_goes_on_begins_there(trainer):
+    out = io.StringIO()
+    trainer.so_far.batches = 5  # of 100 images
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 2)
+        assert "epoch 2/2  75% |" in out.getvalue()  # 1,500 of 2,000 images
+        bar._start -= 100.0
+        trainer.totals = (60.0, 60, 600)
+        bar.on_step_end(trainer, 16)
+        trainer.asked[0].done = True
+        bar.on_step_end(trainer, 17)
+        assert "| 1 images/s" in out.getvalue().rpartition("\r")[2], "100 images in 100 s, not 600"
