@@ -20,7 +20,14 @@ from training.loop.run_folder import RunFolder
 from training.models.loading import load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
-FILES = ("checkpoints", "config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
+FILES = (
+    "checkpoints",
+    "config.json",
+    "config.toml",
+    "metrics.jsonl",
+    "model.safetensors",
+    *(f"{name}.png" for name in FIGURES),
+)
 EPOCHS = 3
 OPTIONS = ("--model", "TwoLayerNet", "--batch-size", "6", "--epochs", EPOCHS, "--device", "cpu", "--threads", "1")
 DRAWN = b"a figure, whole"

@@ -83,7 +83,14 @@ def test_the_books_way_trains_on_all_images_and_chooses_by_the_test_images(tmp_p
 
 def test_a_run_leaves_settings_metrics_model_and_figures(trained):
     folder, _ = trained
-    files = {"checkpoints", "config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES)}
+    files = {
+        "checkpoints",
+        "config.json",
+        "config.toml",
+        "metrics.jsonl",
+        "model.safetensors",
+        *(f"{name}.png" for name in FIGURES),
+    }
     assert {path.name for path in folder.path.iterdir()} == files
     config = folder.load_config()
     assert config["settings"] == {

@@ -15,7 +15,14 @@ from training.loop.run_folder import RunFolder
 from training.models.loading import load_network
 
 FIGURES = ("learning_curves", "confusion_matrix", "worst_mistakes", "filters")
-FILES = ("checkpoints", "config.json", "metrics.jsonl", "model.safetensors", *(f"{name}.png" for name in FIGURES))
+FILES = (
+    "checkpoints",
+    "config.json",
+    "config.toml",
+    "metrics.jsonl",
+    "model.safetensors",
+    *(f"{name}.png" for name in FIGURES),
+)
 
 # A shell that runs tests in the background lets its children ignore Ctrl-C; this undoes it.
 INTERRUPTIBLE = """

@@ -22,6 +22,7 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
+from training.cli.config import FILE, Configured, dump
 from training.cli.console import Console
 from training.cli.data_options import DATA_OPTIONS, part_options
 from training.cli.inputs import MODEL, load_data
@@ -30,6 +31,7 @@ from training.cli.resume import ResumedRun, resumable
 from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, train
 from training.cli.streams import going_on_silently
 from training.data import Data
+from training.files.durable import write_atomically
 from training.loop.checkpoints import Checkpoints
 from training.loop.provenance import describe
 from training.loop.recipe import build_trainer, describe_input, evaluated_part
@@ -97,7 +99,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command("train")
+@click.command("train", cls=Configured)
 @resumable
 @settings_options
 @part_options
@@ -179,6 +181,7 @@ def command(
     with folder, going_on_silently(), deferred():
         try:
             folder.save_config(config)
+            write_atomically(folder.path / FILE, dump(config))
             console.header(trainer.network, data, compute, folder)
             if run:
                 recorder.catch_up(trainer)

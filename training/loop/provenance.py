@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -35,7 +36,7 @@ def describe(
             **asdict(settings),
             "lr": trainer.optimizer.lr,
             "weight_decay": trainer.optimizer.weight_decay,
-            "data_dir": data_dir and str(data_dir),
+            "data_dir": data_dir and os.path.abspath(data_dir),
         },
         "model": _without_numbers(trainer.network.config or {}),
         "samples": {part: len(samples) for part, samples in data.parts.items()},
