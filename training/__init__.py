@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     )
     from training.models.loading import load_network
     from training.optim import SGD, AdaGrad, Adam, AdamW, LossScaler, Momentum, Nesterov, RMSprop, Update
-    from training.optim.schedules import ConstantSchedule, CosineSchedule, StepSchedule, Warmup
+    from training.optim.plateau import PlateauSchedule
+    from training.optim.schedules import (
+        ConstantSchedule,
+        CosineSchedule,
+        OneCycleSchedule,
+        PolynomialSchedule,
+        RestartsSchedule,
+        StepSchedule,
+        Warmup,
+    )
 
 _PLACES = {
     "training.check.gradients": ("gradient_check",),
@@ -53,7 +62,11 @@ _PLACES = {
         "ConvNet", "DeepConvNet", "MultiLayerNet", "Network", "SimpleConvNet", "TwoLayerNet", "build",
     ),
     "training.optim": ("SGD", "AdaGrad", "Adam", "AdamW", "LossScaler", "Momentum", "Nesterov", "RMSprop", "Update"),
-    "training.optim.schedules": ("ConstantSchedule", "CosineSchedule", "StepSchedule", "Warmup"),
+    "training.optim.plateau": ("PlateauSchedule",),
+    "training.optim.schedules": (
+        "ConstantSchedule", "CosineSchedule", "OneCycleSchedule", "PolynomialSchedule", "RestartsSchedule",
+        "StepSchedule", "Warmup",
+    ),
 }  # fmt: skip
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -80,8 +93,12 @@ __all__ = [
     "Nesterov",
     "Network",
     "NonFiniteError",
+    "OneCycleSchedule",
+    "PlateauSchedule",
+    "PolynomialSchedule",
     "ProgressBar",
     "RMSprop",
+    "RestartsSchedule",
     "RunFolder",
     "SimpleConvNet",
     "StepSchedule",

@@ -1,6 +1,7 @@
 """Steps by CUDA graph: the bits of eager steps, whatever changes between them; what cannot be captured runs eagerly."""
 
 import gc
+import itertools
 import logging
 import re
 import threading
@@ -31,6 +32,7 @@ from training.models import Network, build_for
 from training.optim import optimizers
 from training.optim.loss_scaling import LossScaler
 from training.optim.schedules import by_name as schedule
+from training.optim.schedules import observe
 from training.optim.update import Update
 
 pytestmark = pytest.mark.gpu
@@ -66,7 +68,9 @@ def residual():
     return Network(Sequential(*blocks, GlobalAveragePooling(), Affine.of(4, 5)), IMAGES)
 
 
-def trainer(make=dense, optimizer="adam", dtype="float32", scaler=None, graph=True, scheduled=True, clip_norm=None):
+def trainer(
+    make=dense, optimizer="adam", dtype="float32", scaler=None, graph=True, rate="warmup-cosine", clip_norm=None
+):
     random.seed(0)
     network = make().astype(dtype)
     numbers = np.random.default_rng(1)
@@ -78,7 +82,7 @@ def trainer(make=dense, optimizer="adam", dtype="float32", scaler=None, graph=Tr
         Loader(images, labels, SAMPLES, shuffle=False, dtype=dtype),
         Update(
             optimizers.by_name(optimizer),
-            schedule=schedule("warmup-cosine", 0.05, 20) if scheduled else None,
+            schedule=schedule(rate, 0.05, 20) if rate else None,
             clip_norm=clip_norm,
             scaler=scaler,
         ),
@@ -133,6 +137,14 @@ def test_every_optimizer_gives_the_bits_of_eager_steps(optimizer):
     made = compare(optimizer=optimizer, clip_norm=0.5)
     assert graphs_of(made) == [(4, 12), (2, 12)]
     assert not made._graphs.refusal
+
+
+@pytest.mark.parametrize("rate", ["warmup-plateau", "one-cycle", "restarts", "polynomial"])
+def test_every_schedule_gives_the_bits_of_eager_steps(rate):
+    """A plateau is told of an epoch that is no better between two steps."""
+    scores = itertools.cycle([0.5, 0.4, 0.3, 0.2])
+    made = compare(rate=rate, between=lambda made: observe(made.update.schedule, next(scores)))
+    assert graphs_of(made)
 
 
 def test_convolutions_give_the_bits_of_eager_steps():
@@ -259,7 +271,7 @@ def test_a_network_that_moves_to_the_cpu_and_back():
     ids=["dropout", "batch norm", "clipping", "weight decay", "beta1", "eps", "seed", "random state", "prediction"],
 )
 def test_settings_that_change_between_steps(change):
-    assert graphs_of(compare(26, at(13, change), clip_norm=1.0, scheduled=False))
+    assert graphs_of(compare(26, at(13, change), clip_norm=1.0, rate=None))
 
 
 def test_growth_interval_that_changes():

@@ -69,7 +69,7 @@ _SETTINGS = (
         "--schedule",
         type=click.Choice(schedules.NAMES, case_sensitive=False),
         default=DEFAULTS.schedule,
-        help="How the learning rate changes over the training.",
+        help="How the learning rate changes over the training; warmup- puts a linear rise before it.",
     ),
     click.option(
         "--weight-decay",

@@ -8,6 +8,7 @@ epoch's order follows from the loader's seed and the epoch's number.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ def restore(trainer: Trainer, sections: Sections) -> None:
         raise ValueError(f"the checkpoint's optimizer: {error}") from error
     if update.scaler is not None:
         update.scaler.load_state_dict(sections["scaler"])
-    if hasattr(update.schedule, "load_state_dict"):
+    if "schedule" in sections:
         update.schedule.load_state_dict(sections["schedule"])  # type: ignore[union-attr]
     for name, callback in _named(trainer.callbacks):
         if name in sections:
@@ -167,8 +168,8 @@ def _capture(trainer: Trainer) -> Sections:
     }
     if update.scaler is not None:
         sections["scaler"] = update.scaler.state_dict()
-    if hasattr(update.schedule, "state_dict"):
-        sections["schedule"] = _state_of("schedule", update.schedule)
+    if state := _schedule_state(trainer):
+        sections["schedule"] = state
     for name, callback in _named(trainer.callbacks):
         if state := callback.state_dict():
             sections[name] = state
@@ -199,6 +200,11 @@ def _state_of(kind: str, owner: Any) -> dict[str, Any]:
     if not hasattr(owner, "state_dict") or not hasattr(owner, "load_state_dict"):
         raise TypeError(f"the {kind} {type(owner).__name__} cannot be saved: it has no state_dict and load_state_dict")
     return owner.state_dict()
+
+
+def _schedule_state(trainer: Trainer) -> dict[str, Any]:
+    schedule = trainer.update.schedule
+    return _state_of("schedule", schedule) if hasattr(schedule, "state_dict") else {}
 
 
 def _numpy_state() -> dict[str, Any]:
@@ -275,6 +281,14 @@ def _check(trainer: Trainer, sections: Sections) -> None:
     if ("scaler" in sections) != (trainer.update.scaler is not None):
         said = ("a", "none") if "scaler" in sections else ("no", "one")
         raise ValueError(f"the checkpoint is of a training with {said[0]} loss scale; this one has {said[1]}")
+    if ("schedule" in sections) != bool(_schedule_state(trainer)):
+        said = ("a", "none") if "schedule" in sections else ("no", "one")
+        raise ValueError(f"the checkpoint is of a training with {said[0]} state of a schedule; this one has {said[1]}")
+    if "schedule" in sections:
+        try:
+            copy.deepcopy(trainer.update.schedule).load_state_dict(sections["schedule"])  # type: ignore[union-attr]
+        except TypeError as error:
+            raise ValueError(f"the checkpoint's schedule: {error}") from error
     own_names = {name for name, _ in _named(trainer.callbacks)}
     lost = [
         name.removeprefix("callback ") for name in sections if name.startswith("callback ") and name not in own_names

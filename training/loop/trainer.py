@@ -25,6 +25,7 @@ from training.loop.watch import NonFiniteWatch
 from training.models.metrics import Metric, as_metrics
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
+from training.optim.schedules import observe
 from training.optim.update import Update
 
 RUN, EPOCH, STEP = (profiling.Range(name, name, "loop") for name in ("run", "epoch", "step"))
@@ -283,6 +284,7 @@ class Trainer:
                     pass
             result = self._evaluated(epoch)
         self.history.append(result)
+        observe(self.update.schedule, result.score)
         self.so_far.batches = 0
         self._tell("on_epoch_end", result)
         stopping.check()

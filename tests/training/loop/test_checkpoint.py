@@ -15,7 +15,8 @@ from training.files import durable, sections
 from training.loop import checkpoint
 from training.loop.evaluation import Evaluation
 from training.optim import NAMES, by_name
-from training.optim.schedules import CosineSchedule
+from training.optim.plateau import PlateauSchedule
+from training.optim.schedules import CosineSchedule, Warmup
 
 HALF = {"dtype": "float16", "clip_norm": 1.0}
 
@@ -63,6 +64,32 @@ def test_every_step_can_be_gone_on_from(tmp_path, device, kind):
         assert run.step == int(file.stem)
         run.train()
         assert result_of(run) == result_of(undisturbed)
+
+
+def test_a_plateau_goes_on_with_what_it_has_seen(tmp_path):
+    def run(schedule=True):
+        plateau = Warmup(PlateauSchedule(0.01, factor=0.5, patience=0, threshold=0.3), 3) if schedule else None
+        return small_trainer(schedule=plateau, epochs=6)
+
+    undisturbed = run()
+    undisturbed.train()
+    rates = [result.lr for result in undisturbed.history]
+    assert len(set(rates)) > 2  # the rate went down more than once
+    saving = run()
+    saving.callbacks.append(Every(lambda made, step: checkpoint.save(made, tmp_path / f"{step}.safetensors")))
+    saving.train()
+    for step in range(1, saving.step + 1, 3):
+        made = run()
+        made.resume(tmp_path / f"{step}.safetensors")
+        made.train()
+        assert result_of(made) == result_of(undisturbed)
+    for made, other in ((run(False), tmp_path / "5.safetensors"), (run(), tmp_path / "plain.safetensors")):
+        if made.update.schedule is None:
+            checkpoint.save(made, tmp_path / "plain.safetensors")
+        before = result_of(made)
+        with pytest.raises(ValueError, match="state of a schedule"):
+            made.resume(other)
+        assert result_of(made) == before
 
 
 @pytest.mark.gpu
