@@ -149,6 +149,8 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "LossScaler.examine": {"grads": lambda: {"W": numbers(3, 2)}},
     "gradient_check": {"model": lambda: Affine.of(4, 3), "x": lambda: numbers(5, 4)},
     "Loader": _LABELS,
+    "Batches": {"batches": lambda: [(numbers(5, 16), labels())]},
+    "as_loader": {"name": lambda: "train", "given": lambda: [(numbers(5, 16), labels())], "dtype": lambda: "float32"},
     "Augmentation": {"changes": lambda: ["flip"]},
     "split": {"labels": lambda: None, "count": lambda: 10},
     "MultiLayerNet": {"hidden_size_list": lambda: [3]},

@@ -16,6 +16,7 @@ from backend import array_module, blas, checks, copy_to_host, profiling, random,
 from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
+from training.data.batches import as_loader
 from training.loop import checkpoint, evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult, hooks
 from training.loop.epoch_so_far import EpochSoFar
@@ -37,7 +38,8 @@ class Trainer:
 
     Args:
         network: trained in place.
-        train: loader of the training batches; its order of an epoch depends on its seed alone.
+        train: loader of the training batches; its order of an epoch depends on its seed alone. Any other collection of
+            (x, t) batches, such as a torch DataLoader, is taken as ``training.data.batches.Batches``.
         test: loader for the evaluation after each epoch: unshuffled, with the largest batches that fit in memory.
         optimizer: an optimizer, or an ``Update`` that adds a schedule, clipping or a loss scale to one.
         epochs: at least 1.
@@ -86,8 +88,8 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        train: Loader,
-        test: Loader,
+        train: Loader | Iterable,
+        test: Loader | Iterable,
         optimizer: Optimizer | Update,
         *,
         epochs: int = 20,
@@ -99,8 +101,9 @@ class Trainer:
         epochs, graph = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE), checks.flag("graph", graph)
         parts = checks.whole("parts", parts, 1, checks.LARGEST_SIZE)
         checks.instance("network", network, Network, "a Network")
-        checks.instance("train", train, Loader, "a Loader")
-        checks.instance("test", test, Loader, "a Loader")
+        train, test = (
+            as_loader(name, given, network.params.flat.dtype) for name, given in (("train", train), ("test", test))
+        )
         update = optimizer if isinstance(optimizer, Update) else Update(optimizer)
         for data, loader in (("training", train), ("test", test)):
             try:

@@ -1,0 +1,101 @@
+"""Batches of programs' own and of other loaders train as a Loader's do."""
+
+import numpy as np
+import pytest
+
+from backend import asarray, asnumpy, random
+from training import SGD, Loader, Trainer, TwoLayerNet
+from training.data.batches import Batches
+from training.loop.non_finite import NonFiniteError
+
+X = (np.random.default_rng(0).random((10, 4)) * 255).astype("uint8")
+T = np.arange(10) % 3
+
+
+class Collection:
+    """What a torch DataLoader has: a length, a data set, and other objects for arrays."""
+
+    class Tensor:
+        def __init__(self, array):
+            self.array = array
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+    def __init__(self, size=4):
+        self.size, self.dataset, self.batch_size = size, X, size
+
+    def __len__(self):
+        return -(-len(X) // self.size)
+
+    def __iter__(self):
+        for first in range(0, len(X), self.size):
+            part = slice(first, first + self.size)
+            yield [self.Tensor(X[part]), self.Tensor(T[part])]
+
+
+def pairs(size=4):
+    return [(X[first : first + size], T[first : first + size]) for first in range(0, len(X), size)]
+
+
+def trained(train, test):
+    random.seed(0)
+    trainer = Trainer(TwoLayerNet(4, 5, 3, 0.1), train, test, SGD(0.1), epochs=3)
+    trainer.train()
+    return asnumpy(trainer.network.params.flat), trainer
+
+
+@pytest.mark.parametrize("make", [Collection, pairs])
+def test_training_on_them_gives_the_bits_of_a_loader(device, make):
+    expected, by_loader = trained(Loader(X, T, 4, shuffle=False), Loader(X, T, 4, shuffle=False))
+    found, trainer = trained(make(), make())
+    np.testing.assert_array_equal(found, expected)
+    assert [(r.loss, r.test_accuracy) for r in trainer.history] == [
+        (r.loss, r.test_accuracy) for r in by_loader.history
+    ]
+
+
+def test_arrays_of_the_device_are_taken_too(device):
+    x, t = Batches([(asarray(X), asarray(T))]).batch(0, 0)
+    assert (type(x), x.dtype, t.dtype) == (type(asarray(X)), "float32", "int32")
+
+
+def test_images_lie_with_their_channels_last():
+    ((x, _),) = Batches([(np.ones((2, 3, 4, 5), "float64"), np.zeros(2, int))]).epoch(0)
+    assert x.dtype == "float32"
+    assert x.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_an_epoch_can_be_begun_inside_and_batches_made_again():
+    batches = Batches(pairs())
+    whole = list(batches.epoch(0))
+    np.testing.assert_array_equal(next(batches.epoch(0, 2))[0], whole[2][0])
+    np.testing.assert_array_equal(batches.batch(0, 1)[0], whole[1][0])
+    assert batches.indices(0, 2).tolist() == [8, 9]
+    assert (len(batches), batches.largest_batch) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (5, TypeError, "train must be a Loader, or"),
+        (iter(pairs()), TypeError, "train must be a Loader, or"),
+        ((pair for pair in pairs()), TypeError, "train must be a Loader, or"),
+        ([], ValueError, "expected at least one batch"),
+        ([X], TypeError, "train must be a Loader, or"),
+        ([(X, T[:3])], ValueError, r"batch 0 must be x \(n, ...\) and t \(n,\)"),
+    ],
+)
+def test_what_is_no_collection_of_batches_is_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        Trainer(TwoLayerNet(4, 5, 3), given, pairs(), SGD())
+
+
+def test_mistakes_in_a_batch_are_named():
+    wrong = [*pairs(), (X[:2], np.array([0, 7]))]
+    with pytest.raises(ValueError, match="batch 3: label 7 at index 1 is out of range: expected 0 to 2"):
+        Trainer(TwoLayerNet(4, 5, 3), wrong, pairs(), SGD()).train()
+    bad = X[:4] / np.float32(255)
+    bad[2, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="sample 2"):
+        Trainer(TwoLayerNet(4, 5, 3), [(bad, T[:4])], pairs(), SGD()).train()

@@ -1,0 +1,147 @@
+"""Batches that a program makes itself, or another library's loader, in the place of a ``Loader``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Sized
+from itertools import islice
+from typing import Any
+
+import numpy
+
+from backend import asarray, asnumpy, checks
+from layers import Loss
+from training.data.loader import Batch, Loader
+
+
+class Batches(Loader):
+    """Batches ``(x, t)`` of any collection that can be gone through in each epoch, such as a torch ``DataLoader``.
+
+    Arrays may be NumPy's, CuPy's or anything else that NumPy can read, such as tensors of PyTorch on the CPU. Bytes are
+    divided by 255, labels become int32, and other numbers get the dtype.
+
+    The order is the collection's own: a run goes on to the same bits from a checkpoint only if that is the same in each
+    epoch. It has a ``len``, or it is gone through once to count.
+
+    Args:
+        batches: the collection. An iterator, which can be gone through once only, is refused.
+        dtype: of ``x``: float16, float32 or float64.
+
+    Raises:
+        TypeError: it is not such a collection.
+        ValueError: it has no batches.
+
+    Examples:
+        >>> import numpy as np
+        >>> from training import SGD, Trainer, TwoLayerNet
+        >>> batches = [(np.eye(4, dtype="float32"), np.arange(4) % 2)] * 3
+        >>> len(Trainer(TwoLayerNet(4, 5, 2), batches, batches, SGD(), epochs=2).train())
+        2
+    """
+
+    def __init__(self, batches: Iterable[Any], dtype: Any = "float32") -> None:
+        if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes)) or iter(batches) is batches:
+            raise checks.refusal(TypeError, "batches", "a collection of (x, t) that can be gone through again", batches)
+        self.dtype = checks.floating_dtype("dtype", dtype)
+        self._batches_given = batches
+        self._loss: tuple[Loss, int] | None = None
+        self._last: tuple[int, int, Batch] | None = None
+        sizes = [len(_pair(batch, 0)[1]) for batch in islice(batches, 1)]
+        if not sizes:
+            raise ValueError("expected at least one batch, got none")
+        self.batch_size = sizes[0]
+        self._count = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
+        whole: Any = getattr(batches, "dataset", None)
+        self.samples = len(whole) if isinstance(whole, Sized) else self._count * self.batch_size
+        self.shuffle, self.seed, self.normalization, self.augment = False, 0, None, None
+        self._next_epoch = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"Batches({type(self._batches_given).__name__} → {self.dtype}, batches={len(self)})"
+
+    def check_targets(self, loss: Loss, outputs: int) -> None:
+        """Have the targets of each batch checked as it comes."""
+        self._loss = loss, outputs
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is known of the batches."""
+        return {"batches": len(self), "batch_size": self.batch_size, "dtype": self.dtype.name}
+
+    def order(self, epoch: int) -> numpy.ndarray:
+        """Return the samples' numbers in the order in which they come."""
+        return numpy.arange(self.samples)
+
+    def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches, from the one at ``first`` on; see ``Loader.epoch``.
+
+        Raises:
+            TypeError, ValueError: a batch is not a pair of arrays of one length, has a label that the loss does not
+                take, or there are fewer batches than announced.
+        """
+        place = first = checks.whole("first", first, 0, len(self))
+        for given in islice(self._batches_given, first, len(self)):
+            batch = self._made(given, place)
+            self._last = epoch, place, batch
+            yield batch
+            place += 1
+        if place < len(self):
+            raise ValueError(f"expected {len(self):,} batches in an epoch, got {place:,}")
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Return the batch at ``index`` again; one before the latest is taken from the collection anew."""
+        if self._last is not None and self._last[:2] == (epoch, index):
+            return self._last[2]
+        return self._made(next(islice(self._batches_given, index, None)), index)
+
+    def indices(self, epoch: int, index: int) -> numpy.ndarray:
+        """Return the numbers of the samples of a batch, counted from the first of the epoch."""
+        return index * self.batch_size + numpy.arange(len(self.batch(epoch, index)[1]))
+
+    def sample(self, index: int) -> numpy.ndarray:
+        """Return the input with that number."""
+        batch, place = divmod(index, self.batch_size)
+        epoch = 0 if self._last is None else self._last[0]
+        return asnumpy(self.batch(epoch, batch)[0])[place]
+
+    def _made(self, given: Any, place: int) -> Batch:
+        x, t = _pair(given, place)
+        if x.dtype == numpy.uint8:
+            x = numpy.divide(x, 255, dtype=self.dtype)
+        if x.ndim == 4:  # channels last in memory, as a Loader's
+            x = numpy.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        t = t.astype("int32" if t.ndim == 1 and t.dtype.kind in "iub" else numpy.promote_types(self.dtype, "float32"))
+        if self._loss is not None:
+            loss, outputs = self._loss
+            try:
+                loss.check_targets(t, (len(t), outputs))
+            except ValueError as error:
+                raise ValueError(f"batch {place}: {error}") from None
+        return asarray(x.astype(self.dtype, copy=False)), asarray(t)
+
+
+def as_loader(name: str, given: Any, dtype: Any) -> Loader:
+    """Return a loader as it is, and another collection of batches as ``Batches``.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, Loader):
+        return given
+    try:
+        return Batches(given, dtype)
+    except TypeError as error:
+        raise checks.refusal(
+            TypeError, name, "a Loader, or (x, t) batches that can be gone through again", given
+        ) from error
+
+
+def _pair(given: Any, place: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise TypeError(f"batch {place} must be a pair (x, t), got {checks.shown(given)}")
+    x, t = (numpy.asarray(asnumpy(array)) for array in given)
+    if x.ndim < 2 or t.ndim not in (1, 2) or len(x) != len(t) or not math.prod(x.shape):
+        raise ValueError(f"batch {place} must be x (n, ...) and t (n,) or (n, ...), got {x.shape} and {t.shape}")
+    return x, t
