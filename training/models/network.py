@@ -22,6 +22,7 @@ from training.models import saving
 from training.models.accuracy import accuracy
 from training.models.architecture import describe
 from training.models.freezing import apply_frozen, matching, set_frozen
+from training.models.html import network_table
 from training.models.parameters import ParameterDict
 
 FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("backward", "backward")
@@ -392,6 +393,9 @@ class Network:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._bind()  # a copy has its own buffers
+
+    def _repr_html_(self) -> str:
+        return network_table(self)
 
     def __repr__(self) -> str:
         size = sum(array.size for array in self.params.values())

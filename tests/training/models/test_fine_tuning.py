@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import Counter
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -345,3 +346,17 @@ def test_dropout_is_not_frozen():
     network = Network(Sequential(Affine.of(4, 50), Dropout(0.5), Affine.of(50, 2)), (4,)).freeze("Affine1", "Dropout1")
     x = np.ones((1, 4), "float32")
     assert (network.predict(x, train_flg=True) != network.predict(x, train_flg=True)).any()
+
+
+def test_a_notebook_shows_the_layers():
+    """Well-formed, escaped, with the frozen layers marked."""
+    network = images().freeze("Convolution1")
+    layers = Sequential({"<b>one</b>": Affine.of(4, 3), "two": Relu()})
+    table = ElementTree.fromstring(network._repr_html_())
+    rows = [[cell.text or "" for cell in row] for row in table.iter("tr")]
+    assert rows[0] == ["layer", "type", "output", "parameters"]
+    assert rows[1] == ["Convolution1 (frozen)", "Convolution(2 → 4, kernel 3x3, padding 1)", "4 x 4 x 4", "76"]
+    assert rows[4][:1] + rows[4][2:] == ["Residual1", "4 x 4 x 4", "156"]
+    assert rows[-1] == ["Affine2", "Affine(6 → 3)", "3", "21"]
+    assert table.find("caption").text.endswith("parameters, SoftmaxWithLoss()")
+    assert "<b>" not in Network(layers, (4,))._repr_html_()
