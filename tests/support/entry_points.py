@@ -31,7 +31,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
     "backend": ("blas", "blas_plans", "checks", "devices", "graph_numbers", "graphs", "memory", "philox", "profiling",
                 "recording", "tf32", "transfer", "workspace"),
     "kernels": ("affine", "batch_norm", "batch_norm_backward", "batch_statistics", "binary_cross_entropy",
-                "col2im", "core.catalog", "core.checks", "core.dispatch", "core.dtypes",
+                "col2im", "convolution_cuda", "core.catalog", "core.checks", "core.dispatch", "core.dtypes",
+                "core.filters",
                 "core.geometry", "core.launch", "core.layout", "core.tensor_tiles", "core.tiling", "depthwise", "gemm",
                 "im2col", "implicit_gemm", "labels", "layer_norm", "loss_scale", "masking", "regression",
                 "soft_targets", "sums", "targets", "totals"),
@@ -43,7 +44,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.step", "loop.stopping",
                  "models.architecture", "models.config",
                  "models.freezing", "models.loading", "models.saving", "optim.optimizer", "optim.checks",
-                 "optim.fused", "optim.groups", "optim.pieces", "profile"),
+                 "optim.fused", "optim.groups", "optim.pieces", "profile", "report"),
 }  # fmt: skip
 
 OPERATIONS = (
@@ -54,7 +55,7 @@ OPERATIONS = (
 EXCLUDED = {
     "backend.active.allow_tf32": "asks the device whether it has TF32",
     "backend.threads.run": "for the library's own loops",
-    "kernels.convolution.flipped": "for convolutions' own use",
+    "training.optim.schedules.observe": "for the Trainer and Warmup",
     "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
     "layers.sequential.Sequential.end_backward_at": "for networks' own use",

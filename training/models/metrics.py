@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy
 
 from backend import array_module, asnumpy
-from backend.checks import LARGEST_SIZE, instance, refusal, whole
+from backend.checks import LARGEST_SIZE, instance, real, refusal, whole
 from backend.types import Array
 from kernels import targets
 from kernels.gemm import matmul
@@ -175,6 +175,9 @@ class MeanAbsoluteError(Metric):
     unit: float = 1.0
     name = "mae"
     kinds = ("values",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", real("MeanAbsoluteError: unit", self.unit, above=0))
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
         error = _wide(scores) - targets.as_outputs(t, _wide(scores))

@@ -111,11 +111,12 @@ class Network:
         Args:
             train_flg: the mode that all layers are set to: training, or by default evaluation.
         """
-        if not train_flg and isinstance(x, numpy.ndarray):
+        training = flag("train_flg", train_flg)
+        if not training and isinstance(x, numpy.ndarray):
             x = self._on_its_device(x)
         self._check(x)
         with self.within_memory(len(x)):
-            return self.layers.train(flag("train_flg", train_flg)).forward(x)
+            return self.layers.train(training).forward(x)
 
     def __call__(self, x: Array) -> Array:
         """Return ``predict(x)``."""
