@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from training.loop.logs import CsvLog, TensorBoardLog
     from training.loop.non_finite import NonFiniteError
     from training.loop.progress import ProgressBar
+    from training.loop.rate_search import find_learning_rate
     from training.loop.run_folder import RunFolder
     from training.loop.trainer import Trainer
     from training.loop.weight_average import WeightAverage
@@ -54,6 +55,7 @@ _PLACES = {
     "training.loop.logs": ("CsvLog", "TensorBoardLog"),
     "training.loop.non_finite": ("NonFiniteError",),
     "training.loop.progress": ("ProgressBar",),
+    "training.loop.rate_search": ("find_learning_rate",),
     "training.loop.run_folder": ("RunFolder",),
     "training.models.loading": ("load_network",),
     "training.loop.trainer": ("Trainer",),
@@ -109,6 +111,7 @@ __all__ = [
     "Warmup",
     "WeightAverage",
     "build",
+    "find_learning_rate",
     "gradient_check",
     "load",
     "load_mnist",

@@ -32,7 +32,7 @@ _OPTIONS = (
         help="The same as --KEY VALUE. KEY= drops what the file says.",
     ),
 )
-_NOT_IN_FILES = ("config", "set", "resume")
+_NOT_IN_FILES = ("config", "set", "resume", "find_lr")
 
 
 class Configured(click.Command):

@@ -15,6 +15,7 @@ import click
 from training.cli.common import (
     Interval,
     Real,
+    UserError,
     choose_compute,
     count_from,
     device_option,
@@ -25,6 +26,7 @@ from training.cli.common import (
 from training.cli.config import FILE, Configured, dump
 from training.cli.console import Console
 from training.cli.data_options import DATA_OPTIONS, part_options
+from training.cli.find_rate import find_rate
 from training.cli.inputs import MODEL, load_data
 from training.cli.loss_options import LOSS_OPTIONS
 from training.cli.resume import ResumedRun, resumable
@@ -140,6 +142,12 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--keep-checkpoints", type=count_from(1), default=DEFAULTS.keep_checkpoints, help="How many of the last to keep."
 )
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Do not train: try 100 steps at learning rates from 1e-7 to 10, print the one at which the loss falls "
+    "fastest, and keep the plot in the folder.",
+)
 @click.option("--quiet", is_flag=True, help="Print the last line and errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per epoch and a last one.")
 @click.pass_context
@@ -150,6 +158,7 @@ def command(
     threads: int | None,
     graph: bool,
     out: Path | None,
+    find_lr: bool,
     quiet: bool,
     as_json: bool,
     run: ResumedRun | None,
@@ -161,6 +170,8 @@ def command(
     so far; a second one ends it at once. Where nothing can be printed any more, the training goes on.
     """
     start = time.perf_counter()
+    if find_lr and run:
+        raise UserError("--find-lr conflicts with --resume: the run has its learning rate")
     settings = Settings.chosen(**options)
     compute = choose_compute(device, threads)
     data = load_data(settings, data_dir, show_progress=sys.stderr.isatty() and not quiet)
@@ -171,6 +182,12 @@ def command(
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
         part, tested = evaluated_part(settings, data), None
         folder = run.folder if run else RunFolder.create(out, name=_name(trainer, data))
+    if find_lr:
+        with folder:
+            console.header(trainer.network, data, compute, folder)
+            find_rate(trainer, folder, config, as_json)
+        return
+    with user_errors():
         recorder = Recorder(
             folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics, part), part
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from training.data.inputs import AnyInputs
     from training.loop.callbacks import EpochResult
     from training.loop.evaluation import Predictions
+    from training.loop.rate_search import RateSearch
 
 TRAIN_COLOUR, TEST_COLOUR, WRONG_COLOUR, QUIET_COLOUR = "#8a8f98", "#1f5fa8", "#b3261e", "#5f6368"
 DOTS_PER_INCH = 120
@@ -146,6 +147,28 @@ def filters(weights: numpy.ndarray, input_dim: tuple[int, ...]) -> Figure:
     axes.set_axis_off()
     axes.set_title(f"first layer: {len(tiles)} filters of {height}x{width}", fontsize=11)
     figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02).outline.set_visible(False)
+    return figure
+
+
+def learning_rates(search: RateSearch) -> Figure:
+    """Draw the losses of a search for a learning rate; mark the suggestion."""
+    figure = blank(7, 4.2)
+    axes = figure.subplots()
+    axes.plot(search.rates, search.losses, ".", color=TRAIN_COLOUR, markersize=4, label="loss of a step")
+    axes.plot(search.rates, search.smoothed, color=TEST_COLOUR, label="smoothed")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    # A loss that has diverged would leave the rest flat.
+    top = max(search.losses[0], *search.smoothed[: len(search.smoothed) // 2 + 1])
+    low = min(min(search.losses), min(search.smoothed))
+    axes.set_ylim(low - 0.05 * (top - low) - 1e-12, top + 0.25 * (top - low) + 1e-12)
+    if search.suggestion is not None:
+        axes.axvline(search.suggestion, color=WRONG_COLOUR, linewidth=1)
+        axes.set_title(f"suggested: {search.suggestion:.2g}", fontsize=10, color=WRONG_COLOUR)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure
 
 

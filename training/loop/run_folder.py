@@ -118,6 +118,11 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def searched(self) -> Path:
+        """File of a search for a learning rate."""
+        return self.path / "learning_rates.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints.
 
@@ -137,15 +142,7 @@ class RunFolder:
             ValueError: the file is damaged.
             OSError: it cannot be read, or is a link.
         """
-        file = self.path / "config.json"
-        with open_own(file) as stream:
-            try:
-                config = json_text.read(stream)
-            except FileError as error:
-                raise FileError(f"{file}: {error}") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{file} holds {clipped(config)}, expected an object")
-        return config
+        return read_object(self.path / "config.json")
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``; it is on the disk when this returns."""
@@ -203,6 +200,23 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a run holds.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+        OSError: it cannot be read, or is a link.
+    """
+    with open_own(file) as stream:
+        try:
+            found = json_text.read(stream)
+        except FileError as error:
+            raise FileError(f"{file}: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds {clipped(found)}, expected an object")
+    return found
 
 
 def _new_folder(root: Path, name: str) -> Path:

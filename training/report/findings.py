@@ -17,7 +17,7 @@ from training.files.errors import shortened
 from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import normalization_of, target_normalization_of
-from training.loop.run_folder import RunFolder
+from training.loop.run_folder import RunFolder, read_object
 from training.loop.settings import EVALUATION_BATCH
 from training.models import Network
 from training.models.loading import load_network
@@ -52,6 +52,7 @@ class Findings:
         data: what it was trained on.
         part: the part of the data that was evaluated for this report.
         answers: the network's answers to that part.
+        search: of ``learning_rates.json``, where ``xpnet train --find-lr`` has looked for a learning rate.
         missing: what could not be had, as sentences.
     """
 
@@ -62,6 +63,7 @@ class Findings:
     data: Data | None = None
     part: str = ""
     answers: Predictions | Numbers | None = None
+    search: dict[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @classmethod
@@ -83,6 +85,8 @@ class Findings:
                 f"{folder.path} has no config.json, metrics.jsonl or model: it is no folder of a run"
             )
         found.config = found._try("configuration", folder.load_config) or {}
+        if folder.searched.is_file():
+            found.search = found._try("search for a learning rate", lambda: read_object(folder.searched)) or {}
         found.metrics = found._try("epochs", folder.load_metrics) or []
         network = found.network = found._try("model", lambda: load_network(folder.model, allow_import))
         if network is not None:

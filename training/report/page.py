@@ -21,6 +21,7 @@ def render(found: Findings) -> str:
     ]
     for title, content in (
         ("Learning curves", sections.curves(found)),
+        ("Search for a learning rate", sections.search(found)),
         (f"Confusion matrix of the {part} data", classes.confusion(found)),
         (f"Classes of the {part} data", classes.per_class(found)),
         (f"Predictions of the {part} data", sections.numbers(found)),

@@ -86,6 +86,22 @@ def curves(found: Findings) -> list[Element]:
     return [element("div", drawn, class_="grid"), element("p", note, class_="quiet")]
 
 
+def search(found: Findings) -> list[Element]:
+    """Draw the losses of a search for a learning rate."""
+    rates, points = found.search.get("rates"), []
+    for name, kind in (("losses", "train"), ("smoothed", "shown")):
+        values = found.search.get(name)
+        if isinstance(rates, list) and isinstance(values, list):
+            pairs = [(real(rate), real(loss)) for rate, loss in zip(rates, values, strict=False)]
+            points.append(Series("a step" if kind == "train" else name, kind, pairs, is_curve=kind == "shown"))
+    if not points:
+        return []
+    rate = real(found.search.get("suggestion"))
+    said = f"The loss falls fastest at {number(rate)}." if math.isfinite(rate) else "The loss did not fall."
+    drawn = chart("loss by learning rate", points, "learning rate", "loss", logs=(True, False))
+    return [element("div", element("figure", drawn), class_="grid"), element("p", said, class_="quiet")]
+
+
 def _further(found: Findings) -> Iterator[Element]:
     """Draw the metrics that the trainer was asked for and that are single numbers."""
     records = [record.get("metrics") for record in found.metrics]
