@@ -47,8 +47,17 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+_COMPLETION = """The Tab key completes commands and options after this line in ~/.bashrc (in ~/.zshrc with zsh_source;
+for fish: _XPNET_COMPLETE=fish_source xpnet | source):
+
+\b
+  eval "$(_XPNET_COMPLETE=bash_source xpnet)"
+"""
+
+
 @click.group(
     cls=Commands,
+    epilog=_COMPLETION,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
 )
@@ -69,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     from training.loop.stopping import signals_interrupt
 
     streams.fill_closed()
+    streams.escape_unencodable()
     _do_without_threads()
     try:
         with signals_interrupt():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +15,9 @@ from training.cli.common import Compute
 from training.data import Data
 from training.files.printable import printable
 from training.loop.callbacks import EpochResult
+from training.loop.epoch_table import EpochTable
 from training.loop.evaluation import Evaluation, Predictions
-from training.loop.progress import epoch_line
+from training.loop.progress import ProgressBar, ProgressLines, epoch_line
 from training.loop.recipe import in_units
 from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
@@ -34,11 +37,15 @@ class Console:
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self._quiet = quiet
         self._json = as_json
+        self._table: EpochTable | None = None
+        self._held = ""
+        self._next = 0.0
 
-    @property
-    def shows_progress(self) -> bool:
-        """Return True if a progress bar is wanted and can be drawn."""
-        return sys.stderr.isatty() and not self._quiet
+    def progress(self) -> ProgressBar | ProgressLines | None:
+        """Return what shows the progress: a bar on a terminal, else lines; None if none is wanted."""
+        if self._quiet:
+            return None
+        return ProgressBar() if sys.stderr.isatty() else ProgressLines()
 
     def header(self, network: Network, data: Data, compute: Compute, folder: RunFolder) -> None:
         """Print the model, the data, the device and the run's folder."""
@@ -65,10 +72,25 @@ class Console:
             click.echo(f"{'note':8} the last bits may differ from before: {other_bits}", err=True)
 
     def epoch(self, result: EpochResult, epochs: int, metrics: Mapping[str, Any], part: str = "test") -> None:
-        """Print an epoch's line."""
+        """Print an epoch's line: the row of a table on a terminal; elsewhere at most one line a second."""
         if self._quiet:
             return
-        click.echo(json_line(metrics) if self._json else epoch_line(result, epochs, metrics["best"], part))
+        if self._json:
+            click.echo(json_line(metrics))
+        elif sys.stdout.isatty():
+            self._table = self._table or EpochTable(epochs, part)
+            for line in self._table.lines(result, metrics["best"], shutil.get_terminal_size().columns):
+                click.echo(line)
+        else:
+            self._held = epoch_line(result, epochs, metrics["best"], part)
+            if time.monotonic() >= self._next:
+                self.flush()
+
+    def flush(self) -> None:
+        """Print the latest epoch's line if it was held back."""
+        if self._held:
+            click.echo(self._held)
+            self._held, self._next = "", time.monotonic() + 1
 
     def interrupted(self, best: EpochResult | None, folder: RunFolder, signal_name: str, remedy: str) -> None:
         """Print where the model is after Ctrl-C or a signal, and how to go on."""

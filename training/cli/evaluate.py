@@ -40,7 +40,12 @@ from training.profile.tables import aligned
 
 @click.command("evaluate")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--model", type=MODEL, help="What an .npz file holds the parameters of.")
+@click.option(
+    "--model",
+    type=MODEL,
+    metavar="NAME",
+    help=f"What an .npz file holds the parameters of: {', '.join(MODEL.choices)}.",
+)
 @click.option("--dataset", type=DATASET, help="Test data.  [default: the run's]")
 @data_dir_option
 @path_options

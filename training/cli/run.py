@@ -53,10 +53,10 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         OSError: something cannot be written.
         ClickException: the training failed.
     """
-    bar = ProgressBar() if console.shows_progress else None
-    trainer.callbacks[1:1] = [bar] if bar else []
+    progress = console.progress()
+    trainer.callbacks[1:1] = [progress] if progress else []
     try:
-        with bar or nullcontext(), warnings.catch_warnings():
+        with progress if isinstance(progress, ProgressBar) else nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
             trainer.train()
     except NonFiniteError as error:
@@ -70,6 +70,8 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         recorder.keep_model(trainer)
         console.interrupted(recorder.result, recorder.folder, getattr(stop, "name", ""), how_to_go_on(recorder))
         return stop
+    finally:
+        console.flush()
     return None
 
 

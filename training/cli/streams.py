@@ -24,6 +24,13 @@ def fill_closed() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (as long as the process)
 
 
+def escape_unencodable() -> None:
+    r"""Print characters that the encoding of standard output or error lacks as escapes, as in ``\xb2``."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def going_on_silently() -> Iterator[None]:
     """Drop what is printed inside where standard output or error cannot be written to, and raise nothing."""

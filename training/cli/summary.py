@@ -51,7 +51,9 @@ class Measured(NamedTuple):
 
 @click.command("summary")
 @click.argument("run", required=False, type=click.Path(path_type=pathlib.Path))
-@click.option("--model", type=MODEL, help=f"Upper or lower case.  [default: {DEFAULT_MODEL}]")
+@click.option(
+    "--model", type=MODEL, metavar="NAME", help=f"One of {', '.join(MODEL.choices)}.  [default: {DEFAULT_MODEL}]"
+)
 @click.option("--dataset", type=DATASET, help=f"The data set whose images it takes.  [default: {DEFAULTS.dataset}]")
 @allow_import_option
 @click.option("--batch-size", type=count_from(1), default=100, help="Images in a step.")
@@ -59,7 +61,8 @@ class Measured(NamedTuple):
 @click.option(
     "--gpu",
     type=click.Choice(list(GPUS), case_sensitive=False),
-    help="Add the least time on this GPU, by its published peak rates.",
+    metavar="NAME",
+    help=f"Add the least time on this GPU, by its published peak rates: {', '.join(GPUS)}.",
 )
 @click.option("--measure", is_flag=True, help="Add the time measured on --device, and on a GPU the launches.")
 @device_option

@@ -50,7 +50,11 @@ PRECISION = click.Choice(loss_scaling.NAMES, case_sensitive=False)
 _SETTINGS = (
     *DATA_OPTIONS,
     click.option(
-        "--model", type=MODEL, help="Upper or lower case.  [default: ConvNet for images, MultiLayerNet for tables]"
+        "--model",
+        type=MODEL,
+        metavar="NAME",
+        help=f"One of {', '.join(MODEL.choices)}, in any case.  "
+        "[default: ConvNet for images, MultiLayerNet for tables]",
     ),
     *LOSS_OPTIONS,
     click.option("--batch-size", type=count_from(1), default=DEFAULTS.batch_size, help="Images in a step."),
@@ -60,7 +64,13 @@ _SETTINGS = (
         default=DEFAULTS.accumulate,
         help="Make each step of this many batches, whose gradients are added up.",
     ),
-    click.option("--optimizer", type=click.Choice(optimizers.NAMES, case_sensitive=False), default=DEFAULTS.optimizer),
+    click.option(
+        "--optimizer",
+        type=click.Choice(optimizers.NAMES, case_sensitive=False),
+        metavar="NAME",
+        default=DEFAULTS.optimizer,
+        help=f"One of {', '.join(optimizers.NAMES)}.",
+    ),
     click.option(
         "--lr",
         type=Real(0, min_open=True),
@@ -70,8 +80,10 @@ _SETTINGS = (
     click.option(
         "--schedule",
         type=click.Choice(schedules.NAMES, case_sensitive=False),
+        metavar="NAME",
         default=DEFAULTS.schedule,
-        help="How the learning rate changes over the training; warmup- puts a linear rise before it.",
+        help=f"How the learning rate changes over the training: {', '.join(schedules.NAMES)}; "
+        "warmup- puts a linear rise before it.",
     ),
     click.option(
         "--weight-decay",
@@ -120,7 +132,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--graph/--no-graph",
     default=True,
-    help="On a GPU, launch each step as one CUDA graph; the results have the same bits.  [default: graph]",
+    help="On a GPU, launch each step as one CUDA graph; the results have the same bits.",
 )
 @click.option(
     "--out",

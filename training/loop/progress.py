@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from backend.transfer import HostCopy
 from training.loop.callbacks import Callback, EpochResult
-from training.loop.trainer import Trainer
+
+if TYPE_CHECKING:
+    from training.loop.trainer import Trainer
 
 REFRESH_SECONDS = 0.1
 
@@ -87,6 +90,40 @@ class ProgressBar(Callback):
         self._bar.bar_format = f"{{desc}} {{percentage:3.0f}}% |{{bar:24}}| {rate:,.0f} images/s, {{remaining}} left"
         self._bar.n = self._before + int(samples)
         self._bar.refresh()
+
+
+class ProgressLines(Callback):
+    """Progress in the place of a bar where the output is a file or a pipe: a plain line now and then.
+
+    Args:
+        file: where to print; None means standard error.
+        interval: seconds between two lines, at least 1.
+    """
+
+    def __init__(self, file: TextIO | None = None, interval: float = 30.0) -> None:
+        self._file = file
+        self._interval = max(1.0, interval)
+        self._next = time.perf_counter() + self._interval
+        self._totals: HostCopy | None = None
+        self._epoch = 0
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        self._epoch = epoch
+        self._totals = None
+
+    def on_step_end(self, trainer: Trainer, step: int) -> None:
+        now = time.perf_counter()
+        if now < self._next:
+            return
+        if self._totals is None:
+            self._totals = trainer.running_totals()
+        if self._totals.done:
+            loss, _, samples = (float(total) for total in self._totals.get())
+            self._totals = None
+            self._next = now + self._interval
+            part = 100 * samples / trainer.train_loader.samples
+            text = f"epoch {self._epoch}/{trainer.total_epochs}  {part:3.0f} % done  loss {loss / samples:.4f}"
+            print(text, file=self._file or sys.stderr, flush=True)
 
 
 def epoch_line(result: EpochResult, epochs: int, is_best: bool, part: str = "test") -> str:
