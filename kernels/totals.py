@@ -19,8 +19,9 @@ def add_to_totals(totals: Array, loss: Array, y: Array, t: Array) -> None:
 
     Args:
         totals: float64 (3,); changed.
-        loss: 0-d, the mean loss of the batch, in the dtype of ``y``.
-        y: (N, classes), float32 or float64. The first of equal numbers is the largest, the first NaN larger than all.
+        loss: 0-d, the mean loss of the batch, in the dtype of sums: float32 for float16, otherwise that of ``y``.
+        y: (N, classes), float16, float32 or float64. The first of equal numbers is the largest, the first NaN larger
+            than all.
         t: labels (N,), of any integer dtype.
 
     Raises:

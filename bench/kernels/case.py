@@ -30,8 +30,7 @@ class KernelCase:
         moves: bytes of every array that it must read or write, by the array's name. Their sum is the least bytes.
         inputs: makes random arrays on the active device, different ones at every call.
         bind: takes these arrays, on any device, does the work that is not timed, and returns the function to time,
-        which
-            returns one or several arrays.
+            which returns one or several arrays.
         tolerance: the largest difference from the CPU's values, in ulps of the largest number of each array.
         flops: multiplications and additions, if they may take longer than moving the bytes.
         detail: further sizes that are not in ``shape``.

@@ -13,8 +13,8 @@ from kernels.core import catalog, launch
 from kernels.core.launch import BLOCK, Kernel
 from kernels.im2col import im2col
 
-KERNELS = {name for file in catalog.files() for name in catalog.kernels_of(file)} - {"dropout_mask_at"}
-"""All kernels; dropout_mask_at is dropout_mask with its numbers in device memory, for graphs."""
+KERNELS = {name for file in catalog.files() for name in catalog.kernels_of(file)} - {"dropout_mask_at", "dropout_at"}
+"""All kernels; the two are dropout_mask and dropout with their numbers in device memory, for graphs."""
 TINY = measure.cases(tiny=True)
 
 

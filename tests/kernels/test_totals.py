@@ -5,11 +5,12 @@ import pytest
 
 import backend
 from backend import asnumpy
+from kernels.core.dtypes import acc_dtype
 from kernels.totals import add_to_totals
-from tests.support.checks import assert_same, frozen, laid_out
+from tests.support.checks import DTYPES, assert_same, frozen, laid_out
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("labels", ["int8", "uint16", "int32", "int64", "uint64"])
 @pytest.mark.parametrize("shape", [(1, 1), (9, 10), (300, 3), (0, 4), (5, 1100)])
 def test_a_batch_is_added(device, dtype, labels, shape):
@@ -17,12 +18,13 @@ def test_a_batch_is_added(device, dtype, labels, shape):
     y = rng.integers(0, 3, shape).astype(dtype)  # with ties
     y[1::4, -1], y[2::4] = np.nan, np.nan
     t = rng.integers(0, shape[1], shape[0]).astype(labels) if shape[1] < 100 else np.arange(shape[0]).astype(labels)
-    totals, loss = backend.asarray(np.array([1.5, 2, 3])), backend.asarray(np.array(0.1, dtype))
+    wide = acc_dtype(np.dtype(dtype))
+    totals, loss = backend.asarray(np.array([1.5, 2, 3])), backend.asarray(np.array(0.1, wide))
     arrays = [laid_out(backend.asarray(y), "strided"), backend.asarray(t)]
     with frozen(loss, *arrays):
         add_to_totals(totals, loss, *arrays)
         add_to_totals(totals, loss, *arrays)
-    product, right = float(np.dtype(dtype).type(0.1) * shape[0]), np.count_nonzero(y.argmax(axis=1) == t)
+    product, right = float(wide.type(0.1) * shape[0]), np.count_nonzero(y.argmax(axis=1) == t)
     assert_same(totals, np.array([1.5 + product + product, 2 + 2 * right, 3 + 2 * shape[0]]))
 
 
