@@ -11,12 +11,13 @@ import pytest
 import backend
 from tests.support.command_line import xpnet
 from training.cli.common import Compute
-from training.cli.profile import TOOLS, _least_bytes, _options, command
+from training.cli.profile import TOOLS, _options, _works, command
 from training.data import load
 from training.loop.settings import Settings
 from training.models import TwoLayerNet
-from training.optim.optimizers import SGD, AdamW
-from training.profile.cost import cost_of_step
+from training.optim.optimizers import SGD, AdamW, Momentum
+from training.profile import roof
+from training.profile.cost import Work, cost_of_step
 
 QUICK = ["--model", "twolayernet", "--optimizer", "sgd", "--device", "cpu", "--threads", "1"]
 NO_GPU = not backend.inspect_cuda().usable
@@ -165,7 +166,8 @@ def test_least_bytes_beside_a_tool_are_those_of_the_steps_that_it_sees(precision
     """Also where a CPU could not do them, and where all images are less than a batch."""
     settings = Settings(model="TwoLayerNet", precision=precision, batch_size=10**6)
     cost = cost_of_step(TwoLayerNet(784, 50, 10).astype(dtype), 10_000, AdamW())
-    found = _least_bytes(settings, load("mnist10k").as_data())
+    _, works = _works(settings, load("mnist10k").as_data())
+    found = {place: work.nbytes for place, work in works.items()}
     assert found.pop(("update", "")) == cost.rows[-1].work["update"].nbytes
     assert found == {(phase, row.name): work.nbytes for row in cost.rows[:-1] for phase, work in row.work.items()}
 
@@ -173,6 +175,7 @@ def test_least_bytes_beside_a_tool_are_those_of_the_steps_that_it_sees(precision
 def test_a_tool_is_given_the_same_command_again(tmp_path):
     """With what was meant by auto and by the environment, and with --tool none in place of the tool's options."""
     arguments = ["--model", "simpleconvnet", "--lr", "0.25", "--clip-norm", "2", "--steps", "3", "--data-dir", tmp_path]
+    arguments += ["--metrics", "top5", "--metrics", "f1"]
     tools = ["--tool", "ncu", "--kernels", "im2col|gemm", "--report", tmp_path]
     first = command.make_context("profile", [str(word) for word in (*arguments, *tools)])
     compute = Compute(backend.devices.parse("cuda:1"), "", 3)
@@ -189,3 +192,40 @@ def test_a_tool_is_given_the_same_command_again(tmp_path):
         "device": "cuda:1",
         "threads": 3,
     }
+
+
+def test_a_run_is_profiled_as_it_was_trained_and_keeps_the_result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.cli.run.draw_figures", lambda *_: {})
+    trained = ["--model", "twolayernet", "--optimizer", "momentum", "--lr", "0.01", "--batch-size", "70"]
+    assert xpnet("train", *trained, "--epochs", 1, "--device", "cpu", "--out", "run").code == 0
+    result = xpnet("profile", "--run", "run", "--device", "cpu", "--steps", 2, "--warmup", 1, "--batch-size", 60)
+    assert result.code == 0, result.err
+    assert "TwoLayerNet, mnist10k, batch 60, fp32" in result.out  # what is given counts more than the run
+    assert result.out.splitlines()[-1] == "profile run/profile.json: xpnet report run shows it"
+    found = json.loads((tmp_path / "run/profile.json").read_text())
+    assert (found["model"], found["batch"], found["steps"]) == ("TwoLayerNet", 60, 2)
+    assert found["roof"]["flops"] > 1e8
+    assert found["roof"]["bandwidth"] > 1e8
+    cost = cost_of_step(TwoLayerNet(784, 50, 10), 60, Momentum())
+    kept = {(row["layer"], row["phase"]): (row["flops"], row["bytes"]) for row in found["rows"] if "flops" in row}
+    assert kept == {place: (work.flops, work.nbytes) for place, work in cost.works.items()}
+    assert all(row["seconds"] >= 0 for row in found["rows"])
+    for arguments, said in [(["--run", "nowhere"], "there is no folder nowhere"), (["--run", "."], "config.json")]:
+        result = xpnet("profile", *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert said in result.err
+
+
+def test_kernels_of_a_layer_are_added_up_under_the_published_roof():
+    gpu = backend.devices.Gpu(0, "NVIDIA H200", "9.0", 1 << 30)
+    found = roof.roof_of_gpu(gpu, "fp16")
+    assert (found.flops, found.bandwidth) == (989.5e12, 4800e9)
+    assert roof.roof_of_gpu(backend.devices.Gpu(0, "GeForce 256", "1.0", 1), "fp32") is None
+    seconds = roof.summed([(("a", "forward"), 1.0), (("b", "forward"), 2.0), (("a", "forward"), 0.5)])
+    kept = roof.record(seconds, {("a", "forward"): Work(10, 5, 3)}, found, {"model": "M"})
+    assert kept["rows"] == [
+        {"layer": "a", "phase": "forward", "seconds": 1.5, "flops": 15, "bytes": 3},
+        {"layer": "b", "phase": "forward", "seconds": 2.0},
+    ]
+    assert kept["roof"]["source"] == "data sheet of NVIDIA H200 SXM"

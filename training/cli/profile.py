@@ -26,13 +26,18 @@ from training.cli.common import (
 from training.cli.inputs import load_data
 from training.cli.train import settings_options
 from training.data import Data
+from training.files import json_text
+from training.files.durable import write_atomically
 from training.files.printable import printable
 from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import build_trainer
+from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
+from training.loop.trainer import Trainer
 from training.profile import nsight
-from training.profile.cost import cost_of_step
+from training.profile.cost import Work, cost_of_step
 from training.profile.report import table
+from training.profile.roof import record, roof_of_cpu, roof_of_gpu, summed
 from training.profile.steps import OPTIMIZER, profile
 from training.profile.trace import write_trace
 
@@ -48,8 +53,31 @@ class Tool(click.Choice):
         return super().convert(value, param, ctx)
 
 
+def _take_settings(context: click.Context, parameter: click.Parameter, run: Path | None) -> RunFolder | None:
+    """Make the settings of a run the defaults of the other options."""
+    if run is None:
+        return None
+    with user_errors():
+        if not run.is_dir():
+            raise FileNotFoundError(f"there is no folder {run}")
+        folder = RunFolder(run)
+        settings = folder.load_config().get("settings")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{run / 'config.json'} has no settings")
+    context.default_map = {name: value for name, value in settings.items() if value not in (None, [])}
+    return folder
+
+
 @click.command("profile")
 @settings_options
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    callback=_take_settings,
+    help="Folder of a run: profile its training (its settings are the defaults of the other options), and keep the "
+    "result there for xpnet report.",
+)
 @device_option
 @threads_option
 @click.option("--steps", type=count_from(1), default=10, help="Training steps that are profiled.")
@@ -80,6 +108,7 @@ def command(
     data_dir: Path | None,
     device: str,
     threads: int | None,
+    run: RunFolder | None,
     steps: int,
     warmup: int,
     tool: str,
@@ -109,7 +138,7 @@ def command(
     _check_kernels(kernels)
     if compute.device.kind == "cuda" and tool != "none":
         wanted = None if tool == "auto" else tool
-        _profile_with_tool(context, compute, wanted, report, kernels, steps, settings, data_dir)
+        _profile_with_tool(context, compute, wanted, report, kernels, steps, settings, data_dir, run)
         if trace_file is not None:
             click.echo(f"trace {printable(trace_file)}, of the host's calls: open it in https://ui.perfetto.dev")
         return
@@ -146,6 +175,11 @@ def command(
     cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
     for line in table(found, cost.works, with_rates=not on_gpu):
         click.echo(line)
+    if run is not None:
+        seconds = {(row.layer, row.phase): 1e-9 * row.nanoseconds / steps for row in found.rows()}
+        roof = None if on_gpu else roof_of_cpu(compute.threads)
+        works = {} if on_gpu else cost.works  # operations over the time of the host's calls mean nothing
+        _keep(run, record(seconds, works, roof, _about(trainer, compute, settings, steps)))
     if trace_file is not None:
         with user_errors():
             write_trace(found.events, trace_file)
@@ -168,6 +202,7 @@ def _profile_with_tool(
     steps: int,
     settings: Settings,
     data_dir: Path | None,
+    run: RunFolder | None,
 ) -> None:
     """Run this very command again under Nsight, and print what it exported."""
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
@@ -175,27 +210,51 @@ def _profile_with_tool(
         chosen = nsight.choose(tool)
         data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
         with user_errors():
-            least = _least_bytes(settings, data)
+            trainer, works = _works(settings, data)
+        least = {place: work.nbytes for place, work in works.items()}
         rows = nsight.run(chosen, again, report, kernels)
     except nsight.ToolError as error:
         raise UserError(str(error)) from error
     counted = any(row.bytes is not None for row in rows)
     gpus = inspect_cuda().gpus
-    peak = next((gpu.bandwidth for gpu in gpus if gpu.index == compute.device.index), 0.0) / 1e9
+    gpu = next((gpu for gpu in gpus if gpu.index == compute.device.index), None)
+    peak = gpu.bandwidth / 1e9 if gpu else 0.0
     is_least = not counted and kernels is None
     click.echo(nsight.table(rows, peak or None, steps, least if is_least else None))
     if is_least:
         click.echo(f"{chosen} counts no bytes: MB are the least that must move, as xpnet summary has them")
+    if run is not None and kernels is None:
+        seconds = summed(((row.layer or OPTIMIZER, row.phase), row.seconds / steps) for row in rows)
+        roof = roof_of_gpu(gpu, settings.precision) if gpu else None
+        named = {(layer or OPTIMIZER, phase): work for (phase, layer), work in works.items()}
+        _keep(run, record(seconds, named, roof, _about(trainer, compute, settings, steps)))
     click.echo(f"{chosen}'s report: {printable(nsight.report_file(chosen, report))}")
 
 
-def _least_bytes(settings: Settings, data: Data) -> dict[tuple[str, str], int]:
-    """Return the least bytes of a step with a full batch, by phase and layer as a profiler sees them."""
+def _works(settings: Settings, data: Data) -> tuple[Trainer, dict[tuple[str, str], Work]]:
+    """Return a trainer on the CPU, and the cost of its step with a full batch, by phase and layer as a tool sees it."""
     with use("cpu"):
         of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32
         trainer = build_trainer(of_bytes, data)
         cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
-    return {(phase, "" if layer == OPTIMIZER else layer): work.nbytes for (layer, phase), work in cost.works.items()}
+    return trainer, {(phase, "" if layer == OPTIMIZER else layer): work for (layer, phase), work in cost.works.items()}
+
+
+def _about(trainer: Trainer, compute: Compute, settings: Settings, steps: int) -> dict[str, Any]:
+    return {
+        "model": type(trainer.network).__name__,
+        "batch": trainer.train_loader.largest_batch,
+        "precision": settings.precision,
+        "device": str(compute.device),
+        "threads": compute.threads,
+        "steps": steps,
+    }
+
+
+def _keep(run: RunFolder, found: dict[str, Any]) -> None:
+    with user_errors():
+        write_atomically(run.profile, json_text.dump(found, indent=2).encode())
+    click.echo(f"profile {printable(run.profile)}: xpnet report {printable(run.path)} shows it")
 
 
 def _options(context: click.Context, compute: Compute) -> Sequence[str]:
@@ -204,6 +263,7 @@ def _options(context: click.Context, compute: Compute) -> Sequence[str]:
     given = []
     for parameter in context.command.params:
         value = values.get(parameter.name or "")
-        if value is not None and parameter.name not in ("tool", "kernels", "report"):
-            given += [parameter.opts[0], os.fspath(value) if isinstance(value, Path) else str(value)]
+        if value is not None and parameter.name not in ("tool", "kernels", "report", "run"):
+            for each in value if isinstance(value, (tuple, list)) else [value]:
+                given += [parameter.opts[0], os.fspath(each) if isinstance(each, Path) else str(each)]
     return given

@@ -123,6 +123,11 @@ class RunFolder:
         return self.path / "learning_rates.json"
 
     @property
+    def profile(self) -> Path:
+        """File of a profile of training steps."""
+        return self.path / "profile.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints.
 

@@ -27,12 +27,14 @@ class Series:
         name: in the legend.
         kind: "train", "shown" or "third", which have colors of their own.
         is_curve: joined by a line, which is broken where points are left out.
+        names: of the points, all of which are drawn; shown where the pointer rests on one.
     """
 
     name: str
     kind: str
     points: Points
     is_curve: bool = True
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,18 @@ def _series(one: Series, across: Axis, up: Axis, logs: tuple[bool, bool]) -> lis
     chosen = list(one.points)
     if len(chosen) > MOST_POINTS:
         chosen = [chosen[int(place)] for place in numpy.linspace(0, len(chosen) - 1, MOST_POINTS)]
+    if one.names:
+        return [
+            element(
+                "circle",
+                element("title", name),
+                cx=f"{across.place(x):.1f}",
+                cy=f"{up.place(y):.1f}",
+                r=4,
+                class_=f"dot {one.kind}",
+            )
+            for (x, y), name in zip(one.points, one.names, strict=True)
+        ]
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in chosen:
         if _is_drawn(x, y, logs):

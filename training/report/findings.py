@@ -53,6 +53,7 @@ class Findings:
         part: the part of the data that was evaluated for this report.
         answers: the network's answers to that part.
         search: of ``learning_rates.json``, where ``xpnet train --find-lr`` has looked for a learning rate.
+        profile: of ``profile.json``, where ``xpnet profile --run`` has profiled the run's training.
         missing: what could not be had, as sentences.
     """
 
@@ -64,6 +65,7 @@ class Findings:
     part: str = ""
     answers: Predictions | Numbers | None = None
     search: dict[str, Any] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @classmethod
@@ -87,6 +89,8 @@ class Findings:
         found.config = found._try("configuration", folder.load_config) or {}
         if folder.searched.is_file():
             found.search = found._try("search for a learning rate", lambda: read_object(folder.searched)) or {}
+        if folder.profile.is_file():
+            found.profile = found._try("profile", lambda: read_object(folder.profile)) or {}
         found.metrics = found._try("epochs", folder.load_metrics) or []
         network = found.network = found._try("model", lambda: load_network(folder.model, allow_import))
         if network is not None:

@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 from training.report import classes, sections
 from training.report.findings import Findings
 from training.report.markup import document, element
+from training.report.roofline import roofline
 from training.report.style import STYLE
 
 
@@ -27,6 +28,7 @@ def render(found: Findings) -> str:
         (f"Predictions of the {part} data", sections.numbers(found)),
         (f"Worst mistakes of the {part} data", classes.mistakes(found)),
         ("Filters of the first layer", classes.filters(found)),
+        ("Profile of a training step", roofline(found)),
         ("Layers", sections.layers(found)),
         ("Configuration", sections.configuration(found)),
         ("Environment", sections.environment(found)),

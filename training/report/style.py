@@ -36,7 +36,7 @@ td { overflow-wrap: normal; max-width: 40rem; }
 .confusion td { text-align: right; min-width: 2.2rem; background: rgb(var(--cell) / var(--share, 0)); }
 .confusion thead th.upright { writing-mode: vertical-rl; max-height: 10rem; overflow: hidden; padding: 0.6rem 0.2rem; }
 .confusion th { max-width: 12rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: normal; }
-figure { margin: 0; min-width: 0; }
+figure { margin: 0; min-width: 0; } .grid figure { max-width: 36rem; }
 figcaption { font-size: 0.85rem; }
 .pictures { display: grid; gap: 0.75rem; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
 .pictures img { width: 100%; height: auto; image-rendering: pixelated; background: var(--box); }

@@ -58,7 +58,7 @@ def page(tmp_path_factory):
             Data("faces", "classification", tuple(names), samples, test=samples),
             "test",
             Predictions(1.0, labels, probabilities.argmax(axis=1), probabilities),
-            ["No model: " + "y" * 300],
+            missing=["No model: " + "y" * 300],
         )
     )
 

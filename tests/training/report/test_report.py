@@ -232,3 +232,29 @@ def test_the_page_is_written_where_the_user_says(run, tmp_path):
     assert (result.code, result.out) == (0, "report page.html\n")
     assert not (run / "report.html").exists()
     Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+
+def test_a_profile_is_drawn_under_its_roof(run):
+    rows = [
+        {"layer": "Affine1", "phase": "forward", "seconds": 0.001, "flops": 10**7, "bytes": 10**5},
+        {"layer": "<b>", "phase": "backward", "seconds": 0.003, "flops": 3 * 10**6, "bytes": 10**6},
+        {"layer": "loader", "phase": "data", "seconds": 0.0},
+        {"layer": ["x"], "phase": {}, "seconds": None, "flops": "1", "bytes": 0},
+        7,
+    ]
+    profile = {"model": "M", "batch": 5, "roof": {"flops": 1e11, "bandwidth": 1e10, "source": "<i>"}, "rows": rows}
+    (run / "profile.json").write_text(json.dumps(profile))
+    page, missing = report(run)
+    assert missing == ""
+    cells = [text for tag, text in page.texts if tag == "td"]
+    place = cells.index("Affine1")
+    # 10 GFLOP/s at 100 FLOP a byte, under a roof of 100 GFLOP/s; 1 GFLOP/s at 3, where 10 GB/s allow 30.
+    assert cells[place : place + 14] == [
+        *("Affine1", "forward", "1", "25.0 %", "10", "100", "10 %"),
+        *("<b>", "backward", "3", "75.0 %", "1", "3", "3 %"),
+    ]
+    assert "The roof: 100 GFLOP/s and 10 GB/s, <i>." in page.text
+    assert ("title", "<b>, backward") in page.texts
+    for other in ({"rows": []}, {"rows": 3}, {"roof": [], "rows": [{}]}, {"roof": {"flops": "x"}, "rows": rows}, []):
+        (run / "profile.json").write_text(json.dumps(other))
+        report(run)
