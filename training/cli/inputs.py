@@ -130,9 +130,14 @@ def check_fit(network: Network, data: Data) -> None:
     """Check that a network takes the inputs of the data and has their number of classes.
 
     Raises:
-        UserError: inputs or number of classes do not fit.
+        UserError: inputs, a table's columns or the number of classes do not fit.
     """
     with user_errors():
+        known = (network.config or {}).get("columns")
+        if known and data.columns is not None and known != list(data.columns.features):
+            raise ValueError(
+                f"the model takes the columns {clipped(known)}; {data.name} has {clipped(list(data.columns.features))}"
+            )
         try:
             network.layers.output_shape(data.shape)
         except ValueError as error:

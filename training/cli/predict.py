@@ -1,4 +1,4 @@
-"""``xpnet predict``: classify image files with a trained model."""
+"""``xpnet predict``: classify image files, or predict the rows of tables, with a trained model."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from training.cli.common import (
 )
 from training.cli.inputs import find_model
 from training.cli.picture_files import picture_files
+from training.cli.predict_rows import RowPredictor, is_table, print_rows
 from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
@@ -34,14 +35,14 @@ from training.models.loading import load_network
 
 
 @click.command("predict")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @run_option
 @click.option("--top", type=count_from(1), default=1, help="How many classes to name, the likeliest first.")
 @device_option
 @threads_option
 @allow_import_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print a table with commas, one line per image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image or row.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table with commas, one line per image or row.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -56,10 +57,13 @@ def command(
 ) -> None:
     """Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size; gray or in color, as the model wants them.
 
-    IMAGE is a file, a folder, whose pictures are all taken, or a pattern such as 'scans/*.png'. Each gets a line with
+    INPUT is a file, a folder, whose pictures are all taken, or a pattern such as 'scans/*.png'. Each gets a line with
     its class, the class's probability and, where the picture does not look like the training images, a warning.
     Pictures are prepared as the model's training images were: for digits the figure is looked for, dark on bright or
     bright on dark, whatever the light; for images of your own they are only brought to size.
+
+    A model of tables predicts the rows of a .csv or .tsv: INPUT has the feature columns by name, in any order; a target
+    and other columns are ignored.
     """
     if as_json and as_csv:
         raise UserError("--json and --csv are two forms of the output: give one of them")
@@ -70,10 +74,18 @@ def command(
             raise ValueError(f"{file} does not say which model it is; predict needs a run or a .safetensors file")
         files = picture_files(images)
         network = load_network(file, allow_import)
+        has_tables = any(map(is_table, files))
+        if has_tables and not all(map(is_table, files)):
+            raise ValueError("expected tables or pictures, got both")
         try:
-            classify = Classifier(network)
+            classify = None if has_tables else Classifier(network)
+            predict = RowPredictor(network, top) if has_tables else None
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
+    if predict is not None:
+        print_rows(predict, files, "json" if as_json else "csv" if as_csv else "text")
+        return
+    assert classify is not None
     if not as_json and not as_csv:
         click.echo(f"Note: {_in_words(classify.preparation)}", err=True)
     show = _json if as_json else _Csv(min(top, network.classes)) if as_csv else _line
@@ -144,10 +156,10 @@ class Classifier:
     def __init__(self, network: Network) -> None:
         if found := in_parameters(network):
             raise ValueError(f"the model cannot classify: {found}")
-        if network.last_layer.target_kind == "values":
-            raise ValueError(f"the model cannot classify: with {type(network.last_layer).__name__} it predicts numbers")
         config = network.config or {}
         self.preparation = Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
+        if network.last_layer.target_kind == "values":
+            raise ValueError(f"the model cannot classify: with {type(network.last_layer).__name__} it predicts numbers")
         self._normalization = normalization_of(network)
         self._network = network
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]

@@ -50,6 +50,14 @@ class Samples:
         return Samples(chosen(self.inputs, indices), self.targets[indices])
 
 
+@dataclass(frozen=True)
+class Columns:
+    """The names of a table's columns: of the features in their order, and of the target."""
+
+    features: tuple[str, ...]
+    target: str
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """Samples to train on, to validate and to test.
@@ -63,6 +71,7 @@ class Data:
         test: the test part, which is used once, at the end; None if there is none.
         normalized: inputs are normalized by ``normalization``.
         notes: remarks about what was found, as sentences for the user.
+        columns: the names of a table's columns; None for other data.
     """
 
     name: str
@@ -73,13 +82,12 @@ class Data:
     test: Samples | None = None
     normalized: bool = True
     notes: tuple[str, ...] = field(default=(), repr=False)
+    columns: Columns | None = field(default=None, repr=False)
 
     @classmethod
-    def of(
-        cls, name: str, kind: str, classes: Sequence[str], parts: Mapping[str, Samples], notes: tuple[str, ...] = ()
-    ) -> Data:
-        """Return the data with the parts "train" and, if there are, "val" and "test"."""
-        return cls(name, kind, tuple(classes), parts["train"], parts.get("val"), parts.get("test"), notes=notes)
+    def of(cls, name: str, kind: str, classes: Sequence[str], parts: Mapping[str, Samples], **more: Any) -> Data:
+        """Return the data with the parts "train" and, if there are, "val" and "test"; ``more`` are further fields."""
+        return cls(name, kind, tuple(classes), parts["train"], parts.get("val"), parts.get("test"), **more)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -55,6 +55,8 @@ def build_network(model: str, data: Data, loss: Loss | None = None) -> Network:
     about: dict[str, Any] = {"dataset": data.name, "input_dim": list(data.shape)}
     if data.kind == "classification":
         about["classes"] = list(data.classes)
+    if data.columns is not None:
+        about["columns"], about["target"] = list(data.columns.features), data.columns.target
     if data.normalization is not None:
         about["normalization"] = data.normalization.as_config()
     if data.target_normalization is not None:

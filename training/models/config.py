@@ -60,7 +60,7 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
 
     Raises:
         ValueError: ``dataset`` is not a text, ``classes`` are not the names of all classes, or ``input_dim`` is not a
-            shape that the model takes.
+            shape that the model takes; or ``columns`` are not the names of all features, or ``target`` is not a text.
     """
     kinds = {"dataset": str, "classes": list[str], "input_dim": list[int]}
     for name, kind in kinds.items():
@@ -69,6 +69,13 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
     names, shape = config.get("classes"), config.get("input_dim")
     if names and len(names) != classes:
         raise ValueError(f"classes: expected {classes} names, one for each class of the model, got {len(names)}")
+    columns, target = config.get("columns", []), config.get("target", "")
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise ValueError(f"columns: expected a list of names, got {clipped(columns)}")
+    if columns and (len(columns),) != input_dim:
+        raise ValueError(f"columns: expected names for a model that takes {input_dim}, got {len(columns):,}")
+    if not isinstance(target, str):
+        raise ValueError(f"target: expected the name of a column, got {clipped(target)}")
     if shape is not None and (not shape or (tuple(shape) != input_dim and (math.prod(shape),) != input_dim)):
         raise ValueError(f"input_dim: expected a shape for a model that takes {input_dim}, got {clipped(shape)}")
 

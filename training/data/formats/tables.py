@@ -7,12 +7,13 @@ import io
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
 import numpy
 
-from training.data.collection import Data, Samples
+from training.data.collection import Columns, Data, Samples
 from training.data.idx import DataError
 from training.data.targets import classify
 from training.files import clipped
@@ -30,27 +31,69 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
 
-class _Table:
-    """A table in a file.
+class _Sheet:
+    """The columns of a table in a file, and its rows, which can be gone through once.
 
     Attributes:
         file: the file.
+        has_names: the first line has the names of the columns; without, they are called 1, 2, ….
         columns: the names of the columns.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._rows = _rows(file)
+        _, first = next(self._rows, (1, []))
+        if not first:
+            raise DataError(f"{printable(file)}: expected a table with a line of column names, got an empty file")
+        self.has_names = not all(_NUMBER.fullmatch(cell.strip()) for cell in first)
+        if self.has_names:
+            self.columns = [cell.strip() for cell in first]
+        else:
+            self.columns = [str(number) for number in range(1, len(first) + 1)]
+            self._rows = chain([(1, first)], self._rows)
+        twice = [name for name in self.columns if self.columns.count(name) > 1]
+        if twice:
+            raise DataError(f"{printable(file)}: two columns are called {clipped(twice[0])}")
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number of the line and the values of each row; raise a DataError if there is none."""
+        is_empty = True
+        for line, row in self._rows:
+            if len(row) != len(self.columns):
+                self.fail(line, f"expected {len(self.columns)} values, got {len(row)}")
+            yield line, row
+            is_empty = False
+        if is_empty:
+            raise DataError(f"{printable(self.file)}: expected rows after the names of the columns, got none")
+
+    def number(self, line: int, at: int, cell: str) -> float:
+        """Return the number in column ``at`` of a line."""
+        text = cell.strip()
+        number = float(text) if _NUMBER.fullmatch(text) else math.nan
+        if not math.isfinite(number):
+            got = clipped(text) if text else "an empty value"
+            self.fail(line, f"column {clipped(self.columns[at])}: expected a finite number, got {got}")
+        return number
+
+    def fail(self, line: int, reason: str) -> NoReturn:
+        """Raise a DataError with the file and the line."""
+        raise DataError(f"{printable(self.file)}, line {line}: {reason}")
+
+
+class _Table:
+    """A table with a target column.
+
+    Attributes:
+        columns: the names of the columns.
+        target: the name of the target's column.
         features: float64 (N, D).
         targets: texts or numbers (N,).
     """
 
     def __init__(self, file: Path, target: str | None, columns: Sequence[str] | None = None) -> None:
-        self.file = file
-        rows = _rows(file)
-        _, first = next(rows, (1, []))
-        if not first:
-            raise DataError(f"{printable(file)}: expected a table with a line of column names, got an empty file")
-        has_names = not all(_NUMBER.fullmatch(cell.strip()) for cell in first)
-        self.columns = [cell.strip() for cell in first] if has_names else [str(n) for n in range(1, len(first) + 1)]
-        twice = [name for name in self.columns if self.columns.count(name) > 1]
-        if twice:
-            raise DataError(f"{printable(file)}: two columns are called {clipped(twice[0])}")
+        sheet = _Sheet(file)
+        self.columns = sheet.columns
         if len(self.columns) < 2:
             raise DataError(
                 f"{printable(file)}: expected feature columns and a target column, separated by , ; or a tab, got "
@@ -61,44 +104,16 @@ class _Table:
                 f"{printable(file)}: expected the columns {clipped(list(columns))} of the training table, got "
                 f"{clipped(self.columns)}"
             )
-        place = self._target_place(target)
+        place = _target_place(sheet, target)
         self.target = self.columns[place]
         numbers, texts = [], []
-        if not has_names:
-            rows = _chained(first, rows)
-        for line, row in rows:
-            if len(row) != len(self.columns):
-                self._fail(line, f"expected {len(self.columns)} values, got {len(row)}")
+        for line, row in sheet:
             texts.append(row[place].strip())
             if not texts[-1]:
-                self._fail(line, f"column {clipped(self.target)}: expected a target, got an empty value")
-            numbers.append([self._number(line, at, cell) for at, cell in enumerate(row) if at != place])
-        if not numbers:
-            raise DataError(f"{printable(file)}: expected rows after the names of the columns, got none")
+                sheet.fail(line, f"column {clipped(self.target)}: expected a target, got an empty value")
+            numbers.append([sheet.number(line, at, cell) for at, cell in enumerate(row) if at != place])
         self.features = numpy.array(numbers, "float64")
         self.targets = self._as_targets(texts)
-
-    def _target_place(self, target: str | None) -> int:
-        if target is None:
-            lowered = [name.lower() for name in self.columns]
-            return next((lowered.index(name) for name in _TARGETS if name in lowered), len(self.columns) - 1)
-        if target not in self.columns:
-            raise DataError(
-                f"{printable(self.file)}: there is no column {clipped(target)} for the target; expected one of "
-                f"{', '.join(map(clipped, self.columns[:20]))}"
-            )
-        return self.columns.index(target)
-
-    def _number(self, line: int, at: int, cell: str) -> float:
-        text = cell.strip()
-        number = float(text) if _NUMBER.fullmatch(text) else math.nan
-        if not math.isfinite(number):
-            got = clipped(text) if text else "an empty value"
-            self._fail(line, f"column {clipped(self.columns[at])}: expected a finite number, got {got}")
-        return number
-
-    def _fail(self, line: int, reason: str) -> NoReturn:
-        raise DataError(f"{printable(self.file)}, line {line}: {reason}")
 
     @staticmethod
     def _as_targets(texts: list[str]) -> numpy.ndarray:
@@ -107,6 +122,46 @@ class _Table:
         if all(_NUMBER.fullmatch(text) for text in texts):
             return numpy.array([float(text) for text in texts], "float64")
         return numpy.array(texts)
+
+
+def _target_place(sheet: _Sheet, target: str | None) -> int:
+    if target is None:
+        lowered = [name.lower() for name in sheet.columns]
+        return next((lowered.index(name) for name in _TARGETS if name in lowered), len(sheet.columns) - 1)
+    if target not in sheet.columns:
+        raise DataError(
+            f"{printable(sheet.file)}: there is no column {clipped(target)} for the target; expected one of "
+            f"{', '.join(map(clipped, sheet.columns[:20]))}"
+        )
+    return sheet.columns.index(target)
+
+
+def read_features(file: Path, names: Sequence[str], count: int) -> numpy.ndarray:
+    """Read the features of a table with or without targets: float64 (N, count), in the order of ``names``.
+
+    Args:
+        names: of the feature columns, in the training table's order; the table may have others, too, and another order.
+            Empty if they are not known; then, or for a table without names, the columns are taken in their order.
+        count: number of features.
+
+    Raises:
+        DataError: columns are missing, or a row has too few or too many values, or one that is no finite number.
+        OSError: the file cannot be read.
+    """
+    sheet = _Sheet(file)
+    missing = [name for name in names if name not in sheet.columns]
+    if names and not missing:
+        places = [sheet.columns.index(name) for name in names]
+    elif missing and sheet.has_names:
+        raise DataError(
+            f"{printable(file)}: there is no column {clipped(missing[0])}; expected the features "
+            f"{', '.join(map(clipped, names[:20]))}, got {', '.join(map(clipped, sheet.columns[:20]))}"
+        )
+    elif len(sheet.columns) == count:
+        places = list(range(count))
+    else:
+        raise DataError(f"{printable(file)}: expected {count:,} columns of features, got {len(sheet.columns):,}")
+    return numpy.array([[sheet.number(line, at, row[at]) for at in places] for line, row in sheet], "float64")
 
 
 def open_tables(name: str, files: dict[str, Path], target: str | None, kind: str | None) -> Data:
@@ -132,7 +187,8 @@ def open_tables(name: str, files: dict[str, Path], target: str | None, kind: str
     note = f"the target is column {clipped(train.target)}; features: {', '.join(map(clipped, features[:8]))}" + (
         f" and {len(features) - 8:,} more" if len(features) > 8 else ""
     )
-    return Data.of(name, kind, classes, samples, notes=(note,))
+    columns = Columns(tuple(features), train.target)
+    return Data.of(name, kind, classes, samples, notes=(note,), columns=columns)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -152,8 +208,3 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
             raise DataError(f"{printable(file)}: expected text in UTF-8, got {error.reason}") from error
         except csv.Error as error:
             raise DataError(f"{printable(file)}, line {reader.line_num}: {error}") from error
-
-
-def _chained(first: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    yield 1, first
-    yield from rows

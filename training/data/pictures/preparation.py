@@ -70,8 +70,10 @@ class Preparation:
             ValueError: the network does not take pictures in gray or color, or the description is damaged.
         """
         if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+            rows = "; rows of features come from a .csv" if len(shape) == 1 else ""
             raise ValueError(
                 f"the model takes inputs of {tuple(shape)}; an image file gives (1, H, W) in gray or (3, H, W) in color"
+                f"{rows}"
             )
         described = config.get("input", {"preparation": OF_DATASETS.get(str(config.get("dataset")), "none")})
         name = described.get("preparation") if isinstance(described, Mapping) else None

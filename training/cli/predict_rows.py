@@ -1,0 +1,150 @@
+"""Predict the rows of tables: classes with their probabilities, or numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy
+
+from backend import asarray, asnumpy
+from training.cli.common import user_errors
+from training.data.formats.tables import ENDINGS, read_features
+from training.files import json_text
+from training.files.printable import printable
+from training.loop.non_finite import in_parameters
+from training.loop.recipe import normalization_of, target_normalization_of
+from training.loop.settings import EVALUATION_BATCH
+from training.models import Network
+
+
+def is_table(path: Path) -> bool:
+    """Return True if a name is that of a table of rows to predict."""
+    return path.suffix.lower() in ENDINGS
+
+
+@dataclass(frozen=True)
+class Row:
+    """The prediction of one row of a table.
+
+    Attributes:
+        table: the file.
+        row: counted from 1, the line of names left out.
+        ranking: classes with their probabilities, the likeliest first; empty where numbers are predicted.
+        numbers: those predicted, in the target's own units; empty where classes are.
+    """
+
+    table: Path
+    row: int
+    ranking: Sequence[tuple[str, float]]
+    numbers: Sequence[float]
+
+
+class RowPredictor:
+    """Maps the rows of a table to predictions, a batch at a time.
+
+    Args:
+        network: takes rows (N, D), or images as such rows.
+        top: how many classes to name.
+
+    Raises:
+        ValueError: the network takes images, or its file's description is damaged; of a call, the table does not fit
+            the network or is damaged, or the network's scores are not finite.
+    """
+
+    def __init__(self, network: Network, top: int = 1) -> None:
+        if found := in_parameters(network):
+            raise ValueError(f"the model cannot predict: {found}")
+        config = network.config or {}
+        shape = tuple(config.get("input_dim", network.input_dim))
+        if len(shape) != 1:
+            raise ValueError(f"the model takes images {shape}; rows of a table are for models that take (features,)")
+        self._features, self._columns = shape[0], config.get("columns", ())
+        self._normalization, self._target = normalization_of(network), target_normalization_of(network)
+        self._network, self._top = network, top
+        self._is_values = network.last_layer.target_kind == "values"
+        self._names = config.get("classes") or [str(label) for label in range(network.classes)]
+
+    def __call__(self, file: Path) -> Iterator[Row]:
+        """Yield the predictions of a table's rows, after all of it has been read."""
+        features = read_features(file, self._columns, self._features)
+        for first in range(0, len(features), EVALUATION_BATCH):
+            predicted = self._predicted(features[first : first + EVALUATION_BATCH])
+            if not numpy.isfinite(predicted).all():
+                row = first + 1 + int(numpy.argwhere(~numpy.isfinite(predicted))[0, 0])
+                raise ValueError(f"{printable(file)}: the model's scores of row {row} are not finite: they overflow")
+            for row, numbers in enumerate(predicted.tolist(), first + 1):
+                yield Row(
+                    file, row, () if self._is_values else self._ranked(numbers), numbers if self._is_values else ()
+                )
+
+    def _predicted(self, features: numpy.ndarray) -> numpy.ndarray:
+        """Return the predictions of rows, float64 (N, outputs): probabilities, or numbers in their own units."""
+        x = features if self._normalization is None else self._normalization.apply(features)
+        scores = self._network.predict(asarray(x.astype(self._network.params.flat.dtype)))
+        predicted = asnumpy(self._network.last_layer.predictions(scores)).astype("float64")
+        if self._target is not None:
+            predicted = predicted * self._target.std + self._target.mean
+        return predicted
+
+    def _ranked(self, probabilities: list[float]) -> list[tuple[str, float]]:
+        order = numpy.argsort(numpy.negative(probabilities), kind="stable")[: self._top]
+        return [(self._names[label], probabilities[label]) for label in order]
+
+
+def print_rows(predict: RowPredictor, tables: Sequence[Path], form: str) -> None:
+    """Print the predictions of tables as "text", "json" or "csv".
+
+    Raises:
+        UserError: a table does not fit the network or is damaged.
+    """
+    table = csv.writer(_Echo(), lineterminator="\n")
+    has_head = False
+    for file in tables:
+        with user_errors():
+            rows = list(predict(file))
+        for row in rows:
+            if form == "json":
+                click.echo(json_text.dump(_record(row)))
+            elif form == "csv":
+                named = _named(row)
+                if not has_head:
+                    table.writerow(["table", "row", *named])
+                has_head = True
+                table.writerow([printable(row.table), row.row, *named.values()])
+            else:
+                click.echo(f"{printable(row.table)}, row {row.row}: {_in_words(row)}")
+
+
+class _Echo:
+    """A file that writes to standard output as ``click.echo`` does."""
+
+    def write(self, text: str) -> None:
+        click.echo(text, nl=False)
+
+
+def _in_words(row: Row) -> str:
+    shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in row.ranking]
+    return "   ".join(shares or map("{:.6g}".format, row.numbers))
+
+
+def _record(row: Row) -> dict[str, Any]:
+    place = {"table": click.format_filename(row.table), "row": row.row}
+    if not row.ranking:
+        return {**place, "predicted": row.numbers[0] if len(row.numbers) == 1 else row.numbers}
+    top = [{"class": label, "probability": probability} for label, probability in row.ranking]
+    return {**place, **top[0], "top": top}
+
+
+def _named(row: Row) -> dict[str, str]:
+    """Return the predictions of a row by the names of their columns."""
+    several = len(row.numbers) > 1
+    cells = {f"predicted{place if several else ''}": f"{number:.6g}" for place, number in enumerate(row.numbers, 1)}
+    for place, (label, probability) in enumerate(row.ranking, 1):
+        more = "" if place == 1 else str(place)
+        cells |= {f"class{more}": printable(label), f"probability{more}": f"{probability:.6g}"}
+    return cells
