@@ -13,11 +13,13 @@ from tests.support.command_line import xpnet
 from training.cli.common import Compute
 from training.cli.profile import TOOLS, _options, _works, command
 from training.data import load
+from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import TwoLayerNet
 from training.optim.optimizers import SGD, AdamW, Momentum
 from training.profile import roof
 from training.profile.cost import Work, cost_of_step
+from training.profile.nsight.rows import KernelRow
 
 QUICK = ["--model", "twolayernet", "--optimizer", "sgd", "--device", "cpu", "--threads", "1"]
 NO_GPU = not backend.inspect_cuda().usable
@@ -229,3 +231,35 @@ def test_kernels_of_a_layer_are_added_up_under_the_published_roof():
         {"layer": "b", "phase": "forward", "seconds": 2.0},
     ]
     assert kept["roof"]["source"] == "data sheet of NVIDIA H200 SXM"
+
+
+def test_kernels_under_a_tool_are_kept_by_layer_and_phase(tmp_path, monkeypatch):
+    """The tool and the GPU are made up; the rest is real."""
+    monkeypatch.chdir(tmp_path)
+    with RunFolder.create("run") as run:
+        run.save_config({"settings": {"model": "TwoLayerNet", "batch_size": 60, "lr": None, "metrics": []}})
+    gpu = backend.devices.Gpu(0, "NVIDIA H200", "9.0", 1 << 30)
+    rows = [
+        KernelRow("data", "", "copy", 2, 0.5),
+        KernelRow("forward", "Affine1", "gemm", 2, 1.0),
+        KernelRow("forward", "Affine1", "bias", 2, 0.25),
+        KernelRow("update", "", "adam", 2, 2.0),
+    ]
+    cuda = Compute(backend.devices.parse("cuda:0"), "", 1)
+    monkeypatch.setattr("training.cli.profile.choose_compute", lambda *_: cuda)
+    monkeypatch.setattr("training.cli.profile.inspect_cuda", lambda: backend.CudaReport(gpus=(gpu,)))
+    monkeypatch.setattr("training.cli.profile.nsight.choose", lambda tool: "nsys")
+    commands = []
+    monkeypatch.setattr("training.cli.profile.nsight.run", lambda tool, again, *_: commands.append(again) or rows)
+    result = xpnet("profile", "--run", "run", "--steps", 2)
+    assert result.code == 0, result.err
+    assert "--run" not in commands[0]  # the tool's own process keeps nothing
+    assert commands[0][commands[0].index("--batch-size") + 1] == "60"
+    found = json.loads((tmp_path / "run/profile.json").read_text())
+    assert found["roof"]["bandwidth"] == 4800e9
+    works = cost_of_step(TwoLayerNet(784, 50, 10), 60, AdamW()).works
+    assert [(row["layer"], row["phase"], row["seconds"], row.get("flops")) for row in found["rows"]] == [
+        ("loader", "data", 0.25, None),
+        ("Affine1", "forward", 0.625, works["Affine1", "forward"].flops),
+        ("optimizer", "update", 1.0, works["optimizer", "update"].flops),
+    ]

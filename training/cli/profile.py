@@ -38,7 +38,7 @@ from training.profile import nsight
 from training.profile.cost import Work, cost_of_step
 from training.profile.report import table
 from training.profile.roof import record, roof_of_cpu, roof_of_gpu, summed
-from training.profile.steps import OPTIMIZER, profile
+from training.profile.steps import LOADER, LOOP, OPTIMIZER, profile
 from training.profile.trace import write_trace
 
 TOOLS = ("nsys", "ncu")
@@ -224,9 +224,9 @@ def _profile_with_tool(
     if is_least:
         click.echo(f"{chosen} counts no bytes: MB are the least that must move, as xpnet summary has them")
     if run is not None and kernels is None:
-        seconds = summed(((row.layer or OPTIMIZER, row.phase), row.seconds / steps) for row in rows)
+        seconds = summed(((row.layer or _owner(row.phase), row.phase), row.seconds / steps) for row in rows)
         roof = roof_of_gpu(gpu, settings.precision) if gpu else None
-        named = {(layer or OPTIMIZER, phase): work for (phase, layer), work in works.items()}
+        named = {(layer or _owner(phase), phase): work for (phase, layer), work in works.items()}
         _keep(run, record(seconds, named, roof, _about(trainer, compute, settings, steps)))
     click.echo(f"{chosen}'s report: {printable(nsight.report_file(chosen, report))}")
 
@@ -238,6 +238,11 @@ def _works(settings: Settings, data: Data) -> tuple[Trainer, dict[tuple[str, str
         trainer = build_trainer(of_bytes, data)
         cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
     return trainer, {(phase, "" if layer == OPTIMIZER else layer): work for (layer, phase), work in cost.works.items()}
+
+
+def _owner(phase: str) -> str:
+    """Return the name of the row of what runs in a phase outside of layers."""
+    return {"update": OPTIMIZER, "data": LOADER}.get(phase, LOOP)
 
 
 def _about(trainer: Trainer, compute: Compute, settings: Settings, steps: int) -> dict[str, Any]:
