@@ -89,6 +89,8 @@ class Findings:
         found.config = found._try("configuration", folder.load_config) or {}
         if folder.searched.is_file():
             found.search = found._try("search for a learning rate", lambda: read_object(folder.searched)) or {}
+            if not folder.model.exists():
+                return found  # of a folder in which nothing was trained, nothing is missing
         if folder.profile.is_file():
             found.profile = found._try("profile", lambda: read_object(folder.profile)) or {}
         found.metrics = found._try("epochs", folder.load_metrics) or []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -17,8 +18,8 @@ from training.report.markup import Content, element, table
 
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
-_LONGEST = 300
-"""The most characters of a value in the tables of the configuration."""
+_LONGEST, _MOST = 300, 1000
+"""The most characters of a value in a table of the configuration, and its most rows."""
 
 
 def summary(found: Findings) -> list[Element]:
@@ -148,13 +149,14 @@ def configuration(found: Findings) -> list[Element]:
     """List the settings and the model's description."""
     pairs = [*_flat("", found.settings), *_flat("model", found.config.get("model", {}))]
     samples = found.config.get("samples", {})
-    return [table(("setting", "value"), [*pairs, *_flat("samples", samples)], words=2)] if pairs else []
+    rows = [*pairs, *_flat("samples", samples)][:_MOST]
+    return [table(("setting", "value"), rows, words=2)] if pairs else []
 
 
 def environment(found: Findings) -> list[Element]:
     """List the machine and the versions."""
     shown = {name: value for name, value in found.config.items() if name not in ("settings", "model", "samples")}
-    return [table(("what", "value"), _flat("", shown), words=2)] if shown else []
+    return [table(("what", "value"), islice(_flat("", shown), _MOST), words=2)] if shown else []
 
 
 def layers(found: Findings) -> list[Element]:

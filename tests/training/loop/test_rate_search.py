@@ -166,7 +166,8 @@ def test_the_command_prints_and_keeps_what_it_found(tmp_path, monkeypatch):
     ]  # fmt: skip
     done = xpnet("train", "--resume", "found")
     assert done.out == "found has ended: nothing is left to do\n"
-    assert xpnet("report", "found", "--device", "cpu").code == 0
+    done = xpnet("report", "found", "--device", "cpu")
+    assert (done.code, done.out, done.err) == (0, "report found/report.html\n", "")
     assert "Search for a learning rate" in (tmp_path / "found/report.html").read_text()
     result = xpnet("train", "--config", "found", "--device", "cpu", "--find-lr", "--json", "--out", "again")
     assert json.loads(result.out)["losses"] == saved["losses"]  # the same settings, the same bits
