@@ -162,7 +162,13 @@ def test_a_table_in_html_is_escaped_and_marks_the_best():
 
 def test_lines_of_progress_are_rare_and_never_wait(monkeypatch):
     out, totals = io.StringIO(), SimpleNamespace(done=False, get=lambda: (50.0, 60, 100))
-    trainer = SimpleNamespace(total_epochs=2, train_loader=SimpleNamespace(samples=400), running_totals=lambda: totals)
+    trainer = SimpleNamespace(
+        total_epochs=2,
+        train_loader=SimpleNamespace(samples=400, largest_batch=100),
+        so_far=SimpleNamespace(batches=0),
+        network=SimpleNamespace(last_layer=SimpleNamespace(target_kind="labels")),
+        running_totals=lambda: totals,
+    )
     now = [0.0]
     monkeypatch.setattr("training.loop.progress.time.perf_counter", lambda: now[0])
     lines = ProgressLines(out, interval=0.1)
@@ -171,4 +177,7 @@ def test_lines_of_progress_are_rare_and_never_wait(monkeypatch):
         now[0] += 0.25
         totals.done = step > 20
         lines.on_step_end(trainer, step)
-    assert out.getvalue().splitlines() == ["epoch 2/2   25 % done  loss 0.5000"] * 5
+    assert out.getvalue().splitlines() == [
+        f"epoch 2/2   25 % done  loss 0.5000  accuracy 60.00 %  {100 / seconds:,.0f} images/s"
+        for seconds in (5.25, 6.25, 7.25, 8.25, 9.25)
+    ]

@@ -58,7 +58,7 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
     try:
         with progress if isinstance(progress, ProgressBar) else nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
-            trainer.train()
+            trainer.train(quiet=True)
     except NonFiniteError as error:
         raise click.ClickException(f"{error}; {kept(recorder)}") from error
     except MemoryError as error:

@@ -44,6 +44,11 @@ class EpochResult:
         """Return the fields by name, those of the evaluation named by the part of the data: "val_loss" for "val"."""
         return {name.replace("test_", f"{part}_", 1): value for name, value in asdict(self).items()}
 
+    def _repr_html_(self) -> str:
+        from training.loop.epoch_table import as_html
+
+        return as_html([self])
+
 
 class Callback:
     """Base of the callbacks of a training run: override the methods of interest.

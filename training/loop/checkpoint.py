@@ -22,6 +22,7 @@ from training.files import FileError, clipped
 from training.files.opening import not_a_link
 from training.files.sections import Sections, read_sections, write_sections
 from training.loop.callbacks import Callback, EpochResult
+from training.loop.epoch_table import History
 from training.models.saving import check_fit
 from training.optim.loss_scaling import LossScaler
 
@@ -135,7 +136,7 @@ def restore(trainer: Trainer, sections: Sections) -> None:
     trainer.so_far.resume(run["batches"], run["seconds"], run["skipped_before"])
     trainer.so_far.totals[...] = asarray(run["totals"])
     trainer.step, trainer.samples, update.t = run["step"], run["samples"], run["updates"]
-    trainer.history, trainer.is_stopped = history, run["is_stopped"]
+    trainer.history, trainer.is_stopped = History(history), run["is_stopped"]
     trainer.position = tuple(run["position"])
     drawn = sections["random"]
     trainer.random.state, random.current().state = drawn["trainer"], drawn["program"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from training.loop.callbacks import EpochResult
 
@@ -75,6 +76,22 @@ def as_html(history: Iterable[EpochResult], epochs: int | None = None, part: str
     columns = list(dict.fromkeys(name for row in rows for name in row))
     texts = [[row.get(name, "") for name in columns] for row in rows]
     return html_table(columns, texts, [result is best for result in results])
+
+
+class History(list[EpochResult]):
+    """The results of a run's epochs: a list, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
+def results_html(loss: float, accuracy: float, metrics: Mapping[str, Any]) -> str:
+    """Return the results of an evaluation as an HTML table; those that are not single numbers are left out."""
+    found = {"loss": _number(loss)}
+    if not math.isnan(accuracy):
+        found["accuracy"] = f"{100 * accuracy:.2f} %"
+    found |= {name: f"{value:.4g}" for name, value in metrics.items() if isinstance(value, float)}
+    return html_table(list(found), [list(found.values())])
 
 
 def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool] = ()) -> str:

@@ -15,6 +15,7 @@ from backend.checks import instance, whole
 from backend.types import Array
 from kernels.labels import check as check_labels
 from training.data import Loader
+from training.loop.epoch_table import results_html
 from training.loop.non_finite import NonFiniteError, in_evaluation
 from training.models.accuracy import right_count
 from training.models.metrics import Metric, as_metrics, values_of
@@ -36,6 +37,9 @@ class Evaluation:
     loss: float
     accuracy: float
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        return results_html(self.loss, self.accuracy, self.metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,9 @@ class Predictions:
     def __post_init__(self) -> None:
         for classes in (self.labels, self.predicted):
             check_labels(classes, self.probabilities.shape, distributions=False)
+
+    def _repr_html_(self) -> str:
+        return results_html(self.loss, self.accuracy, self.metrics)
 
     @property
     def correct(self) -> int:

@@ -200,9 +200,9 @@ def _columns(count: int) -> int:
 
 def blank(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches."""
-    from matplotlib.figure import Figure
+    from training.loop.shown_figure import ShownFigure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return ShownFigure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _curves(axes: Axes, epochs: list[int], train: list[float], test: list[float], part: str) -> None:

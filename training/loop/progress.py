@@ -16,11 +16,55 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.1
 
 
-class ProgressBar(Callback):
-    """Progress bar of the whole run, with loss and accuracy of the epoch so far, images per second and the time left.
+class Progress(Callback):
+    """Base of what shows the progress of a training.
 
     It never waits for the device: totals are copied asynchronously and shown when they have arrived. Most steps cost
-    one reading of the clock. Use it in a ``with``, which removes the bar from the terminal at the end.
+    one reading of the clock.
+
+    Args:
+        interval: seconds between two looks at the totals.
+        delay: seconds before the first one.
+    """
+
+    def __init__(self, interval: float = REFRESH_SECONDS, delay: float = 0.0) -> None:
+        self._interval = interval
+        self._next = time.perf_counter() + delay
+        self._totals: HostCopy | None = None
+        self._epoch = self._before = self._done = 0
+        self._start = 0.0
+
+    def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
+        """Show the epoch so far: means over its samples, NaN for no accuracy, and the images per second."""
+        raise NotImplementedError
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        self._epoch = epoch
+        self._before = (epoch - 1) * trainer.train_loader.samples
+        self._done = trainer.so_far.batches * trainer.train_loader.largest_batch  # where an epoch goes on
+        self._start = time.perf_counter()
+        self._totals = None
+
+    def on_step_end(self, trainer: Trainer, step: int) -> None:
+        now = time.perf_counter()
+        if now < self._next:
+            return
+        if self._totals is None:
+            self._totals = trainer.running_totals()
+        if self._totals.done:
+            loss, correct, samples = (float(total) for total in self._totals.get())
+            has_accuracy = trainer.network.last_layer.target_kind != "values"
+            rate = (samples - self._done) / max(now - self._start, 1e-9)
+            accuracy = correct / samples if has_accuracy else math.nan
+            self.show(trainer, loss / samples, accuracy, int(samples), rate)
+            self._totals = None
+            self._next = now + self._interval
+
+
+class ProgressBar(Progress):
+    """Progress bar of the whole run, with loss and accuracy of the epoch so far, images per second and the time left.
+
+    Use it in a ``with``, which removes the bar from the terminal at the end.
 
     Args:
         file: where to draw; None means standard error.
@@ -28,19 +72,12 @@ class ProgressBar(Callback):
     """
 
     def __init__(self, file: TextIO | None = None, interval: float = REFRESH_SECONDS) -> None:
+        super().__init__(interval)
         self._file = file
-        self._interval = interval
-        self._next = 0.0
         self._bar: Any = None
-        self._totals: HostCopy | None = None
-        self._before = self._done = 0
-        self._epoch = ""
-        self._has_accuracy = True
-        self._start = 0.0
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        self._before = (epoch - 1) * trainer.train_loader.samples
-        self._done = trainer.so_far.batches * trainer.train_loader.largest_batch  # where an epoch goes on
+        super().on_epoch_begin(trainer, epoch)
         if self._bar is None:
             from tqdm import tqdm
 
@@ -52,22 +89,16 @@ class ProgressBar(Callback):
                 bar_format="{desc} {percentage:3.0f}% |{bar:24}|",
                 initial=self._before + self._done,
             )
-        self._start = time.perf_counter()
-        self._totals = None
-        self._has_accuracy = trainer.network.last_layer.target_kind != "values"
-        self._epoch = f"epoch {epoch}/{trainer.total_epochs}"
-        self._bar.set_description_str(self._epoch)
+        self._bar.set_description_str(f"epoch {epoch}/{trainer.total_epochs}")
 
-    def on_step_end(self, trainer: Trainer, step: int) -> None:
-        now = time.perf_counter()
-        if now < self._next:
-            return
-        if self._totals is None:
-            self._totals = trainer.running_totals()
-        if self._totals.done:
-            self._show(*(float(total) for total in self._totals.get()))
-            self._totals = None
-            self._next = now + self._interval
+    def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
+        """Draw the bar."""
+        self._bar.set_description_str(
+            f"epoch {self._epoch}/{trainer.total_epochs}  {so_far(loss, accuracy)}", refresh=False
+        )
+        self._bar.bar_format = f"{{desc}} {{percentage:3.0f}}% |{{bar:24}}| {rate:,.0f} images/s, {{remaining}} left"
+        self._bar.n = self._before + samples
+        self._bar.refresh()
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         self._bar.clear()  # the epoch's line takes its place
@@ -76,6 +107,7 @@ class ProgressBar(Callback):
         """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -83,16 +115,8 @@ class ProgressBar(Callback):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _show(self, loss: float, correct: float, samples: float) -> None:
-        rate = (samples - self._done) / (time.perf_counter() - self._start)
-        accuracy = f"  accuracy {100 * correct / samples:.2f} %" if self._has_accuracy else ""
-        self._bar.set_description_str(f"{self._epoch}  loss {loss / samples:.4f}{accuracy}", refresh=False)
-        self._bar.bar_format = f"{{desc}} {{percentage:3.0f}}% |{{bar:24}}| {rate:,.0f} images/s, {{remaining}} left"
-        self._bar.n = self._before + int(samples)
-        self._bar.refresh()
 
-
-class ProgressLines(Callback):
+class ProgressLines(Progress):
     """Progress in the place of a bar where the output is a file or a pipe: a plain line now and then.
 
     Args:
@@ -101,29 +125,20 @@ class ProgressLines(Callback):
     """
 
     def __init__(self, file: TextIO | None = None, interval: float = 30.0) -> None:
+        interval = max(1.0, interval)
+        super().__init__(interval, interval)
         self._file = file
-        self._interval = max(1.0, interval)
-        self._next = time.perf_counter() + self._interval
-        self._totals: HostCopy | None = None
-        self._epoch = 0
 
-    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        self._epoch = epoch
-        self._totals = None
+    def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
+        """Print a line."""
+        part = f"{100 * samples / trainer.train_loader.samples:3.0f} % done"
+        text = f"epoch {self._epoch}/{trainer.total_epochs}  {part}  {so_far(loss, accuracy)}  {rate:,.0f} images/s"
+        print(text, file=self._file or sys.stderr, flush=True)
 
-    def on_step_end(self, trainer: Trainer, step: int) -> None:
-        now = time.perf_counter()
-        if now < self._next:
-            return
-        if self._totals is None:
-            self._totals = trainer.running_totals()
-        if self._totals.done:
-            loss, _, samples = (float(total) for total in self._totals.get())
-            self._totals = None
-            self._next = now + self._interval
-            part = 100 * samples / trainer.train_loader.samples
-            text = f"epoch {self._epoch}/{trainer.total_epochs}  {part:3.0f} % done  loss {loss / samples:.4f}"
-            print(text, file=self._file or sys.stderr, flush=True)
+
+def so_far(loss: float, accuracy: float) -> str:
+    """Return loss and accuracy of an epoch under way as text; an accuracy that is NaN is left out."""
+    return f"loss {loss:.4f}" + ("" if math.isnan(accuracy) else f"  accuracy {100 * accuracy:.2f} %")
 
 
 def epoch_line(result: EpochResult, epochs: int, is_best: bool, part: str = "test") -> str:

@@ -19,7 +19,9 @@ from training.data import Loader
 from training.data.batches import as_loader
 from training.loop import checkpoint, evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult, hooks
+from training.loop.display import display_for
 from training.loop.epoch_so_far import EpochSoFar
+from training.loop.epoch_table import History, as_html, html_table
 from training.loop.step import compute_step, has_plain_parts, ignoring_overflow
 from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
@@ -120,7 +122,7 @@ class Trainer:
         self.parts = parts
         self.metrics = as_metrics(metrics, network.last_layer, network.classes)
         self.callbacks = [NonFiniteWatch(), *callbacks]
-        self.history: list[EpochResult] = []
+        self.history = History()
         self.step = 0
         self.samples = 0
         self.position = (0, 0)
@@ -146,10 +148,22 @@ class Trainer:
         """The result of the epoch with the highest score, the first of equals; None before one has ended."""
         return max(self.history, key=lambda result: result.score, default=None)
 
-    def train(self) -> list[EpochResult]:
-        """Run all epochs, as ``epochs`` does. Return the history."""
-        for _ in self.epochs():
-            pass
+    def train(self, *, quiet: bool = False) -> History:
+        """Run all epochs, as ``epochs`` does. Return the history.
+
+        On a terminal (standard error) and in a notebook it shows a progress bar and a table of the epochs.
+
+        Args:
+            quiet: show nothing.
+        """
+        display = None if checks.flag("quiet", quiet) else display_for(self)
+        self.callbacks[1:1] = [display] if display else []
+        try:
+            for _ in self.epochs():
+                pass
+        finally:
+            if display:
+                self.callbacks.remove(display)
         return self.history
 
     def epochs(self) -> Generator[EpochResult, None, None]:
@@ -261,6 +275,12 @@ class Trainer:
             raise
         self._tell("on_evaluation_end", result.loss, result.accuracy)
         return result
+
+    def _repr_html_(self) -> str:
+        done = f"{len(self.history)} of {self.total_epochs}, {self.step:,} steps"
+        about = [type(self.network).__name__, repr(self.optimizer), done]
+        table = html_table(["network", "optimizer", "epochs"], [about])
+        return table + (as_html(self.history, self.total_epochs) if self.history else "")
 
     def _tell(self, hook: str, *arguments: object) -> None:
         for callback in self.callbacks:
