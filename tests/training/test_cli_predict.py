@@ -144,7 +144,10 @@ def test_pictures_for_a_model_of_other_images_are_predicted_as_evaluation_does(t
     Image.fromarray(pixels).save(tmp_path / "own.png")
     result = xpnet("predict", tmp_path / "own.png", "--run", tmp_path / "own.safetensors")
     assert result.code == 0
-    assert result.err == "Note: the model knows no preparation of its pictures; they are only resized to 20x24\n"
+    assert (
+        result.err
+        == "Note: pictures are resized to 20x24, the size of the training images, and not changed otherwise\n"
+    )
     record = json.loads(xpnet("predict", tmp_path / "own.png", "--run", tmp_path / "own.safetensors", "--json").out)
     x = backend.asarray(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
     expected = backend.asnumpy(softmax(load_network(tmp_path / "own.safetensors").predict(x)))[0]

@@ -116,7 +116,7 @@ def _load(file: Path, network: Network | None, wanted: dict[str, Any], data_dir:
     known: dict[str, Any] = {"val": 0.0, "test": 0.0}
     if wanted["data"] is None and wanted["dataset"] is None:
         known = run_data(file.parent) or {"dataset": config.get("dataset", EMBEDDED), **known}
-    elif "target" in config:
+    elif "target" in config and wanted["data"] is not None and wanted["data"].suffix not in (".npz", ".npy"):
         known["target"] = config["target"]
     given = {name: value for name, value in wanted.items() if value is not None}
     settings = Settings(**{**known, **given})

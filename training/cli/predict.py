@@ -110,7 +110,7 @@ def _in_words(preparation: Preparation) -> str:
     """Return what is done to a picture before the model sees it."""
     if preparation.name == "none":
         size = "x".join(map(str, preparation.shape[1:]))
-        return f"the model knows no preparation of its pictures; they are only resized to {size}"
+        return f"pictures are resized to {size}, the size of the training images, and not changed otherwise"
     return f"pictures are prepared as those of {preparation.name}: cut out, inverted where needed, and centered"
 
 

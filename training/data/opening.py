@@ -15,6 +15,7 @@ from training.data.formats.idx_pairs import idx_files, open_idx
 from training.data.formats.parts import part_of
 from training.data.formats.tables import ENDINGS, open_tables
 from training.data.idx import DataError
+from training.files import clipped
 from training.files.printable import printable
 
 _EXPECTED = (
@@ -82,6 +83,10 @@ def open(  # noqa: A001  (called training.data.open)
         if path.is_dir()
         else _in_file(path, target, target_kind)
     )
+    if target is not None and data.columns is None:
+        raise DataError(
+            f"{printable(path)} is no table: expected a .csv or .tsv for the target column {clipped(target)}"
+        )
     if val is None and test is None:
         return data
     return data.with_parts(val, test, seed)

@@ -29,7 +29,7 @@ def classify(
 
     Raises:
         DataError: a part has a class that the training part has not, there is only one class, or targets are not
-            finite, or not of the kind.
+            finite, all equal, or not of the kind.
     """
     if kind not in (None, *KINDS):
         raise DataError(f"{name}: target kind must be one of {', '.join(KINDS)}, got {clipped(kind)}")
@@ -39,7 +39,11 @@ def classify(
     if kind is None:
         kind = "classification" if is_text or (train.ndim == 1 and train.dtype.kind in "iub") else "regression"
     if kind == "regression":
-        return kind, (), {part: _numbers(name, part, targets) for part, targets in parts.items()}
+        numbers = {part: _numbers(name, part, targets) for part, targets in parts.items()}
+        if (numbers["train"] == numbers["train"][:1]).all():
+            only = clipped(numbers["train"][0].tolist())
+            raise DataError(f"{name}: expected targets that differ, got {only} for all {len(train):,} samples")
+        return kind, (), numbers
     if train.ndim > 1:
         raise DataError(f"{name}: expected one class a sample, (N,), or one-hot rows, got targets {train.shape}")
     if train.dtype.kind == "f":

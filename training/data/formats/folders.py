@@ -113,8 +113,9 @@ def _checked(found: dict[str, _Classes]) -> list[str]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, those that are hidden left out."""
-    return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir()]
+    """Return the folders in a folder; those that are hidden and that of xpnet's runs are left out."""
+    found = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir()]
+    return [each for each in found if each.name != "runs" or not any(each.glob("*/metrics.jsonl"))]
 
 
 def _is_picture(name: str) -> bool:

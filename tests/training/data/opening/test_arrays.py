@@ -49,7 +49,7 @@ def test_channels_may_come_last(tmp_path):
         (np.eye(3)[LABELS], "classification", ("0", "1", "2")),
         (np.array([True, False] * 6), "classification", ("False", "True")),
         (np.linspace(0, 1, 12), "regression", ()),
-        (np.ones((12, 2)) / 3, "regression", ()),
+        (np.linspace(0, 1, 24).reshape(12, 2), "regression", ()),
     ],
 )
 def test_kinds_of_targets(tmp_path, targets, kind, classes):
@@ -108,6 +108,7 @@ def test_a_mapped_array_given_to_a_loader_is_not_copied(tmp_path):
             {"x": images(), "y": LABELS, "x_test": images(), "y_test": LABELS + 1},
             "class 3 of sample 2 of the test part",
         ),
+        ({"x": images(), "y": np.full(12, 0.5)}, r"expected targets that differ, got 0\.5 for all 12 samples"),
         ({"x": images(), "y": LABELS, "x_test": images(shape=(3, 4, 4)), "y_test": LABELS}, r"\(N, 3, 4, 5\), got"),
         ({"x": images(0), "y": LABELS[:0]}, "expected train inputs"),
         ({"x": images(400, (2,)), "y": np.arange(400)}, "400 different targets in 400 samples .*--target-kind regr"),

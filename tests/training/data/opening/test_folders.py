@@ -128,6 +128,18 @@ def test_hidden_and_other_files_are_left_out(folder):
     assert data.notes == ("1 files that are no pictures, by their endings, are left out",)
 
 
+def test_the_runs_of_xpnet_are_no_class(folder):
+    picture(folder / "runs" / "1" / "filters.png")
+    assert training.data.open(folder).classes == ("cat", "dog", "runs")
+    (folder / "runs" / "1" / "metrics.jsonl").write_text("")
+    assert training.data.open(folder).classes == ("cat", "dog")
+
+
+def test_a_target_column_is_for_tables(folder):
+    with pytest.raises(DataError, match=r"is no table: expected a \.csv or \.tsv for the target column 'price'"):
+        training.data.open(folder, target="price")
+
+
 def test_pictures_that_cannot_be_read_are_named_before_training(folder):
     (folder / "cat" / "empty.png").write_bytes(b"")
     whole = (folder / "cat" / "1.jpg").read_bytes()
