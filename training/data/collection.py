@@ -168,8 +168,8 @@ class Data:
             if not len(rest) or not len(taken):
                 raise DataError(
                     f"{self.name}: a share of {share:g} of {whole:,} samples leaves {len(rest):,} to train and "
-                    f"{len(taken):,} to {'test' if name == 'test' else 'validate'}; expected at least one of each: give "
-                    f"more samples, or another share by --{name} ({name}=)"
+                    f"{len(taken):,} to {'test' if name == 'test' else 'validate'}; expected at least one of each: "
+                    f"give more samples, or another share by --{name} ({name}=)"
                 )
             part = data.train.chosen(taken)
             data = replace(data, train=data.train.chosen(rest), val=part if name == "val" else data.val)
