@@ -1,45 +1,12 @@
-// Batch normalization of the columns of an (M, C) matrix: statistics, normalization, gradients.
+// Batch normalization of the columns of an (M, C) matrix: statistics and normalization. core/column_tiles.cu, put before
+// this file, says how threads map to the matrix, and why the results are deterministic.
 //
-// The matrix is cut into tiles of `width` columns (a power of two up to 32) by `range_rows` rows. A block of threads
-// works on one tile, or on several in turn: thread t has column t % width and every lanes-th row, from t / width, where
-// lanes = block / width. For 32 columns and more a warp reads a run of 32 numbers; for fewer it reads several rows
-// that follow one another in memory: reads are coalesced either way.
+// The pass of training also adds the bypass of a residual block and applies a ReLU: neither costs a pass of its own.
 //
-// Deterministic: column sums are made in two stages without atomics. Stage 1 leaves a partial result for each range
-// and column; stage 2 puts the ranges together. Within a thread terms come in ascending order, the lanes of a block
-// are combined in a fixed tree, and the cut into ranges depends on M and C alone. In training, stage 2 is the
-// beginning of the pass that needs its results: each block puts the ranges of its own columns together, all in the
-// same order and so with the same bits, which costs less than a launch. That pass is cut into other tiles.
-//
-// The arrays of the kernels that are a second stage alone are of the type of sums: T is that type where they are
-// launched.
-//
-// A ReLU behind the normalization costs nothing: the pass applies it, and the gradients' kernels compute again where
-// its input is positive, with the same operations, instead of reading a mask.
-//
-// Least bytes: statistics M·C·sizeof(T); normalization and sums of gradients 2·M·C·sizeof(T); gradient
-// 3·M·C·sizeof(T). The partial results are a small share of that.
+// Least bytes: statistics M·C·sizeof(T); normalization 2·M·C·sizeof(T), with a bypass M·C·(3·sizeof(T) + 1). The partial
+// results are a small share of that.
 
-#define MOST_THREADS 256
 #define CHUNK 8  // rows that a thread holds in registers: so many reads are under way at once
-
-// The part of a tile that a thread works on.
-struct Tile {
-    int channel, lane, lanes;
-    INDEX begin, end;  // rows
-};
-
-__device__ __forceinline__ Tile tile_of(INDEX tile, INDEX rows, int channels, int width, INDEX range_rows) {
-    const int across = (channels + width - 1) / width;
-    Tile own;
-    own.channel = tile % across * width + threadIdx.x % width;
-    own.lane = threadIdx.x / width;
-    own.lanes = blockDim.x / width;
-    own.begin = tile / across * range_rows;
-    own.end = rows - own.begin < range_rows ? rows : own.begin + range_rows;
-    if (own.channel >= channels) own.end = own.begin;  // no rows: it only meets the others at the barriers
-    return own;
-}
 
 // Mean and sum of squared deviations from it, of `count` numbers.
 struct Moments { ACC count, mean, squares; };
@@ -76,45 +43,7 @@ __device__ __forceinline__ Moments merged_lanes(Moments own, int width) {
     }
     return own;
 }
-
-// The lanes' sums of each column; lane 0 gets the result.
-__device__ __forceinline__ ACC added_lanes(ACC own, int width) {
-    __shared__ ACC sums[MOST_THREADS];
-    const int t = threadIdx.x;
-    for (int half = blockDim.x / 2; half >= width; half /= 2) {
-        sums[t] = own;
-        __syncthreads();
-        if (t < half) own += sums[t + half];
-        __syncthreads();
-    }
-    return own;
-}
-
-// What the first lane of each column has, for all of its lanes.
-__device__ __forceinline__ ACC from_first_lane(ACC own, int width) {
-    __shared__ ACC of_column[32];
-    if (threadIdx.x < width) of_column[threadIdx.x] = own;
-    __syncthreads();
-    own = of_column[threadIdx.x % width];
-    __syncthreads();
-    return own;
-}
-
-// γ·(x - mean)·inverse + β, before it is rounded: the sum of a product must be fused everywhere or nowhere, since the
-// gradients compute it again to know its sign.
-__device__ __forceinline__ ACC normalized(ACC x, ACC center, ACC scale, ACC shift) {
-    return fma(x - center, scale, shift);
-}
-
 __device__ __forceinline__ ACC inverse_deviation(ACC variance, ACC epsilon) { return 1 / sqrt(variance + epsilon); }
-
-// A number as it is stored in an array of T: to float16 small ones become 0.
-__device__ __forceinline__ ACC stored(ACC value) {
-    T result;
-    narrow(value, result);
-    return widen(result);
-}
-
 // Stage 1 of the statistics: mean and squares (ranges, C). A thread takes the moments of a few rows at a time by their
 // own mean, in two passes over registers, and merges them: nothing cancels, and there is one division for CHUNK rows.
 extern "C" __global__ void batch_norm_moments(
@@ -267,98 +196,4 @@ extern "C" __global__ void batch_norm_forward_added(
     forward_pass(
         x, bypass, means, squares, gamma, beta, y, positive, mean, inverse, running_mean, running_variance, epsilon,
         momentum, rest, tiles, rows, channels, width, pass_rows, ranges, range_rows, true);
-}
-
-// The gradient of the normalization's output from that of the ReLU behind it, if there is one.
-__device__ __forceinline__ ACC unrectified(ACC dy, ACC x, ACC center, ACC scale, ACC shift, int relu) {
-    return relu && !(stored(normalized(x, center, scale, shift)) > 0) ? (ACC)0 : dy;
-}
-
-// Stage 1 of the gradients' sums: Σ dy·(x - mean) and Σ dy (ranges, C).
-extern "C" __global__ void batch_norm_products(
-    const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
-    const ACC *__restrict__ mean /* channels */, const ACC *__restrict__ inverse /* channels */,
-    const T *__restrict__ gamma /* channels */, const T *__restrict__ beta /* channels */, ACC *__restrict__ products,
-    ACC *__restrict__ sums, INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows, int relu) {
-    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Tile at = tile_of(tile, rows, channels, width, range_rows);
-        const int c = at.channel < channels ? at.channel : 0;
-        const ACC center = mean[c], scale = inverse[c] * widen(gamma[c]), shift = widen(beta[c]);
-        ACC product = 0, sum = 0;
-#pragma unroll 4
-        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
-            const INDEX i = row * channels + at.channel;
-            const ACC number = widen(x[i]);
-            const ACC upstream = unrectified(widen(dy[i]), number, center, scale, shift, relu);
-            product += upstream * (number - center);
-            sum += upstream;
-        }
-        product = added_lanes(product, width);
-        sum = added_lanes(sum, width);
-        if (at.lane == 0 && at.channel < channels) {
-            const INDEX out = at.begin / range_rows * channels + at.channel;
-            products[out] = product;
-            sums[out] = sum;
-        }
-    }
-}
-
-// Stage 2: a column's sum of what its ranges left, over which lanes go; lane 0 gets the result.
-template <class Number>
-__device__ __forceinline__ ACC sum_of_ranges(const Number *parts, Tile at, int channels, int width, int ranges) {
-    ACC sum = 0;
-    if (at.channel < channels) {
-#pragma unroll 4
-        for (int range = at.lane; range < ranges; range += at.lanes)
-            sum += widen(parts[(INDEX)range * channels + at.channel]);
-    }
-    return added_lanes(sum, width);
-}
-
-// dγ = inverse·Σ dy·(x - mean) and dβ = Σ dy, both (C,).
-extern "C" __global__ void batch_norm_parameter_gradients(
-    const T *__restrict__ products /* ranges * channels */, const T *__restrict__ sums /* ranges * channels */,
-    const T *__restrict__ inverse /* channels */, T *__restrict__ dgamma /* channels */,
-    T *__restrict__ dbeta /* channels */, INDEX tiles, int channels, int width, int ranges) {
-    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Tile at = tile_of(tile, ranges, channels, width, ranges);
-        const ACC product = sum_of_ranges(products, at, channels, width, ranges);
-        const ACC sum = sum_of_ranges(sums, at, channels, width, ranges);
-        if (at.lane == 0 && at.channel < channels) {
-            narrow(product * widen(inverse[at.channel]), dgamma[at.channel]);
-            narrow(sum, dbeta[at.channel]);
-        }
-    }
-}
-
-// dγ and dβ from the ranges' sums, which the threads of the first range write, and
-// dx = γ·inverse·(dy - dβ/M - (x - mean)·inverse·dγ/M).
-extern "C" __global__ void batch_norm_backward(
-    const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
-    const ACC *__restrict__ mean /* channels */, const ACC *__restrict__ inverse /* channels */,
-    const T *__restrict__ gamma /* channels */, const T *__restrict__ beta /* channels */,
-    const ACC *__restrict__ products /* ranges * channels */, const ACC *__restrict__ sums /* ranges * channels */,
-    ACC *__restrict__ dgamma /* channels */, ACC *__restrict__ dbeta /* channels */,
-    T *__restrict__ dx /* rows * channels */, INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows,
-    int ranges, int relu) {
-    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Tile at = tile_of(tile, rows, channels, width, pass_rows);
-        const ACC product = from_first_lane(sum_of_ranges(products, at, channels, width, ranges), width);
-        const ACC sum = from_first_lane(sum_of_ranges(sums, at, channels, width, ranges), width);
-        if (at.channel >= channels) continue;
-        const ACC center = mean[at.channel], own_inverse = inverse[at.channel], along = product * own_inverse;
-        if (at.begin == 0 && at.lane == 0) {
-            dgamma[at.channel] = along;
-            dbeta[at.channel] = sum;
-        }
-        const ACC slope = own_inverse * along / rows, mean_gradient = sum / rows;
-        const ACC scale = own_inverse * widen(gamma[at.channel]), shift = widen(beta[at.channel]);
-#pragma unroll 4
-        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
-            const INDEX i = row * channels + at.channel;
-            const ACC number = widen(x[i]);
-            const ACC upstream = unrectified(widen(dy[i]), number, center, scale, shift, relu);
-            narrow((upstream - (number - center) * slope - mean_gradient) * scale, dx[i]);
-        }
-    }
 }

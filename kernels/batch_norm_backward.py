@@ -22,7 +22,7 @@ from kernels.gemm import piece_sums
 from kernels.masking import masked
 
 _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
-    Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("products", "parameter_gradients", "backward")
+    Kernel("batch_norm_backward.cu", f"batch_norm_{name}") for name in ("products", "parameter_gradients", "backward")
 )
 
 

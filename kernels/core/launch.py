@@ -33,7 +33,10 @@ from kernels.core.signature import Parameter, element_counts, read_parameters
 FOLDER = Path(__file__).parent.parent
 """Where the ``.cu`` files are."""
 
-JOINED = dict.fromkeys(("convolution.cu", "convolution_weight.cu"), ("tensor_cores.cu",))
+JOINED = {
+    **dict.fromkeys(("batch_norm.cu", "batch_norm_backward.cu"), ("column_tiles.cu",)),
+    **dict.fromkeys(("convolution.cu", "convolution_weight.cu"), ("tensor_cores.cu",)),
+}
 """The files of ``kernels/core`` that are put between the prelude and a file."""
 
 BLOCK = 256

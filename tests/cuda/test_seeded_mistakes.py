@@ -31,6 +31,8 @@ class Mistake(NamedTuple):
 _COLUMNS = "for (int w = columns.begin; w < columns.end; ++w)"
 _REUSE = "__syncthreads(); /* before anyone writes to of_warp again */"
 _SHUFFLE = "value = combine(value, __shfl"
+_MOMENTS = "squares[t] = own.squares;\n        __syncthreads();"
+_SUMMED = "sums[t] = own;\n        __syncthreads();"
 _BEYOND = "heap-buffer-overflow"
 
 MISTAKES = {
@@ -58,7 +60,10 @@ MISTAKES = {
         run.scatter, "col2im.cu", "atomicAdd(&image[target], widen(columns[i]))", "image[target] += widen(columns[i])",
         "data race",
     ),
-    "no barrier": Mistake(run.batch_normalization, "batch_norm.cu", "__syncthreads();", "", "data race"),
+    "no barrier": Mistake(run.batch_normalization, "batch_norm.cu", _MOMENTS, _MOMENTS.partition("\n")[0], "data race"),
+    "no barrier in the gradients' sums": Mistake(
+        run.batch_normalization, "batch_norm_backward.cu", _SUMMED, _SUMMED.partition("\n")[0], "data race"
+    ),
     "no barrier after a broadcast": Mistake(
         run.batch_normalization_with_relu, "batch_norm.cu",
         "of_column[threadIdx.x % width];\n    __syncthreads();", "of_column[threadIdx.x % width];", "data race",
@@ -89,10 +94,10 @@ MISTAKES = {
         run.batch_normalization_with_relu, "batch_norm.cu", "positive[i] = value > 0;", "positive[i] = 1;"
     ),
     "gradient of the normalization alone": Mistake(
-        run.batch_normalization_with_relu, "batch_norm.cu", "return relu && !(", "return false && !("
+        run.batch_normalization_with_relu, "batch_norm_backward.cu", "return relu && !(", "return false && !("
     ),
     "mask without shift": Mistake(
-        run.batch_normalization_with_relu, "batch_norm.cu", "stored(normalized(x, center, scale, shift)) > 0",
+        run.batch_normalization_with_relu, "batch_norm_backward.cu", "stored(normalized(x, center, scale, shift)) > 0",
         "stored(normalized(x, center, scale, 0)) > 0",
     ),
     "bias of the next column": Mistake(run.affine_parts, "affine.cu", "bias[i % columns]", "bias[(i + 1) % columns]"),
@@ -125,7 +130,7 @@ MISTAKES = {
     "counts before the barrier": Mistake(run.epoch_totals, "totals.cu", "__syncthreads();", "", "data race"),
     "no barrier before reuse": Mistake(run.cross_entropy_of_soft_targets, "softmax.cu", _REUSE, "", "data race"),
     "barrier for one": Mistake(
-        run.batch_normalization, "batch_norm.cu", "__syncthreads();", "if (t == 0) __syncthreads();"
+        run.batch_normalization, "batch_norm.cu", _MOMENTS, _MOMENTS.replace("__", "if (t == 0) __")
     ),
     "shuffle for half a warp": Mistake(
         run.cross_entropy, "softmax.cu", _SHUFFLE, f"if (threadIdx.x % 32 < 16) {_SHUFFLE}"
@@ -136,7 +141,6 @@ MISTAKES = {
     ),
 }  # fmt: skip
 
-_SUMMED = "sums[t] = own;\n        __syncthreads();"
 _ADDED = "own += sums[t + half * width];\n        __syncthreads();"
 _RANGE_END = "length - begin < range_rows ? length : begin + range_rows"
 
@@ -164,11 +168,19 @@ def test_mistake_is_found(name):
     operation = next(each for each in run.OPERATIONS if each.run is mistake.operation)
     watch = RACES if mistake.words == "data race" else MEMORY
     mutant = host_kernels.Program(mistake.file, watch, edits=[(mistake.old, mistake.new)])
+    programs = {mistake.file: mutant}
 
     def check():
-        with contextlib.closing(mutant):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(mutant))
+
+            def program(file):
+                if file not in programs:
+                    programs[file] = stack.enter_context(contextlib.closing(host_kernels.Program(file, watch)))
+                return programs[file]
+
             for case in run.EXAMPLES:
-                run.check(operation, case, lambda _: mutant, seed=case.seed, block=64)
+                run.check(operation, case, program, seed=case.seed, block=64)
 
     with pytest.raises(AssertionError) as found:
         check()
