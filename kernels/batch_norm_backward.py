@@ -153,7 +153,7 @@ def _parameter_gradients_numpy(dy: Array, x: Array, mean: Array, inverse: Array)
 
 def _parameter_gradients_cuda(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:
     library, dtype, channels = array_module(x), acc_dtype(x.dtype), x.shape[1]
-    gamma = library.empty(channels, x.dtype)  # not read without a ReLU
+    gamma = library.empty(channels, x.dtype)  # its numbers do not count without a ReLU
     dy, x, mean, inverse, *_ = arrays = _contiguous(dy, x, mean, inverse, gamma, gamma)
     products, sums = _products(*arrays, 0)
     dgamma, dbeta = (library.empty(channels, dtype) for _ in range(2))

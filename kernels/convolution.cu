@@ -62,7 +62,7 @@ __device__ __forceinline__ void store(
         if (positive) {  // of the rounded number, as ReLU after the convolution sees it
             const float rounded = widen(numbers[i]);
             if (column + i < out) positive[i] = rounded > 0;
-            narrow(rounded < 0 ? 0.0f : rounded, numbers[i]);
+            narrow(rounded <= 0 ? 0.0f : rounded, numbers[i]);  // a NaN passes; -0 becomes 0
         }
     }
     if (together && column + 1 < out) {

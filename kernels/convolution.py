@@ -144,7 +144,7 @@ def _backward_input_numpy(dy: Array, weight: Array, input_shape: Shape, geometry
 
 
 def _backward_input_cuda(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
-    if implicit_gemm.refusal(dy.dtype, geometry):
+    if implicit_gemm.refusal(dy.dtype, weight.shape, geometry, groups):
         return _backward_input_numpy(dy, weight, input_shape, geometry, groups)  # which CuPy's arrays can do, too
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)

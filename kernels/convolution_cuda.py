@@ -23,7 +23,7 @@ def forward(
     source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
 ) -> None:
     """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows."""
-    if implicit_gemm.refusal(y.dtype, geometry):
+    if implicit_gemm.refusal(y.dtype, weight.shape, geometry, groups):
         _forward_by_columns(source, weight, bias, geometry, groups, y)
         if positive is not None:
             activations.rectify(y, positive)
@@ -41,7 +41,7 @@ def backward_weight(
     source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
 ) -> None:
     """Compute the gradient of the filters into ``out``, and that of the bias into ``bias_out``."""
-    if implicit_gemm.refusal(source.dtype, geometry):
+    if implicit_gemm.refusal(source.dtype, out.shape, geometry, groups):
         if bias_out is not None:
             column_sums(gradient.reshape(-1, len(out)), out=bias_out)
         _backward_weight_by_columns(source, gradient, geometry, groups, out)

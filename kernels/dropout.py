@@ -58,7 +58,16 @@ def _dropout_mask_cuda(count: int, threshold: int, generator: random.Generator |
 
 @elementwise
 def dropout(x: Array, ratio: float, generator: random.Generator | None = None) -> tuple[Array, Array]:
-    """Set numbers of ``x`` to +0 where ``dropout_mask`` is False; return them and the mask, in one launch on a GPU."""
+    """Set numbers of ``x`` to +0 where ``dropout_mask`` is False, in one launch on a GPU.
+
+    Args:
+        x: float16, float32 or float64, of any shape.
+        ratio: the share that is dropped, from 0 to 1.
+        generator: by default the current one.
+
+    Returns:
+        The numbers that stay and zeros, shape and dtype of ``x``; and the mask, bool of that shape.
+    """
     return implementation(x, _dropout_numpy, _dropout_cuda)(x, _threshold(ratio), generator)
 
 

@@ -15,25 +15,41 @@ FN), outputs (N, OH, OW, FN), bias (FN,).
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy
 
 from backend import current_device, profiling, tf32, workspace
 from backend.types import Array
+from kernels.core import compiling
 from kernels.core.geometry import Geometry, Pair
-from kernels.core.launch import KernelError
-from kernels.core.tensor_tiles import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD, KERNELS, MOST_TAPS, Plan, Variant, plan
+from kernels.core.tensor_tiles import (
+    BACKWARD_INPUT,
+    BACKWARD_WEIGHT,
+    FORWARD,
+    KERNELS,
+    MOST_TAPS,
+    Plan,
+    Variant,
+    blocks_across,
+    plan,
+)
 
-_MOST_REMAINDERS = (1 << 16) - 1  # of a pixel by the strides: blocks along a grid's third axis
+_MOST_BLOCKS = (1 << 16) - 1  # along a grid's second axis, and its third, which has the remainders by the strides
+_MOST_NUMBERS = (1 << 31) - 64  # of a weight gradient, which is counted by int
 _OLDEST = 80  # sm_80, the first with TF32 and asynchronous copies
 _NAMES = ("images", "filters", "outputs", "bias", "positive")
 _RANGES = {name: profiling.Range(name, kind="operation") for name in (*KERNELS.values(), "conv_add_parts")}
 
 
-def refusal(dtype: numpy.dtype, geometry: Geometry) -> str:
-    """Return why the active GPU does not convolve so; "" where it does: the choice that every convolution makes."""
-    return refusal_by(_capability(current_device().index), dtype, geometry.kernel, geometry.stride)
+def refusal(dtype: numpy.dtype, weight_shape: tuple[int, ...], geometry: Geometry, groups: int) -> str:
+    """Return why the active GPU does not convolve so; "" where it does: the choice that every convolution makes.
+
+    Args:
+        weight_shape: (FN, C / groups, FH, FW).
+    """
+    return refusal_by(_capability(current_device().index), dtype, weight_shape, geometry.stride, groups)
 
 
 def active_capability() -> int | None:
@@ -43,16 +59,21 @@ def active_capability() -> int | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def refusal_by(capability: int, dtype: numpy.dtype, kernel: Pair, stride: Pair) -> str:
+def refusal_by(capability: int, dtype: numpy.dtype, weight_shape: tuple[int, ...], stride: Pair, groups: int) -> str:
     """Return what ``refusal`` does, of a GPU of compute ``capability``: 80 is 8.0."""
+    filters, channels, *kernel = weight_shape
     if dtype.char not in "ef":
         return f"tensor cores sum in float32; the arrays are {dtype}"
     if capability < _OLDEST:
         return f"needs compute capability {_OLDEST / 10}; the GPU has {capability / 10}"
     if max(kernel) > MOST_TAPS:
         return f"takes at most {MOST_TAPS} taps along an axis; the window has {max(kernel)}"
-    if stride[0] * stride[1] > _MOST_REMAINDERS:
-        return f"takes strides with a product of at most {_MOST_REMAINDERS}; the window has {stride}"
+    if stride[0] * stride[1] > _MOST_BLOCKS:
+        return f"takes strides with a product of at most {_MOST_BLOCKS}; the window has {stride}"
+    if (blocks := blocks_across(max(channels, filters // groups), groups)) > _MOST_BLOCKS:
+        return f"takes at most {_MOST_BLOCKS} groups and blocks of channels; these are {blocks}"
+    if (numbers := math.prod(weight_shape) + filters) > _MOST_NUMBERS:
+        return f"takes at most {_MOST_NUMBERS:,} numbers in filters and bias; these have {numbers:,}"
     return ""
 
 
@@ -66,24 +87,7 @@ def _capability(index: int) -> int:
 
 @functools.cache
 def _compiled(variant: Variant, name: str) -> Any:
-    """Return a kernel as CuPy's RawKernel; CuPy keeps the result on disk.
-
-    Raises:
-        KernelError: it does not compile, or the compiler is missing.
-    """
-    import cupy
-
-    kernel = cupy.RawKernel(variant.code, name)
-    try:
-        kernel.compile()
-    except cupy.cuda.compiler.CompileException as error:
-        raise KernelError(f"kernel {name} in {variant.file} ({variant}) does not compile:\n{error}") from error
-    except (ImportError, RuntimeError) as error:
-        if hasattr(error, "status"):  # the driver's own
-            raise
-        message = f"kernel {name} in {variant.file} cannot be compiled here: {error}"
-        raise KernelError(f"{message}; xpnet devices says what to install") from error
-    return kernel
+    return compiling.compiled(variant.code, name, f"{variant.file} ({variant})")
 
 
 def forward(
@@ -183,14 +187,21 @@ def _checked(
     (n, *_, c), fn, dtype = images.shape, outputs.shape[-1], numpy.dtype(images.dtype)
     if groups < 1 or c % groups or fn % groups:
         raise ValueError(f"{groups} groups do not divide {c} channels and {fn} filters")
-    if refused := refusal(dtype, geometry):
+    if refused := refusal(dtype, (fn, c // groups, *geometry.kernel), geometry, groups):
         raise TypeError(f"an implicit GEMM {refused}")
     shapes = (n, *geometry.image, c), (*geometry.kernel, c // groups, fn), (n, *geometry.output, fn), (fn,)
     for name, form, shape in zip(_NAMES, forms, (*shapes, shapes[2]), strict=False):
         if form is not None:
             _check(name, form, shape, numpy.dtype("?") if name == "positive" else dtype, device)
-    # The two that are read, in the order in which the kernel takes them.
-    read = {FORWARD: (images, filters), BACKWARD_INPUT: (outputs, filters), BACKWARD_WEIGHT: (images, outputs)}[product]
+    # The two that are read, in the order in which the kernel takes them, and the one that is written.
+    *read, written = {
+        FORWARD: (images, filters, outputs),
+        BACKWARD_INPUT: (outputs, filters, images),
+        BACKWARD_WEIGHT: (images, outputs, filters),
+    }[product]
+    if product != BACKWARD_WEIGHT and written.aligned < 2 * dtype.itemsize:  # two numbers are written at once
+        name = "outputs" if product == FORWARD else "images"
+        raise ValueError(f"{name} begin at a multiple of {written.aligned} bytes, expected {2 * dtype.itemsize}")
     chosen = plan(product, dtype.name, n, c, fn, geometry, groups, one_pass, *(form.aligned for form in read))
     numbers = [geometry.struct(c), *map(numpy.int32, (n, fn, groups))]
     if product == BACKWARD_WEIGHT:

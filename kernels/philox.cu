@@ -9,10 +9,11 @@
 //
 // Least bytes: one written for each element; where numbers are dropped, 2·sizeof(T) more.
 
-// Byte k of the result says whether word k of block first + i is at least the threshold. The seed is the key, the position and
-// the stream are the counter's lower and upper half; 64-bit numbers come as lower and upper word.
+// Where random words begin. The seed is the key, the position and the stream are the counter's lower and upper half;
+// 64-bit numbers come as lower and upper word.
 struct Place { unsigned int seed_low, seed_high, stream_low, stream_high, first_low, first_high; };
 
+// Byte k of the result says whether word k of block first + i is at least the threshold.
 __device__ __forceinline__ unsigned int mask_of(INDEX i, unsigned int threshold, Place place) {
     const unsigned long long first = (unsigned long long)place.first_high << 32 | place.first_low, position = first + i;
     unsigned int c0 = (unsigned int)position, c1 = (unsigned int)(position >> 32), c2 = place.stream_low,

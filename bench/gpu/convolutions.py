@@ -64,6 +64,11 @@ class Layer(NamedTuple):
         return self.window.over((self.size, self.size))
 
     @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Return the shape of the filters."""
+        return self.filters, self.channels, self.kernel, self.kernel
+
+    @property
     def flops(self) -> int:
         """Return the multiplications and additions of each of the three products."""
         height, width = self.geometry.output
@@ -102,9 +107,9 @@ class Arrays(NamedTuple):
 def arrays_of(layer: Layer, dtype: str) -> Arrays:
     """Return random numbers from -1 to 1 on the active device."""
     shape = layer.n, layer.size, layer.size, layer.channels
-    filters = layer.kernel, layer.kernel, layer.channels, layer.filters
+    fn, c, fh, fw = layer.weight_shape
     outputs = layer.n, *layer.geometry.output, layer.filters
-    return Arrays(*(random.uniform(each, dtype) * 2 - 1 for each in (shape, filters, outputs)))
+    return Arrays(*(random.uniform(each, dtype) * 2 - 1 for each in (shape, (fh, fw, c, fn), outputs)))
 
 
 def implicit(layer: Layer, given: Arrays) -> dict[str, Call]:
@@ -191,7 +196,7 @@ def measure(layer: Layer, precision: str, repeats: int, stopwatch: Stopwatch, wi
     dtype = PRECISIONS[precision]
     given, rows = arrays_of(layer, dtype), []
     ways = {"im2col and cuBLAS": by_columns(layer, given)}
-    if not implicit_gemm.refusal(given.x.dtype, layer.geometry):
+    if not implicit_gemm.refusal(given.x.dtype, layer.weight_shape, layer.geometry, 1):
         ways["implicit"] = implicit(layer, given)
     if with_torch:
         ways["cuDNN"] = cudnn(layer, given)

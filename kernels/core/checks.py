@@ -130,6 +130,8 @@ def _check_convolution(
     instance("window", window, Window, "a Window")
     if len(weight_shape) != 4 or weight_shape[2:] != window.kernel:
         raise ValueError(f"weight of shape {weight_shape} does not belong to {window}: need (FN, C, FH, FW)")
+    if 0 in weight_shape:
+        raise ValueError(f"a convolution needs at least one filter and channel, got a weight of shape {weight_shape}")
     (_, channels, *image), filters = input_shape, weight_shape[0]
     if channels % groups or filters % groups:
         raise ValueError(f"{groups} groups do not divide {channels} channels and {filters} filters")

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from backend import current_device, profiling
+from kernels.core import compiling
 from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import STRUCT
 from kernels.core.signature import Parameter, element_counts, read_parameters
@@ -82,10 +83,6 @@ def blocks_of(threads: int) -> Iterator[None]:
         yield
     finally:
         _block = before
-
-
-class KernelError(RuntimeError):
-    """A kernel that does not compile or cannot be built here; the message quotes the compiler."""
 
 
 class _Plan(NamedTuple):
@@ -236,26 +233,8 @@ class Kernel:
 
     @functools.cache  # noqa: B019  (kernels live as long as the process)
     def compiled(self, t: str, wide: bool) -> Any:
-        """Return the kernel for numbers of dtype ``t``, compiled, as CuPy's RawKernel; CuPy keeps the result on disk.
-
-        CuPy compiles and loads a text once: all kernels of a file have one text, so only the first compiles.
-
-        Raises:
-            KernelError: it does not compile, or the compiler is missing.
-        """
-        import cupy
-
-        kernel = cupy.RawKernel(self.code(t, wide), self.name)
-        try:
-            kernel.compile()
-        except cupy.cuda.compiler.CompileException as error:
-            raise KernelError(f"kernel {self.name} in {self.file} for {t} does not compile:\n{error}") from error
-        except (ImportError, RuntimeError) as error:
-            if hasattr(error, "status"):  # an error of the driver
-                raise
-            where = f"kernel {self.name} in {self.file} cannot be compiled here"
-            raise KernelError(f"{where}: {error}; xpnet devices says what to install") from error
-        return kernel
+        """Return the kernel for numbers of dtype ``t``, as ``compiling.compiled`` does; errors as there."""
+        return compiling.compiled(self.code(t, wide), self.name, f"{self.file} for {t}")
 
     def code(self, t: str, wide: bool) -> str:
         """Return the text that is compiled: the macros, the prelude, what the file is ``JOINED`` with, and the file."""

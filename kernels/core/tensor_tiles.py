@@ -154,6 +154,11 @@ def _parts_that_fill(blocks: int) -> int:
     return parts if 10 * parts * blocks >= 9 * _BLOCKS else max(1, 2 * _BLOCKS // blocks)
 
 
+def blocks_across(columns: int, groups: int) -> int:
+    """Return how many blocks of ``columns`` columns in each group lie along a grid's second axis, by every table."""
+    return groups * -(-columns // 64)
+
+
 def _of_columns(tiles: dict[Any, Tile], columns: int) -> Tile:
     return next(tile for most, tile in tiles.items() if most is None or columns <= most)
 

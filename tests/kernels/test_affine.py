@@ -6,7 +6,7 @@ import pytest
 import backend
 from backend import asnumpy
 from kernels import affine as module
-from kernels.affine import affine, bias_gradient
+from kernels.affine import add_bias, affine, bias_gradient
 from kernels.gemm import matmul
 from tests.support.checks import DTYPES, assert_close, assert_same, assert_separate, frozen, laid_out, normal
 
@@ -67,6 +67,16 @@ def test_many_rows_and_other_outputs_give_the_same(device, monkeypatch):
     assert_same(bias_gradient(dy, mask, tall), asnumpy(dx))
     for out in (strided[:, 0], tall):
         assert_close(out, np.float64(asnumpy(plain)), "float32", terms=41, magnitude=abs(asnumpy(dx)).sum(axis=0))
+
+
+def test_another_shape_of_the_bias_is_refused(device):
+    y = normal((4, 3), "float32")
+    before = asnumpy(y).copy()
+    for shape in ((1,), (4,), (3, 1)):
+        bias = normal(shape, "float32")
+        with pytest.raises(ValueError, match=r"bias must have shape \(3,\), got \("):
+            add_bias(y, bias)
+    assert_same(y, before)
 
 
 def test_another_shape_is_refused(device):

@@ -21,6 +21,8 @@ def _refused(x=(2, 4, 6, 6), weight=(6, 4, 3, 3), bias=(6,), groups=1, dtype="fl
         (_refused(weight=(6, 4, 2, 3)), r"weight of shape \(6, 4, 2, 3\) .*kernel 3x3"),
         (_refused(weight=(6, 36)), r"weight of shape \(6, 36\)"),
         (_refused(weight=(6, 3, 3, 3)), r"\(2, 4, 6, 6\) have 4 channels; weight \(6, 3, 3, 3\) .*needs 3"),
+        (_refused(x=(2, 0, 6, 6), weight=(6, 0, 3, 3)), r"at least one filter and channel.*\(6, 0, 3, 3\)"),
+        (_refused(weight=(0, 4, 3, 3), bias=(0,)), r"at least one filter and channel.*\(0, 4, 3, 3\)"),
         (_refused(groups=3), "3 groups do not divide 4 channels and 6 filters"),
         (_refused(groups=4), "4 groups do not divide 4 channels and 6 filters"),
         (_refused(groups=0), "groups must be a whole number of at least 1, got 0"),
@@ -68,7 +70,7 @@ def test_refusals_of_a_wrong_gradient(device, shape, groups):
 
 @pytest.mark.parametrize(
     ("weight", "groups"),
-    [((6, 3, 3, 3), 1), ((6, 2, 3, 3), 1), ((6, 4, 3, 3), 2), ((6, 4, 2, 2), 1), ((6, 1, 3, 3), 3)],
+    [((6, 3, 3, 3), 1), ((6, 2, 3, 3), 1), ((6, 0, 3, 3), 1), ((6, 4, 3, 3), 2), ((6, 4, 2, 2), 1), ((6, 1, 3, 3), 3)],
 )
 def test_refusals_of_a_wrong_weight_shape(device, weight, groups):
     """A gradient for filters that the forward would have refused is no gradient."""

@@ -40,7 +40,7 @@ DTYPES = ["float16", "float32"]
 @pytest.fixture(autouse=True)
 def cuda():
     with backend.use("cuda"):
-        if refused := implicit_gemm.refusal(np.dtype("float32"), Window(1).over((1, 1))):
+        if refused := implicit_gemm.refusal(np.dtype("float32"), (1, 1, 1, 1), Window(1).over((1, 1)), 1):
             pytest.skip(f"an implicit GEMM {refused}")
         yield
 
@@ -104,6 +104,33 @@ def test_relu_with_its_mask(case, dtype):
     assert np.array_equal(positive, plain > 0)
     assert np.array_equal(y, np.maximum(plain, 0), equal_nan=True)
     assert np.isnan(y).any()
+
+
+def test_relu_makes_no_negative_zero():
+    """A product that rounds to -0 in float16: ReLU after the convolution makes it +0."""
+    x, filters = xp.full((1, 4, 4, 8), 2**-13, "float16"), xp.zeros((1, 1, 8, 8), "float16")
+    filters[0, 0, 0] = -(2**-13)
+    geometry = Window(1).over((4, 4))
+    assert np.signbit(asnumpy(forward(x, filters, None, geometry))).all()
+    y, positive = map(asnumpy, forward(x, filters, None, geometry, relu=True))
+    assert not np.signbit(y).any()
+    assert not positive.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_that_begin_between_two_numbers_are_refused(dtype):
+    """Two numbers are written at once."""
+    case, itemsize = CASES[0], np.dtype(dtype).itemsize
+    x, filters, bias, dy = map(xp.asarray, arrays(case, dtype))
+    geometry = case.window.over((case.h, case.w))
+    y, dx = (xp.zeros(array.size + 1, dtype)[1:].reshape(array.shape) for array in (dy, x))
+    words = f"begin at a multiple of {itemsize} bytes, expected {2 * itemsize}"
+    with pytest.raises(ValueError, match=f"outputs {words}"):
+        implicit_gemm.forward(x, filters, bias, geometry, 1, y, None)
+    with pytest.raises(ValueError, match=f"images {words}"):
+        implicit_gemm.backward_input(dy, filters, geometry, 1, dx)
+    assert not y.any()
+    assert not dx.any()
 
 
 def test_without_bias():
@@ -211,10 +238,17 @@ def test_what_does_not_fit_is_refused(change, error, words):
 
 
 def test_where_it_is_refused(monkeypatch):
-    geometry = Window(3).over((8, 8))
-    assert implicit_gemm.refusal(np.dtype("float16"), geometry) == ""
-    assert "float64" in implicit_gemm.refusal(np.dtype("float64"), geometry)
-    assert "17" in implicit_gemm.refusal(np.dtype("float32"), Window((1, 17)).over((20, 20)))
-    assert "(300, 300)" in implicit_gemm.refusal(np.dtype("float32"), Window(3, 300).over((8, 8)))
+    def refused(dtype="float32", weight=(4, 4, 3, 3), window=Window(3), groups=1):  # noqa: B008
+        return implicit_gemm.refusal(np.dtype(dtype), weight, window.over((20, 20)), groups)
+
+    assert refused("float16") == ""
+    assert "float64" in refused("float64")
+    assert "17" in refused(weight=(4, 4, 1, 17), window=Window((1, 17)))
+    assert "(300, 300)" in refused(window=Window(3, 300))
+    for weight, groups in (((1 << 17, 2, 3, 3), 1 << 16), ((1, (1 << 22) - 63, 3, 3), 1)):
+        assert "65535 groups and blocks of channels; these are 65536" in refused(weight=weight, groups=groups)
+    for weight, groups in (((2 * 65535, 2, 3, 3), 65535), ((1, (1 << 22) - 64, 3, 3), 1)):
+        assert refused(weight=weight, groups=groups) == ""
+    assert "these have 2,415,935,488" in refused(weight=(1 << 14, 1 << 14, 3, 3))
     monkeypatch.setattr(implicit_gemm, "_capability", lambda index: 75)
-    assert implicit_gemm.refusal(np.dtype("float32"), geometry) == "needs compute capability 8.0; the GPU has 7.5"
+    assert refused() == "needs compute capability 8.0; the GPU has 7.5"

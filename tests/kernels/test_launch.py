@@ -10,8 +10,9 @@ from backend import asnumpy, xp
 from kernels.batch_statistics import batch_statistics
 from kernels.col2im import col2im
 from kernels.core import catalog, launch
+from kernels.core.compiling import KernelError
 from kernels.core.geometry import STRUCT
-from kernels.core.launch import BLOCK, Kernel, KernelError, block_size, blocks_of
+from kernels.core.launch import BLOCK, Kernel, block_size, blocks_of
 from kernels.core.signature import Parameter, element_counts
 from kernels.core.window import Window
 from kernels.max_pooling import max_pool, max_pool_backward
@@ -344,7 +345,7 @@ def test_without_the_compilers_library_it_says_where_to_look(monkeypatch):
     with backend.use("cuda"), pytest.raises(KernelError) as caught:
         kernel.compiled("float32", False)
     assert str(caught.value) == (
-        "kernel col2im_gather in col2im.cu cannot be compiled here: "
+        "kernel col2im_gather in col2im.cu for float32 cannot be compiled here: "
         'Failure finding "libnvrtc.so.12"; xpnet devices says what to install'
     )
 

@@ -13,7 +13,7 @@ from training.profile.meter import example_batch
 
 pytestmark = pytest.mark.gpu
 
-ELEMENTWISE = {"cupy_where", "cupy_take", "cupy_arange", "cupy_clip"}
+ELEMENTWISE = {"cupy_where", "cupy_take", "cupy_arange", "cupy_clip", "cupy_fill"}
 """Kernels of CuPy without types in their names that add nothing up. Those of ufuncs have types: cupy_add__float32_…"""
 
 LOSSES = {

@@ -13,7 +13,7 @@ import backend
 from backend.devices import parse
 from kernels.core import catalog
 from kernels.core.catalog import Resources, Variant
-from kernels.core.launch import KernelError
+from kernels.core.compiling import KernelError
 from training.cli.common import UserError, json_option, user_errors
 from training.files import json_text
 from training.profile.tables import aligned

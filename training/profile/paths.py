@@ -45,7 +45,7 @@ def _path(
         return "depthwise", "each filter sees one channel"
     if capability is None:
         return "im2col and BLAS", "on a CPU"
-    if refused := refusal_by(capability, dtype, layer.window.kernel, layer.window.stride):
+    if refused := refusal_by(capability, dtype, layer.W.shape, layer.window.stride, getattr(layer, "groups", 1)):
         return "im2col and cuBLAS", f"an implicit GEMM {refused}"
     products = {"fp32": "float32 as three products of TF32", "tf32": "TF32", "fp16": "float16"}
     return "implicit GEMM", f"{products[precision]} on tensor cores"
