@@ -16,7 +16,7 @@ from training.cli.common import (
 )
 from training.cli.inputs import check_fit, load_data, run_data, with_classes
 from training.data import EMBEDDED, Data
-from training.files.durable import write_output
+from training.files.durable import write_atomically, write_output
 from training.files.printable import printable
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
@@ -58,7 +58,8 @@ def command(
         choose_compute(device, threads)
         found = Findings.of(folder, lambda network: _data(folder, network, data, data_dir), allow_import)
         file = out or folder.path / "report.html"
-        write_output(file, render(found).encode())
+        write = write_output if out else write_atomically  # a run's own files are not links
+        write(file, render(found).encode())
     for text in found.missing:
         click.echo(printable(text), err=True)
     click.echo(f"report {printable(file)}")

@@ -14,6 +14,7 @@ from backend.types import Array
 from training.data import Data, Loader
 from training.data.collection import normalized_targets
 from training.files.errors import shortened
+from training.files.opening import not_a_link
 from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import normalization_of, target_normalization_of
@@ -94,7 +95,7 @@ class Findings:
         if folder.profile.is_file():
             found.profile = found._try("profile", lambda: read_object(folder.profile)) or {}
         found.metrics = found._try("epochs", folder.load_metrics) or []
-        network = found.network = found._try("model", lambda: load_network(folder.model, allow_import))
+        network = found.network = found._try("model", lambda: load_network(not_a_link(folder.model), allow_import))
         if network is not None:
             found.data = found._try("data", lambda: load_data(network))
         if found.data is not None:

@@ -43,7 +43,7 @@ figcaption { font-size: 0.85rem; }
 .wide img { width: 100%; height: auto; image-rendering: pixelated; }
 .answer { color: var(--wrong); }
 svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--quiet); font: 12px system-ui, sans-serif; }
+svg text { fill: var(--quiet); font: 13px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); fill: none; }
 svg .curve { fill: none; stroke-width: 2; }
 svg .train { stroke: var(--train); } svg .shown { stroke: var(--shown); } svg .third { stroke: var(--third); }

@@ -258,3 +258,14 @@ def test_a_profile_is_drawn_under_its_roof(run):
     for other in ({"rows": []}, {"rows": 3}, {"roof": [], "rows": [{}]}, {"roof": {"flops": "x"}, "rows": rows}, []):
         (run / "profile.json").write_text(json.dumps(other))
         report(run)
+
+
+def test_links_in_the_folder_are_not_followed(run, tmp_path):
+    (tmp_path / "other.txt").write_text("kept")
+    (run / "report.html").symlink_to(tmp_path / "other.txt")
+    (run / "model.safetensors").rename(tmp_path / "model.safetensors")
+    (run / "model.safetensors").symlink_to(tmp_path / "model.safetensors")
+    _, missing = report(run)
+    assert missing.startswith("No model: ")
+    assert (tmp_path / "other.txt").read_text() == "kept"
+    assert not (run / "report.html").is_symlink()
