@@ -50,6 +50,12 @@ class RateSearch:
 
         return learning_rates(self)
 
+    def _repr_png_(self) -> bytes:
+        """Show the figure in a notebook."""
+        from training.loop.figures import as_png
+
+        return as_png(self.figure())
+
 
 def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 10.0, steps: int = 100) -> RateSearch:
     """Train a copy of the trainer's network at learning rates from ``lowest`` to ``highest``, and suggest one.

@@ -145,6 +145,7 @@ def test_the_figure_has_the_losses_and_the_suggestion(suggestion):
     assert list(smoothed.get_ydata()) == [2.0, 1.5, 20.0]
     assert [line.get_xdata()[0] for line in marked] == ([] if suggestion is None else [suggestion])
     assert axes.get_xscale() == "log"
+    assert found._repr_png_().startswith(b"\x89PNG")
 
 
 def test_the_command_prints_and_keeps_what_it_found(tmp_path, monkeypatch):
