@@ -23,6 +23,7 @@ import training
 from kernels.core.window import Window
 from layers import Affine, Dropout, Layer, Relu, Sequential
 from training.data import Loader
+from training.loop.trainer import Trainer
 from training.models import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD
@@ -64,6 +65,7 @@ EXCLUDED = {
     "layers.affine.permutes_weight": "for Affine's own use",
     "training.optim.clipping.check_max_norm": "checks numbers for others",
     "training.check.gradients.GradientError": "a result",
+    "training.loop.rate_search.RateSearch": "a result",
     "kernels.core.signature.Parameter": "a result",
     "training.data.download.fetch": "reaches for the network",
     "training.data.transfer.transfer": "reaches for the network",
@@ -145,6 +147,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "ParameterDict": {"shapes": lambda: {"W": (2, 3)}, "dtype": lambda: "float32", "library": lambda: np},
     "Checkpoints": {"folder": lambda: "checkpoints"},
     "Trainer": {"network": network, "train": loader, "test": loader, "optimizer": SGD},
+    "find_learning_rate": {"trainer": lambda: Trainer(network(), loader(), loader(), SGD())},
     "Warmup": {"schedule": lambda: float},
     "clip_gradients": {"grads": lambda: {"W": numbers(3, 2)}},
     "Update": {"optimizer": SGD},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from backend import blas, random, threads
-from backend.checks import LARGEST_SIZE, instance, real, refusal, whole
+from backend.checks import instance, real, refusal, whole
 from training.loop.non_finite import NonFiniteError
 from training.loop.trainer import Trainer
 from training.optim.update import Update
@@ -21,6 +21,7 @@ from training.optim.update import Update
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_STEPS = 10_000
 _DIVERGED = 4.0
 """The search ends where the loss, averaged over the latest steps, is this many times the least."""
 
@@ -67,7 +68,7 @@ def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 
     Args:
         trainer: new, or between two steps; its callbacks are not called.
         lowest, highest: above 0.
-        steps: at least 10. The batches are those of the first epoch, and of the next where it has not enough.
+        steps: from 10 to 10,000. The batches are those of the first epoch, and of the next where it has not enough.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -89,7 +90,7 @@ def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 
     lowest, highest = real("lowest", lowest, above=0), real("highest", highest, above=0)
     if lowest >= highest:
         raise refusal(ValueError, "lowest", f"less than highest, {highest:g}", lowest)
-    steps = whole("steps", steps, 10, LARGEST_SIZE)
+    steps = whole("steps", steps, 10, _MOST_STEPS)
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     numpys = numpy.random.get_state()
     try:
