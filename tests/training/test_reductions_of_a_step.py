@@ -1,13 +1,17 @@
 """Training steps launch no reduction of CuPy: on a real GPU these are other kernels than on the emulated device."""
 
+import numpy as np
 import pytest
 
 import backend
 from layers import HingeLoss, HuberLoss, MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss
 from tests.support import networks
+from training.data import Loader
+from training.loop.trainer import Trainer
 from training.models import Network
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import Adam
+from training.optim.schedules import CosineSchedule
 from training.optim.update import Update
 from training.profile.meter import example_batch
 
@@ -61,6 +65,24 @@ def test_of_every_loss(loss):
     if not isinstance(network.last_layer, (SoftmaxWithLoss, HingeLoss)):
         t = (t[:, None] == backend.xp.arange(10)).astype("float32")
     assert reductions(lambda: network.step_gradients(x, t)) == set()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(("dtype", "clip_norm"), [("float32", None), ("float16", 1.0)])
+def test_of_a_whole_step_of_a_trainer(dtype, clip_norm, graph):
+    """With the loader, the callbacks, the totals of the epoch and the schedule; eagerly, and as a replayed graph."""
+    network = networks.NETWORKS["SimpleConvNet"]().astype(dtype)
+    numbers = np.random.default_rng(0)
+    images = numbers.integers(0, 256, (24, *network.input_dim), "uint8")
+    loader = Loader(images, numbers.integers(0, 10, 24), 4, dtype=dtype)
+    scaler = LossScaler() if dtype == "float16" else None
+    update = Update(Adam(), CosineSchedule(0.01, 6), clip_norm, scaler)
+    trainer = Trainer(network, loader, loader, update, graph=graph)
+    steps = trainer.steps(1)
+    for _ in range(4):  # the first reads the parameters, the third is captured and compared
+        next(steps)
+    assert reductions(lambda: next(steps)) == set()
+    assert trainer.running_totals().get()[2] == 20
 
 
 def test_a_reduction_of_cupy_is_seen():
