@@ -43,7 +43,9 @@ __device__ __forceinline__ Moments merged_lanes(Moments own, int width) {
     }
     return own;
 }
+
 __device__ __forceinline__ ACC inverse_deviation(ACC variance, ACC epsilon) { return 1 / sqrt(variance + epsilon); }
+
 // Stage 1 of the statistics: mean and squares (ranges, C). A thread takes the moments of a few rows at a time by their
 // own mean, in two passes over registers, and merges them: nothing cancels, and there is one division for CHUNK rows.
 extern "C" __global__ void batch_norm_moments(

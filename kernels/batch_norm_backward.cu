@@ -19,6 +19,7 @@ __device__ __forceinline__ ACC added_lanes(ACC own, int width) {
     }
     return own;
 }
+
 // The gradient of the normalization's output from that of the ReLU behind it, if there is one.
 __device__ __forceinline__ ACC unrectified(ACC dy, ACC x, ACC center, ACC scale, ACC shift, int relu) {
     return relu && !(stored(normalized(x, center, scale, shift)) > 0) ? (ACC)0 : dy;

@@ -34,6 +34,7 @@ __device__ __forceinline__ Tile tile_of(INDEX tile, INDEX rows, int channels, in
     if (own.channel >= channels) own.end = own.begin;  // no rows: it only meets the others at the barriers
     return own;
 }
+
 // The number of the first lane of each column, for all of its lanes.
 __device__ __forceinline__ ACC from_first_lane(ACC own, int width) {
     __shared__ ACC of_column[32];
@@ -43,11 +44,13 @@ __device__ __forceinline__ ACC from_first_lane(ACC own, int width) {
     __syncthreads();
     return own;
 }
+
 // γ·(x - mean)·inverse + β, before it is rounded: the sum of a product must be fused everywhere or nowhere, since the
 // gradients compute it again to know its sign.
 __device__ __forceinline__ ACC normalized(ACC x, ACC center, ACC scale, ACC shift) {
     return fma(x - center, scale, shift);
 }
+
 // A number as it is stored in an array of T: to float16 small ones become 0.
 __device__ __forceinline__ ACC stored(ACC value) {
     T result;

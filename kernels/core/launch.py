@@ -143,8 +143,8 @@ class Kernel:
 
     @functools.cached_property
     def most_threads(self) -> int:
-        """Return the most threads of a block: ``MOST_THREADS`` of the file, for which its shared memory suffices."""
-        found = re.search(r"#define MOST_THREADS (\d+)", self.source)
+        """Return the most threads of a block: ``MOST_THREADS`` of its text, for which its shared memory suffices."""
+        found = re.search(r"#define MOST_THREADS (\d+)", self.code("float32", False))
         return int(found[1]) if found else _MOST_THREADS
 
     def __call__(self, count: int, *arguments: Any) -> None:

@@ -350,6 +350,16 @@ def test_without_the_compilers_library_it_says_where_to_look(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("file", catalog.files())
+def test_no_block_is_larger_than_the_shared_memory_of_its_kernel(file):
+    """Also where a file that others are joined with says how large that is."""
+    for name in catalog.kernels_of(file):
+        kernel = Kernel(file, name)
+        sizes = re.findall(r"#define MOST_THREADS (\d+)", kernel.code("float32", False))
+        assert sizes or "MOST_THREADS" not in kernel.code("float32", False)
+        assert [kernel.most_threads] == ([int(size) for size in sizes] or [1024])
+
+
 @pytest.mark.gpu
 def test_a_second_process_compiles_nothing(tmp_path):
     """And the first compiles a file once, for two of its kernels."""
