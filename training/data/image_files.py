@@ -14,7 +14,7 @@ from training.data.inputs import Inputs
 from training.data.normalization import Normalization
 from training.data.pictures.errors import ImageError
 from training.data.pictures.preparation import fit_frame
-from training.data.pictures.reading import LONGEST_SIDE, Picture, read_picture
+from training.data.pictures.reading import LONGEST_SIDE, WITHOUT_WARNINGS, Picture, read_picture
 from training.files.printable import printable
 
 KEPT_BYTES = 384 << 20
@@ -54,11 +54,12 @@ class ImageFiles(Inputs):
     ) -> None:
         self.files = list(files)
         seen = _Seen(len(self.files), size, channels)
-        for first in range(0, len(self.files), _AT_A_TIME):
-            part = range(first, min(first + _AT_A_TIME, len(self.files)))
-            threads.run(lambda place: seen.look(place, self.files[place]), part)
-            seen.limit_memory(part.stop)
-            progress(len(part))
+        with WITHOUT_WARNINGS:
+            for first in range(0, len(self.files), _AT_A_TIME):
+                part = range(first, min(first + _AT_A_TIME, len(self.files)))
+                threads.run(lambda place: seen.look(place, self.files[place]), part)
+                seen.limit_memory(part.stop)
+                progress(len(part))
         seen.raise_faults(self.files)
         self._size = size or seen.common_size(self.files)
         self._channels = channels or max(seen.channels, default=1)
@@ -78,7 +79,8 @@ class ImageFiles(Inputs):
             pixels = _bytes_of(read_picture(self.files[indices[place]]), self._size, self._channels)
             out[place] = pixels if pixels.ndim == 3 else pixels[..., None]  # gray is repeated in all colors
 
-        threads.run(decode, range(len(indices)))
+        with WITHOUT_WARNINGS:
+            threads.run(decode, range(len(indices)))
 
     def normalization(self, indices: numpy.ndarray) -> Normalization:
         """Return the mean and standard deviation of some of the pictures, without reading them again."""
@@ -115,8 +117,8 @@ class _Seen:
             return
         self.sizes[place] = (pixels.shape[0], pixels.shape[1])
         self.channels[place] = 1 if pixels.ndim == 2 else 3
-        wide = pixels.reshape(-1, self.channels[place]).astype("int64")
-        self.sums[place], self.squares[place] = wide.sum(axis=0), (wide * wide).sum(axis=0)
+        numbers = pixels.reshape(-1, self.channels[place]).astype("float64")  # their sums are whole, below 2**53: exact
+        self.sums[place], self.squares[place] = numbers.sum(axis=0), numpy.einsum("pc,pc->c", numbers, numbers)
         if not self.is_full:
             self._pixels[place] = pixels
 

@@ -110,7 +110,7 @@ def decode(content: bytes) -> Picture:
 
     container = open_container(content)
     try:
-        with _WITHOUT_WARNINGS:
+        with WITHOUT_WARNINGS:
             return _decode(container, len(content))
     except ImageError:
         raise
@@ -123,8 +123,10 @@ def decode(content: bytes) -> Picture:
 
 
 def _content(path: str | Path) -> bytes:
-    with Path(path).open("rb") as stream:
-        content = stream.read(LARGEST_FILE + 1)
+    with open(path, "rb") as stream:
+        # A buffer of the file's own size: to allocate the largest one takes longer than to read a small file.
+        expected = os.fstat(stream.fileno()).st_size or LARGEST_FILE
+        content = stream.read(min(expected, LARGEST_FILE) + 1)
     if len(content) > LARGEST_FILE:
         raise ImageError(f"too large (files of at most {LARGEST_FILE // 2**20} MB are read)")
     return content
@@ -206,7 +208,8 @@ def _no_messages() -> Iterator[None]:
         os.close(stderr)
 
 
-_WITHOUT_WARNINGS, _WITHOUT_MESSAGES = _Shared(_no_warnings), _Shared(_no_messages)
+WITHOUT_WARNINGS, _WITHOUT_MESSAGES = _Shared(_no_warnings), _Shared(_no_messages)
+"""``with WITHOUT_WARNINGS:`` around many pictures saves the time that changing the filters takes for each."""
 
 
 def _check(size: tuple[int, int], memory: int) -> None:
@@ -232,7 +235,8 @@ def _reduced(image: Image.Image) -> numpy.ndarray:
     rows = factor * max(1, 2**18 // (width * factor))  # converted at a time: a copy of the whole picture may be large
     strips = []
     for top in range(0, height, rows):
-        strip = to_floats(image.crop((0, top, width, min(top + rows, height))))
+        bottom = min(top + rows, height)
+        strip = to_floats(image.crop((0, top, width, bottom)) if bottom - top < height else image)
         strips.append(_average(strip, factor) if factor > 1 else strip)
     return numpy.concatenate(strips)
 
