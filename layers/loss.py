@@ -241,7 +241,7 @@ class SoftmaxWithLoss(Loss):
         """Return the class weights in the dtype and on the device of ``x``; copied there once."""
         if self.class_weights is None:
             return None
-        key = array_module(x).__name__, current_device(), x.dtype
+        key = array_module(x).__name__, current_device(), x.dtype, tuple(self.class_weights)
         if key not in self._weight_arrays:
             self._weight_arrays[key] = asarray(self.class_weights, x.dtype)
         return self._weight_arrays[key]

@@ -348,3 +348,12 @@ def test_all_losses_are_exported():
     assert {"HingeLoss", "HuberLoss", "Loss", "MeanSquaredError", "SigmoidWithLoss", "SoftmaxWithLoss"} <= set(
         layers.__all__
     )
+
+
+def test_class_weights_that_are_set_anew_count(device):
+    x, t = normal((3, 2)), backend.asarray(np.array([0, 1, 1]))
+    loss = SoftmaxWithLoss(class_weights=[1, 2])
+    before = float(loss.forward(x, t))
+    loss.class_weights = (5.0, 1.0)
+    expected = float(SoftmaxWithLoss(class_weights=[5, 1]).forward(x, t))
+    assert float(loss.forward(x, t)) == expected != before

@@ -259,6 +259,10 @@ def test_a_network_that_moves_to_the_cpu_and_back():
     "change",
     [
         lambda made: setattr(made.network.layers[3], "dropout_ratio", 0.6),
+        lambda made: setattr(made.network.last_layer, "ignore_index", 2),
+        lambda made: setattr(made.network.last_layer, "class_weights", (1.0, 3.0, 0.0, 1.0, 2.0)),
+        lambda made: setattr(made.network.last_layer, "label_smoothing", 0.1),
+        lambda made: setattr(made, "parts", 2),
         lambda made: setattr(made.network.layers[1], "momentum", 0.5),
         lambda made: setattr(made.update, "clip_norm", 0.01),
         lambda made: setattr(made.optimizer, "weight_decay", 0.1),
@@ -268,7 +272,21 @@ def test_a_network_that_moves_to_the_cpu_and_back():
         lambda made: setattr(made.random, "state", {"seed": 9, "stream": 1, "position": 1 << 50}),
         lambda made: made.network.predict(xp.zeros((3, 12), "float32")),
     ],
-    ids=["dropout", "batch norm", "clipping", "weight decay", "beta1", "eps", "seed", "random state", "prediction"],
+    ids=[
+        "dropout",
+        "ignored label",
+        "class weights",
+        "label smoothing",
+        "parts",
+        "batch norm",
+        "clipping",
+        "weight decay",
+        "beta1",
+        "eps",
+        "seed",
+        "random state",
+        "prediction",
+    ],
 )
 def test_settings_that_change_between_steps(change):
     assert graphs_of(compare(26, at(13, change), clip_norm=1.0, rate=None))

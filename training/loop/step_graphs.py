@@ -23,7 +23,9 @@ _log = logging.getLogger("xpnet")
 EAGER_STEPS = 2
 """Steps of a batch's shape that run eagerly: they compile kernels, allocate memory and make the optimizer's state."""
 
-_OTHER_SETTINGS = ("clip_norm", "weight_decay", "growth_interval", "tf32", "frozen", "groups")
+_OTHER_SETTINGS = (
+    "clip_norm", "weight_decay", "growth_interval", "tf32", "frozen", "groups", "ignore_index", "class_weights", "parts",
+)  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -34,7 +36,7 @@ class StepGraphs:
     step cannot be captured, a warning says why, and all steps run eagerly from then on.
 
     A graph is dropped, and the step is captured anew, where the network, the optimizer or the scaler have other arrays
-    than at the capture, or a setting has another value: a number of a layer, the clipping, TF32. The optimizer's
+    than at the capture, or a setting has another value: a number of a layer or of the loss, the clipping, TF32. The optimizer's
     numbers and random positions are computed for every replay (``backend.graph_numbers``).
 
     Args:
@@ -140,7 +142,7 @@ class StepGraphs:
 
         The last are dictionaries of the plain attributes of the user's own layers.
         """
-        update = self._trainer.update
+        update, loss = self._trainer.update, self._trainer.network.last_layer
         found = [values[name] for _, values, name in self._layer_numbers]
         found += [
             update.clip_norm,
@@ -149,6 +151,9 @@ class StepGraphs:
             tf32.is_allowed(),
             self._trainer.network.params.frozen,
             getattr(update.optimizer, "groups", ()),
+            getattr(loss, "ignore_index", None),
+            getattr(loss, "class_weights", None),
+            self._trainer.parts,
         ]
         for _, values in self._own_layers:
             plain = ((name, value) for name, value in values.items() if isinstance(value, _PLAIN))
