@@ -20,7 +20,7 @@ def fresh(code, *, fails=False, **environment):
         if value is None:
             variables.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=variables, capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", code], env=variables, capture_output=True, text=True, timeout=300
     )
     if fails:
         assert done.returncode != 0, f"expected an error, got {done.stdout}"

@@ -24,7 +24,8 @@ EAGER_STEPS = 2
 """Steps of a batch's shape that run eagerly: they compile kernels, allocate memory and make the optimizer's state."""
 
 _OTHER_SETTINGS = (
-    "clip_norm", "weight_decay", "growth_interval", "tf32", "frozen", "groups", "ignore_index", "class_weights", "parts",
+    "clip_norm", "weight_decay", "growth_interval", "tf32", "frozen", "groups", "ignore_index", "class_weights",
+    "parts",
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -36,8 +37,8 @@ class StepGraphs:
     step cannot be captured, a warning says why, and all steps run eagerly from then on.
 
     A graph is dropped, and the step is captured anew, where the network, the optimizer or the scaler have other arrays
-    than at the capture, or a setting has another value: a number of a layer or of the loss, the clipping, TF32. The optimizer's
-    numbers and random positions are computed for every replay (``backend.graph_numbers``).
+    than at the capture, or a setting has another value: a number of a layer or of the loss, the clipping, TF32. The
+    optimizer's numbers and random positions are computed for every replay (``backend.graph_numbers``).
 
     Args:
         trainer: has the network, the update and the generator.
