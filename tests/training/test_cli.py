@@ -352,7 +352,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         ),
         (["predict", "file", "--run", "small.safetensors"], "an image file gives (1, H, W) in gray"),
         (["predict", "file", "--run", "own.npz"], "predict needs a run or a .safetensors file"),
-        (["predict"], "Missing argument 'IMAGE...'"),
+        (["predict"], "Missing argument 'INPUT...'"),
         (["serve"], "No such command 'serve'"),
     ],
 )
