@@ -115,6 +115,16 @@ def test_a_notebook_shows_a_bar_and_the_table_stays(notebook, monkeypatch):
     assert [type(each).__name__ for each in runs.callbacks] == ["NonFiniteWatch"]
 
 
+def test_a_notebook_is_updated_now_and_then_however_many_the_epochs(notebook):
+    trainer(epochs=150).train()
+    (updates,) = notebook.displays
+    assert len(updates) < 50
+    assert updates[-1].count("<tr") in (101, 102)  # the header, the last hundred, and the best if it is not among them
+    assert "<td>150/150</td>" in updates[-1]
+    assert re.search(r"<caption>(49|50) epochs before these are not shown</caption>", updates[-1])
+    assert updates[-1].count("bold") == 1
+
+
 def test_an_interrupted_training_keeps_its_table_and_goes_on_in_a_new_one(notebook):
     class Stop(Callback):
         def on_step_end(self, trainer, step):

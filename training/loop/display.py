@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
+import time
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +54,21 @@ class TerminalDisplay(ProgressBar):
 
 
 class NotebookDisplay(Progress):
-    """A progress bar and the table of the epochs in a notebook's cell; the table stays when the training has ended."""
+    """A progress bar and the table of the epochs in a notebook's cell; the table stays when the training has ended.
+
+    Args:
+        interval: seconds between two updates, however short the epochs are.
+    """
 
     def __init__(self, interval: float = 0.25) -> None:
         super().__init__(interval)
         self._handle: Any = None
+        self._updated = -math.inf
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
         super().on_epoch_begin(trainer, epoch)
-        self._update(trainer, self._bar(trainer, self._done, ""))
+        if time.perf_counter() >= self._updated + self._interval:
+            self._update(trainer, self._bar(trainer, self._done, ""))
 
     def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
         """Draw bar and table."""
@@ -77,6 +85,7 @@ class NotebookDisplay(Progress):
     def _update(self, trainer: Trainer, bar: str) -> None:
         from IPython.display import HTML, display
 
+        self._updated = time.perf_counter()
         html = HTML(bar + (as_html(trainer.history, trainer.total_epochs) if trainer.history else ""))
         if self._handle is None:
             self._handle = display(html, display_id=True)

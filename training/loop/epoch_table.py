@@ -64,18 +64,23 @@ class EpochTable:
         yield "  ".join(row[name].rjust(widths[name]) for name in shown) + (_MARK if is_best else "")
 
 
-def as_html(history: Iterable[EpochResult], epochs: int | None = None, part: str = "test") -> str:
+def as_html(history: Iterable[EpochResult], epochs: int | None = None, part: str = "test", most: int = 100) -> str:
     """Return the results of epochs as an HTML table; the row of the best is bold.
 
     Args:
         epochs: the number of epochs of the whole run; None for that of the last result.
+        most: how many of the last epochs are shown; the best is shown in any case.
     """
     results = list(history)
     best = max(results, key=lambda result: result.score, default=None)
-    rows = [cells(result, epochs or results[-1].epoch, part) for result in results]
+    shown = results[-most:]
+    if best is not None and all(result is not best for result in shown):
+        shown.insert(0, best)
+    rows = [cells(result, epochs or results[-1].epoch, part) for result in shown]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     texts = [[row.get(name, "") for name in columns] for row in rows]
-    return html_table(columns, texts, [result is best for result in results])
+    left_out = f"{len(results) - len(shown):,} epochs before these are not shown" if len(shown) < len(results) else ""
+    return html_table(columns, texts, [result is best for result in shown], left_out)
 
 
 class History(list[EpochResult]):
@@ -94,9 +99,12 @@ def results_html(loss: float, accuracy: float, metrics: Mapping[str, Any]) -> st
     return html_table(list(found), [list(found.values())])
 
 
-def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool] = ()) -> str:
+def html_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool] = (), caption: str = ""
+) -> str:
     """Return an HTML table of texts, which are escaped; the rows whose entry of ``bold`` is True are bold."""
-    lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in columns)}</tr>"]
+    lines = [f"<caption>{escape(caption)}</caption>"] if caption else []
+    lines.append(f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in columns)}</tr>")
     for index, row in enumerate(rows):
         style = ' style="font-weight: bold"' if index < len(bold) and bold[index] else ""
         lines.append(f"<tr{style}>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>")
