@@ -18,7 +18,8 @@ from training.data import Loader
 from training.loop.epoch_table import results_html
 from training.loop.non_finite import NonFiniteError, in_evaluation
 from training.models.accuracy import right_count
-from training.models.metrics import Metric, as_metrics, values_of
+from training.models.metric import Metric
+from training.models.metrics import as_metrics, values_of
 from training.models.network import Network
 
 EVALUATE = profiling.Range("evaluate", "evaluate")

@@ -19,7 +19,8 @@ from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, S
 from training.loop.trainer import Trainer
 from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
-from training.models.metrics import MeanAbsoluteError, Metric
+from training.models.metric import Metric
+from training.models.metrics import MeanAbsoluteError
 from training.optim import LossScaler, Update, optimizers, schedules
 
 _LIKENESS_BYTES = 64 << 20

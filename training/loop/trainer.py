@@ -25,7 +25,8 @@ from training.loop.epoch_table import History, as_html, html_table
 from training.loop.step import compute_step, has_plain_parts, ignoring_overflow
 from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
-from training.models.metrics import Metric, as_metrics
+from training.models.metric import Metric
+from training.models.metrics import as_metrics
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
 from training.optim.schedules import observe

@@ -10,10 +10,10 @@ from backend.checks import refusal
 from layers.base import walk
 
 if TYPE_CHECKING:
-    from training.models.network import Network
+    from training.models.bound_layers import BoundLayers
 
 
-def set_frozen(network: Network, patterns: tuple[str, ...], frozen: bool) -> None:
+def set_frozen(network: BoundLayers, patterns: tuple[str, ...], frozen: bool) -> None:
     """Freeze or unfreeze the layers whose places match a pattern, and all layers in them.
 
     Raises:
@@ -35,7 +35,7 @@ def set_frozen(network: Network, patterns: tuple[str, ...], frozen: bool) -> Non
     apply_frozen(network)
 
 
-def apply_frozen(network: Network) -> None:
+def apply_frozen(network: BoundLayers) -> None:
     """Tell parameters, gradients and layers which layers are frozen: as a network is made, and after each change.
 
     A backward ends at the first layer that learns: those before it need no gradient at all.

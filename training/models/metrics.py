@@ -1,15 +1,11 @@
-"""Measures of a network's predictions over a data set, added up on the device batch by batch.
-
-A metric has ``sums``, the figures of a batch as one array on the device; ``merged``, which joins them with those of the
-batches before; and ``value``, which makes the result of them on the host. Nothing waits for the device before the end.
-"""
+"""Measures of a network's predictions over a data set, added up on the device batch by batch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy
 
@@ -20,38 +16,7 @@ from kernels import targets
 from kernels.gemm import matmul
 from layers import Loss
 from training.models.accuracy import right_count
-
-
-class Metric:
-    """Base class of the metrics. One object serves any number of evaluations: it keeps nothing of them.
-
-    Attributes:
-        name: what the result is called.
-        kinds: the ``Loss.target_kind`` of the losses whose networks it measures.
-    """
-
-    name: str
-    kinds: ClassVar[tuple[str, ...]]
-
-    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        """Return the figures of a batch, float64 on the device; ``scores`` and ``t`` are what the loss takes."""
-        raise NotImplementedError
-
-    def merged(self, total: Array, sums: Array) -> Array:
-        """Return the figures of two sets of samples together."""
-        return total + sums
-
-    def value(self, total: numpy.ndarray) -> Any:
-        """Return the result: a float, or nested lists or a dictionary of floats."""
-        raise NotImplementedError
-
-    def check(self, loss: Loss, outputs: int) -> None:
-        """Raise a ValueError unless the metric measures networks with that loss and number of outputs."""
-        if loss.target_kind not in self.kinds:
-            raise ValueError(
-                f"metric {self.name!r} measures predicted {' or '.join(self.kinds)}; a network with "
-                f"{type(loss).__name__} predicts {loss.target_kind}"
-            )
+from training.models.metric import Metric, decisions, ratio, stacked, truth_of, wide
 
 
 @dataclass(frozen=True)
@@ -62,10 +27,10 @@ class Accuracy(Metric):
     kinds = ("classes", "labels")
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        return _stacked(right_count(loss, scores, t), loss.samples(t))
+        return stacked(right_count(loss, scores, t), loss.samples(t))
 
     def value(self, total: numpy.ndarray) -> float:
-        return _ratio(total[0], total[1])
+        return ratio(total[0], total[1])
 
 
 @dataclass(frozen=True)
@@ -88,15 +53,15 @@ class TopK(Metric):
             raise ValueError(f"metric {self.name!r} needs at least {self.k} classes, the network has {outputs}")
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        library, truth = array_module(scores), _truth(loss, scores, t)
+        library, truth = array_module(scores), truth_of(loss, scores, t)
         of_label = library.where(truth, scores, 0).sum(axis=1, keepdims=True)
         ahead = ~(scores <= of_label)  # not ">": NaN is ahead of all
         earlier = library.cumsum(truth, axis=1) == 0
         rank = (ahead | ((scores == of_label) & earlier)).sum(axis=1)
-        return _stacked(((rank < self.k) & truth.any(axis=1)).sum(), loss.samples(t))
+        return stacked(((rank < self.k) & truth.any(axis=1)).sum(), loss.samples(t))
 
     def value(self, total: numpy.ndarray) -> float:
-        return _ratio(total[0], total[1])
+        return ratio(total[0], total[1])
 
 
 @dataclass(frozen=True)
@@ -107,11 +72,11 @@ class PerClass(Metric):
     kinds = ("classes", "labels")
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        decided, truth = _decisions(loss, scores), _truth(loss, scores, t)
+        decided, truth = decisions(loss, scores), truth_of(loss, scores, t)
         counted = loss.counted(t)
         if counted is not None:
             decided = decided & counted[:, None]
-        return _stacked((decided & truth).sum(axis=0), decided.sum(axis=0), truth.sum(axis=0))
+        return stacked((decided & truth).sum(axis=0), decided.sum(axis=0), truth.sum(axis=0))
 
     def value(self, total: numpy.ndarray) -> Any:
         right, decided, there = total
@@ -161,7 +126,7 @@ class Confusion(Metric):
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
         # A product of ones and zeros: exact in float32 below 2²⁴ samples in a batch, and in no order of threads.
-        truth, decided = (part.astype("float32") for part in (_truth(loss, scores, t), _decisions(loss, scores)))
+        truth, decided = (part.astype("float32") for part in (truth_of(loss, scores, t), decisions(loss, scores)))
         return matmul(truth.T, decided).astype("float64")
 
     def value(self, total: numpy.ndarray) -> list[list[int]]:
@@ -180,11 +145,11 @@ class MeanAbsoluteError(Metric):
         object.__setattr__(self, "unit", real("MeanAbsoluteError: unit", self.unit, above=0))
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        error = _wide(scores) - targets.as_outputs(t, _wide(scores))
-        return _stacked(array_module(error).absolute(error).sum(), error.size)
+        error = wide(scores) - targets.as_outputs(t, wide(scores))
+        return stacked(array_module(error).absolute(error).sum(), error.size)
 
     def value(self, total: numpy.ndarray) -> float:
-        return self.unit * _ratio(total[0], total[1])
+        return self.unit * ratio(total[0], total[1])
 
 
 @dataclass(frozen=True)
@@ -199,7 +164,7 @@ class R2(Metric):
     kinds = ("values",)
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        y = _wide(scores)
+        y = wide(scores)
         t = targets.as_outputs(t, y)
         mean = t.mean(axis=0)
         count = array_module(y).full_like(mean, len(t))
@@ -265,39 +230,3 @@ def _as_metric(given: str | Metric) -> Metric:
     if given not in _BY_NAME:
         raise refusal(ValueError, "metrics", expected, given)
     return _BY_NAME[given]()
-
-
-def _decisions(loss: Loss, scores: Array) -> Array:
-    """Return which classes or labels the scores decide for: bool (N, outputs)."""
-    if loss.target_kind == "labels":
-        return scores > 0
-    library = array_module(scores)
-    return scores.argmax(axis=1)[:, None] == library.arange(scores.shape[1])
-
-
-def _truth(loss: Loss, scores: Array, t: Array) -> Array:
-    """Return which classes or labels are right: bool (N, outputs); no class where a sample does not count."""
-    library = array_module(scores)
-    if loss.target_kind == "labels":
-        return targets.as_outputs(t, _wide(scores)) > 0.5
-    truth = (t if t.ndim == 1 else t.argmax(axis=1))[:, None] == library.arange(scores.shape[1])
-    counted = loss.counted(t)
-    return truth if counted is None else truth & counted[:, None]
-
-
-def _wide(scores: Array) -> Array:
-    return scores.astype("float64", copy=False)
-
-
-def _stacked(*figures: Any) -> Array:
-    """Return figures, arrays of one shape on the device or numbers, as one float64 array."""
-    like = next(figure for figure in figures if hasattr(figure, "ndim"))
-    library = array_module(like)
-    out = library.empty((len(figures), *like.shape), "float64")
-    for place, figure in enumerate(figures):
-        out[place] = figure
-    return out
-
-
-def _ratio(part: Any, whole_: Any) -> float:
-    return float(part / whole_) if whole_ else float("nan")

@@ -1,11 +1,8 @@
-"""A network: layers in a chain, a loss at the end, and all parameters in one buffer."""
+"""A network: layers in a chain, and a loss at the end."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,12 @@ from backend import array_module, asarray, asnumpy, is_array, memory, profiling,
 from backend.checks import flag, instance, real, sizes
 from backend.tuning import COLUMN_BYTES
 from backend.types import Array
-from layers import Layer, Loss, Sequential, numerical_gradient
-from layers.base import walk
+from layers import Loss, Sequential, numerical_gradient
 from layers.losses import as_loss
 from training.models import saving
 from training.models.accuracy import accuracy
 from training.models.architecture import describe
-from training.models.freezing import apply_frozen, matching, set_frozen
+from training.models.bound_layers import BoundLayers
 from training.models.html import network_table
 from training.models.parameters import ParameterDict
 
@@ -29,7 +25,7 @@ FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("back
 _LOSS = {phase: profiling.Range("loss", phase, "layer") for phase in ("forward", "backward")}
 
 
-class Network:
+class Network(BoundLayers):
     """A network with the book's methods, over any ``layers.Sequential`` that ends in a row of numbers per sample.
 
     Args:
@@ -75,7 +71,7 @@ class Network:
         config: dict[str, Any] | None = None,
         loss: str | Loss | None = None,
     ) -> None:
-        self.layers = instance("layers", layers, Sequential, "a Sequential")
+        instance("layers", layers, Sequential, "a Sequential")
         self.input_dim = sizes("input_dim", input_dim, 1)
         self.config = config
         if not len(layers):
@@ -86,18 +82,10 @@ class Network:
                 f"a network ends in (outputs,), a row of numbers; its layers make {scores} of {self.input_dim}"
             )
         self.classes = scores[0]
-        self.foreign_frozen: list[str] = []
         self.last_layer = as_loss(loss)
-        self._bind()
+        super().__init__(layers)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "layers" and "params" in vars(self):
-            raise AttributeError("the layers of a network cannot be replaced: make another Network")
-        if name in ("params", "grads") and not isinstance(value, ParameterDict):
-            raise AttributeError(
-                f"{name} are the arrays of the layers and cannot be replaced by {type(value).__name__}; "
-                f"network.{name}.update(...) copies into them"
-            )
         if name == "last_layer":
             instance("last_layer", value, Loss, "a Loss").check_outputs(type(self).__name__, self.classes)
         super().__setattr__(name, value)
@@ -218,77 +206,6 @@ class Network:
             described = {"undescribed": str(error)}
         return {**config, **described}
 
-    def freeze(self, *patterns: str) -> Network:
-        """Freeze layers by the patterns of their names: "Convolution1", "Convolution*", "Residual1.body.*".
-
-        A training leaves their parameters and running statistics as they are, and spends no work on their gradients,
-        which are 0. Batch normalization uses its running statistics. Returns the network.
-
-        Raises:
-            TypeError: a pattern is not a string.
-            ValueError: no layer matches one; nothing is changed.
-
-        Examples:
-            >>> from training import TwoLayerNet
-            >>> network = TwoLayerNet(4, 3, 2).freeze("Affine1")
-            >>> sorted(network.params.frozen)
-            ['W1', 'b1']
-            >>> network.params["Affine2.W"] is network.params["W2"]
-            True
-        """
-        set_frozen(self, patterns, True)
-        return self
-
-    def unfreeze(self, *patterns: str) -> Network:
-        """Let layers learn again, by patterns as of ``freeze``; all without a pattern. Return self."""
-        set_frozen(self, patterns or ("*",), False)
-        return self
-
-    def load_params(self, file: str | Path = "params.npz", only: str | None = None) -> None:
-        """Read parameters and state from a file of ``save_params``, or any ``.npz`` with these names.
-
-        Values are converted to the network's dtype. Running statistics may be missing from the file.
-
-        Args:
-            only: read the arrays alone that match a pattern: "Convolution*" for layers, "W1" or "Affine?.b" for arrays.
-                The file may be of another network, and have others.
-
-        Raises:
-            ValueError: a name, a shape or a dtype is wrong, a number is too large, the file is damaged, or no array
-                matches; nothing was changed.
-            OSError: the file cannot be read.
-        """
-        own = {**self.params, **self.state}
-        if only is not None:
-            dotted = {
-                f"{key}{number}": f"{place}.{key}"
-                for place, number, leaf in self.leaves()
-                for key in {**leaf.params, **leaf.state}
-            }
-            chosen = matching(dotted, instance("only", only, str, "a pattern of names"))
-            if not chosen:
-                raise ValueError(f"no parameter matches {only!r}; there are {', '.join(dotted.values())}")
-            own = {name: own[name] for name in chosen}
-        arrays = saving.load_fitting(file, own, optional=set(self.state), partly=only is not None)
-        for name, array in {name: asarray(array) for name, array in arrays.items()}.items():
-            own[name][...] = array
-
-    def astype(self, dtype: Any) -> Network:
-        """Convert parameters and state to a floating dtype. Return the network; nothing is copied if it has that dtype.
-
-        Raises:
-            TypeError: the dtype is not float16, float32 or float64.
-        """
-        self.layers.astype(dtype)
-        self._bind_again()
-        return self
-
-    def to(self, device: Any) -> Network:
-        """Move parameters and state to a device, as ``backend.use`` takes it. Return the network."""
-        self.layers.to(device)
-        self._bind_again()
-        return self
-
     def forget(self) -> None:
         """Free what the layers keep of the latest forward for a backward: most of the memory of a network."""
         self.layers.forget()
@@ -314,69 +231,6 @@ class Network:
 
         return memory.guard(lower, release=self.forget)
 
-    @property
-    def state(self) -> dict[str, Array]:
-        """The arrays that are saved but not learned, by name."""
-        return {f"{key}{number}": array for _, number, leaf in self.leaves() for key, array in leaf.state.items()}
-
-    def named_arrays(self) -> Iterator[tuple[str, str, Array]]:
-        """Yield (layer's place, array's name in the network, array) for every parameter and state array."""
-        for place, number, leaf in self.leaves():
-            for key, array in {**leaf.params, **leaf.state}.items():
-                yield place, f"{key}{number}", array
-
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Restore the random state, the running statistics and the layers' modes at the end of a ``with``."""
-        start = random.current().state
-        modes = [(layer, layer.training) for _, layer in walk(self.layers)]
-        before = {name: array.copy() for name, array in self.state.items()}
-        try:
-            yield
-        finally:
-            random.current().state = start
-            for layer, mode in modes:
-                layer.training = mode
-            for name, array in self.state.items():
-                array[...] = before[name]
-
-    def leaves(self) -> Iterator[tuple[str, int, Layer]]:
-        """Yield the layers with arrays and without sublayers: place, number among those that share a name, layer.
-
-        The second layer with a W or a b has W2 and b2; the first with a gamma has gamma1 and beta1.
-        """
-        counts: Counter[str] = Counter()
-        for place, layer in walk(self.layers):
-            names = [] if layer.sublayers() else [*layer.params, *layer.state]
-            if names:
-                number = 1 + max(counts[name] for name in names)
-                for name in names:
-                    counts[name] = number
-                yield place, number, layer
-
-    def _bind(self) -> None:
-        leaves = list(self.leaves())
-        arrays = {f"{key}{number}": array for _, number, leaf in leaves for key, array in leaf.params.items()}
-        dtypes = sorted({str(array.dtype) for array in arrays.values()}) or ["float32"]
-        if len(dtypes) > 1:
-            raise TypeError(f"a network's parameters need one dtype, got {', '.join(dtypes)}")
-        shapes = {name: array.shape for name, array in arrays.items()}
-        library = array_module(*arrays.values())
-        self.params = ParameterDict(shapes, dtypes[0], library)
-        self.grads = ParameterDict(shapes, dtypes[0], library)
-        for place, number, leaf in leaves:
-            for key in list(leaf.params):
-                name = f"{key}{number}"
-                leaf.bind(key, self.params[name], self.grads[name])
-                self.params.dotted[name] = self.grads.dotted[name] = f"{place}.{key}"
-        apply_frozen(self)
-
-    def _bind_again(self) -> None:
-        """Bind the layers that have other arrays now; unchanged arrays stay where they are."""
-        arrays = {f"{key}{i}": array for _, i, leaf in self.leaves() for key, array in leaf.params.items()}
-        if any(array is not self.params[name] for name, array in arrays.items()):
-            self._bind()
-
     def _on_its_device(self, x: Array) -> Array:
         """Return a host array on the network's device, if that is the active one."""
         is_there = array_module() is array_module(self.params.flat) is not numpy
@@ -387,13 +241,6 @@ class Network:
         fits = x.ndim and (x.shape[1:] == self.input_dim or self.layers.output_shape(x.shape[1:]) == (self.classes,))
         if not fits:
             raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("params", "grads")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._bind()  # a copy has its own buffers
 
     def _repr_html_(self) -> str:
         return network_table(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from backend.checks import instance, real
 from backend.types import Array
 from training.models.freezing import matching
 
@@ -24,6 +25,20 @@ class Group(NamedTuple):
 
 
 EVERYTHING = Group("*")
+
+
+def checked_group(pattern: str, lr: float | None, weight_decay: float | None, base: float) -> Group:
+    """Return the group of the arguments of ``Optimizer.group``, where the optimizer's learning rate is ``base``."""
+    instance("pattern", pattern, str, "a pattern of parameters' names, such as 'Convolution*'")
+    if weight_decay is not None:
+        weight_decay = real("weight_decay", weight_decay, least=0)
+    factor = 1.0
+    if lr is not None:
+        lr = real("lr", lr, least=0)
+        if not base:
+            raise ValueError("a group's lr is kept as a factor of the optimizer's, which is 0")
+        factor = lr / base
+    return Group(pattern, factor, weight_decay)
 
 
 class Run(NamedTuple):

@@ -8,25 +8,17 @@ from typing import Any, ClassVar
 
 import numpy
 
-from backend import array_module, asnumpy, profiling, require_arrays
-from backend.checks import Hyperparameter, instance, real, whole
+from backend import array_module, profiling
+from backend.checks import Hyperparameter, instance, whole
 from backend.graph_numbers import numbers, repeat
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import FINITE, MULTIPLIER
-from training.models.parameters import ParameterDict
-from training.optim.checks import (
-    Arrays,
-    Layout,
-    check_parameters,
-    check_same_layout,
-    check_state,
-    describe_names,
-    layout_of,
-)
+from training.optim.checks import Arrays, Layout, check_parameters, check_same_layout, check_state, layout_of
 from training.optim.fused import Scaled, update_on_device
-from training.optim.groups import EVERYTHING, Group, groups_of, runs_of
+from training.optim.groups import EVERYTHING, Group, checked_group, groups_of, runs_of
 from training.optim.pieces import pieces
+from training.optim.state import State, make_state, split_state
 
 
 class Optimizer:
@@ -70,7 +62,7 @@ class Optimizer:
         self.groups: tuple[Group, ...] = ()
         self.t = 0
         self.skipped: Any = 0  # under a loss scale on a GPU an int32 (1,) there
-        self.state: dict[str, dict[str, Array]] = {slot: {} for slot in self.slots}
+        self.state: State = {slot: {} for slot in self.slots}
         self._layout: Layout | None = None
         self._library: Any = None
         self._flat_size: int | None = None
@@ -96,16 +88,7 @@ class Optimizer:
             >>> Adam(lr=0.001).group("Convolution*", lr=0.0001).group("*.b", weight_decay=0).groups[1].weight_decay
             0.0
         """
-        instance("pattern", pattern, str, "a pattern of parameters' names, such as 'Convolution*'")
-        if weight_decay is not None:
-            weight_decay = real("weight_decay", weight_decay, least=0)
-        factor = 1.0
-        if lr is not None:
-            lr = real("lr", lr, least=0)
-            if not self.lr:
-                raise ValueError("a group's lr is kept as a factor of the optimizer's, which is 0")
-            factor = lr / self.lr
-        self.groups = (*self.groups, Group(pattern, factor, weight_decay))
+        self.groups = (*self.groups, checked_group(pattern, lr, weight_decay, self.lr))
         return self
 
     def update(self, params: Arrays, grads: Arrays, control: Array | None = None) -> None:
@@ -272,21 +255,10 @@ class Optimizer:
         for slot, arrays in self.state.items():
             if self.t or arrays:
                 check_state(slot, arrays, [(name, shape, dtypes[name]) for name, shape, _ in layout])
-        shapes = {name: shape for name, shape, _ in layout}
-        one_dtype = len(set(dtypes.values())) == 1
-        # A master starts at 0, which differs from the parameters: the first update takes their values.
-        needs_master = any(dtype != dtypes[name] for name, _, dtype in layout)
-        state: dict[str, dict[str, Array]] = {}
-        for slot in (*self.slots, *(["master"] if needs_master else [])):
-            if one_dtype:
-                state[slot] = ParameterDict(shapes, next(iter(dtypes.values())), xp)
-            else:
-                state[slot] = {name: xp.zeros(shape, dtypes[name]) for name, shape in shapes.items()}
-        for slot in state.keys() & self.state.keys():
-            for name, saved in self.state[slot].items():
-                state[slot][name][...] = saved if array_module(saved) is xp else xp.asarray(asnumpy(saved))
+        state = make_state(self.slots, self.state, xp, layout, dtypes)
         self.state, self._layout, self._library = state, layout, xp
-        self._flat_size = sum(map(math.prod, shapes.values())) if one_dtype else None
+        one_dtype = len(set(dtypes.values())) == 1
+        self._flat_size = sum(math.prod(shape) for _, shape, _ in layout) if one_dtype else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a bitwise resume needs, as one flat dict of plain numbers and arrays.
@@ -312,25 +284,7 @@ class Optimizer:
             ValueError: an entry is missing, unknown or out of its range; nothing is changed.
         """
         instance("saved", saved, Mapping, "a dictionary, as of state_dict")
-        numbers = ("t", "skipped", *self._hyperparameters)
-        has_master = any(key.startswith("master.") for key in saved)
-        state: dict[str, dict[str, Any]] = {slot: {} for slot in (*self.slots, *(["master"] if has_master else []))}
-        unknown = []
-        for key, value in saved.items():
-            slot, dot, name = key.partition(".")
-            if dot and slot in state:
-                state[slot][name] = value
-            elif key not in numbers:
-                unknown.append(key)
-        per_slot = [arrays.keys() for arrays in state.values()]
-        missing = [key for key in numbers if key not in saved]
-        missing += [
-            f"{slot}.{name}" for names in per_slot for slot in state for name in names if name not in state[slot]
-        ]
-        if missing or unknown:
-            raise ValueError(f"not a state of {type(self).__name__}: {describe_names(missing, unknown)}")
-        for slot, arrays in state.items():
-            require_arrays(**{f"{slot}.{name}": array for name, array in arrays.items()})
+        state = split_state(type(self).__name__, saved, ("t", "skipped", *self._hyperparameters), self.slots)
         t = whole(f"not a state of {type(self).__name__}: t", saved["t"], 0)
         skipped = whole(f"not a state of {type(self).__name__}: skipped", saved["skipped"], 0, t)
         checked = type(self)(**{name: saved[name] for name in self._hyperparameters})
