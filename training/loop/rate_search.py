@@ -35,7 +35,7 @@ class RateSearch:
         losses: of their batches, before each update.
         smoothed: averages of the losses over a tenth of all steps around each.
         suggestion: the rate at which the smoothed loss falls fastest over the logarithm of the rate; None if it nowhere
-            falls.
+            falls below the first losses.
         diverged: the loss rose so far that the search ended before the highest rate.
     """
 
@@ -78,12 +78,13 @@ def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 
 
     Examples:
         >>> import numpy as np
-        >>> from training import SGD, Loader, Trainer, TwoLayerNet, find_learning_rate
+        >>> from layers import Affine, Sequential
+        >>> from training import SGD, Loader, Network, Trainer, find_learning_rate
         >>> x = np.eye(4, dtype="float32").repeat(25, axis=0)
         >>> loader = Loader(x, np.arange(4).repeat(25), batch_size=10)
-        >>> trainer = Trainer(TwoLayerNet(4, 16, 4), loader, loader, SGD())
-        >>> found = find_learning_rate(trainer, highest=1000)
-        >>> 0.01 < found.suggestion < 1000
+        >>> trainer = Trainer(Network(Sequential(Affine.of(4, 4)), (4,)), loader, loader, SGD())
+        >>> found = find_learning_rate(trainer)
+        >>> 0.01 < found.suggestion < 10
         True
     """
     instance("trainer", trainer, Trainer, "a Trainer")
@@ -99,7 +100,7 @@ def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 
         numpy.random.set_state(numpys)
     rates = rates[: len(losses)]
     smoothed = _smoothed(losses, max(3, steps // 10))
-    return RateSearch(rates, losses, smoothed, _steepest(rates, smoothed), diverged)
+    return RateSearch(rates, losses, smoothed, _steepest(rates, losses, smoothed), diverged)
 
 
 def _probe(trainer: Trainer, rates: list[float]) -> Trainer:
@@ -164,10 +165,16 @@ def _smoothed(losses: list[float], width: int) -> list[float]:
     return (total / weight)[half : half + len(losses)].tolist()
 
 
-def _steepest(rates: list[float], smoothed: list[float]) -> float | None:
-    """Return the rate where the smoothed loss falls fastest, before it is least; None if it does not fall."""
+def _steepest(rates: list[float], losses: list[float], smoothed: list[float]) -> float | None:
+    """Return the rate where the smoothed loss falls fastest, before it is least; None if it does not fall.
+
+    A fall is one of more than a hundredth of the first losses, and of more than twice the deviation of losses around
+    the smoothed ones.
+    """
     least = int(numpy.argmin(smoothed))
-    if least == 0:
+    start = float(numpy.mean(losses[: max(3, len(losses) // 10)]))
+    noise = float(numpy.std(numpy.subtract(losses, smoothed)[: max(least + 1, len(losses) // 2)]))
+    if start - smoothed[least] <= max(abs(start) / 100, 2 * noise):
         return None
     slopes = numpy.gradient(numpy.asarray(smoothed), numpy.log(rates))[: least + 1]
     place = int(slopes.argmin())

@@ -13,7 +13,7 @@ from backend import asnumpy, random
 from layers import Affine, Sequential
 from tests.support.command_line import QUICK, xpnet
 from tests.training.loop.small_runs import numbers, small_trainer
-from training import SGD, Loader, LossScaler, Network, NonFiniteError, Trainer, find_learning_rate
+from training import SGD, Loader, LossScaler, Network, NonFiniteError, Trainer, TwoLayerNet, find_learning_rate
 from training.loop.rate_search import RateSearch, _smoothed, _steepest
 
 
@@ -97,6 +97,19 @@ def test_no_rate_is_suggested_where_the_loss_does_not_fall():
     assert len(found.losses) == 100
 
 
+def test_noise_is_no_fall():
+    """A network whose gradients are nearly 0 does not learn at rates up to 10, and its loss jumps at high ones."""
+    random.seed(0)
+    x = np.eye(4, dtype="float32").repeat(25, axis=0)
+    loader = Loader(x, np.arange(4).repeat(25), batch_size=10)
+    found = find_learning_rate(Trainer(TwoLayerNet(4, 16, 4), loader, loader, SGD()))
+    assert found.suggestion is None
+    rates = [10 ** (step / 10 - 7) for step in range(100)]
+    for seed in range(50):
+        noise = 1 + 0.1 * np.random.default_rng(seed).standard_normal(100)
+        assert _steepest(rates, noise.tolist(), _smoothed(noise.tolist(), 10)) is None
+
+
 def test_smoothing_does_not_lag_and_keeps_a_constant():
     assert _smoothed([2.0] * 7, 3) == pytest.approx([2.0] * 7)
     step = _smoothed([0.0] * 10 + [1.0] * 10, 5)
@@ -108,8 +121,8 @@ def test_smoothing_does_not_lag_and_keeps_a_constant():
 def test_the_steepest_place_is_by_the_logarithm_of_the_rate():
     rates = [10.0**power for power in np.arange(-5, 1.01, 0.1)]
     losses = [1 - 1 / (1 + math.exp(-3 * (math.log10(rate) + 2.5))) for rate in rates]
-    assert _steepest(rates, losses) == pytest.approx(10**-2.5, rel=0.01)
-    assert _steepest(rates, sorted(losses)) is None
+    assert _steepest(rates, losses, losses) == pytest.approx(10**-2.5, rel=0.01)
+    assert _steepest(rates, sorted(losses), sorted(losses)) is None
 
 
 @pytest.mark.parametrize(
