@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class BestModel(Callback):
-    """Callback that copies parameters and state at the end of each epoch with the highest test accuracy so far.
+    """Callback that copies parameters and state at the end of each epoch that is the best so far: by the test
+    accuracy, or where that is equal by the test loss.
 
     Examples:
         >>> import numpy as np
@@ -43,7 +44,7 @@ class BestModel(Callback):
     @staticmethod
     def is_better(result: EpochResult, best: EpochResult | None) -> bool:
         """Return True if an epoch's result is better than the best before it."""
-        return best is None or result.score > best.score
+        return best is None or result.rank > best.rank
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         if self.is_better(result, self.result):

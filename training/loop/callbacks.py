@@ -40,6 +40,11 @@ class EpochResult:
         """What makes the best epoch: the test accuracy, or for a network that predicts numbers minus the test loss."""
         return -self.test_loss if math.isnan(self.test_accuracy) else self.test_accuracy
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What orders epochs, the best one highest: the score, and among equal scores the lower test loss."""
+        return self.score, -self.test_loss
+
     def as_dict(self, part: str = "test") -> dict[str, Any]:
         """Return the fields by name, those of the evaluation named by the part of the data: "val_loss" for "val"."""
         return {name.replace("test_", f"{part}_", 1): value for name, value in asdict(self).items()}

@@ -72,7 +72,7 @@ def as_html(history: Iterable[EpochResult], epochs: int | None = None, part: str
         most: how many of the last epochs are shown; the best is shown in any case.
     """
     results = list(history)
-    best = max(results, key=lambda result: result.score, default=None)
+    best = max(results, key=lambda result: result.rank, default=None)
     shown = results[-most:]
     if best is not None and all(result is not best for result in shown):
         shown.insert(0, best)

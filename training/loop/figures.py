@@ -44,7 +44,7 @@ def as_png(figure: Figure) -> bytes:
 def learning_curves(history: Sequence[EpochResult], part: str = "test") -> Figure:
     """Draw loss and accuracy over the epochs, in training and on the evaluated part; mark the best epoch."""
     epochs = [result.epoch for result in history]
-    best = max(history, key=lambda result: result.score)
+    best = max(history, key=lambda result: result.rank)
     figure = blank(10, 4.2)
     left, right = figure.subplots(1, 2)
     _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history], part)

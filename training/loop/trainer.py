@@ -146,8 +146,8 @@ class Trainer:
 
     @property
     def best(self) -> EpochResult | None:
-        """The result of the epoch with the highest score, the first of equals; None before one has ended."""
-        return max(self.history, key=lambda result: result.score, default=None)
+        """The result of the epoch with the highest ``rank``, the first of equals; None before one has ended."""
+        return max(self.history, key=lambda result: result.rank, default=None)
 
     def train(self, *, quiet: bool = False) -> History:
         """Run all epochs, as ``epochs`` does. Return the history.
