@@ -16,6 +16,15 @@ from training.loop.callbacks import EpochResult
 from training.loop.epoch_table import EpochTable, as_html
 from training.loop.progress import ProgressLines
 
+PROGRAM = [sys.executable, "-c", "from training.command import program; program()"]
+TINY = """
+import sys
+from bench.faults import tiny_run
+from training.cli import main
+with tiny_run.tiny():
+    main(sys.argv[1:])
+"""
+"""The command with a data set of a dozen images, and figures that take no time."""
 TRAIN = ["train", "--model", "TwoLayerNet", "--epochs", "4", "--device", "cpu", "--lr", "0.003"]
 
 
@@ -40,8 +49,7 @@ def test_help_fits_the_terminal_and_is_not_cut(monkeypatch, command, columns):
 def test_the_shell_completes_commands_options_and_choices():
     def completed(words):
         more = {"_XPNET_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-        program = [sys.executable, "-c", "from training.command import program; program()"]
-        said = subprocess.run(program, env={**os.environ, **more}, capture_output=True, text=True, check=True)
+        said = subprocess.run(PROGRAM, env={**os.environ, **more}, capture_output=True, text=True, check=True)
         return [line.partition(",")[2] for line in said.stdout.splitlines()]
 
     assert completed("xpnet pr") == ["predict", "profile"]
@@ -53,7 +61,7 @@ def on_terminal(columns, *arguments, **environment):
     """Return what the command writes on a terminal of this width, standard output and error together."""
     near, far = pty.openpty()
     subprocess.run(["stty", "cols", str(columns), "rows", "24"], stdin=far, check=True)
-    program = [sys.executable, "-c", "from training.command import program; program()", *arguments]
+    program = [sys.executable, "-c", TINY, *arguments]
     child = subprocess.Popen(program, stdout=far, stderr=far, stdin=far, env={**os.environ, **environment})
     os.close(far)
     written = b""
@@ -69,7 +77,9 @@ def on_terminal(columns, *arguments, **environment):
 @pytest.mark.skipif(sys.platform != "linux", reason="pseudo-terminals differ elsewhere")
 @pytest.mark.parametrize(("columns", "encoding"), [(50, "utf-8"), (80, "ascii")])
 def test_a_terminal_shows_a_bar_and_a_table_that_fit(tmp_path, columns, encoding):
-    code, written = on_terminal(columns, *TRAIN, "--out", str(tmp_path / "run"), PYTHONIOENCODING=encoding, COLUMNS="")
+    code, written = on_terminal(
+        columns, *TRAIN, "--batch-size", "6", "--out", str(tmp_path / "run"), PYTHONIOENCODING=encoding, COLUMNS=""
+    )
     assert code == 0
     assert encoding != "ascii" or written.isascii()
     lines = [line for line in re.split(r"[\r\n]+", written) if line.strip()]
@@ -83,12 +93,11 @@ def test_a_terminal_shows_a_bar_and_a_table_that_fit(tmp_path, columns, encoding
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-8"])
 def test_a_file_gets_plain_lines_in_any_encoding(tmp_path, encoding):
-    program = [sys.executable, "-c", "from training.command import program; program()"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C"}
     data = tmp_path / "Größe²☃.csv"
     data.write_text("größe,preis☃\n" + "".join(f"{n},{n % 7 * 1.5}\n" for n in range(60)), encoding="utf-8")
     arguments = [*TRAIN[:1], *TRAIN[3:], "--data", data, "--batch-size", "9", "--out", tmp_path / "run☃"]
-    said = subprocess.run([*program, *map(str, arguments)], env=environment, capture_output=True, check=False)
+    said = subprocess.run([*PROGRAM, *map(str, arguments)], env=environment, capture_output=True, check=False)
     text = (said.stdout + said.stderr).decode(encoding)
     assert said.returncode == 0, text
     assert all(line.isprintable() for line in text.splitlines())
