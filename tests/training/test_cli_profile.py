@@ -9,13 +9,15 @@ import sys
 import pytest
 
 import backend
+from layers import Affine, Sequential, Tanh
 from tests.support.command_line import xpnet
 from training.cli.common import Compute
-from training.cli.profile import TOOLS, _options, _works, command
+from training.cli.profile import TOOLS, Prepared, _options, _works, command
 from training.data import load
+from training.loop.recipe import build_trainer
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
-from training.models import TwoLayerNet
+from training.models import Network, TwoLayerNet
 from training.optim.optimizers import SGD, AdamW, Momentum
 from training.profile import roof
 from training.profile.cost import Work, cost_of_step
@@ -155,6 +157,33 @@ def test_a_loss_that_is_not_finite_ends_with_1():
     assert "the first number that is not finite is in" in line
 
 
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "mean-squared", "huber", "hinge"])
+def test_the_file_of_any_network_is_profiled_on_random_samples(loss, tmp_path):
+    file = tmp_path / "own.safetensors"
+    Network(Sequential(Affine.of(6, 4), Tanh(), Affine.of(4, 3)), (6,), loss=loss).save_params(file)
+    result = xpnet("profile", file, *QUICK[4:], "--steps", 2, "--warmup", 0, "--batch-size", 7)
+    assert result.code == 0, result.err
+    assert result.out.startswith("Network, random samples, batch 7, fp32, cpu, 1 thread(s): 2 steps after 0, ")
+    assert {("Affine1", "forward"), ("Tanh1", "backward"), ("loss", "forward")} <= rows(result.out).keys()
+
+
+def test_the_folder_of_a_run_is_profiled_as_its_file(tmp_path):
+    TwoLayerNet(784, 5, 10).astype("float64").save_params(RunFolder(tmp_path).model)
+    result = xpnet("profile", tmp_path, *QUICK[4:], "--steps", 1, "--warmup", 0, "--precision", "fp16")
+    assert result.code == 0, result.err
+    assert result.out.startswith("TwoLayerNet, random samples, batch 50, fp16, cpu, ")
+
+
+def test_a_file_stands_alone(tmp_path):
+    file = tmp_path / "own.safetensors"
+    result = xpnet("profile", file)
+    assert (result.code, result.err) == (2, f"Error: there is no file {file}\n")
+    for option in ("--model", "twolayernet"), ("--dataset", "mnist"), ("--data", tmp_path):
+        result = xpnet("profile", file, *option)
+        assert result.code == 2
+        assert result.err.endswith(f"is profiled on random samples: leave {option[0]} out\n")
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_without_a_tool_the_host_is_profiled():
     result = xpnet("profile", *QUICK[:4], "--device", "cuda", "--tool", "none", "--steps", 2, "--warmup", 1)
@@ -168,7 +197,8 @@ def test_least_bytes_beside_a_tool_are_those_of_the_steps_that_it_sees(precision
     """Also where a CPU could not do them, and where all images are less than a batch."""
     settings = Settings(model="TwoLayerNet", precision=precision, batch_size=10**6)
     cost = cost_of_step(TwoLayerNet(784, 50, 10).astype(dtype), 10_000, AdamW())
-    _, works = _works(settings, load("mnist10k").as_data())
+    data = load("mnist10k").as_data()
+    _, works = _works(settings, lambda settings: Prepared(build_trainer(settings, data), data.name))
     found = {place: work.nbytes for place, work in works.items()}
     assert found.pop(("update", "")) == cost.rows[-1].work["update"].nbytes
     assert found == {(phase, row.name): work.nbytes for row in cost.rows[:-1] for phase, work in row.work.items()}
@@ -177,7 +207,7 @@ def test_least_bytes_beside_a_tool_are_those_of_the_steps_that_it_sees(precision
 def test_a_tool_is_given_the_same_command_again(tmp_path):
     """With what was meant by auto and by the environment, and with --tool none in place of the tool's options."""
     arguments = ["--model", "simpleconvnet", "--lr", "0.25", "--clip-norm", "2", "--steps", "3", "--data-dir", tmp_path]
-    arguments += ["--metrics", "top5", "--metrics", "f1"]
+    arguments += ["--metrics", "top5", "--metrics", "f1", "--allow-import", tmp_path / "own.safetensors"]
     tools = ["--tool", "ncu", "--kernels", "im2col|gemm", "--report", tmp_path]
     first = command.make_context("profile", [str(word) for word in (*arguments, *tools)])
     compute = Compute(backend.devices.parse("cuda:1"), "", 3)

@@ -6,26 +6,27 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from backend import inspect_cuda, memory, use
 from training.cli.common import (
     Compute,
     UserError,
+    allow_import_option,
     choose_compute,
     count_from,
     device_option,
     threads_option,
     user_errors,
 )
-from training.cli.inputs import load_data
+from training.cli.inputs import find_model, load_data
 from training.cli.train import settings_options
-from training.data import Data
 from training.files import json_text
 from training.files.durable import write_atomically
 from training.files.printable import printable
@@ -34,14 +35,23 @@ from training.loop.recipe import build_trainer
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.loop.trainer import Trainer
+from training.models.loading import load_network
 from training.profile import nsight
 from training.profile.cost import Work, cost_of_step
 from training.profile.report import table
 from training.profile.roof import record, roof_of_cpu, roof_of_gpu, summed
+from training.profile.samples import trainer_of
 from training.profile.steps import LOADER, LOOP, OPTIMIZER, profile
 from training.profile.trace import write_trace
 
 TOOLS = ("nsys", "ncu")
+
+
+class Prepared(NamedTuple):
+    """A trainer that can be profiled, and what it is trained on, in words."""
+
+    trainer: Trainer
+    data: str
 
 
 class Tool(click.Choice):
@@ -69,6 +79,8 @@ def _take_settings(context: click.Context, parameter: click.Parameter, run: Path
 
 
 @click.command("profile")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@allow_import_option
 @settings_options
 @click.option(
     "--run",
@@ -105,6 +117,8 @@ def _take_settings(context: click.Context, parameter: click.Parameter, run: Path
 @click.pass_context
 def command(
     context: click.Context,
+    file: Path | None,
+    allow_import: bool,
     data_dir: Path | None,
     device: str,
     threads: int | None,
@@ -119,6 +133,9 @@ def command(
 ) -> None:
     """Profile training steps, by layer and phase; the trained model is not kept.
 
+    FILE is a .safetensors file that says which model it is, or the folder of a run: its training is profiled on random
+    samples. Without it, --model is trained on --data.
+
     On the CPU, the table has the time in each layer's calls: calls are those of operations (convolution, max pooling,
     …), MB the arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's
     time. A Relu that is fused with the layer before it has no line for its forward. The last columns are from the cost
@@ -131,6 +148,17 @@ def command(
     nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx,cublas xpnet profile --tool none.
     """
     settings = Settings.chosen(**options, val=0.0)
+    if file is not None:
+        _check_alone(context, file)
+
+    def prepare(settings: Settings) -> Prepared:
+        if file is not None:
+            with user_errors():
+                return Prepared(trainer_of(load_network(find_model(file), allow_import), settings), "random samples")
+        data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
+        with user_errors():
+            return Prepared(build_trainer(settings, data), data.name)
+
     with user_errors():
         if trace_file is not None and not trace_file.absolute().parent.is_dir():
             raise ValueError(f"{trace_file}: there is no folder {trace_file.absolute().parent}")
@@ -138,7 +166,7 @@ def command(
     _check_kernels(kernels)
     if compute.device.kind == "cuda" and tool != "none":
         wanted = None if tool == "auto" else tool
-        _profile_with_tool(context, compute, wanted, report, kernels, steps, settings, data_dir, run)
+        _profile_with_tool(context, compute, wanted, report, kernels, steps, settings, prepare, run)
         if trace_file is not None:
             click.echo(f"trace {printable(trace_file)}, of the host's calls: open it in https://ui.perfetto.dev")
         return
@@ -148,9 +176,7 @@ def command(
         )
     if kernels is not None:
         raise UserError(f"--kernels {kernels} is for nsys and ncu; without them the table has layers, not kernels")
-    data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
-    with user_errors():
-        trainer = build_trainer(settings, data)
+    trainer, data_name = prepare(settings)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
@@ -161,7 +187,7 @@ def command(
         raise UserError(f"{error}; give a smaller --model or --batch-size") from error
     images, taken = steps * trainer.train_loader.largest_batch / found.seconds, found.durations()
     click.echo(
-        f"{type(trainer.network).__name__}, {data.name}, "
+        f"{type(trainer.network).__name__}, {data_name}, "
         f"batch {trainer.train_loader.largest_batch}, {settings.precision}, "
         f"{compute.device}, {compute.threads} thread(s): {steps} steps after {warmup}, "
         f"{1e3 * found.seconds / steps:.3f} ms a step ({1e-6 * min(taken):.3f} to {1e-6 * max(taken):.3f}), "
@@ -186,6 +212,13 @@ def command(
         click.echo(f"trace {printable(trace_file)}: open it in https://ui.perfetto.dev")
 
 
+def _check_alone(context: click.Context, file: Path) -> None:
+    """Raise a UserError if there are options of the model or the data beside a file."""
+    for name in ("model", "dataset", "data", "run"):
+        if context.params.get(name) is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UserError(f"{printable(file)} is profiled on random samples: leave --{name} out")
+
+
 def _check_kernels(kernels: str | None) -> None:
     try:
         re.compile(kernels or "")
@@ -201,16 +234,14 @@ def _profile_with_tool(
     kernels: str | None,
     steps: int,
     settings: Settings,
-    data_dir: Path | None,
+    prepare: Callable[[Settings], Prepared],
     run: RunFolder | None,
 ) -> None:
     """Run this very command again under Nsight, and print what it exported."""
     again = [sys.executable, "-m", "training.cli", "profile", *_options(context, compute), "--tool", "none"]
     try:
         chosen = nsight.choose(tool)
-        data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
-        with user_errors():
-            trainer, works = _works(settings, data)
+        trainer, works = _works(settings, prepare)
         least = {place: work.nbytes for place, work in works.items()}
         rows = nsight.run(chosen, again, report, kernels)
     except nsight.ToolError as error:
@@ -231,11 +262,11 @@ def _profile_with_tool(
     click.echo(f"{chosen}'s report: {printable(nsight.report_file(chosen, report))}")
 
 
-def _works(settings: Settings, data: Data) -> tuple[Trainer, dict[tuple[str, str], Work]]:
+def _works(settings: Settings, prepare: Callable[[Settings], Prepared]) -> tuple[Trainer, dict[tuple[str, str], Work]]:
     """Return a trainer on the CPU, and the cost of its step with a full batch, by phase and layer as a tool sees it."""
     with use("cpu"):
         of_bytes = replace(settings, precision="fp16" if settings.precision == "fp16" else "fp32")  # no CPU has TF32
-        trainer = build_trainer(of_bytes, data)
+        trainer = prepare(of_bytes).trainer
         cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
     return trainer, {(phase, "" if layer == OPTIMIZER else layer): work for (layer, phase), work in cost.works.items()}
 
@@ -269,6 +300,12 @@ def _options(context: click.Context, compute: Compute) -> Sequence[str]:
     for parameter in context.command.params:
         value = values.get(parameter.name or "")
         if value is not None and parameter.name not in ("tool", "kernels", "report", "run"):
+            if isinstance(parameter, click.Argument):
+                given.append(os.path.abspath(value))
+                continue
+            if isinstance(value, bool):
+                given += [parameter.opts[0]] * value
+                continue
             for each in value if isinstance(value, (tuple, list)) else [value]:
                 given += [parameter.opts[0], os.fspath(each) if isinstance(each, Path) else str(each)]
     return given
