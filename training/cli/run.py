@@ -6,11 +6,13 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
 from training.cli.common import UserError, in_words
 from training.cli.console import Console
+from training.cli.inputs import find_model
 from training.data import Data
 from training.files.printable import printable
 from training.loop.callbacks import Callback
@@ -23,6 +25,7 @@ from training.loop.recorder import Recorder, draw_figures
 from training.loop.run_folder import RunFolder
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
 from training.loop.trainer import Trainer
+from training.models.starting import start_from
 
 LOGS = ("csv", "tensorboard")
 
@@ -41,6 +44,20 @@ def make_logs(names: Iterable[str], folder: RunFolder, part: str) -> list[Callba
         return [made[name]() for name in dict.fromkeys(names)]
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
+
+
+def started(trainer: Trainer, run: Path) -> str:
+    """Let a training begin with the parameters of a model. Return what was done, in words.
+
+    Raises:
+        UserError: there is no such model.
+        ValueError: it does not fit.
+        OSError: it cannot be read.
+    """
+    file = find_model(run)
+    new = start_from(trainer.network, file)
+    left = f"; new layers: {', '.join(new)}" if new else ""
+    return f"begins with the parameters of {printable(file)}{left}"
 
 
 def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInterrupt | None:

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from training.cli.find_rate import find_rate
 from training.cli.inputs import MODEL, load_data
 from training.cli.loss_options import LOSS_OPTIONS
 from training.cli.resume import ResumedRun, resumable
-from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, train
+from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, started, train
 from training.cli.streams import going_on_silently
 from training.data import Data
 from training.files.durable import write_atomically
@@ -117,6 +118,14 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @resumable
 @settings_options
 @part_options
+@click.option(
+    "--init",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Begin with the parameters of this run's model, or of a .safetensors or .npz file, where their shapes are the "
+    "same.",
+)
+@click.option("--freeze", metavar="NAMES", help="Layers that learn nothing, as in 'Convolution*,Affine1'.")
 @click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")
 @click.option(
     "--patience", type=count_from(1), help="Stop after this many epochs that are not better on the part of --best-on."
@@ -190,6 +199,8 @@ def command(
     console = Console(quiet, as_json)
     with user_errors():
         trainer = build_trainer(settings, data, graph)
+        if settings.init is not None and (run is None or run.sections is None):
+            data = replace(data, notes=(*data.notes, started(trainer, Path(settings.init))))
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
         part, tested = evaluated_part(settings, data), None

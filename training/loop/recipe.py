@@ -91,6 +91,8 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
     loss = loss_for(data, settings.loss, settings.label_smoothing)
     network = build_network(settings.model_for(data.shape), data, loss).astype(dtype)
     batch = settings.batch_size * settings.accumulate
+    if settings.freeze is not None:
+        network.freeze(*settings.freeze.split(","))
     augment = build_augmentation(settings, data)
     train_loader = data.loader("train", batch, seed=settings.seed, dtype=dtype, augment=augment)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)

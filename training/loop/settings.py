@@ -43,6 +43,8 @@ class Settings:
     best_on: str = "val"
     augment: str | None = None  # "standard", or names with commas
     model: str | None = None  # by the data: see model_for
+    init: str | None = None  # a model's file, whose parameters it begins with
+    freeze: str | None = None  # patterns of layers, with commas
     epochs: int = 6
     batch_size: int = 50
     accumulate: int = 1
@@ -75,6 +77,8 @@ class Settings:
         options["metrics"] = list(options.get("metrics", ()))
         if options.get("data") is not None:
             options["data"] = os.path.abspath(options["data"])
+        if options.get("init") is not None:
+            options["init"] = os.path.abspath(options["init"])
         return cls(**options)
 
 
