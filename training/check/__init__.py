@@ -3,7 +3,14 @@
 from training.check.bounds import Bound
 from training.check.cases import CheckCase, cases
 from training.check.devices import CheckRow, compare
-from training.check.lockstep import TRAININGS, Divergence, LockstepResult, train_in_lockstep
+from training.check.lockstep import (
+    TRAININGS,
+    Divergence,
+    LockstepResult,
+    check_network,
+    train_file_in_lockstep,
+    train_in_lockstep,
+)
 
 __all__ = [
     "TRAININGS",
@@ -13,6 +20,8 @@ __all__ = [
     "Divergence",
     "LockstepResult",
     "cases",
+    "check_network",
     "compare",
+    "train_file_in_lockstep",
     "train_in_lockstep",
 ]

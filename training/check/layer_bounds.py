@@ -31,6 +31,11 @@ def run_layer(layer: Any, x: Array, dout: Array) -> dict[str, Array]:
     return {"y": y} | ({} if dx is None else {"dx": dx}) | gradients | layer.state
 
 
+def has_bounds(layer: Any) -> bool:
+    """Return whether bounds are known for this kind of layer."""
+    return type(layer) in _RULES
+
+
 def layer_bounds(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
     """Return the bounds of the arrays that ``run_layer`` returns for these host arrays, in their dtype.
 

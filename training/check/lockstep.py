@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
 
-from backend import random, use
+from backend import asnumpy, random, use
 from backend.types import Array
 from training.check.bounds import Bound
 from training.check.devices import in_one_line, severity
-from training.check.layer_bounds import layer_bounds, loss_bounds
+from training.check.layer_bounds import has_bounds, layer_bounds, loss_bounds
 from training.check.replica import LOSS, Replica, Step
 from training.data import Loader, load
+from training.models import Network, build_for
+from training.models.loading import load_network
+from training.profile.meter import example_batch
 
 TRAININGS = (("DeepConvNet", "adam"), ("ConvNet", "momentum"))
 """The models and optimizers that ``xpnet check`` trains: one with pooling and dropout, one with batch normalization."""
@@ -105,7 +109,60 @@ def train_in_lockstep(
     """
     data = load()
     loader = Loader(data.train_images, data.train_labels, batch_size, seed=seed, drop_last=True)
-    host, other = (Replica(place, model, data, optimizer, seed) for place in ("cpu", device))
+
+    def make() -> Network:
+        random.seed(seed)
+        return build_for(model, data.input_dim, len(data.classes))
+
+    return _train(device, steps, model, make, loader, optimizer, seed)
+
+
+def train_file_in_lockstep(
+    device: str, file: Path, steps: int = 50, seed: int = 0, allow_import: bool = False, batch_size: int = 8
+) -> LockstepResult:
+    """Train the network of a file, in float32 by Adam on random samples, as ``train_in_lockstep`` does.
+
+    Args:
+        device, steps, batch_size: as there.
+        file: as ``training.models.loading.load_network`` takes it, and ``allow_import``.
+        seed: of the samples and dropout.
+
+    Raises:
+        ValueError: the file's network cannot be made, a layer has no bounds, or the loss is not plain softmax.
+        OSError: the file cannot be read.
+    """
+
+    def make() -> Network:
+        return load_network(file, allow_import).astype("float32")
+
+    network = check_network(file, allow_import)
+    with use("cpu"):
+        random.seed(seed)
+        x, t = map(asnumpy, example_batch(network, 8 * batch_size))
+        loader = Loader(x, t, batch_size, seed=seed)
+    return _train(device, steps, type(network).__name__, make, loader, "adam", seed)
+
+
+def check_network(file: Path, allow_import: bool = False) -> Network:
+    """Return the network of a file on the CPU, in float32; raise unless ``train_file_in_lockstep`` can check it.
+
+    Raises:
+        ValueError: it cannot be made, a layer has no bounds, or the loss is not plain softmax.
+        OSError: the file cannot be read.
+    """
+    with use("cpu"):
+        network = load_network(file, allow_import).astype("float32")
+    unknown = sorted({type(layer).__name__ for layer in network.layers.layers.values() if not has_bounds(layer)})
+    if unknown or repr(network.last_layer) != "SoftmaxWithLoss()":
+        what = f"layers {', '.join(unknown)}" if unknown else f"loss {network.last_layer!r}"
+        raise ValueError(f"{file} cannot be checked: no bounds are known for its {what}")
+    return network
+
+
+def _train(
+    device: str, steps: int, model: str, make: Callable[[], Network], loader: Loader, optimizer: str, seed: int
+) -> LockstepResult:
+    host, other = (Replica(place, make, optimizer) for place in ("cpu", device))
     random_state, difference, share = random.Generator(seed).state, 0.0, 0.0
     for step in range(1, steps + 1):
         batch = divmod(step - 1, len(loader))

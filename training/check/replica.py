@@ -12,8 +12,8 @@ import numpy
 from backend import asarray, asnumpy, random, use
 from backend.types import Array
 from training.check.bounds import Arrays
-from training.data import Dataset, Loader
-from training.models import Network, build_for
+from training.data import Loader
+from training.models import Network
 from training.optim import optimizers
 
 LOSS = "loss"
@@ -64,20 +64,18 @@ class Step:
 
 
 class Replica:
-    """A network with its optimizer on a device; replicas with one seed are equal on all devices.
+    """A network with its optimizer on a device.
 
     Args:
         place: the device, as ``backend.use`` takes it.
-        model: of ``training.models.zoo.MODELS``, in the size that ``data`` needs.
+        make: returns the network, on the active device.
         optimizer: of ``training.optim.NAMES``.
-        seed: of the first weights.
     """
 
-    def __init__(self, place: str, model: str, data: Dataset, optimizer: str, seed: int) -> None:
+    def __init__(self, place: str, make: Callable[[], Network], optimizer: str) -> None:
         self.place = place
         with use(place):
-            random.seed(seed)
-            self.network: Network = build_for(model, data.input_dim, len(data.classes))
+            self.network = make()
         self.optimizer = optimizers.by_name(optimizer)
 
     def take_over(self, other: Replica) -> None:

@@ -6,10 +6,12 @@ import math
 import pytest
 
 from backend import Device
+from layers import Affine, Sequential
 from tests.support.command_line import xpnet
 from training.check import CheckRow, Divergence, LockstepResult
 from training.cli import check as command
 from training.cli.common import Compute
+from training.models import Network, TwoLayerNet
 
 
 @pytest.fixture
@@ -87,6 +89,31 @@ def test_json_has_neither_nan_nor_infinity(checked):
     ]
     training = report["training"][0]
     assert (training["model"], training["passed"], training["divergence"]["error"]) == ("DeepConvNet", False, None)
+
+
+def test_the_network_of_a_file_is_checked(checked, monkeypatch, tmp_path):
+    checked([RIGHT])
+    monkeypatch.setattr(
+        command,
+        "train_file_in_lockstep",
+        lambda device, file, steps, seed, allow_import: LockstepResult(file.name, "adam", steps, 2e-7, 0.25, None),
+    )
+    file = tmp_path / "model.safetensors"
+    TwoLayerNet(6, 5, 3).save_params(file)
+    for given in (file, tmp_path):
+        result = xpnet("check", given, "--steps", 3)
+        assert result.code == 0, result.err
+        assert "model.safetensors with adam: 3 steps ok" in result.out
+        assert "ConvNet" not in result.out
+
+
+def test_a_network_that_cannot_be_checked_is_refused_at_once(checked, tmp_path):
+    checked([RIGHT])
+    file = tmp_path / "model.safetensors"
+    Network(Sequential(Affine.of(6, 3)), (6,), loss="hinge").save_params(file)
+    result = xpnet("check", file)
+    assert (result.code, "relu" in result.out) == (2, False)
+    assert result.err.startswith(f"Error: {file} cannot be checked: no bounds are known for its loss HingeLoss")
 
 
 def test_without_a_gpu_the_user_is_told():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kernels import activations
-from layers import Dropout, Sequential
-from training.check import TRAININGS, Divergence, train_in_lockstep
+from layers import Affine, Dropout, Sequential, SoftmaxWithLoss, Tanh
+from training.check import TRAININGS, Divergence, train_file_in_lockstep, train_in_lockstep
 from training.data import Loader
 from training.models import Network
 from training.optim.optimizers import NAMES
@@ -26,6 +26,30 @@ def test_the_cpu_in_float32_is_right(model, optimizer):
 @pytest.mark.parametrize("model", ["TwoLayerNet", "SimpleConvNet"])
 def test_the_other_models_have_bounds_too(model):
     assert train_in_lockstep("cpu", 2, model, "sgd").passed
+
+
+@pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_network_of_a_file_is_trained(place, tmp_path):
+    file = tmp_path / "own.safetensors"
+    Network(Sequential(Affine.of(6, 4), Tanh(), Dropout(0.5), Affine.of(4, 3)), (6,)).save_params(file)
+    result = train_file_in_lockstep(place, file, 3)
+    assert (result.model, result.steps, result.divergence) == ("Network", 3, None)
+    assert 0 < result.share < 1
+
+
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [
+        (lambda: Network(Sequential(Affine.of(6, 3)), (6,), loss="hinge"), "loss HingeLoss"),
+        (lambda: Network(Sequential(Affine.of(6, 3)), (6,), loss=SoftmaxWithLoss(0.1)), "loss SoftmaxWithLoss"),
+        (lambda: Network(Sequential(Sequential(Affine.of(6, 3))), (6,)), "layers Sequential"),
+    ],
+)
+def test_a_network_without_bounds_is_refused(network, what, tmp_path):
+    file = tmp_path / "own.safetensors"
+    network().save_params(file)
+    with pytest.raises(ValueError, match=f"own.safetensors cannot be checked: no bounds are known for its {what}"):
+        train_file_in_lockstep("cpu", file, 3)
 
 
 @pytest.mark.gpu
