@@ -92,14 +92,13 @@ Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
         ("backward", "backward", "loss"),
         ("backward", "backward", "loss", "softmax.softmax_cross_entropy_backward 4x3 4"),
         ("backward", "backward", "Affine2"),
-        ("backward", "backward", "Affine2", "gemm.matmul 5x4 4x3 5x3"),
         ("backward", "backward", "Affine2", "sums.column_sums 4x3 3"),
+        ("backward", "backward", "Affine2", "gemm.matmul 5x4 4x3 5x3"),
         ("backward", "backward", "Affine2", "gemm.matmul 4x3 3x5"),
-        ("backward", "backward", "Relu1"),
-        ("backward", "backward", "Relu1", "masking.masked 4x5 4x5"),
-        ("backward", "backward", "Affine1"),
-        ("backward", "backward", "Affine1", "gemm.matmul 6x4 4x5 6x5"),
+        ("backward", "backward", "Affine1"),  # with the Relu that follows it
+        ("backward", "backward", "Affine1", "masking.masked 4x5 4x5"),
         ("backward", "backward", "Affine1", "sums.column_sums 4x5 5"),
+        ("backward", "backward", "Affine1", "gemm.matmul 6x4 4x5 6x5"),
         ("update", "update"),
         ("update", "update", "optimizer.update_array 53 53"),
     ]

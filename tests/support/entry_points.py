@@ -39,7 +39,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                 "soft_targets", "sums", "targets", "totals"),
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.lockstep",
-                 "check.replica", "cli", "compat", "data.pictures", "files", "loop.callbacks",
+                 "check.replica", "cli", "compat", "data.formats", "data.pictures", "files", "loop.callbacks",
                  "loop.checkpoint", "loop.display", "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation",
                  "loop.watch", "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.provenance",
                  "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step",

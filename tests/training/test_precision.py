@@ -442,10 +442,10 @@ def test_the_command_trains_in_float16(tmp_path):
     assert (done.code, done.err) == (0, "")
     metrics = json.loads((out / "metrics.jsonl").read_text())
     assert metrics["loss_scale"] == 2.0**16
-    assert metrics["test_accuracy"] > 0.85
+    assert metrics["val_accuracy"] > 0.85
     assert json.loads((out / "config.json").read_text())["settings"]["precision"] == "fp16"
     evaluated = json.loads(xpnet("evaluate", out, "--json").out)
-    assert abs(evaluated["accuracy"] - metrics["test_accuracy"]) < 0.005
+    assert abs(evaluated["accuracy"] - metrics["val_accuracy"]) < 0.05  # other images
 
 
 @pytest.mark.gpu

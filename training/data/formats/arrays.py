@@ -48,7 +48,8 @@ def open_npy(folder: Path, files: list[Path], kind: str | None) -> Data:
     for file in files:
         is_target = part_in(file.stem)[1] in TARGETS
         try:
-            arrays[file.stem] = numpy.load(file, mmap_mode=None if is_target else "r", allow_pickle=False)
+            mapped = numpy.lib.format.open_memmap(file, mode="r")  # refuses objects, which would have to be unpickled
+            arrays[file.stem] = numpy.array(mapped) if is_target else mapped
         except (ValueError, EOFError) as error:
             raise DataError(f"{printable(file)}: expected an array of numbers or texts: {error}") from error
     return _paired(printable(folder), folder.resolve().name, arrays, kind)
