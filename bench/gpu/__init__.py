@@ -1,1 +1,1 @@
-"""What ``bench/on_gpu.sh`` measures beyond the other commands, and the table that it ends with."""
+"""Benchmarks that ``bench/on_gpu.sh`` runs beside the other commands, and the table at its end."""

@@ -101,7 +101,7 @@ class Data:
 
     @property
     def outputs(self) -> int:
-        """How many numbers a network gives for a sample: one for each class, or those to predict."""
+        """The number of outputs for a sample: the number of classes, or of the values to predict."""
         if self.kind == "classification":
             return len(self.classes)
         return 1 if self.train.targets.ndim == 1 else self.train.targets.shape[1]

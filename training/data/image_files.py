@@ -94,7 +94,7 @@ _AT_A_TIME = 256
 
 
 class _Seen:
-    """What the pictures are like, found while all are decoded once, and the pixels while they are few."""
+    """Sizes and statistics of pictures, gathered while all are decoded once, and their pixels while they are few."""
 
     def __init__(self, count: int, size: tuple[int, int] | None, channels: int | None) -> None:
         self._size, self._wanted = size, channels

@@ -37,12 +37,12 @@ class EpochResult:
 
     @property
     def score(self) -> float:
-        """What makes the best epoch: the test accuracy, or for a network that predicts numbers minus the test loss."""
+        """The test accuracy, or for a network that predicts numbers minus the test loss: highest at the best epoch."""
         return -self.test_loss if math.isnan(self.test_accuracy) else self.test_accuracy
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What orders epochs, the best one highest: the score, and among equal scores the lower test loss."""
+        """The sort key of epochs, highest for the best: the score, and among equal scores the lower test loss."""
         return self.score, -self.test_loss
 
     def as_dict(self, part: str = "test") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from layers.initializers import weights
 from training.files import clipped
 
 DEEPEST, MOST = 50, 10_000
-"""How deeply layers may lie in each other, and how many a file may have."""
+"""The largest depth of nested layers, and the largest number of layers in a file."""
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 

@@ -18,7 +18,7 @@ from training.models.network import Network
 from training.models.zoo import MODELS, build
 
 _OWN = ("model", "architecture", "input_shape", "loss", "dtype")
-"""What a description has of the network itself; all else in it is the network's ``config``."""
+"""The entries of a description that make the network; all others are its ``config``."""
 
 
 def load_network(file: str | Path, allow_import: bool = False) -> Network:

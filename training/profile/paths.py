@@ -14,7 +14,7 @@ from training.models.network import Network
 
 
 class Path(NamedTuple):
-    """How a convolution is computed, and the reason."""
+    """The way in which a convolution is computed, and the reason."""
 
     layer: str
     name: str

@@ -19,7 +19,7 @@ _SIDE, _BYTES, _REPEATS = 1024, 64 << 20, 5
 
 @dataclass(frozen=True)
 class Roof:
-    """What a device can do at most.
+    """Peak rates of a device.
 
     Attributes:
         flops: floating-point operations a second.

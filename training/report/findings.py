@@ -43,7 +43,7 @@ class Numbers:
 
 @dataclass
 class Findings:
-    """What is known about a run.
+    """Configuration, results and predictions of a run.
 
     Attributes:
         folder: of the run.

@@ -55,11 +55,6 @@ def open_npy(folder: Path, files: list[Path], kind: str | None) -> Data:
     return _paired(printable(folder), folder.resolve().name, arrays, kind)
 
 
-def partner_of(file: Path) -> list[Path]:
-    """Return all files beside an ``.npy`` that belong to its data."""
-    return npy_files(file.absolute().parent)
-
-
 def _paired(where: str, name: str, arrays: Mapping[str, numpy.ndarray], kind: str | None) -> Data:
     inputs: dict[str, numpy.ndarray] = {}
     targets: dict[str, numpy.ndarray] = {}
