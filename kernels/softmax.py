@@ -139,7 +139,7 @@ def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
     library, dtype = array_module(x), acc_dtype(x.dtype)
     x, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
     count, *sizes = _rows(*x.shape)
-    one_block = _is_one_launch(*x.shape)
+    one_block = is_one_launch(*x.shape)
     losses, loss = library.empty(0 if one_block else len(x), dtype), library.empty((), dtype)
     threads, sizes = block_size() if one_block else count, [losses.size, *sizes]
     if t.ndim == 1:
@@ -152,7 +152,7 @@ def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
     return loss, y
 
 
-def _is_one_launch(rows: int, classes: int) -> bool:
+def is_one_launch(rows: int, classes: int) -> bool:
     """Return whether the kernel that computes the rows' losses takes their mean, too: it does in one block alone."""
     return _rows(rows, classes)[0] <= _ROUNDS * block_size()
 

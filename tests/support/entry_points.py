@@ -57,6 +57,7 @@ OPERATIONS = (
 EXCLUDED = {
     "backend.active.allow_tf32": "asks the device whether it has TF32",
     "backend.threads.run": "for the library's own loops",
+    "kernels.softmax.is_one_launch": "for the bench of kernels",
     "training.optim.schedules.observe": "for the Trainer and Warmup",
     "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
