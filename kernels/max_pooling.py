@@ -9,6 +9,7 @@ the winning tap of each search, one byte each.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -29,6 +30,9 @@ from kernels.masking import apply_mask_numpy
 _FORWARD = Kernel("pooling.cu", "max_pool")
 _GATHER = Kernel("pooling.cu", "max_pool_backward_gather")
 _SCATTER = Kernel("pooling.cu", "max_pool_backward_scatter")
+
+MOST_TAPS_OF_A_BYTE = 256
+"""Taps of a window up to which a GPU keeps one byte for each winner."""
 
 
 class Winners(NamedTuple):
@@ -58,7 +62,8 @@ def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
         TypeError: ``x`` is not of float16, float32 or float64.
         ValueError: ``x`` is not 4-D, or a window holds only padding.
     """
-    y, winners = pool(x, window)
+    geometry = check_pooling("max pooling", x, window)
+    y, winners = implementation(x, _pool_numpy, _pool_cuda)(to_nhwc(x), geometry)
     return y, _argmax(winners, window, x.shape) if isinstance(winners, Winners) else winners
 
 
@@ -86,14 +91,18 @@ def max_pool_backward(dy: Array, argmax: Array, input_shape: tuple[int, int, int
         raise ValueError(f"argmax has shape {argmax.shape}, the gradient {dy.shape}: both are the output's")
     if array_module(dy, argmax) is numpy:
         return pool_backward(dy, _winners(argmax, window, input_shape), input_shape, window)
+    if argmax.dtype != "int32":
+        raise TypeError(f"argmax must be int32, as max_pool returns it, got {argmax.dtype}")
     return pool_backward(dy, argmax, input_shape, window)
 
 
 @profiling.operation
 def pool(x: Array, window: Window) -> tuple[Array, Any]:
-    """Compute ``max_pool`` with what ``pool_backward`` needs in place of argmax: on a GPU argmax, else ``Winners``."""
+    """Compute ``max_pool`` with what ``pool_backward`` needs in place of argmax: ``Winners``; on a GPU the tap of each
+    winner, uint8 (N, C, OH, OW), or argmax where a window has more than 256 taps.
+    """
     geometry = check_pooling("max pooling", x, window)
-    return implementation(x, _pool_numpy, _pool_cuda)(to_nhwc(x), geometry)
+    return implementation(x, _pool_numpy, _pool_by_taps_cuda)(to_nhwc(x), geometry)
 
 
 def _pool_numpy(source: Array, geometry: Geometry) -> tuple[Array, Winners]:
@@ -118,12 +127,16 @@ def _pool_numpy(source: Array, geometry: Geometry) -> tuple[Array, Winners]:
     return as_nchw(y), winners
 
 
-def _pool_cuda(source: Array, geometry: Geometry) -> tuple[Array, Array]:
+def _pool_by_taps_cuda(source: Array, geometry: Geometry) -> tuple[Array, Array]:
+    return _pool_cuda(source, geometry, "uint8" if math.prod(geometry.kernel) <= MOST_TAPS_OF_A_BYTE else "int32")
+
+
+def _pool_cuda(source: Array, geometry: Geometry, kind: str = "int32") -> tuple[Array, Array]:
     n, _, _, c = source.shape
     y = workspace.empty((n, *geometry.output, c), source.dtype)
-    argmax = workspace.empty(y.shape, "int32")
-    _FORWARD(y.size, source, y, argmax, y.size, geometry.struct(c))
-    return as_nchw(y), as_nchw(argmax)
+    winners = workspace.empty(y.shape, kind)
+    _FORWARD(y.size, source, y, winners.view("uint8"), y.size, geometry.struct(c), winners.itemsize)
+    return as_nchw(y), as_nchw(winners)
 
 
 @profiling.operation
@@ -146,9 +159,10 @@ def _pool_backward_numpy(gradient: Array, winners: Winners, dx: Array, geometry:
     threads.run(give, cut(len(dx), 1, dx[:1].nbytes, numpy, elementwise=True))
 
 
-def _pool_backward_cuda(gradient: Array, argmax: Array, dx: Array, geometry: Geometry) -> None:
+def _pool_backward_cuda(gradient: Array, winners: Array, dx: Array, geometry: Geometry) -> None:
     kernel, count = (_GATHER, dx.size) if geometry.overlaps else (_SCATTER, gradient.size)
-    kernel(count, gradient, to_nhwc(argmax), dx, count, geometry.struct(dx.shape[3]))
+    places = to_nhwc(winners).view("uint8")
+    kernel(count, gradient, places, dx, count, geometry.struct(dx.shape[3]), winners.itemsize)
 
 
 def _first_maxima(source: Array, best: Array, winner: Array, spans: tuple[TapRange, ...], nan_wins: bool) -> None:

@@ -1,7 +1,8 @@
 // Max and average pooling of an (N, H, W, C) image, and their gradients.
 //
-// Max: the first maximum of a window wins, the first NaN wins over all, padding never wins: it is not looked at. argmax
-// is the winner's index row·W + column in its plane.
+// Max: the first maximum of a window wins, the first NaN wins over all, padding never wins: it is not looked at. Of each
+// winner `winner_bytes` are kept: one for its tap, counted from 0 along the rows of the window, or four for its index
+// row·W + column in its plane, an int.
 //
 // Neighbouring threads hold neighbouring channels: reads and writes are coalesced for 32 channels and more.
 //
@@ -9,10 +10,10 @@
 // another writes.
 
 // Max: one thread for each output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
-// N·OH·OW·C·(sizeof(T) + 4) written.
+// N·OH·OW·C·(sizeof(T) + winner_bytes) written.
 extern "C" __global__ void max_pool(
     const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
-    int *__restrict__ argmax /* count */, INDEX count, Geometry g) {
+    unsigned char *__restrict__ winners /* count * winner_bytes */, INDEX count, Geometry g, int winner_bytes) {
     FOR_EACH(i, count) {
         const Position at = position_of(i, g.out_height, g.out_width, g.channels);
         const int top = at.row * g.stride_height - g.pad_top, left = at.column * g.stride_width - g.pad_left;
@@ -28,22 +29,27 @@ extern "C" __global__ void max_pool(
                 // A NaN is greater than none and none is greater than it: it takes over once, and stays.
                 if (where < 0 || value > best || (value != value && best == best)) {
                     best = value;
-                    where = h * g.width + w;
+                    where = winner_bytes == 1 ? a * g.kernel_width + b : h * g.width + w;
                 }
             }
         }
         narrow(best, y[i]);
-        argmax[i] = where;
+        if (winner_bytes == 1) winners[i] = (unsigned char)where;
+        else ((int *)winners)[i] = where;
     }
+}
+
+__device__ __forceinline__ int winner_of(const unsigned char *winners, INDEX i, int winner_bytes) {
+    return winner_bytes == 1 ? winners[i] : ((const int *)winners)[i];
 }
 
 // Its gradient by gather, where windows overlap: one thread for each pixel. It visits the windows that contain its pixel, taps
 // in ascending order (the order of the loop in pooling.py, bit for bit), and takes the gradient of those that it won.
-// Least bytes: N·OH·OW·C·(sizeof(T) + 4) read, N·H·W·C·sizeof(T) written.
+// Least bytes: N·OH·OW·C·(sizeof(T) + winner_bytes) read, N·H·W·C·sizeof(T) written.
 extern "C" __global__ void max_pool_backward_gather(
     const T *__restrict__ dy /* count / pixels * windows */,
-    const int *__restrict__ argmax /* count / pixels * windows */,
-    T *__restrict__ dx /* count */, INDEX count, Geometry g) {
+    const unsigned char *__restrict__ winners /* count / pixels * windows * winner_bytes */,
+    T *__restrict__ dx /* count */, INDEX count, Geometry g, int winner_bytes) {
     const Start down = start_of(g.dilation_height, g.stride_height);
     const Start across = start_of(g.dilation_width, g.stride_width);
     FOR_EACH(i, count) {
@@ -58,7 +64,8 @@ extern "C" __global__ void max_pool_backward_gather(
                 if (!exists(x, g.out_width)) continue;
                 const INDEX output =
                     ((at.image * g.out_height + y.window) * g.out_width + x.window) * g.channels + at.channel;
-                if (argmax[output] == at.row * g.width + at.column) sum += widen(dy[output]);
+                const int own = winner_bytes == 1 ? a * g.kernel_width + b : at.row * g.width + at.column;
+                if (winner_of(winners, output, winner_bytes) == own) sum += widen(dy[output]);
             }
         }
         narrow(sum, dx[i]);
@@ -79,13 +86,16 @@ __device__ __forceinline__ Extent extent_of(int window, int windows, int stride,
 // writes every pixel, for any stride, without atomics and without setting memory to zero before. Least bytes: as by
 // gather.
 extern "C" __global__ void max_pool_backward_scatter(
-    const T *__restrict__ dy /* count */, const int *__restrict__ argmax /* count */,
-    T *__restrict__ dx /* count / windows * pixels */, INDEX count, Geometry g) {
+    const T *__restrict__ dy /* count */, const unsigned char *__restrict__ winners /* count * winner_bytes */,
+    T *__restrict__ dx /* count / windows * pixels */, INDEX count, Geometry g, int winner_bytes) {
     FOR_EACH(i, count) {
         const Position at = position_of(i, g.out_height, g.out_width, g.channels);
         const Extent rows = extent_of(at.row, g.out_height, g.stride_height, g.pad_top, g.height);
         const Extent columns = extent_of(at.column, g.out_width, g.stride_width, g.pad_left, g.width);
-        const int winner = argmax[i];
+        int winner = winner_of(winners, i, winner_bytes);
+        if (winner_bytes == 1)
+            winner = (at.row * g.stride_height - g.pad_top + winner / g.kernel_width * g.dilation_height) * g.width +
+                     at.column * g.stride_width - g.pad_left + winner % g.kernel_width * g.dilation_width;
         const T upstream = dy[i];
         for (int h = rows.begin; h < rows.end; ++h)
             for (int w = columns.begin; w < columns.end; ++w)

@@ -112,13 +112,18 @@ def scatter(case):
 
 
 def max_pool(case):
-    return max_pooling.max_pool(_specials(case, case.shape), case.window)
+    x = _specials(case, case.shape)
+    y, argmax = max_pooling.max_pool(x, case.window)
+    return y, argmax, max_pooling.pool(x, case.window)[0]
 
 
 def max_pool_backward(case):
     argmax = backend.asnumpy(max_pooling.max_pool(_whole(case, case.shape), case.window)[1])
-    gradients = (make(case, _outputs(case)) for make in (_normal, _signed))
-    return tuple(max_pooling.max_pool_backward(dy, argmax, case.shape, case.window) for dy in gradients)
+    _, winners = max_pooling.pool(_whole(case, case.shape), case.window)
+    gradients = [make(case, _outputs(case)) for make in (_normal, _signed)]
+    by_argmax = (max_pooling.max_pool_backward(dy, argmax, case.shape, case.window) for dy in gradients)
+    by_tap = (max_pooling.pool_backward(dy, winners, case.shape, case.window) for dy in gradients)
+    return *by_argmax, *by_tap
 
 
 def average_pool(case):

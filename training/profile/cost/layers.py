@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from kernels.max_pooling import MOST_TAPS_OF_A_BYTE
 from kernels.winograd import PATCH, TILE
 from layers import (
     Affine,
@@ -159,7 +160,8 @@ def _layer_normalization(layer: LayerNormalization, x: Batch, y: Batch) -> Cost:
 
 @formula(Pooling)
 def _max_pooling(layer: Pooling, x: Batch, y: Batch) -> Cost:
-    comparisons, winners = y.size * (math.prod(layer.window.kernel) - 1), 4 * y.size
+    taps = math.prod(layer.window.kernel)
+    comparisons, winners = y.size * (taps - 1), y.size * (1 if taps <= MOST_TAPS_OF_A_BYTE else 4)
     nbytes = x.nbytes + y.nbytes + winners
     return Cost(Work(0, comparisons, nbytes), Work(0, y.size, nbytes), kept=winners)
 
