@@ -311,3 +311,9 @@ def leftover():
     """The name of a temporary file of a process that has ended."""
     program = "from training.files import leftovers; print(leftovers.new_name('.xpnet'))"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_file_in_the_place_of_the_runs_is_told(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(NotADirectoryError, match="Not a folder"):
+        RunFolder.create(root=tmp_path / "runs")

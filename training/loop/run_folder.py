@@ -230,7 +230,9 @@ def _new_folder(root: Path, name: str) -> Path:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         try:
             make_folder(folder)
-        except FileExistsError:
+        except FileExistsError as error:
+            if not root.is_dir():  # it, or a parent, is a file
+                raise NotADirectoryError(errno.ENOTDIR, "Not a folder", error.filename) from None
             continue
         return folder
     raise AssertionError("numbers do not end")
