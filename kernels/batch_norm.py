@@ -67,6 +67,8 @@ def batch_norm(
     momentum = real("momentum", momentum, least=0, most=1)
     if not len(x):
         raise ValueError(f"x must have rows to take statistics of, got shape {x.shape}")
+    if not gamma.shape == beta.shape == running_mean.shape == running_variance.shape == x.shape[1:]:
+        raise ValueError(f"gamma, beta and running statistics must have shape {x.shape[1:]}")
     if given and not (relu and bypass is not None and bypass.shape == x.shape and bypass.dtype == x.dtype):
         raise ValueError(f"a bypass needs relu, and the shape and dtype of x, {x.dtype}{list(x.shape)}")
     compute = implementation(x, _batch_norm_numpy, _batch_norm_cuda)

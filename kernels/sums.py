@@ -37,9 +37,17 @@ def column_sums(matrix: Array, out: Array | None = None) -> Array:
 
     On a CPU by products of rows of ones with pieces of the matrix: BLAS reads a tall one at more than twice the speed
     of ``sum(axis=0)``.
+
+    Raises:
+        TypeError: host and device arrays are mixed, or lie on another device than the active one.
+        ValueError: ``matrix`` has not two dimensions, or ``out`` another shape.
     """
     array_module(matrix, out)
     require_active(matrix)
+    if matrix.ndim != 2:
+        raise ValueError(f"column sums are those of a matrix (M, N), got shape {matrix.shape}")
+    if out is not None and out.shape != matrix.shape[1:]:
+        raise ValueError(f"out must have shape {matrix.shape[1:]}, got {out.shape}")
     return implementation(matrix, _column_sums_numpy, _column_sums_cuda)(matrix, out)
 
 
@@ -90,8 +98,11 @@ def axis_sums(x: Array, axes: int | tuple[int, ...], keepdims: bool = False) -> 
 
     Args:
         x: float16, float32 or float64; any strides.
-        axes: one or several, of 0 to ``x.ndim`` - 1.
+        axes: one or several different ones, of -``x.ndim`` to ``x.ndim`` - 1.
         keepdims: keep the axes, with length 1.
+
+    Raises:
+        ValueError: an axis is out of range, or given twice.
 
     Returns:
         The sums in the dtype of sums: float32 for float16, otherwise that of ``x``.
@@ -103,14 +114,14 @@ def axis_sums(x: Array, axes: int | tuple[int, ...], keepdims: bool = False) -> 
         array([8., 8., 8.])
     """
     require_active(x)
-    return implementation(x, _axis_sums_numpy, _axis_sums_cuda)(x, axes, keepdims)
+    return implementation(x, _axis_sums_numpy, _axis_sums_cuda)(x, _several(axes, x.ndim), keepdims)
 
 
-def _axis_sums_numpy(x: Array, axes: int | tuple[int, ...], keepdims: bool) -> Array:
+def _axis_sums_numpy(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     return x.sum(axis=axes, dtype=acc_dtype(x.dtype), keepdims=keepdims)
 
 
-def _axis_sums_cuda(x: Array, axes: int | tuple[int, ...], keepdims: bool) -> Array:
+def _axis_sums_cuda(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     return _along_axes(x, axes, keepdims, acc_dtype(x.dtype), 1)
 
 
@@ -118,20 +129,20 @@ def axis_means(x: Array, axes: int | tuple[int, ...], keepdims: bool = False, dt
     """Compute the means of ``x`` along some of its axes: ``axis_sums`` divided by the number of terms, at least one.
 
     Args:
-        x, axes, keepdims: as for ``axis_sums``.
+        x, axes, keepdims: as for ``axis_sums``; errors as there.
         dtype: that of the result, to which it is rounded once: by default the dtype of sums, or that of ``x``.
     """
     require_active(x)
     dtype = acc_dtype(x.dtype) if dtype is None else numpy.dtype(dtype)
-    return implementation(x, _axis_means_numpy, _axis_means_cuda)(x, axes, keepdims, dtype)
+    return implementation(x, _axis_means_numpy, _axis_means_cuda)(x, _several(axes, x.ndim), keepdims, dtype)
 
 
-def _axis_means_numpy(x: Array, axes: int | tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
+def _axis_means_numpy(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
     return x.mean(axis=axes, dtype=acc_dtype(x.dtype), keepdims=keepdims).astype(dtype, copy=False)
 
 
-def _axis_means_cuda(x: Array, axes: int | tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
-    terms = math.prod(x.shape[axis] for axis in _several(axes))
+def _axis_means_cuda(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
+    terms = math.prod(x.shape[axis] for axis in axes)
     return _along_axes(x, axes, keepdims, dtype, terms)
 
 
@@ -153,14 +164,19 @@ def _square_sum_cuda(x: Array) -> Array:
     return total
 
 
-def _several(axes: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (axes,) if isinstance(axes, int) else tuple(sorted(axes))
+def _several(axes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """Return axes counted from 0, in ascending order; raise the errors of ``axis_sums``."""
+    given = (axes,) if isinstance(axes, int) else axes
+    found = tuple(sorted(axis + ndim if axis < 0 else axis for axis in given))
+    if len(set(found)) < len(found) or not set(found) <= set(range(ndim)):
+        raise ValueError(f"axes must be different ones from {-ndim} to {ndim - 1}, got {axes}")
+    return found
 
 
-def _along_axes(x: Array, axes: int | tuple[int, ...], keepdims: bool, dtype: numpy.dtype, divisor: int) -> Array:
+def _along_axes(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dtype, divisor: int) -> Array:
     """Sum along axes by a call for each run of neighbouring ones, the last run first; divide in the last call."""
     library, shape = array_module(x), x.shape
-    left = list(_several(axes))
+    left = list(axes)
     kept = tuple(1 if axis in left else length for axis, length in enumerate(shape))
     while left:
         last = first = left.pop()

@@ -26,11 +26,15 @@ def add_to_totals(totals: Array, loss: Array, y: Array, t: Array) -> None:
 
     Raises:
         TypeError: labels are not of an integer dtype, or host and device arrays are mixed.
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, there are no classes, or the totals are not float64 (3,).
     """
     require_same_device(totals, loss, y, t)
     require_active(y, "y")
     labels.check_form(t, y.shape, distributions=False)
+    if not y.shape[1]:
+        raise ValueError(f"scores of {y.shape} have no classes")
+    if totals.shape != (3,) or totals.dtype != "float64":
+        raise ValueError(f"totals must be float64 (3,), got {totals.dtype} {totals.shape}")
     implementation(y, _add_to_totals_numpy, _add_to_totals_cuda)(totals, loss, y, t)
 
 

@@ -175,6 +175,10 @@ def test_a_batch_that_cannot_be_normalized_is_refused(device):
     vectors = (gamma, beta, gamma.copy(), beta.copy(), EPSILON, 0.9)
     with pytest.raises(ValueError, match=r"x must have rows to take statistics of, got shape \(0, 3\)"):
         batch_norm(x[:0], *vectors)
+    for place in range(4):
+        wrong = [vector[:1] if index == place else vector for index, vector in enumerate(vectors)]
+        with pytest.raises(ValueError, match=r"gamma, beta and running statistics must have shape \(3,\)"):
+            batch_norm(x, *wrong)
     for relu, bypass in ((False, x), (True, x[:2]), (True, x.astype("float64"))):
         with pytest.raises(ValueError, match=r"a bypass needs relu, and the shape and dtype of x, float32\[4, 3\]"):
             batch_norm(x, *vectors, relu, bypass)

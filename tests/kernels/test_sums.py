@@ -114,6 +114,30 @@ def test_arrays_of_any_strides(device, layout):
     assert float(square_sum(x)) == (asnumpy(x).astype("float64") ** 2).sum()
 
 
+def test_negative_axes_count_from_the_last(device):
+    x = whole((3, 4, 5))
+    for axes in (-1, -3, (-1, 0), (2, -2), ()):
+        expected = asnumpy(x).astype("float64")
+        assert_same(axis_sums(x, axes, keepdims=True), expected.sum(axis=axes, keepdims=True), "float32")
+        assert_close(axis_means(x, axes), expected.mean(axis=axes), "float32", terms=61, magnitude=3)
+
+
+@pytest.mark.parametrize("axes", [2, -3, (0, 0), (0, -2), (0, 2)], ids=str)
+def test_axes_that_the_array_does_not_have_are_refused(device, axes):
+    for function in (axis_sums, axis_means):
+        with pytest.raises(ValueError, match=r"axes must be different ones from -2 to 1, got"):
+            function(whole((3, 3)), axes)
+
+
+def test_columns_of_what_is_no_matrix_are_refused(device):
+    for shape in ((4,), (2, 3, 4), ()):
+        with pytest.raises(ValueError, match=r"those of a matrix \(M, N\), got shape"):
+            column_sums(whole(shape))
+    for shape in ((1,), (1, 3), (3, 1)):
+        with pytest.raises(ValueError, match=r"out must have shape \(3,\), got \("):
+            column_sums(whole((5, 3)), out=whole(shape))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,), (2, 0, 4)], ids=str)
 def test_empty(device, shape):
     x = whole(shape)

@@ -42,4 +42,10 @@ def test_labels_that_do_not_fit_are_refused(device):
         add_to_totals(totals, loss, y, backend.xp.zeros(2, "int32"))
     with pytest.raises(TypeError, match="of an integer dtype, got float32"):
         add_to_totals(totals, loss, y, backend.xp.zeros(3, "float32"))
+    with pytest.raises(ValueError, match=r"scores of \(3, 0\) have no classes"):
+        add_to_totals(totals, loss, y[:, :0], backend.xp.zeros(3, "int32"))
+    for wrong in (backend.xp.zeros(2), backend.xp.zeros(3, "float32")):
+        with pytest.raises(ValueError, match=r"totals must be float64 \(3,\), got float"):
+            add_to_totals(wrong, loss, y, backend.xp.zeros(3, "int32"))
+        assert not wrong.any()
     assert asnumpy(totals).tolist() == [0, 0, 0]
