@@ -179,8 +179,16 @@ def test_mistake_is_found(name):
                     programs[file] = stack.enter_context(contextlib.closing(host_kernels.Program(file, watch)))
                 return programs[file]
 
+            wrong = None
             for case in run.EXAMPLES:
-                run.check(operation, case, program, seed=case.seed, block=64)
+                try:
+                    run.check(operation, case, program, seed=case.seed, block=64)
+                except AssertionError as error:
+                    if isinstance(error, host_kernels.SanitizerError) or not mistake.words:
+                        raise
+                    wrong = error  # a race can give wrong numbers where the sanitizer missed it: the next case may tell
+            if wrong:
+                raise wrong
 
     with pytest.raises(AssertionError) as found:
         check()

@@ -182,7 +182,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     sums: "square_sum stages",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     dropout: "dropout_mask",
-    softmax: "words_of",
+    softmax: "is_one_launch words_of",
     masking: "apply_mask apply_mask_numpy",
     max_pooling: "pool pool_backward",
     winograd: "check_window",

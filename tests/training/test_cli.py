@@ -118,6 +118,8 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
         "precision": "fp32",
         "patience": None,
         "seed": 1,
+        "init": None,
+        "freeze": None,
         "ema": None,
         "log": [],
         "checkpoint_every": "1e",
