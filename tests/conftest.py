@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import backend
+from backend import tf32
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # for bench, examples and tests.support; last, so that the installed packages are tested
@@ -45,6 +46,14 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}", yellow=True)
     if on_gpu:
         terminalreporter.write_line(f"{len(on_gpu)} GPU TESTS DID NOT RUN: {config.cuda}", red=True, bold=True)
+
+
+@pytest.fixture(autouse=True)
+def _float32_products():
+    """Forbid TF32 again after a test that allowed it, or ran a command that did."""
+    yield
+    if tf32.is_allowed():
+        backend.allow_tf32(False)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

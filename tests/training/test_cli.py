@@ -216,7 +216,7 @@ def test_every_model_trains(model, tmp_path, monkeypatch):
 @pytest.mark.gpu
 def test_train_and_evaluate_on_a_gpu(tmp_path):
     with backend.use("cuda"):
-        folder = train_quickly(tmp_path / "run", "--device", "cuda", "--batch-size", 1000)
+        folder = train_quickly(tmp_path / "run", "--device", "cuda", "--batch-size", 1000, "--best-on", "test")
         assert folder.load_config()["device"]["name"] == "cuda:0"
         result = xpnet("evaluate", folder.path, "--device", "cuda", "--json")
     assert json.loads(result.out)["accuracy"] == folder.load_metrics()[-1]["test_accuracy"]

@@ -195,7 +195,7 @@ def test_the_command_says_it_in_one_line(room, tmp_path):
     assert result.code == 2
     (line,) = result.err.splitlines()
     assert line.startswith("Error: Out of memory allocating")
-    assert "this one has 10,000 samples" in line
+    assert "this one has 9,000 samples" in line
     assert "give a smaller --model or --batch-size (for the evaluation it counts 20 times, up to 1000)" in line
     assert line.endswith("no model has been written")
     assert not (run / "model.safetensors").exists()

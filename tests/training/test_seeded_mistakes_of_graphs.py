@@ -79,7 +79,7 @@ MISTAKES = {
     ),
     "learning rate frozen": Mistake(Update.step, "repeat(self._set_rate)", "self._set_rate()", optimizer),
     "position of Philox frozen": Mistake(
-        dropout._dropout_mask_cuda, 'numbers(place, "uint32")', "place()", optimizer
+        dropout._place, 'numbers(place, "uint32")', "place()", optimizer
     ),
     "loss scale frozen": Mistake(
         LossScaler.adjust, "loss_scale.adjust(self.control, self.growth_interval)",
