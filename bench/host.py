@@ -209,8 +209,7 @@ def as_table(steps: dict[str, Step]) -> str:
     return "\n".join(aligned(lines))
 
 
-@click.command("host")
-@click.option(
+models_option = click.option(
     "--model",
     "models",
     multiple=True,
@@ -219,6 +218,10 @@ def as_table(steps: dict[str, Step]) -> str:
     metavar="NAME",
     help=f"One of {', '.join(MODELS)}; may be repeated.  [default: all]",
 )
+
+
+@click.command("host")
+@models_option
 @click.option("--batch", type=count_from(1), default=128, show_default=True, help="Samples of a step.")
 @click.option("--samples", type=count_from(1), default=200, show_default=True, help="Steps that are timed.")
 @click.option(

@@ -16,7 +16,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
-from kernels.core.tiling import parallel_for, pieces
+from kernels.core.tiling import parallel_for, pieces, power_of_two
 from kernels.gemm import piece_sums
 
 _MOMENTS, _STATISTICS = (Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics"))
@@ -48,7 +48,7 @@ def pass_tiling(rows: int, channels: int) -> Tiling:
 
 
 def _tiling(rows: int, channels: int, least_rows: int, most_blocks: int) -> Tiling:
-    width = min(1 << max(channels - 1, 0).bit_length(), 32)
+    width = min(power_of_two(channels), 32)
     across = -(-channels // width)
     ranges = max(min(-(-rows // (block_size() // width * least_rows)), most_blocks // max(across, 1)), 1)
     range_rows = max(-(-rows // ranges), 1)

@@ -46,27 +46,22 @@ def backward_weight(
             column_sums(gradient.reshape(-1, len(out)), out=bias_out)
         _backward_weight_by_columns(source, gradient, geometry, groups, out)
         return
-    dw, dbias = _target(taps_first(out), source.dtype), bias_out
-    if bias_out is not None:
-        dbias = _target(bias_out, source.dtype)
+    filters = taps_first(out)
+    dw = _target(filters, source.dtype)
+    dbias = None if bias_out is None else _target(bias_out, source.dtype)
     implicit_gemm.backward_weight(source, gradient, geometry, groups, dw, dbias)
-    if not _is_target(taps_first(out), source.dtype):
-        out[...] = dw.transpose(3, 2, 0, 1)
-    if bias_out is not None and dbias is not bias_out:
-        bias_out[...] = dbias
+    for array, computed in ((filters, dw), (bias_out, dbias)):
+        if array is not None and computed is not array:
+            array[...] = computed
 
 
 def _contiguous(array: Array) -> Array:
     return array_module(array).ascontiguousarray(array)
 
 
-def _is_target(array: Array, dtype: numpy.dtype) -> bool:
-    return array.dtype == dtype and bool(array.flags.c_contiguous)
-
-
 def _target(array: Array, dtype: numpy.dtype) -> Array:
     """Return ``array`` if a kernel can write to it, else scratch memory of its shape."""
-    return array if _is_target(array, dtype) else workspace.empty(array.shape, dtype)
+    return array if array.dtype == dtype and array.flags.c_contiguous else workspace.empty(array.shape, dtype)
 
 
 def _forward_by_columns(

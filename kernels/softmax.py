@@ -14,6 +14,7 @@ from kernels import labels
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
+from kernels.core.tiling import power_of_two
 from kernels.masking import apply_mask
 from kernels.sums import axis_sums
 
@@ -228,7 +229,7 @@ def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Arra
 
 def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
     """Return how the kernels go over rows: threads, rows, classes, and the threads that share a row."""
-    group = block_size() if classes > 1024 else min(1 << (max(classes, 1) - 1).bit_length(), 32)
+    group = block_size() if classes > 1024 else min(power_of_two(classes), 32)
     return rows * group, rows, classes, group
 
 

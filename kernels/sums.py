@@ -18,7 +18,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
-from kernels.core.tiling import pieces
+from kernels.core.tiling import pieces, power_of_two
 from kernels.gemm import piece_sums
 
 _RANGES, _SQUARES, _PARTIALS = (Kernel("sums.cu", name) for name in ("sum_ranges", "square_ranges", "sum_partials"))
@@ -206,7 +206,7 @@ class Tiling(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def stages(outer: int, length: int, inner: int, block: int) -> tuple[Tiling, Tiling]:
     """Return the cuts of both stages, by shape and threads in a block alone: a sum has the same bits on every GPU."""
-    width = min(_power(inner), 32)
+    width = min(power_of_two(inner), 32)
     lanes, tiles = _lanes_and_tiles(outer, length, inner, width, block)
     ranges = max(min(-(-length // (lanes * _ROWS)), _MOST_BLOCKS // max(tiles, 1)), 1)
     range_rows = max(-(-length // ranges), 1)
@@ -218,13 +218,8 @@ def stages(outer: int, length: int, inner: int, block: int) -> tuple[Tiling, Til
 
 def _lanes_and_tiles(outer: int, length: int, inner: int, width: int, block: int) -> tuple[int, int]:
     """Return how many threads of a block share a column, and how many tiles one range makes."""
-    lanes = min(_power(length), block // width)
+    lanes = min(power_of_two(length), block // width)
     return lanes, -(-outer // (block // (width * lanes))) * -(-inner // width)
-
-
-def _power(number: int) -> int:
-    """Return the least power of two that is not less than a number."""
-    return 1 << max(number - 1, 0).bit_length()
 
 
 def _sum_middle(x: Array, shape: tuple[int, int, int], out: Array, divisor: int = 1, first: Kernel = _RANGES) -> None:

@@ -11,7 +11,7 @@ import numpy
 
 from backend import DeviceError, allow_tf32, random, synchronize
 from bench.gpu.graph_steps import refusal
-from bench.host import MODELS
+from bench.host import MODELS, models_option
 from bench.kernels.measure import describe_gpu
 from bench.report import check_folder, write_json
 from training.cli.common import choose_compute, count_from, user_errors
@@ -79,15 +79,7 @@ def as_table(rows: list[Row]) -> str:
 
 
 @click.command("steps")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Choice(list(MODELS), case_sensitive=False),
-    default=tuple(MODELS),
-    metavar="NAME",
-    help=f"One of {', '.join(MODELS)}; may be repeated.  [default: all]",
-)
+@models_option
 @click.option(
     "--precision",
     "precisions",

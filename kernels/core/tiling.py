@@ -33,6 +33,11 @@ class Part(NamedTuple):
         return self.of_images(array) if self.rows == slice(0, array.shape[1]) else array[self.images, self.rows]
 
 
+def power_of_two(number: int) -> int:
+    """Return the least power of two that is not less than a number; 1 for 0."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
 def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool = False) -> list[Part]:
     """Cut (images, output rows) into parts whose columns fit ``backend.tuning.COLUMN_BYTES``.
 

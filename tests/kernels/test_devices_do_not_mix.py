@@ -186,7 +186,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     masking: "apply_mask apply_mask_numpy",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut channel_strips in_pieces pieces partial_sums parallel_for ranges",
+    tiling: "cut channel_strips in_pieces pieces partial_sums parallel_for power_of_two ranges",
 }
 
 

@@ -24,13 +24,12 @@ from training.cli.common import (
 from training.cli.data_options import DATASET, path_options
 from training.cli.inputs import MODEL, check_fit, find_model, load_data, run_data, with_classes
 from training.cli.loss_options import metrics_option
-from training.data import EMBEDDED, Data, Loader
-from training.data.collection import normalized_targets
+from training.data import EMBEDDED, Data
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import build_network, in_units, normalization_of, target_normalization_of
+from training.loop.recipe import build_network, in_units, loader_for, target_normalization_of
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
@@ -85,14 +84,7 @@ def command(
     samples = data.parts[part]
     try:
         with user_errors():
-            loader = Loader(
-                samples.inputs,
-                normalized_targets(samples.targets, target_normalization_of(network)),
-                batch_size,
-                shuffle=False,
-                dtype=network.params.flat.dtype,
-                normalization=normalization_of(network),
-            )
+            loader = loader_for(network, samples, batch_size)
             chosen = as_metrics(metrics, network.last_layer, network.classes)
             if data.kind == "regression":
                 found = evaluate(network, loader, lambda scores, t: None, metrics=("mae", "r2"))

@@ -9,8 +9,9 @@ import numpy
 from backend import allow_tf32, random
 from layers import Loss, SoftmaxWithLoss
 from layers.losses import as_loss
-from training.data import Data, Normalization
+from training.data import Data, Loader, Normalization
 from training.data.augment import Augmentation, standard
+from training.data.collection import Samples, normalized_targets
 from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
 from training.loop.early_stopping import EarlyStopping
@@ -161,6 +162,22 @@ def target_normalization_of(network: Network) -> Normalization | None:
     """
     known = (network.config or {}).get("target_normalization")
     return None if known is None else Normalization.from_config(known, network.classes)
+
+
+def loader_for(network: Network, samples: Samples, batch_size: int) -> Loader:
+    """Return a loader that gives samples in their order, normalized as the network's training data were.
+
+    Raises:
+        ValueError: the network's config is damaged, or the samples are none that a ``Loader`` takes.
+    """
+    return Loader(
+        samples.inputs,
+        normalized_targets(samples.targets, target_normalization_of(network)),
+        batch_size,
+        shuffle=False,
+        dtype=network.params.flat.dtype,
+        normalization=normalization_of(network),
+    )
 
 
 def evaluation_batch(batch_size: int) -> int:

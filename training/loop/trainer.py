@@ -5,6 +5,7 @@ A step waits for nothing: loss and accuracy add up on the device and are read at
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -288,16 +289,13 @@ class Trainer:
             getattr(callback, hook)(self, *arguments)
 
     def _train_step(self, x: Array, t: Array) -> None:
+        on_gradients = functools.partial(self._tell, "on_gradients")
         if self._graphs is not None and array_module(x) is not numpy:
-            self._on_gradients(self._graphs.run(x, t))
+            on_gradients(self._graphs.run(x, t))
         else:
-            compute_step(self, x, t, self._on_gradients)
+            compute_step(self, x, t, on_gradients)
         self.samples += len(t)
         self.step += 1
-
-    def _on_gradients(self, loss: Array) -> None:
-        for callback in self.callbacks:
-            callback.on_gradients(self, loss)
 
     def _epoch(self, epoch: int) -> EpochResult:
         within = self.network.within_memory(self.train_loader.largest_batch)

@@ -12,12 +12,11 @@ import numpy
 from backend import asnumpy
 from backend.types import Array
 from training.data import Data, Loader
-from training.data.collection import normalized_targets
 from training.files.errors import shortened
 from training.files.opening import not_a_link
 from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import normalization_of, target_normalization_of
+from training.loop.recipe import loader_for, target_normalization_of
 from training.loop.run_folder import RunFolder, read_object
 from training.loop.settings import EVALUATION_BATCH
 from training.models import Network
@@ -140,14 +139,7 @@ class Findings:
         samples = data.parts[part]
 
         def answers() -> Predictions | Numbers:
-            loader = Loader(
-                samples.inputs,
-                normalized_targets(samples.targets, target_normalization_of(network)),
-                EVALUATION_BATCH,
-                shuffle=False,
-                dtype=network.params.flat.dtype,
-                normalization=normalization_of(network),
-            )
+            loader = loader_for(network, samples, EVALUATION_BATCH)
             return predict(network, loader) if data.kind == "classification" else predict_numbers(network, loader)
 
         self.part, self.answers = part, self._try(f"results of the {part} data", answers)
