@@ -8,13 +8,6 @@ import backend
 from backend import DeviceError, allow_tf32, tf32, use
 
 
-@pytest.fixture(autouse=True)
-def _forbidden_again():
-    yield
-    with use("cpu"):
-        allow_tf32(False)
-
-
 def kind():
     from cupy import _core
 

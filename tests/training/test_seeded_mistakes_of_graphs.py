@@ -180,5 +180,4 @@ def test_mistake_is_found(name, monkeypatch, caplog):
             with pytest.raises((AssertionError, ArithmeticError, pytest.fail.Exception)):
                 mistake.test(*wanted)
         finally:
-            backend.allow_tf32(False)
             cupy.cuda.get_current_stream().synchronize()

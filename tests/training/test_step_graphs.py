@@ -45,7 +45,6 @@ DENSE, IMAGES = (12,), (2, 6, 6)
 def _cuda():
     with backend.use("cuda"):
         yield
-        backend.allow_tf32(False)
 
 
 def dense(*extra):
