@@ -1,5 +1,6 @@
 """The count of lines and calls."""
 
+import gc
 import re
 from pathlib import Path
 
@@ -11,6 +12,26 @@ from kernels.core.window import pair
 def test_calls_are_counted_by_function_and_only_ours():
     counts = reading.calls_of(lambda: [acc_dtype("float32"), acc_dtype("float16"), Path("x").name])
     assert {code.co_name: count for code, count in counts.items()} == {"acc_dtype": 2}
+
+
+def test_finalizers_of_garbage_are_not_counted():
+    class Left:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            acc_dtype("float32")
+
+    def action():
+        Left()
+        return [[] for _ in range(1000)]
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert not reading.calls_of(action)
+    finally:
+        gc.set_threshold(*threshold)
 
 
 def test_lines_are_those_of_the_source():
