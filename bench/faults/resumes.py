@@ -179,7 +179,7 @@ class Trial:
         if self.fault == "folder" and self.is_mounted and self.folder.is_dir():
             subprocess.run(["mount", "--bind", self.folder, self.folder], check=True)
             try:
-                subprocess.run(["mount", "-o", "remount,bind,ro", self.folder], check=True)
+                _refuse_writes(self.folder)
                 yield
             finally:
                 subprocess.run(["umount", "-l", self.folder], check=True)
@@ -208,6 +208,18 @@ def _start(folder: Path, options: tuple[str, ...], number: int = -1) -> subproce
     command = [sys.executable, "-c", PROGRAM, str(folder), str(number), "train", "--threads", "1", "--quiet", *options]
     environment = {**os.environ, "XPNET_DEVICE": "cpu"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def _refuse_writes(mounted: Path) -> None:
+    """Make a mounted folder read-only, which Linux does only while no file in it is open to write."""
+    for _ in range(1000):
+        done = subprocess.run(["mount", "-o", "remount,bind,ro", mounted], capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        if "busy" not in done.stderr:
+            break
+        time.sleep(0.002)
+    raise AssertionError(f"{mounted} cannot be made read-only: {done.stderr}")
 
 
 def _wait(process: subprocess.Popen[str]) -> Ended:

@@ -238,6 +238,25 @@ program()
     assert (done.returncode, done.stderr.strip()) == (143, "Interrupted by SIGTERM.")
 
 
+def test_a_signal_after_the_last_epoch_says_where_the_model_is(tmp_path):
+    program = """
+import os
+import signal
+from training.cli import console
+from training.command import program
+
+console.Console.end = lambda *arguments: os.kill(os.getpid(), signal.SIGTERM)
+program()
+"""
+    command = [sys.executable, "-c", program, "train", *map(str, QUICK), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    model = tmp_path / "run" / "model.safetensors"
+    said = rf"Interrupted after the training; the best model so far, of epoch \d+, is kept in {re.escape(str(model))}"
+    assert done.returncode == 143
+    assert re.fullmatch(said, done.stderr.strip()), done.stderr
+    load_network(model)
+
+
 def test_the_program_says_what_ctrl_c_does_before_it_imports_anything_large():
     code = "import sys, training.command; print({'click', 'numpy', 'training.cli'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

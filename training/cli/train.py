@@ -218,25 +218,29 @@ def command(
         trainer.callbacks += [recorder, *make_logs(settings.log, folder, part), checkpoints]
         other_bits = run.other_bits(config) if run else ""
         config = checkpoints.config = run.restore(trainer) if run else config
-    with folder, going_on_silently(), deferred():
-        try:
-            folder.save_config(config)
-            write_atomically(folder.path / FILE, dump(config))
-            console.header(trainer.network, data, compute, folder)
-            if run:
-                recorder.catch_up(trainer)
-                console.resumed(trainer, other_bits)
-            stop = train(trainer, recorder, console)
-            if recorder.result is not None:
-                recorder.restore(trainer.network)
-                shown = "test" if stop is None and "test" in data.parts else part
-                tested = predicted(trainer, settings, data, shown)
-                stop = draw(trainer, data, shown, tested, recorder) or stop
-            if stop is None:
-                folder.save_config({**config, "ended": datetime.now().astimezone().isoformat(timespec="seconds")})
-        except OSError as error:
-            raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
-        console.end(trainer, data, part, tested, folder, time.perf_counter() - start, stop is not None)
+    try:
+        with folder, going_on_silently(), deferred():
+            try:
+                folder.save_config(config)
+                write_atomically(folder.path / FILE, dump(config))
+                console.header(trainer.network, data, compute, folder)
+                if run:
+                    recorder.catch_up(trainer)
+                    console.resumed(trainer, other_bits)
+                stop = train(trainer, recorder, console)
+                if recorder.result is not None:
+                    recorder.restore(trainer.network)
+                    shown = "test" if stop is None and "test" in data.parts else part
+                    tested = predicted(trainer, settings, data, shown)
+                    stop = draw(trainer, data, shown, tested, recorder) or stop
+                if stop is None:
+                    folder.save_config({**config, "ended": datetime.now().astimezone().isoformat(timespec="seconds")})
+            except OSError as error:
+                raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
+            console.end(trainer, data, part, tested, folder, time.perf_counter() - start, stop is not None)
+    except KeyboardInterrupt as late:  # it came after the last epoch
+        click.echo(f"Interrupted after the training; {kept(recorder)}", err=True)
+        stop = late
     if stop is not None:
         context.exit(getattr(stop, "exit_code", 130))
 
