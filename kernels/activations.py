@@ -14,8 +14,11 @@ from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, elementwise, to_nhwc
+from kernels.core.native import Function, share
 from kernels.core.tiling import in_pieces
 from kernels.masking import apply_mask
+
+_RELU = Function("activations.c", "relu")
 
 
 @elementwise
@@ -26,7 +29,7 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def _relu(x: Array) -> tuple[Array, Array]:
     y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
-    implementation(x, _relu_numpy, _relu_cuda)(x, y, positive)
+    implementation(x, _relu_numpy, _relu_cuda, _relu_native)(x, y, positive)
     return y, positive
 
 
@@ -37,6 +40,11 @@ def _relu_numpy(x: Array, y: Array, positive: Array) -> None:
 def _relu_of_piece(x: Array, y: Array, positive: Array) -> None:
     numpy.maximum(x, 0, out=y)
     numpy.greater(y, 0, out=positive)
+
+
+def _relu_native(x: Array, y: Array, positive: Array) -> None:
+    x = numpy.ascontiguousarray(x)
+    share(x.size, 2 * x.itemsize + 1, lambda first, last: _RELU(x.dtype, x, y, positive, x.size, first, last))
 
 
 def _relu_cuda(x: Array, y: Array, positive: Array) -> None:

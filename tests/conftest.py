@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 import backend
 from backend import tf32
+from kernels.core import native
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # for bench, examples and tests.support; last, so that the installed packages are tested
@@ -62,6 +63,27 @@ def device(request):
     with backend.use(request.param) as active:
         backend.random.seed(0)
         yield active
+
+
+@pytest.fixture(params=["numpy", "native", pytest.param("cuda", marks=pytest.mark.gpu)])
+def way(request):
+    """Runs the test once for each way to compute an operation: NumPy, C kernels, CUDA kernels.
+
+    The tests of ``kernels`` and ``layers`` have it in place of ``device``.
+    """
+    if request.param == "native" and native.library().reason:
+        pytest.skip(native.library().reason)
+    on = request.param == "native"
+    with backend.use("cuda" if request.param == "cuda" else "cpu") as active, native.enabled(on):
+        backend.random.seed(0)
+        yield active
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _checked_calls():
+    """Hold every call of a C kernel against its source, as launches of CUDA kernels always are."""
+    with native.checked():
+        yield
 
 
 @pytest.fixture(autouse=True)

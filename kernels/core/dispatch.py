@@ -1,8 +1,9 @@
 """Choose how an operation is computed.
 
 In each file of ``kernels`` an operation is ``op``, which checks its arguments and calls the implementation for its
-arrays; below it stand ``_op_numpy``, the plain one that says what the operation means, and ``_op_cuda``, which launches
-a kernel. An operation that both libraries compute by the same calls has no such pair.
+arrays; below it stand ``_op_numpy``, the plain one that says what the operation means, ``_op_native``, which calls a
+C kernel, and ``_op_cuda``, which launches one. An operation that both libraries compute by the same calls has none of
+them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from typing import Any, TypeVar
 import numpy
 
 from backend.types import Array
+from kernels.core import native
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def implementation(x: Array, on_numpy: Function, on_cuda: Function) -> Function:
-    """Return the implementation for the library of ``x``, which the caller has checked."""
-    return on_numpy if isinstance(x, (numpy.ndarray, numpy.generic)) else on_cuda
+def implementation(x: Array, on_numpy: Function, on_cuda: Function, on_native: Function | None = None) -> Function:
+    """Return the implementation for the library of ``x``, which the caller has checked.
+
+    On the CPU that is ``on_native``, where there is one and the C kernels were built, else ``on_numpy``.
+    """
+    if not isinstance(x, (numpy.ndarray, numpy.generic)):
+        return on_cuda
+    return on_numpy if on_native is None or not native.available() else on_native

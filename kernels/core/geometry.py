@@ -1,7 +1,7 @@
 """The geometry of a window over images of one size: the windows, and the pixels that each tap meets.
 
 ``kernels.core.window.Window.over`` makes one for each image size and caches it. NumPy code reads its properties; CUDA
-kernels take it as one struct passed by value (``struct Geometry`` in ``prelude.cu``).
+kernels take it as one struct passed by value (``struct Geometry`` in ``prelude.cu``), C kernels by its address.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class Geometry:
         self.extent = extent(kernel, dilation)
         self.output = self._count_windows(0), self._count_windows(1)
         self._structs: dict[tuple[int, int, int], Any] = {}
+        self._blocks: dict[int, Any] = {}
 
     def _count_windows(self, axis: int) -> int:
         size, extent, stride = self.image[axis], self.extent[axis], self.stride[axis]
@@ -248,6 +249,12 @@ class Geometry:
             except OverflowError:
                 raise ValueError(f"{self}: a number is too large for the device's kernels (int32)") from None
         return self._structs[key]
+
+    def block(self, channels: int) -> Any:
+        """Return the geometry as the C kernels take it: an array of one ``STRUCT``."""
+        if channels not in self._blocks:
+            self._blocks[channels] = numpy.array([self.struct(channels)], STRUCT)
+        return self._blocks[channels]
 
     def __str__(self) -> str:
         return f"{self._window_text}, image {self.image[0]}x{self.image[1]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from backend.devices import describe
+from kernels.core import native
 from training.cli.common import json_option, user_errors
 from training.files import json_text
 
@@ -15,6 +16,7 @@ def command(as_json: bool) -> None:
     """Show the CPU, its BLAS, the GPUs, and what is missing with the remedy."""
     with user_errors():
         found = describe()
+    found["cpu"]["kernels"] = {"level": native.library().level, "problem": native.refusal()}
     if as_json:
         click.echo(json_text.dump(found, indent=2))
         return
@@ -22,6 +24,8 @@ def command(as_json: bool) -> None:
     click.echo(f"cpu     {cpu['model']}, {cpu['cores']} cores, {cpu['threads']} threads used")
     for blas in cpu["blas"]:
         click.echo(f"        {blas['name']} {blas['version']} ({blas['architecture']}), {blas['threads']} threads")
+    problem, level = cpu["kernels"]["problem"], cpu["kernels"]["level"]
+    click.echo(f"        {f'NumPy computes: {problem}' if problem else f'C kernels for {level}'}")
     for gpu in cuda["gpus"]:
         size = f"{gpu['memory'] / 2**30:.1f} GiB"
         click.echo(f"cuda:{gpu['index']}  {gpu['model']}, compute capability {gpu['compute_capability']}, {size}")

@@ -1,0 +1,162 @@
+"""Compile the C kernels into one shared library, with the C compiler that the wheel ``ziglang`` brings.
+
+``pip install`` does so by itself (the last lines are Hatchling's hook); ``python kernels/core/build_native.py`` does it
+again in a checkout whose C files have changed. The library links to nothing: it has the same bits wherever it is
+compiled, for one version of the compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+KERNELS = Path(__file__).parent.parent
+LIBRARY = "native.lib"  # the same name on every system: it is loaded by its path, and no Python module
+
+TYPES = {"half": ("_Float16", "-DT_IS_HALF"), "float": ("float",), "double": ("double",)}
+
+FLAGS = (
+    "-std=c17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-pass-failed")
+
+
+class Level(NamedTuple):
+    """A level of processor that kernels are compiled for.
+
+    Attributes:
+        cpu: the compiler's name. Its vectors have 64 bytes only if it is told not to prefer shorter ones.
+    """
+
+    name: str
+    cpu: str
+    vector_bytes: int
+
+
+V3 = Level("v3", "x86_64_v3", 32)
+V4 = Level("v4", "x86_64_v4-prefer_256_bit", 64)
+ARM64 = Level("arm64", "generic", 16)
+
+
+class Target(NamedTuple):
+    """A system that the library is built for.
+
+    Attributes:
+        triple: the compiler's name; for Linux with the oldest glibc.
+        tag: of the wheel.
+    """
+
+    triple: str
+    levels: tuple[Level, ...]
+    tag: str
+    any_cpu: str
+
+
+TARGETS = {
+    ("Linux", "x86_64"): Target("x86_64-linux-gnu.2.17", (V3, V4), "manylinux_2_17_x86_64", "x86_64"),
+    ("Linux", "aarch64"): Target("aarch64-linux-gnu.2.17", (ARM64,), "manylinux_2_17_aarch64", "generic"),
+    ("Darwin", "x86_64"): Target("x86_64-macos.11.0", (V3, V4), "macosx_11_0_x86_64", "x86_64"),
+    ("Darwin", "arm64"): Target("aarch64-macos.11.0", (ARM64,), "macosx_11_0_arm64", "generic"),
+    ("Windows", "AMD64"): Target("x86_64-windows-gnu", (V3, V4), "win_amd64", "x86_64"),
+}
+
+
+def this_target() -> Target | None:
+    """Return the target of this machine, or None where there is none."""
+    return TARGETS.get((platform.system(), platform.machine()))
+
+
+def sources() -> list[Path]:
+    """Return the files of C kernels."""
+    return sorted(KERNELS.glob("*.c"))
+
+
+def build(target: Target, library: Path, flags: Sequence[str] = (), compiler: Sequence[str] = ()) -> None:
+    """Compile all kernels for a target, and link them.
+
+    Args:
+        library: where to put it.
+        flags: more of the compiler's, such as a sanitizer's.
+        compiler: its command; ziglang's by default.
+
+    Raises:
+        RuntimeError: the compiler failed; the message has what it printed.
+    """
+    command = list(compiler) or [sys.executable, "-m", "ziglang", "cc", "-target", target.triple]
+    with tempfile.TemporaryDirectory() as place:
+        jobs = [(["-mcpu=" + target.any_cpu, "-O2"], KERNELS / "core" / "cpu.c", Path(place) / "cpu.o")]
+        for source in sources():
+            for name, (kind, *macros) in TYPES.items():
+                for level in target.levels:
+                    given = {"T": kind, "T_NAME": name, "LEVEL": level.name, "VECTOR_BYTES": level.vector_bytes}
+                    options = [f"-mcpu={level.cpu}", *FLAGS, *WARNINGS, f"-I{KERNELS}", *macros]
+                    options += [f"-D{macro}={value}" for macro, value in given.items()]
+                    jobs.append((options, source, Path(place) / f"{source.stem}-{name}-{level.name}.o"))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda job: _run([*command, *job[0], *flags, "-c", str(job[1]), "-o", str(job[2])]), jobs))
+        objects = [str(job[2]) for job in jobs]
+        # memcpy and memset, which the compiler may call, are the process's own.
+        link = {"macos": ["-undefined", "dynamic_lookup"], "windows": []}
+        system = target.triple.split("-")[1].split(".")[0]
+        options = link.get(system, ["-nostdlib"] if not flags else [])
+        made = Path(place) / LIBRARY
+        _run([*command, *flags, "-shared", "-s", *options, *objects, "-o", str(made)])
+        _replace(made, library)
+
+
+def _replace(made: Path, library: Path) -> None:
+    """Put a library in its place in one step: a process that has loaded the old one keeps it."""
+    beside = library.with_name(f".{library.name}.{os.getpid()}")
+    beside.write_bytes(made.read_bytes())
+    beside.replace(library)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+
+
+def main() -> None:
+    """Build the library for this machine, in this checkout."""
+    target = this_target()
+    if target is None:
+        raise SystemExit(f"there are no C kernels for {platform.system()} on {platform.machine()}: NumPy does the work")
+    build(target, KERNELS / "core" / LIBRARY)
+
+
+if __name__ == "__main__":
+    main()
+else:
+    try:
+        from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+    except ImportError:  # imported by a test
+        pass
+    else:
+
+        class Hook(BuildHookInterface):
+            """Put the library into a wheel, or beside its sources for an editable install."""
+
+            PLUGIN_NAME = "custom"
+
+            def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+                target = this_target()
+                if self.target_name != "wheel" or target is None or os.environ.get("XPNET_NATIVE") == "0":
+                    return  # a wheel without it is for every system
+                build(target, KERNELS / "core" / LIBRARY)
+                build_data["pure_python"] = False
+                build_data["tag"] = f"py3-none-{target.tag}"
+                build_data["artifacts"].append(f"/kernels/core/{LIBRARY}")

@@ -1,0 +1,217 @@
+"""Call the C kernels of the ``.c`` files, which do a CPU's work where they were built (``build_native.py``).
+
+A kernel is a function of one thread over a range of images or rows; ``share`` gives ranges to the CPU's threads. The
+parameters are read from the function's head in its source (``kernels.core.signature``); an array must be contiguous.
+``checked`` also holds dtypes and numbers of elements against the source, as the tests do at every call: a launch on a
+GPU does so once for each plan, and here a call costs no more than checking it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+
+from backend import threads, tuning
+from kernels.core.signature import Parameter, element_counts, read_parameters
+
+FOLDER = Path(__file__).parent.parent
+LIBRARY = Path(__file__).parent / "native.lib"
+
+_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
+_LEVELS = {3: "v3", 4: "v4", 8: "arm64"}
+_DTYPES = {"int": "int32", "index": "int64", "unsigned": "uint32", "unsigned char": "uint8", "float": "float32"}
+_NUMBERS = {"int": ctypes.c_int, "index": ctypes.c_longlong, "double": ctypes.c_double}
+
+_on = os.environ.get("XPNET_NATIVE", "1") != "0"
+_checked = False
+
+
+class Library(NamedTuple):
+    """The C library, or why there is none.
+
+    Attributes:
+        reason: in words, empty where there is one.
+        level: of this processor, ``"v4"``.
+    """
+
+    handle: Any
+    level: str
+    reason: str
+
+
+@functools.cache
+def library() -> Library:
+    """Load the C library, once; what it needs is this file and a processor that it was compiled for."""
+    if not LIBRARY.exists():
+        return Library(None, "", "the C kernels were not built")
+    try:
+        handle = ctypes.CDLL(str(LIBRARY))
+        level = handle.xpnet_level()
+    except (OSError, AttributeError) as error:
+        return Library(None, "", f"the C kernels cannot be loaded: {error}")
+    if level not in _LEVELS:
+        return Library(None, "", "this processor is older than x86-64-v3, for which the C kernels are compiled")
+    return Library(handle, _LEVELS[level], "")
+
+
+def refusal() -> str:
+    """Return why NumPy computes in place of the C kernels, or an empty text where they do."""
+    return library().reason if _on else "XPNET_NATIVE=0"
+
+
+def available() -> bool:
+    """Return whether the C kernels compute."""
+    return _on and library().handle is not None
+
+
+@contextlib.contextmanager
+def enabled(on: bool) -> Iterator[None]:
+    """Compute by the C kernels inside a ``with``, or by NumPy. It holds for the process, not for the thread.
+
+    Raises:
+        RuntimeError: there is no library.
+    """
+    global _on
+    if on and library().handle is None:
+        raise RuntimeError(library().reason)
+    before, _on = _on, on
+    try:
+        yield
+    finally:
+        _on = before
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+    """Hold every call inside a ``with`` against the source: dtypes, and how many elements an array has."""
+    global _checked
+    before, _checked = _checked, True
+    try:
+        yield
+    finally:
+        _checked = before
+
+
+def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> None:
+    """Call ``call(first, last)`` for ranges that make up ``count`` items, shared among the CPU's threads.
+
+    No bit of a result may depend on where a range ends: sums over several items go by ``kernels.core.tiling``.
+
+    Args:
+        item_bytes: read and written for one item.
+    """
+    pieces = min(count, threads.limit(), count * item_bytes // tuning.WORTH_CUTTING + 1)
+    if pieces <= 1:
+        call(0, count)
+    else:
+        cuts = [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
+        threads.run(lambda cut: call(*cut), cuts)
+
+
+class Function:
+    """A function of a ``.c`` file.
+
+    Args:
+        file: name of the file.
+        name: of the function, as in ``KERNEL(name)``.
+    """
+
+    def __init__(self, file: str, name: str) -> None:
+        self.file = file
+        self.name = name
+        self._loaded: dict[Any, Any] = {}
+
+    def __call__(self, dtype: Any, *arguments: Any) -> None:
+        """Call the function of a dtype with arrays, ``Geometry`` structs as arrays, and numbers.
+
+        Raises:
+            ctypes.ArgumentError: an argument has another type than the parameter, or an array is not contiguous.
+            TypeError, ValueError: inside ``checked``; the message names the argument.
+        """
+        function = self._loaded.get(dtype) or self._load(numpy.dtype(dtype))
+        if _checked:
+            self._check(numpy.dtype(dtype), arguments)
+        function(*arguments)
+
+    def _load(self, dtype: numpy.dtype) -> Any:
+        handle, level, _ = library()
+        function = handle[f"{self.name}_{_NAMES[dtype.name]}_{level}"]
+        function.restype = None
+        function.argtypes = [_converter(parameter) for parameter in self.parameters]
+        self._loaded[dtype] = function
+        return function
+
+    @functools.cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its parameters, read from the source.
+
+        Raises:
+            ValueError: the source has no such function, or a parameter of another type.
+        """
+        found = read_parameters((FOLDER / self.file).read_text(), self.name, r"KERNEL\({}\)")
+        if found is None:
+            raise ValueError(f"{self.file} has no function {self.name}")
+        return found
+
+    def _check(self, dtype: numpy.dtype, arguments: tuple[Any, ...]) -> None:
+        where = f"{self.name} in {self.file}"
+        if len(arguments) != len(self.parameters):
+            raise TypeError(f"{where} takes {len(self.parameters)} arguments, got {len(arguments)}")
+        named = {p.name: argument for p, argument in zip(self.parameters, arguments, strict=True)}
+        for parameter in self.parameters:
+            value, name = named[parameter.name], f"{parameter.name} of {where}"
+            if parameter.kind == "Geometry":
+                named[parameter.name] = value[0]
+            elif parameter.is_array and value is not None:
+                wide = "float32" if dtype == "float16" else dtype
+                wanted = {"T": dtype, "A": wide}.get(parameter.kind) or _DTYPES[parameter.kind]
+                if value.dtype != wanted and not (wanted == "uint8" and value.dtype == bool):
+                    raise TypeError(f"{name} must be {wanted}, got {value.dtype}")
+        for array, count in element_counts(self.parameters, named).items():
+            if named[array] is not None and named[array].size != count:
+                raise ValueError(f"{array} of {where} must have {count} elements, got {named[array].size}")
+
+
+_Bytes = ctypes.c_char * 0
+
+
+class _Written:
+    """Converts an array that a function writes to: no Python code runs for it."""
+
+    from_param = _Bytes.from_buffer  # refuses what is not contiguous, or may not be written to
+
+
+class _Read:
+    """Converts an array that a function only reads."""
+
+    @staticmethod
+    def from_param(array: Any) -> Any:
+        try:
+            return _Bytes.from_buffer(array)
+        except TypeError:
+            if array is None or not array.flags.c_contiguous:
+                raise
+            return ctypes.c_void_p(array.__array_interface__["data"][0])  # it may not be written to
+
+
+class _Optional:
+    """Converts an array that may be None."""
+
+    @staticmethod
+    def from_param(array: Any) -> Any:
+        return None if array is None else _Read.from_param(array)
+
+
+def _converter(parameter: Parameter) -> Any:
+    if parameter.is_optional:
+        return _Optional
+    if parameter.is_array:
+        return _Read if parameter.is_const else _Written
+    return _NUMBERS[parameter.kind]

@@ -1,0 +1,67 @@
+// What every C kernel is written with. A file of kernels is compiled once for each type and each level of processor.
+//
+// Given by the build (build_native.py): T, the type in memory (_Float16, float or double), T_NAME, its name, LEVEL, the
+// processor's, and VECTOR_BYTES, how wide its vectors are (16, 32 or 64).
+//
+// Sums and intermediate results have the type A, which is float for _Float16 and else T. A kernel works on whole vectors
+// of LANES numbers of type A, through `load` and `store`, and on the rest one by one, through `get` and `put`.
+//
+// Nothing is contracted: a * b + c rounds twice, as NumPy does; `fma` rounds once, where a comment says so. A kernel
+// runs in one thread, over the range of images or rows that it is given; Python shares the ranges among threads. It
+// allocates nothing and calls no library: memory beyond a few fixed-size arrays is given by the caller. Arrays whose
+// size is a parameter lie in stack memory, where fixed ones lie in registers: give accumulators constant sizes.
+#pragma once
+
+typedef long long index; // of an element, a pixel or a row
+
+#ifdef T_IS_HALF
+typedef float A;
+#else
+typedef T A;
+#endif
+
+#define LANES ((int)(VECTOR_BYTES / sizeof(A)))
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+// Vectors need no alignment: channels begin anywhere.
+typedef A vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(A)), may_alias));
+typedef T stored __attribute__((vector_size(VECTOR_BYTES / sizeof(A) * sizeof(T)), aligned(sizeof(T)), may_alias));
+typedef __typeof__((vec){0} < (vec){0}) mask; // all bits of a lane set, or none
+typedef unsigned char bytes __attribute__((vector_size(VECTOR_BYTES / sizeof(A)), aligned(1), may_alias));
+
+INLINE vec load(const T *p) { return __builtin_convertvector(*(const stored *)p, vec); }
+INLINE void store(T *p, vec value) { *(stored *)p = __builtin_convertvector(value, stored); }
+INLINE vec load_sums(const A *p) { return *(const vec *)p; }
+INLINE void store_sums(A *p, vec value) { *(vec *)p = value; }
+INLINE A get(const T *p) { return (A)*p; }
+INLINE void put(T *p, A value) { *p = (T)value; }
+INLINE vec all(A value) { return value - (vec){0}; } // keeps -0 and NaN
+INLINE vec fma(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c); }
+INLINE A fma1(A a, A b, A c) { return __builtin_elementwise_fma(a, b, c); }
+INLINE vec choose(mask condition, vec yes, vec no) { return (vec)(((mask)yes & condition) | ((mask)no & ~condition)); }
+
+// Which lanes are set, as bytes 0 and 1: NumPy's bool.
+INLINE void store_mask(unsigned char *p, mask condition) { *(bytes *)p = __builtin_convertvector(-condition, bytes); }
+INLINE mask load_mask(const unsigned char *p) { return -__builtin_convertvector(*(const bytes *)p, mask); }
+
+INLINE index least(index a, index b) { return a < b ? a : b; }
+INLINE index most(index a, index b) { return a > b ? a : b; }
+
+// A window over images: kernels.core.geometry.STRUCT.
+typedef struct {
+    int channels, height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
+        pad_top, pad_left, dilation_height, dilation_width;
+} Geometry;
+
+// The head of a function that Python calls, `KERNEL(max_pool)(const T *x /* images * pixels * channels */, …)`, always
+// of type void. Python reads the parameters from the source: pointers, Geometry, index, int and double. A comment
+// behind an array is the number of its elements, as in prelude.cu; one may be NULL where it begins with "NULL or".
+#define JOINED3(name, type, level) name##_##type##_##level
+#define JOINED(name, type, level) JOINED3(name, type, level)
+#ifdef _WIN32
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
+#define KERNEL(name) EXPORTED void JOINED(name, T_NAME, LEVEL)
