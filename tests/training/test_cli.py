@@ -181,6 +181,25 @@ def test_json_has_an_object_per_epoch_and_one_at_the_end(tmp_path):
     assert (end["test_accuracy"], end["test_loss"]) == (record["accuracy"], record["loss"])
     assert end["folder"] == str(tmp_path / "run")
     assert result.err.startswith("model ")  # the header, for people
+    kept = RunFolder(tmp_path / "run").load_config()["results"]
+    assert kept == {name: end[name] for name in end if name not in ("seconds", "folder", "interrupted")}
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_after_an_interruption_no_test_result_is_told_or_kept(tmp_path, monkeypatch):
+    def interrupt(callback, trainer, result):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.checkpoints.Checkpoints.on_epoch_end", interrupt)
+        result = xpnet("train", *QUICK, "--epochs", 2, "--json", "--out", tmp_path / "run")
+    end = json.loads(result.out.splitlines()[-1])
+    assert (result.code, end["best_epoch"], end["interrupted"]) == (130, 1, True)
+    assert not {"test_accuracy", "test_loss"} & end.keys()
+    assert not {"results", "ended"} & RunFolder(tmp_path / "run").load_config().keys()
+    assert xpnet("train", "--resume", tmp_path / "run", "--quiet").code == 0
+    results = RunFolder(tmp_path / "run").load_config()["results"]
+    assert results["test_accuracy"] == json.loads(xpnet("evaluate", tmp_path / "run", "--json").out)["accuracy"]
 
 
 @pytest.mark.usefixtures("_no_figures")

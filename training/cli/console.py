@@ -18,7 +18,6 @@ from training.loop.callbacks import EpochResult
 from training.loop.epoch_table import EpochTable
 from training.loop.evaluation import Evaluation, Predictions
 from training.loop.progress import ProgressBar, ProgressLines, epoch_line
-from training.loop.recipe import in_units
 from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
 from training.models import Network
@@ -107,32 +106,17 @@ class Console:
         data: Data,
         part: str,
         tested: Predictions | Evaluation | None,
-        folder: RunFolder,
-        seconds: float,
-        interrupted: bool,
+        record: Mapping[str, Any],
     ) -> None:
         """Print the last line.
 
         Args:
             part: by which the best epoch was chosen.
-            tested: the predictions of the best epoch's model for the test part.
+            tested: the best epoch's model on the test part, if another part has chosen it.
+            record: what the line says, for ``--json``.
         """
         best, last = trainer.best, trainer.history[-1] if trainer.history else None
-        tested_once = part == "val" and "test" in data.parts
         if self._json:
-            record = {
-                "best_epoch": best and best.epoch,
-                f"best_{part}_accuracy": best and best.test_accuracy,
-                f"{part}_accuracy": last and last.test_accuracy,
-                "epochs": len(trainer.history),
-                "seconds": seconds,
-                "folder": str(folder.path),
-                "interrupted": interrupted,
-            }
-            if tested is not None and tested_once:
-                record |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
-                if isinstance(tested, Evaluation):
-                    record |= in_units(tested, data.target_normalization)
             click.echo(json_line(record))
         elif best and last:
             where = f"in epoch {best.epoch} of {len(trainer.history)}"
@@ -144,13 +128,13 @@ class Console:
                     f"best: {100 * best.test_accuracy:.2f} % of the {name} {samples} right, {where}",
                     f"last: {100 * last.test_accuracy:.2f} %",
                 ]
-            if tested is not None and tested_once:
-                results[1:] = [f"on the test data, used this once: {_result(tested, data)}"]
-            click.echo("; ".join([*results, f"{seconds:.1f} s", printable(folder.path)]))
+            if tested is not None:
+                results[1:] = [f"on the test data, used this once: {_result(tested)}"]
+            click.echo("; ".join([*results, f"{record['seconds']:.1f} s", printable(record["folder"])]))
 
 
-def _result(tested: Predictions | Evaluation, data: Data) -> str:
+def _result(tested: Predictions | Evaluation) -> str:
     """Return a result on the test part in words."""
     if isinstance(tested, Predictions):
         return f"{100 * tested.accuracy:.2f} %, {tested.correct:,} of {len(tested.labels):,}"
-    return ", ".join(f"{name} {value:.4g}" for name, value in in_units(tested, data.target_normalization).items())
+    return ", ".join(f"{name} {value:.4g}" for name, value in tested.metrics.items())

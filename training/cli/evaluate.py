@@ -29,7 +29,7 @@ from training.files import json_text
 from training.files.printable import printable
 from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import build_network, in_units, loader_for, target_normalization_of
+from training.loop.recipe import build_network, loader_for, metrics_of_numbers, target_normalization_of
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
@@ -87,9 +87,10 @@ def command(
             loader = loader_for(network, samples, batch_size)
             chosen = as_metrics(metrics, network.last_layer, network.classes)
             if data.kind == "regression":
-                found = evaluate(network, loader, lambda scores, t: None, metrics=("mae", "r2"))
+                usual = metrics_of_numbers(target_normalization_of(network))
+                found = evaluate(network, loader, lambda scores, t: None, metrics=usual)
                 record = _about(file, network, data, part) | {"loss": found.loss, "samples": len(samples)}
-                record |= in_units(found, target_normalization_of(network))
+                record |= found.metrics
         if data.kind == "classification":
             record = _record(file, network, data, part, predict(network, loader, chosen))
     except NonFiniteError as error:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
 from training.loop.logs import CsvLog, TensorBoardLog
 from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
-from training.loop.recipe import evaluation_batch
+from training.loop.recipe import evaluation_batch, metrics_of_numbers
 from training.loop.recorder import Recorder, draw_figures
 from training.loop.run_folder import RunFolder
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
@@ -104,11 +105,31 @@ def predicted(trainer: Trainer, settings: Settings, data: Data, part: str) -> Pr
     dtype, batch_size = trainer.network.params.flat.dtype, evaluation_batch(settings.batch_size)
     loader = data.loader(part, batch_size, shuffle=False, dtype=dtype)
     if data.kind == "regression":
-        return evaluate(trainer.network, loader, lambda scores, t: None, metrics=("mae", "r2"))
+        metrics = metrics_of_numbers(data.target_normalization)
+        return evaluate(trainer.network, loader, lambda scores, t: None, metrics=metrics)
     try:
         return predict(trainer.network, loader)
     except NonFiniteError as error:
         raise click.ClickException(f"the {part} data: {error}") from error
+
+
+def results(trainer: Trainer, part: str, tested: Predictions | Evaluation | None) -> dict[str, Any]:
+    """Return the results of a training in the types of JSON, for the run's configuration and ``--json``.
+
+    Args:
+        part: by which the best epoch was chosen.
+        tested: the best epoch's model on the test part, if another part has chosen it.
+    """
+    best, last = trainer.best, trainer.history[-1] if trainer.history else None
+    found: dict[str, Any] = {
+        "best_epoch": best and best.epoch,
+        f"best_{part}_accuracy": best and best.test_accuracy,
+        f"{part}_accuracy": last and last.test_accuracy,
+        "epochs": len(trainer.history),
+    }
+    if tested is not None:
+        found |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss, **tested.metrics}
+    return found
 
 
 def draw(

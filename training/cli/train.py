@@ -31,7 +31,7 @@ from training.cli.find_rate import find_rate
 from training.cli.inputs import MODEL, load_data
 from training.cli.loss_options import LOSS_OPTIONS
 from training.cli.resume import ResumedRun, resumable
-from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, started, train
+from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, results, started, train
 from training.cli.streams import going_on_silently
 from training.data import Data
 from training.files.durable import write_atomically
@@ -231,13 +231,21 @@ def command(
                 if recorder.result is not None:
                     recorder.restore(trainer.network)
                     shown = "test" if stop is None and "test" in data.parts else part
-                    tested = predicted(trainer, settings, data, shown)
-                    stop = draw(trainer, data, shown, tested, recorder) or stop
+                    answers = predicted(trainer, settings, data, shown)
+                    tested = None if shown == part else answers
+                    stop = draw(trainer, data, shown, answers, recorder) or stop
+                found = results(trainer, part, tested)
                 if stop is None:
-                    folder.save_config({**config, "ended": datetime.now().astimezone().isoformat(timespec="seconds")})
+                    ended = datetime.now().astimezone().isoformat(timespec="seconds")
+                    folder.save_config({**config, "ended": ended, "results": found})
             except OSError as error:
                 raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
-            console.end(trainer, data, part, tested, folder, time.perf_counter() - start, stop is not None)
+            about = {
+                "seconds": time.perf_counter() - start,
+                "folder": str(folder.path),
+                "interrupted": stop is not None,
+            }
+            console.end(trainer, data, part, tested, {**found, **about})
     except KeyboardInterrupt as late:  # it came after the last epoch
         click.echo(f"Interrupted after the training; {kept(recorder)}", err=True)
         stop = late

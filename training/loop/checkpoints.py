@@ -47,15 +47,16 @@ class _Interval:
 
 
 class Checkpoints(Callback):
-    """Callback that writes checkpoints and keeps the last ones. Give it last: it saves the state of the others.
+    """Callback that writes checkpoints. Give it last: it saves the state of the others.
 
-    A checkpoint is written at each interval, at the end of the run, and when Ctrl-C, or another ``KeyboardInterrupt``
-    between two steps, ends it. ``Trainer.resume`` goes on from it.
+    A checkpoint is written at each interval, after an epoch that is the best so far, at the end of the run, and when
+    Ctrl-C, or another ``KeyboardInterrupt`` between two steps, ends it. The last ones and that of the best epoch are
+    kept. ``Trainer.resume`` goes on from any of them.
 
     Args:
         folder: of the checkpoints; made when the first is written.
         every: interval in steps (``200``), minutes (``"5m"``) or epochs (``"1e"``).
-        keep: the number of checkpoints that are kept, at least 1.
+        keep: the number of last checkpoints that are kept, at least 1.
         config: anything JSON can hold, for whoever reads them.
 
     Attributes:
@@ -107,11 +108,7 @@ class Checkpoints(Callback):
         file = self.folder / checkpoint.file_name(trainer.step)
         checkpoint.save(trainer, file, self.config)
         self.file, self._saved, self._when = file, _place(trainer), time.monotonic()
-        files = checkpoint.list_files(self.folder)
-        kept = files[: files.index(file) + 1][-self.keep :]
-        for other in files:  # later ones are of a run that went on from an earlier checkpoint
-            if other not in kept:
-                other.unlink(missing_ok=True)
+        self._remove_others(trainer)
 
     def on_run_begin(self, trainer: Trainer) -> None:
         self._saved, self._failed, self._when = None, False, time.monotonic()
@@ -125,7 +122,8 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        if self.every.unit == "e" and result.epoch % self.every.count == 0:
+        is_due = self.every.unit == "e" and result.epoch % self.every.count == 0
+        if is_due or result is trainer.best:
             self.save(trainer)
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
@@ -134,8 +132,28 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_run_end(self, trainer: Trainer) -> None:
-        if not self._failed and self._saved != _place(trainer):
+        if self._failed:
+            return
+        if self._saved != _place(trainer):
             self.save(trainer)
+        self._remove_others(trainer)  # what a run that was killed has left
+
+    def _remove_others(self, trainer: Trainer) -> None:
+        """Remove all checkpoints but the last ones up to this step and that of the best epoch.
+
+        Later ones are of a run that went on from an earlier checkpoint.
+        """
+        files = checkpoint.list_files(self.folder)
+        names = [file.name for file in files]
+        here = checkpoint.file_name(trainer.step)
+        if here not in names:  # parameters that are not finite are not saved
+            return
+        kept = set(names[: names.index(here) + 1][-self.keep :])
+        if trainer.best is not None:
+            kept.add(checkpoint.file_name(trainer.best.epoch * len(trainer.train_loader)))
+        for file in files:
+            if file.name not in kept:
+                file.unlink(missing_ok=True)
 
     def _minutes(self) -> float:
         return (time.monotonic() - self._when) / 60

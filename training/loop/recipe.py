@@ -15,13 +15,12 @@ from training.data.collection import Samples, normalized_targets
 from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
 from training.loop.early_stopping import EarlyStopping
-from training.loop.evaluation import Evaluation
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, Settings
 from training.loop.trainer import Trainer
 from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
 from training.models.metric import Metric
-from training.models.metrics import MeanAbsoluteError
+from training.models.metrics import R2, MeanAbsoluteError
 from training.optim import LossScaler, Update, optimizers, schedules
 
 _LIKENESS_BYTES = 64 << 20
@@ -122,9 +121,19 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
 def _metrics(settings: Settings, data: Data) -> list[str | Metric]:
     """Return the metrics of the settings, by default R² for numbers; errors are in the unit of the numbers."""
     names = settings.metrics or (["r2"] if data.kind == "regression" else [])
-    known = data.target_normalization
-    unit = 1.0 if known is None or len(known.std) > 1 else float(known.std[0])
-    return [MeanAbsoluteError(unit) if name == "mae" else name for name in names]
+    in_units = {metric.name: metric for metric in metrics_of_numbers(data.target_normalization)}
+    return [in_units.get(name, name) for name in names]
+
+
+def metrics_of_numbers(known: Normalization | None) -> list[Metric]:
+    """Return R² and, for a single number to predict, the mean absolute error in its unit.
+
+    Args:
+        known: the normalization of the targets; None if they are not normalized.
+    """
+    if known is not None and len(known.std) > 1:  # they have several units
+        return [R2()]
+    return [R2(), MeanAbsoluteError(1.0 if known is None else float(known.std[0]))]
 
 
 def build_augmentation(settings: Settings, data: Data) -> Augmentation | None:
@@ -198,11 +207,3 @@ def _some(inputs: AnyInputs) -> numpy.ndarray:
         return inputs
     size = max(1, inputs[:1].nbytes)
     return inputs[:: -(-len(inputs) * size // _LIKENESS_BYTES)]
-
-
-def in_units(evaluation: Evaluation, known: Normalization | None) -> dict[str, float]:
-    """Return R² and, for one number to predict, the mean absolute error in its own units, of normalized targets."""
-    results = {"r2": float(evaluation.metrics["r2"])}
-    if known is None or len(known.std) == 1:
-        results["mae"] = float(evaluation.metrics["mae"]) * (1.0 if known is None else known.std[0])
-    return results

@@ -50,11 +50,23 @@ def summary(found: Findings) -> list[Element]:
         facts.append((f"{part} loss", number(found.answers.loss)))
         facts.append((f"{part} mean absolute error", number(found.answers.mae)))
         facts.append((f"{part} R²", number(found.answers.r2)))
+    if found.part != "test" or found.answers is None:
+        facts += [(f"{said}, when the run ended", text) for said, text in _recorded(found)]
     seconds = sum(value for _, value in found.curve("seconds") if math.isfinite(value))
     if seconds:
         facts.append(("time", f"{seconds:,.1f} s"))
     return [element("dl", [element("div", element("dt", name), element("dd", value)) for name, value in facts],
                     class_="facts")]  # fmt: skip
+
+
+def _recorded(found: Findings) -> Iterator[tuple[str, str]]:
+    """Yield the results on the test data that the run itself has recorded."""
+    known = found.config.get("results")
+    names = {"test_accuracy": "accuracy", "test_loss": "loss", "mae": "mean absolute error", "r2": "R²"}
+    for name, title in names.items():
+        value = real(known.get(name)) if isinstance(known, dict) else math.nan
+        if math.isfinite(value):
+            yield f"test {title}", f"{100 * value:.2f} %" if name == "test_accuracy" else number(value)
 
 
 def missing(found: Findings) -> list[Element]:
@@ -155,7 +167,8 @@ def configuration(found: Findings) -> list[Element]:
 
 def environment(found: Findings) -> list[Element]:
     """List the machine and the versions."""
-    shown = {name: value for name, value in found.config.items() if name not in ("settings", "model", "samples")}
+    others = ("settings", "model", "samples", "results")
+    shown = {name: value for name, value in found.config.items() if name not in others}
     return [table(("what", "value"), islice(_flat("", shown), _MOST), words=2)] if shown else []
 
 

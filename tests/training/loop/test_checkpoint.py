@@ -213,7 +213,14 @@ def steps_of(folder):
 
 @pytest.mark.parametrize(
     ("every", "keep", "kept"),
-    [(3, 9, [3, 6, 8]), ("3", 2, [6, 8]), ("1e", 9, [4, 8]), ("2e", 9, [8]), ("1000", 1, [8]), ("1000m", 3, [8])],
+    [
+        (3, 9, [3, 4, 6, 8]),  # after 4 steps an epoch is the best so far
+        ("3", 2, [6, 8]),
+        ("1e", 9, [4, 8]),
+        ("2e", 9, [4, 8]),
+        ("1000", 1, [8]),
+        ("1000m", 3, [4, 8]),
+    ],
 )
 def test_intervals(tmp_path, every, keep, kept):
     written = []
@@ -239,7 +246,30 @@ def test_minutes_are_counted_from_the_last_one(tmp_path, monkeypatch):
         now[0] += 40.0
 
     small_trainer(callbacks=[Every(tick), Checkpoints(tmp_path, every="1.5m", keep=9)]).train()
-    assert steps_of(tmp_path) == [3, 6, 8]
+    assert steps_of(tmp_path) == [3, 4, 7, 8]  # at 4 one is written of the best epoch so far
+
+
+def test_the_checkpoint_of_the_best_epoch_stays(tmp_path):
+    def spoil(run, step):
+        if step == 9:  # from the third epoch on all is worse than in the second
+            run.network.params.flat[...] *= 10
+
+    run = small_trainer(callbacks=[Every(spoil), Checkpoints(tmp_path, keep=1)], epochs=5)
+    run.train()
+    assert run.best.epoch == 2
+    assert steps_of(tmp_path) == [8, 20]
+    again = small_trainer(callbacks=[Checkpoints(tmp_path, keep=2)], epochs=4)
+    again.resume(tmp_path / checkpoint.file_name(8))
+    assert again.train()[1].rank == run.best.rank
+    assert steps_of(tmp_path) == sorted({12, 16, 4 * again.best.epoch})
+
+
+def test_what_a_kill_has_left_goes_when_the_run_goes_on(tmp_path):
+    small_trainer(callbacks=[Checkpoints(tmp_path, keep=9)], epochs=3).train()
+    run = small_trainer(callbacks=[Checkpoints(tmp_path, keep=1)], epochs=3)
+    run.resume(tmp_path)
+    run.train()
+    assert steps_of(tmp_path) == sorted({12, 4 * run.best.epoch})
 
 
 @pytest.mark.parametrize("text", ["0", "0m", "0.0m", "-5", "1e3", "5 m", "m", "", "1.5", "1.5e", "nan", "5s", "1" * 20])
@@ -258,7 +288,7 @@ def test_ctrl_c_saves_and_other_errors_do_not(tmp_path):
 
         return at
 
-    for error, found in ((KeyboardInterrupt, [5]), (ZeroDivisionError, [])):
+    for error, found in ((KeyboardInterrupt, [4, 5]), (ZeroDivisionError, [4])):
         folder = tmp_path / error.__name__
         run = small_trainer(callbacks=[Every(interrupt(error)), Checkpoints(folder, every="9e")])
         with pytest.raises(error):

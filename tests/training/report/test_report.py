@@ -120,9 +120,13 @@ def test_a_run_whose_data_have_moved_says_so_and_takes_them_by_path(tmp_path):
     assert missing.strip() in page.text
     assert "Learning curves" in page.text
     assert "Confusion matrix of the test data" not in page.text
+    kept = json.loads((run / "config.json").read_text())["results"]  # what the run found out itself
+    assert "test accuracy, when the run ended" in page.text
+    assert f"{100 * kept['test_accuracy']:.2f} %" in page.text
     page, missing = report(run, "--data", tmp_path / "moved")
     assert missing == ""
     assert "Confusion matrix of the test data" in page.text
+    assert "when the run ended" not in page.text
 
 
 def test_no_data_set_is_downloaded(run, monkeypatch):
