@@ -1,10 +1,10 @@
 """The same seed gives the same bits, from one version of the code to the next.
 
-``parameter_hashes.json`` holds what ten steps of every model with every optimizer came to. A change that is meant to
-alter numbers (a new default, another order of a sum) says so and writes the table again:
+``parameter_hashes.json`` holds what ten steps of every model with every optimizer came to, computed by NumPy. A change
+that is meant to alter numbers (a new default, another order of a sum) says so and writes the table again:
 
     OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" XPNET_DEVICE=cpu XPNET_THREADS=1 \
-        python tests/support/ten_steps.py > tests/training/parameter_hashes.json
+        XPNET_NATIVE=0 python tests/support/ten_steps.py > tests/training/parameter_hashes.json
 """
 
 import json
