@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 KERNELS = Path(__file__).parent.parent
 LIBRARY = "native.lib"  # the same name on every system: it is loaded by its path, and no Python module
 
-TYPES = {"half": ("_Float16", "-DT_IS_HALF"), "float": ("float",), "double": ("double",)}
+TYPES = {"half": ("_Float16", "-DT_IS_HALF"), "float": ("float",), "double": ("double", "-DT_IS_DOUBLE")}
 
 FLAGS = (
     "-std=c17",
@@ -84,13 +84,20 @@ def sources() -> list[Path]:
     return sorted(KERNELS.glob("*.c"))
 
 
-def build(target: Target, library: Path, flags: Sequence[str] = (), compiler: Sequence[str] = ()) -> None:
-    """Compile all kernels for a target, and link them.
+def build(
+    target: Target,
+    library: Path,
+    flags: Sequence[str] = (),
+    compiler: Sequence[str] = (),
+    files: Sequence[Path] = (),
+) -> None:
+    """Compile kernels for a target, and link them.
 
     Args:
         library: where to put it.
         flags: more of the compiler's, such as a sanitizer's.
         compiler: its command; ziglang's by default.
+        files: of kernels; all by default.
 
     Raises:
         RuntimeError: the compiler failed; the message has what it printed.
@@ -98,7 +105,7 @@ def build(target: Target, library: Path, flags: Sequence[str] = (), compiler: Se
     command = list(compiler) or [sys.executable, "-m", "ziglang", "cc", "-target", target.triple]
     with tempfile.TemporaryDirectory() as place:
         jobs = [(["-mcpu=" + target.any_cpu, "-O2"], KERNELS / "core" / "cpu.c", Path(place) / "cpu.o")]
-        for source in sources():
+        for source in files or sources():
             for name, (kind, *macros) in TYPES.items():
                 for level in target.levels:
                     given = {"T": kind, "T_NAME": name, "LEVEL": level.name, "VECTOR_BYTES": level.vector_bytes}
