@@ -22,8 +22,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def implementation(x: Array, on_numpy: Function, on_cuda: Function, on_native: Function | None = None) -> Function:
     """Return the implementation for the library of ``x``, which the caller has checked.
 
-    On the CPU that is ``on_native``, where there is one and the C kernels were built, else ``on_numpy``.
+    On the CPU that is ``on_native``, where there is one, the C kernels were built and have the dtype of ``x``, else
+    ``on_numpy``.
     """
     if not isinstance(x, (numpy.ndarray, numpy.generic)):
         return on_cuda
-    return on_numpy if on_native is None or not native.available() else on_native
+    return on_numpy if on_native is None or not native.computes(x.dtype) else on_native

@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent.parent
 LIBRARY = Path(__file__).parent / "native.lib"
 
 _NAMES = {"float16": "half", "float32": "float", "float64": "double"}
+_FLOATING = frozenset(numpy.dtype(name) for name in _NAMES)
 _LEVELS = {3: "v3", 4: "v4", 8: "arm64"}
 _DTYPES = {"int": "int32", "index": "int64", "unsigned": "uint32", "unsigned char": "uint8", "float": "float32"}
 _NUMBERS = {"int": ctypes.c_int, "index": ctypes.c_longlong, "double": ctypes.c_double}
@@ -69,6 +70,11 @@ def refusal() -> str:
 def available() -> bool:
     """Return whether the C kernels compute."""
     return _on and library().handle is not None
+
+
+def computes(dtype: Any) -> bool:
+    """Return whether the C kernels compute, and have this dtype: a floating one in the processor's order of bytes."""
+    return dtype in _FLOATING and available()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backend import asarray, checks
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
+from kernels.optimizers import move_towards
 from training.loop.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ class WeightAverage(Callback):
         self.steps += 1
         share = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, average in self._average.items():
-            difference = arrays[name] - average
-            difference *= share
-            average += difference
+            move_towards(average, arrays[name], share)
 
     def on_epoch_trained(self, trainer: Trainer) -> None:
         if self._average and not self._own:

@@ -12,7 +12,9 @@ from backend import array_module, profiling
 from backend.checks import Hyperparameter, instance, whole
 from backend.graph_numbers import numbers, repeat
 from backend.types import Array
+from kernels import optimizers as compiled
 from kernels.core.dtypes import acc_dtype
+from kernels.core.native import Function
 from kernels.loss_scale import FINITE, MULTIPLIER
 from training.optim.checks import Arrays, Layout, check_parameters, check_same_layout, check_state, layout_of
 from training.optim.fused import Scaled, update_on_device
@@ -48,6 +50,8 @@ class Optimizer:
     """Names of the arrays that are kept for each parameter; zeros before the first update."""
     formula: ClassVar[str]
     """The update of one element in C, as ``training.optim.fused.update_on_device`` takes it."""
+    kernel: ClassVar[Function | None] = None
+    """The same in C, for the host, of this very class: a subclass has its own, or NumPy computes its ``_step``."""
     correction: ClassVar[str] = ""
     """C statements before the formula under a loss scale: the numbers that depend on ``t``, the count of steps made."""
     coupled_decay: ClassVar[bool] = True
@@ -209,6 +213,11 @@ class Optimizer:
         decay: float,
         control: Array | None,
     ) -> None:
+        kernel = vars(type(self)).get("kernel")
+        if kernel is not None and compiled.can_update(params, grads, *state.values()):
+            multiplier = None if control is None else control[MULTIPLIER]
+            compiled.update(kernel, params, grads, state, numbers, decay, multiplier)
+            return
         dtype = acc_dtype(params.dtype)  # in float16 Adam's eps and small squares are 0
         has_master = "master" in state
         needs_copy = decay != 0.0 or grads.dtype != dtype or control is not None

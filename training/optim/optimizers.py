@@ -12,6 +12,7 @@ import numpy
 
 from backend.checks import Hyperparameter, choice
 from backend.types import Array
+from kernels import optimizers as compiled
 from training.optim.optimizer import Optimizer
 
 
@@ -28,6 +29,7 @@ class SGD(Optimizer):
     """
 
     formula = "p -= lr * g;"
+    kernel = compiled.SGD
 
     def __init__(self, lr: float = 0.01, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay)
@@ -56,6 +58,7 @@ class Momentum(Optimizer):
 
     slots = ("v",)
     formula = "v = v * momentum - g * lr; p += v;"
+    kernel = compiled.MOMENTUM
     momentum = Hyperparameter(least=0, below=1)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
@@ -76,6 +79,7 @@ class Nesterov(Momentum):
     """
 
     formula = "v = v * momentum - g * lr; p -= g * lr - v * momentum;"
+    kernel = compiled.NESTEROV
 
     def _step(self, p: Array, g: Array, step: Array, spare: Array, v: Array, *, lr: float, momentum: float) -> None:
         numpy.multiply(g, lr, out=step)
@@ -91,6 +95,7 @@ class AdaGrad(Optimizer):
 
     slots = ("h",)
     formula = "h += g * g; p -= g / (sqrt(h) + eps) * lr;"
+    kernel = compiled.ADAGRAD
     eps = Hyperparameter(above=0)
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
@@ -108,6 +113,7 @@ class RMSprop(Optimizer):
 
     slots = ("h",)
     formula = "h += (g * g - h) * rate; p -= g / (sqrt(h) + eps) * lr;"
+    kernel = compiled.RMSPROP
     decay_rate = Hyperparameter(least=0, below=1)
     eps = Hyperparameter(above=0)
 
@@ -148,6 +154,7 @@ class Adam(Optimizer):
 
     slots = ("m", "v")
     formula = "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
+    kernel = compiled.ADAM
     correction = (
         "const auto c = sqrt(-expm1(t * log_beta2)); "
         "const auto rate = lr * c / -expm1(t * log_beta1), scaled_eps = eps * c;"
@@ -193,6 +200,7 @@ class AdamW(Adam):
         "m += (g - m) * rate1; v += (g * g - v) * rate2; "
         "step = m / (sqrt(v) + scaled_eps) * rate; p -= step + p * decay_rate;"
     )
+    kernel = compiled.ADAMW
     coupled_decay = False
 
     def __init__(
