@@ -17,11 +17,14 @@ from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, elementwise
+from kernels.core.native import Function, share
 from kernels.masking import masked
 
 _MASK, _MASK_AT, _DROP, _DROP_AT = (
     Kernel("philox.cu", name) for name in ("dropout_mask", "dropout_mask_at", "dropout", "dropout_at")
 )
+
+_NATIVE = Function("dropout.c", "dropout")
 
 _ALIGNMENT = 16  # bytes, of what the kernel reads at once
 
@@ -68,12 +71,24 @@ def dropout(x: Array, ratio: float, generator: random.Generator | None = None) -
     Returns:
         The numbers that stay and zeros, shape and dtype of ``x``; and the mask, bool of that shape.
     """
-    return implementation(x, _dropout_numpy, _dropout_cuda)(x, _threshold(ratio), generator)
+    return implementation(x, _dropout_numpy, _dropout_cuda, _dropout_native)(x, _threshold(ratio), generator)
 
 
 def _dropout_numpy(x: Array, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:
     keep = _dropout_mask_numpy(x.size, threshold, generator)
     return masked(x.reshape(-1), keep).reshape(x.shape), keep.reshape(x.shape)
+
+
+def _dropout_native(x: Array, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:
+    x = x if x.flags.c_contiguous else numpy.ascontiguousarray(x)
+    y, keep = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
+    place = (generator or random.current()).reserve(x.size)
+
+    def drop(first: int, last: int) -> None:
+        _NATIVE(x.dtype, x, y, keep, threshold, *place, x.size, 4 * first, min(4 * last, x.size))
+
+    share(-(-x.size // 4), 4 * (2 * x.itemsize + 1), drop)
+    return y, keep
 
 
 def _dropout_cuda(x: Any, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:

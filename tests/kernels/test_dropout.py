@@ -9,7 +9,16 @@ import backend
 from backend import asnumpy, random
 from kernels.core import launch
 from kernels.dropout import dropout, dropout_mask
-from tests.support.checks import DTYPES, assert_channels_last, assert_same, assert_separate, frozen, laid_out, normal
+from tests.support.checks import (
+    DTYPES,
+    assert_channels_last,
+    assert_same,
+    assert_separate,
+    frozen,
+    laid_out,
+    normal,
+    thread_limit,
+)
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 4), (2, 3, 4), (2, 3, 4, 5), (0, 3)])
@@ -122,3 +131,24 @@ def test_numbers_that_begin_anywhere_are_dropped(device, dtype):
         random.seed(start)
         y, _ = dropout(whole[start:], 0.5)
         assert_same(y, np.where(asnumpy(mask), asnumpy(whole)[start:], np.zeros((), dtype)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("position", [0, 2**32 - 3, 2**63 - 3])
+def test_a_wide_place_and_every_size_keep_the_bits(device, dtype, position, monkeypatch):
+    """C kernels make 16 to 64 words at once; threads begin at any block. Numbers that stay keep even a NaN's payload."""
+    state = {"seed": 2**63 + 5, "stream": 2**40 + 3, "position": position}
+    unsigned = f"u{np.dtype(dtype).itemsize}"
+    numbers = np.random.default_rng(0).integers(0, np.iinfo(unsigned).max, 300, unsigned)
+    monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 64)
+    for size in (*range(1, 20), 31, 63, 64, 65, 127, 129, 300):
+        random.default.state = state
+        kept = asnumpy(random.bits(size)) >= 0.4 * 2**32
+        after = random.default.state
+        for count in (1, 3):
+            random.default.state = state
+            with thread_limit(count):
+                y, keep = dropout(backend.asarray(numbers[:size].view(dtype)), 0.4)
+            assert random.default.state == after
+            assert_same(keep, kept, "bool")
+            assert_same(asnumpy(y).view(unsigned), np.where(kept, numbers[:size], 0))
