@@ -136,7 +136,7 @@ def test_numbers_that_begin_anywhere_are_dropped(device, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("position", [0, 2**32 - 3, 2**63 - 3])
 def test_a_wide_place_and_every_size_keep_the_bits(device, dtype, position, monkeypatch):
-    """C kernels make 16 to 64 words at once; threads begin at any block. Numbers that stay keep even a NaN's payload."""
+    """C kernels make many words at once; threads begin at any block. Numbers that stay keep even a NaN's payload."""
     state = {"seed": 2**63 + 5, "stream": 2**40 + 3, "position": position}
     unsigned = f"u{np.dtype(dtype).itemsize}"
     numbers = np.random.default_rng(0).integers(0, np.iinfo(unsigned).max, 300, unsigned)
