@@ -24,7 +24,7 @@ import numpy
 from backend import array_module, profiling, threads, workspace
 from backend.checks import whole
 from backend.types import Array
-from kernels import activations, convolution_cuda, depthwise, implicit_gemm
+from kernels import activations, convolution_cuda, convolution_weight_native, depthwise, implicit_gemm
 from kernels.col2im import add_windows
 from kernels.core.checks import check_convolution
 from kernels.core.dispatch import implementation
@@ -216,7 +216,8 @@ def convolution_backward_weight(
             column_sums(gradient.reshape(-1, len(out)), out=bias_out)
         depthwise.backward_weight(source, gradient, out, geometry)
         return out
-    compute = implementation(x, _backward_weight_numpy, convolution_cuda.backward_weight)
+    native = convolution_weight_native.backward_weight
+    compute = implementation(x, _backward_weight_numpy, convolution_cuda.backward_weight, native)
     compute(source, gradient, geometry, groups, out, bias_out)
     return out
 
