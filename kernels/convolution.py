@@ -24,7 +24,14 @@ import numpy
 from backend import array_module, profiling, threads, workspace
 from backend.checks import whole
 from backend.types import Array
-from kernels import activations, convolution_cuda, convolution_weight_native, depthwise, implicit_gemm
+from kernels import (
+    activations,
+    convolution_cuda,
+    convolution_native,
+    convolution_weight_native,
+    depthwise,
+    implicit_gemm,
+)
 from kernels.col2im import add_windows
 from kernels.core.checks import check_convolution
 from kernels.core.dispatch import implementation
@@ -76,7 +83,8 @@ def _convolve(x: Array, weight: Array, bias: Array | None, geometry: Geometry, g
             y += bias
         return activations.relu(as_nchw(y)) if relu else as_nchw(y)
     positive = workspace.empty(y.shape, bool) if relu else None
-    implementation(x, _convolve_numpy, convolution_cuda.forward)(source, weight, bias, geometry, groups, y, positive)
+    compute = implementation(x, _convolve_numpy, convolution_cuda.forward, convolution_native.forward)
+    compute(source, weight, bias, geometry, groups, y, positive)
     return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
 
 
@@ -134,13 +142,21 @@ def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, win
         result = workspace.empty((n, h, w, c), dy.dtype)
         depthwise.backward_input(to_nhwc(dy), weight, result, geometry)
         return as_nchw(result)
-    return implementation(dy, _backward_input_numpy, _backward_input_cuda)(dy, weight, input_shape, geometry, groups)
+    compute = implementation(dy, _backward_input_numpy, _backward_input_cuda, _backward_input_native)
+    return compute(dy, weight, input_shape, geometry, groups)
 
 
 def _backward_input_numpy(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
     if geometry.mirrored is not None:
         return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)
     return _by_col2im(dy, weight, input_shape, geometry, groups)
+
+
+def _backward_input_native(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
+    n, c, h, w = input_shape
+    dx = workspace.empty((n, h, w, c), dy.dtype)
+    convolution_native.backward_input(to_nhwc(dy), weight, geometry, groups, dx)
+    return as_nchw(dx)
 
 
 def _backward_input_cuda(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
