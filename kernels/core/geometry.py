@@ -134,12 +134,6 @@ class Geometry:
         """As ``rows``, of the window's columns."""
         return self._spans(1)
 
-    @cached_property
-    def skips(self) -> tuple[bool, bool]:
-        """For windows that do not overlap: True for rows, and for columns, if some of them lie in no window."""
-        rows, columns = (sum(span.last - span.first for span in spans) for spans in (self.rows, self.columns))
-        return rows < self.image[0], columns < self.image[1]
-
     def _spans(self, axis: int) -> tuple[TapRange, ...]:
         size, outputs, before, stride = self.image[axis], self.output[axis], self.pads[2 * axis], self.stride[axis]
         spans = []

@@ -246,6 +246,22 @@ def _cached_bytes(count):
 
 
 @contextmanager
+def watched_shares():
+    """Let C kernels share small work among threads inside the ``with``, and collect the ranges of each call."""
+    seen, worth, run = [], tuning.WORTH_CUTTING, threads.run
+
+    def share(function, items):
+        seen.append(items)
+        run(function, items)
+
+    tuning.WORTH_CUTTING, threads.run = 1, share
+    try:
+        yield seen
+    finally:
+        tuning.WORTH_CUTTING, threads.run = worth, run
+
+
+@contextmanager
 def watched_cuts(module, name="cut"):
     """Collect the lists of parts (``cut``) or slices (``pieces``) that ``module`` divides its work into."""
     seen = []

@@ -2,9 +2,9 @@
 
 ``cost_of_step`` counts floating-point operations, the least bytes that must move, and memory; ``Gpu`` turns work into
 the least time by the roofline model. Operations are those of each layer's definition, whatever kernels carry them out;
-a tap that lies on the padding counts. Memory is that of a GPU; on a CPU max pooling keeps less. A layer outside the
-library declares its cost with ``formula``; without one it is shown as not known and left out of the totals. How many
-kernels a step launches is counted where it runs: ``training.profile.meter``.
+a tap that lies on the padding counts. Memory is that of a GPU. A layer outside the library declares its cost with
+``formula``; without one it is shown as not known and left out of the totals. How many kernels a step launches is
+counted where it runs: ``training.profile.meter``.
 """
 
 from training.profile.cost import layers  # noqa: F401  (declares what the library's layers cost)

@@ -1,0 +1,43 @@
+// The taps of a window that meet the image, and the windows that contain a pixel, along one axis.
+#pragma once
+
+#include "vectors.h"
+
+typedef struct {
+    int first, end;
+} Taps;
+
+// The taps inside an image of `size` pixels, of the window whose first tap meets pixel `start` (or padding).
+INLINE Taps taps_inside(int start, int taps, int dilation, int size) {
+    if (start >= 0 && start + (taps - 1) * dilation < size) return (Taps){0, taps};
+    const int end = start < size ? (size - 1 - start) / dilation + 1 : 0;
+    return (Taps){start < 0 ? (dilation - 1 - start) / dilation : 0, end < taps ? end : taps};
+}
+
+// `count` windows, by ascending taps: number i has the pixel at its tap `tap` + i·tap_step, and is the window
+// `window` - i·window_step.
+typedef struct {
+    int tap, window, count, tap_step, window_step;
+} Holders;
+
+// The windows that contain a pixel; `place` is the pixel counted from the first tap of window 0.
+INLINE Holders holders(int place, int taps, int dilation, int stride, int windows) {
+    int a = stride, b = dilation; // to be their greatest common divisor
+    while (b) {
+        const int rest = a % b;
+        a = b;
+        b = rest;
+    }
+    const int tap_step = stride / a, window_step = dilation / a;
+    int tap = 0;
+    while (tap < tap_step && (place - tap * dilation) % stride) ++tap;
+    int window = (place - tap * dilation) / stride;
+    if (window >= windows) {
+        const int skipped = (window - windows) / window_step + 1;
+        tap += skipped * tap_step;
+        window -= skipped * window_step;
+    }
+    const int none = tap >= taps || place < tap * dilation || (place - tap * dilation) % stride;
+    const int by_taps = (taps - 1 - tap) / tap_step, by_windows = window / window_step;
+    return (Holders){tap, window, none ? 0 : (by_taps < by_windows ? by_taps : by_windows) + 1, tap_step, window_step};
+}
