@@ -38,15 +38,14 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                 "labels", "layer_norm", "loss_scale", "masking", "regression", "soft_targets", "sums", "targets",
                 "totals"),
     "layers": ("checks", "base"),
-    "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.lockstep",
-                 "check.replica", "cli", "compat", "data.formats", "data.pictures", "files", "loop.callbacks",
-                 "loop.checkpoint", "loop.display", "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation",
-                 "loop.watch", "loop.figures", "loop.lock", "loop.non_finite", "loop.progress", "loop.provenance",
-                 "loop.recipe", "loop.recorder", "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step",
-                 "loop.stopping",
-                 "models.architecture", "models.config",
-                 "models.freezing", "models.loading", "models.saving", "optim.optimizer", "optim.checks",
-                 "optim.fused", "optim.groups", "optim.pieces", "profile", "report"),
+    "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
+                 "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
+                 "data.pictures", "files", "loop.callbacks", "loop.checkpoint", "loop.display", "loop.epoch_so_far",
+                 "loop.epoch_table", "loop.evaluation", "loop.watch", "loop.figures", "loop.lock", "loop.non_finite",
+                 "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder", "loop.run_folder",
+                 "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "models.architecture",
+                 "models.config", "models.freezing", "models.loading", "models.saving", "optim.optimizer",
+                 "optim.checks", "optim.fused", "optim.groups", "optim.pieces", "profile", "report"),
 }  # fmt: skip
 
 OPERATIONS = (

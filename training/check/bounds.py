@@ -80,6 +80,24 @@ class Bound:
         return max(beyond, 0.0) / (length * _unit(self.dtype))
 
 
+def measured_bound(expected: numpy.ndarray, given: numpy.ndarray) -> Bound:
+    """Return a bound for a function of which nothing is known but what the CPU made of it.
+
+    An error may be 16 times the CPU's largest one, and 8 units of the largest element more.
+
+    Args:
+        expected: the CPU's result in float64.
+        given: the CPU's result in the dtype that is checked.
+    """
+    if given.dtype.kind != "f":
+        return Bound(expected.astype(given.dtype), given.dtype)
+    finite = numpy.isfinite(expected)
+    size = float(numpy.abs(expected[finite]).max(initial=0.0)) or 1.0
+    off = float(numpy.nan_to_num(numpy.abs(given - expected)[finite]).max(initial=0.0))
+    magnitude = numpy.full(expected.shape, size)
+    return Bound(expected, given.dtype, 16 * off / (size * _unit(given.dtype)) + 8, magnitude)
+
+
 def sum_ulps(terms: float) -> float:
     """Return the error allowed in a sum of ``terms`` terms, in ulps of the sum of their absolute values."""
     return min(terms, 4 * math.sqrt(terms))

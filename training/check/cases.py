@@ -17,7 +17,8 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.window import Window
 from kernels.im2col import im2col
 from training.check.bounds import Bound, sum_ulps, ulps
-from training.check.layer_bounds import Bounds, layer_bounds, loss_bounds, run_layer
+from training.check.layer_bounds import Bounds, layer_bounds, run_layer
+from training.check.loss_bounds import loss_bounds
 from training.check.loss_cases import loss_cases
 from training.check.sum_cases import sum_cases
 from training.optim import optimizers
@@ -219,7 +220,7 @@ def _loss(inputs: Callable[[str], tuple[Array, Array]], dtype: str) -> Results:
 
 
 def _loss_bounds(inputs: Callable[[str], tuple[Array, Array]], dtype: str) -> Bounds:
-    return loss_bounds(*inputs(dtype))
+    return loss_bounds(layers.SoftmaxWithLoss(), *inputs(dtype))
 
 
 def _clip(dtype: str) -> Results:

@@ -1,4 +1,4 @@
-"""The losses that ``xpnet check`` runs, besides plain softmax cross-entropy, and bounds for their results."""
+"""The losses that ``xpnet check`` runs, besides plain softmax cross-entropy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy
 
 from backend import asarray
 from backend.types import Array
-from kernels.core.dtypes import acc_dtype
 from layers import HingeLoss, HuberLoss, Loss, MeanSquaredError, SigmoidWithLoss, SoftmaxWithLoss
-from training.check.bounds import FUNCTION_ULPS, Bound, sum_ulps, ulps
+from training.check.bounds import Bound
+from training.check.loss_bounds import loss_bounds
 
 SHAPE = SAMPLES, OUTPUTS = 300, 12
 
@@ -31,7 +31,7 @@ def loss_cases() -> Iterator[tuple[str, Callable[[str], dict[str, Array]], Calla
 
 
 def _inputs(loss: Loss, dtype: str) -> tuple[Array, Array]:
-    """Return scores that are whole numbers, whose differences are exact, and targets."""
+    """Return scores that are whole numbers, and targets."""
     generator = numpy.random.default_rng(0)
     x, t = generator.integers(-4, 5, SHAPE), generator.integers(0, OUTPUTS, SAMPLES)
     if loss.target_kind == "classes":
@@ -46,15 +46,5 @@ def _run(make: Callable[[], Loss], dtype: str) -> dict[str, Array]:
 
 
 def _bounds(make: Callable[[], Loss], dtype: str) -> dict[str, Bound]:
-    loss = make()
-    x, t = _inputs(loss, dtype)
-    exact, wide, kind = loss.forward(x.astype("float64"), t), acc_dtype(dtype), numpy.dtype(dtype)
-    dx = loss.backward()
-    # Terms are not negative, so that a loss is its own magnitude; a softmax rounds scores less their maximum, up to 8.
-    of_loss = numpy.asarray(exact + 8.0 if isinstance(loss, SoftmaxWithLoss) else exact)
-    sums = sum_ulps(OUTPUTS) + 3 * FUNCTION_ULPS + 8
-    of_dx = numpy.abs(dx) + (9.0 if loss.target_kind == "classes" else 1.0) / dx.size * OUTPUTS
-    return {
-        "loss": Bound(numpy.asarray(exact), wide, ulps(wide, sums + sum_ulps(x.size), 0), of_loss),
-        "dx": Bound(dx, kind, ulps(kind, sums, 1), of_dx),
-    }
+    bounds = loss_bounds(make(), *_inputs(make(), dtype))
+    return {name: bounds[name] for name in ("loss", "dx")}

@@ -11,6 +11,8 @@ import numpy
 
 from backend import asarray, asnumpy, random, use
 from backend.types import Array
+from layers import Sequential
+from layers.base import walk
 from training.check.bounds import Arrays
 from training.data import Loader
 from training.models import Network
@@ -25,10 +27,12 @@ class LayerRecord:
     """Host copies of a layer's inputs and outputs.
 
     Attributes:
-        inputs: of its forward: x, and for the loss the labels; empty for a Relu that was fused into the layer before
-        it. y: its output; if ``rectified``, that of the fused Relu. dout: the gradient that its backward got (a number
-        for the loss). dx: the gradient that backward returned; None for a first layer. random_state: of the current
-        generator before forward.
+        inputs: of its forward: x, and for the loss the targets, or what is added to a batch normalization; empty for a
+            Relu that was fused into the layer before it.
+        y: its output; if ``rectified``, that of the fused Relu.
+        dout: the gradient that its backward got; a number for the loss.
+        dx: the gradient that backward returned; None for a first layer.
+        random_state: of the current generator before forward.
     """
 
     inputs: tuple[Any, ...] = ()
@@ -44,7 +48,7 @@ class Step:
     """The results of a step, on the host.
 
     Attributes:
-        layers: by name; the loss is among them.
+        layers: by their places in the network; the loss is among them.
         grads, params, state: the network's, by name; parameters and state after the step.
         slots: the optimizer's state after the step, by slot and parameter.
         random_state: of the current generator after the step.
@@ -102,7 +106,7 @@ class Replica:
             return Step(records, grads, params, state, slots, random.current().state)
 
 
-_METHODS = ("forward", "forward_relu", "backward", "backward_relu")
+_METHODS = ("forward", "forward_relu", "forward_added_relu", "backward", "backward_relu")
 
 
 @contextmanager
@@ -111,10 +115,14 @@ def _recorded(network: Network) -> Iterator[dict[str, LayerRecord]]:
 
     The step is the one that training makes: a fused Relu stays fused.
     """
-    layers: dict[str, Any] = {**network.layers.layers, LOSS: network.last_layer}
+    layers: dict[str, Any] = {place: layer for place, layer in walk(network.layers) if place}
+    layers[LOSS] = network.last_layer
     records = {name: LayerRecord() for name in layers}
     names = {id(layer): name for name, layer in layers.items()}
-    behind = {names[id(step.layer)]: names[id(step.relu)] for step in network.layers.backward_steps if step.relu}
+    chains = [layer for _, layer in walk(network.layers) if isinstance(layer, Sequential)]
+    behind = {
+        names[id(step.layer)]: names[id(step.relu)] for chain in chains for step in chain.backward_steps if step.relu
+    }
     try:
         for name, layer in layers.items():
             relu = records[behind.get(name, name)]
@@ -136,7 +144,7 @@ def _recording(record: LayerRecord, method: str, original: Callable[..., Any], r
         record.inputs = tuple(_copy(argument) for argument in arguments)
         record.random_state = random.current().state
         result = original(*arguments)
-        record.rectified = method == "forward_relu"
+        record.rectified = method != "forward"
         record.y = _copy(result[0] if record.rectified else result)
         return result
 

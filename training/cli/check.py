@@ -43,7 +43,8 @@ def command(
     """Compare a GPU with the CPU: every operation, forward and backward, and training steps from equal parameters.
 
     FILE is a .safetensors file that says which model it is, or the folder of a run: that network is trained, on random
-    samples. Without it, two of xpnet's models are trained on digits.
+    samples. Without it, two of xpnet's models are trained on digits. A layer of your own (--allow-import) may be off by
+    a multiple of what the CPU is in float32.
 
     Errors count in units in the last place (ulps) of what a number is the sum of, and each has a bound that follows
     from the operation; an operation that does not round has to be exact. Exit code 1 if anything is wrong.

@@ -7,8 +7,9 @@ import pytest
 
 import layers
 from training.check import Bound
-from training.check.bounds import sum_ulps, ulps
-from training.check.layer_bounds import layer_bounds, loss_bounds
+from training.check.bounds import measured_bound, sum_ulps, ulps
+from training.check.layer_bounds import layer_bounds
+from training.check.loss_bounds import loss_bounds
 
 F16, F32, F64 = map(np.dtype, ("float16", "float32", "float64"))
 EPS = float(np.finfo("float32").eps)
@@ -119,13 +120,71 @@ def test_normalization_and_loss_allow_for_what_cancels(offset):
             assert bound.error(results[name]) <= bound.ulps, (kind, name)
     loss = layers.SoftmaxWithLoss()
     results = {"loss": loss.forward(x, t), "y": loss.y, "dx": loss.backward()}
-    for name, bound in loss_bounds(x, t).items():
+    for name, bound in loss_bounds(layers.SoftmaxWithLoss(), x, t).items():
         assert bound.error(np.asarray(results[name])) <= bound.ulps, name
 
 
-def test_a_layer_without_a_bound_is_named():
-    class Own(layers.Layer):
-        pass
+class Steep(layers.Loss):
+    """A loss of one's own."""
 
-    with pytest.raises(TypeError, match="no bound is known for Own"):
-        layer_bounds(Own(), np.zeros((1, 1), "float32"), np.zeros((1, 1), "float32"))
+    target_kind = "values"
+
+    def forward(self, x, t):
+        self._keep(((x - t) ** 4).mean(), x, t)
+        return self.save(self.loss, x - t)
+
+    def backward(self, dout=1.0):
+        (error,) = self.saved()
+        return 4 * error**3 / error.size
+
+
+LOSSES = [
+    layers.SoftmaxWithLoss(),
+    layers.SoftmaxWithLoss(0.1, [1, 2, 3, 1, 2, 3], 4),
+    layers.HingeLoss(),
+    layers.SigmoidWithLoss(),
+    layers.MeanSquaredError(),
+    layers.HuberLoss(0.7),
+    Steep(),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+def test_every_loss_is_within_its_bounds_and_a_wrong_one_is_not(loss, dtype, offset):
+    rng = np.random.default_rng(0)
+    x = (3 * rng.standard_normal((40, 6)) + offset).astype(dtype)
+    t = np.arange(40) % 6 if loss.target_kind == "classes" else rng.random((40, 6)).astype("float32")
+    if loss.target_kind == "values":
+        t += np.float32(offset)
+    before = x.copy(), t.copy()
+    bounds = loss_bounds(loss, x, t)
+    assert all(np.array_equal(a, b) for a, b in zip((x, t), before, strict=True))
+    results = {"loss": loss.forward(x, t), "y": loss.y, "dx": loss.backward()}
+    for name, bound in bounds.items():
+        right = np.asarray(results[name])
+        assert bound.error(right) <= bound.ulps, name
+        if dtype == "float32":  # a float16 dx has half of the digits
+            assert bound.error((right * 1.001).astype(right.dtype)) > bound.ulps, name
+    wrong = results["dx"].copy()
+    wrong[7] = wrong[8]
+    assert bounds["dx"].error(wrong) > bounds["dx"].ulps
+
+
+def test_a_layer_of_one_s_own_is_held_to_the_error_of_the_cpu():
+    class Cube(layers.Layer):
+        def forward(self, x):
+            return self.save(x * x * x, x)
+
+        def backward(self, dout):
+            (x,) = self.saved(dout)
+            return 3 * x * x * dout
+
+    x, dout = (np.random.default_rng(seed).standard_normal((40, 6)).astype("float32") for seed in (0, 1))
+    bounds = layer_bounds(Cube(), x, dout)
+    assert bounds["y"].error(x**3) <= bounds["y"].ulps
+    assert bounds["dx"].error(dout * 3 * x**2) <= bounds["dx"].ulps
+    assert bounds["y"].error(x**3 * np.float32(1.0001)) > bounds["y"].ulps
+    whole = measured_bound(np.array([1.0, 2.0]), np.array([1, 2]))
+    assert (whole.error(np.array([1, 2])), whole.error(np.array([1, 3]))) == (0, math.inf)

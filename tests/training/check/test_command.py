@@ -8,6 +8,7 @@ import pytest
 from backend import Device
 from layers import Affine, Sequential
 from tests.support.command_line import xpnet
+from tests.training.check.test_lockstep import Doubled
 from training.check import CheckRow, Divergence, LockstepResult
 from training.cli import check as command
 from training.cli.common import Compute
@@ -110,10 +111,10 @@ def test_the_network_of_a_file_is_checked(checked, monkeypatch, tmp_path):
 def test_a_network_that_cannot_be_checked_is_refused_at_once(checked, tmp_path):
     checked([RIGHT])
     file = tmp_path / "model.safetensors"
-    Network(Sequential(Affine.of(6, 3)), (6,), loss="hinge").save_params(file)
-    result = xpnet("check", file)
+    Network(Sequential(Doubled(Affine.of(6, 6))), (6,)).save_params(file)
+    result = xpnet("check", file, "--allow-import")
     assert (result.code, "relu" in result.out) == (2, False)
-    assert result.err.startswith(f"Error: {file} cannot be checked: no bounds are known for its loss HingeLoss")
+    assert result.err.startswith(f"Error: {file} cannot be checked: layer Doubled1 combines other layers")
 
 
 def test_without_a_gpu_the_user_is_told():

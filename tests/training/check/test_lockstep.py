@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 
 from kernels import activations
-from layers import Affine, Dropout, Sequential, SoftmaxWithLoss, Tanh
+from layers import (
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    Layer,
+    Pooling,
+    Relu,
+    Residual,
+    Sequential,
+    SoftmaxWithLoss,
+    Tanh,
+)
 from training.check import TRAININGS, Divergence, train_file_in_lockstep, train_in_lockstep
 from training.data import Loader
 from training.models import Network
@@ -28,28 +41,92 @@ def test_the_other_models_have_bounds_too(model):
     assert train_in_lockstep("cpu", 2, model, "sgd").passed
 
 
+class Square(Layer):
+    """A layer of one's own."""
+
+    def forward(self, x):
+        return self.save(x * x, x)
+
+    def backward(self, dout):
+        (x,) = self.saved(dout)
+        return 2 * x * dout
+
+
+class Doubled(Residual):
+    """Layers that are combined by code of one's own."""
+
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+def residual_network():
+    """Residual blocks with and without shortcut, with and without a Relu and a normalization behind the sum."""
+
+    def body(*more):
+        return Sequential(Convolution.of(4, 4, 3, pad=1), Relu(), Convolution.of(4, 4, 3, pad=1), *more)
+
+    first = Residual(Convolution.of(2, 4, 3, pad=1), Convolution.of(2, 4, 1))
+    layers = (
+        first, Residual(body(BatchNormalization.of(4))), Relu(), Residual(body(), Convolution.of(4, 4, 1)), Relu(),
+        Residual(Sequential(BatchNormalization.of(4)), Sequential(Tanh())), Relu(), Residual(Relu()),
+        Sequential(Pooling(2, 2, stride=2), Sequential(Flatten()), Square()), Affine.of(36, 3),
+    )  # fmt: skip
+    return Network(Sequential(*layers), (2, 6, 6))
+
+
+def rows(loss, outputs=3):
+    return lambda: Network(Sequential(Affine.of(6, 4), Tanh(), Dropout(0.5), Affine.of(4, outputs)), (6,), loss=loss)
+
+
+NETWORKS = {
+    "residual": residual_network,
+    **{loss: rows(loss) for loss in ("softmax", "hinge", "sigmoid", "mean-squared", "huber")},
+    "one number": rows("mean-squared", 1),
+    "weighted": rows(SoftmaxWithLoss(0.1, [1, 2, 3], ignore_index=1)),
+}
+
+
 @pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_network_of_a_file_is_trained(place, tmp_path):
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_network_of_a_file_is_trained(place, kind, tmp_path):
     file = tmp_path / "own.safetensors"
-    Network(Sequential(Affine.of(6, 4), Tanh(), Dropout(0.5), Affine.of(4, 3)), (6,)).save_params(file)
-    result = train_file_in_lockstep(place, file, 3)
+    NETWORKS[kind]().save_params(file)
+    result = train_file_in_lockstep(place, file, 3, allow_import=True)
     assert (result.model, result.steps, result.divergence) == ("Network", 3, None)
     assert 0 < result.share < 1
 
 
 @pytest.mark.parametrize(
-    ("network", "what"),
+    ("owner", "name", "where"),
     [
-        (lambda: Network(Sequential(Affine.of(6, 3)), (6,), loss="hinge"), "loss HingeLoss"),
-        (lambda: Network(Sequential(Affine.of(6, 3)), (6,), loss=SoftmaxWithLoss(0.1)), "loss SoftmaxWithLoss"),
-        (lambda: Network(Sequential(Sequential(Affine.of(6, 3))), (6,)), "layers Sequential"),
+        (Residual, "forward", ("Residual1", "y")),
+        (Residual, "backward", ("Residual5", "dx")),  # the last one: it comes first
+        (BatchNormalization, "forward_added_relu", ("Residual2.body.BatchNormalization1", "y")),
     ],
 )
-def test_a_network_without_bounds_is_refused(network, what, tmp_path):
+def test_what_is_wrong_inside_of_a_block_is_named(owner, name, where, tmp_path, monkeypatch):
     file = tmp_path / "own.safetensors"
-    network().save_params(file)
-    with pytest.raises(ValueError, match=f"own.safetensors cannot be checked: no bounds are known for its {what}"):
-        train_file_in_lockstep("cpu", file, 3)
+    residual_network().save_params(file)
+    right = getattr(owner, name)
+
+    def wrong(layer, *arguments):
+        result = right(layer, *arguments)
+        array = result[0] if isinstance(result, tuple) else result
+        if array.dtype == np.float32:  # bounds are computed in float64
+            array *= np.float32(1.001)
+        return result
+
+    monkeypatch.setattr(owner, name, wrong)
+    divergence = train_file_in_lockstep("cpu", file, 2, allow_import=True).divergence
+    assert (divergence.step, divergence.layer, divergence.array) == (1, *where)
+
+
+def test_layers_that_are_combined_by_unknown_code_are_refused(tmp_path):
+    file = tmp_path / "own.safetensors"
+    Network(Sequential(Residual(Doubled(Affine.of(6, 6)))), (6,)).save_params(file)
+    message = "own.safetensors cannot be checked: layer Residual1.body combines other layers by code of its own"
+    with pytest.raises(ValueError, match=message):
+        train_file_in_lockstep("cpu", file, 3, allow_import=True)
 
 
 @pytest.mark.gpu
