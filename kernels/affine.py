@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy
 
-from backend import array_module, require_active, require_same_device
+from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.types import Array
 from kernels.activations import relu_in_place
 from kernels.core.checks import check_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.launch import Kernel, block_size
-from kernels.gemm import matmul
+from kernels.core.native import Function, share
+from kernels.gemm import check_product, matmul, matmul_native
 from kernels.masking import masked
 from kernels.sums import column_sums
 
 _ADD_BIAS, _BIAS_GRADIENT = (Kernel("affine.cu", name) for name in ("add_bias", "bias_gradient"))
+_MASKED_SUMS = Function("affine.c", "masked_sums")
 
 _WIDTH = 32  # of affine.cu
 _MOST_ROWS = 4096  # that one block goes through; beyond, more blocks pay for a second launch
@@ -32,9 +34,23 @@ def affine(x: Array, weight: Array, bias: Array, relu: bool = False) -> tuple[Ar
     Returns:
         (N, outputs), dtype of ``x``; and with ``relu`` where that is above 0, bool (N, outputs), else None.
     """
-    if isinstance(x, numpy.ndarray):
-        y = matmul(x, weight, bias=bias)  # float16 is rounded once, after the bias
-        return y, relu_in_place(y) if relu else None
+    native = _affine_native if x.dtype == weight.dtype == bias.dtype else None
+    return implementation(x, _affine_numpy, _affine_cuda, native)(x, weight, bias, relu)
+
+
+def _affine_numpy(x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array | None]:
+    y = matmul(x, weight, bias=bias)  # float16 is rounded once, after the bias
+    return y, relu_in_place(y) if relu else None
+
+
+@profiling.operation
+def _affine_native(x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array | None]:
+    check_product(x, weight, None, bias)
+    positive = workspace.empty((len(x), weight.shape[1]), bool) if relu else None
+    return matmul_native(x, weight, None, bias, positive), positive
+
+
+def _affine_cuda(x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array | None]:
     # By cuBLAS: nobody has measured ``kernels.implicit_gemm``, with a window of 1×1, against it for these shapes.
     y = matmul(x, weight)
     return y, add_bias(y, bias, relu)
@@ -89,13 +105,28 @@ def bias_gradient(dy: Array, positive: Array, out: Array) -> Array:
     require_active(dy, "dy")
     check_dtype("an affine layer", dy)
     one_launch = len(dy) <= _MOST_ROWS and out.dtype == dy.dtype and out.flags.c_contiguous
-    compute = implementation(dy, _bias_gradient_numpy, _bias_gradient_cuda if one_launch else _bias_gradient_numpy)
-    return compute(dy, positive, out)
+    on_gpu = _bias_gradient_cuda if one_launch else _bias_gradient_numpy
+    return implementation(dy, _bias_gradient_numpy, on_gpu, _bias_gradient_native)(dy, positive, out)
 
 
 def _bias_gradient_numpy(dy: Array, positive: Array, out: Array) -> Array:
     dx = masked(dy, positive)
     column_sums(dx, out=out)
+    return dx
+
+
+def _bias_gradient_native(dy: Array, positive: Array, out: Array) -> Array:
+    dy, positive = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(positive)
+    dx = workspace.empty(dy.shape, dy.dtype)
+    sums = out if out.dtype == dy.dtype and out.flags.c_contiguous else numpy.empty(out.shape, dy.dtype)
+    rows, columns = dy.shape
+    share(
+        columns,
+        2 * rows * dy.itemsize,
+        lambda first, last: _MASKED_SUMS(dy.dtype, dy, positive, dx, sums, rows, columns, first, last),
+    )
+    if sums is not out:
+        out[...] = sums
     return dx
 
 

@@ -1,23 +1,27 @@
 """Multiply matrices: into given arrays, and with float16 summed in float32.
 
-On the CPU each BLAS call uses one thread, and large products are cut here, by their shapes alone: so each sum has one
-order, and the result the same bits for any number of threads.
+On the CPU C does so. Its sums have one order, whatever the number of threads and the processor; NumPy's are those of
+its BLAS, which is limited to one thread.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy
 
 from backend import array_module, blas, profiling, require_active, require_arrays, threads, workspace
 from backend.types import Array
-from kernels.core.tiling import ranges
+from kernels.core.dispatch import implementation
+from kernels.core.native import Function
 
-_PIECE_FLOPS = 32 << 20
-"""Multiplications and additions for which cutting a product pays: about 0.3 ms. BLAS multiplies narrow pieces slower: a
-(128, 784) by (784, 512) in 12 pieces took 1.8 times as long as whole, in 2 pieces 1.1 times.
-"""
+_GEMM = Function("gemm.c", "gemm")
+
+_WORTH_SHARING = 8 << 20
+"""Multiplications and additions that pay for handing a part of a product to another thread: about 0.1 ms."""
+
+_CHUNK = 512  # of gemm.c
 
 _UNPACKED = 1_000_000
 """Multiplications in a product that OpenBLAS, on cores with AVX-512, makes without packing its operands first. Blocks
@@ -34,8 +38,12 @@ _HALF = numpy.dtype("float16")
 def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
     """Compute ``a`` (M, K) @ ``b`` (K, N) + ``bias`` (N,) as (M, N), into ``out`` if given.
 
-    A large product is shared among the CPU's cores. On the CPU, float16 is multiplied in float32 (there is no
-    half-precision BLAS) and rounded once, after the bias.
+    A large product is shared among the CPU's cores. On the CPU, float16 is multiplied in float32 and rounded once,
+    after the bias.
+
+    Raises:
+        TypeError: an argument is not an array, or host and device arrays are mixed.
+        ValueError: the shapes do not fit.
 
     Examples:
         >>> from backend import xp
@@ -44,55 +52,93 @@ def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = No
         array([[3., 4.],
                [3., 4.]])
     """
-    library = array_module(a, b, out, bias)
+    array_module(a, b, out, bias)
     require_active(a, "a")
     require_arrays(b=b)
-    if library is not numpy:
-        product = blas.gemm(a, b, out)
-        if bias is not None:
-            product += bias
-        return product
-    half = a.dtype == _HALF and b.dtype == _HALF
-    if half:
-        a, b = a.astype(numpy.float32), b.astype(numpy.float32)
-    (m, k), n = a.shape, b.shape[1]
-    product = out if out is not None and not half else workspace.empty((m, n), a.dtype)
-    count = 2 * m * n * k // _PIECE_FLOPS
-    if count > 1:
-        _multiply_in_pieces(a, b, product, count)
-    else:
-        with threads.single_threaded_blas():
-            matmul_part_numpy(a, b, product)
+    check_product(a, b, out, bias)
+    same = b.dtype == a.dtype and (bias is None or bias.dtype == a.dtype)
+    return implementation(a, _matmul_numpy, _matmul_cuda, matmul_native if same else None)(a, b, out, bias)
+
+
+def check_product(a: Array, b: Array, out: Array | None, bias: Array | None) -> None:
+    """Raise the ValueError of ``matmul``."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(f"a matrix product needs (M, K) and (K, N), got {a.shape} and {b.shape}")
+    if out is not None and out.shape != (len(a), b.shape[1]):
+        raise ValueError(f"out must have shape {(len(a), b.shape[1])}, got {out.shape}")
+    if bias is not None and bias.shape != b.shape[1:]:
+        raise ValueError(f"bias must have shape {b.shape[1:]}, got {bias.shape}")
+
+
+def _matmul_numpy(a: Array, b: Array, out: Array | None, bias: Array | None) -> Array:
+    if a.dtype == _HALF == b.dtype:
+        product = _matmul_numpy(a.astype(numpy.float32), b.astype(numpy.float32), None, bias)
+        return into(out, product.astype(numpy.float16))
+    with threads.single_threaded_blas():
+        product = numpy.matmul(a, b, out=out)
     if bias is not None:
         product += bias
-    return _into(out, product) if half else product
+    return product
 
 
-def _multiply_in_pieces(a: Array, b: Array, product: Array, count: int) -> None:
-    """Multiply ``a`` @ ``b`` into ``product``, cut along its longer side, the pieces shared among the CPU's cores.
+def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, positive: Array | None = None) -> Array:
+    """Compute ``matmul`` of arrays of one dtype in C.
 
-    There are up to 16 pieces, a power of two of at most ``count``.
+    Args:
+        positive: bool (M, N), C-contiguous; if given, max(·, 0) follows, and it receives where the result is above 0.
     """
-    by_row = len(a) >= b.shape[1]
-    count = min(count, 16, max(product.shape))
-    cuts = ranges(max(product.shape), 1 << (count.bit_length() - 1))
+    dtype, (rows, depth), columns = a.dtype, a.shape, b.shape[1]
+    a, a_transposed = _stored(a)
+    b, b_transposed = _stored(b)
+    if out is not None and out.dtype == dtype and out.flags.c_contiguous:
+        product = out
+    else:
+        product = workspace.empty((rows, columns), dtype)
+    if bias is not None:
+        bias = numpy.ascontiguousarray(bias)
+    sums = workspace.empty(product.shape) if dtype == _HALF and depth > _CHUNK else None
 
-    def multiply(index: int) -> None:
-        cut = slice(*cuts[index])
-        if by_row:
-            matmul_part_numpy(a[cut], b, product[cut])
-        else:
-            matmul_part_numpy(a, b[:, cut], product[:, cut])
+    def multiply(*cut: int) -> None:
+        _GEMM(dtype, a, b, bias, product, positive, sums, rows, depth, columns, a_transposed, b_transposed, *cut)
 
-    threads.run(multiply, range(len(cuts)))
+    pieces = min(threads.limit(), 2 * rows * depth * columns // _WORTH_SHARING)
+    if pieces <= 1:
+        multiply(0, rows, 0, columns)
+    elif rows >= columns:
+        threads.run(lambda cut: multiply(*cut, 0, columns), _cuts(rows, pieces))
+    else:
+        threads.run(lambda cut: multiply(0, rows, *cut), _cuts(columns, pieces))
+    return product if product is out else into(out, product)
 
 
-def _into(out: Array | None, product: Array) -> Array:
-    """Return a product of float32 rounded to float16, in ``out`` if given."""
+def _stored(matrix: Array) -> tuple[Array, int]:
+    """Return a matrix, or its transpose, as it lies in contiguous memory, and whether it is the transpose."""
+    if matrix.flags.c_contiguous:
+        return matrix, 0
+    if matrix.flags.f_contiguous:
+        return matrix.T, 1
+    return numpy.ascontiguousarray(matrix), 0
+
+
+def _cuts(size: int, pieces: int) -> list[tuple[int, int]]:
+    """Return the ranges of ``pieces`` parts of some rows or columns, cut between whole vectors."""
+    places = [size * index // pieces // 16 * 16 for index in range(pieces)] + [size]
+    return list(itertools.pairwise(places))
+
+
+def into(out: Array | None, result: Array) -> Array:
+    """Return a result, in ``out`` if given."""
     if out is None:
-        return product.astype(numpy.float16)
-    out[...] = product
+        return result
+    out[...] = result
     return out
+
+
+def _matmul_cuda(a: Array, b: Array, out: Array | None, bias: Array | None) -> Array:
+    product = blas.gemm(a, b, out)
+    if bias is not None:
+        product += bias
+    return product
 
 
 def matmul_part(a: Array, b: Array, out: Array | None = None) -> Array:

@@ -45,6 +45,41 @@ INLINE vec choose(mask condition, vec yes, vec no) { return (vec)(((mask)yes & c
 INLINE void store_mask(unsigned char *p, mask condition) { *(bytes *)p = __builtin_convertvector(-condition, bytes); }
 INLINE mask load_mask(const unsigned char *p) { return -__builtin_convertvector(*(const bytes *)p, mask); }
 
+// Numbers of two vectors in turn: of their first halves, a0 b0 a1 b1 …, and of their second halves.
+#ifdef T_IS_DOUBLE
+#define LANE_BYTES 8
+#else
+#define LANE_BYTES 4
+#endif
+#if VECTOR_BYTES / LANE_BYTES == 16
+#define LOW_HALVES(a, b)                                                                                               \
+    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH_HALVES(a, b)                                                                                              \
+    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif VECTOR_BYTES / LANE_BYTES == 8
+#define LOW_HALVES(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH_HALVES(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#elif VECTOR_BYTES / LANE_BYTES == 4
+#define LOW_HALVES(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH_HALVES(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#else
+#define LOW_HALVES(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define HIGH_HALVES(a, b) __builtin_shufflevector(a, b, 1, 3)
+#endif
+
+// Transpose LANES vectors in place: interleaving the first half of them with the second rotates the bits of the numbers'
+// places by one, so that rows and columns have changed places after as many times as LANES has bits.
+INLINE void transpose(vec *block) {
+    UNROLL for (int times = LANES; times > 1; times /= 2) {
+        vec mixed[LANES];
+        UNROLL for (int i = 0; i < LANES / 2; ++i) {
+            mixed[2 * i] = LOW_HALVES(block[i], block[i + LANES / 2]);
+            mixed[2 * i + 1] = HIGH_HALVES(block[i], block[i + LANES / 2]);
+        }
+        UNROLL for (int i = 0; i < LANES; ++i) block[i] = mixed[i];
+    }
+}
+
 INLINE index least(index a, index b) { return a < b ? a : b; }
 INLINE index most(index a, index b) { return a > b ? a : b; }
 

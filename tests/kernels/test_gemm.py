@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels import gemm as module
+from kernels.core import native
 from kernels.core.dtypes import acc_dtype
 from kernels.gemm import add_rows, matmul
 from kernels.sums import column_sums
@@ -91,13 +92,13 @@ def test_matmul_adds_a_bias_to_every_row(device, dtype, into):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("piece_flops", [1 << 19, 1 << 40])
+@pytest.mark.parametrize("worth", [1 << 19, 1 << 40])
 @pytest.mark.parametrize(
     ("m", "k", "n"), [(700, 90, 50), (50, 90, 700), (144, 784, 33), (1, 5000, 70), (70, 5000, 1), (33, 4000, 144)]
 )
-def test_the_threads_change_no_bit(device, monkeypatch, dtype, piece_flops, m, k, n):
+def test_the_threads_change_no_bit(device, monkeypatch, dtype, worth, m, k, n):
     """Ours and those of BLAS alike, cut or not; and cutting changes nothing in whole numbers."""
-    monkeypatch.setattr(module, "_PIECE_FLOPS", piece_flops)
+    monkeypatch.setattr(module, "_WORTH_SHARING", worth)
     a, b = normal((k, m), dtype).T, normal((k, n), dtype, 1)
     results = []
     for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2)):
@@ -121,7 +122,8 @@ def test_blas_has_one_thread_in_every_product(monkeypatch, m, k, n):
         return original(*args, **options)
 
     monkeypatch.setattr(np, "matmul", watch)
-    with backend.use("cpu"), thread_limit(2), threadpoolctl.threadpool_limits(2, user_api="blas"), piece_bytes(1 << 16):
+    two = threadpoolctl.threadpool_limits(2, user_api="blas")
+    with backend.use("cpu"), native.enabled(False), thread_limit(2), two, piece_bytes(1 << 16):
         a, b, tall = normal((m, k)), normal((k, n)), normal((m * n // 4, 10))
         for calculate in (lambda: matmul(a, b), lambda: column_sums(tall)):
             seen.clear()

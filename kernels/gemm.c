@@ -1,0 +1,199 @@
+// Matrix products c = a @ b, (rows, depth) by (depth, columns), either operand transposed in memory, with a bias and a
+// ReLU in the epilogue.
+//
+// Columns go in panels of WIDTH, VECTORS vectors. A panel of b is packed, CHUNK of the depth at a time: its rows lie one
+// after the other, converted to the type of sums, padded with zeros to whole vectors. All rows of a then go over it in
+// tiles of ROWS, whose sums stay in registers: for every step in depth VECTORS loads of b, ROWS numbers of a, each spread
+// over a vector, and ROWS * VECTORS fma. The panel, up to 128 KiB of stack, comes from the second level of cache, 256
+// bytes for 24 fma of 64 bytes. With few rows b is not packed where it lies in order: nothing would be gained.
+//
+// Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
+// vectors better: a weight gradient (784, 50) is 50 times 49 vectors, not 784 times 4.
+//
+// Order of sums: for every element of c, runs of RUN products are added in the order of the depth, each by an fma, from
+// +0; the runs are added up in order. So no bit depends on tiles, panels, chunks, ranges or the width of a vector.
+//
+// Least bytes: a once for each panel, b once, c once for each chunk.
+
+#include "core/vectors.h"
+
+enum {
+    VECTORS = VECTOR_BYTES == 32 ? 2 : 4, // of 16 registers, or 32
+    ROWS = 6,
+    WIDTH = VECTORS * LANES,
+    RUN = 256,
+    CHUNK = 512, // of the depth; a multiple of RUN
+    UNPACKED = 12, // rows up to which b is not packed
+};
+
+typedef struct {
+    const T *a;
+    index a_row, a_depth; // strides of a
+    const A *b;
+    index b_depth; // stride of the panel
+    index depth;
+    const T *bias; // NULL or `width` numbers
+    T *c;
+    unsigned char *positive; // as c; or NULL
+    A *sums; // between two chunks, as c
+    index c_row, c_column; // strides of c: one of them is 1
+    int width; // columns of the panel
+    int is_first, is_last; // of the chunks
+} Panel;
+
+// Multiply `rows` rows of a by `vectors` vectors of a panel: constants where this is inlined.
+INLINE void multiply(const int rows, const int vectors, const Panel *p, index row, A total[ROWS][WIDTH]) {
+    const index a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;
+    for (index start = 0; start < p->depth || start == 0; start += RUN) {
+        const index end = least(start + RUN, p->depth);
+        vec sum[ROWS][VECTORS];
+        UNROLL for (int r = 0; r < rows; ++r)
+            UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = all(0);
+        const A *b = p->b + start * b_depth;
+        const T *a = p->a + row * a_row + start * a_depth;
+#pragma clang loop unroll(disable)
+        for (index k = start; k < end; ++k, b += b_depth, a += a_depth) {
+            vec right[VECTORS];
+            UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
+            UNROLL for (int r = 0; r < rows; ++r) {
+                const vec left = all(get(a + r * a_row));
+                UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(left, right[v], sum[r][v]);
+            }
+        }
+        UNROLL for (int r = 0; r < rows; ++r)
+            UNROLL for (int v = 0; v < vectors; ++v) {
+                A *to = total[r] + v * LANES;
+                store_sums(to, start || !p->is_first ? load_sums(to) + sum[r][v] : sum[r][v]);
+            }
+    }
+}
+
+// Bring a row of sums to memory, with the bias and the ReLU.
+INLINE void finish_row(const Panel *p, index to, A *value) {
+    if (p->bias)
+        for (int i = 0; i < p->width; ++i) value[i] = value[i] + get(p->bias + i);
+    if (!p->positive) {
+        for (int i = 0; i < p->width; ++i) put(p->c + to + i, value[i]);
+        return;
+    }
+    for (int i = 0; i < p->width; ++i) {
+        const A rounded = (T)value[i]; // a number that becomes 0 is not positive
+        const int above = rounded > 0;
+        p->positive[to + i] = above;
+        put(p->c + to + i, above || rounded != rounded ? rounded : 0);
+    }
+}
+
+// Fetch the sums of a tile that the chunks before have left.
+static void fetch(const Panel *p, index row, int rows, A total[ROWS][WIDTH]) {
+    for (int r = 0; r < rows; ++r)
+        for (int i = 0; i < p->width; ++i) total[r][i] = p->sums[(row + r) * p->c_row + i * p->c_column];
+}
+
+INLINE void finish(const int rows, const Panel *p, index row, A total[ROWS][WIDTH]) {
+    const index to = row * p->c_row, c_row = p->c_row, c_column = p->c_column;
+    if (!p->is_last)
+        for (int r = 0; r < rows; ++r)
+            for (int i = 0; i < p->width; ++i) p->sums[to + r * c_row + i * c_column] = total[r][i];
+    else if (c_column > 1)
+        for (int i = 0; i < p->width; ++i)
+            UNROLL for (int r = 0; r < rows; ++r) put(p->c + to + i * c_column + r, total[r][i]);
+    else
+        for (int r = 0; r < rows; ++r) finish_row(p, to + r * c_row, total[r]);
+}
+
+static void finish_6(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(6, p, row, total); }
+static void finish_4(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(4, p, row, total); }
+static void finish_1(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(1, p, row, total); }
+
+INLINE void rows_of(const int vectors, const Panel *p, index row, index last) {
+    A total[ROWS][WIDTH];
+    while (row < last) {
+        const int rows = last - row >= 6 ? 6 : last - row >= 4 ? 4 : 1;
+        if (!p->is_first) fetch(p, row, rows, total);
+        switch (rows) {
+        case 6: multiply(6, vectors, p, row, total), finish_6(p, row, total); break;
+        case 4: multiply(4, vectors, p, row, total), finish_4(p, row, total); break;
+        default: multiply(1, vectors, p, row, total), finish_1(p, row, total);
+        }
+        row += rows;
+    }
+}
+
+// Pack `depth` rows of `width` columns of b, `stride` numbers from row to row.
+INLINE void pack(A *panel, const T *b, index stride, index depth, int width, int padded) {
+    const int whole = width / LANES * LANES;
+    for (index k = 0; k < depth; ++k, b += stride, panel += padded) {
+        for (int j = 0; j < whole; j += LANES) store_sums(panel + j, load(b + j));
+        for (int j = whole; j < padded; ++j) panel[j] = j < width ? get(b + j) : 0;
+    }
+}
+
+// Pack the transpose of `width` rows of `depth` numbers.
+INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int width, int padded) {
+    for (int j = 0; j < padded; j += LANES) {
+        const int some = least(width - j, LANES);
+        index k = 0;
+        if (some == LANES)
+            for (; k + LANES <= depth; k += LANES) {
+                vec block[LANES];
+                UNROLL for (int i = 0; i < LANES; ++i) block[i] = load(b + (j + i) * stride + k);
+                transpose(block);
+                UNROLL for (int i = 0; i < LANES; ++i) store_sums(panel + (k + i) * padded + j, block[i]);
+            }
+        for (; k < depth; ++k)
+            for (int i = 0; i < LANES; ++i) panel[k * padded + j + i] = i < some ? get(b + (j + i) * stride + k) : 0;
+    }
+}
+
+// c = max(a @ b + bias, 0) for a range of rows and one of columns, and where it is positive. float16 has `sums` if the
+// depth is more than CHUNK.
+KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, const T *bias /* NULL or columns */,
+             T *c /* rows * columns */, unsigned char *positive /* NULL or rows * columns */,
+             A *sums /* NULL or rows * columns */, int rows, int depth, int columns, int a_transposed, int b_transposed,
+             int first_row, int last_row, int first_column, int last_column) {
+    A panel[CHUNK * WIDTH];
+    Panel p = {.a_row = a_transposed ? 1 : depth, .a_depth = a_transposed ? rows : 1, .c_row = columns, .c_column = 1};
+    if (sizeof(T) == sizeof(A)) sums = (A *)c;
+    index b_row = columns;
+    const index high = last_row - first_row, wide = last_column - first_column;
+    if (a_transposed && !bias && !positive && (high + LANES - 1) / LANES * wide < (wide + LANES - 1) / LANES * high) {
+        const T *const left = a;
+        const int first = first_row, last = last_row;
+        a = b, b = left;
+        p.a_row = b_transposed ? depth : 1, p.a_depth = b_transposed ? 1 : columns;
+        p.c_row = 1, p.c_column = columns;
+        b_row = rows, b_transposed = 0;
+        first_row = first_column, last_row = last_column, first_column = first, last_column = last;
+    }
+    for (index column = first_column; column < last_column; column += WIDTH) {
+        p.width = least(WIDTH, last_column - column);
+        p.bias = bias ? bias + column : bias;
+        p.c = c + column * p.c_column;
+        p.positive = positive ? positive + column : positive;
+        p.sums = sums + column * p.c_column;
+        const int vectors = (p.width + LANES - 1) / LANES, padded = vectors * LANES;
+        for (index k = 0; k < depth || k == 0; k += CHUNK) {
+            p.depth = least(CHUNK, depth - k);
+            p.is_first = k == 0;
+            p.is_last = k + CHUNK >= depth;
+            p.a = a + k * p.a_depth;
+            p.b = panel;
+            p.b_depth = padded;
+            if (b_transposed)
+                pack_transposed(panel, b + column * depth + k, depth, p.depth, p.width, padded);
+            else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
+                p.b = (const A *)(b + k * b_row + column), p.b_depth = b_row;
+            else
+                pack(panel, b + k * b_row + column, b_row, p.depth, p.width, padded);
+            switch (vectors) {
+            case 1: rows_of(1, &p, first_row, last_row); break;
+            case 2: rows_of(2, &p, first_row, last_row); break;
+#if VECTOR_BYTES != 32
+            case 3: rows_of(3, &p, first_row, last_row); break;
+            case 4: rows_of(4, &p, first_row, last_row); break;
+#endif
+            }
+        }
+    }
+}
