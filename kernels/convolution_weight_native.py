@@ -74,8 +74,8 @@ def backward_weight(
     items = parts * groups * blocks
     share(items, 2 * gradient.size * out.size // filters // _PRODUCTS_PER_BYTE // items, work)
     memory = taps_first(out)
-    dweight = memory if memory.flags.c_contiguous else numpy.empty(memory.shape, out.dtype)
-    db = bias_out if bias_out is None or bias_out.flags.c_contiguous else numpy.empty(filters, out.dtype)
+    dweight = memory if _is_plain(memory, source.dtype) else numpy.empty(memory.shape, source.dtype)
+    db = bias_out if bias_out is None or _is_plain(bias_out, source.dtype) else numpy.empty(filters, source.dtype)
 
     def add_up(first: int, last: int) -> None:
         _TOTAL(source.dtype, sums, bias_sums, dweight, db, block, filters, groups, parts, units, blocks, first, last)
@@ -86,3 +86,8 @@ def backward_weight(
         memory[...] = dweight
     if db is not bias_out and bias_out is not None:
         bias_out[...] = db
+
+
+def _is_plain(array: Array, dtype: numpy.dtype) -> bool:
+    """Return whether a kernel of a dtype can write to an array; gradients may be asked for in another."""
+    return array.dtype == dtype and array.flags.c_contiguous

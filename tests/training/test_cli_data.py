@@ -231,3 +231,23 @@ def test_augmentation_by_name(tmp_path):
     (tmp_path / "t.csv").write_text("a,t\n" + 20 * "1,x\n2,y\n")
     result = xpnet("train", "--data", "t.csv", *QUICK, "--augment", "standard")
     assert (result.code, "augmentation is for images" in result.err) == (2, True)
+
+
+def test_a_picture_that_has_changed_since_the_checkpoint_is_told_and_moved_ones_are_not(tmp_path):
+    pictures(tmp_path / "halves")
+    run = ("--out", "run", "--batch-size", 8, "--keep-checkpoints", 3)
+    assert xpnet("train", "--data", "halves", *QUICK, *run).code == 0
+    first = min((tmp_path / "run" / "checkpoints").iterdir())
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"ended"', '"ended_before"'))
+    (tmp_path / "halves").rename(tmp_path / "moved")
+    file = tmp_path / "moved" / "left" / "3.png"
+    original = file.read_bytes()
+    pixels = np.asarray(Image.open(file)).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(file)
+    result = xpnet("train", "--resume", first, "--data", "moved", "--quiet")
+    assert (result.code, result.err.startswith("Error: the checkpoint is of other ")) == (2, True)
+    assert result.err.endswith(" data: the inputs have changed\n")
+    file.write_bytes(original)
+    assert xpnet("train", "--resume", first, "--data", "moved", "--quiet").code == 0

@@ -116,13 +116,14 @@ def resumable(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def call(*arguments: Any, resume: Path | None, **options: Any) -> None:
         run = None if resume is None else open_run(resume)
+        if run is not None:
+            click.get_current_context().call_on_close(run.folder.close)
         if run is not None and run.has_ended:
             folder = run.folder.path
             record = {"folder": str(folder), "ended": run.config["ended"]}
             click.echo(
                 json_line(record) if options["as_json"] else f"{printable(folder)} has ended: nothing is left to do"
             )
-            run.folder.close()
             return
         if run is not None:
             options = stored_options(click.get_current_context(), options, run.config)

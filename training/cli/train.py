@@ -205,10 +205,10 @@ def command(
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
         part, tested = evaluated_part(settings, data), None
         folder = run.folder if run else RunFolder.create(out, name=_name(trainer, data))
+    context.call_on_close(folder.close)
     if find_lr:
-        with folder:
-            console.header(trainer.network, data, compute, folder)
-            find_rate(trainer, folder, config, as_json)
+        console.header(trainer.network, data, compute, folder)
+        find_rate(trainer, folder, config, as_json)
         return
     with user_errors():
         recorder = Recorder(
@@ -219,7 +219,7 @@ def command(
         other_bits = run.other_bits(config) if run else ""
         config = checkpoints.config = run.restore(trainer) if run else config
     try:
-        with folder, going_on_silently(), deferred():
+        with going_on_silently(), deferred():
             try:
                 folder.save_config(config)
                 write_atomically(folder.path / FILE, dump(config))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Sized
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
@@ -20,8 +21,11 @@ class Batches(Loader):
     Arrays may be NumPy's, CuPy's or anything else that NumPy can read, such as tensors of PyTorch on the CPU. Bytes are
     divided by 255, labels become int32, and other numbers get the dtype.
 
-    The order is the collection's own: a run goes on to the same bits from a checkpoint only if that is the same in each
-    epoch. It has a ``len``, or it is gone through once to count.
+    The order is the collection's own. A run that is interrupted and goes on in the same program continues the pass that
+    was under way. One that goes on from a checkpoint inside an epoch passes over as many batches as were done, and is
+    refused where the last of these is not the one that it was: a collection that shuffles needs the same order again,
+    for which its random generator has to be seeded, or checkpoints at the ends of epochs. A collection has a ``len``,
+    or it is gone through once to count.
 
     Args:
         batches: the collection. An iterator, which can be gone through once only, is refused.
@@ -46,6 +50,8 @@ class Batches(Loader):
         self._batches_given = batches
         self._loss: tuple[Loss, int] | None = None
         self._last: tuple[int, int, Batch] | None = None
+        self._pass: Iterator[Any] = iter(())
+        self._mark: list[int] = []
         sizes = [len(_pair(batch, 0)[1]) for batch in islice(batches, 1)]
         if not sizes:
             raise ValueError("expected at least one batch, got none")
@@ -70,6 +76,14 @@ class Batches(Loader):
         """Return what is known of the batches."""
         return {"batches": len(self), "batch_size": self.batch_size, "dtype": self.dtype.name}
 
+    def mark(self) -> list[int]:
+        """Return epoch, place and checksum of the latest batch."""
+        return [] if self._last is None else [*self._last[:2], _checksum(self._last[2])]
+
+    def expect(self, mark: list[int]) -> None:
+        """Refuse to go on inside an epoch where the batch of the mark is another one in this collection."""
+        self._mark = mark
+
     def order(self, epoch: int) -> numpy.ndarray:
         """Return the samples' numbers in the order in which they come."""
         return numpy.arange(self.samples)
@@ -79,10 +93,18 @@ class Batches(Loader):
 
         Raises:
             TypeError, ValueError: a batch is not a pair of arrays of one length, has a label that the loss does not
-                take, or there are fewer batches than announced.
+                take, there are fewer batches than announced, or others than before the run was interrupted.
         """
         place = first = checks.whole("first", first, 0, len(self))
-        for given in islice(self._batches_given, first, len(self)):
+        last = self._last
+        if first and last is not None and last[0] == epoch and last[1] in (first - 1, first):
+            if last[1] == first:  # the step with this batch was interrupted
+                yield last[2]
+                place += 1
+        else:
+            self._pass = iter(self._batches_given)
+            self._pass_over(epoch, first)
+        for given in islice(self._pass, len(self) - place):
             batch = self._made(given, place)
             self._last = epoch, place, batch
             yield batch
@@ -106,6 +128,16 @@ class Batches(Loader):
         epoch = 0 if self._last is None else self._last[0]
         return asnumpy(self.batch(epoch, batch)[0])[place]
 
+    def _pass_over(self, epoch: int, count: int) -> None:
+        """Leave out the first batches of a pass; raise a ValueError unless the last one is that of the mark."""
+        for place, given in enumerate(islice(self._pass, count)):
+            if self._mark[:2] == [epoch, place] and _checksum(self._made(given, place)) != self._mark[2]:
+                raise ValueError(
+                    f"batch {place} of epoch {epoch + 1} is not the one before the interruption: {self} must give the "
+                    "same batches in the same order to go on inside an epoch; seed what shuffles it, or go on from a "
+                    "checkpoint at the end of an epoch"
+                )
+
     def _made(self, given: Any, place: int) -> Batch:
         x, t = _pair(given, place)
         if x.dtype == numpy.uint8:
@@ -120,6 +152,11 @@ class Batches(Loader):
             except ValueError as error:
                 raise ValueError(f"batch {place}: {error}") from None
         return asarray(x.astype(self.dtype, copy=False)), asarray(t)
+
+
+def _checksum(batch: Batch) -> int:
+    x, t = (numpy.ascontiguousarray(asnumpy(array)).data for array in batch)
+    return zlib.crc32(t, zlib.crc32(x))
 
 
 def as_loader(name: str, given: Any, dtype: Any) -> Loader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,6 +66,7 @@ class ImageFiles(Inputs):
         self._channels = channels or max(seen.channels, default=1)
         self.shape = (len(self.files), self._channels, *self._size)
         self._sums, self._squares = seen.sums, seen.squares
+        self.checksum = zlib.crc32(seen.checksums.data)
         self._kept: numpy.ndarray | None = None
         if not seen.is_full:
             self._kept = numpy.empty((len(self.files), *self.stored_shape), self.dtype)
@@ -102,6 +104,7 @@ class _Seen:
         self.channels = [1] * count
         self.sums = numpy.zeros((count, 3), "int64")
         self.squares = numpy.zeros((count, 3), "int64")
+        self.checksums = numpy.zeros(count, "uint32")
         self._pixels: list[numpy.ndarray | None] = [None] * count
         self.is_full = False
         self._faults: dict[int, Exception] = {}
@@ -116,6 +119,7 @@ class _Seen:
             self._faults[place] = error
             return
         self.sizes[place] = (pixels.shape[0], pixels.shape[1])
+        self.checksums[place] = zlib.crc32(numpy.ascontiguousarray(pixels).data)
         self.channels[place] = 1 if pixels.ndim == 2 else 3
         numbers = pixels.reshape(-1, self.channels[place]).astype("float64")  # their sums are whole, below 2**53: exact
         self.sums[place], self.squares[place] = numbers.sum(axis=0), numpy.einsum("pc,pc->c", numbers, numbers)

@@ -28,6 +28,9 @@ SHUFFLE_STREAM = 1 << 62
 BLOCK_BYTES = 2 << 20
 """Batches are gathered in blocks of about this size: the cost of a block's calls is shared by its batches."""
 
+CHECKSUMS = ("inputs", "labels")
+"""The entries of ``Loader.identity`` that are checksums."""
+
 Batch = tuple[Array, Array]
 HostBatch = tuple[np.ndarray, np.ndarray]
 
@@ -157,12 +160,20 @@ class Loader:
     def identity(self) -> dict[str, Any]:
         """Return what the batches depend on, for comparison: two loaders with other batches differ in it."""
         given = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "seed")}
-        shape, labels = list(self._inputs.shape), zlib.crc32(self._labels.tobytes())
+        given |= {"dtype": self.dtype.name, "shape": list(self._inputs.shape)}
+        given |= dict(zip(CHECKSUMS, (self._inputs.checksum, zlib.crc32(self._labels.data)), strict=True))
         if self.normalization is not None:
             given["normalization"] = self.normalization.as_config()
         if self.augment is not None:
             given["augmentation"] = repr(self.augment)
-        return {**given, "dtype": self.dtype.name, "shape": shape, "checksum of the labels": labels}
+        return given
+
+    def mark(self) -> list[int]:
+        """Return what tells where in an epoch the batches are, for ``expect``; empty: the identity tells all."""
+        return []
+
+    def expect(self, mark: list[int]) -> None:
+        """Compare the batches that are passed over, where a run goes on, with a mark; here there is nothing to do."""
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of epoch 0, 1, …, on the active device.

@@ -6,6 +6,7 @@ import pytest
 from backend import asarray, asnumpy, random
 from training import SGD, Loader, Trainer, TwoLayerNet
 from training.data.batches import Batches
+from training.loop import checkpoint
 from training.loop.non_finite import NonFiniteError
 
 X = (np.random.default_rng(0).random((10, 4)) * 255).astype("uint8")
@@ -89,6 +90,72 @@ def test_an_epoch_can_be_begun_inside_and_batches_made_again():
 def test_what_is_no_collection_of_batches_is_refused(given, error, message):
     with pytest.raises(error, match=message):
         Trainer(TwoLayerNet(4, 5, 3), given, pairs(), SGD())
+
+
+class Shuffled(Collection):
+    """A loader that shuffles by a generator of its own, which is where its last pass left it."""
+
+    def __init__(self, seed):
+        super().__init__(2)
+        self.generator = np.random.default_rng(seed)
+
+    def __iter__(self):
+        order = self.generator.permutation(len(X))
+        return iter([[X[part], T[part]] for part in np.split(order, 5)])
+
+
+def stopped(train, step):
+    """Return a trainer that Ctrl-C has ended inside of a step, and the samples of its steps so far."""
+    random.seed(0)
+    trainer, seen = Trainer(TwoLayerNet(4, 5, 3, 0.1), train, pairs(), SGD(0.1), epochs=2), []
+    right = trainer._train_step
+
+    def interrupt(x, t):
+        if len(seen) == step and not interrupt.done:
+            interrupt.done = True
+            raise KeyboardInterrupt
+        right(x, t)
+        seen.append((trainer.position, asnumpy(x).tobytes()))
+
+    interrupt.done = False
+    trainer._train_step = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    return trainer, seen
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 5, 7])
+def test_a_run_that_is_interrupted_goes_on_with_the_pass_under_way(step):
+    trainer, seen = stopped(Shuffled(1), step)
+    trainer.train()
+    assert [place for place, _ in seen] == [(epoch, batch) for epoch in (0, 1) for batch in range(5)]
+    for epoch in (seen[:5], seen[5:]):  # every sample once in each
+        rows = b"".join(x for _, x in epoch)
+        assert sorted(np.frombuffer(rows, "float32")) == sorted((X / np.float32(255)).ravel())
+
+
+def test_a_checkpoint_inside_an_epoch_is_gone_on_from_where_the_order_is_the_same(tmp_path):
+    file = tmp_path / "step-00000003.safetensors"
+
+    def made(train):
+        random.seed(0)
+        return Trainer(TwoLayerNet(4, 5, 3, 0.1), train, pairs(), SGD(0.1), epochs=1)
+
+    undisturbed, run = made(Shuffled(1)), made(Shuffled(1))
+    undisturbed.train()
+    steps = run.steps(1)
+    for _ in range(3):
+        next(steps)
+    checkpoint.save(run, file)
+    again, other = made(Shuffled(1)), made(Shuffled(2))
+    again.resume(file)
+    again.train()
+    np.testing.assert_array_equal(asnumpy(again.network.params.flat), asnumpy(undisturbed.network.params.flat))
+    other.resume(file)
+    before = other.network.params.flat.copy()
+    with pytest.raises(ValueError, match="batch 2 of epoch 1 is not the one before the interruption: Batches"):
+        other.train()
+    np.testing.assert_array_equal(asnumpy(other.network.params.flat), asnumpy(before))
 
 
 def test_mistakes_in_a_batch_are_named():
