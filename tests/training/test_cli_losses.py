@@ -121,7 +121,7 @@ def test_a_network_of_ones_own_is_summarized(houses):
     network.save_params("own.safetensors")
     shown = xpnet("summary", "own.safetensors", "--batch-size", "10")
     assert (shown.code, shown.err) == (0, "")
-    assert shown.out.startswith("Network on 3 images, batch 10, fp32, AdamW")
+    assert shown.out.startswith("Network (own.safetensors) on 3 rows, batch 10, fp32, AdamW")
     assert "parameters  26\n" in shown.out
     assert "not known" not in shown.out
     record = json.loads(xpnet("summary", "own.safetensors", "--json", "--measure").out)

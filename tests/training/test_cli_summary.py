@@ -24,7 +24,7 @@ def record(*arguments):
 
 def test_the_table_has_every_layer_its_output_and_parameters():
     head, phases, columns, *lines = summary("--model", "deepconvnet", "--batch-size", 8).splitlines()
-    assert head == "DeepConvNet on 1x28x28 images, batch 8, fp32, AdamW"
+    assert head == "DeepConvNet (new, of no run) on 1x28x28 images, batch 8, fp32, AdamW"
     assert phases.split() == ["forward", "backward"]
     assert columns.split()[:4] == ["layer", "type", "output", "parameters"]
     rows = cost_of_step(DeepConvNet(), 8, AdamW()).rows

@@ -83,7 +83,8 @@ def command(
 ) -> None:
     """List a model's layers and the cost of a training step, without a GPU: operations, least bytes and memory.
 
-    RUN is the folder of a run or a .safetensors file; without it, the model is named by --model and --dataset.
+    RUN is the folder of a run or a .safetensors file. Without it, the model is named by --model and --dataset, as a new
+    one of that name would be: by default xpnet's own, not that of a run.
 
     MB are the least that must move: every input read once, every result written once. Memory is that of a GPU. MFLOP
     are multiplications, additions and other operations, in millions; MB are 10^6 bytes. The optimizer's update stands
@@ -112,8 +113,9 @@ def command(
         record["convolutions"] = {"device": place, "paths": [path._asdict() for path in paths]}
         click.echo(json_text.dump(record))
         return
-    size = "x".join(map(str, network.input_dim))
-    click.echo(f"{model} on {size} images, batch {batch_size}, {precision}, {type(optimizer).__name__}")
+    inputs = f"{'x'.join(map(str, network.input_dim))} {'images' if len(network.input_dim) == 3 else 'rows'}"
+    whose = "new, of no run" if run is None else printable(run)
+    click.echo(f"{model} ({whose}) on {inputs}, batch {batch_size}, {precision}, {type(optimizer).__name__}")
     for line in [*_table(cost, rates, precision, measured), *_totals(cost, rates, precision, _said(paths, place))]:
         click.echo(line)
     if measured is not None:

@@ -83,11 +83,17 @@ def test_cutout_leaves_a_square_out(device):
     np.testing.assert_array_equal(y, expected)
 
 
-def test_color_changes_contrast_and_brightness(device):
-    u = np.random.default_rng(1).random((12, 2))
+def test_color_changes_contrast_brightness_and_saturation(device):
+    u = np.random.default_rng(1).random((12, 3))
     y, _ = changed(Color(0.5), u)
-    factor, added = (((2 * u[:, k] - 1) * 0.5)[:, None, None, None] for k in (0, 1))
-    np.testing.assert_allclose(y, IMAGES * (1 + factor) + added, atol=1e-6)
+    factor, added, saturation = (((2 * u[:, k] - 1) * 0.5)[:, None, None, None] for k in range(3))
+    gray = IMAGES.mean(axis=3, keepdims=True)
+    expected = (gray + (IMAGES - gray) * (1 + saturation)) * (1 + factor) + added
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    u[:, :2] = 0.5  # neither contrast nor brightness: the mean of the channels stays
+    y, _ = changed(Color(0.5), u)
+    np.testing.assert_allclose(y.mean(axis=3, keepdims=True), gray, atol=1e-6)
+    assert np.abs(y - IMAGES).max() > 0.05
 
 
 def test_mixup_mixes_with_the_neighbor(device):
