@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from backend import require_plain
+from kernels import targets
 
 
 def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:
@@ -33,10 +34,9 @@ def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> Non
     if t.ndim == 1:
         check_range(t, scores[1])
     elif t.dtype.kind == "f":
-        bad = numpy.argwhere(~numpy.isfinite(t))
-        if len(bad):
-            sample, label = bad[0]
-            raise ValueError(f"labels are finite; {t[sample, label]} was given for class {label} at index {sample}")
+        bad = targets.find_wrong(t)
+        if bad is not None:
+            raise ValueError(f"labels are finite; {t[bad]} was given for class {bad[1]} at index {bad[0]}")
 
 
 def check_form(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -14,6 +15,7 @@ from kernels import labels
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
+from kernels.core.native import Function, share
 from kernels.core.tiling import power_of_two
 from kernels.masking import apply_mask
 from kernels.sums import axis_sums
@@ -29,6 +31,13 @@ _BACKWARD_OF_INDICES, _BACKWARD_OF_SOFT_TARGETS = (
     Kernel("softmax.cu", f"cross_entropy_backward_of_{form}") for form in ("indices", "soft_targets")
 )
 
+_SOFTMAX_NATIVE, _SOFTMAX_BACKWARD_NATIVE, _CROSS_ENTROPY_NATIVE, _MEAN_NATIVE, _CROSS_ENTROPY_BACKWARD_NATIVE = (
+    Function("softmax.c", name)
+    for name in ("softmax", "softmax_backward", "cross_entropy", "mean_loss", "cross_entropy_backward")
+)
+_INT32 = numpy.dtype("int32")
+_OF_EXP = 32  # bytes that a core reads and writes in the time of a softmax's number
+
 
 @profiling.operation
 def softmax(x: Array) -> Array:
@@ -38,12 +47,19 @@ def softmax(x: Array) -> Array:
         raise ValueError("x must have an axis of classes, got an array of no dimensions")
     if not x.size:
         return x.copy()
-    return implementation(x, _softmax_numpy, _softmax_cuda)(x)
+    return implementation(x, _softmax_numpy, _softmax_cuda, _softmax_native)(x)
 
 
 def _softmax_numpy(x: Array) -> Array:
     y, _ = _exponentiate(_shifted(x.reshape(-1, x.shape[-1])))
     return y.astype(x.dtype, order="C", copy=False).reshape(x.shape)
+
+
+def _softmax_native(x: Array) -> Array:
+    rows, y = _contiguous(x, x.dtype), workspace.empty(x.shape, x.dtype)
+    count, classes = x.size // x.shape[-1], x.shape[-1]
+    _share_rows(x, _OF_EXP, lambda first, last: _SOFTMAX_NATIVE(x.dtype, rows, y, count, classes, first, last))
+    return y
 
 
 def _softmax_cuda(x: Array) -> Array:
@@ -71,12 +87,24 @@ def softmax_backward(dy: Array, y: Array) -> Array:
     require_arrays(y=y)
     if dy.shape != y.shape:
         raise ValueError(f"dy must have the shape of y, {y.shape}, got {dy.shape}")
-    return implementation(dy, _softmax_backward_numpy, _softmax_backward_cuda)(dy, y)
+    return implementation(dy, _softmax_backward_numpy, _softmax_backward_cuda, _softmax_backward_native)(dy, y)
 
 
 def _softmax_backward_numpy(dy: Array, y: Array) -> Array:
     dx = dy * y
     dx -= y * dx.sum(axis=-1, keepdims=True)
+    return dx
+
+
+def _softmax_backward_native(dy: Array, y: Array) -> Array:
+    if not y.size:
+        return dy.copy()
+    dtype, classes = dy.dtype, y.shape[-1]
+    dx, count = workspace.empty(y.shape, dtype), y.size // classes
+    dy, y = _contiguous(dy, dtype), _contiguous(y, dtype)
+    _share_rows(
+        y, 3 * y.itemsize, lambda first, last: _SOFTMAX_BACKWARD_NATIVE(dtype, dy, y, dx, count, classes, first, last)
+    )
     return dx
 
 
@@ -118,7 +146,10 @@ def softmax_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
         return array_module(x).zeros((), acc_dtype(x.dtype)), x.copy()
     if not x.shape[1]:
         raise ValueError(f"scores of {x.shape} have no classes")
-    return implementation(x, _softmax_cross_entropy_numpy, _softmax_cross_entropy_cuda)(x, t)
+    compute = implementation(
+        x, _softmax_cross_entropy_numpy, _softmax_cross_entropy_cuda, _softmax_cross_entropy_native
+    )
+    return compute(x, t)
 
 
 def _softmax_cross_entropy_numpy(x: Array, t: Array) -> tuple[Array, Array]:
@@ -134,6 +165,15 @@ def _softmax_cross_entropy_numpy(x: Array, t: Array) -> tuple[Array, Array]:
         apply_mask(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
         loss = (cost * t).sum(dtype=acc_dtype(x.dtype)) / len(x)
     return loss, y.astype(x.dtype, order="C", copy=False)
+
+
+def _softmax_cross_entropy_native(x: Array, t: Array) -> tuple[Array, Array]:
+    x, dtype, wide = _contiguous(x, x.dtype), x.dtype, acc_dtype(x.dtype)
+    y, losses, loss = workspace.empty(x.shape, dtype), numpy.empty(len(x), wide), numpy.empty((), wide)
+    given = (x, *_labels_and_targets(t, wide), y, losses, loss, *x.shape)
+    if not _share_rows(x, _OF_EXP, lambda first, last: _CROSS_ENTROPY_NATIVE(dtype, *given, first, last)):
+        _MEAN_NATIVE(dtype, losses, loss, len(x))
+    return loss, y
 
 
 def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
@@ -192,7 +232,13 @@ def softmax_cross_entropy_backward(y: Array, t: Array, scale: Any = 1.0) -> Arra
         scale = real("scale", scale)
     elif scale.ndim:
         raise refusal(TypeError, "scale", "a number", scale)
-    return implementation(y, _softmax_cross_entropy_backward_numpy, _softmax_cross_entropy_backward_cuda)(y, t, scale)
+    compute = implementation(
+        y,
+        _softmax_cross_entropy_backward_numpy,
+        _softmax_cross_entropy_backward_cuda,
+        _softmax_cross_entropy_backward_native,
+    )
+    return compute(y, t, scale)
 
 
 def _softmax_cross_entropy_backward_numpy(y: Array, t: Array, scale: Any) -> Array:
@@ -208,6 +254,29 @@ def _softmax_cross_entropy_backward_numpy(y: Array, t: Array, scale: Any) -> Arr
         dx -= t
         dx *= factor
     return dx
+
+
+def _softmax_cross_entropy_backward_native(y: Array, t: Array, scale: Any) -> Array:
+    y, dtype = _contiguous(y, y.dtype), y.dtype
+    dx = workspace.empty(y.shape, dtype)
+    given = (y, *_labels_and_targets(t, acc_dtype(dtype)), dx, scale / max(len(y), 1), *y.shape)
+    _share_rows(y, 3 * y.itemsize, lambda first, last: _CROSS_ENTROPY_BACKWARD_NATIVE(dtype, *given, first, last))
+    return dx
+
+
+def _contiguous(x: Array, dtype: Any) -> Array:
+    return x if x.flags.c_contiguous and x.dtype == dtype else numpy.ascontiguousarray(x, dtype)
+
+
+def _labels_and_targets(t: Array, dtype: Any) -> tuple[Array | None, Array | None]:
+    """Return labels as the C kernels take them: class indices (N,) as int32, or targets (N, classes) in ``dtype``."""
+    return (_contiguous(t, _INT32), None) if t.ndim == 1 else (None, _contiguous(t, dtype))
+
+
+def _share_rows(x: Array, number_bytes: int, call: Callable[[int, int], Any]) -> bool:
+    """Share the rows of ``x`` (…, classes) among threads, as ``native.share`` does, by the work for one number."""
+    classes = x.shape[-1]
+    return share(x.size // max(classes, 1), number_bytes * classes, call)
 
 
 def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Array:

@@ -68,6 +68,15 @@ INLINE vec vec_exp(vec x) {
     return power * power_of_two(half) * power_of_two(n - half);
 }
 
+// e^x for x <= 0, such as a difference from a maximum; NaN stays.
+INLINE vec vec_exp_negative(vec x) {
+    const A lift = 0x1p64; // 2^n times this is a normal number
+    x = choose(x < all(LEAST_EXPONENT), all(LEAST_EXPONENT), x);
+    mask n;
+    const vec rest = exp_of_rest(x, &n), power = (vec)((n << FRACTION_BITS) + (mask)all(lift));
+    return fma(rest, power, power) * all(1 / lift);
+}
+
 // With x = m·2^k, √½ <= m < √2, f = m - 1 and s = f / (2 + f): ln m = 2·artanh s = f - s·(f - s²·P(s²)).
 INLINE vec vec_log(vec x) {
     const mask denormal = x < all(LEAST_NORMAL), root = (mask)all((A)0.70710678118654752440);

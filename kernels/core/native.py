@@ -114,10 +114,11 @@ def checked() -> Iterator[None]:
         _checked = before
 
 
-def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> None:
+def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> bool:
     """Call ``call(first, last)`` for ranges that make up ``count`` items, shared among the CPU's threads.
 
-    No bit of a result may depend on where a range ends: sums over several items go by ``kernels.core.tiling``.
+    Return whether it was one range. No bit of a result may depend on where a range ends: sums over several items go by
+    ``kernels.core.tiling``.
 
     Args:
         item_bytes: read and written for one item.
@@ -128,6 +129,7 @@ def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> None:
     else:
         cuts = [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
         threads.run(lambda cut: call(*cut), cuts)
+    return pieces <= 1
 
 
 class Function:

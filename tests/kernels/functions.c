@@ -11,3 +11,4 @@
 OF_EACH(exp)
 OF_EACH(log)
 OF_EACH(tanh)
+OF_EACH(exp_negative)

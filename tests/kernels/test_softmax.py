@@ -28,6 +28,7 @@ from tests.support.checks import (
     frozen,
     laid_out,
     normal,
+    thread_limit,
     variants,
     whole,
 )
@@ -392,3 +393,21 @@ def test_the_gradient_of_softmax_itself(device):
         check_gradient(lambda x, dy=dy: (softmax(x) * dy).sum(), [x], [dx])
     with pytest.raises(ValueError, match=r"dy must have the shape of y, \(5, 3\), got \(3,\)"):
         softmax_backward(normal((3,)), normal((5, 3)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [1, 2, 10, 31, 32, 33, 47, 48, 49, 100])
+@pytest.mark.parametrize("kind", ["index", "distribution"])
+def test_threads_change_no_bit(device, dtype, classes, kind, monkeypatch):
+    """C kernels compute several rows at once, and reach into the next row, which may be another thread's."""
+    monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 64)
+    for rows in (1, 2, 15, 37):
+        x, t, results = normal((rows, classes), dtype), labels(kind, rows, classes, 1, dtype), []
+        for count in (1, 2, 3, 5):
+            with thread_limit(count):
+                loss, y = softmax_cross_entropy(x, t)
+                dx = softmax_cross_entropy_backward(y, t)
+                results.append((loss, y, dx, softmax(x), softmax_backward(dx, y)))
+        for result in results[1:]:
+            for one, other in zip(result, results[0], strict=True):
+                assert_same(one, other)
