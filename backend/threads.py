@@ -67,19 +67,27 @@ def set_limit(count: int) -> None:
 
 
 def run(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
-    """Call ``function(item)`` for each item, shared among the threads, and wait for all.
+    """Call ``function(item)`` for each item, shared among the threads, with BLAS limited to one thread, and wait.
+
+    Its errors and order are those of ``spread``.
+    """
+    with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
+        spread(function, items)
+
+
+def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+    """Call ``function(item)``, which calls no BLAS, for each item, shared among the threads, and wait for all.
 
     The calls must be independent: they run in any order, in copies of the caller's context (with its
     ``numpy.errstate``). A call from inside another runs its items in turn. The first exception stops the handing out of
     further items and is raised here.
     """
-    with single_threaded_blas():  # also for a single call: BLAS with several threads sums in another order
-        helpers = 0 if getattr(_inside, "active", False) else min(limit(), len(items)) - 1
-        if helpers > 0:
-            _share(function, items, helpers)
-            return
-        for item in items:
-            function(item)
+    helpers = 0 if getattr(_inside, "active", False) else min(limit(), len(items)) - 1
+    if helpers > 0:
+        _share(function, items, helpers)
+        return
+    for item in items:
+        function(item)
 
 
 def _share(function: Callable[[Any], Any], items: Sequence[Any], helpers: int) -> None:

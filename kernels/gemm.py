@@ -105,9 +105,9 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
     if pieces <= 1:
         multiply(0, rows, 0, columns)
     elif rows >= columns:
-        threads.run(lambda cut: multiply(*cut, 0, columns), _cuts(rows, pieces))
+        threads.spread(lambda cut: multiply(*cut, 0, columns), _cuts(rows, pieces))
     else:
-        threads.run(lambda cut: multiply(0, rows, *cut), _cuts(columns, pieces))
+        threads.spread(lambda cut: multiply(0, rows, *cut), _cuts(columns, pieces))
     return product if product is out else into(out, product)
 
 

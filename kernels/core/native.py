@@ -128,7 +128,7 @@ def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> bool:
         call(0, count)
     else:
         cuts = [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
-        threads.run(lambda cut: call(*cut), cuts)
+        threads.spread(lambda cut: call(*cut), cuts)
     return pieces <= 1
 
 
