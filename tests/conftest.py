@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # for bench, examples and tests.support; last, so that the installed packages are tested
 
 REQUIRE_GPU = os.environ.get("XPNET_REQUIRE_GPU") == "1"
+REQUIRE_NATIVE = os.environ.get("XPNET_REQUIRE_NATIVE") == "1"
 
 # Derandomised: the same examples in every run. A GPU, and more so an emulated one, is slow on tiny arrays.
 settings.register_profile(
@@ -65,14 +66,23 @@ def device(request):
         yield active
 
 
+def require_c_kernels():
+    """Skip a test where there are no C kernels; fail it where they are out of date, or XPNET_REQUIRE_NATIVE is 1."""
+    library = native.library()
+    if library.reason and (REQUIRE_NATIVE or (native.LIBRARY.exists() and library.remedy)):
+        pytest.fail(f"{library.reason}; remedy: {library.remedy}")
+    if library.reason:
+        pytest.skip(library.reason)
+
+
 @pytest.fixture(params=["numpy", "native", pytest.param("cuda", marks=pytest.mark.gpu)])
 def way(request):
     """Runs the test once for each way to compute an operation: NumPy, C kernels, CUDA kernels.
 
     The tests of ``kernels`` and ``layers`` have it in place of ``device``.
     """
-    if request.param == "native" and native.library().reason:
-        pytest.skip(native.library().reason)
+    if request.param == "native":
+        require_c_kernels()
     on = request.param == "native"
     with backend.use("cuda" if request.param == "cuda" else "cpu") as active, native.enabled(on):
         backend.random.seed(0)

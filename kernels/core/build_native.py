@@ -7,6 +7,7 @@ compiled, for one version of the compiler.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 
 KERNELS = Path(__file__).parent.parent
 LIBRARY = "native.lib"  # the same name on every system: it is loaded by its path, and no Python module
+COMPILER = "ziglang>=0.17,<0.18"  # one version: the kernels' bits are the compiler's
+REMEDY = f"{sys.executable} -m pip install '{COMPILER}' && {sys.executable} {Path(__file__)}"
 
 TYPES = {"half": ("_Float16", "-DT_IS_HALF"), "float": ("float",), "double": ("double", "-DT_IS_DOUBLE")}
 
@@ -56,7 +59,7 @@ class Target(NamedTuple):
 
     Attributes:
         triple: the compiler's name; for Linux with the oldest glibc.
-        tag: of the wheel.
+        tag: of the wheel. The library calls no libc, so that one for Linux runs with glibc and musl.
     """
 
     triple: str
@@ -66,8 +69,12 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    ("Linux", "x86_64"): Target("x86_64-linux-gnu.2.17", (V3, V4), "manylinux_2_17_x86_64", "x86_64"),
-    ("Linux", "aarch64"): Target("aarch64-linux-gnu.2.17", (ARM64,), "manylinux_2_17_aarch64", "generic"),
+    ("Linux", "x86_64"): Target(
+        "x86_64-linux-gnu.2.17", (V3, V4), "manylinux_2_17_x86_64.musllinux_1_1_x86_64", "x86_64"
+    ),
+    ("Linux", "aarch64"): Target(
+        "aarch64-linux-gnu.2.17", (ARM64,), "manylinux_2_17_aarch64.musllinux_1_1_aarch64", "generic"
+    ),
     ("Darwin", "x86_64"): Target("x86_64-macos.11.0", (V3, V4), "macosx_11_0_x86_64", "x86_64"),
     ("Darwin", "arm64"): Target("aarch64-macos.11.0", (ARM64,), "macosx_11_0_arm64", "generic"),
     ("Windows", "AMD64"): Target("x86_64-windows-gnu", (V3, V4), "win_amd64", "x86_64"),
@@ -75,13 +82,24 @@ TARGETS = {
 
 
 def this_target() -> Target | None:
-    """Return the target of this machine, or None where there is none."""
-    return TARGETS.get((platform.system(), platform.machine()))
+    """Return the target of this machine, or None where there is none, as for a Python of 32 bits."""
+    return TARGETS.get((platform.system(), platform.machine())) if sys.maxsize > 1 << 32 else None
 
 
 def sources() -> list[Path]:
     """Return the files of C kernels."""
     return sorted(KERNELS.glob("*.c"))
+
+
+def digest() -> str:
+    """Return a hash of all that the library is made from: C files, headers, and this file with the flags."""
+    core = KERNELS / "core"
+    files = [*sources(), *sorted(core.glob("*.h")), core / "cpu.c", Path(__file__)]
+    found = hashlib.sha256()
+    for file in files:
+        found.update(b"%s %d\n" % (file.name.encode(), file.stat().st_size))
+        found.update(file.read_bytes())
+    return found.hexdigest()[:32]
 
 
 def build(
@@ -104,7 +122,8 @@ def build(
     """
     command = list(compiler) or [sys.executable, "-m", "ziglang", "cc", "-target", target.triple]
     with tempfile.TemporaryDirectory() as place:
-        jobs = [(["-mcpu=" + target.any_cpu, "-O2"], KERNELS / "core" / "cpu.c", Path(place) / "cpu.o")]
+        any_cpu = [f"-mcpu={target.any_cpu}", "-O2", f'-DSOURCES="{digest()}"']
+        jobs = [(any_cpu, KERNELS / "core" / "cpu.c", Path(place) / "cpu.o")]
         for source in files or sources():
             for name, (kind, *macros) in TYPES.items():
                 for level in target.levels:
@@ -112,27 +131,40 @@ def build(
                     options = [f"-mcpu={level.cpu}", *FLAGS, *WARNINGS, f"-I{KERNELS}", *macros]
                     options += [f"-D{macro}={value}" for macro, value in given.items()]
                     jobs.append((options, source, Path(place) / f"{source.stem}-{name}-{level.name}.o"))
+        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(_cache_folder(Path(place)))}
+        commands = [[*command, *job[0], *flags, "-c", str(job[1]), "-o", str(job[2])] for job in jobs]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda job: _run([*command, *job[0], *flags, "-c", str(job[1]), "-o", str(job[2])]), jobs))
+            list(pool.map(lambda given: _run(given, environment), commands))
         objects = [str(job[2]) for job in jobs]
         # memcpy and memset, which the compiler may call, are the process's own.
         link = {"macos": ["-undefined", "dynamic_lookup"], "windows": []}
         system = target.triple.split("-")[1].split(".")[0]
         options = link.get(system, ["-nostdlib"] if not flags else [])
         made = Path(place) / LIBRARY
-        _run([*command, *flags, "-shared", "-s", *options, *objects, "-o", str(made)])
+        _run([*command, *flags, "-shared", "-s", *options, *objects, "-o", str(made)], environment)
         _replace(made, library)
 
 
 def _replace(made: Path, library: Path) -> None:
     """Put a library in its place in one step: a process that has loaded the old one keeps it."""
-    beside = library.with_name(f".{library.name}.{os.getpid()}")
+    beside = library.with_name(f"{library.name}.{os.getpid()}")
     beside.write_bytes(made.read_bytes())
     beside.replace(library)
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _cache_folder(otherwise: Path) -> Path:
+    """Return the folder in which the compiler keeps what it has made, or another where the user's cannot be written."""
+    given = os.environ.get("ZIG_GLOBAL_CACHE_DIR")
+    try:
+        folder = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zig"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home at all is a RuntimeError
+        return otherwise
+    return folder if os.access(folder, os.W_OK) else otherwise
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
@@ -147,23 +179,31 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-else:
-    try:
-        from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-    except ImportError:  # imported by a test
-        pass
-    else:
+elif "hatchling" in sys.modules:  # it loads this file; the library's own programs need no hook
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-        class Hook(BuildHookInterface):
-            """Put the library into a wheel, or beside its sources for an editable install."""
+    class Hook(BuildHookInterface):
+        """Put the library into a wheel, and beside its sources, where an editable install finds it.
 
-            PLUGIN_NAME = "custom"
+        With ``XPNET_NATIVE=0``, and for a system that is no target, the wheel has no library and is for every system.
+        """
 
-            def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-                target = this_target()
-                if self.target_name != "wheel" or target is None or os.environ.get("XPNET_NATIVE") == "0":
-                    return  # a wheel without it is for every system
+        PLUGIN_NAME = "custom"
+
+        def dependencies(self) -> list[str]:
+            return [COMPILER] if self._target() else []
+
+        def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+            target = self._target()
+            if target is None:
+                return
+            try:
                 build(target, KERNELS / "core" / LIBRARY)
-                build_data["pure_python"] = False
-                build_data["tag"] = f"py3-none-{target.tag}"
-                build_data["artifacts"].append(f"/kernels/core/{LIBRARY}")
+            except RuntimeError as error:
+                raise SystemExit(f"{error}\nWith XPNET_NATIVE=0 xpnet is installed without C kernels.") from None
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{target.tag}"
+            build_data["artifacts"].append(f"/kernels/core/{LIBRARY}")
+
+        def _target(self) -> Target | None:
+            return this_target() if self.target_name == "wheel" and os.environ.get("XPNET_NATIVE") != "0" else None

@@ -4,11 +4,14 @@
 // Intel, "Intel 64 and IA-32 architectures software developer's manual", volume 1, sections 14.3 (AVX), 14.5 (FMA), 14.7
 // (AVX2) and 15.2 to 15.4 (AVX-512).
 #ifdef _WIN32
-__declspec(dllexport)
+#define EXPORTED __declspec(dllexport)
 #else
-__attribute__((visibility("default")))
+#define EXPORTED __attribute__((visibility("default")))
 #endif
-int xpnet_level(void);
+EXPORTED int xpnet_level(void);
+EXPORTED extern const char xpnet_sources[];
+
+const char xpnet_sources[64] = SOURCES; // what the library is made from: build_native.digest
 
 #ifdef __x86_64__
 #include <cpuid.h>

@@ -39,7 +39,8 @@ class _Int:
 
 _NUMBERS = {"int": _Int, "index": ctypes.c_longlong, "double": ctypes.c_double}
 
-_on = os.environ.get("XPNET_NATIVE", "1") != "0"
+_asked = os.environ.get("XPNET_NATIVE", "") or "1"
+_on = _asked != "0"
 _checked = False
 
 
@@ -47,28 +48,50 @@ class Library(NamedTuple):
     """The C library, or why there is none.
 
     Attributes:
-        reason: in words, empty where there is one.
-        level: of this processor, ``"v4"``.
+        level: of processor, ``"v4"``.
+        reason: in words, empty where there is a library.
+        remedy: a command, where there is one.
     """
 
     handle: Any
-    level: str
-    reason: str
+    level: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+    @property
+    def processor(self) -> str:
+        """Return the usual name of the level, ``"x86-64-v4"``."""
+        return f"x86-64-{self.level}" if self.level.startswith("v") else self.level
 
 
 @functools.cache
 def library() -> Library:
-    """Load the C library, once; what it needs is this file and a processor that it was compiled for."""
+    """Load the C library, once: made from the sources beside it, for this processor.
+
+    Raises:
+        ValueError: ``XPNET_NATIVE`` is neither 0 nor 1 nor a level.
+    """
+    if _asked not in ("0", "1", *_LEVELS.values()):
+        raise ValueError(f"XPNET_NATIVE is 0, 1 or one of {', '.join(_LEVELS.values())}, not {_asked!r}")
+    from kernels.core import build_native  # only now: it costs time
+
     if not LIBRARY.exists():
-        return Library(None, "", "the C kernels were not built")
+        if build_native.this_target() is None:
+            return Library(None, reason="there are no C kernels for this system")
+        return Library(None, reason="the C kernels were not built", remedy=build_native.REMEDY)
     try:
         handle = ctypes.CDLL(str(LIBRARY))
-        level = handle.xpnet_level()
-    except (OSError, AttributeError) as error:
-        return Library(None, "", f"the C kernels cannot be loaded: {error}")
-    if level not in _LEVELS:
-        return Library(None, "", "this processor is older than x86-64-v3, for which the C kernels are compiled")
-    return Library(handle, _LEVELS[level], "")
+        level = _LEVELS.get(handle.xpnet_level())
+        sources = (ctypes.c_char * 64).in_dll(handle, "xpnet_sources").value.decode()
+    except (OSError, AttributeError, ValueError) as error:
+        return Library(None, reason=f"the C kernels cannot be loaded: {error}", remedy=build_native.REMEDY)
+    if sources != build_native.digest():  # a function may have other parameters than its source says
+        return Library(None, reason="the C kernels were built from other sources", remedy=build_native.REMEDY)
+    if level is None:
+        return Library(None, reason="this processor is older than x86-64-v3, for which the C kernels are compiled")
+    if _asked not in ("0", "1", level) and (_asked, level) != ("v3", "v4"):
+        return Library(None, reason=f"XPNET_NATIVE={_asked}, and this processor is of level {level}")
+    return Library(handle, level if _asked in ("0", "1") else _asked)
 
 
 def refusal() -> str:
@@ -149,7 +172,9 @@ class Function:
         """Call the function of a dtype with arrays, ``Geometry`` structs as arrays, and numbers.
 
         Raises:
-            ctypes.ArgumentError: an argument has another type than the parameter, or an array is not contiguous.
+            ctypes.ArgumentError: an argument has another type than the parameter, or an array is not contiguous, or may
+                not be written to.
+            TypeError: there is no such function for the dtype.
             TypeError, ValueError: inside ``checked``; the message names the argument.
         """
         function = self._loaded.get(dtype) or self._load(numpy.dtype(dtype))
@@ -158,8 +183,10 @@ class Function:
         function(*arguments)
 
     def _load(self, dtype: numpy.dtype) -> Any:
-        handle, level, _ = library()
-        function = handle[f"{self.name}_{_NAMES[dtype.name]}_{level}"]
+        if dtype not in _FLOATING:
+            raise TypeError(f"{self.name} in {self.file} must compute in {', '.join(_NAMES)}, got {dtype}")
+        found = library()
+        function = found.handle[f"{self.name}_{_NAMES[dtype.name]}_{found.level}"]
         function.restype = None
         function.argtypes = [_converter(parameter) for parameter in self.parameters]
         self._loaded[dtype] = function
@@ -184,13 +211,19 @@ class Function:
         named = {p.name: argument for p, argument in zip(self.parameters, arguments, strict=True)}
         for parameter in self.parameters:
             value, name = named[parameter.name], f"{parameter.name} of {where}"
+            if value is None and parameter.is_optional:
+                continue
+            if parameter.is_array and not isinstance(value, numpy.ndarray):
+                raise TypeError(f"{name} must be an array, got {type(value).__name__}")
             if parameter.kind == "Geometry":
                 named[parameter.name] = value[0]
-            elif parameter.is_array and value is not None:
+            elif parameter.is_array:
                 wide = "float32" if dtype == "float16" else dtype
                 wanted = {"T": dtype, "A": wide}.get(parameter.kind) or _DTYPES[parameter.kind]
                 if value.dtype != wanted and not (wanted == "uint8" and value.dtype == bool):
                     raise TypeError(f"{name} must be {wanted}, got {value.dtype}")
+            elif parameter.kind == "int" and not -(1 << 31) <= value < 1 << 31:
+                raise ValueError(f"{name} must fit into 32 bits, got {value}")
         for array, count in element_counts(self.parameters, named).items():
             if named[array] is not None and named[array].size != count:
                 raise ValueError(f"{array} of {where} must have {count} elements, got {named[array].size}")
@@ -219,16 +252,21 @@ class _Read:
 
 
 class _Optional:
-    """Converts an array that may be None."""
+    """Converts an array that may be None.
 
-    @staticmethod
-    def from_param(array: Any) -> Any:
-        return None if array is None else _Read.from_param(array)
+    Args:
+        array: how to convert one that is not.
+    """
+
+    def __init__(self, array: type[_Read | _Written]) -> None:
+        self._convert = array.from_param
+
+    def from_param(self, array: Any) -> Any:
+        return None if array is None else self._convert(array)
 
 
 def _converter(parameter: Parameter) -> Any:
-    if parameter.is_optional:
-        return _Optional
-    if parameter.is_array:
-        return _Read if parameter.is_const else _Written
-    return _NUMBERS[parameter.kind]
+    if not parameter.is_array:
+        return _NUMBERS[parameter.kind]
+    converter = _Read if parameter.is_const else _Written
+    return _Optional(converter) if parameter.is_optional else converter

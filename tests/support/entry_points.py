@@ -35,8 +35,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                 "convolution_cuda", "core.build_native", "core.catalog", "core.checks", "core.compiling",
                 "core.dispatch", "core.dtypes", "core.filters", "core.geometry", "core.launch", "core.layout",
                 "core.native", "core.tensor_tiles", "core.tiling", "depthwise", "gemm", "im2col", "implicit_gemm",
-                "labels", "layer_norm", "loss_scale", "masking", "regression", "soft_targets", "sums", "targets",
-                "totals"),
+                "labels", "layer_norm", "loss_scale", "masking", "optimizers", "regression", "soft_targets", "sums",
+                "targets", "totals"),
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
@@ -283,6 +283,8 @@ def _modules():
         private = PRIVATE[package.__name__]
         for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             inside = name.partition(".")[2]
+            if inside.endswith("_native"):  # an operation's calls of C kernels
+                continue
             if "._" not in name and not any(f"{inside}.".startswith(f"{module}.") for module in private):
                 yield importlib.import_module(name)
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import backend
+from kernels.core import native
 from layers import SoftmaxWithLoss
 from tests.support.command_line import QUICK, xpnet
 from training.cli import COMMANDS, main
@@ -331,6 +332,30 @@ def test_devices(monkeypatch):
     result = xpnet("devices")
     assert result.code == 0
     assert "cuda:1  Some GPU, compute capability 9.0, 80.0 GiB\n        CuPy 14.2.0\n" in result.out
+
+
+def test_devices_says_which_c_kernels_compute_or_why_none(monkeypatch):
+    library = native.Library(object(), "v4")
+    monkeypatch.setattr(native, "library", lambda: library)
+    monkeypatch.setattr(native, "_on", True)
+    assert "        C kernels for x86-64-v4\n" in xpnet("devices").out
+    assert json.loads(xpnet("devices", "--json").out)["cpu"]["kernels"] == {"level": "v4", "problem": "", "remedy": ""}
+    monkeypatch.setattr(native, "_on", False)
+    assert "        NumPy computes: XPNET_NATIVE=0\n" in xpnet("devices").out
+    monkeypatch.setattr(native, "_on", True)
+    library = native.Library(None, reason="the C kernels were not built", remedy="build them")
+    out = xpnet("devices").out
+    assert "        NumPy computes: the C kernels were not built\n        remedy: build them\n" in out
+
+
+def test_a_level_that_does_not_exist_is_one_line(tmp_path, monkeypatch):
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "_asked", "v5")
+    for arguments in (("devices",), ("train", *QUICK, "--epochs", 1, "--out", tmp_path / "run")):
+        result = xpnet(*arguments)
+        assert result.code == 2
+        assert result.err == "Error: XPNET_NATIVE is 0, 1 or one of v3, v4, arm64, not 'v5'\n"
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("_no_figures")

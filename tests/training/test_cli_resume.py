@@ -10,6 +10,7 @@ import pytest
 
 import backend
 from bench.faults import resumes, tiny_run
+from kernels.core import native
 from tests.support.command_line import xpnet
 from training.files.durable import is_disk_full
 from training.loop import checkpoint
@@ -252,12 +253,15 @@ def test_what_may_change_the_bits_is_said(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     config = folder.load_config()
     config["versions"]["numpy"] = "1.0"
+    kernels, config["kernels"] = config["kernels"], "x86-64-v9"
     folder.save_config(config)
     for file in checkpoint.list_files(folder.checkpoints):
         file.unlink()
     result = xpnet("train", "--resume", "run")
     assert result.code == 0
-    assert result.err == f"note     the last bits may differ from before: numpy was '1.0', is '{np.__version__}'\n"
+    numpy, others = f"numpy was '1.0', is '{np.__version__}'", f"kernels was 'x86-64-v9', is '{kernels}'"
+    assert result.err == f"note     the last bits may differ from before: {numpy}; {others}\n"
+    assert kernels == (native.library().processor if native.available() else "NumPy")
 
 
 def test_a_run_that_has_ended_says_so_in_json(tmp_path, undisturbed):

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 import backend
 from backend import Device, DeviceError
+from kernels.core import native
 from training.files.durable import is_disk_full
 from training.files.printable import one_line, printable
 
@@ -159,4 +160,5 @@ def choose_compute(device: str, threads: int | None) -> Compute:
             device = "cuda" if report.usable else "cpu"
             no_gpu = "" if report.usable else str(report)
         backend.use(device)
+        native.library()  # where the environment asks for a level that does not exist
         return Compute(backend.current_device(), no_gpu, backend.threads.limit())

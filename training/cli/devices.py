@@ -16,7 +16,9 @@ def command(as_json: bool) -> None:
     """Show the CPU, its BLAS, the GPUs, and what is missing with the remedy."""
     with user_errors():
         found = describe()
-    found["cpu"]["kernels"] = {"level": native.library().level, "problem": native.refusal()}
+        library = native.library()
+        problem = native.refusal()
+    found["cpu"]["kernels"] = {"level": library.level, "problem": problem, "remedy": library.remedy}
     if as_json:
         click.echo(json_text.dump(found, indent=2))
         return
@@ -24,8 +26,9 @@ def command(as_json: bool) -> None:
     click.echo(f"cpu     {cpu['model']}, {cpu['cores']} cores, {cpu['threads']} threads used")
     for blas in cpu["blas"]:
         click.echo(f"        {blas['name']} {blas['version']} ({blas['architecture']}), {blas['threads']} threads")
-    problem, level = cpu["kernels"]["problem"], cpu["kernels"]["level"]
-    click.echo(f"        {f'NumPy computes: {problem}' if problem else f'C kernels for {level}'}")
+    click.echo(f"        NumPy computes: {problem}" if problem else f"        C kernels for {library.processor}")
+    if library.remedy:
+        click.echo(f"        remedy: {library.remedy}")
     for gpu in cuda["gpus"]:
         size = f"{gpu['memory'] / 2**30:.1f} GiB"
         click.echo(f"cuda:{gpu['index']}  {gpu['model']}, compute capability {gpu['compute_capability']}, {size}")

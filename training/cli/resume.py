@@ -56,7 +56,8 @@ class ResumedRun:
             versions, device = config.get("versions") or {}, config.get("device") or {}
             blas = [f"{each.get('version')} for {each.get('architecture')}" for each in config.get("blas") or []]
             found = {name: versions.get(name) for name in ("xpnet", "numpy", "cupy")}
-            return {**found, "BLAS": ", ".join(blas), "device": device.get("model")}
+            kernels = config.get("kernels", "NumPy")
+            return {**found, "BLAS": ", ".join(blas), "kernels": kernels, "device": device.get("model")}
 
         before, after = seen(self.config), seen(now)
         changed = [f"{name} was {clipped(before[name])}, is {clipped(after[name])}" for name in before]

@@ -14,6 +14,7 @@ import numpy
 
 from backend import Device, inspect_cuda
 from backend.devices import describe_blas
+from kernels.core import native
 from training.data import Data
 from training.loop.settings import Settings
 from training.loop.trainer import Trainer
@@ -47,6 +48,7 @@ def describe(
         },
         "threads": threads,
         "blas": describe_blas(),
+        "kernels": native.library().processor if native.available() else "NumPy",
         "versions": {
             "xpnet": own_version(),
             "python": platform.python_version(),
