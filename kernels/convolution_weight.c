@@ -1,45 +1,57 @@
 // Weight gradient of a convolution over channels-last memory, with that of the bias:
 //     dW[a, b, c, f] = Σ x[pixel that tap (a, b) of the window meets, c] · dy[window, f],    db[f] = Σ dy[window, f].
 //
-// A tile is P numbers of x (channels; where the window's taps lie side by side in memory, taps and channels) times V
-// vectors of filters, whose P·V sums stay in registers while a band of windows passes: per window P numbers are broadcast
-// and V vectors loaded for P·V products. A band is some rows of windows, few enough for their x and dy to stay in cache
-// over all tiles. Padding costs no branch: each tap has its range of rows and columns of windows. Rows of x are copied
-// into scratch memory, with zeros for the padding, where a tap alone has too few channels for a tile, and of float16,
-// which is converted there. A vector of dy may reach into the next pixel's numbers: such lanes' sums are not used. Only
-// where it would reach beyond the array is dy copied.
+// A tile is P rows of dW, a number of x for each, times V vectors of filters. Its P·V sums stay in registers while a
+// band of windows passes: per window P numbers are broadcast and V vectors loaded for P·V products. A band is some rows
+// of windows, few enough for their x and dy to stay in cache over all tiles; meanwhile the next band's are fetched.
+// The rows of a tile are channels and, where all taps have the same windows, taps. Padding costs no branch: each tap
+// has its range of rows and columns of windows. Where a tap alone has too few channels for a tile, rows of x are copied
+// into scratch memory, with zeros for the padding; so are those of float16, which are converted there. A vector of dy
+// may reach into the next pixel's numbers: such lanes' sums are not used. Where it would reach beyond the array, dy is
+// copied.
 //
 // Order of a sum: by fused products over the windows of a band, then over the bands of a part, then over the parts,
 // each ascending. Bands and parts are cut by shapes alone. Sums of float16 are those of float32, rounded once.
 //
 // An item of work is a part of the rows of windows and a block of up to 64 filters of one group. Sums lie by part, by
-// group, by block as (FH·FW·C/groups, filters of the block, rounded up to 16).
+// group, by block, as a matrix of FH·FW·C/groups rows and the block's filters, rounded up to 16.
 //
 // Least bytes: x once for each block of filters, dy once, and the partial sums twice.
 
 #include "core/vectors.h"
 
-#define MOST_ROWS 128 // of windows in a band
-#define UNIT 16       // filters by which blocks are cut: whole vectors of any level
-#define FEW_CHANNELS 6
-#define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // of the 16 or 32 registers, a tile's sums take up to 12 or 24
+#define MOST_BAND_ROWS 128
+#define UNIT 16                                   // filters by which blocks are cut: whole vectors of any level
+#define FEW_CHANNELS 6                            // that would make a tile too small
+#define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // of 16 or 32 registers, the sums take up to 12 or 24
+#define MOST_TILE_ROWS 12
 
 typedef struct {
-    const A *x[MOST_ROWS], *dy[MOST_ROWS]; // where rows of windows begin, of those whose tap lies in the image
-    index rows, x_step, dy_step;           // numbers from one window of a row to the next
+    const A *x[MOST_BAND_ROWS], *dy[MOST_BAND_ROWS]; // where rows of windows begin, of those whose tap meets a pixel
+    index rows;
+    index x_step, dy_step;   // numbers from one window of a row to the next
+    index x_ahead, dy_ahead; // to the next band's
 } Band;
 
-INLINE void tile(const int P, const int V, const Band *band, index x_at, index dy_at, index columns, A *sums,
-                 index width) {
-    vec total[16][4];
+// How rows of dW meet numbers of x: side by side in runs, which lie `jump` numbers apart.
+typedef struct {
+    index rows, run, jump;
+} Form;
+
+INLINE void tile(const int P, const int V, const Band *band, const index *x_at, index dy_at, index columns, A *sums,
+                 index width, index line) {
+    vec total[MOST_TILE_ROWS][4];
     UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) total[p][v] = (vec){0};
+    const index x_ahead = x_at[0] + band->x_ahead, dy_ahead = line * LANES + band->dy_ahead;
     for (index row = 0; row < band->rows; ++row) {
-        const A *x = band->x[row] + x_at, *dy = band->dy[row] + dy_at;
+        const A *x = band->x[row], *dy = band->dy[row] + dy_at;
         for (index i = 0; i < columns; ++i, x += band->x_step, dy += band->dy_step) {
+            __builtin_prefetch(x + x_ahead);
+            __builtin_prefetch(dy + dy_ahead);
             vec d[4];
             UNROLL for (int v = 0; v < V; ++v) d[v] = load_sums(dy + v * LANES);
             UNROLL for (int p = 0; p < P; ++p) {
-                const vec value = all(x[p]);
+                const vec value = all(x[x_at[p]]);
                 UNROLL for (int v = 0; v < V; ++v) total[p][v] = fma(value, d[v], total[p][v]);
             }
         }
@@ -50,9 +62,10 @@ INLINE void tile(const int P, const int V, const Band *band, index x_at, index d
     }
 }
 
-#define TILE(p, v) case p: tile(p, v, band, x_at, dy_at, columns, sums, width); break;
+#define TILE(p, v) case p: tile(p, v, band, x_at, dy_at, columns, sums, width, line); break;
 #define TILES(v, cases)                                                                                                \
-    static void tile##v(index p, const Band *band, index x_at, index dy_at, index columns, A *sums, index width) {     \
+    static void tile##v(index p, const Band *band, const index *x_at, index dy_at, index columns, A *sums,             \
+                        index width, index line) {                                                                     \
         switch (p) { cases }                                                                                           \
     }
 #define TO6(v) TILE(1, v) TILE(2, v) TILE(3, v) TILE(4, v) TILE(5, v) TILE(6, v)
@@ -66,23 +79,27 @@ TILES(3, TO6(3) TILE(7, 3) TILE(8, 3))
 TILES(4, TO6(4))
 #endif
 
-// The tiles of `count` rows of sums, numbers of x side by side, times the vectors of a block.
-static void tiles(const Band *band, index x_at, index dy_at, index columns, index count, index vectors, A *sums,
+// The tiles of rows of dW, of which the first meets x_at, times the vectors of a block of filters.
+static void tiles(const Band *band, Form form, index x_at, index dy_at, index columns, index vectors, A *sums,
                   index width) {
     const index cuts = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
     for (index cut = 0; cut < cuts; ++cut) {
-        const index v = vectors * cut / cuts, wide = vectors * (cut + 1) / cuts - v;
-        const index most_rows = VECTOR_BYTES == 32 ? 12 / wide : least(24 / wide, 12);
-        const index pieces = (count + most_rows - 1) / most_rows;
+        const index v = vectors * cut / cuts, wide = vectors * (cut + 1) / cuts - v, dy_from = dy_at + v * LANES;
+        const index most_rows = least((VECTOR_BYTES == 32 ? 12 : 24) / wide, MOST_TILE_ROWS);
+        const index pieces = (form.rows + most_rows - 1) / most_rows;
         for (index piece = 0; piece < pieces; ++piece) {
-            const index p = count * piece / pieces, tall = count * (piece + 1) / pieces - p;
-            A *place = sums + p * width + v * LANES;
-            const index x_from = x_at + p, dy_from = dy_at + v * LANES;
-            if (wide == 1) tile1(tall, band, x_from, dy_from, columns, place, width);
-            if (wide == 2) tile2(tall, band, x_from, dy_from, columns, place, width);
+            const index p = form.rows * piece / pieces, tall = form.rows * (piece + 1) / pieces - p;
+            index from[MOST_TILE_ROWS], at = x_at + p / form.run * form.jump, place = p % form.run;
+            for (index i = 0; i < tall; ++i, ++place) {
+                if (place == form.run) at += form.jump, place = 0;
+                from[i] = at + place;
+            }
+            A *to = sums + p * width + v * LANES;
+            if (wide == 1) tile1(tall, band, from, dy_from, columns, to, width, 0);
+            if (wide == 2) tile2(tall, band, from, dy_from, columns, to, width, piece % 2);
 #if VECTOR_BYTES != 32
-            if (wide == 3) tile3(tall, band, x_from, dy_from, columns, place, width);
-            if (wide == 4) tile4(tall, band, x_from, dy_from, columns, place, width);
+            if (wide == 3) tile3(tall, band, from, dy_from, columns, to, width, piece % 3);
+            if (wide == 4) tile4(tall, band, from, dy_from, columns, to, width, piece % 4);
 #endif
         }
     }
@@ -98,7 +115,7 @@ static void clear(A *to, index count) {
     for (index i = 0; i < count; ++i) to[i] = 0;
 }
 
-// A row of an image: the group's channels of `columns` pixels from -pad on, zeros for those outside of the image.
+// A row of an image: a group's channels of `columns` pixels from -pad on, zeros for those outside of the image.
 static void copy_row(const T *row, const Geometry *g, index own, index columns, A *to) {
     const index begin = least(g->pad_left, columns), end = most(least(g->width + g->pad_left, columns), begin);
     clear(to, begin * own);
@@ -110,7 +127,7 @@ static void copy_row(const T *row, const Geometry *g, index own, index columns, 
     clear(to + end * own, (columns - end) * own);
 }
 
-// Adds the vectors of a band's dy to the bias's sums: four sums for every fourth window, added up at the end.
+// Adds a band's dy to the bias's sums: every fourth window of a row to one of four, and these at the end.
 static void add_bias(const Band *band, index columns, index vectors, A *sums) {
     for (index v = 0; v < vectors; ++v) {
         vec total[4] = {{0}, {0}, {0}, {0}};
@@ -126,23 +143,29 @@ static void add_bias(const Band *band, index columns, index vectors, A *sums) {
     }
 }
 
-// Items first … last - 1 of parts · groups · blocks. `band_rows` rows of windows make a band; `units` units of filters
-// make a group; `room` holds a band's rows of x with their padding, and its dy.
+// Items first … last - 1 of parts · groups · blocks. A group's filters are `units` units; `room` holds a band's dy, and
+// its x with the padding, all rows of the window where it has few channels.
 KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T *dy /* images * windows * filters */,
                            A *sums /* parts * taps * channels * units * 16 */,
                            A *bias_sums /* NULL or parts * groups * units * 16 */, A *scratch /* room */,
                            const Geometry *geometry, index images, index filters, index groups, index parts,
                            index units, index blocks, index band_rows, index room, index first, index last) {
     const Geometry *g = geometry;
+    const index kernel_height = g->kernel_height, kernel_width = g->kernel_width, step = g->stride_width;
     const index own = g->channels / groups, own_filters = filters / groups, outputs = images * g->out_height;
-    const index k = (index)g->kernel_height * g->kernel_width * own;
-    const index reach = (index)(g->out_width - 1) * g->stride_width + (index)(g->kernel_width - 1) * g->dilation_width + 1;
-    const int half = sizeof(T) != sizeof(A), dense = g->dilation_width == 1;
-    const int unpadded = g->pad_left == 0 && reach <= g->width && own == g->channels;
-    const int copied = half || (dense && !unpadded && own < FEW_CHANNELS && g->kernel_width > 1);
-    const int joined = dense && (copied || unpadded); // a row of the window is one run of numbers
-    const index depth = joined ? g->kernel_width * own : own;
-    const index wide = copied ? reach : g->width, channels = copied ? own : g->channels, pad = copied ? 0 : g->pad_left;
+    const index x_row = (index)g->width * g->channels, dy_row = g->out_width * filters;
+    const index reach = (g->out_width - 1) * step + (kernel_width - 1) * g->dilation_width + 1;
+    const index drop = (index)(g->out_height - 1) * g->stride_height + (kernel_height - 1) * g->dilation_height + 1;
+    const int half = sizeof(T) != sizeof(A), few = own < FEW_CHANNELS;
+    const int no_sides = g->pad_left == 0 && reach <= g->width, no_ends = g->pad_top == 0 && drop <= g->height;
+    // Do all columns, and all rows, of the window have the same windows, and lie evenly in memory?
+    const int even = g->dilation_width == 1, copied = half || (even && few && !(no_sides && no_ends && groups == 1));
+    const int columns_joined = even && (copied || (no_sides && groups == 1));
+    const int rows_joined = columns_joined && (copied ? few : no_ends);
+    const index run = columns_joined ? kernel_width * own : own, tall = rows_joined ? kernel_height : 1;
+    const index channels = copied ? own : g->channels, pad = copied ? 0 : g->pad_left;
+    const index pixels = copied ? reach : g->width, jump = copied ? reach * own : g->dilation_height * x_row;
+    const Form form = {tall * run, run, jump};
     Band all_rows, band;
     (void)room;
 
@@ -150,58 +173,55 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
         const index part = item / (groups * blocks), group = item / blocks % groups, block = item % blocks;
         const index unit = units * block / blocks, width = (units * (block + 1) / blocks - unit) * UNIT;
         const index used = least(width, own_filters - unit * UNIT), vectors = (used + LANES - 1) / LANES;
-        const index filter = group * own_filters + unit * UNIT;
-        A *total = sums + ((part * groups + group) * units + unit) * UNIT * k - 0;
-        A *bias = bias_sums ? bias_sums + ((part * groups + group) * units + unit) * UNIT : 0;
-        clear(total, k * width);
+        const index filter = group * own_filters + unit * UNIT, slot = ((part * groups + group) * units + unit) * UNIT;
+        A *total = sums + slot * kernel_height * kernel_width * own, *bias = bias_sums ? bias_sums + slot : 0;
+        clear(total, kernel_height * kernel_width * own * width);
         if (bias) clear(bias, width);
 
         const index end = outputs * (part + 1) / parts;
         for (index from = outputs * part / parts; from < end; from += band_rows) {
-            const index rows = least(band_rows, end - from);
-            const int beyond = from + rows == outputs && filter + vectors * LANES > filters;
-            all_rows.rows = rows;
+            all_rows.rows = least(band_rows, end - from);
+            const int beyond = from + all_rows.rows == outputs && filter + vectors * LANES > filters;
             all_rows.dy_step = half || beyond ? width : filters;
-            for (index row = 0; row < rows; ++row) {
-                const T *place = dy + (from + row) * g->out_width * filters + filter;
-                all_rows.dy[row] = (const void *)place;
-                if (half || beyond) {
-                    A *to = scratch + row * g->out_width * width;
-                    all_rows.dy[row] = to;
-                    for (index i = 0; i < g->out_width; ++i) {
-                        copy(place + i * filters, to + i * width, used);
-                        clear(to + i * width + used, width - used);
-                    }
+            for (index row = 0; row < all_rows.rows; ++row) {
+                const T *place = dy + (from + row) * dy_row + filter;
+                A *to = scratch + row * g->out_width * width;
+                all_rows.dy[row] = half || beyond ? to : (const void *)place;
+                for (index i = 0; (half || beyond) && i < g->out_width; ++i) {
+                    copy(place + i * filters, to + i * width, used);
+                    clear(to + i * width + used, width - used);
                 }
             }
             if (bias) add_bias(&all_rows, g->out_width, vectors, bias);
 
-            band.x_step = g->stride_width * channels;
+            band.x_step = step * channels;
             band.dy_step = all_rows.dy_step;
-            for (index a = 0; a < g->kernel_height; ++a) {
+            band.x_ahead = copied ? 0 : band_rows * g->stride_height * x_row;
+            band.dy_ahead = band_rows * dy_row;
+            for (index a = 0; a < kernel_height; a += tall) {
                 band.rows = 0;
-                for (index row = 0; row < rows; ++row) {
+                for (index row = 0; row < all_rows.rows; ++row) {
                     const index image = (from + row) / g->out_height, output = (from + row) % g->out_height;
                     const index y = output * g->stride_height + a * g->dilation_height - g->pad_top;
-                    if (y < 0 || y >= g->height) continue;
-                    const T *place = x + (image * g->height + y) * g->width * g->channels + group * own;
-                    band.x[band.rows] = (const void *)place;
-                    if (copied) {
-                        A *to = scratch + (band_rows * g->out_width * width + band.rows * reach * own);
-                        copy_row(place, g, own, reach, to);
-                        band.x[band.rows] = to;
-                    }
+                    if (tall == 1 && (y < 0 || y >= g->height)) continue;
+                    const T *place = x + (image * g->height + y) * x_row + group * own;
+                    A *to = scratch + band_rows * g->out_width * width + band.rows * tall * jump;
+                    band.x[band.rows] = copied ? to : (const void *)place;
                     band.dy[band.rows++] = all_rows.dy[row];
+                    for (index i = 0; copied && i < tall; ++i, to += jump, place += g->dilation_height * x_row) {
+                        const index below = y + i * g->dilation_height;
+                        if (below < 0 || below >= g->height) clear(to, jump);
+                        else copy_row(place, g, own, reach, to);
+                    }
                 }
-                for (index b = 0; b < (joined ? 1 : g->kernel_width); ++b) {
-                    const index offset = b * g->dilation_width - pad, step = g->stride_width;
+                for (index b = 0; b < (columns_joined ? 1 : kernel_width); ++b) {
+                    // Windows begin … begin + columns - 1 of a row have the tap inside the image.
+                    const index offset = b * g->dilation_width - pad, left = pixels - offset;
                     const index begin = offset < 0 ? (-offset + step - 1) / step : 0;
-                    const index over = wide - offset; // windows before over / step, rounded up, have the tap inside
-                    const index columns = least(over > 0 ? (over + step - 1) / step : 0, g->out_width) - begin;
-                    A *place = total + (a * g->kernel_width + b) * own * width;
+                    const index columns = least(left > 0 ? (left + step - 1) / step : 0, g->out_width) - begin;
                     if (columns > 0)
-                        tiles(&band, (begin * step + offset) * channels, begin * band.dy_step, columns, depth, vectors,
-                              place, width);
+                        tiles(&band, form, (begin * step + offset) * channels, begin * band.dy_step, columns, vectors,
+                              total + (a * kernel_width + b) * own * width, width);
                 }
             }
         }
@@ -214,32 +234,28 @@ KERNEL(convolution_weight_total)(const A *sums /* parts * taps * channels * unit
                                  T *dw /* taps * channels / groups * filters */, T *db /* NULL or filters */,
                                  const Geometry *geometry, index filters, index groups, index parts, index units,
                                  index blocks, index first, index last) {
-    const index k = (index)geometry->kernel_height * geometry->kernel_width * geometry->channels / groups;
+    const index k = (index)geometry->kernel_height * geometry->kernel_width * (geometry->channels / groups);
     const index own_filters = filters / groups, slots = groups * units * UNIT;
     for (index group = 0; group < groups; ++group) {
         for (index block = 0; block < blocks; ++block) {
             const index unit = units * block / blocks, width = (units * (block + 1) / blocks - unit) * UNIT;
             const index used = least(width, own_filters - unit * UNIT), slot = (group * units + unit) * UNIT;
             const index filter = group * own_filters + unit * UNIT;
-            for (index row = first; row < last; ++row) {
-                const A *from = sums + slot * k + row * width;
-                T *to = dw + row * filters + filter;
+            for (index row = first - (db && first == 0); row < last; ++row) { // -1 is the bias
+                const A *from = row < 0 ? bias_sums + slot : sums + slot * k + row * width;
+                T *to = row < 0 ? db + filter : dw + row * filters + filter;
+                const index next = row < 0 ? slots : slots * k;
                 index f = 0;
                 for (; f + LANES <= used; f += LANES) {
                     vec total = load_sums(from + f);
-                    for (index part = 1; part < parts; ++part) total += load_sums(from + part * slots * k + f);
+                    for (index part = 1; part < parts; ++part) total += load_sums(from + part * next + f);
                     store(to + f, total);
                 }
                 for (; f < used; ++f) {
                     A total = from[f];
-                    for (index part = 1; part < parts; ++part) total += from[part * slots * k + f];
+                    for (index part = 1; part < parts; ++part) total += from[part * next + f];
                     put(to + f, total);
                 }
-            }
-            for (index f = 0; db && first == 0 && f < used; ++f) {
-                A total = bias_sums[slot + f];
-                for (index part = 1; part < parts; ++part) total += bias_sums[part * slots + slot + f];
-                put(db + filter + f, total);
             }
         }
     }

@@ -20,6 +20,7 @@ _UNIT = 16  # filters by which blocks are cut
 _BLOCK = 4  # units in a block
 _MOST_PARTS = 16
 _PART_WINDOWS, _PART_PRODUCTS = 512, 1 << 21  # the least that pay for the partial sums of another part
+_FEW_CHANNELS = 6  # of which rows of x are copied; as in the C source
 _BAND_WINDOWS, _MOST_BAND_ROWS = 256, 128
 _PRODUCTS_PER_BYTE = 10  # multiplied and added in the time in which a byte is copied
 
@@ -52,7 +53,9 @@ def plan(images: int, geometry: Geometry, channels: int, filters: int, groups: i
     worth = min(windows // _PART_WINDOWS, windows * k * filters // _PART_PRODUCTS)
     band_rows = min(max(_BAND_WINDOWS // ow, 1), _MOST_BAND_ROWS)
     reach = (ow - 1) * geometry.stride[1] + geometry.extent[1]
-    room = band_rows * (ow * min(units, _BLOCK) * _UNIT + reach * own)
+    room = band_rows * (
+        ow * min(units, _BLOCK) * _UNIT + reach * own * (geometry.kernel[0] if own < _FEW_CHANNELS else 1)
+    )
     return Plan(max(min(_MOST_PARTS, rows, most, worth), 1), units, blocks, band_rows, room)
 
 
