@@ -127,10 +127,10 @@ def enabled(on: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def checked() -> Iterator[None]:
-    """Hold every call inside a ``with`` against the source: dtypes, and how many elements an array has."""
+def checked(on: bool = True) -> Iterator[None]:
+    """Hold every call inside a ``with`` against the source, or not: dtypes, and how many elements an array has."""
     global _checked
-    before, _checked = _checked, True
+    before, _checked = _checked, on
     try:
         yield
     finally:
