@@ -26,6 +26,8 @@ enum {
     UNPACKED = 12, // rows up to which b is not packed
 };
 
+typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
+
 typedef struct {
     const T *a;
     index a_row, a_depth; // strides of a
@@ -41,30 +43,42 @@ typedef struct {
     int is_first, is_last; // of the chunks
 } Panel;
 
-// Multiply `rows` rows of a by `vectors` vectors of a panel: constants where this is inlined.
-INLINE void multiply(const int rows, const int vectors, const Panel *p, index row, A total[ROWS][WIDTH]) {
+// Multiply `rows` rows of a by `vectors` vectors of a panel, and where `half`, by half a vector: constants, where this
+// is inlined.
+INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row,
+                     A total[ROWS][WIDTH]) {
     const index a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;
     for (index start = 0; start < p->depth || start == 0; start += RUN) {
         const index end = least(start + RUN, p->depth);
         vec sum[ROWS][VECTORS];
-        UNROLL for (int r = 0; r < rows; ++r)
+        narrow rest[ROWS];
+        UNROLL for (int r = 0; r < rows; ++r) {
             UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = all(0);
+            rest[r] = (narrow){0};
+        }
         const A *b = p->b + start * b_depth;
         const T *a = p->a + row * a_row + start * a_depth;
 #pragma clang loop unroll(disable)
         for (index k = start; k < end; ++k, b += b_depth, a += a_depth) {
             vec right[VECTORS];
+            narrow last;
             UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
+            if (half) last = *(const narrow *)(b + vectors * LANES);
             UNROLL for (int r = 0; r < rows; ++r) {
-                const vec left = all(get(a + r * a_row));
-                UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(left, right[v], sum[r][v]);
+                const A left = get(a + r * a_row);
+                UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(all(left), right[v], sum[r][v]);
+                if (half) rest[r] = __builtin_elementwise_fma(left - (narrow){0}, last, rest[r]);
             }
         }
-        UNROLL for (int r = 0; r < rows; ++r)
+        const int add = start || !p->is_first;
+        UNROLL for (int r = 0; r < rows; ++r) {
             UNROLL for (int v = 0; v < vectors; ++v) {
                 A *to = total[r] + v * LANES;
-                store_sums(to, start || !p->is_first ? load_sums(to) + sum[r][v] : sum[r][v]);
+                store_sums(to, add ? load_sums(to) + sum[r][v] : sum[r][v]);
             }
+            narrow *to = (narrow *)(total[r] + vectors * LANES);
+            if (half) *to = add ? *to + rest[r] : rest[r];
+        }
     }
 }
 
@@ -104,21 +118,25 @@ INLINE void finish(const int rows, const Panel *p, index row, A total[ROWS][WIDT
 
 static void finish_6(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(6, p, row, total); }
 static void finish_4(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(4, p, row, total); }
+static void finish_2(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(2, p, row, total); }
 static void finish_1(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(1, p, row, total); }
 
-INLINE void rows_of(const int vectors, const Panel *p, index row, index last) {
+INLINE void rows_of(const int vectors, const int half, const Panel *p, index row, index last) {
     A total[ROWS][WIDTH];
     while (row < last) {
-        const int rows = last - row >= 6 ? 6 : last - row >= 4 ? 4 : 1;
+        const int rows = last - row >= 6 ? 6 : last - row >= 4 ? 4 : last - row >= 2 ? 2 : 1;
         if (!p->is_first) fetch(p, row, rows, total);
         switch (rows) {
-        case 6: multiply(6, vectors, p, row, total), finish_6(p, row, total); break;
-        case 4: multiply(4, vectors, p, row, total), finish_4(p, row, total); break;
-        default: multiply(1, vectors, p, row, total), finish_1(p, row, total);
+        case 6: multiply(6, vectors, half, p, row, total), finish_6(p, row, total); break;
+        case 4: multiply(4, vectors, half, p, row, total), finish_4(p, row, total); break;
+        case 2: multiply(2, vectors, half, p, row, total), finish_2(p, row, total); break;
+        default: multiply(1, vectors, half, p, row, total), finish_1(p, row, total);
         }
         row += rows;
     }
 }
+
+INLINE int halves(index columns) { return (columns + LANES / 2 - 1) / (LANES / 2); } // of vectors
 
 // Pack `depth` rows of `width` columns of b, `stride` numbers from row to row.
 INLINE void pack(A *panel, const T *b, index stride, index depth, int width, int padded) {
@@ -132,7 +150,7 @@ INLINE void pack(A *panel, const T *b, index stride, index depth, int width, int
 // Pack the transpose of `width` rows of `depth` numbers.
 INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int width, int padded) {
     for (int j = 0; j < padded; j += LANES) {
-        const int some = least(width - j, LANES);
+        const int some = least(width - j, LANES), wide = least(padded - j, LANES);
         index k = 0;
         if (some == LANES)
             for (; k + LANES <= depth; k += LANES) {
@@ -142,7 +160,7 @@ INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int
                 UNROLL for (int i = 0; i < LANES; ++i) store_sums(panel + (k + i) * padded + j, block[i]);
             }
         for (; k < depth; ++k)
-            for (int i = 0; i < LANES; ++i) panel[k * padded + j + i] = i < some ? get(b + (j + i) * stride + k) : 0;
+            for (int i = 0; i < wide; ++i) panel[k * padded + j + i] = i < some ? get(b + (j + i) * stride + k) : 0;
     }
 }
 
@@ -157,7 +175,8 @@ KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, co
     if (sizeof(T) == sizeof(A)) sums = (A *)c;
     index b_row = columns;
     const index high = last_row - first_row, wide = last_column - first_column;
-    if (a_transposed && !bias && !positive && (high + LANES - 1) / LANES * wide < (wide + LANES - 1) / LANES * high) {
+    const index upright = high * halves(wide), across = wide * halves(high); // the work
+    if (a_transposed && !bias && !positive && across < upright - upright / 8) {
         const T *const left = a;
         const int first = first_row, last = last_row;
         a = b, b = left;
@@ -172,7 +191,7 @@ KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, co
         p.c = c + column * p.c_column;
         p.positive = positive ? positive + column : positive;
         p.sums = sums + column * p.c_column;
-        const int vectors = (p.width + LANES - 1) / LANES, padded = vectors * LANES;
+        const int padded = halves(p.width) * (LANES / 2);
         for (index k = 0; k < depth || k == 0; k += CHUNK) {
             p.depth = least(CHUNK, depth - k);
             p.is_first = k == 0;
@@ -186,12 +205,16 @@ KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, co
                 p.b = (const A *)(b + k * b_row + column), p.b_depth = b_row;
             else
                 pack(panel, b + k * b_row + column, b_row, p.depth, p.width, padded);
-            switch (vectors) {
-            case 1: rows_of(1, &p, first_row, last_row); break;
-            case 2: rows_of(2, &p, first_row, last_row); break;
+            switch (halves(p.width)) {
+            case 1: rows_of(0, 1, &p, first_row, last_row); break;
+            case 2: rows_of(1, 0, &p, first_row, last_row); break;
+            case 3: rows_of(1, 1, &p, first_row, last_row); break;
+            case 4: rows_of(2, 0, &p, first_row, last_row); break;
 #if VECTOR_BYTES != 32
-            case 3: rows_of(3, &p, first_row, last_row); break;
-            case 4: rows_of(4, &p, first_row, last_row); break;
+            case 5: rows_of(2, 1, &p, first_row, last_row); break;
+            case 6: rows_of(3, 0, &p, first_row, last_row); break;
+            case 7: rows_of(3, 1, &p, first_row, last_row); break;
+            case 8: rows_of(4, 0, &p, first_row, last_row); break;
 #endif
             }
         }
