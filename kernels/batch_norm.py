@@ -1,32 +1,30 @@
 """Batch normalization over the columns of a matrix (Ioffe and Szegedy, "Batch normalization", ICML 2015).
 
-For images the matrix is the channels-last memory, pixels by channels; the caller makes it. On the CPU all passes go
-piece by piece, so that the next pass over a piece finds it in cache; on a GPU they are kernels.
+For images the matrix is the channels-last memory, pixels by channels; the caller makes it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy
 
 from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.checks import LARGEST_EPSILON, real
 from backend.types import Array
-from kernels.activations import rectify, relu_in_place
-from kernels.batch_statistics import (
-    batch_statistics_numpy,
-    moments,
-    pass_tiling,
-    tiling_of,
-)
+from kernels.activations import rectify
+from kernels.batch_statistics import moments, pass_tiling, statistics, tiling_of
+from kernels.core.columns import Columns, columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.layout import folded
-from kernels.core.tiling import in_pieces
+from kernels.core.native import Function, share
 
 _NORMALIZE, _FORWARD, _FORWARD_ADDED = (
     Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("normalize", "forward", "forward_added")
 )
+_NATIVE = Function("batch_norm.c", "batch_norm_normalize")
 
 
 @profiling.operation
@@ -71,11 +69,11 @@ def batch_norm(
         raise ValueError(f"gamma, beta and running statistics must have shape {x.shape[1:]}")
     if given and not (relu and bypass is not None and bypass.shape == x.shape and bypass.dtype == x.dtype):
         raise ValueError(f"a bypass needs relu, and the shape and dtype of x, {x.dtype}{list(x.shape)}")
-    compute = implementation(x, _batch_norm_numpy, _batch_norm_cuda)
+    compute = implementation(x, _batch_norm_cpu, _batch_norm_cuda)
     return compute(x, gamma, beta, (running_mean, running_variance), epsilon, momentum, relu, bypass)
 
 
-def _batch_norm_numpy(
+def _batch_norm_cpu(
     x: Array,
     gamma: Array,
     beta: Array,
@@ -85,17 +83,14 @@ def _batch_norm_numpy(
     relu: bool,
     bypass: Array | None,
 ) -> tuple[Array, Array, Array, Array | None]:
-    mean, variance = batch_statistics_numpy(x)
+    mean, variance = statistics(x)
     for old, new in zip(running, (mean, variance), strict=True):
         old *= momentum
         old += (1 - momentum) * new
-    if bypass is None:
-        positive = workspace.empty(x.shape, bool) if relu else None
-        y, inverse = _normalize_numpy(x, mean, variance, gamma, beta, epsilon, positive)
-        return y, mean, inverse, positive
-    y, inverse = _normalize_numpy(x, mean, variance, gamma, beta, epsilon, None)
-    y += bypass
-    return y, mean, inverse, relu_in_place(y)
+    positive = None if bypass is None else workspace.empty(x.shape, bool)
+    compute = implementation(x, _normalize_numpy, _normalize_cuda, _normalize_native)
+    y, inverse = compute(x, mean, variance, gamma, beta, epsilon, relu, bypass, positive)
+    return y, mean, inverse, positive
 
 
 def _batch_norm_cuda(
@@ -145,7 +140,14 @@ def _batch_norm_cuda(
 
 @profiling.operation
 def normalize(
-    x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, epsilon: float, positive: Array | None = None
+    x: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    positive: Array | None = None,
+    bypass: Array | None = None,
 ) -> tuple[Array, Array]:
     """Compute y = γ·(x - mean) / √(variance + ε) + β, algorithm 1.
 
@@ -156,43 +158,77 @@ def normalize(
         gamma: (C,).
         beta: (C,).
         epsilon: ε.
-        positive: bool (M, C), or None; if given, max(·, 0) follows piece by piece, and this receives where y is
-            above 0.
+        positive: bool (M, C), or None; if given, max(·, 0) follows, and this receives where y is above 0.
+        bypass: (M, C) in the dtype of ``x``, added before that; or None.
 
     Returns:
         y (M, C) in the dtype of ``x``, and 1 / √(variance + ε) (C,).
     """
-    require_same_device(x, mean, variance, gamma, beta)
+    require_same_device(x, mean, variance, gamma, beta, *([] if bypass is None else [bypass]))
     require_active(x, "x")
     epsilon = real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
-    return implementation(x, _normalize_numpy, _normalize_cuda)(x, mean, variance, gamma, beta, epsilon, positive)
+    compute = implementation(x, _normalize_numpy, _normalize_cuda, _normalize_native)
+    return compute(x, mean, variance, gamma, beta, epsilon, positive is not None, bypass, positive)
 
 
 def _normalize_numpy(
-    x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, epsilon: float, positive: Array | None
+    x: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    relu: bool,
+    bypass: Array | None,
+    positive: Array | None,
 ) -> tuple[Array, Array]:
     inverse = 1 / numpy.sqrt(variance + epsilon)
-    y = workspace.empty(x.shape, x.dtype)
-    (rows, fold), (out, _) = folded(x), folded(y)
-    center, scale, shift = (numpy.tile(vector, fold) for vector in (mean, inverse * gamma, beta))
-    above = None if positive is None else positive.reshape(out.shape)
+    y = ((x - mean) * (inverse * gamma) + beta).astype(x.dtype, copy=False)
+    if bypass is not None:
+        y += bypass
+    if positive is not None:
+        numpy.greater(y, 0, out=positive)
+    return numpy.maximum(y, 0) if relu else y, inverse
 
-    def apply(cut: slice) -> None:
-        piece = scratch(out[cut], mean.dtype)
-        numpy.subtract(rows[cut], center, out=piece)
-        piece *= scale
-        piece += shift
-        if piece.dtype != out.dtype:
-            out[cut] = piece
-        if above is not None:
-            rectify(out[cut], above[cut])
 
-    in_pieces(apply, rows)
+def _normalize_native(
+    x: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    relu: bool,
+    bypass: Array | None,
+    positive: Array | None,
+) -> tuple[Array, Array]:
+    inverse = 1 / numpy.sqrt(variance + epsilon)
+    x, bypass = numpy.ascontiguousarray(x), None if bypass is None else numpy.ascontiguousarray(bypass)
+    cut, y = columns(*x.shape), workspace.empty(x.shape, x.dtype)
+    arrays = x, bypass, factors((mean, inverse * gamma, beta), mean.dtype, cut), y, positive
+    sizes = int(relu), x.size, cut.width, cut.block_rows
+    share(cut.blocks, 2 * cut.block_size * x.itemsize, lambda *own: _NATIVE(x.dtype, *arrays, *sizes, *own))
     return y, inverse
 
 
+def factors(vectors: Sequence[Any], dtype: numpy.dtype, cut: Columns) -> Array:
+    """Return numbers for each column, (C,) or one for all, as rows for the C kernels: repeated as the cut has them."""
+    rows = numpy.empty((len(vectors) + 1, cut.fold, cut.width // cut.fold), dtype)
+    for row, vector in zip(rows, vectors, strict=False):
+        row[...] = vector
+    return rows
+
+
 def _normalize_cuda(
-    x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, epsilon: float, positive: Array | None
+    x: Array,
+    mean: Array,
+    variance: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    relu: bool,
+    bypass: Array | None,
+    positive: Array | None,
 ) -> tuple[Array, Array]:
     library, dtype = array_module(x), acc_dtype(x.dtype)
     (rows, channels), own = x.shape, pass_tiling(*x.shape)
@@ -203,11 +239,8 @@ def _normalize_cuda(
         own.blocks * block_size(), x, mean, variance, gamma, beta, y, inverse, epsilon, own.blocks, rows, channels,
         own.width, own.range_rows,
     )  # fmt: skip
+    if bypass is not None:
+        y += bypass
     if positive is not None:
         rectify(y, positive)
     return y, inverse
-
-
-def scratch(out: Array, dtype: numpy.dtype) -> Array:
-    """Return an array to compute ``out`` in: itself, unless sums have another dtype."""
-    return out if out.dtype == dtype else workspace.empty(out.shape, dtype)

@@ -11,18 +11,20 @@ import numpy
 
 from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.types import Array
-from kernels.batch_norm import scratch
-from kernels.batch_statistics import narrow, pass_tiling, sums_of_products, tiling_of
+from kernels.batch_norm import factors
+from kernels.batch_statistics import narrow, pass_tiling, tiling_of
+from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.layout import folded
-from kernels.core.tiling import in_pieces, parallel_for, pieces
-from kernels.gemm import piece_sums
+from kernels.core.native import Function, share
 from kernels.masking import masked
 
 _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
     Kernel("batch_norm_backward.cu", f"batch_norm_{name}") for name in ("products", "parameter_gradients", "backward")
+)
+_SUMS, _JOINED, _GRADIENT = (
+    Function("batch_norm_backward.c", f"batch_norm_{name}") for name in ("products", "parameter_gradients", "gradient")
 )
 
 
@@ -55,7 +57,7 @@ def normalize_backward(
     """
     require_same_device(dy, x, mean, inverse, gamma, *([] if beta is None else [beta]), *(out or ()))
     require_active(x)
-    compute = implementation(x, _normalize_backward_numpy, _normalize_backward_cuda)
+    compute = implementation(x, _normalize_backward_numpy, _normalize_backward_cuda, _normalize_backward_native)
     dx, dgamma, dbeta = compute(dy, x, mean, inverse, gamma, beta, out)
     if out is None:
         return dx, dgamma, dbeta
@@ -76,24 +78,22 @@ def _normalize_backward_numpy(
     if beta is not None:
         dy = masked(dy, positive(x, mean, inverse, gamma, beta))
     dgamma, dbeta = _parameter_gradients_numpy(dy, x, mean, inverse)
-    dx = workspace.empty(x.shape, dy.dtype)
     count = max(len(x), 1)
-    (rows, fold), (gradient, _), (out, _) = folded(x), folded(dy), folded(dx)
-    vectors = (mean, inverse * dgamma / count, dbeta / count, gamma * inverse)
-    center, slope, shift, scale = (numpy.tile(vector, fold) for vector in vectors)
+    dx = (dy - (x - mean) * (inverse * dgamma / count) - dbeta / count) * (inverse * gamma)
+    return dx.astype(dy.dtype, copy=False), dgamma, dbeta
 
-    def apply(cut: slice) -> None:
-        piece = scratch(out[cut], mean.dtype)
-        numpy.subtract(rows[cut], center, out=piece)
-        piece *= slope
-        numpy.subtract(gradient[cut], piece, out=piece)
-        piece -= shift
-        piece *= scale
-        if piece.dtype != out.dtype:
-            out[cut] = piece
 
-    in_pieces(apply, rows)
-    return dx, dgamma, dbeta
+def _normalize_backward_native(
+    dy: Array, x: Array, mean: Array, inverse: Array, gamma: Array, beta: Array | None, out: Any
+) -> tuple[Array, Array, Array]:
+    upstream, x = numpy.ascontiguousarray(dy, x.dtype), numpy.ascontiguousarray(x)
+    forward, relu = (mean, inverse * gamma, 0 if beta is None else beta), int(beta is not None)
+    dgamma, dbeta = _sums_native(upstream, x, forward, inverse, relu)
+    cut, count, dx = columns(*x.shape), max(len(x), 1), workspace.empty(x.shape, x.dtype)
+    own_factors = factors((*forward, inverse * dgamma / count, dbeta / count), mean.dtype, cut)
+    arrays, sizes = (upstream, x, own_factors, dx), (relu, x.size, cut.width, cut.block_rows)
+    share(cut.blocks, 3 * cut.block_size * x.itemsize, lambda *own: _GRADIENT(x.dtype, *arrays, *sizes, *own))
+    return dx.astype(dy.dtype, copy=False), dgamma, dbeta
 
 
 def _normalize_backward_cuda(
@@ -121,7 +121,7 @@ def normalize_backward_fixed(
     """Return the gradients of ``normalize`` where mean and variance are constants (evaluation)."""
     require_same_device(dy, x, mean, inverse, gamma)
     require_active(x)
-    compute = implementation(x, _parameter_gradients_numpy, _parameter_gradients_cuda)
+    compute = implementation(x, _parameter_gradients_numpy, _parameter_gradients_cuda, _parameter_gradients_native)
     dgamma, dbeta = compute(dy, x, mean, inverse)
     return input_gradient_fixed(dy, inverse, gamma), dgamma, dbeta
 
@@ -133,22 +133,25 @@ def input_gradient_fixed(dy: Array, inverse: Array, gamma: Array) -> Array:
 
 
 def _parameter_gradients_numpy(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:
-    """Return dγ and dβ: (C,) in the dtype of sums, the pieces added in order."""
-    dtype = mean.dtype
-    (rows, fold), (gradient, _) = folded(x), folded(dy)
-    cuts = pieces(len(rows), rows[:1].nbytes, numpy)
-    sums = numpy.empty((2, len(cuts), x.shape[1]), dtype)
-    center = numpy.tile(mean, fold)
+    """Return dγ and dβ: (C,) in the dtype of sums."""
+    dgamma, dbeta = ((x - mean) * dy).sum(axis=0, dtype=numpy.float64) * inverse, dy.sum(axis=0, dtype=numpy.float64)
+    return dgamma.astype(mean.dtype), dbeta.astype(mean.dtype)
 
-    def collect(index: int) -> None:
-        upstream = gradient[cuts[index]].astype(dtype, copy=False)
-        deviation = numpy.subtract(rows[cuts[index]], center, out=workspace.empty(upstream.shape, dtype))
-        sums[0, index] = sums_of_products(deviation, upstream, fold)
-        sums[1, index] = piece_sums(upstream, fold)
 
-    parallel_for(collect, range(len(cuts)), x)
-    dgamma, dbeta = sums.sum(axis=1)
-    return dgamma * inverse, dbeta
+def _parameter_gradients_native(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:
+    dy, x = numpy.ascontiguousarray(dy, x.dtype), numpy.ascontiguousarray(x)
+    return _sums_native(dy, x, (mean, 0, 0), inverse, 0)
+
+
+def _sums_native(dy: Array, x: Array, forward: tuple[Any, ...], inverse: Array, relu: int) -> tuple[Array, Array]:
+    dtype, channels, cut = acc_dtype(x.dtype), x.shape[1], columns(*x.shape)
+    products, sums = (numpy.empty((cut.parts, channels), dtype) for _ in range(2))
+    arrays = dy, x, factors((*forward, 0, 0), dtype, cut), products, sums
+    sizes = relu, sums.size, x.size, cut.width, cut.block_rows
+    share(cut.blocks, 2 * cut.block_size * x.itemsize, lambda *own: _SUMS(x.dtype, *arrays, *sizes, *own))
+    dgamma, dbeta = (numpy.empty(channels, dtype) for _ in range(2))
+    _JOINED(x.dtype, products, sums, numpy.ascontiguousarray(inverse, dtype), dgamma, dbeta, cut.parts, channels)
+    return dgamma, dbeta
 
 
 def _parameter_gradients_cuda(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:

@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, workspace
+from backend import array_module, profiling, require_active
 from backend.types import Array
+from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.layout import folded
-from kernels.core.tiling import parallel_for, pieces, power_of_two
-from kernels.gemm import piece_sums
+from kernels.core.native import Function, share
+from kernels.core.tiling import power_of_two
 
 _MOMENTS, _STATISTICS = (Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics"))
+_PARTS, _JOINED = (Function("batch_norm.c", f"batch_norm_{name}") for name in ("moments", "statistics"))
 
 
 class Tiling(NamedTuple):
@@ -66,38 +67,34 @@ def narrow(channels: int, width: int) -> tuple[int, int]:
 def batch_statistics(x: Array) -> tuple[Array, Array]:
     """Return mean and (biased) variance of each column of ``x`` (M, C), both (C,), in the dtype of sums.
 
-    Each piece sums its values and then the squares of their deviations from its own mean; the pieces are put together
-    in order by the formula of Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), eq. 2.1.
-    E[x²] - E[x]² would cancel. M must not be 0.
+    In kernels each block of rows sums its values, and then the squares of their deviations from its own mean, as
+    E[x²] - E[x]² would cancel. The blocks are put together by the formula of Chan, Golub and LeVeque, "Algorithms for
+    computing the sample variance" (1983), eq. 2.1. M must not be 0.
     """
     require_active(x, "x")
-    return implementation(x, batch_statistics_numpy, _batch_statistics_cuda)(x)
+    return statistics(x)
 
 
-def batch_statistics_numpy(x: Array) -> tuple[Array, Array]:
-    """Compute ``batch_statistics`` on the CPU."""
-    dtype = acc_dtype(x.dtype)
-    rows, fold = folded(x)
-    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, numpy)
-    means = numpy.empty((len(cuts), x.shape[1]), dtype)
-    squares = numpy.empty_like(means)
+def statistics(x: Array) -> tuple[Array, Array]:
+    """Compute ``batch_statistics`` inside another operation."""
+    return implementation(x, _batch_statistics_numpy, _batch_statistics_cuda, _batch_statistics_native)(x)
 
-    def collect(index: int) -> None:
-        piece = rows[cuts[index]].astype(dtype, copy=False)
-        mean = piece_sums(piece, fold)
-        mean /= len(piece) * fold
-        deviation = numpy.subtract(piece, numpy.tile(mean, fold), out=workspace.empty(piece.shape, dtype))
-        means[index], squares[index] = mean, sums_of_products(deviation, deviation, fold)
 
-    parallel_for(collect, range(len(cuts)), x)
-    if len(cuts) == 1:
-        return means[0], squares[0] / len(x)
-    counts = numpy.asarray([(cut.stop - cut.start) * fold for cut in cuts], dtype)[:, None]
-    mean = (means * (counts / len(x))).sum(axis=0)
-    between = means - mean
-    between *= between
-    between *= counts
-    return mean, (squares.sum(axis=0) + between.sum(axis=0)) / len(x)
+def _batch_statistics_numpy(x: Array) -> tuple[Array, Array]:
+    dtype, double = acc_dtype(x.dtype), numpy.float64
+    mean, variance = x.mean(axis=0, dtype=double), x.var(axis=0, dtype=double)
+    return mean.astype(dtype, copy=False), variance.astype(dtype, copy=False)
+
+
+def _batch_statistics_native(x: Array) -> tuple[Array, Array]:
+    x, dtype, (rows, channels) = numpy.ascontiguousarray(x), acc_dtype(x.dtype), x.shape
+    cut = columns(rows, channels)
+    means, squares = (numpy.empty((cut.parts, channels), dtype) for _ in range(2))
+    sizes = means.size, x.size, cut.width, cut.block_rows
+    share(cut.blocks, cut.block_size * x.itemsize, lambda *own: _PARTS(x.dtype, x, means, squares, *sizes, *own))
+    mean, variance = (numpy.empty(channels, dtype) for _ in range(2))
+    _JOINED(x.dtype, means, squares, mean, variance, cut.parts, channels, rows, cut.block_rows, cut.fold)
+    return mean, variance
 
 
 def _batch_statistics_cuda(x: Array) -> tuple[Array, Array]:
@@ -120,9 +117,3 @@ def moments(x: Array) -> tuple[Array, Array]:
     means, squares = (library.empty((ranges, x.shape[1]), dtype) for _ in range(2))
     _MOMENTS(blocks * block_size(), x, means, squares, blocks, *x.shape, width, range_rows)
     return means, squares
-
-
-def sums_of_products(a: Array, b: Array, fold: int) -> Array:
-    """Return the column sums of a·b, for pieces of matrices on the CPU folded by ``fold``, without writing a·b."""
-    sums = numpy.einsum("ij,ij->j", a, b)
-    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)

@@ -19,7 +19,6 @@ from backend.checks import (
 from backend.types import Array
 from kernels import batch_norm as kernel
 from kernels import batch_norm_backward, layer_norm
-from kernels.activations import relu_in_place
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.masking import masked
@@ -129,11 +128,9 @@ class BatchNormalization(Layer):
             y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added)
         else:
             mean = self.running_mean.copy()  # it changes later
-            positive = workspace.empty(rows.shape, bool) if relu and added is None else None
-            y, inverse = kernel.normalize(rows, mean, self.running_var, self.gamma, self.beta, self.eps, positive)
-            if added is not None:
-                y += added
-                positive = relu_in_place(y)
+            positive = workspace.empty(rows.shape, bool) if relu else None
+            variance, gamma, beta = self.running_var, self.gamma, self.beta
+            y, inverse = kernel.normalize(rows, mean, variance, gamma, beta, self.eps, positive, added)
         y = self.save(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
         if positive is None and relu:
             gamma, beta = self.gamma, self.beta

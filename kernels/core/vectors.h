@@ -80,6 +80,18 @@ INLINE void transpose(vec *block) {
     }
 }
 
+// Fewer numbers than a vector has, the last ones of an array. Other lanes are 0.
+INLINE vec load_some(const T *p, index count) {
+    A lanes[LANES] = {0};
+    for (index i = 0; i < count; ++i)
+        lanes[i] = get(p + i);
+    return load_sums(lanes);
+}
+INLINE void store_some(T *p, vec value, index count) {
+    for (index i = 0; i < count; ++i)
+        put(p + i, value[i]);
+}
+
 INLINE index least(index a, index b) { return a < b ? a : b; }
 INLINE index most(index a, index b) { return a > b ? a : b; }
 

@@ -171,9 +171,9 @@ REFUSAL = r"host and device arrays are mixed: numpy\.ndarray .* and cupy\.ndarra
 PART_OF_OTHERS = {  # called by the operations above with arrays that these have looked at, or with none
     activations: "rectify relu_in_place",
     affine: "add_bias",
-    batch_norm: "scratch",
+    batch_norm: "factors",
     batch_norm_backward: "positive input_gradient_fixed",
-    batch_statistics: "batch_statistics_numpy moments narrow pass_tiling sums_of_products tiling_of",
+    batch_statistics: "moments narrow pass_tiling statistics tiling_of",
     depthwise: "forward backward_input backward_weight",
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",

@@ -1,0 +1,39 @@
+"""Cut a matrix for the C kernels that sum its columns (``core/columns.h``), by its shape alone."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+_FEW = 64  # columns up to which rows are joined
+_BLOCK = 8192  # numbers of a block, which is read twice: 32 KiB of float32, a core's first cache
+_LEAST_ROWS = 16  # of a block: the sums that it leaves are much less than itself
+
+
+class Columns(NamedTuple):
+    """The cut of a (rows, channels) matrix.
+
+    Attributes:
+        fold: rows that make a wide one.
+        width: of a wide row.
+        block_rows: wide rows of a block.
+        block_size: numbers of a block.
+        parts: partial sums of a channel.
+    """
+
+    fold: int
+    width: int
+    block_rows: int
+    block_size: int
+    blocks: int
+    parts: int
+
+
+@functools.lru_cache(maxsize=1024)
+def columns(rows: int, channels: int) -> Columns:
+    """Return the cut of a (rows, channels) matrix."""
+    fold = max(_FEW // max(channels, 1), 1)
+    width = max(fold * channels, 1)
+    block_rows = max(_BLOCK // width, _LEAST_ROWS)
+    blocks = -(-(rows // fold) // block_rows)
+    return Columns(fold, width, block_rows, width * block_rows, blocks, blocks * fold + rows % fold)
