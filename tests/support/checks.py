@@ -248,17 +248,17 @@ def _cached_bytes(count):
 @contextmanager
 def watched_shares():
     """Let C kernels share small work among threads inside the ``with``, and collect the ranges of each call."""
-    seen, worth, run = [], tuning.WORTH_CUTTING, threads.run
+    seen, worth, spread = [], tuning.WORTH_CUTTING, threads.spread
 
     def share(function, items):
         seen.append(items)
-        run(function, items)
+        spread(function, items)
 
-    tuning.WORTH_CUTTING, threads.run = 1, share
+    tuning.WORTH_CUTTING, threads.spread = 1, share
     try:
         yield seen
     finally:
-        tuning.WORTH_CUTTING, threads.run = worth, run
+        tuning.WORTH_CUTTING, threads.spread = worth, spread
 
 
 @contextmanager
