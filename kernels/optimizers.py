@@ -31,7 +31,6 @@ def update(
     gradients: Array,
     state: Mapping[str, Array],
     numbers: Mapping[str, float],
-    decay: float,
     multiplier: float | None,
 ) -> None:
     """Change parameters and state by one step.
@@ -40,8 +39,7 @@ def update(
         kernel: one of this module's; it names its arrays of state and its numbers.
         parameters, gradients: of one shape and dtype, as ``can_update`` wants them.
         state: arrays of that shape in the dtype of sums. One called ``"master"`` holds the parameters in that dtype.
-        numbers: plain numbers.
-        decay: times a parameter is added to its gradient.
+        numbers: plain numbers; ``decay`` times a parameter is added to its gradient.
         multiplier: of the gradients; None for none.
     """
     count = parameters.size
@@ -51,7 +49,6 @@ def update(
         "master": None,
         **state,
         **numbers,
-        "decay": decay,
         "scaled": multiplier is not None,
         "multiplier": 1.0 if multiplier is None else float(multiplier),
         "count": count,

@@ -45,7 +45,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder", "loop.run_folder",
                  "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "models.architecture",
                  "models.config", "models.freezing", "models.loading", "models.saving", "optim.optimizer",
-                 "optim.checks", "optim.fused", "optim.groups", "optim.pieces", "profile", "report"),
+                 "optim.checks", "optim.formulas", "optim.groups", "profile", "report"),
 }  # fmt: skip
 
 OPERATIONS = (

@@ -6,7 +6,6 @@ import pytest
 import backend
 from backend import xp
 from training.models.parameters import ParameterDict
-from training.optim import pieces
 from training.optim.clipping import clip_gradients, gradient_norm
 
 SHAPES = {"W1": (3, 4), "b1": (4,), "scale": (), "none": (0, 3), "W2": (2, 3, 2, 2)}
@@ -88,16 +87,6 @@ def test_squares_do_not_overflow(device, dtype):
         assert float(xp.abs(grads["W"]).max()) <= 0.1001
     else:
         assert plain_norm(grads) == pytest.approx(1.0, rel=2 * float(np.finfo(dtype).eps))
-
-
-def test_cut_in_pieces_the_norm_is_the_same_to_the_last_bits(device, monkeypatch):
-    grads = flat_dict(draw("float32", {"W": (50, 41), "b": (37,)}))
-    whole = float(gradient_norm(grads))
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 10)
-    cut = [float(gradient_norm(grads)) for _ in range(2)]
-    assert cut[0] == cut[1]
-    assert cut[0] == pytest.approx(whole, rel=1e-14)
-    assert whole == pytest.approx(plain_norm(grads), rel=1e-14)
 
 
 def test_strided_gradients(device):

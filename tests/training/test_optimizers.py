@@ -11,7 +11,7 @@ import pytest
 import backend
 from backend import xp
 from training.models.parameters import ParameterDict
-from training.optim import optimizers, pieces
+from training.optim import optimizers
 from training.optim.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 
@@ -203,8 +203,7 @@ def test_squares_of_small_float16_gradients_are_not_lost(device, name, move):
 @every_optimizer
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_flat_buffers_and_separate_arrays_give_the_same_bits(device, name, dtype, weight_decay, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 10)  # so that every array and the buffer are cut, unevenly
+def test_flat_buffers_and_separate_arrays_give_the_same_bits(device, name, dtype, weight_decay):
     shapes = {"W1": (41, 31), "b1": (31,), "scale": (), "none": (0, 3), "W2": (30, 3, 3, 5)}
     separate, turned = draw(0, dtype, shapes), draw(0, dtype, shapes)
     turned["W1"] = xp.asarray(turned["W1"].T.copy()).T  # strides of a transposed array
@@ -234,13 +233,6 @@ def test_updates_in_place_and_leaves_the_gradients(device, name, dtype, make):
     assert_same_bits(grads, grads_before)
     for key, p in to_host(params).items():
         assert (p != before[key]).all(), key
-
-
-def test_a_whole_buffer_is_one_piece_on_the_gpu_and_small_ones_on_the_cpu(device, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 10)
-    array = xp.arange(1000, dtype="float32")
-    cut = [(part.size, len(scratch)) for (part,), scratch in pieces.pieces((array,), array.dtype, scratch=2)]
-    assert cut == ([(1000, 2)] if device.kind == "cuda" else [(256, 2), (256, 2), (256, 2), (232, 2)])
 
 
 def test_numpy_scalars_as_hyperparameters_promote_nothing(device):
@@ -471,7 +463,7 @@ def test_an_update_that_fails_is_not_counted(device, make, monkeypatch):
         raise MemoryError("no room for scratch")
 
     with monkeypatch.context() as patched:
-        for name in ("pieces", "update_on_device", "compiled.update"):
+        for name in ("update_on_host", "update_on_device", "compiled.update"):
             patched.setattr(f"training.optim.optimizer.{name}", fail)
         with pytest.raises(MemoryError, match="no room for scratch"):
             adam.update(params, grads)

@@ -275,7 +275,7 @@ def _scaled_bounds(name: str, dtype: str) -> Bounds:
     """Return exact bounds, except for Adam.
 
     A device computes Adam's bias corrections itself, in the dtype of sums: the relative error of a step is about 1e-6
-    (``training.optim.fused``). On the CPU 1 - 0.999^t loses three of float64's digits. Weight decay carries a
+    (``training.optim.formulas``). On the CPU 1 - 0.999^t loses three of float64's digits. Weight decay carries a
     parameter's error into the next gradient.
     """
     results = _scaled_update(name, dtype)

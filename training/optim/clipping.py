@@ -10,7 +10,6 @@ from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.loss_scale import clip_factor
 from kernels.sums import square_sum
-from training.optim.pieces import pieces
 
 
 def check_max_norm(name: str, max_norm: float) -> float:
@@ -39,8 +38,7 @@ def gradient_norm(grads: Mapping[str, Array]) -> Array:
     xp = array_module(*arrays)
     norm = xp.zeros((), numpy.float64)
     for array in arrays:
-        for (part,), _ in pieces((array,), numpy.float64, scratch=0):
-            xp.add(norm, square_sum(part), out=norm)
+        xp.add(norm, square_sum(array), out=norm)
     return xp.sqrt(norm, out=norm)
 
 

@@ -17,9 +17,8 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.native import Function
 from kernels.loss_scale import FINITE, MULTIPLIER
 from training.optim.checks import Arrays, Layout, check_parameters, check_same_layout, check_state, layout_of
-from training.optim.fused import Scaled, update_on_device
+from training.optim.formulas import Scaled, update_on_device, update_on_host
 from training.optim.groups import EVERYTHING, Group, checked_group, groups_of, runs_of
-from training.optim.pieces import pieces
 from training.optim.state import State, make_state, split_state
 
 
@@ -31,7 +30,7 @@ class Optimizer:
     (``ParameterDict``), it runs on the buffers; the result is the same to the last bit. Nothing waits for the
     device.
 
-    A subclass has ``slots``, ``formula``, ``_step``, and a ``Hyperparameter`` for each of its own numbers. One whose
+    A subclass has ``slots``, ``formula``, and a ``Hyperparameter`` for each of its own numbers. One whose
     numbers are not the hyperparameters themselves overrides ``_numbers``; one whose numbers depend on the count of
     steps has a ``correction`` too.
 
@@ -49,9 +48,9 @@ class Optimizer:
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays that are kept for each parameter; zeros before the first update."""
     formula: ClassVar[str]
-    """The update of one element in C, as ``training.optim.fused.update_on_device`` takes it."""
+    """The update of one element, in what is both Python and C, as ``training.optim.formulas`` takes it."""
     kernel: ClassVar[Function | None] = None
-    """The same in C, for the host, of this very class: a subclass has its own, or NumPy computes its ``_step``."""
+    """The same in a C kernel for the host, of this very class: where a subclass has none, NumPy runs the formula."""
     correction: ClassVar[str] = ""
     """C statements before the formula under a loss scale: the numbers that depend on ``t``, the count of steps made."""
     coupled_decay: ClassVar[bool] = True
@@ -185,10 +184,16 @@ class Optimizer:
     ) -> None:
         """Make the step of one array or buffer; one of them ``counts`` a step that the device skips."""
         decay = self._decay(group) if self.coupled_decay else 0.0
-        if xp is numpy:
-            self._update_on_host(params, grads, state, self._current(group, on_device=False), decay, control)
-            return
         formula = f"g = p * decay + g; {self.formula}" if decay else self.formula
+        if xp is numpy:
+            numbers_now = {**self._current(group, on_device=False), "decay": decay}
+            multiplier = None if control is None else control[MULTIPLIER]
+            kernel = vars(type(self)).get("kernel")
+            if kernel is not None and compiled.can_update(params, grads, *state.values()):
+                compiled.update(kernel, params, grads, state, numbers_now, multiplier)
+            else:
+                update_on_host(formula, numbers_now, params, grads, state, multiplier)
+            return
         scaled = None if control is None else Scaled(control, self.skipped, counts)
         corrects = scaled is not None and bool(self.correction)
         if corrects:
@@ -204,42 +209,8 @@ class Optimizer:
         by_name = dict(zip(named(), values, strict=True))
         update_on_device(type(self).__name__, formula, by_name, params, grads, state, scaled)
 
-    def _update_on_host(
-        self,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        numbers: dict[str, float],
-        decay: float,
-        control: Array | None,
-    ) -> None:
-        kernel = vars(type(self)).get("kernel")
-        if kernel is not None and compiled.can_update(params, grads, *state.values()):
-            multiplier = None if control is None else control[MULTIPLIER]
-            compiled.update(kernel, params, grads, state, numbers, decay, multiplier)
-            return
-        dtype = acc_dtype(params.dtype)  # in float16 Adam's eps and small squares are 0
-        has_master = "master" in state
-        needs_copy = decay != 0.0 or grads.dtype != dtype or control is not None
-        arrays = (params, grads, state.get("master", params), *(state[slot] for slot in self.slots))
-        for (p, g, wide, *slots), (step, spare, gradient) in pieces(arrays, dtype, scratch=3):
-            if has_master:  # a parameter that is not its master rounded was set by someone else: it counts
-                numpy.copyto(wide, p, where=wide.astype(p.dtype) != p)
-            if needs_copy:
-                if control is not None:
-                    g = numpy.multiply(g, control[MULTIPLIER], out=gradient, dtype=dtype)
-                if decay:
-                    numpy.multiply(wide, decay, out=step)
-                    numpy.add(step, g, out=gradient)
-                elif control is None:
-                    numpy.copyto(gradient, g)
-                g = gradient
-            self._step(wide, g, step, spare, *slots, **numbers)
-            if has_master:
-                numpy.copyto(p, wide, casting="same_kind")
-
     def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
-        """Return the plain numbers in ``formula`` and ``_step`` by name: unless overridden, the hyperparameters.
+        """Return the plain numbers in ``formula`` by name: unless overridden, the hyperparameters.
 
         Args:
             t: steps made, this one included; None under a loss scale on a GPU: the device computes what depends on it,
@@ -247,16 +218,6 @@ class Optimizer:
             lr, weight_decay: of the group of parameters.
         """
         return {name: getattr(self, name) for name in self._hyperparameters if name != "weight_decay"} | {"lr": lr}
-
-    def _step(self, *arrays: Any, **numbers: Any) -> None:
-        """Compute the formula with NumPy, elementwise: change p and the slots, and leave g.
-
-        Args:
-            arrays: p, g, two scratch arrays, and one array for each of ``slots``: all of one shape and of the dtype to
-                compute in.
-            numbers: those of ``_numbers``.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no update formula")
 
     def _bind(self, xp: Any, layout: Layout) -> None:
         """Make state for parameters of this layout, with the values of the present state."""

@@ -8,10 +8,7 @@ its gradient (plus weight_decay·θ) and η the learning rate ``lr``.
 
 import math
 
-import numpy
-
 from backend.checks import Hyperparameter, choice
-from backend.types import Array
 from kernels import optimizers as compiled
 from training.optim.optimizer import Optimizer
 
@@ -34,10 +31,6 @@ class SGD(Optimizer):
     def __init__(self, lr: float = 0.01, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay)
 
-    def _step(self, p: Array, g: Array, step: Array, spare: Array, *, lr: float) -> None:
-        numpy.multiply(g, lr, out=step)
-        numpy.subtract(p, step, out=p)
-
 
 class Momentum(Optimizer):
     """Gradient descent with momentum (Polyak 1964): v ← momentum·v - η g, θ ← θ + v.
@@ -57,18 +50,12 @@ class Momentum(Optimizer):
     """
 
     slots = ("v",)
-    formula = "v = v * momentum - g * lr; p += v;"
+    formula = "v *= momentum; v -= g * lr; p += v;"
     kernel = compiled.MOMENTUM
     momentum = Hyperparameter(least=0, below=1)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, momentum=momentum, weight_decay=weight_decay)
-
-    def _step(self, p: Array, g: Array, step: Array, spare: Array, v: Array, *, lr: float, momentum: float) -> None:
-        numpy.multiply(g, lr, out=step)
-        numpy.multiply(v, momentum, out=v)
-        numpy.subtract(v, step, out=v)
-        numpy.add(p, v, out=p)
 
 
 class Nesterov(Momentum):
@@ -78,16 +65,8 @@ class Nesterov(Momentum):
     Bengio, Boulanger-Lewandowski & Pascanu 2013).
     """
 
-    formula = "v = v * momentum - g * lr; p -= g * lr - v * momentum;"
+    formula = "v *= momentum; v -= g * lr; p -= g * lr - v * momentum;"
     kernel = compiled.NESTEROV
-
-    def _step(self, p: Array, g: Array, step: Array, spare: Array, v: Array, *, lr: float, momentum: float) -> None:
-        numpy.multiply(g, lr, out=step)
-        numpy.multiply(v, momentum, out=v)
-        numpy.subtract(v, step, out=v)
-        numpy.multiply(v, momentum, out=spare)
-        numpy.subtract(step, spare, out=step)
-        numpy.subtract(p, step, out=p)
 
 
 class AdaGrad(Optimizer):
@@ -100,12 +79,6 @@ class AdaGrad(Optimizer):
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, eps=eps, weight_decay=weight_decay)
-
-    def _step(self, p: Array, g: Array, step: Array, spare: Array, h: Array, *, lr: float, eps: float) -> None:
-        numpy.multiply(g, g, out=step)
-        numpy.add(h, step, out=h)
-        _divide_by_root(g, h, eps, lr, out=step)
-        numpy.subtract(p, step, out=p)
 
 
 class RMSprop(Optimizer):
@@ -124,14 +97,6 @@ class RMSprop(Optimizer):
 
     def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
         return {"lr": lr, "eps": self.eps, "rate": 1.0 - self.decay_rate}
-
-    def _step(
-        self, p: Array, g: Array, step: Array, spare: Array, h: Array, *, lr: float, eps: float, rate: float
-    ) -> None:
-        numpy.multiply(g, g, out=step)
-        _move_towards(h, step, rate)
-        _divide_by_root(g, h, eps, lr, out=step)
-        numpy.subtract(p, step, out=p)
 
 
 class Adam(Optimizer):
@@ -153,6 +118,7 @@ class Adam(Optimizer):
     """
 
     slots = ("m", "v")
+    # Of (1 - rate)·m + rate·g the two factors, rounded to float32, would no longer add up to 1.
     formula = "m += (g - m) * rate1; v += (g * g - v) * rate2; step = m / (sqrt(v) + scaled_eps) * rate; p -= step;"
     kernel = compiled.ADAM
     correction = (
@@ -184,10 +150,6 @@ class Adam(Optimizer):
         c = math.sqrt(1.0 - beta2**t)
         return {"rate": lr * c / (1.0 - beta1**t), "scaled_eps": eps * c, **rates}
 
-    def _step(self, p: Array, g: Array, step: Array, spare: Array, m: Array, v: Array, **numbers: float) -> None:
-        _adam_step(g, m, v, **numbers, out=step)
-        numpy.subtract(p, step, out=p)
-
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
@@ -217,13 +179,6 @@ class AdamW(Adam):
     def _numbers(self, t: int | None, lr: float, weight_decay: float) -> dict[str, float]:
         return {**super()._numbers(t, lr, weight_decay), "decay_rate": lr * weight_decay}
 
-    def _step(self, p: Array, g: Array, step: Array, spare: Array, m: Array, v: Array, **numbers: float) -> None:
-        decay_rate = numbers.pop("decay_rate")
-        _adam_step(g, m, v, **numbers, out=step)
-        numpy.multiply(p, decay_rate, out=spare)
-        numpy.add(step, spare, out=step)
-        numpy.subtract(p, step, out=p)
-
 
 _BY_NAME: dict[str, type[Optimizer]] = {
     "sgd": SGD,
@@ -252,33 +207,3 @@ def by_name(name: str, lr: float | None = None, weight_decay: float | None = Non
     choice("name", name, NAMES)
     given = {"lr": lr, "weight_decay": weight_decay}
     return _BY_NAME[name](**{key: value for key, value in given.items() if value is not None})
-
-
-def _adam_step(
-    g: Array, m: Array, v: Array, *, rate: float, rate1: float, rate2: float, scaled_eps: float, out: Array
-) -> None:
-    """Move the averages m and v, and write the step into ``out``."""
-    numpy.subtract(g, m, out=out)
-    numpy.multiply(out, rate1, out=out)
-    numpy.add(m, out, out=m)
-    numpy.multiply(g, g, out=out)
-    _move_towards(v, out, rate2)
-    _divide_by_root(m, v, scaled_eps, rate, out=out)
-
-
-def _divide_by_root(numerator: Array, squares: Array, eps: float, rate: float, out: Array) -> None:
-    """Write numerator / (√squares + eps) · rate into ``out``."""
-    numpy.sqrt(squares, out=out)
-    numpy.add(out, eps, out=out)
-    numpy.divide(numerator, out, out=out)
-    numpy.multiply(out, rate, out=out)
-
-
-def _move_towards(mean: Array, value: Array, rate: float) -> None:
-    """Move an average: mean ← mean + rate (value - mean). Overwrites ``value``.
-
-    Of (1 - rate) mean + rate value the two factors, rounded to float32, would no longer add up to 1.
-    """
-    numpy.subtract(value, mean, out=value)
-    numpy.multiply(value, rate, out=value)
-    numpy.add(mean, value, out=mean)

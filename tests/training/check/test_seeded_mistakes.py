@@ -12,7 +12,7 @@ from layers import Dropout, affine
 from training.check import TRAININGS, compare, train_in_lockstep
 from training.data import Loader
 from training.models import Network
-from training.optim import fused
+from training.optim import formulas
 from training.optim import optimizer as optimizer_module
 
 pytestmark = pytest.mark.gpu
@@ -69,7 +69,7 @@ def in_scalars(factors):
     def install(monkeypatch):
         def wrong(name, formula, scalars, *arguments, **options):
             scalars = {key: value * factors.get(key, 1) for key, value in scalars.items()}
-            fused.update_on_device(name, formula, scalars, *arguments, **options)
+            formulas.update_on_device(name, formula, scalars, *arguments, **options)
 
         monkeypatch.setattr(optimizer_module, "update_on_device", wrong)
 

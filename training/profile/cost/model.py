@@ -184,7 +184,7 @@ def _update(network: Network, optimizer: Optimizer) -> tuple[CostRow, int]:
     is_scaled = flat.dtype != wide
     state = (len(optimizer.slots) + is_scaled) * flat.size * wide.itemsize
     base = next((each for each in kind.__mro__ if each in UPDATE_FLOPS), None)
-    if base is None or kind._step is not base._step:
+    if base is None or kind.formula != base.formula:
         return CostRow(OPTIMIZER, kind.__name__, (), 0, {}, is_known=False), state
     decays = bool(optimizer.coupled_decay and optimizer.weight_decay)  # g + decay·θ before the update
     work = Work(0, (UPDATE_FLOPS[base] + 2 * decays) * flat.size, 3 * flat.nbytes + 2 * state)

@@ -1,10 +1,10 @@
-"""Update all parameters on a GPU in one kernel, made of an optimizer's formula.
+"""Run an optimizer's formula for all elements of an array: by NumPy, or in one kernel on a GPU.
 
-The CPU computes the same formula ufunc by ufunc, on pieces that stay in its cache; a GPU wants each number read once
-and written once. The compiler may not fuse a product and a sum: every operation is rounded as NumPy rounds it, in the
-same order. So parameters have the same bits on both, with two exceptions: numbers below 1e-38; and Adam and AdamW under
-a loss scale, whose corrections for the number of steps are then computed on the device, in the dtype of sums, where the
-host uses float64: a step may differ by about 1e-6 of itself.
+A formula is Python and C alike: NumPy runs it over whole arrays, and for a GPU one kernel is made of it, which reads
+each number once and writes it once. Its compiler may not fuse a product and a sum: every operation is rounded as NumPy
+rounds it, in the same order. So parameters have the same bits on both, with two exceptions: numbers below 1e-38; and
+Adam and AdamW under a loss scale, whose corrections for the number of steps are then computed on the device, in the
+dtype of sums, where the host uses float64: a step may differ by about 1e-6 of itself.
 
 Least bytes for n parameters and s arrays of state, the master among them:
 n·(2·sizeof(parameter) + sizeof(gradient) + 2·s·sizeof(state)).
@@ -15,6 +15,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import numpy
 
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
@@ -36,6 +38,37 @@ class Scaled(NamedTuple):
     counts: bool
 
 
+def update_on_host(
+    formula: str,
+    numbers: Mapping[str, float],
+    parameter: Array,
+    gradient: Array,
+    state: Mapping[str, Array],
+    multiplier: float | None = None,
+) -> None:
+    """Run ``formula`` by NumPy.
+
+    Args:
+        formula, numbers, state: as for ``update_on_device``.
+        parameter: of any shape and floating dtype; changed.
+        gradient: of the same shape.
+        multiplier: of the gradient; None for none.
+    """
+    p, g = state.get("master", parameter), gradient.astype(acc_dtype(parameter.dtype), copy=False)
+    if p is not parameter:  # a parameter that is not its master rounded was set by someone else: it counts
+        numpy.copyto(p, parameter, where=p.astype(parameter.dtype) != parameter)
+    if multiplier is not None:
+        g = g * multiplier
+    exec(_compiled(formula), vars(numpy), {**numbers, **state, "p": p, "g": g})
+    if p is not parameter:
+        numpy.copyto(parameter, p, casting="same_kind")
+
+
+@functools.cache
+def _compiled(formula: str) -> Any:
+    return compile(formula, "the formula of an optimizer", "exec")
+
+
 def update_on_device(
     name: str,
     formula: str,
@@ -49,9 +82,9 @@ def update_on_device(
 
     Args:
         name: the optimizer's; the kernel is called ``xpnet_<name>`` in a profile.
-        formula: C statements over ``p`` (the parameter), ``g`` (its gradient), ``step`` (for an intermediate value),
-            the names in ``numbers`` and ``state``, and under a loss scale ``skipped[0]``. All are in the dtype of sums.
-            The values that ``p`` and the state then have are stored.
+        formula: statements over ``p`` (the parameter), ``g`` (its gradient), ``step`` (for an intermediate value), the
+            names in ``numbers`` and ``state``, and under a loss scale ``skipped[0]``. All are in the dtype of sums.
+            ``p`` and the state are changed in place: ``p -= …``, never ``p = …``.
         numbers: plain numbers by name.
         parameter: device array of any shape and floating dtype; changed.
         gradient: array of the same shape.
