@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layers import Affine, Sequential
 from tests.support.command_line import xpnet
 from training.data import Normalization, read_idx
 from training.loop.run_folder import RunFolder
+from training.models import Network
 from training.models.loading import load_network
 
 QUICK = ("--epochs", 2, "--device", "cpu")
@@ -251,3 +253,76 @@ def test_a_picture_that_has_changed_since_the_checkpoint_is_told_and_moved_ones_
     assert result.err.endswith(" data: the inputs have changed\n")
     file.write_bytes(original)
     assert xpnet("train", "--resume", first, "--data", "moved", "--quiet").code == 0
+
+
+def labelled(folder, count=80):
+    """Write pictures that are red, and brighter on the left, or not: none, one or both."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    lines = ["file,red,left"]
+    for number in range(count):
+        pixels = rng.integers(0, 60, (16, 16, 3)).astype("uint8")
+        red, left = (rng.random(2) < 0.5).tolist()
+        pixels[..., 0] += 120 * red
+        pixels[:, :8] += 70 * left
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{red:d},{left:d}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+
+
+def test_several_labels_a_picture_from_training_to_the_report(tmp_path):
+    labelled(tmp_path / "pics")
+    options = ("--epochs", 12, "--batch-size", 8, "--metrics", "f1", "--out", "run")
+    result = xpnet("train", "--data", "pics", *QUICK, *options)
+    assert (result.code, result.err) == (0, "")
+    assert "labels   2, on average " in result.out
+    assert re.search(r"best: [\d.]+ % of the validation labels right, .*this once: [\d.]+ %, f1 [\d.]+; ", result.out)
+    record = json.loads(xpnet("evaluate", "run", "--json").out)
+    kept = RunFolder("run").load_config()["results"]
+    assert (kept["test_accuracy"], kept["f1"]) == (record["accuracy"], record["metrics"]["f1"])
+    assert record["accuracy"] > 0.8
+    assert [one["label"] for one in record["labels"]] == ["red", "left"]
+    lines = xpnet("evaluate", "run").out.splitlines()
+    assert lines[3].endswith(" % of the labels")
+    assert [line.split()[0] for line in lines[-3:]] == ["label", "red", "left"]
+
+    names = [f"pics/{number}.png" for number in range(6)]
+    records = [json.loads(line) for line in xpnet("predict", *names, "--run", "run", "--json").out.splitlines()]
+    table = [line.split(",") for line in xpnet("predict", *names, "--run", "run", "--csv").out.splitlines()]
+    assert table[0] == ["image", "red", "left", "warnings", "preparation"]
+    shown = xpnet("predict", *names, "--run", "run").out.splitlines()
+    for record, row, line in zip(records, table[1:], shown, strict=True):
+        probabilities = record["probabilities"]
+        assert [float(cell) for cell in row[1:3]] == pytest.approx(list(probabilities.values()), rel=1e-5)
+        assert record["labels"] == [name for name in probabilities if probabilities[name] > 0.5]
+        assert all(f"{name} " in line for name in record["labels"])
+        assert ("no label" in line) == (not record["labels"])
+
+    assert xpnet("report", "run").err == ""
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Classes of the test data" in page
+    assert ">left<" in page
+    refused = xpnet("train", "--data", "pics", *QUICK, "--augment", "mixup")
+    assert refused.err == "Error: mixup and cutmix mix classes; the targets of pics are for multi-label\n"
+    refused = xpnet("train", "--data", "pics", *QUICK, "--loss", "softmax")
+    assert refused.err == "Error: the loss softmax is for classes; pics has labels to predict\n"
+
+
+def test_rows_with_several_labels_and_a_network_of_one_s_own(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    np.savez("rows.npz", x=x, y=(x > 0).astype(int), classes=["a", "b", "c"])
+    np.savez("one.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    (tmp_path / "new.csv").write_text("p,q,r\n5,-5,5\n-5,-5,-5\n")
+    assert xpnet("train", "--data", "rows.npz", *QUICK, "--epochs", 15, "--batch-size", 5, "--out", "run").code == 0
+    out = xpnet("predict", "new.csv", "--run", "run").out.splitlines()
+    assert [re.findall(r"\b([abc]|no label)\b", line.partition(": ")[2]) for line in out] in (
+        [["a", "c"], ["no label"]],
+        [["c", "a"], ["no label"]],
+    )
+    first = json.loads(xpnet("predict", "new.csv", "--run", "run", "--json").out.splitlines()[0])
+    assert first["labels"] == ["a", "c"]
+    assert xpnet("predict", "new.csv", "--run", "run", "--csv").out.startswith("table,row,a,b,c\n")
+    for outputs, data in ((3, "rows.npz"), (1, "one.npz")):
+        Network(Sequential(Affine.of(3, outputs)), (3,), loss="sigmoid").save_params("own.safetensors")
+        record = json.loads(xpnet("evaluate", "own.safetensors", "--data", data, "--json").out)
+        assert (len(record["labels"]), record["samples"]) == (outputs, 60)

@@ -124,6 +124,7 @@ class Console:
                 results = [f"best: {part} loss {best.test_loss:.4f}, {where}", f"last: {last.test_loss:.4f}"]
             else:
                 name, samples = _PARTS[part], "images" if len(data.shape) == 3 else "rows"
+                samples = "labels" if data.kind == "multi-label" else samples
                 results = [
                     f"best: {100 * best.test_accuracy:.2f} % of the {name} {samples} right, {where}",
                     f"last: {100 * last.test_accuracy:.2f} %",
@@ -137,4 +138,6 @@ def _result(tested: Predictions | Evaluation) -> str:
     """Return a result on the test part in words."""
     if isinstance(tested, Predictions):
         return f"{100 * tested.accuracy:.2f} %, {tested.correct:,} of {len(tested.labels):,}"
-    return ", ".join(f"{name} {value:.4g}" for name, value in tested.metrics.items())
+    results = [] if math.isnan(tested.accuracy) else [f"{100 * tested.accuracy:.2f} %"]
+    single = {name: value for name, value in tested.metrics.items() if isinstance(value, float)}
+    return ", ".join([*results, *(f"{name} {value:.4g}" for name, value in single.items())])

@@ -33,15 +33,19 @@ PATH_OPTIONS = (
     click.option(
         "--data",
         type=click.Path(path_type=Path),
-        help="Data of your own, in the place of --dataset: a folder with a folder of pictures for each class, CIFAR's "
-        ".bin or IDX files, an .npz, a pair of .npy files, or a .csv.",
+        help="Data of your own, in the place of --dataset: a folder with a folder of pictures for each class, or with "
+        "a labels.csv, CIFAR's .bin or IDX files, an .npz, a pair of .npy files, or a .csv.",
     ),
     click.option("--size", type=Size(), help="Size to which pictures in files are resized, as in 64 or 48x64."),
-    click.option("--target", help="A table's target column.  [default: target, label, class, y or t, or the last]"),
+    click.option(
+        "--target",
+        help="A table's target column, or several with commas.  [default: target, label, class, y or t, or the last]",
+    ),
     click.option(
         "--target-kind",
         type=click.Choice(KINDS),
-        help="Classes or numbers to predict.  [default: classification for texts and whole numbers]",
+        help="One class, any labels, or numbers to predict.  [default: classification for texts and whole numbers, "
+        "multi-label for rows of 0 and 1]",
     ),
 )
 """Options that say how data at a path are read."""

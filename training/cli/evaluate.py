@@ -25,11 +25,12 @@ from training.cli.data_options import DATASET, path_options
 from training.cli.inputs import MODEL, check_fit, find_model, load_data, run_data, with_classes
 from training.cli.loss_options import metrics_option
 from training.data import EMBEDDED, Data
+from training.data.collection import KINDS
 from training.files import json_text
 from training.files.printable import printable
-from training.loop.evaluation import Predictions, evaluate, predict
+from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import build_network, loader_for, metrics_of_numbers, target_normalization_of
+from training.loop.recipe import build_network, loader_for, usual_metrics
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
@@ -85,12 +86,14 @@ def command(
     try:
         with user_errors():
             loader = loader_for(network, samples, batch_size)
-            chosen = as_metrics(metrics, network.last_layer, network.classes)
-            if data.kind == "regression":
-                usual = metrics_of_numbers(target_normalization_of(network))
-                found = evaluate(network, loader, lambda scores, t: None, metrics=usual)
+            usual = as_metrics(usual_metrics(network), network.last_layer, network.classes)
+            known = [metric.name for metric in usual]
+            more = [name for name in metrics if name not in known]
+            chosen = as_metrics([*usual, *more], network.last_layer, network.classes)
+            if data.kind != "classification":
+                found = evaluate(network, loader, lambda scores, t: None, metrics=chosen)
                 record = _about(file, network, data, part) | {"loss": found.loss, "samples": len(samples)}
-                record |= found.metrics
+                record |= found.metrics if data.kind == "regression" else _of_labels(found, data, part)
         if data.kind == "classification":
             record = _record(file, network, data, part, predict(network, loader, chosen))
     except NonFiniteError as error:
@@ -111,6 +114,8 @@ def _load(file: Path, network: Network | None, wanted: dict[str, Any], data_dir:
         known = run_data(file.parent) or {"dataset": config.get("dataset", EMBEDDED), **known}
     elif "target" in config and wanted["data"] is not None and wanted["data"].suffix not in (".npz", ".npy"):
         known["target"] = config["target"]
+    if network is not None:
+        known["target_kind"] = _KINDS[network.last_layer.target_kind]
     given = {name: value for name, value in wanted.items() if value is not None}
     settings = Settings(**{**known, **given})
     shape = config.get("input_dim", () if network is None else network.input_dim)
@@ -118,6 +123,10 @@ def _load(file: Path, network: Network | None, wanted: dict[str, Any], data_dir:
         settings = replace(settings, size=f"{shape[1]}x{shape[2]}")
     shown = sys.stderr.isatty() and not as_json
     return load_data(settings, data_dir, shown, channels=shape[0] if len(shape) == 3 else None)
+
+
+_KINDS = dict(zip(("classes", "labels", "values"), KINDS, strict=True))
+"""The kind of the data for what a network predicts."""
 
 
 def _from_npz(file: Path, model: str | None, data: Data) -> Network:
@@ -155,6 +164,17 @@ def _record(file: Path, network: Network, data: Data, part: str, predictions: Pr
     }
 
 
+def _of_labels(found: Evaluation, data: Data, part: str) -> dict[str, Any]:
+    """Return the results of a network that predicts labels, those of each label among them."""
+    metrics = dict(found.metrics)
+    scores, counts = metrics.pop("per-class"), data.counts(part).tolist()
+    labels = [
+        {"label": name, "samples": counts[place], **{key: scores[key][place] for key in scores}}
+        for place, name in enumerate(data.classes)
+    ]
+    return {"accuracy": found.accuracy, "metrics": metrics, "labels": labels}
+
+
 def _about(file: Path, network: Network, data: Data, part: str) -> dict[str, Any]:
     return {"file": str(file), "model": type(network).__name__, "dataset": data.name, "part": part}
 
@@ -168,13 +188,28 @@ def _print(record: dict[str, Any]) -> None:
         if "mae" in record:
             click.echo(f"error     {record['mae']:.6g}, the mean absolute one")
         return
-    click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
+    if "labels" in record:
+        click.echo(f"accuracy  {100 * record['accuracy']:.2f} % of the labels")
+    else:
+        click.echo(f"accuracy  {_share(record)}, {record['correct']:,} of {record['samples']:,} correct")
     for name, value in record["metrics"].items():
         click.echo(f"{name:8}  {f'{value:.4f}' if isinstance(value, float) else json_text.dump(value)}")
     click.echo()
+    if "labels" in record:
+        rows = [
+            (one["label"], f"{one['samples']:,}", *(_percent(one[name]) for name in ("precision", "recall", "f1")))
+            for one in record["labels"]
+        ]
+        for line in aligned([("label", "samples", "precision", "recall", "F1"), *rows]):
+            click.echo(line)
+        return
     lines = [(one["class"], f"{one['correct']:,}", f"{one['samples']:,}", _share(one)) for one in record["classes"]]
     for line in aligned([("class", "correct", "of", "accuracy"), *lines]):
         click.echo(line)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %" if share == share else "-"
 
 
 def _share(record: dict[str, Any]) -> str:

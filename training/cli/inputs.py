@@ -86,7 +86,7 @@ def with_classes(data: Data, network: Network) -> Data:
         UserError: the network does not know one of the classes.
     """
     names = (network.config or {}).get("classes")
-    if not names or data.kind != "classification" or tuple(names) == data.classes:
+    if not names or data.kind == "regression" or tuple(names) == data.classes:
         return data
     if set(data.classes) <= set(names):
         return data.with_classes(names)

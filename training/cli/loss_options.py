@@ -12,7 +12,7 @@ from training.loop.settings import DEFAULTS, LOSSES
 
 METRICS_HELP = (
     "A further measure of the evaluated data; may be repeated: top5 (any number), precision, recall, f1, per-class or "
-    "confusion for classes; mae or r2 for numbers."
+    "confusion for classes; precision, recall, f1 or per-class for labels; mae or r2 for numbers."
 )
 
 metrics_option = click.option("--metrics", metavar="NAME", multiple=True, help=METRICS_HELP)
@@ -21,7 +21,7 @@ LOSS_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--loss",
         type=click.Choice(LOSSES),
-        help="What is minimized.  [default: softmax for classes, mean-squared for numbers]",
+        help="What is minimized.  [default: softmax for classes, sigmoid for labels, mean-squared for numbers]",
     ),
     click.option(
         "--label-smoothing",

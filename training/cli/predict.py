@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from training.cli.common import (
 )
 from training.cli.inputs import find_model
 from training.cli.picture_files import picture_files
-from training.cli.predict_rows import RowPredictor, is_table, print_rows
+from training.cli.predict_rows import RowPredictor, is_table, labels_in_words, print_rows, record_of_labels
 from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
@@ -88,7 +89,12 @@ def command(
     assert classify is not None
     if not as_json and not as_csv:
         click.echo(f"Note: {_in_words(classify.preparation)}", err=True)
-    show = _json if as_json else _Csv(min(top, network.classes)) if as_csv else _line
+    show: Callable[[Path, Ranking, list[str], str], str]
+    if classify.has_labels:
+        show = _labels_json if as_json else _LabelsCsv() if as_csv else _labels_line
+        top = network.classes
+    else:
+        show = _json if as_json else _Csv(min(top, network.classes)) if as_csv else _line
     failed = False
     for image in files:
         try:
@@ -126,6 +132,36 @@ def _line(image: Path, ranking: Ranking, warnings: list[str], preparation: str) 
     return f"{printable(image)}: {'   '.join(shares)}{warning}"
 
 
+def _labels_json(image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+    more = {"warnings": warnings, "preparation": preparation}
+    return json_text.dump({"image": click.format_filename(image), **record_of_labels(ranking), **more})
+
+
+def _labels_line(image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+    warning = f"   WARNING: {', '.join(warnings)}" if warnings else ""
+    return f"{printable(image)}: {labels_in_words(ranking)}{warning}"
+
+
+class _LabelsCsv:
+    """Makes the lines of a table with a column for each label, the first with their names."""
+
+    def __init__(self) -> None:
+        self._is_first = True
+
+    def __call__(self, image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+        cells = [f"{probability:.6g}" for _, probability in ranking]
+        head = ["image", *(printable(label) for label, _ in ranking), "warnings", "preparation"]
+        lines = [head] * self._is_first + [[printable(image), *cells, "; ".join(warnings), preparation]]
+        self._is_first = False
+        return _csv_text(lines)
+
+
+def _csv_text(lines: list[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().removesuffix("\n")
+
+
 class _Csv:
     """Makes the lines of a table, the first with the names of its columns."""
 
@@ -137,9 +173,7 @@ class _Csv:
     def __call__(self, image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
         cells = [cell for label, probability in ranking for cell in (printable(label), f"{probability:.6g}")]
         lines, self._head = [*self._head, [printable(image), *cells, "; ".join(warnings), preparation]], []
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        return text.getvalue().removesuffix("\n")
+        return _csv_text(lines)
 
 
 class Classifier:
@@ -147,6 +181,7 @@ class Classifier:
 
     Attributes:
         preparation: how pictures are made into the network's input.
+        has_labels: it predicts labels, any number of which are right; they are not ordered.
 
     Raises:
         ValueError: the network takes no pictures, its file does not say of what size or says it wrongly, or it has a
@@ -160,6 +195,7 @@ class Classifier:
         self.preparation = Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
         if network.last_layer.target_kind == "values":
             raise ValueError(f"the model cannot classify: with {type(network.last_layer).__name__} it predicts numbers")
+        self.has_labels = network.last_layer.target_kind == "labels"
         self._normalization = normalization_of(network)
         self._network = network
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
@@ -177,5 +213,5 @@ class Classifier:
         probabilities = asnumpy(self._network.last_layer.predictions(scores))[0]
         if not isfinite(probabilities).all():
             raise ValueError(f"{file}: the model's scores are not finite, though its parameters are: they overflow")
-        order = (-probabilities).argsort(kind="stable")
+        order = range(len(probabilities)) if self.has_labels else (-probabilities).argsort(kind="stable")
         return [(self._names[label], float(probabilities[label])) for label in order], list(prepared.warnings)

@@ -34,7 +34,7 @@ class Row:
     Attributes:
         table: the file.
         row: counted from 1, the line of names left out.
-        ranking: classes with their probabilities, the likeliest first; empty where numbers are predicted.
+        ranking: classes with their probabilities, the likeliest first, or all labels; empty for numbers.
         numbers: those predicted, in the target's own units; empty where classes are.
     """
 
@@ -42,6 +42,7 @@ class Row:
     row: int
     ranking: Sequence[tuple[str, float]]
     numbers: Sequence[float]
+    has_labels: bool = False
 
 
 class RowPredictor:
@@ -66,7 +67,7 @@ class RowPredictor:
         self._features, self._columns = shape[0], config.get("columns", ())
         self._normalization, self._target = normalization_of(network), target_normalization_of(network)
         self._network, self._top = network, top
-        self._is_values = network.last_layer.target_kind == "values"
+        self._kind = network.last_layer.target_kind
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
 
     def __call__(self, file: Path) -> Iterator[Row]:
@@ -78,9 +79,9 @@ class RowPredictor:
                 row = first + 1 + int(numpy.argwhere(~numpy.isfinite(predicted))[0, 0])
                 raise ValueError(f"{printable(file)}: the model's scores of row {row} are not finite: they overflow")
             for row, numbers in enumerate(predicted.tolist(), first + 1):
-                yield Row(
-                    file, row, () if self._is_values else self._ranked(numbers), numbers if self._is_values else ()
-                )
+                is_values = self._kind == "values"
+                ranking = () if is_values else self._ranked(numbers)
+                yield Row(file, row, ranking, numbers if is_values else (), self._kind == "labels")
 
     def _predicted(self, features: numpy.ndarray) -> numpy.ndarray:
         """Return the predictions of rows, float64 (N, outputs): probabilities, or numbers in their own units."""
@@ -92,6 +93,8 @@ class RowPredictor:
         return predicted
 
     def _ranked(self, probabilities: list[float]) -> list[tuple[str, float]]:
+        if self._kind == "labels":
+            return list(zip(self._names, probabilities, strict=True))
         order = numpy.argsort(numpy.negative(probabilities), kind="stable")[: self._top]
         return [(self._names[label], probabilities[label]) for label in order]
 
@@ -127,13 +130,28 @@ class _Echo:
         click.echo(text, nl=False)
 
 
+def labels_in_words(ranking: Sequence[tuple[str, float]]) -> str:
+    """Return the labels that are likelier than not, the likeliest first, with their probabilities."""
+    likely = sorted((each for each in ranking if each[1] > 0.5), key=lambda each: -each[1])
+    return "   ".join(f"{printable(label)} {100 * probability:.2f} %" for label, probability in likely) or "no label"
+
+
+def record_of_labels(ranking: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Return labels as JSON has them: the names of those that are likelier than not, and all probabilities."""
+    return {"labels": [name for name, probability in ranking if probability > 0.5], "probabilities": dict(ranking)}
+
+
 def _in_words(row: Row) -> str:
+    if row.has_labels:
+        return labels_in_words(row.ranking)
     shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in row.ranking]
     return "   ".join(shares or map("{:.6g}".format, row.numbers))
 
 
 def _record(row: Row) -> dict[str, Any]:
     place = {"table": click.format_filename(row.table), "row": row.row}
+    if row.has_labels:
+        return {**place, **record_of_labels(row.ranking)}
     if not row.ranking:
         return {**place, "predicted": row.numbers[0] if len(row.numbers) == 1 else row.numbers}
     top = [{"class": label, "probability": probability} for label, probability in row.ranking]
@@ -142,6 +160,8 @@ def _record(row: Row) -> dict[str, Any]:
 
 def _named(row: Row) -> dict[str, str]:
     """Return the predictions of a row by the names of their columns."""
+    if row.has_labels:
+        return {printable(label): f"{probability:.6g}" for label, probability in row.ranking}
     several = len(row.numbers) > 1
     cells = {f"predicted{place if several else ''}": f"{number:.6g}" for place, number in enumerate(row.numbers, 1)}
     for place, (label, probability) in enumerate(row.ranking, 1):

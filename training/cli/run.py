@@ -21,7 +21,7 @@ from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
 from training.loop.logs import CsvLog, TensorBoardLog
 from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
-from training.loop.recipe import evaluation_batch, metrics_of_numbers
+from training.loop.recipe import evaluation_batch, usual_metrics
 from training.loop.recorder import Recorder, draw_figures
 from training.loop.run_folder import RunFolder
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
@@ -97,16 +97,15 @@ def predicted(trainer: Trainer, settings: Settings, data: Data, part: str) -> Pr
     """Predict a part of the data with the network as it is.
 
     Returns:
-        The predictions; for a network that predicts numbers, how good they are.
+        The predictions; for a network that predicts labels or numbers, how good they are.
 
     Raises:
         ClickException: the loss is not finite.
     """
     dtype, batch_size = trainer.network.params.flat.dtype, evaluation_batch(settings.batch_size)
     loader = data.loader(part, batch_size, shuffle=False, dtype=dtype)
-    if data.kind == "regression":
-        metrics = metrics_of_numbers(data.target_normalization)
-        return evaluate(trainer.network, loader, lambda scores, t: None, metrics=metrics)
+    if data.kind != "classification":
+        return evaluate(trainer.network, loader, lambda scores, t: None, metrics=usual_metrics(trainer.network))
     try:
         return predict(trainer.network, loader)
     except NonFiniteError as error:

@@ -16,7 +16,7 @@ from training.data.normalization import Normalization
 from training.data.splits import split
 from training.files.printable import printable
 
-KINDS = ("classification", "regression")
+KINDS = ("classification", "multi-label", "regression")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class Samples:
 
     Attributes:
         inputs: (N, C, H, W), (N, features) or any other: an array, or ``Inputs`` that are read when they are needed.
-        targets: class indices int64 (N,), or numbers to predict, float32 (N,) or (N, numbers).
+        targets: class indices int64 (N,); or 0 and 1, uint8 (N, labels); or numbers to predict, float32 (N,) or
+            (N, numbers).
 
     Raises:
         ValueError: there are not as many targets as inputs.
@@ -52,7 +53,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns: of the features in their order, and of the target."""
+    """The names of a table's columns: of the features in their order, and of the target, or of several with commas."""
 
     features: tuple[str, ...]
     target: str
@@ -64,8 +65,8 @@ class Data:
 
     Attributes:
         name: of the file or folder, or of the data set.
-        kind: "classification" or "regression".
-        classes: the names of the classes in the order of their indices; empty for regression.
+        kind: "classification", "multi-label" (a sample has any number of labels) or "regression".
+        classes: the names of the classes, or labels, in the order of their indices; empty for regression.
         train: the training part.
         val: the validation part, by which the best model is chosen; None if there is none.
         test: the test part, which is used once, at the end; None if there is none.
@@ -102,7 +103,7 @@ class Data:
     @property
     def outputs(self) -> int:
         """The number of outputs for a sample: the number of classes, or of the values to predict."""
-        if self.kind == "classification":
+        if self.kind != "regression":
             return len(self.classes)
         return 1 if self.train.targets.ndim == 1 else self.train.targets.shape[1]
 
@@ -121,7 +122,7 @@ class Data:
     @cached_property
     def target_normalization(self) -> Normalization | None:
         """The mean and standard deviation of the numbers to predict, in the training part; None for classes."""
-        if self.kind == "classification":
+        if self.kind != "regression":
             return None
         return Normalization.of(self.train.targets.reshape(len(self.train), -1))
 
@@ -179,11 +180,21 @@ class Data:
     def with_classes(self, classes: Sequence[str]) -> Data:
         """Return the data with other classes, among them all of these, and the labels that belong to them."""
         places = numpy.array([list(classes).index(name) for name in self.classes], "int64")
-        parts = {name: Samples(part.inputs, places[part.targets]) for name, part in self.parts.items()}
+
+        def placed(targets: numpy.ndarray) -> numpy.ndarray:
+            if self.kind == "classification":
+                return places[targets]
+            wider = numpy.zeros((len(targets), len(classes)), targets.dtype)
+            wider[:, places] = targets
+            return wider
+
+        parts = {name: Samples(part.inputs, placed(part.targets)) for name, part in self.parts.items()}
         return replace(self, classes=tuple(classes), **parts)  # type: ignore[arg-type]
 
     def counts(self, part: str) -> numpy.ndarray:
-        """Return how many samples each class has in a part: int64 (classes,)."""
+        """Return how many samples each class, or label, has in a part: int64 (classes,)."""
+        if self.kind == "multi-label":
+            return self.parts[part].targets.sum(axis=0, dtype="int64")
         return numpy.bincount(self.parts[part].targets, minlength=len(self.classes))
 
     def describe(self) -> dict[str, str]:
@@ -197,7 +208,7 @@ class Data:
                 f"{self.outputs} a sample, {targets.min():g} to {targets.max():g}, mean {targets.mean():g}"
             )
         else:
-            lines["classes"] = self._balance()
+            lines["labels" if self.kind == "multi-label" else "classes"] = self._balance()
         if self.normalization is not None and len(self.normalization.mean) <= 4:
             means, stds = (
                 ", ".join(f"{n:.4g}" for n in numbers) for numbers in (self.normalization.mean, self.normalization.std)
@@ -211,6 +222,8 @@ class Data:
         shown = ", ".join(names if len(names) <= 12 else [*names[:11], f"and {len(names) - 11:,} more"])
         least, most = int(counts.min()), int(counts.max())
         even = "balanced" if most <= 1.1 * least else f"the largest has {most / max(least, 1):.3g} times the smallest"
+        if self.kind == "multi-label":
+            return f"{len(self.classes)}, on average {counts.sum() / len(self.train):.3g} a sample: {shown}"
         return f"{len(self.classes)}, labels 0 to {len(self.classes) - 1}, {even}: {shown}"
 
 

@@ -173,7 +173,12 @@ class Loader:
         return []
 
     def expect(self, mark: list[int]) -> None:
-        """Compare the batches that are passed over, where a run goes on, with a mark; here there is nothing to do."""
+        """Compare the batches that are passed over, where a run goes on, with a mark; here there is nothing to do.
+
+        Raises:
+            TypeError: it is not what ``mark`` returns.
+        """
+        checks.instance("mark", mark, list, "a list, as mark returns")
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of epoch 0, 1, …, on the active device.

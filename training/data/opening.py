@@ -12,6 +12,7 @@ from training.data.formats.arrays import npy_files, open_npy, open_npz
 from training.data.formats.cifar import files_of, open_cifar
 from training.data.formats.folders import open_folder
 from training.data.formats.idx_pairs import idx_files, open_idx
+from training.data.formats.label_files import label_files, open_labelled
 from training.data.formats.parts import part_of
 from training.data.formats.tables import ENDINGS, open_tables
 from training.data.idx import DataError
@@ -40,6 +41,7 @@ def open(  # noqa: A001  (called training.data.open)
     A folder may hold
 
     - a folder of pictures (PNG, JPEG, BMP, WebP, GIF) for each class, in ``train``, ``val`` and ``test`` or directly;
+    - pictures and a ``labels.csv`` with the name of each and its class, labels or numbers, in such parts or directly;
     - CIFAR-10 or CIFAR-100 in their binary form;
     - IDX files, as MNIST's: ``train-images-idx3-ubyte`` and so on, plain or gzipped;
     - ``x.npy`` and ``y.npy``, or ``x_train.npy``, ``y_train.npy``, ``x_test.npy`` and so on, which stay on the disk;
@@ -51,8 +53,9 @@ def open(  # noqa: A001  (called training.data.open)
         path: the file or folder.
         size: (H, W), or both in one number, to which pictures in files are resized.
         channels: 1 to read pictures in files in gray, 3 in color; None by what they are.
-        target: name of a table's target column.
-        target_kind: "classification" or "regression"; None by the targets: texts and whole numbers are classes.
+        target: name of a table's target column; of several, with commas between.
+        target_kind: "classification", "multi-label" or "regression"; None by the targets: texts and whole numbers are
+            classes, rows of 0 and 1 labels.
         val, test: shares of the samples that are split off where there is no such part; None for no such part.
         seed: of the split.
         progress: called with the number of pictures that have been looked at since the last call, and of all.
@@ -124,4 +127,6 @@ def _in_folder(
     }
     if "train" in tables:
         return open_tables(folder.resolve().name, tables, target, kind)
+    if labelled := label_files(folder):
+        return open_labelled(folder, labelled, size, channels, kind, progress)
     return open_folder(folder, size, channels, progress)

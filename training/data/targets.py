@@ -18,14 +18,15 @@ def classify(
 ) -> tuple[str, tuple[str, ...], dict[str, numpy.ndarray]]:
     """Return the kind of the data, the names of the classes, and the targets of each part as they are trained on.
 
-    Targets are classes if they are texts or whole numbers of an integer dtype, or rows with a single 1 (one-hot). Texts
-    get their indices in the order of the alphabet, numbers by their size.
+    Targets are classes if they are texts or whole numbers of an integer dtype, or rows with a single 1 (one-hot); other
+    rows of 0 and 1 are labels, of which a sample has any number. Texts get their indices in the order of the alphabet,
+    numbers by their size.
 
     Args:
         name: of the data, for errors.
         parts: the targets of the parts as they were found: (N,) or (N, K).
-        kind: "classification", "regression", or None to tell by the targets.
-        names: names of the classes 0, 1, …, where they are known.
+        kind: one of ``KINDS``, or None to tell by the targets.
+        names: names of the classes or labels 0, 1, …, where they are known.
 
     Raises:
         DataError: a part has a class that the training part has not, there is only one class, or targets are not
@@ -33,7 +34,16 @@ def classify(
     """
     if kind not in (None, *KINDS):
         raise DataError(f"{name}: target kind must be one of {', '.join(KINDS)}, got {clipped(kind)}")
-    parts = {part: _flat(name, targets) for part, targets in parts.items()}
+    for targets in parts.values():
+        if targets.dtype.kind not in "biufUS" or targets.ndim not in (1, 2):
+            raise DataError(
+                f"{name}: expected targets (N,) or (N, K), numbers or texts, got {targets.dtype}{list(targets.shape)}"
+            )
+    rows = [targets for targets in parts.values() if targets.ndim == 2 and targets.shape[1] > 1]
+    has_labels = len(rows) == len(parts) and all(map(_is_zero_or_one, rows))
+    if kind == "multi-label" or (kind is None and has_labels and not all(map(_is_one_hot, rows))):
+        return _labels(name, parts, names)
+    parts = {part: _flat(targets) for part, targets in parts.items()}
     train = parts["train"]
     is_text = train.dtype.kind in "US"
     if kind is None:
@@ -72,12 +82,30 @@ def classify(
     return kind, tuple(str(value) for value in values.tolist()), found
 
 
-def _flat(name: str, targets: numpy.ndarray) -> numpy.ndarray:
+def _labels(
+    name: str, parts: Mapping[str, numpy.ndarray], names: Sequence[str] | None
+) -> tuple[str, tuple[str, ...], dict[str, numpy.ndarray]]:
+    """Return what ``classify`` does, of labels of which a sample has any number: 0 or 1 for each."""
+    found = {}
+    for part, targets in parts.items():
+        rows = targets.reshape(len(targets), -1)
+        wrong = numpy.argwhere((rows != 0) & (rows != 1)) if rows.dtype.kind in "biuf" else [(0, 0)]
+        if len(wrong):
+            given = clipped(rows[tuple(wrong[0])].item())
+            raise DataError(
+                f"{name}: a label of sample {wrong[0][0]} of the {part} part is {given}; expected 0 or 1 for each label"
+            )
+        found[part] = rows.astype("uint8")
+    count = found["train"].shape[1]
+    names = list(map(str, range(count))) if names is None else names
+    for part, rows in found.items():
+        if rows.shape[1] != count or len(names) != count:
+            raise DataError(f"{name}: expected {len(names)} labels a sample, got {rows.shape[1]} in the {part} part")
+    return "multi-label", tuple(names), found
+
+
+def _flat(targets: numpy.ndarray) -> numpy.ndarray:
     """Return targets (N, 1) as (N,), and one-hot rows as the places of their ones."""
-    if targets.dtype.kind not in "biufUS" or targets.ndim not in (1, 2):
-        raise DataError(
-            f"{name}: expected targets (N,) or (N, K), numbers or texts, got {targets.dtype}{list(targets.shape)}"
-        )
     if targets.ndim == 2 and targets.shape[1] == 1:
         return targets[:, 0]
     if targets.ndim == 2 and targets.dtype.kind in "biuf" and _is_one_hot(targets):
@@ -85,8 +113,12 @@ def _flat(name: str, targets: numpy.ndarray) -> numpy.ndarray:
     return targets
 
 
+def _is_zero_or_one(targets: numpy.ndarray) -> bool:
+    return bool(targets.dtype.kind in "biuf" and ((targets == 0) | (targets == 1)).all())
+
+
 def _is_one_hot(targets: numpy.ndarray) -> bool:
-    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(axis=1) == 1).all())
+    return _is_zero_or_one(targets) and bool((targets.sum(axis=1) == 1).all())
 
 
 def _numbers(name: str, part: str, targets: numpy.ndarray) -> numpy.ndarray:

@@ -27,14 +27,22 @@ _LIKENESS_BYTES = 64 << 20
 """The most bytes of training images that their description is computed from."""
 
 
+_LOSSES = {
+    "classification": ("classes", "softmax"),
+    "multi-label": ("labels", "sigmoid"),
+    "regression": ("values", "mean-squared"),
+}
+"""What a network predicts for each kind of data, and its loss."""
+
+
 def loss_for(data: Data, name: str | None = None, label_smoothing: float = 0.0) -> Loss:
-    """Return the loss of that name, or by default the one for the data: softmax for classes, else mean squared error.
+    """Return the loss of that name, or by default the usual one for the data: softmax for classes, say.
 
     Raises:
         ValueError: the loss is not one for such data, or takes no label smoothing.
     """
-    predicts = {"classification": "classes", "regression": "values"}[data.kind]
-    name = name or {"classes": "softmax", "values": "mean-squared"}[predicts]
+    predicts, usual = _LOSSES[data.kind]
+    name = name or usual
     if label_smoothing and name != "softmax":
         raise ValueError(f"label smoothing is for the softmax loss, got {label_smoothing:g} with {name}")
     loss = SoftmaxWithLoss(label_smoothing) if name == "softmax" else as_loss(name)
@@ -54,7 +62,7 @@ def build_network(model: str, data: Data, loss: Loss | None = None) -> Network:
     """
     network = build_for(model, data.shape, data.outputs, loss or loss_for(data))
     about: dict[str, Any] = {"dataset": data.name, "input_dim": list(data.shape)}
-    if data.kind == "classification":
+    if data.classes:
         about["classes"] = list(data.classes)
     if data.columns is not None:
         about["columns"], about["target"] = list(data.columns.features), data.columns.target
@@ -136,6 +144,13 @@ def metrics_of_numbers(known: Normalization | None) -> list[Metric]:
     return [R2(), MeanAbsoluteError(1.0 if known is None else float(known.std[0]))]
 
 
+def usual_metrics(network: Network) -> list[str | Metric]:
+    """Return the metrics by which a network is measured that predicts labels or numbers; none for classes."""
+    if network.last_layer.target_kind == "values":
+        return [*metrics_of_numbers(target_normalization_of(network))]
+    return ["f1", "per-class"] if network.last_layer.target_kind == "labels" else []
+
+
 def build_augmentation(settings: Settings, data: Data) -> Augmentation | None:
     """Return the random changes of training samples that the settings name; None for none.
 
@@ -146,8 +161,8 @@ def build_augmentation(settings: Settings, data: Data) -> Augmentation | None:
         return None
     usual = standard(data.shape)
     names = usual if settings.augment == "standard" else settings.augment.split(",")
-    if data.kind == "regression" and {"mixup", "cutmix"} & set(names):
-        raise ValueError("mixup and cutmix mix classes; numbers are predicted here")
+    if data.kind != "classification" and {"mixup", "cutmix"} & set(names):
+        raise ValueError(f"mixup and cutmix mix classes; the targets of {data.name} are for {data.kind}")
     return Augmentation(names, data.outputs, len(data.train), settings.seed)
 
 

@@ -17,7 +17,7 @@ EVALUATION_FACTOR = 20
 DEFAULT_MODEL = "ConvNet"
 """The model of images unless another is named."""
 
-LOSSES = ("softmax", "hinge", "mean-squared", "huber")
+LOSSES = ("softmax", "hinge", "sigmoid", "mean-squared", "huber")
 """The losses that a run can be told to use."""
 
 PARTS = ("val", "test")

@@ -10,7 +10,7 @@ import numpy
 
 from backend import asnumpy
 from training.loop import figures
-from training.loop.evaluation import Predictions
+from training.loop.evaluation import Evaluation, Predictions
 from training.report.findings import Findings
 from training.report.markup import element, picture, scrolled, table
 
@@ -75,7 +75,12 @@ def _pairs(matrix: numpy.ndarray, shares: numpy.ndarray, classes: Sequence[str])
 
 
 def per_class(found: Findings) -> list[Element]:
-    """List precision, recall and F1 of each class."""
+    """List precision, recall and F1 of each class or label."""
+    if isinstance(found.answers, Evaluation) and found.data is not None:
+        scores = found.answers.metrics["per-class"]
+        columns = zip(found.data.classes, found.data.counts(found.part), *scores.values(), strict=True)
+        lines = [(name, f"{count:,}", *(_percent(share, 1) for share in shares)) for name, count, *shares in columns]
+        return [table(("label", "samples", "precision", "recall", "F1"), lines)]
     if not isinstance(found.answers, Predictions) or found.data is None:
         return []
     matrix = found.answers.confusion()
@@ -94,8 +99,8 @@ def per_class(found: Findings) -> list[Element]:
     return [table(("class", "samples", "right", "precision", "recall", "F1"), rows)]
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"
+def _percent(part: float, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole and part == part else "-"
 
 
 def mistakes(found: Findings) -> list[Element]:

@@ -14,9 +14,9 @@ from backend.types import Array
 from training.data import Data, Loader
 from training.files.errors import shortened
 from training.files.opening import not_a_link
-from training.loop.evaluation import Predictions, evaluate, predict
+from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import loader_for, target_normalization_of
+from training.loop.recipe import loader_for, target_normalization_of, usual_metrics
 from training.loop.run_folder import RunFolder, read_object
 from training.loop.settings import EVALUATION_BATCH
 from training.models import Network
@@ -51,7 +51,7 @@ class Findings:
         network: of ``model.safetensors``.
         data: what it was trained on.
         part: the part of the data that was evaluated for this report.
-        answers: the network's answers to that part.
+        answers: the network's answers to that part; of labels, how good they are.
         search: of ``learning_rates.json``, where ``xpnet train --find-lr`` has looked for a learning rate.
         profile: of ``profile.json``, where ``xpnet profile --run`` has profiled the run's training.
         missing: what could not be had, as sentences.
@@ -63,7 +63,7 @@ class Findings:
     network: Network | None = None
     data: Data | None = None
     part: str = ""
-    answers: Predictions | Numbers | None = None
+    answers: Predictions | Numbers | Evaluation | None = None
     search: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -138,8 +138,10 @@ class Findings:
         part = next((part for part in wanted if part in data.parts), "train")
         samples = data.parts[part]
 
-        def answers() -> Predictions | Numbers:
+        def answers() -> Predictions | Numbers | Evaluation:
             loader = loader_for(network, samples, EVALUATION_BATCH)
+            if data.kind == "multi-label":
+                return evaluate(network, loader, lambda scores, t: None, metrics=usual_metrics(network))
             return predict(network, loader) if data.kind == "classification" else predict_numbers(network, loader)
 
         self.part, self.answers = part, self._try(f"results of the {part} data", answers)

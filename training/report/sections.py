@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 import numpy
 
 from training.files import clipped, json_text
-from training.loop.evaluation import Predictions
+from training.loop.evaluation import Evaluation, Predictions
 from training.report.charts import Series, chart, number
 from training.report.findings import Findings, Numbers, real
 from training.report.markup import Content, element, table
@@ -44,7 +44,7 @@ def summary(found: Findings) -> list[Element]:
             loss = number(real(best.get(f"{found.evaluated}_loss")))
             facts.append((f"best {name} loss", f"{loss}, epoch {clipped(best.get('epoch'))}"))
     part = PART_NAMES.get(found.part)
-    if isinstance(found.answers, Predictions):
+    if isinstance(found.answers, (Predictions, Evaluation)):
         facts.append((f"{part} accuracy", f"{100 * found.answers.accuracy:.2f} %"))
     elif found.answers is not None:
         facts.append((f"{part} loss", number(found.answers.loss)))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy
 
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
 
-class _Sheet:
+class Sheet:
     """The columns of a table in a file, and its rows, which can be gone through once.
 
     Attributes:
@@ -76,23 +76,32 @@ class _Sheet:
             self.fail(line, f"column {clipped(self.columns[at])}: expected a finite number, got {got}")
         return number
 
+    def target(self, line: int, row: list[str], places: Sequence[int]) -> str | list[float]:
+        """Return the text in a target column of a row, or the numbers in several."""
+        if len(places) > 1:
+            return [self.number(line, place, row[place]) for place in places]
+        text = row[places[0]].strip()
+        if not text:
+            self.fail(line, f"column {clipped(self.columns[places[0]])}: expected a target, got an empty value")
+        return text
+
     def fail(self, line: int, reason: str) -> NoReturn:
         """Raise a DataError with the file and the line."""
         raise DataError(f"{printable(self.file)}, line {line}: {reason}")
 
 
 class _Table:
-    """A table with a target column.
+    """A table with a target column, or several.
 
     Attributes:
         columns: the names of the columns.
-        target: the name of the target's column.
+        targets: the names of the target columns.
         features: float64 (N, D).
-        targets: texts or numbers (N,).
+        values: of the targets: texts or numbers (N,), of several columns numbers (N, columns).
     """
 
     def __init__(self, file: Path, target: str | None, columns: Sequence[str] | None = None) -> None:
-        sheet = _Sheet(file)
+        sheet = Sheet(file)
         self.columns = sheet.columns
         if len(self.columns) < 2:
             raise DataError(
@@ -104,36 +113,42 @@ class _Table:
                 f"{printable(file)}: expected the columns {clipped(list(columns))} of the training table, got "
                 f"{clipped(self.columns)}"
             )
-        place = _target_place(sheet, target)
-        self.target = self.columns[place]
-        numbers, texts = [], []
+        places = _target_places(sheet, target)
+        self.targets = [self.columns[place] for place in places]
+        if len(self.columns) == len(places):
+            raise DataError(f"{printable(file)}: expected feature columns beside the targets {clipped(self.targets)}")
+        numbers, values = [], []
         for line, row in sheet:
-            texts.append(row[place].strip())
-            if not texts[-1]:
-                sheet.fail(line, f"column {clipped(self.target)}: expected a target, got an empty value")
-            numbers.append([sheet.number(line, at, cell) for at, cell in enumerate(row) if at != place])
+            values.append(sheet.target(line, row, places))
+            numbers.append([sheet.number(line, at, cell) for at, cell in enumerate(row) if at not in places])
         self.features = numpy.array(numbers, "float64")
-        self.targets = self._as_targets(texts)
-
-    @staticmethod
-    def _as_targets(texts: list[str]) -> numpy.ndarray:
-        if all(_WHOLE.fullmatch(text) for text in texts):
-            return numpy.array([int(text) for text in texts], "int64")
-        if all(_NUMBER.fullmatch(text) for text in texts):
-            return numpy.array([float(text) for text in texts], "float64")
-        return numpy.array(texts)
+        self.values = as_targets(values)
 
 
-def _target_place(sheet: _Sheet, target: str | None) -> int:
+def as_targets(values: list[Any]) -> numpy.ndarray:
+    """Return targets as an array: lists of numbers, or texts that are whole numbers, numbers or neither."""
+    if isinstance(values[0], list):
+        return numpy.array(values, "float64")
+    if all(_WHOLE.fullmatch(text) for text in values):
+        return numpy.array([int(text) for text in values], "int64")
+    if all(_NUMBER.fullmatch(text) for text in values):
+        return numpy.array([float(text) for text in values], "float64")
+    return numpy.array(values)
+
+
+def _target_places(sheet: Sheet, target: str | None) -> list[int]:
+    """Return the places of the target columns: one, or several whose names are given with commas between."""
     if target is None:
         lowered = [name.lower() for name in sheet.columns]
-        return next((lowered.index(name) for name in _TARGETS if name in lowered), len(sheet.columns) - 1)
-    if target not in sheet.columns:
-        raise DataError(
-            f"{printable(sheet.file)}: there is no column {clipped(target)} for the target; expected one of "
-            f"{', '.join(map(clipped, sheet.columns[:20]))}"
-        )
-    return sheet.columns.index(target)
+        return [next((lowered.index(name) for name in _TARGETS if name in lowered), len(sheet.columns) - 1)]
+    names = [target] if target in sheet.columns else [name.strip() for name in target.split(",")]
+    for name in names:
+        if name not in sheet.columns:
+            raise DataError(
+                f"{printable(sheet.file)}: there is no column {clipped(name)} for the target; expected one of "
+                f"{', '.join(map(clipped, sheet.columns[:20]))}"
+            )
+    return [sheet.columns.index(name) for name in dict.fromkeys(names)]
 
 
 def read_features(file: Path, names: Sequence[str], count: int) -> numpy.ndarray:
@@ -148,7 +163,7 @@ def read_features(file: Path, names: Sequence[str], count: int) -> numpy.ndarray
         DataError: columns are missing, or a row has too few or too many values, or one that is no finite number.
         OSError: the file cannot be read.
     """
-    sheet = _Sheet(file)
+    sheet = Sheet(file)
     missing = [name for name in names if name not in sheet.columns]
     if names and not missing:
         places = [sheet.columns.index(name) for name in names]
@@ -169,7 +184,8 @@ def open_tables(name: str, files: dict[str, Path], target: str | None, kind: str
 
     The first line has the names of the columns unless all of it is numbers. All columns but the target's are features
     and must be finite numbers. The target's column is ``target``, or else the one that is called target, label, class,
-    y or t, or else the last. Data are classified where it has texts or whole numbers.
+    y or t, or else the last. Data are classified where it has texts or whole numbers. Several columns, with commas
+    between their names, are labels where all are 0 or 1, and else numbers to predict.
 
     Raises:
         DataError: a row has too few or too many values, or one that is no finite number (file, line and column are
@@ -177,17 +193,17 @@ def open_tables(name: str, files: dict[str, Path], target: str | None, kind: str
         OSError: a file cannot be read.
     """
     train = _Table(files["train"], target)
-    tables = {
-        part: train if part == "train" else _Table(file, train.target, train.columns) for part, file in files.items()
-    }
-    where = printable(files["train"])
-    kind, classes, targets = classify(where, {part: table.targets for part, table in tables.items()}, kind)
+    known = ",".join(train.targets)
+    tables = {part: train if part == "train" else _Table(file, known, train.columns) for part, file in files.items()}
+    where, several = printable(files["train"]), train.targets if len(train.targets) > 1 else None
+    kind, classes, targets = classify(where, {part: table.values for part, table in tables.items()}, kind, several)
     samples = {part: Samples(table.features, targets[part]) for part, table in tables.items()}
-    features = [column for column in train.columns if column != train.target]
-    note = f"the target is column {clipped(train.target)}; features: {', '.join(map(clipped, features[:8]))}" + (
+    features = [column for column in train.columns if column not in train.targets]
+    which = "the targets are columns" if several else "the target is column"
+    note = f"{which} {', '.join(map(clipped, train.targets))}; features: {', '.join(map(clipped, features[:8]))}" + (
         f" and {len(features) - 8:,} more" if len(features) > 8 else ""
     )
-    columns = Columns(tuple(features), train.target)
+    columns = Columns(tuple(features), known)
     return Data.of(name, kind, classes, samples, notes=(note,), columns=columns)
 
 

@@ -91,10 +91,41 @@ def test_mistakes_in_tables_are_told(tmp_path, text, message):
         opened(tmp_path, text)
 
 
+def test_several_target_columns_are_labels_or_numbers(tmp_path):
+    data = opened(tmp_path, "a,red,b,big\n1,0,2,1\n3,1,4,1\n5,0,6,0\n", target="red, big")
+    assert (data.kind, data.classes, data.outputs) == ("multi-label", ("red", "big"), 2)
+    np.testing.assert_array_equal(data.train.inputs, [[1, 2], [3, 4], [5, 6]])
+    np.testing.assert_array_equal(data.train.targets, [[0, 1], [1, 1], [0, 0]])
+    assert data.counts("train").tolist() == [1, 2]
+    assert data.describe()["labels"] == "2, on average 1 a sample: red 1, big 2"
+    assert data.notes == ("the targets are columns 'red', 'big'; features: 'a', 'b'",)
+    assert data.columns.target == "red,big"
+    data = opened(tmp_path, "a,x,y\n1,0.5,2\n3,1,4\n", target="x,y")
+    assert (data.kind, data.outputs, data.train.targets.tolist()) == ("regression", 2, [[0.5, 2], [1, 4]])
+    data = opened(tmp_path, "a,x,y\n1,0,1\n3,1,0\n", target="x,y")  # one-hot
+    assert (data.kind, data.classes, data.train.targets.tolist()) == ("classification", ("x", "y"), [1, 0])
+    data = opened(tmp_path, 'a,"x,y"\n1,p\n3,q\n', target="x,y")  # the name of one column
+    assert (data.kind, data.classes) == ("classification", ("p", "q"))
+    for text, options, message in (
+        ("a,x,y\n1,0,u\n", {"target": "x,y"}, "line 2: column 'y': expected a finite number, got 'u'"),
+        ("x,y\n1,0\n", {"target": "x,y"}, "expected feature columns beside the targets"),
+        (
+            "a,x,y\n1,0,2\n",
+            {"target": "x,y", "target_kind": "multi-label"},
+            "a label of sample 0 of the train part is 2",
+        ),
+        ("a,x\n1,u\n", {"target_kind": "multi-label"}, "a label of sample 0 of the train part is 'u'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            opened(tmp_path, text, **options)
+
+
 def test_columns_that_are_asked_for_must_be_there(tmp_path):
     with pytest.raises(DataError, match="there is no column 'c' for the target; expected one of 'a', 't'"):
         opened(tmp_path, "a,t\n1,2\n", target="c")
-    with pytest.raises(DataError, match="target kind must be one of classification, regression, got 'other'"):
+    with pytest.raises(
+        DataError, match="target kind must be one of classification, multi-label, regression, got 'other'"
+    ):
         opened(tmp_path, "a,t\n1,2\n", target_kind="other")
 
 
