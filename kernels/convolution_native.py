@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy
 
 from backend import workspace
@@ -24,38 +22,46 @@ _PRODUCTS_PER_BYTE = 4
 """Products that take about as long as reading or writing a byte of memory."""
 
 
+_ROOM = 1 << 15
+"""Numbers of padded images that are kept in cache at a time, or more where one window needs more."""
+
+
 def forward(
     source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
 ) -> None:
     """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows."""
-    n, fn, dtype = len(y), len(weight), y.dtype
-    bias = None if bias is None else numpy.ascontiguousarray(bias)
-    operands = source, _packed(weight, groups, False), bias, y, positive, _zeros(source.shape[3], dtype)
-    sizes = geometry.block(source.shape[3]), n, fn, groups
-    cost = weight[0].size * fn // _PRODUCTS_PER_BYTE
-    share(n * y.shape[1] * y.shape[2], cost, lambda first, last: _FORWARD(dtype, *operands, *sizes, first, last))
+    (n, oh, ow, fn), c, dtype = y.shape, source.shape[3], y.dtype
+    filters, block = _packed(weight, bias, groups, False), geometry.block(c)
+    (eh, ew), sw = geometry.extent, geometry.stride[1]
+    room = max(_ROOM, eh * ((ow - 1) * sw + ew) * c)
+
+    def convolve(first: int, last: int) -> None:
+        padded = workspace.empty(room, dtype)
+        _FORWARD(dtype, source, filters, y, positive, padded, block, n, fn, groups, room, first, last)
+
+    share(n * oh * ow, weight[0].size * fn // _PRODUCTS_PER_BYTE, convolve)
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
     """Compute ``dx`` (N, H, W, C) of ``gradient`` (N, OH, OW, FN)."""
-    n, fn, dtype = len(dx), len(weight), dx.dtype
-    operands = gradient, _packed(weight, groups, True), dx, _zeros(fn, dtype)
-    sizes = geometry.block(dx.shape[3]), n, fn, groups
-    (sh, sw), pixels = geometry.stride, dx.shape[1] * dx.shape[2]
-    cost = weight[0].size * fn // (sh * sw * _PRODUCTS_PER_BYTE)
-    share(n * pixels, cost, lambda first, last: _BACKWARD_INPUT(dtype, *operands, *sizes, first, last))
+    (n, h, w, c), fn, dtype = dx.shape, len(weight), dx.dtype
+    filters, block = _packed(weight, None, groups, True), geometry.block(c)
+    (eh, ew), (sh, sw) = geometry.extent, geometry.stride
+    room = max(_ROOM, (eh // sh + 1) * (w // sw + ew // sw + 2) * fn)
+
+    def convolve(first: int, last: int) -> None:
+        padded = workspace.empty(room, dtype)
+        _BACKWARD_INPUT(dtype, gradient, filters, dx, padded, block, n, fn, groups, room, first, last)
+
+    share(n * h * w, weight[0].size * fn // (sh * sw * _PRODUCTS_PER_BYTE), convolve)
 
 
-def _packed(weight: Array, groups: int, transposed: bool) -> Array:
-    """Return the filters in the order in which the kernels read them."""
+def _packed(weight: Array, bias: Array | None, groups: int, backward: bool) -> Array:
+    """Return the filters, and biases, in the order in which the kernels read them."""
     fn, own, fh, fw = weight.shape
-    depth, width = (fn // groups, own) if transposed else (own, fn // groups)
-    packed = workspace.empty(groups * fh * fw * depth * -(-width // _LANES) * _LANES, acc_dtype(weight.dtype))
-    filters = numpy.ascontiguousarray(taps_first(weight))
-    _PACK(weight.dtype, filters, packed, fh * fw, own, fn, groups, int(transposed), packed.size)
+    depth, width = (fn // groups, own) if backward else (own, fn // groups)
+    size = groups * (fh * fw * depth + 1) * -(-width // _LANES) * _LANES
+    packed, filters = workspace.empty(size, acc_dtype(weight.dtype)), numpy.ascontiguousarray(taps_first(weight))
+    bias = None if bias is None else numpy.ascontiguousarray(bias)
+    _PACK(weight.dtype, filters, bias, packed, fh * fw, own, fn, groups, int(backward), size)
     return packed
-
-
-@functools.lru_cache(maxsize=64)
-def _zeros(count: int, dtype: numpy.dtype) -> Array:
-    return numpy.zeros(count, dtype)

@@ -80,16 +80,26 @@ INLINE void transpose(vec *block) {
     }
 }
 
-// Fewer numbers than a vector has, the last ones of an array. Other lanes are 0.
+// Fewer numbers than a vector has, the last ones of an array. Other lanes are 0, and are not written.
 INLINE vec load_some(const T *p, index count) {
     A lanes[LANES] = {0};
     for (index i = 0; i < count; ++i)
         lanes[i] = get(p + i);
     return load_sums(lanes);
 }
+typedef _Bool chosen __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
+typedef T chosen_numbers __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
+typedef unsigned char chosen_bytes __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
+INLINE chosen choose_first(index count) {
+    mask lanes = {0};
+    UNROLL for (int i = 0; i < LANES; ++i) lanes[i] = i < count ? -1 : 0;
+    return __builtin_convertvector(lanes, chosen);
+}
 INLINE void store_some(T *p, vec value, index count) {
-    for (index i = 0; i < count; ++i)
-        put(p + i, value[i]);
+    __builtin_masked_store(choose_first(count), (chosen_numbers)__builtin_convertvector(value, stored), p);
+}
+INLINE void store_some_mask(unsigned char *p, mask condition, index count) {
+    __builtin_masked_store(choose_first(count), (chosen_bytes)__builtin_convertvector(-condition, bytes), p);
 }
 
 INLINE index least(index a, index b) { return a < b ? a : b; }
