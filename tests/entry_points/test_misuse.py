@@ -104,6 +104,7 @@ TAKES_ANY = {  # and why
     ("backend.arrays.asarray", "dtype"): "arrays of any dtype",
     ("kernels.convolution.convolution", "relu"): "for layers' own use",
     ("kernels.winograd.convolution", "relu"): "for layers' own use",
+    ("training.data.loader.Loader.expect", "mark"): "three numbers, of checkpoints",
     ("training.models.parameters.ParameterDict", "dtype"): "for networks' own use",
 }
 

@@ -40,12 +40,12 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
-                 "data.pictures", "files", "loop.callbacks", "loop.checkpoint", "loop.display", "loop.epoch_so_far",
-                 "loop.epoch_table", "loop.evaluation", "loop.watch", "loop.figures", "loop.lock", "loop.non_finite",
-                 "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder", "loop.run_folder",
-                 "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "models.architecture",
-                 "models.config", "models.freezing", "models.loading", "models.saving", "optim.optimizer",
-                 "optim.checks", "optim.formulas", "optim.groups", "profile", "report"),
+                 "data.pictures", "data.prefetch", "files", "loop.callbacks", "loop.checkpoint", "loop.display",
+                 "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation", "loop.figures", "loop.lock",
+                 "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
+                 "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
+                 "models.architecture", "models.config", "models.freezing", "models.loading", "models.saving",
+                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report"),
 }  # fmt: skip
 
 OPERATIONS = (

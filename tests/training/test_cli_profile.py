@@ -12,7 +12,8 @@ import backend
 from layers import Affine, Sequential, Tanh
 from tests.support.command_line import xpnet
 from training.cli.common import Compute
-from training.cli.profile import TOOLS, Prepared, _options, _works, command
+from training.cli.profile import TOOLS, command
+from training.cli.profile_with_tool import Prepared, _options, _works
 from training.data import load
 from training.loop.recipe import build_trainer
 from training.loop.run_folder import RunFolder
@@ -277,10 +278,12 @@ def test_kernels_under_a_tool_are_kept_by_layer_and_phase(tmp_path, monkeypatch)
     ]
     cuda = Compute(backend.devices.parse("cuda:0"), "", 1)
     monkeypatch.setattr("training.cli.profile.choose_compute", lambda *_: cuda)
-    monkeypatch.setattr("training.cli.profile.inspect_cuda", lambda: backend.CudaReport(gpus=(gpu,)))
-    monkeypatch.setattr("training.cli.profile.nsight.choose", lambda tool: "nsys")
+    monkeypatch.setattr("training.cli.profile_with_tool.inspect_cuda", lambda: backend.CudaReport(gpus=(gpu,)))
+    monkeypatch.setattr("training.cli.profile_with_tool.nsight.choose", lambda tool: "nsys")
     commands = []
-    monkeypatch.setattr("training.cli.profile.nsight.run", lambda tool, again, *_: commands.append(again) or rows)
+    monkeypatch.setattr(
+        "training.cli.profile_with_tool.nsight.run", lambda tool, again, *_: commands.append(again) or rows
+    )
     result = xpnet("profile", "--run", "run", "--steps", 2)
     assert result.code == 0, result.err
     assert "--run" not in commands[0]  # the tool's own process keeps nothing

@@ -82,7 +82,8 @@ class Batches(Loader):
 
     def expect(self, mark: list[int]) -> None:
         """Refuse to go on inside an epoch where the batch of the mark is another one in this collection."""
-        self._mark = checks.instance("mark", mark, list, "a list, as mark returns")
+        super().expect(mark)
+        self._mark = mark
 
     def order(self, epoch: int) -> numpy.ndarray:
         """Return the samples' numbers in the order in which they come."""

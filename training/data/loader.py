@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -14,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from backend import Device, array_module, checks, current_device, profiling, random
-from backend.transfer import DeviceCopy, copy_to_device, empty_pinned
+from backend.transfer import copy_to_device, empty_pinned
 from backend.types import Array
 from layers import Loss
 from training.data.augment import Augmentation
-from training.data.background import Background
 from training.data.given import MOST_CLASSES, checked_samples
 from training.data.normalization import Normalization
+from training.data.prefetch import HostBatch, Prefetch
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
@@ -32,7 +30,6 @@ CHECKSUMS = ("inputs", "labels")
 """The entries of ``Loader.identity`` that are checksums."""
 
 Batch = tuple[Array, Array]
-HostBatch = tuple[np.ndarray, np.ndarray]
 
 LOAD = profiling.Range("load", "data")
 
@@ -176,9 +173,10 @@ class Loader:
         """Compare the batches that are passed over, where a run goes on, with a mark; here there is nothing to do.
 
         Raises:
-            TypeError: it is not what ``mark`` returns.
+            ValueError: it is not what ``mark`` returns.
         """
-        checks.instance("mark", mark, list, "a list, as mark returns")
+        if not isinstance(mark, list) or len(mark) not in (0, 3) or not all(type(number) is int for number in mark):
+            raise checks.refusal(ValueError, "mark", "an empty list or three whole numbers", mark)
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of epoch 0, 1, …, on the active device.
@@ -200,10 +198,8 @@ class Loader:
         """
         first = checks.whole("first", first, 0, len(self))
         # Whole blocks are passed over, and the rest batch by batch: a batch lies in memory as it always does.
-        skipped, rest = divmod(first * self.batch_size, self._block)
-        batches = self._batches(self.order(epoch)[skipped * self._block :])
-        batches = self._after(batches, rest // self.batch_size)
-        return batches if self.augment is None else self._augmented(batches, self.augment, epoch, first)
+        blocks, rest = divmod(first * self.batch_size, self._block)
+        return self._augmented(self.order(epoch), epoch, blocks * self._block, rest // self.batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Make the batch that ``epoch(epoch)`` yields at ``index`` again.
@@ -234,18 +230,13 @@ class Loader:
             raise IndexError(f"sample {index} is out of range: expected 0 to {len(self._inputs) - 1}")
         return self._inputs[index]
 
-    def _augmented(
-        self, batches: Generator[Batch, None, None], augment: Augmentation, epoch: int, first: int
-    ) -> Generator[Batch, None, None]:
-        order, place = self.order(epoch), first * self.batch_size
-        with closing(batches):
-            for x, t in batches:
-                yield augment(x, t, epoch, order[place : place + len(t)])
+    def _augmented(self, order: np.ndarray, epoch: int, place: int, passed: int) -> Generator[Batch, None, None]:
+        """Yield the batches from a place of the order on, without the first ones that are passed over."""
+        with closing(self._batches(order[place:])) as batches:
+            place += passed * self.batch_size
+            for x, t in islice(batches, passed, None):
+                yield (x, t) if self.augment is None else self.augment(x, t, epoch, order[place : place + len(t)])
                 place += len(t)
-
-    def _after(self, batches: Generator[Batch, None, None], passed: int) -> Generator[Batch, None, None]:
-        with closing(batches):
-            yield from islice(batches, passed, None)
 
     def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
         """Yield batches: block by block gathered on a thread, copied while the consumer computes, scaled when due."""
@@ -254,32 +245,11 @@ class Loader:
             for indices in due:
                 yield from self._split(*self._make(indices))
             return
-        device, thread = current_device(), Background("xpnet-loader")
-        gathering: deque[Future[HostBatch]] = deque()
-        copying: deque[DeviceCopy] = deque()
-
-        def gather(blocks: int) -> None:
-            for indices in islice(due, blocks):
-                gathering.append(thread.submit(self._load, indices, *self._allocate(len(indices)), device))
-
-        def copy() -> None:  # in the consumer's thread: the current device and stream are per thread
-            _check_device(device)
-            copying.append(copy_to_device(*gathering.popleft().result()))
-
-        try:
-            gather(self.prefetch)
-            while gathering or copying:
-                if not copying:
-                    copy()
-                _check_device(device)
-                x, t = copying.popleft().get()
-                gather(1)
+        with Prefetch(due, self._allocate, self._load, self.prefetch) as ahead:
+            for x, t in ahead:
                 for batch in self._split(self._scale(x), t):
-                    while gathering and _is_loaded(gathering[0]):
-                        copy()
+                    ahead.copy_what_is_loaded()
                     yield batch
-        finally:  # also if the consumer stops early: the generator is closed at its yield
-            thread.close()
 
     def _make(self, indices: np.ndarray) -> Batch:
         """Gather, copy and scale one block, one after the other."""
@@ -329,15 +299,3 @@ def _divide_by_255(x: Array, dtype: np.dtype) -> Array:
     # Not times 1/255, which differs in the last bit for some of the 256 values. A quotient is rounded
     # correctly on both devices (IEEE 754), so it has the same bits; none is subnormal.
     return array_module(x).divide(x, 255, dtype=dtype)
-
-
-def _check_device(device: Device) -> None:
-    if current_device() != device:
-        raise RuntimeError(
-            f"batches for {device} are taken while {current_device()} is active: change the device before an epoch of "
-            "batches is started, or after it"
-        )
-
-
-def _is_loaded(block: Future[HostBatch]) -> bool:
-    return block.done() and block.exception() is None  # an exception is raised when the block is due

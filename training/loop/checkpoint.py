@@ -127,7 +127,6 @@ def restore(trainer: Trainer, sections: Sections) -> None:
             own[name][...] = asarray(array)
     trainer.so_far.resume(run["batches"], run["seconds"], run["skipped_before"])
     trainer.so_far.totals[...] = asarray(run["totals"])
-    trainer.train_loader.expect(sections["data"]["mark"])
     trainer.step, trainer.samples, update.t = run["step"], run["samples"], run["updates"]
     trainer.history, trainer.is_stopped = History(history), run["is_stopped"]
     trainer.position = tuple(run["position"])

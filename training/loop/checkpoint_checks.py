@@ -112,6 +112,7 @@ def check_training(trainer: Trainer, sections: Sections) -> None:
     network, optimizer = trainer.network, trainer.update.optimizer
     for kind, loader in (("train", trainer.train_loader), ("test", trainer.test_loader)):
         _check_data(kind, loader, sections["data"][kind])
+    trainer.train_loader.expect(sections["data"]["mark"])
     for own, saved in ((network.params, sections["params"]), (network.state, sections.get("state", {}))):
         check_fit("the checkpoint", saved, {name: array.shape for name, array in own.items()})
         for name, array in own.items():
