@@ -17,6 +17,9 @@ import numpy
 from backend import array_module, profiling, require_same_device
 from backend.types import Array
 from kernels.core.dispatch import implementation
+from kernels.core.native import Function
+
+_FIND_OVERFLOW = Function("loss_scale.c", "find_overflow")
 
 SCALE, FINITE, MULTIPLIER, GOOD, SKIPPED = range(5)
 """The places in a control: the scale, whether all gradients of this step were finite (1 or 0), the multiplier of the
@@ -41,12 +44,16 @@ def restart(control: Array) -> None:
 def find_overflow(gradient: Array, control: Array) -> None:
     """Note in ``control`` if any number of ``gradient`` is infinite or NaN. The gradient is read once."""
     require_same_device(gradient, control)
-    implementation(control, _find_overflow_numpy, _find_overflow_cuda)(gradient, control)
+    implementation(gradient, _find_overflow_numpy, _find_overflow_cuda, _find_overflow_native)(gradient, control)
 
 
 def _find_overflow_numpy(gradient: Array, control: Array) -> None:
     if not numpy.isfinite(gradient).all():
         control[FINITE] = 0
+
+
+def _find_overflow_native(gradient: Array, control: Array) -> None:
+    _FIND_OVERFLOW(gradient.dtype, numpy.ascontiguousarray(gradient), control[FINITE:MULTIPLIER], gradient.size)
 
 
 def _find_overflow_cuda(gradient: Array, control: Array) -> None:

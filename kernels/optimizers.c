@@ -11,12 +11,7 @@
 INLINE vec root(vec x) { return __builtin_elementwise_sqrt(x); }
 
 // LANES numbers from p on, or as many as are left, and zeros.
-INLINE vec read(const T *p, index left) {
-    if (left >= LANES) return load(p);
-    T some[LANES] = {0};
-    for (index i = 0; i < left; ++i) some[i] = p[i];
-    return load(some);
-}
+INLINE vec read(const T *p, index left) { return left >= LANES ? load(p) : load_some(p, left); }
 
 INLINE vec read_state(const A *p, index left) {
     if (left >= LANES) return load_sums(p);
@@ -26,13 +21,8 @@ INLINE vec read_state(const A *p, index left) {
 }
 
 INLINE void write(T *p, vec value, index left) {
-    if (left >= LANES) {
-        store(p, value);
-        return;
-    }
-    T some[LANES];
-    store(some, value);
-    for (index i = 0; i < left; ++i) p[i] = some[i];
+    if (left >= LANES) store(p, value);
+    else store_some(p, value, left);
 }
 
 INLINE void write_state(A *p, vec value, index left) {

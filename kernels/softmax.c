@@ -12,7 +12,7 @@
 
 #include "core/functions.h"
 
-#define SHORT 32 // classes
+#define SHORT 32 // classes, a multiple of LANES
 
 INLINE mask first_lanes(index count) {
     mask lane;
@@ -23,10 +23,7 @@ INLINE mask first_lanes(index count) {
 // LANES numbers from p on, of which `left` belong to the row, and `room` to the range; others are replaced.
 INLINE vec read(const T *p, index left, index room, A other) {
     if (left >= LANES) return load(p);
-    T some[LANES] = {0};
-    if (room < LANES)
-        for (index i = 0; i < left; ++i) some[i] = p[i];
-    return choose(first_lanes(left), load(room < LANES ? some : p), all(other));
+    return choose(first_lanes(left), room < LANES ? load_some(p, left) : load(p), all(other));
 }
 
 INLINE vec read_targets(const A *p, index left, index room) {
@@ -38,13 +35,8 @@ INLINE vec read_targets(const A *p, index left, index room) {
 }
 
 INLINE void write(T *p, vec value, index left, index room) {
-    if (room >= LANES) {
-        store(p, value);
-        return;
-    }
-    T some[LANES];
-    store(some, value);
-    for (index i = 0; i < left; ++i) p[i] = some[i];
+    if (room >= LANES) store(p, value);
+    else store_some(p, value, left);
 }
 
 INLINE A sum_of_lanes(vec value) {
@@ -104,29 +96,36 @@ INLINE void long_row(const T *x, const A *targets, T *y, index classes, index ro
     }
 }
 
-INLINE void short_rows(const T *x, const A *targets, T *y, index classes, index count, Rows *rows) {
-    A tile[SHORT][LANES], wanted[SHORT][LANES];
-    for (index lane = 0; lane < LANES; ++lane) {
-        const index start = least(lane, count - 1) * classes; // lanes beyond the rows repeat the last one
-        for (index k = 0; k < classes; ++k) tile[k][lane] = get(x + start + k);
-        if (targets)
-            for (index k = 0; k < classes; ++k) wanted[k][lane] = targets[start + k];
-    }
-    vec most = load_sums(tile[0]), total = all(0), weight = total, picked = total;
-    for (index k = 1; k < classes; ++k) most = larger(most, load_sums(tile[k]));
-    for (index k = 0; k < classes; ++k) {
-        const vec shifted = load_sums(tile[k]) - most, power = vec_exp_negative(shifted);
-        total += power;
-        if (targets) {
-            weight += load_sums(wanted[k]);
-            picked += picked_of(load_sums(wanted[k]), shifted);
+INLINE void short_rows(const T *x, const A *targets, T *y, index classes, index count, index room, Rows *rows) {
+    vec tile[SHORT], wanted[SHORT];
+    for (index block = 0; block < classes; block += LANES) {
+        for (index lane = 0; lane < LANES; ++lane) {
+            const index start = least(lane, count - 1) * classes + block; // lanes beyond the rows repeat the last one
+            tile[block + lane] = read(x + start, classes - block, room - start, 0);
+            if (targets) wanted[block + lane] = read_targets(targets + start, classes - block, room - start);
         }
-        store_sums(tile[k], power);
+        transpose(tile + block);
+        if (targets) transpose(wanted + block);
+    }
+    vec most = tile[0], total = all(0), weight = total, picked = total;
+    for (index k = 1; k < classes; ++k) most = larger(most, tile[k]);
+    for (index k = 0; k < classes; ++k) {
+        const vec shifted = tile[k] - most;
+        tile[k] = vec_exp_negative(shifted);
+        total += tile[k];
+        if (targets) {
+            weight += wanted[k];
+            picked += picked_of(wanted[k], shifted);
+        }
     }
     const vec inverse = all(1) / total;
-    for (index k = 0; k < classes; ++k) store_sums(tile[k], load_sums(tile[k]) * inverse);
+    for (index k = 0; k < classes; ++k) tile[k] *= inverse;
+    for (index block = 0; block < classes; block += LANES) transpose(tile + block);
     for (index lane = 0; lane < count; ++lane)
-        for (index k = 0; k < classes; ++k) put(y + lane * classes + k, tile[k][lane]);
+        for (index block = 0; block < classes; block += LANES) {
+            const index start = lane * classes + block;
+            write(y + start, tile[block + lane], classes - block, room - start);
+        }
     store_sums(rows->most, most);
     store_sums(rows->total, total);
     store_sums(rows->weight, weight);
@@ -135,7 +134,7 @@ INLINE void short_rows(const T *x, const A *targets, T *y, index classes, index 
 
 INLINE void softmax_of(const T *x, const A *targets, T *y, index classes, index count, index room, Rows *rows) {
     if (classes <= SHORT) {
-        short_rows(x, targets, y, classes, count, rows);
+        short_rows(x, targets, y, classes, count, room, rows);
         return;
     }
     for (index k = 0; k < count; ++k) {

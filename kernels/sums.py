@@ -18,13 +18,18 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import folded
+from kernels.core.native import Function, share
 from kernels.core.tiling import pieces, power_of_two
 from kernels.gemm import piece_sums
 
 _RANGES, _SQUARES, _PARTIALS = (Kernel("sums.cu", name) for name in ("sum_ranges", "square_ranges", "sum_partials"))
+_SQUARES_NATIVE = Function("sums.c", "square_sums")
 
 _FEW = 1 << 13
 """Numbers in a matrix up to which ``sum`` is faster on a CPU than a product with ones."""
+
+_RANGE = 1 << 14
+"""Numbers whose squares a C kernel adds up by itself."""
 
 _DOUBLE = numpy.dtype("float64")
 _ROWS = 32  # that a thread adds up before a second stage pays for its launch
@@ -149,13 +154,21 @@ def _axis_means_cuda(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: num
 @profiling.operation
 def square_sum(x: Array) -> Array:
     """Compute the sum of the squares of all numbers of ``x``: 0-d, float64 whatever the dtype of ``x``."""
-    return implementation(x, _square_sum_numpy, _square_sum_cuda)(x)
+    return implementation(x, _square_sum_numpy, _square_sum_cuda, _square_sum_native)(x)
 
 
 def _square_sum_numpy(x: Array) -> Array:
     wide = x.astype(numpy.float64)
     wide *= wide
     return wide.sum()
+
+
+def _square_sum_native(x: Array) -> Array:
+    x, ranges = numpy.ascontiguousarray(x), -(-x.size // _RANGE)
+    sums = numpy.empty(ranges)
+    given = (x, sums, x.size, ranges, _RANGE)
+    share(ranges, _RANGE * x.itemsize, lambda first, last: _SQUARES_NATIVE(x.dtype, *given, first, last))
+    return sums.sum()
 
 
 def _square_sum_cuda(x: Array) -> Array:

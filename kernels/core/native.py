@@ -28,7 +28,14 @@ LIBRARY = Path(__file__).parent / "native.lib"
 _NAMES = {"float16": "half", "float32": "float", "float64": "double"}
 _FLOATING = frozenset(numpy.dtype(name) for name in _NAMES)
 _LEVELS = {3: "v3", 4: "v4", 8: "arm64"}
-_DTYPES = {"int": "int32", "index": "int64", "unsigned": "uint32", "unsigned char": "uint8", "float": "float32"}
+_DTYPES = {
+    "int": "int32",
+    "index": "int64",
+    "unsigned": "uint32",
+    "unsigned char": "uint8",
+    "float": "float32",
+    "double": "float64",
+}
 
 
 class _Int:

@@ -30,6 +30,16 @@ def test_one_bad_number_is_found(device, dtype, bad, place):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_place_is_left_out(device, dtype):
+    for size in (1, 2, 7, 33):
+        for place in range(size):
+            gradient, state = np.zeros(size, dtype), control()
+            gradient[place] = np.inf
+            loss_scale.find_overflow(asarray(gradient), state)
+            assert asnumpy(state).tolist() == [4, 0, 0.25, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_the_largest_and_smallest_numbers_are_finite(device, dtype):
     info, state = np.finfo(dtype), control()
     loss_scale.find_overflow(asarray(np.array([info.max, -info.max, info.tiny, 0.0, -0.0], dtype)), state)

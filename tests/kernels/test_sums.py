@@ -21,6 +21,7 @@ from tests.support.checks import (
     laid_out,
     normal,
     piece_bytes,
+    thread_limit,
     whole,
 )
 
@@ -175,6 +176,24 @@ def test_squares_neither_overflow_nor_vanish(device):
     total = square_sum(asarray(np.full(1000, 1e-30, "float32")))
     assert (total.dtype, total.shape) == ("float64", ())
     assert float(total) == pytest.approx(1e-57)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_of_every_size(device, dtype):
+    for size in (*range(1, 35), 63, 64, 65, 1000):
+        x = whole((size,), dtype)
+        assert float(square_sum(x)) == (asnumpy(x).astype("float64") ** 2).sum()
+
+
+def test_threads_change_no_bit_of_squares(device, monkeypatch):
+    monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 1 << 12)
+    x = normal((100_003,))
+    exact = (asnumpy(x).astype("longdouble") ** 2).sum()
+    expected = float(square_sum(x))
+    assert abs(expected - exact) <= 1e-14 * exact  # each of some 200 additions in float64 loses at most 1.1e-16
+    for count in (2, 3, 5):
+        with thread_limit(count):
+            assert float(square_sum(x)) == expected
 
 
 # -- the kernels ---------------------------------------------------------------------------------------------------
