@@ -106,7 +106,10 @@ def test_a_network_of_ones_own_is_made_from_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model": "LeNet", "arguments": {}}, "is of the model 'LeNet', which is none of xpnet's own (TwoLayerNet, "),
+        (
+            {"model": "LeNet", "arguments": {}},
+            "is of the model 'LeNet', which is not one of xpnet's own (TwoLayerNet, ",
+        ),
         ({"model": ["TwoLayerNet"]}, "is of the model ['TwoLayerNet'], which is none"),
         ({"layers": 3}, "has a config without a model, which is none"),
         ({}, "has a config without a model"),

@@ -200,7 +200,7 @@ def command(
 
 
 def _check_alone(context: click.Context, file: Path) -> None:
-    """Raise a UserError if there are options of the model or the data beside a file."""
+    """Raise a UserError if there are options of the model or the data next to a file."""
     for name in ("model", "dataset", "data", "run"):
         if context.params.get(name) is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UserError(f"{printable(file)} is profiled on random samples: leave --{name} out")

@@ -88,7 +88,7 @@ def open(  # noqa: A001  (called training.data.open)
     )
     if target is not None and data.columns is None:
         raise DataError(
-            f"{printable(path)} is no table: expected a .csv or .tsv for the target column {clipped(target)}"
+            f"{printable(path)} is not a table: expected a .csv or .tsv for the target column {clipped(target)}"
         )
     if val is None and test is None:
         return data

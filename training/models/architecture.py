@@ -145,7 +145,7 @@ def _class(name: str, allow_import: bool) -> type[Layer]:
         except Exception as error:
             raise ValueError(f"the layer {name} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(kind, type) or not issubclass(kind, Layer):
-        raise ValueError(f"{clipped(name)} is no layer of xpnet")
+        raise ValueError(f"{clipped(name)} is not a layer of xpnet")
     return kind
 
 

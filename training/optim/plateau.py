@@ -69,7 +69,7 @@ class PlateauSchedule:
         """Load what ``state_dict`` returned.
 
         Raises:
-            TypeError: ``saved`` is no dictionary, or an entry no number.
+            TypeError: ``saved`` is not a dictionary, or an entry not a number.
             ValueError: an entry is missing or out of its range; nothing is changed.
         """
         instance("saved", saved, Mapping, "a dictionary, as of state_dict")

@@ -1,4 +1,4 @@
-"""The table of a profile: each layer and phase as it was measured, beside what the cost model says of it."""
+"""The table of a profile: each layer and phase as it was measured, next to what the cost model says of it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Findings:
         files = (folder.path / "config.json", folder.path / "metrics.jsonl", folder.model)
         if not any(file.is_file() for file in files):
             raise FileNotFoundError(
-                f"{folder.path} has no config.json, metrics.jsonl or model: it is no folder of a run"
+                f"{folder.path} has no config.json, metrics.jsonl or model: it is not the folder of a run"
             )
         found.config = found._try("configuration", folder.load_config) or {}
         if folder.searched.is_file():

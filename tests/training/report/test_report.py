@@ -224,7 +224,7 @@ def test_a_mistake_of_the_user_is_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, said in [
         (["nowhere"], "there is no folder nowhere"),
-        (["empty"], "empty has no config.json, metrics.jsonl or model: it is no folder of a run"),
+        (["empty"], "empty has no config.json, metrics.jsonl or model: it is not the folder of a run"),
         ([], "no run with a model in runs/: train one first"),
     ]:
         result = xpnet("report", *arguments, "--device", "cpu")

@@ -28,7 +28,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def open_cifar(folder: Path, files: list[Path]) -> Data:
-    """Open the binary files of CIFAR-10 or CIFAR-100, with the fine labels, and the names of classes beside them.
+    """Open the binary files of CIFAR-10 or CIFAR-100, with the fine labels, and the names of classes next to them.
 
     Raises:
         DataError: a file is not of whole records, a label is out of range, or there are no training files.

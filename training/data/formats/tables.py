@@ -116,7 +116,7 @@ class _Table:
         places = _target_places(sheet, target)
         self.targets = [self.columns[place] for place in places]
         if len(self.columns) == len(places):
-            raise DataError(f"{printable(file)}: expected feature columns beside the targets {clipped(self.targets)}")
+            raise DataError(f"{printable(file)}: expected feature columns next to the targets {clipped(self.targets)}")
         numbers, values = [], []
         for line, row in sheet:
             values.append(sheet.target(line, row, places))
@@ -160,7 +160,7 @@ def read_features(file: Path, names: Sequence[str], count: int) -> numpy.ndarray
         count: number of features.
 
     Raises:
-        DataError: columns are missing, or a row has too few or too many values, or one that is no finite number.
+        DataError: columns are missing, or a row has too few or too many values, or one that is not a finite number.
         OSError: the file cannot be read.
     """
     sheet = Sheet(file)
@@ -188,7 +188,7 @@ def open_tables(name: str, files: dict[str, Path], target: str | None, kind: str
     between their names, are labels where all are 0 or 1, and else numbers to predict.
 
     Raises:
-        DataError: a row has too few or too many values, or one that is no finite number (file, line and column are
+        DataError: a row has too few or too many values, or one that is not a finite number (file, line and column are
             named); columns are missing.
         OSError: a file cannot be read.
     """

@@ -136,7 +136,7 @@ def test_the_runs_of_xpnet_are_no_class(folder):
 
 
 def test_a_target_column_is_for_tables(folder):
-    with pytest.raises(DataError, match=r"is no table: expected a \.csv or \.tsv for the target column 'price'"):
+    with pytest.raises(DataError, match=r"is not a table: expected a \.csv or \.tsv for the target column 'price'"):
         training.data.open(folder, target="price")
 
 

@@ -108,7 +108,7 @@ def test_several_target_columns_are_labels_or_numbers(tmp_path):
     assert (data.kind, data.classes) == ("classification", ("p", "q"))
     for text, options, message in (
         ("a,x,y\n1,0,u\n", {"target": "x,y"}, "line 2: column 'y': expected a finite number, got 'u'"),
-        ("x,y\n1,0\n", {"target": "x,y"}, "expected feature columns beside the targets"),
+        ("x,y\n1,0\n", {"target": "x,y"}, "expected feature columns next to the targets"),
         (
             "a,x,y\n1,0,2\n",
             {"target": "x,y", "target_kind": "multi-label"},
