@@ -108,10 +108,10 @@ def test_a_network_of_ones_own_is_made_from_its_file(tmp_path):
     [
         (
             {"model": "LeNet", "arguments": {}},
-            "is of the model 'LeNet', which is not one of xpnet's own (TwoLayerNet, ",
+            "is of the model 'LeNet', neither one of xpnet's own (TwoLayerNet, ",
         ),
-        ({"model": ["TwoLayerNet"]}, "is of the model ['TwoLayerNet'], which is none"),
-        ({"layers": 3}, "has a config without a model, which is none"),
+        ({"model": ["TwoLayerNet"]}, "is of the model ['TwoLayerNet'], neither one of xpnet's own"),
+        ({"layers": 3}, "has a config without a model, neither one of xpnet's own"),
         ({}, "has a config without a model"),
     ],
 )

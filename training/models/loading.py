@@ -93,6 +93,4 @@ def _check_model(file: Path, config: Any, metadata: Mapping[str, str]) -> None:
         raise ValueError(f"{file} does not say which model it is: its config is {clipped(config)}, expected an object")
     if config.get("model") not in [*MODELS, "Network"]:
         named = f"is of the model {clipped(config['model'])}" if "model" in config else "has a config without a model"
-        raise ValueError(
-            f"{file} {named}, which is not one of xpnet's own ({', '.join(MODELS)}) and no Network; {remedy}"
-        )
+        raise ValueError(f"{file} {named}, neither one of xpnet's own ({', '.join(MODELS)}) nor a Network; {remedy}")
