@@ -28,8 +28,9 @@ def empty(shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
     """Return an uninitialized C-contiguous array on the active device, in recycled memory where that is warm."""
     if (active._device or current_device()).kind != "cpu":
         return xp.ndarray(shape, dtype)
+    if type(shape) is not tuple:  # it is one, as a rule, and to ask its type costs least
+        shape = (shape,) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
     dtype = numpy.dtype(dtype)
-    shape = (shape,) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
     size = math.prod(shape) * dtype.itemsize
     if size < tuning.SMALL_BYTES:
         return numpy.empty(shape, dtype)

@@ -1,19 +1,19 @@
 // Matrix products c = a @ b, (rows, depth) by (depth, columns), either operand transposed in memory, with a bias and a
 // ReLU in the epilogue.
 //
-// Columns go in panels of WIDTH, VECTORS vectors. A panel of b is packed, CHUNK of the depth at a time: its rows lie one
-// after the other, converted to the type of sums, padded with zeros to whole vectors. All rows of a then go over it in
+// The depth goes in runs of RUN, columns in panels of WIDTH, VECTORS vectors. A run of a panel of b is packed: its rows
+// lie one after the other, converted to the type of sums, filled up to whole vectors. All rows of a then go over it in
 // tiles of ROWS, whose sums stay in registers: for every step in depth VECTORS loads of b, ROWS numbers of a, each spread
-// over a vector, and ROWS * VECTORS fma. The panel, up to 128 KiB of stack, comes from the second level of cache, 256
+// over a vector, and ROWS * VECTORS fma. The packed panel, 64 KiB of stack, comes from the second level of cache, 256
 // bytes for 24 fma of 64 bytes. With few rows b is not packed where it lies in order: nothing would be gained.
 //
 // Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
-// vectors better: a weight gradient (784, 50) is 50 times 49 vectors, not 784 times 4.
+// vectors better: a weight gradient (512, 10) is 10 times 32 vectors, not 512 times 1.
 //
-// Order of sums: for every element of c, runs of RUN products are added in the order of the depth, each by an fma, from
-// +0; the runs are added up in order. So no bit depends on tiles, panels, chunks, ranges or the width of a vector.
+// Order of sums: for every element of c, the products of a run are added in the order of the depth, each by an fma, from
+// +0; the runs are added up in order. So no bit depends on tiles, panels, ranges or the width of a vector.
 //
-// Least bytes: a once for each panel, b once, c once for each chunk.
+// Least bytes: a once for each panel, b once, c once for each run.
 
 #include "core/vectors.h"
 
@@ -22,9 +22,10 @@ enum {
     ROWS = 6,
     WIDTH = VECTORS * LANES,
     RUN = 256,
-    CHUNK = 512, // of the depth; a multiple of RUN
     UNPACKED = 12, // rows up to which b is not packed
 };
+
+#define ALIGNED __attribute__((aligned(VECTOR_BYTES))) // else a vector's load takes two lines of the cache
 
 typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
 
@@ -37,10 +38,10 @@ typedef struct {
     const T *bias; // NULL or `width` numbers
     T *c;
     unsigned char *positive; // as c; or NULL
-    A *sums; // between two chunks, as c
+    A *sums; // between two runs, as c
     index c_row, c_column; // strides of c: one of them is 1
     int width; // columns of the panel
-    int is_first, is_last; // of the chunks
+    int is_first, is_last; // of the runs
 } Panel;
 
 // Multiply `rows` rows of a by `vectors` vectors of a panel, and where `half`, by half a vector: constants, where this
@@ -48,57 +49,66 @@ typedef struct {
 INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row,
                      A total[ROWS][WIDTH]) {
     const index a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;
-    for (index start = 0; start < p->depth || start == 0; start += RUN) {
-        const index end = least(start + RUN, p->depth);
-        vec sum[ROWS][VECTORS];
-        narrow rest[ROWS];
-        UNROLL for (int r = 0; r < rows; ++r) {
-            UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = all(0);
-            rest[r] = (narrow){0};
-        }
-        const A *b = p->b + start * b_depth;
-        const T *a = p->a + row * a_row + start * a_depth;
+    const T *a = p->a + row * a_row;
+    const A *b = p->b;
+    vec sum[ROWS][VECTORS];
+    narrow rest[ROWS];
+    UNROLL for (int r = 0; r < rows; ++r) {
+        UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = all(0);
+        rest[r] = (narrow){0};
+    }
 #pragma clang loop unroll(disable)
-        for (index k = start; k < end; ++k, b += b_depth, a += a_depth) {
-            vec right[VECTORS];
-            narrow last;
-            UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
-            if (half) last = *(const narrow *)(b + vectors * LANES);
-            UNROLL for (int r = 0; r < rows; ++r) {
-                const A left = get(a + r * a_row);
-                UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(all(left), right[v], sum[r][v]);
-                if (half) rest[r] = __builtin_elementwise_fma(left - (narrow){0}, last, rest[r]);
-            }
-        }
-        const int add = start || !p->is_first;
+    for (index k = 0; k < p->depth; ++k, a += a_depth, b += b_depth) {
+        vec right[VECTORS];
+        narrow last;
+        UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
+        if (half) last = *(const narrow *)(b + vectors * LANES);
         UNROLL for (int r = 0; r < rows; ++r) {
-            UNROLL for (int v = 0; v < vectors; ++v) {
-                A *to = total[r] + v * LANES;
-                store_sums(to, add ? load_sums(to) + sum[r][v] : sum[r][v]);
-            }
-            narrow *to = (narrow *)(total[r] + vectors * LANES);
-            if (half) *to = add ? *to + rest[r] : rest[r];
+            const A left = get(a + r * a_row);
+            UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(all(left), right[v], sum[r][v]);
+            if (half) rest[r] = __builtin_elementwise_fma(left - (narrow){0}, last, rest[r]);
         }
     }
-}
-
-// Bring a row of sums to memory, with the bias and the ReLU.
-INLINE void finish_row(const Panel *p, index to, A *value) {
-    if (p->bias)
-        for (int i = 0; i < p->width; ++i) value[i] = value[i] + get(p->bias + i);
-    if (!p->positive) {
-        for (int i = 0; i < p->width; ++i) put(p->c + to + i, value[i]);
-        return;
-    }
-    for (int i = 0; i < p->width; ++i) {
-        const A rounded = (T)value[i]; // a number that becomes 0 is not positive
-        const int above = rounded > 0;
-        p->positive[to + i] = above;
-        put(p->c + to + i, above || rounded != rounded ? rounded : 0);
+    UNROLL for (int r = 0; r < rows; ++r) {
+        UNROLL for (int v = 0; v < vectors; ++v) {
+            A *to = total[r] + v * LANES;
+            store_sums(to, p->is_first ? sum[r][v] : load_sums(to) + sum[r][v]);
+        }
+        narrow *to = (narrow *)(total[r] + vectors * LANES);
+        if (half) *to = p->is_first ? rest[r] : *to + rest[r];
     }
 }
 
-// Fetch the sums of a tile that the chunks before have left.
+INLINE vec rounded(vec value) { return __builtin_convertvector(__builtin_convertvector(value, stored), vec); }
+
+// Bring a row of sums to memory, with the bias and the ReLU. A number that is rounded to 0 is not positive.
+INLINE void finish_row(const Panel *p, index to, const A *sums) {
+    int i = 0;
+    for (; i + LANES <= p->width; i += LANES) {
+        vec value = load_sums(sums + i);
+        if (p->bias) value += load(p->bias + i);
+        if (p->positive) {
+            value = rounded(value);
+            const mask above = value > all(0);
+            store_mask(p->positive + to + i, above);
+            value = choose(above | (value != value), value, all(0));
+        }
+        store(p->c + to + i, value);
+    }
+#pragma clang loop unroll(disable) vectorize(disable)
+    for (; i < p->width; ++i) {
+        A value = sums[i];
+        if (p->bias) value += get(p->bias + i);
+        if (p->positive) {
+            value = (T)value;
+            p->positive[to + i] = value > 0;
+            if (value <= 0) value = 0;
+        }
+        put(p->c + to + i, value);
+    }
+}
+
+// Fetch the sums of a tile that the runs before have left.
 static void fetch(const Panel *p, index row, int rows, A total[ROWS][WIDTH]) {
     for (int r = 0; r < rows; ++r)
         for (int i = 0; i < p->width; ++i) total[r][i] = p->sums[(row + r) * p->c_row + i * p->c_column];
@@ -122,7 +132,7 @@ static void finish_2(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(2
 static void finish_1(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(1, p, row, total); }
 
 INLINE void rows_of(const int vectors, const int half, const Panel *p, index row, index last) {
-    A total[ROWS][WIDTH];
+    A total[ROWS][WIDTH] ALIGNED;
     while (row < last) {
         const int rows = last - row >= 6 ? 6 : last - row >= 4 ? 4 : last - row >= 2 ? 2 : 1;
         if (!p->is_first) fetch(p, row, rows, total);
@@ -138,13 +148,14 @@ INLINE void rows_of(const int vectors, const int half, const Panel *p, index row
 
 INLINE int halves(index columns) { return (columns + LANES / 2 - 1) / (LANES / 2); } // of vectors
 
-// Pack `depth` rows of `width` columns of b, `stride` numbers from row to row.
-INLINE void pack(A *panel, const T *b, index stride, index depth, int width, int padded) {
-    const int whole = width / LANES * LANES;
-    for (index k = 0; k < depth; ++k, b += stride, panel += padded) {
-        for (int j = 0; j < whole; j += LANES) store_sums(panel + j, load(b + j));
-        for (int j = whole; j < padded; ++j) panel[j] = j < width ? get(b + j) : 0;
-    }
+// Pack `depth` rows of a panel of b, `stride` numbers from row to row. The numbers behind the panel's last column come
+// along, and belong to no sum that is used; but nothing is read beyond `end`.
+INLINE void pack(A *panel, const T *b, const T *end, index stride, index depth, int width, int padded) {
+    for (index k = 0; k < depth; ++k, b += stride, panel += padded)
+        if (padded <= end - b)
+            for (int j = 0; j < padded; j += LANES) store_sums(panel + j, load(b + j));
+        else
+            for (int j = 0; j < padded; ++j) panel[j] = j < width ? get(b + j) : 0;
 }
 
 // Pack the transpose of `width` rows of `depth` numbers.
@@ -165,12 +176,12 @@ INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int
 }
 
 // c = max(a @ b + bias, 0) for a range of rows and one of columns, and where it is positive. float16 has `sums` if the
-// depth is more than CHUNK.
+// depth is more than RUN.
 KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, const T *bias /* NULL or columns */,
              T *c /* rows * columns */, unsigned char *positive /* NULL or rows * columns */,
              A *sums /* NULL or rows * columns */, int rows, int depth, int columns, int a_transposed, int b_transposed,
              int first_row, int last_row, int first_column, int last_column) {
-    A panel[CHUNK * WIDTH];
+    A panel[RUN * WIDTH] ALIGNED;
     Panel p = {.a_row = a_transposed ? 1 : depth, .a_depth = a_transposed ? rows : 1, .c_row = columns, .c_column = 1};
     if (sizeof(T) == sizeof(A)) sums = (A *)c;
     index b_row = columns;
@@ -191,11 +202,11 @@ KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, co
         p.c = c + column * p.c_column;
         p.positive = positive ? positive + column : positive;
         p.sums = sums + column * p.c_column;
-        const int padded = halves(p.width) * (LANES / 2);
-        for (index k = 0; k < depth || k == 0; k += CHUNK) {
-            p.depth = least(CHUNK, depth - k);
+        const int padded = (halves(p.width) + 1) / 2 * LANES;
+        for (index k = 0; k < depth || k == 0; k += RUN) {
+            p.depth = least(RUN, depth - k);
             p.is_first = k == 0;
-            p.is_last = k + CHUNK >= depth;
+            p.is_last = k + RUN >= depth;
             p.a = a + k * p.a_depth;
             p.b = panel;
             p.b_depth = padded;
@@ -204,7 +215,7 @@ KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, co
             else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
                 p.b = (const A *)(b + k * b_row + column), p.b_depth = b_row;
             else
-                pack(panel, b + k * b_row + column, b_row, p.depth, p.width, padded);
+                pack(panel, b + k * b_row + column, b + depth * b_row, b_row, p.depth, p.width, padded);
             switch (halves(p.width)) {
             case 1: rows_of(0, 1, &p, first_row, last_row); break;
             case 2: rows_of(1, 0, &p, first_row, last_row); break;

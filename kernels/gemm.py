@@ -21,7 +21,7 @@ _GEMM = Function("gemm.c", "gemm")
 _WORTH_SHARING = 8 << 20
 """Multiplications and additions that pay for handing a part of a product to another thread: about 0.1 ms."""
 
-_CHUNK = 512  # of gemm.c
+_RUN = 256  # of the depth, in gemm.c
 
 _UNPACKED = 1_000_000
 """Multiplications in a product that OpenBLAS, on cores with AVX-512, makes without packing its operands first. Blocks
@@ -54,20 +54,22 @@ def matmul(a: Array, b: Array, out: Array | None = None, bias: Array | None = No
     """
     array_module(a, b, out, bias)
     require_active(a, "a")
-    require_arrays(b=b)
+    if type(b) is not type(a):
+        require_arrays(b=b)
     check_product(a, b, out, bias)
-    same = b.dtype == a.dtype and (bias is None or bias.dtype == a.dtype)
+    same = a.dtype == b.dtype and (bias is None or bias.dtype == a.dtype)
     return implementation(a, _matmul_numpy, _matmul_cuda, matmul_native if same else None)(a, b, out, bias)
 
 
 def check_product(a: Array, b: Array, out: Array | None, bias: Array | None) -> None:
     """Raise the ValueError of ``matmul``."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"a matrix product needs (M, K) and (K, N), got {a.shape} and {b.shape}")
-    if out is not None and out.shape != (len(a), b.shape[1]):
-        raise ValueError(f"out must have shape {(len(a), b.shape[1])}, got {out.shape}")
-    if bias is not None and bias.shape != b.shape[1:]:
-        raise ValueError(f"bias must have shape {b.shape[1:]}, got {bias.shape}")
+    given, other = a.shape, b.shape
+    if len(given) != 2 or len(other) != 2 or given[1] != other[0]:
+        raise ValueError(f"a matrix product needs (M, K) and (K, N), got {given} and {other}")
+    if out is not None and out.shape != (given[0], other[1]):
+        raise ValueError(f"out must have shape {(given[0], other[1])}, got {out.shape}")
+    if bias is not None and bias.shape != other[1:]:
+        raise ValueError(f"bias must have shape {other[1:]}, got {bias.shape}")
 
 
 def _matmul_numpy(a: Array, b: Array, out: Array | None, bias: Array | None) -> Array:
@@ -96,19 +98,16 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
         product = workspace.empty((rows, columns), dtype)
     if bias is not None:
         bias = numpy.ascontiguousarray(bias)
-    sums = workspace.empty(product.shape) if dtype == _HALF and depth > _CHUNK else None
-
-    def multiply(*cut: int) -> None:
-        _GEMM(dtype, a, b, bias, product, positive, sums, rows, depth, columns, a_transposed, b_transposed, *cut)
-
-    pieces = min(threads.limit(), 2 * rows * depth * columns // _WORTH_SHARING)
-    if pieces <= 1:
-        multiply(0, rows, 0, columns)
+    sums = workspace.empty(product.shape) if dtype == _HALF and depth > _RUN else None
+    given = dtype, a, b, bias, product, positive, sums, rows, depth, columns, a_transposed, b_transposed
+    pieces = 2 * rows * depth * columns // _WORTH_SHARING
+    if pieces <= 1 or (pieces := min(pieces, threads.limit())) <= 1:
+        _GEMM(*given, 0, rows, 0, columns)
     elif rows >= columns:
-        threads.spread(lambda cut: multiply(*cut, 0, columns), _cuts(rows, pieces))
+        threads.spread(lambda cut: _GEMM(*given, *cut, 0, columns), _cuts(rows, pieces))
     else:
-        threads.spread(lambda cut: multiply(0, rows, *cut), _cuts(columns, pieces))
-    return product if product is out else into(out, product)
+        threads.spread(lambda cut: _GEMM(*given, 0, rows, *cut), _cuts(columns, pieces))
+    return product if out is None or product is out else into(out, product)
 
 
 def _stored(matrix: Array) -> tuple[Array, int]:

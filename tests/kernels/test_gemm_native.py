@@ -1,4 +1,4 @@
-"""Matrix products in C: tails of tiles, panels and chunks, and an order of sums that is the same everywhere."""
+"""Matrix products in C: tails of tiles, panels and runs, and an order of sums that is the same everywhere."""
 
 import numpy as np
 import pytest
