@@ -43,7 +43,6 @@ from kernels.core.tiling import Part, channel_strips, cut, parallel_for, partial
 from kernels.core.window import Window
 from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows_numpy, piece_sums
 from kernels.im2col import part_columns_numpy
-from kernels.sums import column_sums
 
 Shape = tuple[int, int, int, int]
 
@@ -77,14 +76,12 @@ def convolution(
 
 def _convolve(x: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, relu: bool = False) -> Any:
     source, y = to_nhwc(x), workspace.empty((len(x), *geometry.output, len(weight)), x.dtype)
-    if is_depthwise(weight.shape, groups):
-        depthwise.forward(source, weight, y, geometry)
-        if bias is not None:
-            y += bias
-        return activations.relu(as_nchw(y)) if relu else as_nchw(y)
     positive = workspace.empty(y.shape, bool) if relu else None
-    compute = implementation(x, _convolve_numpy, convolution_cuda.forward, convolution_native.forward)
-    compute(source, weight, bias, geometry, groups, y, positive)
+    if is_depthwise(weight.shape, groups):
+        depthwise.forward(source, weight, bias, geometry, y, positive)
+    else:
+        compute = implementation(x, _convolve_numpy, convolution_cuda.forward, convolution_native.forward)
+        compute(source, weight, bias, geometry, groups, y, positive)
     return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
 
 
@@ -228,9 +225,7 @@ def convolution_backward_weight(
     out = array_module(x).empty(weight_shape, x.dtype) if out is None else out
     source, gradient = to_nhwc(x), to_nhwc(dy)
     if is_depthwise(weight_shape, groups):
-        if bias_out is not None:
-            column_sums(gradient.reshape(-1, len(out)), out=bias_out)
-        depthwise.backward_weight(source, gradient, out, geometry)
+        depthwise.backward_weight(source, gradient, geometry, out, bias_out)
         return out
     native = convolution_weight_native.backward_weight
     compute = implementation(x, _backward_weight_numpy, convolution_cuda.backward_weight, native)

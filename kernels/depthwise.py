@@ -1,40 +1,81 @@
 """Depthwise convolution: each filter sees one channel, so it is a weighted sum of shifted images, not a matrix product.
 
 Sifre, "Rigid-motion scattering for image classification" (2014), section 6.2. All arrays are channels-last memory.
-FN = C·M filters: channel c has the filters c·M … c·M + M - 1. Both libraries compute it by the same calls.
+FN = C·M filters: channel c has the filters c·M … c·M + M - 1. Without the C kernels both libraries compute it by the
+same calls.
 """
 
 from __future__ import annotations
 
 import numpy
 
-from backend import array_module, workspace
+from backend import array_module, tuning, workspace
 from backend.types import Array
+from kernels import activations
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
+from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
+from kernels.core.native import Function, share
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.sums import axis_sums, column_sums
 
+_FORWARD, _BACKWARD_INPUT, _BACKWARD_WEIGHT, _TOTAL = (
+    Function("depthwise.c", f"depthwise_{name}") for name in ("forward", "backward_input", "backward_weight", "total")
+)
+_MOST_PARTS, _PART_BYTES = 16, 1 << 18  # of the weight gradient: each adds up a partial sum
 
-def forward(source: Array, weight: Array, y: Array, geometry: Geometry) -> None:
-    """Write y (N, OH, OW, FN) for source (N, H, W, C) and weight (FN, 1, FH, FW)."""
+
+def forward(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array, positive: Array | None
+) -> None:
+    """Write y (N, OH, OW, FN) for source (N, H, W, C), weight (FN, 1, FH, FW) and bias (FN,) or None.
+
+    Args:
+        positive: None, or array like ``y`` (bool): max(·, 0) follows, and where that is positive is written to it.
+    """
+    compute = implementation(source, _forward, _forward, _forward_native)
+    compute(source, weight, bias, geometry, y, positive)
+
+
+def _forward(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array, positive: Array | None
+) -> None:
     dtype = acc_dtype(source.dtype)
     filters = _by_tap(weight, source.shape[3], dtype)
 
     def add(part: Part) -> None:
         # (n, H, W, C, 1) · (C, M) → (n, OH, OW, C, M)
-        pixels = source[part.images][..., None]
-        total = workspace.zeros((*y[part.images].shape[:3], *filters.shape[2:]), dtype)
+        pixels, y_part = source[part.images][..., None], y[part.images]
+        total = workspace.zeros((*y_part.shape[:3], *filters.shape[2:]), dtype)
         for tap in geometry.taps:
             product = pixels[:, tap.in_rows, tap.in_columns] * filters[tap.row, tap.column]
             total[:, tap.out_rows, tap.out_columns] += product
-        y[part.images] = total.reshape(y[part.images].shape)
+        if bias is not None:
+            total += bias.reshape(filters.shape[2:])
+        y_part[...] = total.reshape(y_part.shape)
+        if positive is not None:
+            activations.rectify(y_part, positive[part.images])
 
     parallel_for(add, _parts(y), source)
 
 
+def _forward_native(
+    source: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array, positive: Array | None
+) -> None:
+    (n, h, w, channels), (_, oh, ow, fn) = source.shape, y.shape
+    weights, block = _for_vectors(weight, channels, bias), geometry.block(channels)
+    arrays, numbers = (source, weights, y, positive), weights.size
+    row_bytes = (h * w * channels // oh + ow * fn) * y.itemsize
+    share(n * oh, row_bytes, lambda first, last: _FORWARD(y.dtype, *arrays, block, n, fn, numbers, first, last))
+
+
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
     """Write dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
+    implementation(dy, _backward_input, _backward_input, _backward_input_native)(dy, weight, dx, geometry)
+
+
+def _backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
     dtype = acc_dtype(dy.dtype)
     c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
     filters = _by_tap(weight, c, dtype)
@@ -50,16 +91,59 @@ def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> N
     parallel_for(add, _parts(dy), dy)
 
 
-def backward_weight(source: Array, dy: Array, dweight: Array, geometry: Geometry) -> None:
-    """Write dweight (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN)."""
+def _backward_input_native(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
+    (n, h, w, channels), (_, oh, ow, fn) = dx.shape, dy.shape
+    weights, block = _for_vectors(weight, channels), geometry.block(channels)
+
+    def compute(first: int, last: int) -> None:
+        columns = numpy.empty(5 * w, "int32")
+        _BACKWARD_INPUT(dy.dtype, dy, weights, dx, columns, block, n, fn, weights.size, first, last)
+
+    share(n * h, (w * channels + oh * ow * fn // h) * dy.itemsize, compute)
+
+
+def backward_weight(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
+    """Write the weight's gradient (FN, 1, FH, FW) for source (N, H, W, C) and dy (N, OH, OW, FN).
+
+    Args:
+        bias_out: None, or array (FN,) for the bias's gradient.
+    """
+    compute = implementation(source, _backward_weight, _backward_weight, _backward_weight_native)
+    compute(source, dy, geometry, out, bias_out)
+
+
+def _backward_weight(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
     dtype = acc_dtype(source.dtype)
     c, fn = source.shape[3], dy.shape[3]
+    if bias_out is not None:
+        column_sums(dy.reshape(-1, fn), out=bias_out)
     pixels, gradient = source[..., None], dy.reshape(*dy.shape[:3], c, fn // c)
-    dweight[...] = 0  # taps that only meet padding
+    out[...] = 0  # taps that only meet padding
     for tap in geometry.taps:
         product = pixels[:, tap.in_rows, tap.in_columns].astype(dtype, copy=False)
         product = product * gradient[:, tap.out_rows, tap.out_columns]
-        dweight[:, 0, tap.row, tap.column] = column_sums(product.reshape(-1, fn))
+        out[:, 0, tap.row, tap.column] = column_sums(product.reshape(-1, fn))
+
+
+def _backward_weight_native(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
+    (n, oh, _, fn), channels, dtype = dy.shape, source.shape[3], acc_dtype(dy.dtype)
+    size, block, touched = out.size, geometry.block(channels), source.nbytes + dy.nbytes
+    most = tuning.PARTIAL_SUM_BYTES // (size * dtype.itemsize)
+    parts = max(min(_MOST_PARTS, most, n * oh, touched // _PART_BYTES), 1)
+    sums = workspace.empty(parts * size, dtype)
+    bias_sums = None if bias_out is None else numpy.empty(parts * fn, dtype)
+    arrays = source, dy, sums, bias_sums
+
+    def compute(first: int, last: int) -> None:
+        _BACKWARD_WEIGHT(dy.dtype, *arrays, block, n, fn, parts, first, last)
+
+    share(parts, touched // parts, compute)
+    for partial_sums, total in ((sums, taps_first(out)), (bias_sums, bias_out)):
+        if partial_sums is not None and total is not None:
+            into = total if total.flags.c_contiguous else numpy.empty(total.shape, total.dtype)
+            _TOTAL(dy.dtype, partial_sums, into, total.size, fn, channels, parts)
+            if into is not total:
+                total[...] = into
 
 
 def _by_tap(weight: Array, channels: int, dtype: numpy.dtype) -> Array:
@@ -67,6 +151,18 @@ def _by_tap(weight: Array, channels: int, dtype: numpy.dtype) -> Array:
     fn, _, fh, fw = weight.shape
     filters = weight.reshape(channels, fn // channels, fh, fw).transpose(2, 3, 0, 1)
     return array_module(weight).ascontiguousarray(filters, dtype=dtype)
+
+
+def _for_vectors(weight: Array, channels: int, bias: Array | None = None) -> Array:
+    """Return filters and bias in the dtype of sums, as the C kernels read them: (FH, FW, M, C), (M, C), 16 zeros."""
+    fn, _, fh, fw = weight.shape
+    by_multiple = channels, fn // channels
+    numbers = numpy.zeros((fh * fw + 1) * fn + 16, acc_dtype(weight.dtype))
+    filters = numbers[: fh * fw * fn].reshape(fh, fw, fn // channels, channels)
+    filters[...] = weight.reshape(*by_multiple, fh, fw).transpose(2, 3, 1, 0)
+    if bias is not None:
+        numbers[filters.size : -16].reshape(by_multiple[::-1])[...] = bias.reshape(by_multiple).T
+    return numbers
 
 
 def _parts(y: Array) -> list[Part]:

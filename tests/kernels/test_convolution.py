@@ -35,7 +35,7 @@ from tests.support.checks import (
     watched_cuts,
     whole,
 )
-from tests.support.geometries import WindowCase, cases
+from tests.support.geometries import WindowCase, cases, named
 
 
 class Convolution(NamedTuple):
@@ -118,15 +118,7 @@ def test_every_geometry_in_bands_of_rows(device):
     ids=str,
 )
 def test_named_geometries(device, dtype, shape, filters, window, groups):
-    pads = window.over(shape[2:]).pads
-    arguments = {
-        "kernel": window.kernel,
-        "stride": window.stride,
-        "padding": pads,
-        "dilation": window.dilation,
-        "rounding": window.rounding,
-    }
-    case = WindowCase(shape, arguments, pads, dtype, "contiguous", 0)
+    case = named(shape, window, dtype)
     check_exactly(Convolution(case, groups, filters // groups, shape[1] // groups, bias=True))
 
 

@@ -21,7 +21,7 @@ from tests.support.checks import (
     thread_limit,
     whole,
 )
-from tests.support.geometries import WindowCase, cases
+from tests.support.geometries import cases, named
 
 
 def oracle(x, dy, weight_shape, geometry, groups):
@@ -41,18 +41,6 @@ def gradients(x, dy, weight_shape, window, groups=1):
     with frozen(x, dy):
         dw = convolution_backward_weight(x, dy, weight_shape, window, groups, bias_out=db)
     return dw, db
-
-
-def named(shape, window, dtype="float32"):
-    pads = window.over(shape[2:]).pads
-    arguments = {
-        "kernel": window.kernel,
-        "stride": window.stride,
-        "padding": pads,
-        "dilation": window.dilation,
-        "rounding": window.rounding,
-    }
-    return WindowCase(shape, arguments, pads, dtype, "contiguous", 0)
 
 
 @st.composite

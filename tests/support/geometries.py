@@ -40,6 +40,19 @@ class WindowCase(NamedTuple):
         return len(rows), len(columns)
 
 
+def named(shape, window, dtype="float32"):
+    """Return the case of a window over images of a shape, contiguous."""
+    pads = window.over(shape[2:]).pads
+    arguments = {
+        "kernel": window.kernel,
+        "stride": window.stride,
+        "padding": pads,
+        "dilation": window.dilation,
+        "rounding": window.rounding,
+    }
+    return WindowCase(shape, arguments, pads, dtype, "contiguous", 0)
+
+
 def _sizes(*numbers):
     one = st.sampled_from(numbers)
     return st.one_of(one, st.tuples(one, one))
