@@ -18,9 +18,9 @@ def classify(
 ) -> tuple[str, tuple[str, ...], dict[str, numpy.ndarray]]:
     """Return the kind of the data, the names of the classes, and the targets of each part as they are trained on.
 
-    Targets are classes if they are texts or whole numbers of an integer dtype, or rows with a single 1 (one-hot); other
-    rows of 0 and 1 are labels, of which a sample has any number. Texts get their indices in the order of the alphabet,
-    numbers by their size.
+    Targets are classes if they are texts or whole numbers of an integer dtype, unless more than 100, and half of all,
+    are different; or rows with a single 1 (one-hot). Other rows of 0 and 1 are labels, any number of which are right.
+    Texts get their indices in the order of the alphabet, numbers by their size.
 
     Args:
         name: of the data, for errors.
@@ -46,6 +46,7 @@ def classify(
     parts = {part: _flat(targets) for part, targets in parts.items()}
     train = parts["train"]
     is_text = train.dtype.kind in "US"
+    is_found = kind is None
     if kind is None:
         kind = "classification" if is_text or (train.ndim == 1 and train.dtype.kind in "iub") else "regression"
     if kind == "regression":
@@ -65,6 +66,8 @@ def classify(
     if len(values) < 2:
         raise DataError(f"{name}: expected two classes or more, got {clipped(values.tolist())} alone")
     if len(values) > max(100, len(train) // 2) or len(values) > _MOST_CLASSES:
+        if is_found and not is_text:
+            return classify(name, parts, "regression")
         raise DataError(
             f"{name}: {len(values):,} different targets in {len(train):,} samples are too many classes; numbers are "
             "predicted with --target-kind regression (target_kind='regression')"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy
 
+from kernels.core import native
 from kernels.core.filters import is_depthwise
 from kernels.implicit_gemm import refusal_by
 from layers import Convolution, ConvolutionTranspose
@@ -44,7 +45,9 @@ def _path(
     if isinstance(layer, Convolution) and is_depthwise(layer.W.shape, layer.groups):
         return "depthwise", "each filter sees one channel"
     if capability is None:
-        return "im2col and BLAS", "on a CPU"
+        if native.computes(dtype):
+            return "direct, in C", f"for {native.library().processor}"
+        return "im2col and BLAS", f"in NumPy: {native.refusal() or f'there is no C kernel for {dtype}'}"
     if refused := refusal_by(capability, dtype, layer.W.shape, layer.window.stride, getattr(layer, "groups", 1)):
         return "im2col and cuBLAS", f"an implicit GEMM {refused}"
     products = {"fp32": "float32 as three products of TF32", "tf32": "TF32", "fp16": "float16"}

@@ -66,6 +66,11 @@ def test_kinds_of_targets(tmp_path, targets, kind, classes):
 def test_the_kind_can_be_said(tmp_path):
     np.savez(tmp_path / "a.npz", x=images(), y=LABELS)
     assert training.data.open(tmp_path / "a.npz", target_kind="regression").train.targets.dtype == "float32"
+    np.savez(tmp_path / "many.npz", x=images(400, (2,)), y=np.arange(400) * 1000)  # prices, say
+    data = training.data.open(tmp_path / "many.npz")
+    assert (data.kind, data.train.targets.dtype, data.train.targets[7]) == ("regression", "float32", 7000)
+    with pytest.raises(DataError, match="400 different targets in 400 samples are too many classes"):
+        training.data.open(tmp_path / "many.npz", target_kind="classification")
     np.savez(tmp_path / "b.npz", x=images(), y=LABELS.astype(float))
     assert training.data.open(tmp_path / "b.npz").kind == "regression"
     assert training.data.open(tmp_path / "b.npz", target_kind="classification").classes == ("0", "1", "2")
@@ -111,7 +116,10 @@ def test_a_mapped_array_given_to_a_loader_is_not_copied(tmp_path):
         ({"x": images(), "y": np.full(12, 0.5)}, r"expected targets that differ, got 0\.5 for all 12 samples"),
         ({"x": images(), "y": LABELS, "x_test": images(shape=(3, 4, 4)), "y_test": LABELS}, r"\(N, 3, 4, 5\), got"),
         ({"x": images(0), "y": LABELS[:0]}, "expected train inputs"),
-        ({"x": images(400, (2,)), "y": np.arange(400)}, "400 different targets in 400 samples .*--target-kind regr"),
+        (
+            {"x": images(400, (2,)), "y": np.arange(400).astype(str)},
+            "400 different targets in 400 samples .*--target-kind",
+        ),
         ({"x": images(), "y": LABELS, "classes": np.array(["a", "b"])}, "label 2 of sample 2 .*expected 0 to 1"),
     ],
 )
