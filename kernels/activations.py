@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Any
 
 import numpy
@@ -15,10 +16,16 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, elementwise, to_nhwc
 from kernels.core.native import Function, share
-from kernels.core.tiling import in_pieces
-from kernels.masking import apply_mask
+from kernels.masking import masked
 
-_RELU = Function("activations.c", "relu")
+_RELU, _LEAKY_RELU, _LEAKY_RELU_BACKWARD, _SIGMOID, _SIGMOID_BACKWARD = (
+    Function("activations.c", name)
+    for name in ("relu", "leaky_relu", "leaky_relu_backward", "sigmoid", "sigmoid_backward")
+)
+_TANH, _TANH_BACKWARD, _GELU, _GELU_BACKWARD, _ADD, _MULTIPLY, _SCALE = (
+    Function("activations.c", name)
+    for name in ("tanh", "tanh_backward", "gelu", "gelu_backward", "add", "multiply", "scale")
+)
 
 
 @elementwise
@@ -28,16 +35,16 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 
 def _relu(x: Array) -> tuple[Array, Array]:
-    y, positive = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
+    y, positive = _output_and_mask(x)
     implementation(x, _relu_numpy, _relu_cuda, _relu_native)(x, y, positive)
     return y, positive
 
 
+def _output_and_mask(x: Array) -> tuple[Array, Array]:
+    return workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
+
+
 def _relu_numpy(x: Array, y: Array, positive: Array) -> None:
-    in_pieces(lambda cut: _relu_of_piece(x[cut], y[cut], positive[cut]), x)
-
-
-def _relu_of_piece(x: Array, y: Array, positive: Array) -> None:
     numpy.maximum(x, 0, out=y)
     numpy.greater(y, 0, out=positive)
 
@@ -61,7 +68,7 @@ def _relu_kernel() -> Any:
 
 def rectify(y: Array, positive: Array) -> None:
     """Compute ``relu`` in place, for a piece of an operation's output while it is in cache; write ``positive``."""
-    implementation(y, _relu_of_piece, _relu_cuda)(y, y, positive)
+    implementation(y, _relu_numpy, _relu_cuda)(y, y, positive)
 
 
 @profiling.operation
@@ -69,20 +76,33 @@ def relu_in_place(y: Array) -> Array:
     """Compute ``relu`` in place, for an operation's whole output, if 4-D channels last; return where it is positive."""
     storage = to_nhwc(y) if y.ndim == 4 else y
     positive = workspace.empty(storage.shape, bool)
-    implementation(y, _relu_numpy, _relu_cuda)(storage, storage, positive)
+    native = _relu_native if storage.flags.c_contiguous else None
+    implementation(y, _relu_numpy, _relu_cuda, native)(storage, storage, positive)
     return as_nchw(positive) if y.ndim == 4 else positive
+
+
+@elementwise
+def add(a: Array, b: Array) -> Array:
+    """Compute a + b."""
+    return implementation(a, operator.add, operator.add, _ADD.each)(a, b)
 
 
 @elementwise
 def multiply(a: Array, b: Array) -> Array:
     """Compute a · b."""
-    return array_module(a, b).multiply(a, b)
+    return implementation(a, operator.mul, operator.mul, _MULTIPLY.each)(a, b)
 
 
 @elementwise
 def scale(x: Array, factor: float) -> Array:
     """Compute factor · x in the dtype of ``x``, for 0 ≤ factor ≤ 1."""
-    return x * real("factor", factor, least=0, most=1)
+    factor = real("factor", factor, least=0, most=1)
+    return implementation(x, operator.mul, operator.mul, _SCALE.each)(x, _rounded(factor, x))
+
+
+def _rounded(factor: float, x: Array) -> float:
+    """Return a factor as NumPy and CuPy round it before they multiply ``x``."""
+    return float(x.dtype.type(factor)) if x.dtype.kind == "f" else factor
 
 
 @elementwise
@@ -91,34 +111,44 @@ def leaky_relu(x: Array, slope: float) -> tuple[Array, Array]:
 
     With slope 0 it is ``relu``, for infinities too, where 0·x would be NaN.
     """
-    slope = real("slope", slope, least=0, most=1)
-    if slope == 0:
-        return _relu(x)
-    library = array_module(x)
-    y = library.multiply(x, slope, out=workspace.empty(x.shape, x.dtype))
-    return library.maximum(x, y, out=y), library.greater(x, 0)
+    slope = _rounded(real("slope", slope, least=0, most=1), x)
+    return _relu(x) if slope == 0 else implementation(x, _leaky_relu, _leaky_relu, _leaky_relu_native)(x, slope)
+
+
+def _leaky_relu(x: Array, slope: float) -> tuple[Array, Array]:
+    return array_module(x).maximum(x, x * slope), x > 0
+
+
+def _leaky_relu_native(x: Array, slope: float) -> tuple[Array, Array]:
+    x, y, positive = numpy.ascontiguousarray(x), *_output_and_mask(x)
+    arrays, item_bytes = (x, slope, y, positive), 2 * x.itemsize + 1
+    share(x.size, item_bytes, lambda first, last: _LEAKY_RELU(x.dtype, *arrays, x.size, first, last))
+    return y, positive
 
 
 @elementwise
 def leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:
     """Return dy where ``positive``, else slope·dy."""
-    slope = real("slope", slope, least=0, most=1)
+    slope = _rounded(real("slope", slope, least=0, most=1), dy)
     if slope == 0:
-        dx = workspace.empty(dy.shape, dy.dtype)
-        apply_mask(dy, positive, dx)
-        return dx
-    factor = positive.astype(dy.dtype)
-    factor *= 1 - slope
-    factor += slope
-    factor *= dy
-    return factor
+        return masked(dy, positive)
+    compute = implementation(dy, _leaky_relu_backward, _leaky_relu_backward, _LEAKY_RELU_BACKWARD.each)
+    return compute(dy, positive, slope)
+
+
+def _leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:
+    return array_module(dy).where(positive, dy, dy * slope)
 
 
 @elementwise
 def sigmoid(x: Array) -> Array:
     """Compute 1 / (1 + exp(-x)), as exp(min(x, 0)) / (1 + exp(-|x|)): accurate at both ends, and nothing overflows."""
-    library = array_module(x)
     _require_floating(x)
+    return implementation(x, _sigmoid, _sigmoid, _SIGMOID.each)(x)
+
+
+def _sigmoid(x: Array) -> Array:
+    library = array_module(x)
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     y = library.exp(library.minimum(wide, 0))
     y /= 1 + library.exp(-library.abs(wide))
@@ -128,25 +158,28 @@ def sigmoid(x: Array) -> Array:
 @elementwise
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return dy·y·(1 - y)."""
-    dx = 1 - y
-    dx *= y
-    dx *= dy
-    return dx
+    return implementation(dy, _sigmoid_backward, _sigmoid_backward, _SIGMOID_BACKWARD.each)(dy, y)
+
+
+def _sigmoid_backward(dy: Array, y: Array) -> Array:
+    return (1 - y) * y * dy
 
 
 @elementwise
 def tanh(x: Array) -> Array:
     """Compute the hyperbolic tangent."""
-    return array_module(x).tanh(x)
+    plain = array_module(x).tanh
+    return implementation(x, plain, plain, _TANH.each)(x)
 
 
 @elementwise
 def tanh_backward(dy: Array, y: Array) -> Array:
     """Return dy·(1 - y²)."""
-    dx = y * y
-    array_module(y).subtract(1, dx, out=dx)
-    dx *= dy
-    return dx
+    return implementation(dy, _tanh_backward, _tanh_backward, _TANH_BACKWARD.each)(dy, y)
+
+
+def _tanh_backward(dy: Array, y: Array) -> Array:
+    return (1 - y * y) * dy
 
 
 def _require_floating(x: Array) -> None:
@@ -166,46 +199,31 @@ def gelu(x: Array) -> Array:
     Hendrycks and Gimpel, "Gaussian error linear units" (2016), section 2.
     """
     _require_floating(x)
+    return implementation(x, _gelu, _gelu, _GELU.each)(x)
+
+
+def _gelu(x: Array) -> Array:
     wide = x.astype(acc_dtype(x.dtype), copy=False)
-    y = _gelu_tanh(wide)
-    y += 1
-    y *= 0.5  # before x: twice the largest number is none
-    y *= wide
+    y = (_gelu_tanh(wide) + 1) * 0.5 * wide  # the half before x: twice the largest number is none
     return y.astype(x.dtype, copy=False)
 
 
 @elementwise
 def gelu_backward(dy: Array, x: Array) -> Array:
     """Return dy·g'(x) with g = ``gelu``; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
+    return implementation(dy, _gelu_backward, _gelu_backward, _GELU_BACKWARD.each)(dy, x)
+
+
+def _gelu_backward(dy: Array, x: Array) -> Array:
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     t = _gelu_tanh(wide)
     # x²·(1 - t²) is 0 far out, where x² itself would overflow in float32 beyond 1e19: clip before squaring
     near = array_module(x).clip(wide, -30, 30)
-    slope = near * near
-    slope *= 3 * _CUBIC
-    slope += 1
-    slope *= near
-    slope *= _SQRT_2_OVER_PI
-    slope *= 1 - t * t
-    slope += 1
-    slope += t
-    slope *= 0.5
-    slope *= dy
-    return slope.astype(dy.dtype, copy=False)
+    inner = (near * near * (3 * _CUBIC) + 1) * near * _SQRT_2_OVER_PI
+    slope = (inner * (1 - t * t) + 1 + t) * 0.5
+    return (slope * dy).astype(dy.dtype, copy=False)
 
 
 def _gelu_tanh(x: Array) -> Array:
-    library = array_module(x)
-    near = library.clip(x, -30, 30)  # tanh is ±1 from 9 on; x³ must not overflow
-    inner = near * near
-    inner *= _CUBIC
-    inner += 1
-    inner *= near
-    inner *= _SQRT_2_OVER_PI
-    return library.tanh(inner, out=inner)
-
-
-@elementwise
-def add(a: Array, b: Array) -> Array:
-    """Compute a + b."""
-    return array_module(a, b).add(a, b)
+    near = array_module(x).clip(x, -30, 30)  # tanh is ±1 from 9 on; x³ must not overflow
+    return array_module(x).tanh((near * near * _CUBIC + 1) * near * _SQRT_2_OVER_PI)

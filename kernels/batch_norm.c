@@ -108,11 +108,11 @@ KERNEL(batch_norm_normalize)(const T *x /* count */, const T *bypass /* NULL or 
     const index rest = first ? 0 : count % width;
     for (index i = 0; i < rest; i += LANES) {
         const index at = count - rest + i, own = least(LANES, rest - i);
-        vec value = normalized(load_some(x + at, own), forward_factors(factors + i, width));
+        vec value = normalized(load_up_to(x + at, own), forward_factors(factors + i, width));
         if (bypass)
-            value = rounded(value + load_some(bypass + at, own));
-        for (index lane = 0; positive && lane < own; ++lane)
-            positive[at + lane] = value[lane] > 0;
-        store_some(y + at, relu ? rectified(value) : value, own);
+            value = rounded(value + load_up_to(bypass + at, own));
+        if (positive)
+            store_mask_up_to(positive + at, value > all(0), own);
+        store_up_to(y + at, relu ? rectified(value) : value, own);
     }
 }

@@ -161,12 +161,18 @@ def normalize(
         positive: bool (M, C), or None; if given, max(·, 0) follows, and this receives where y is above 0.
         bypass: (M, C) in the dtype of ``x``, added before that; or None.
 
+    Raises:
+        ValueError: ``positive`` or ``bypass`` has another shape.
+
     Returns:
         y (M, C) in the dtype of ``x``, and 1 / √(variance + ε) (C,).
     """
     require_same_device(x, mean, variance, gamma, beta, *([] if bypass is None else [bypass]))
     require_active(x, "x")
     epsilon = real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
+    for name, array in (("positive", positive), ("bypass", bypass)):
+        if array is not None and array.shape != x.shape:
+            raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
     compute = implementation(x, _normalize_numpy, _normalize_cuda, _normalize_native)
     return compute(x, mean, variance, gamma, beta, epsilon, positive is not None, bypass, positive)
 
@@ -203,9 +209,9 @@ def _normalize_native(
     positive: Array | None,
 ) -> tuple[Array, Array]:
     inverse = 1 / numpy.sqrt(variance + epsilon)
-    x, bypass = numpy.ascontiguousarray(x), None if bypass is None else numpy.ascontiguousarray(bypass)
+    x, bypass = numpy.ascontiguousarray(x), None if bypass is None else numpy.ascontiguousarray(bypass, x.dtype)
     cut, y = columns(*x.shape), workspace.empty(x.shape, x.dtype)
-    arrays = x, bypass, factors((mean, inverse * gamma, beta), mean.dtype, cut), y, positive
+    arrays = x, bypass, factors((mean, inverse * gamma, beta), acc_dtype(x.dtype), cut), y, positive
     sizes = int(relu), x.size, cut.width, cut.block_rows
     share(cut.blocks, 2 * cut.block_size * x.itemsize, lambda *own: _NATIVE(x.dtype, *arrays, *sizes, *own))
     return y, inverse

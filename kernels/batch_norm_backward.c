@@ -44,7 +44,7 @@ KERNEL(batch_norm_products)(const T *dy /* count */, const T *x /* count */, con
     for (index i = 0; i < rest; i += LANES) {
         const index own = least(LANES, rest - i), at = count - rest + i, to = partial - rest + i;
         const Factors by = forward_factors(factors + i, width);
-        const vec number = load_some(x + at, own), upstream = unrectified(load_some(dy + at, own), number, by, relu);
+        const vec number = load_up_to(x + at, own), upstream = unrectified(load_up_to(dy + at, own), number, by, relu);
         const vec product = upstream * (number - by.center);
         for (index lane = 0; lane < own; ++lane)
             products[to + lane] = product[lane], sums[to + lane] = upstream[lane];
@@ -89,7 +89,7 @@ KERNEL(batch_norm_gradient)(const T *dy /* count */, const T *x /* count */, con
     const index rest = first ? 0 : count % width;
     for (index i = 0; i < rest; i += LANES) {
         const index own = least(LANES, rest - i), at = count - rest + i;
-        const vec upstream = load_some(dy + at, own), number = load_some(x + at, own);
-        store_some(dx + at, gradient(upstream, number, backward_factors(factors + i, width), relu), own);
+        const vec upstream = load_up_to(dy + at, own), number = load_up_to(x + at, own);
+        store_up_to(dx + at, gradient(upstream, number, backward_factors(factors + i, width), relu), own);
     }
 }

@@ -54,7 +54,11 @@ def normalize_backward(
 
     Returns:
         dx (M, C) in the dtype of ``dy``; dgamma and dbeta (C,), ``out`` or in the dtype of sums.
+
+    Raises:
+        ValueError: ``dy`` has another shape than ``x``.
     """
+    _require_one_shape(dy, x)
     require_same_device(dy, x, mean, inverse, gamma, *([] if beta is None else [beta]), *(out or ()))
     require_active(x)
     compute = implementation(x, _normalize_backward_numpy, _normalize_backward_cuda, _normalize_backward_native)
@@ -65,6 +69,11 @@ def normalize_backward(
         if array is not gradient:
             array[...] = gradient
     return dx, *out
+
+
+def _require_one_shape(dy: Array, x: Array) -> None:
+    if dy.shape != x.shape:
+        raise ValueError(f"dy must have the shape of x, {x.shape}, got {dy.shape}")
 
 
 def positive(x: Array, mean: Array, inverse: Array, gamma: Array, beta: Array) -> Array:
@@ -90,7 +99,7 @@ def _normalize_backward_native(
     forward, relu = (mean, inverse * gamma, 0 if beta is None else beta), int(beta is not None)
     dgamma, dbeta = _sums_native(upstream, x, forward, inverse, relu)
     cut, count, dx = columns(*x.shape), max(len(x), 1), workspace.empty(x.shape, x.dtype)
-    own_factors = factors((*forward, inverse * dgamma / count, dbeta / count), mean.dtype, cut)
+    own_factors = factors((*forward, inverse * dgamma / count, dbeta / count), acc_dtype(x.dtype), cut)
     arrays, sizes = (upstream, x, own_factors, dx), (relu, x.size, cut.width, cut.block_rows)
     share(cut.blocks, 3 * cut.block_size * x.itemsize, lambda *own: _GRADIENT(x.dtype, *arrays, *sizes, *own))
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
@@ -118,7 +127,8 @@ def _normalize_backward_cuda(
 def normalize_backward_fixed(
     dy: Array, x: Array, mean: Array, inverse: Array, gamma: Array
 ) -> tuple[Array, Array, Array]:
-    """Return the gradients of ``normalize`` where mean and variance are constants (evaluation)."""
+    """Return the gradients of ``normalize`` where mean and variance are constants (evaluation); errors as above."""
+    _require_one_shape(dy, x)
     require_same_device(dy, x, mean, inverse, gamma)
     require_active(x)
     compute = implementation(x, _parameter_gradients_numpy, _parameter_gradients_cuda, _parameter_gradients_native)

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import threads, tuning
+from backend import threads, tuning, workspace
+from backend.types import Array
 from kernels.core.signature import Parameter, element_counts, read_parameters
 
 FOLDER = Path(__file__).parent.parent
@@ -188,6 +189,25 @@ class Function:
         if _checked:
             self._check(numpy.dtype(dtype), arguments)
         function(*arguments)
+
+    def each(self, *arguments: Any) -> Array:
+        """Return a new array of numbers that the function computes from those of arrays, one by one, and from numbers.
+
+        Arrays have one shape. Those that are not of bool have one dtype, or are brought to the one that NumPy would.
+        """
+        arrays = [argument for argument in arguments if isinstance(argument, numpy.ndarray)]
+        dtypes = {array.dtype for array in arrays if array.dtype != bool}
+        dtype = dtypes.pop() if len(dtypes) == 1 else numpy.result_type(*dtypes)
+        given = [
+            numpy.ascontiguousarray(argument, None if argument.dtype == bool else dtype)
+            if isinstance(argument, numpy.ndarray)
+            else argument
+            for argument in arguments
+        ]
+        out = workspace.empty(arrays[0].shape, dtype)
+        item_bytes = (len(arrays) + 1) * out.itemsize
+        share(out.size, item_bytes, lambda first, last: self(dtype, *given, out, out.size, first, last))
+        return out
 
     def _load(self, dtype: numpy.dtype) -> Any:
         if dtype not in _FLOATING:

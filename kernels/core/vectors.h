@@ -101,6 +101,42 @@ INLINE void store_some(T *p, vec value, index count) {
 INLINE void store_some_mask(unsigned char *p, mask condition, index count) {
     __builtin_masked_store(choose_first(count), (chosen_bytes)__builtin_convertvector(-condition, bytes), p);
 }
+INLINE mask load_some_mask(const unsigned char *p, index count) {
+    mask lanes = {0};
+    for (index i = 0; i < count; ++i)
+        lanes[i] = -p[i];
+    return lanes;
+}
+
+// A whole vector, or fewer numbers.
+INLINE vec load_up_to(const T *p, index count) { return count == LANES ? load(p) : load_some(p, count); }
+INLINE mask load_mask_up_to(const unsigned char *p, index count) {
+    return count == LANES ? load_mask(p) : load_some_mask(p, count);
+}
+INLINE void store_up_to(T *p, vec value, index count) {
+    if (count == LANES)
+        store(p, value);
+    else
+        store_some(p, value, count);
+}
+INLINE void store_mask_up_to(unsigned char *p, mask condition, index count) {
+    if (count == LANES)
+        store_mask(p, condition);
+    else
+        store_some_mask(p, condition, count);
+}
+
+// What an elementwise kernel does: `step(i, own)` for the numbers from `first` to `last`, a vector at a time, of which
+// the last may have fewer of its `own`. A number gets the same bits wherever a range ends.
+#define EACH(step)                                                                                                     \
+    index i = first;                                                                                                   \
+    for (; i + LANES <= last; i += LANES) {                                                                            \
+        step(i, LANES)                                                                                                 \
+    }                                                                                                                  \
+    if (i < last) {                                                                                                    \
+        step(i, last - i)                                                                                              \
+    }                                                                                                                  \
+    (void)count;
 
 INLINE index least(index a, index b) { return a < b ? a : b; }
 INLINE index most(index a, index b) { return a > b ? a : b; }

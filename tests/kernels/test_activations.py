@@ -8,7 +8,7 @@ import pytest
 import backend
 from backend import asnumpy
 from kernels import activations
-from kernels.core import native, tiling
+from kernels.core import native
 from tests.support.checks import (
     DTYPES,
     assert_channels_last,
@@ -18,10 +18,9 @@ from tests.support.checks import (
     check_gradient,
     frozen,
     normal,
-    piece_bytes,
     thread_limit,
     variants,
-    watched_cuts,
+    watched_shares,
     whole,
 )
 
@@ -126,14 +125,65 @@ def test_any_layout_gives_channels_last_memory(device, name, dtype):
             assert_same(actual, wanted)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_pieces_and_threads_change_no_bit(device, count):
-    x = normal((50, 3, 4, 5))
-    y, positive = activations.relu(x)
-    with thread_limit(count), piece_bytes(200), watched_cuts(tiling, "pieces") as cuts:
-        for actual, expected in zip(activations.relu(x), (y, positive), strict=True):
-            assert_same(actual, expected)
-    assert device.kind == "cuda" or native.available() or len(cuts[0]) > 1
+TWO = {"leaky_relu": (0.25,), "scale": (0.75,)}  # names and numbers of what takes an array
+PAIRS = ("add", "multiply", "sigmoid_backward", "tanh_backward", "gelu_backward")
+
+
+def every_result(x, dy):
+    """Return what all functions compute of these arrays."""
+    results = [getattr(activations, name)(x) for name in ("relu", "sigmoid", "tanh", "gelu")]
+    results += [getattr(activations, name)(x, *numbers) for name, numbers in TWO.items()]
+    results += [getattr(activations, name)(dy, x) for name in PAIRS]
+    results.append(activations.leaky_relu_backward(dy, x > 0, 0.25))
+    return [array for result in results for array in _tuple(result)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_threads_change_no_bit(device, dtype):
+    """Nor does a range's end, which may leave less than a vector."""
+    x, dy = normal((1003,), dtype), normal((1003,), dtype, 1)
+    expected = every_result(x, dy)
+    for count in (2, 3, 5):
+        with thread_limit(count), watched_shares() as shares:
+            for one, two in zip(every_result(x, dy), expected, strict=True):
+                assert_same(one, two)
+        assert shares or not native.available() or device.kind == "cuda"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sizes_around_a_vector(device, dtype):
+    """A number's result does not depend on how many others there are, and nothing behind them is written to."""
+    x, dy = normal((40,), dtype), normal((40,), dtype, 1)
+    whole_arrays = every_result(x, dy)
+    for size in range(1, 36):
+        for one, two in zip(every_result(x[:size], dy[:size]), whole_arrays, strict=True):
+            assert_same(one, two[:size])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_numbers_that_are_none(device, dtype):
+    """NaN stays NaN, and infinities become the limits."""
+    x = backend.asarray(np.array([np.nan, np.inf, -np.inf, -0.0], dtype))
+    for name, expected in {
+        "sigmoid": [np.nan, 1, 0, 0.5],
+        "tanh": [np.nan, 1, -1, -0.0],
+        "gelu": [np.nan, np.inf, np.nan, -0.0],
+    }.items():
+        y = getattr(activations, name)(x)
+        assert_same(y, np.array(expected), dtype)
+        assert np.signbit(asnumpy(y)[3]) == (name != "sigmoid")
+    y, positive = activations.leaky_relu(x, 0.5)
+    assert_same(y, np.array([np.nan, np.inf, -np.inf, -0.0]), dtype)
+    assert_same(positive, np.array([False, True, False, False]), "bool")
+
+
+def test_two_dtypes_give_the_wider(device):
+    a, b = whole((5,)), whole((5,), "float64", 1)
+    for one, two in ((a, b), (b, a)):
+        assert_same(activations.add(one, two), asnumpy(a) + asnumpy(b), "float64")
+        assert_same(activations.tanh_backward(one, two), (1 - asnumpy(two) ** 2) * asnumpy(one), "float64")
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 4), (0, 3, 4, 5)])

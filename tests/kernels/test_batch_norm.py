@@ -182,6 +182,27 @@ def test_a_batch_that_cannot_be_normalized_is_refused(device):
             batch_norm(x, *vectors, relu, bypass)
 
 
+def test_gradients_of_another_shape_are_refused(device):
+    x, dy, gamma, beta = arrays(4, 3, "float32", 0)
+    for backward in (normalize_backward, normalize_backward_fixed):
+        with pytest.raises(ValueError, match=r"dy must have the shape of x, \(4, 3\), got \(3, 3\)"):
+            backward(dy[:3], x, gamma, beta, gamma)
+    with pytest.raises(ValueError, match=r"bypass must have the shape of x, \(4, 3\), got \(3, 3\)"):
+        normalize(x, gamma, beta, gamma, beta, EPSILON, bypass=dy[:3])
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_fixed_statistics_with_a_bypass(device, relu):
+    x, bypass, gamma, beta = arrays(9, 5, "float32", 0)
+    mean, variance = normal((5,)), abs(normal((5,), seed=1))
+    positive = backend.xp.empty((9, 5), bool) if relu else None
+    y, _ = normalize(x, mean, variance, gamma, beta, EPSILON, positive, bypass)
+    plain = normalize(x, mean, variance, gamma, beta, EPSILON)[0] + bypass
+    assert_same(y, np.maximum(asnumpy(plain), 0) if relu else plain)
+    if positive is not None:
+        assert_same(positive, asnumpy(plain) > 0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (37, 5), (300, 40)])
 def test_the_mask_of_a_relu_is_computed_again(device, dtype, rows, columns):

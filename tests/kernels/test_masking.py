@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy
-from kernels.core import tiling
+from kernels.core import native
 from kernels.masking import apply_mask, masked
 from tests.support.checks import (
     DTYPES,
@@ -17,10 +17,9 @@ from tests.support.checks import (
     frozen,
     laid_out,
     normal,
-    piece_bytes,
     thread_limit,
     variants,
-    watched_cuts,
+    watched_shares,
 )
 
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran", "channels_last"])
@@ -80,12 +79,21 @@ def test_keep_writes_into_any_array(device, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pieces_and_threads_change_nothing(device, dtype):
-    values, mask = numbers((40, 3, 5, 7), dtype), mask_of((40, 3, 5, 7))
-    for count in (1, 3):
-        with thread_limit(count), piece_bytes(200), watched_cuts(tiling, "pieces") as cuts:
+def test_threads_change_nothing(device, dtype):
+    values, mask = numbers((1003,), dtype), mask_of((1003,))
+    for count in (1, 2, 3, 5):
+        with thread_limit(count), watched_shares() as shares:
             assert_same_bits(masked(values, mask), chosen(values, asnumpy(mask)))
-        assert device.kind == "cuda" or len(cuts[0]) > 1
+        assert count == 1 or shares or not native.available() or device.kind == "cuda"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bits_of_nan_are_kept(device, dtype):
+    bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    nans = np.array([np.nan], dtype).view(bits) ^ np.arange(1, 40, dtype=bits)  # signalling ones, with a payload
+    nans[::2] ^= np.array([-0.0], dtype).view(bits)
+    kept = masked(backend.asarray(nans.view(dtype)), backend.asarray(np.arange(39) % 3 > 0))
+    assert_same(backend.asarray(asnumpy(kept).view(bits)), np.where(np.arange(39) % 3 > 0, nans, 0), bits)
 
 
 def test_two_shapes_are_refused(device):
