@@ -35,10 +35,6 @@ ROW_NUMBERS = 2048
 """Rows of a matrix of a few columns are joined to rows of at most this many numbers: an operation on short rows would
 spend its time between the rows."""
 
-SHORT_ROW = 64
-"""Rows of up to this many numbers are reduced in column-major order: rows of 10 are reduced 6 to 30 times as fast in
-columns, rows of 1000 twice as slow."""
-
 SMALL_BYTES = 1 << 16
 """Smaller arrays are not pooled: below this the allocator's own cache is warm, and a look into the pool costs more."""
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy
 
-from backend import require_plain
+from backend import array_module, require_plain
+from backend.types import Array
 from kernels import targets
 
 
@@ -79,3 +80,13 @@ def find_out_of_range(t: numpy.ndarray, classes: int) -> int | None:
 def range_error(t: numpy.ndarray, index: int, classes: int) -> str:
     """Return the error message for the label at ``index``."""
     return f"label {t[index]} at index {index} is out of range: expected 0 to {classes - 1}"
+
+
+def words_of(t: Array) -> tuple[Array, int]:
+    """Return class indices of any integer dtype as int32 words, and how many words make a label.
+
+    64-bit labels stay 64-bit: cut to 32 bits, a label out of range could come into it.
+    """
+    if t.dtype.itemsize < 4:
+        t = t.astype("int32")
+    return array_module(t).ascontiguousarray(t).view("int32"), t.dtype.itemsize // 4

@@ -9,7 +9,6 @@ import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 from backend.checks import real, refusal
-from backend.tuning import SHORT_ROW
 from backend.types import Array
 from kernels import labels
 from kernels.core.dispatch import implementation
@@ -17,7 +16,6 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.native import Function, share
 from kernels.core.tiling import power_of_two
-from kernels.masking import apply_mask
 from kernels.sums import axis_sums
 
 _ROUNDS = 8
@@ -51,8 +49,15 @@ def softmax(x: Array) -> Array:
 
 
 def _softmax_numpy(x: Array) -> Array:
-    y, _ = _exponentiate(_shifted(x.reshape(-1, x.shape[-1])))
-    return y.astype(x.dtype, order="C", copy=False).reshape(x.shape)
+    y = numpy.exp(_shifted(x))
+    y /= y.sum(axis=-1, keepdims=True)
+    return y.astype(x.dtype, order="C", copy=False)
+
+
+def _shifted(x: Array) -> Array:
+    """Return scores on a CPU less their row's maximum, in the dtype of sums."""
+    wide = x.astype(acc_dtype(x.dtype), copy=False)
+    return wide - wide.max(axis=-1, keepdims=True)
 
 
 def _softmax_native(x: Array) -> Array:
@@ -154,17 +159,15 @@ def softmax_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
 
 def _softmax_cross_entropy_numpy(x: Array, t: Array) -> tuple[Array, Array]:
     shifted = _shifted(x)
-    # What the labels pick is taken before the exponentials overwrite it.
-    picked = _pick(shifted, t, numpy) if t.ndim == 1 else shifted.copy()
-    y, total = _exponentiate(shifted)
-    log_total = numpy.log(total)
+    powers = numpy.exp(shifted)
+    total = powers.sum(axis=1, keepdims=True)
+    cost = numpy.log(total) - shifted  # -log softmax
     if t.ndim == 1:
-        loss = numpy.add.reduce(log_total[:, 0] - picked) / len(x)
-    else:
-        cost = log_total - picked
-        apply_mask(cost, t != 0, cost)  # a score of -inf costs infinitely much, and nothing where its label is 0
-        loss = (cost * t).sum(dtype=acc_dtype(x.dtype)) / len(x)
-    return loss, y.astype(x.dtype, order="C", copy=False)
+        costs = cost[numpy.arange(len(x)), t]
+    else:  # a score of -inf costs infinitely much, and nothing where its label is 0
+        costs = numpy.where(t != 0, cost, 0) * t
+    loss = costs.sum(dtype=cost.dtype) / len(x)
+    return loss, (powers / total).astype(x.dtype, order="C", copy=False)
 
 
 def _softmax_cross_entropy_native(x: Array, t: Array) -> tuple[Array, Array]:
@@ -184,7 +187,7 @@ def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
     losses, loss = library.empty(0 if one_block else len(x), dtype), library.empty((), dtype)
     threads, sizes = block_size() if one_block else count, [losses.size, *sizes]
     if t.ndim == 1:
-        indices, words = words_of(t)
+        indices, words = labels.words_of(t)
         _OF_INDICES(threads, x, indices, y, losses, loss, *sizes, words)
     else:
         _OF_SOFT_TARGETS(threads, x, library.ascontiguousarray(t, dtype), y, losses, loss, *sizes)
@@ -196,24 +199,6 @@ def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
 def is_one_launch(rows: int, classes: int) -> bool:
     """Return whether the kernel that computes the rows' losses takes their mean, too: it does in one block alone."""
     return _rows(rows, classes)[0] <= _ROUNDS * block_size()
-
-
-def _shifted(x: Array) -> Array:
-    """Return scores (N, classes) on a CPU less their row's maximum, a new array in the dtype of sums.
-
-    Over short rows NumPy spends its time between the rows: column-major, all rows are reduced at once.
-    """
-    wide = x.astype(acc_dtype(x.dtype), order="F" if x.shape[1] <= SHORT_ROW else "K", copy=False)
-    out = wide if wide is not x else workspace.empty(x.shape, x.dtype)
-    return numpy.subtract(wide, numpy.maximum.reduce(wide, axis=1, keepdims=True), out=out)
-
-
-def _exponentiate(shifted: Array) -> tuple[Array, Array]:
-    """Compute the softmax of what ``_shifted`` returned, in its place, and the sums of the exponentials (N, 1)."""
-    y = numpy.exp(shifted, out=shifted)
-    total = numpy.add.reduce(y, axis=1, keepdims=True)
-    y /= total
-    return y, total
 
 
 @profiling.operation
@@ -242,17 +227,13 @@ def softmax_cross_entropy_backward(y: Array, t: Array, scale: Any = 1.0) -> Arra
 
 
 def _softmax_cross_entropy_backward_numpy(y: Array, t: Array, scale: Any) -> Array:
-    factor = scale / max(len(y), 1)
-    dx = workspace.empty(y.shape, y.dtype)
     if t.ndim == 1:
-        numpy.multiply(y, factor, out=dx)
-        own = numpy.arange(len(y)), t
-        dx[own] = (y[own] - 1) * factor
-    elif y.size:
-        # The gradient for a distribution that sums to s is s·y - t.
-        numpy.multiply(y, t.sum(axis=1, keepdims=True, dtype=y.dtype), out=dx)
+        dx = y.copy()
+        dx[numpy.arange(len(y)), t] -= 1
+    else:  # the gradient for a distribution that sums to s is s·y - t
+        dx = y * t.sum(axis=1, keepdims=True, dtype=y.dtype)
         dx -= t
-        dx *= factor
+    dx *= scale / max(len(y), 1)
     return dx
 
 
@@ -289,7 +270,7 @@ def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Arra
     if not y.size:
         return dx
     if t.ndim == 1:
-        indices, words = words_of(t)
+        indices, words = labels.words_of(t)
         _BACKWARD_OF_INDICES(y.size, y, indices, *given, y.size, *y.shape, words)
     else:
         _BACKWARD_OF_SOFT_TARGETS(count, y, library.ascontiguousarray(t, dtype), *given, *sizes)
@@ -300,46 +281,6 @@ def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
     """Return how the kernels go over rows: threads, rows, classes, and the threads that share a row."""
     group = block_size() if classes > 1024 else min(power_of_two(classes), 32)
     return rows * group, rows, classes, group
-
-
-def words_of(t: Array) -> tuple[Array, int]:
-    """Return class indices of any integer dtype as int32 words, and how many words make a label.
-
-    64-bit labels stay 64-bit: cut to 32 bits, a label out of range could come into it.
-    """
-    if t.dtype.itemsize < 4:
-        t = t.astype("int32")
-    return array_module(t).ascontiguousarray(t).view("int32"), t.dtype.itemsize // 4
-
-
-@profiling.operation
-def cross_entropy(y: Array, t: Any) -> Array:
-    """Return the mean of -log y[label] for probabilities ``y`` (N, classes) or one sample (classes,).
-
-    Args:
-        t: labels as class indices or as one-hot rows.
-
-    Returns:
-        0-d. A probability of 0 counts as the smallest normal number of the dtype, so that the loss is finite.
-    """
-    require_arrays(y=y)
-    library = array_module(y, t) if hasattr(t, "ndim") else array_module(y)
-    t = library.asarray(t)
-    if y.ndim == 1:
-        y, t = y[None], t[None]
-    _check(y, t)
-    dtype = acc_dtype(y.dtype)
-    logarithm = library.log(library.maximum(y.astype(dtype, copy=False), float(numpy.finfo(dtype).tiny)))
-    picked = _pick(logarithm, t, library) if t.ndim == 1 else logarithm * t
-    return -picked.sum(dtype=dtype) / max(len(y), 1)
-
-
-def _pick(rows: Array, t: Array, library: Any) -> Array:
-    """Return rows[i, t[i]], or NaN where t[i] is out of range (on a device: on the CPU that was refused)."""
-    picked = rows[library.arange(len(rows)), t]
-    if library is numpy:
-        return picked
-    return library.where((t >= 0) & (t < rows.shape[1]), picked, library.nan)
 
 
 def _check(x: Array, t: Array) -> None:

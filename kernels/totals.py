@@ -9,7 +9,6 @@ from backend.types import Array
 from kernels import labels
 from kernels.core.dispatch import implementation
 from kernels.core.launch import Kernel, block_size
-from kernels.softmax import words_of
 
 _ADD = Kernel("totals.cu", "add_to_totals")
 
@@ -45,6 +44,6 @@ def _add_to_totals_numpy(totals: Array, loss: Array, y: Array, t: Array) -> None
 
 
 def _add_to_totals_cuda(totals: Array, loss: Array, y: Array, t: Array) -> None:
-    indices, words = words_of(t)
+    indices, words = labels.words_of(t)
     y = array_module(y).ascontiguousarray(y)
     _ADD(block_size() if y.size else 0, totals, loss, y, indices, *y.shape, words)

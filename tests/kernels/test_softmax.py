@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy, xp
 from kernels.core import launch
+from kernels.cross_entropy import cross_entropy
 from kernels.softmax import (
-    cross_entropy,
     softmax,
     softmax_backward,
     softmax_cross_entropy,
