@@ -28,9 +28,9 @@ from training.data import EMBEDDED, Data
 from training.data.collection import KINDS
 from training.files import json_text
 from training.files.printable import printable
-from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
+from training.loop.evaluation import Evaluation, Predictions
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import build_network, loader_for, usual_metrics
+from training.loop.recipe import build_network, loader_for, measure
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
@@ -86,16 +86,13 @@ def command(
     try:
         with user_errors():
             loader = loader_for(network, samples, batch_size)
-            usual = as_metrics(usual_metrics(network), network.last_layer, network.classes)
-            known = [metric.name for metric in usual]
-            more = [name for name in metrics if name not in known]
-            chosen = as_metrics([*usual, *more], network.last_layer, network.classes)
-            if data.kind != "classification":
-                found = evaluate(network, loader, lambda scores, t: None, metrics=chosen)
-                record = _about(file, network, data, part) | {"loss": found.loss, "samples": len(samples)}
-                record |= found.metrics if data.kind == "regression" else _of_labels(found, data, part)
-        if data.kind == "classification":
-            record = _record(file, network, data, part, predict(network, loader, chosen))
+            as_metrics(metrics, network.last_layer, network.classes)
+            found = measure(network, loader, metrics)
+        if isinstance(found, Predictions):
+            record = _record(file, network, data, part, found)
+        else:
+            record = _about(file, network, data, part) | {"loss": found.loss, "samples": len(samples)}
+            record |= found.metrics if data.kind == "regression" else _of_labels(found, data, part)
     except NonFiniteError as error:
         raise click.ClickException(f"{click.format_filename(file)}: {error}") from error
     except MemoryError as error:

@@ -17,11 +17,11 @@ from training.cli.inputs import find_model
 from training.data import Data
 from training.files.printable import printable
 from training.loop.callbacks import Callback
-from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
+from training.loop.evaluation import Evaluation, Predictions
 from training.loop.logs import CsvLog, TensorBoardLog
 from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
-from training.loop.recipe import evaluation_batch, usual_metrics
+from training.loop.recipe import evaluation_batch, measure
 from training.loop.recorder import Recorder, draw_figures
 from training.loop.run_folder import RunFolder
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
@@ -104,10 +104,8 @@ def predicted(trainer: Trainer, settings: Settings, data: Data, part: str) -> Pr
     """
     dtype, batch_size = trainer.network.params.flat.dtype, evaluation_batch(settings.batch_size)
     loader = data.loader(part, batch_size, shuffle=False, dtype=dtype)
-    if data.kind != "classification":
-        return evaluate(trainer.network, loader, lambda scores, t: None, metrics=usual_metrics(trainer.network))
     try:
-        return predict(trainer.network, loader)
+        return measure(trainer.network, loader)
     except NonFiniteError as error:
         raise click.ClickException(f"the {part} data: {error}") from error
 

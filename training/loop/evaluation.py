@@ -99,7 +99,7 @@ class Predictions:
 def evaluate(
     network: Network,
     samples: Loader,
-    after_batch: Callable[[Array, Array], None],
+    after_batch: Callable[[Array, Array], None] | None = None,
     generator: random.Generator | None = None,
     metrics: Iterable[str | Metric] = (),
 ) -> Evaluation:
@@ -108,7 +108,7 @@ def evaluate(
     All is added up on the device, which is waited for once, at the end.
 
     Args:
-        after_batch: called with the scores and targets of each batch, on the device.
+        after_batch: called with the scores and targets of each batch, on the device; or None.
         generator: drawn from by layers that draw even in evaluation mode; None means the current one.
         metrics: metrics, or names of them, as ``training.models.metrics.as_metrics`` takes them.
 
@@ -136,7 +136,8 @@ def evaluate(
             for place, metric in enumerate(metrics):
                 sums = metric.sums(last, scores, t)
                 figures[place] = sums if figures[place] is None else metric.merged(figures[place], sums)
-            after_batch(scores, t)
+            if after_batch is not None:
+                after_batch(scores, t)
     loss, weight, correct, counted = map(float, asnumpy(totals))
     return Evaluation(
         loss / weight if weight else 0.0, correct / counted if counted else math.nan, values_of(metrics, figures)

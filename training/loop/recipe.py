@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -15,12 +16,13 @@ from training.data.collection import Samples, normalized_targets
 from training.data.inputs import AnyInputs
 from training.data.pictures import Preparation
 from training.loop.early_stopping import EarlyStopping
+from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, Settings
 from training.loop.trainer import Trainer
 from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
 from training.models.metric import Metric
-from training.models.metrics import R2, MeanAbsoluteError
+from training.models.metrics import F1, R2, MeanAbsoluteError, PerClass
 from training.optim import LossScaler, Update, optimizers, schedules
 
 _LIKENESS_BYTES = 64 << 20
@@ -144,11 +146,24 @@ def metrics_of_numbers(known: Normalization | None) -> list[Metric]:
     return [R2(), MeanAbsoluteError(1.0 if known is None else float(known.std[0]))]
 
 
-def usual_metrics(network: Network) -> list[str | Metric]:
-    """Return the metrics by which a network is measured that predicts labels or numbers; none for classes."""
-    if network.last_layer.target_kind == "values":
-        return [*metrics_of_numbers(target_normalization_of(network))]
-    return ["f1", "per-class"] if network.last_layer.target_kind == "labels" else []
+def measure(network: Network, samples: Loader, metrics: Sequence[str] = ()) -> Predictions | Evaluation:
+    """Return a network's predictions of classes; or how well it predicts labels or numbers, by their usual metrics.
+
+    Args:
+        samples: unshuffled, normalized as the network's training data were.
+        metrics: further ones, by name.
+
+    Raises:
+        ValueError: the samples do not fit the network, or a metric does not measure it.
+        NonFiniteError: the loss of predicted classes is infinite or NaN.
+        OutOfMemoryError: the loader's batches are too large.
+    """
+    kind = network.last_layer.target_kind
+    if kind == "classes":
+        return predict(network, samples, metrics)
+    usual = metrics_of_numbers(target_normalization_of(network)) if kind == "values" else [F1(), PerClass()]
+    names = {metric.name for metric in usual}
+    return evaluate(network, samples, metrics=[*usual, *(name for name in metrics if name not in names)])
 
 
 def build_augmentation(settings: Settings, data: Data) -> Augmentation | None:

@@ -14,9 +14,9 @@ from backend.types import Array
 from training.data import Data, Loader
 from training.files.errors import shortened
 from training.files.opening import not_a_link
-from training.loop.evaluation import Evaluation, Predictions, evaluate, predict
+from training.loop.evaluation import Evaluation, Predictions, evaluate
 from training.loop.non_finite import NonFiniteError
-from training.loop.recipe import loader_for, target_normalization_of, usual_metrics
+from training.loop.recipe import loader_for, measure, target_normalization_of
 from training.loop.run_folder import RunFolder, read_object
 from training.loop.settings import EVALUATION_BATCH
 from training.models import Network
@@ -140,9 +140,7 @@ class Findings:
 
         def answers() -> Predictions | Numbers | Evaluation:
             loader = loader_for(network, samples, EVALUATION_BATCH)
-            if data.kind == "multi-label":
-                return evaluate(network, loader, lambda scores, t: None, metrics=usual_metrics(network))
-            return predict(network, loader) if data.kind == "classification" else predict_numbers(network, loader)
+            return predict_numbers(network, loader) if data.kind == "regression" else measure(network, loader)
 
         self.part, self.answers = part, self._try(f"results of the {part} data", answers)
 
