@@ -89,9 +89,12 @@ INLINE void meet(const int P, const Convolution *c, const Pixels *pixels, index 
     const index ahead = (down * c->columns.size + across) * c->in + channel;
     UNROLL for (int p = 0; p < P; ++p) {
         from[p] = c->x + pixels->source[p] + ahead;
-        if (!c->zeros) continue;
-        const int met = inside(pixels->row[p] + down, c->rows.size) & inside(pixels->column[p] + across, c->columns.size);
-        from[p] = met ? from[p] : c->zeros;
+        if (c->zeros) {
+            const int met = inside(pixels->row[p] + down, c->rows.size) &
+                            inside(pixels->column[p] + across, c->columns.size);
+            from[p] = met ? from[p] : c->zeros;
+        }
+        __asm__("" : "+r"(from[p])); // or the compiler computes pointers in a vector, and takes it apart again
     }
 }
 
