@@ -5,170 +5,46 @@
 //   input gradient:  dx = windows of dy by filters, transposed tap by tap. At stride s these are s·s such sums: pixels
 //                    with the same remainder by the stride meet the same taps, so that no product with a zero is made.
 //
-// Registers: a tile of P pixels by V vectors of filters is summed up, and written with bias and ReLU. A step takes one
-// channel of one tap: it loads V vectors of filters, and one number of each pixel, by a pointer of its own. So a tile's
-// pixels are any that follow each other, over the ends of rows and images. No branch for the border is in that loop:
-// there a tap's pointer is to zeros. With few channels the loop would be too short; the images are copied with a border
+// Registers: a tile of pixels by vectors of filters is summed up, and written with bias and ReLU
+// (core/convolution_tile.h). With few channels its loop over them would be short: there images are copied with a border
 // of zeros, a chunk at a time, and all taps of a row of the window are one run of numbers.
 //
 // Caches: filters are packed in the order in which they are read, padded with zeros to whole vectors. They come from L2
 // once for each tile; the pixels of a chunk stay there for all filters.
 //
-// Order of a sum: taps, rows first (of the input gradient the last tap first), and in each the channels, each product
-// added by fma, which rounds once; then the bias. Zeros of the border are multiplied, too. Ranges of pixels may end
-// anywhere: no bit depends on it. Least bytes: x, filters, y and mask once each.
+// Order of a sum: that of the tile; of the input gradient the last tap comes first. Zeros of the border are multiplied,
+// or skipped where all filters are finite, which is the same. Ranges of pixels may end anywhere: no bit depends on it.
+// Least bytes: x, filters, y and mask once each.
 
-#include "core/vectors.h"
+#include "core/convolution_tile.h"
 
-#define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // x86-64-v3 has 16 registers, the others have 32
-#define MOST_PIXELS 12
 #define FEW_CHANNELS 8
-#define CHUNK_NUMBERS 32768 // of x, for which all filters are taken
-
-// Along one axis of the source: tap i of output r lies at r·scale + origin + i·step, and is tap first + i·every of the
-// packed filters. Output r is number place + r·spread of the result's axis.
-typedef struct {
-    index size, outputs, scale, origin, step, taps, first, every, place, spread;
-} Axis;
-
-INLINE Axis windows_of(index size, index windows, index stride, index pad, index dilation, index taps) {
-    return (Axis){size, windows, stride, -pad, dilation, taps, 0, 1, 0, 1};
-}
-
-// The windows that contain the pixels rest + stride·r of an axis of `pixels`: tap t does where rest + pad - t·dilation
-// is a multiple of the stride, and those t are `every` apart, or there are none. The last of them comes first.
-INLINE Axis pixels_of(index windows, index pixels, index stride, index pad, index dilation, index taps, index rest) {
-    index first = 0, every = 1;
-    while (first < taps && (rest + pad - first * dilation) % stride) ++first;
-    while (every * dilation % stride) ++every;
-    const index count = first < taps ? (taps - first + every - 1) / every : 0, last = first + (count - 1) * every;
-    return (Axis){windows, most(pixels - rest + stride - 1, 0) / stride, 1, (rest + pad - last * dilation) / stride,
-                  every * dilation / stride, count, taps - 1 - last, every, rest, stride};
-}
-
-// What is convolved: images (rows, columns, in) to images (height, width, out).
-typedef struct {
-    const T *x;
-    const A *filters;
-    T *y;
-    unsigned char *positive;
-    Axis rows, columns;
-    index image, in, out, groups, height, width, taps, taps_of_row; // x begins with that image
-    const T *zeros; // what taps outside the image meet, a channel each; NULL where all are inside
-} Convolution;
-
-// Where the windows of a tile's pixels begin in their images and in x, and where their results lie in y.
-typedef struct {
-    index row[MOST_PIXELS], column[MOST_PIXELS], source[MOST_PIXELS], target[MOST_PIXELS];
-} Pixels;
-
-// Places pixels from `first` on; those from `last` on, which are not written, where that before them is.
-static __attribute__((noinline)) void place(const Convolution *c, index first, index last, int count, Pixels *pixels) {
-    const index width = c->columns.outputs, height = c->rows.outputs;
-    index column = first % width, row = first / width % height, image = first / width / height;
-    for (int p = 0; p < count; ++p) {
-        const index down = row * c->rows.scale + c->rows.origin, y = c->rows.place + row * c->rows.spread;
-        const index across = column * c->columns.scale + c->columns.origin;
-        const index x = c->columns.place + column * c->columns.spread;
-        pixels->row[p] = down, pixels->column[p] = across;
-        pixels->source[p] = (((image - c->image) * c->rows.size + down) * c->columns.size + across) * c->in;
-        pixels->target[p] = ((image * c->height + y) * c->width + x) * c->out;
-        if (first + p + 1 >= last || ++column < width) continue;
-        column = 0;
-        if (++row < height) continue;
-        row = 0;
-        ++image;
-    }
-}
-
-INLINE int inside(index at, index size) { return (unsigned long long)at < (unsigned long long)size; }
-
-// Finds the numbers that a tap meets, the same for all channels.
-INLINE void meet(const int P, const Convolution *c, const Pixels *pixels, index down, index across, index channel,
-                 const T *from[MOST_PIXELS]) {
-    const index ahead = (down * c->columns.size + across) * c->in + channel;
-    UNROLL for (int p = 0; p < P; ++p) {
-        from[p] = c->x + pixels->source[p] + ahead;
-        if (c->zeros) {
-            const int met = inside(pixels->row[p] + down, c->rows.size) &
-                            inside(pixels->column[p] + across, c->columns.size);
-            from[p] = met ? from[p] : c->zeros;
-        }
-        __asm__("" : "+r"(from[p])); // or the compiler computes pointers in a vector, and takes it apart again
-    }
-}
-
-// Adds up `count` products for each number of the tile. Sums may round once a product: fma.
-INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][4], const T *const from[MOST_PIXELS],
-                         const A *filters, index count) {
-#pragma clang loop unroll_count(2)
-    for (index k = 0; k < count; ++k) {
-        vec of_filters[4];
-        UNROLL for (int v = 0; v < V; ++v) of_filters[v] = load_sums(filters + (k * V + v) * LANES);
-        UNROLL for (int p = 0; p < P; ++p) {
-            const vec of_pixel = all(get(from[p] + k));
-            UNROLL for (int v = 0; v < V; ++v) sums[p][v] = fma(of_pixel, of_filters[v], sums[p][v]);
-        }
-    }
-}
-
-// Writes a vector of filters of a pixel with ReLU, or the `count` of them that there are.
-INLINE void write(const Convolution *c, index at, index count, vec sum) {
-    const mask above = sum > all(0);
-    if (c->positive) sum = choose(above | (sum != sum), sum, all(0));
-    if (count >= LANES) {
-        store(c->y + at, sum);
-        if (c->positive) store_mask(c->positive + at, above);
-    } else {
-        store_some(c->y + at, sum, count);
-        if (c->positive) store_some_mask(c->positive + at, above, count);
-    }
-}
-
-// Computes `count` filters, V vectors or less, of the pixels from first to last - 1.
-INLINE void block(const int P, const int V, const Convolution *c, index channel, index filter, index count,
-                  const A *filters, index first, index last) {
-    const index many = c->in / c->groups, width = V * LANES;
-    const int joined = !c->zeros && c->columns.step == 1 && c->columns.every == 1 && many == c->in; // a row of taps is one run
-    const index runs = joined ? 1 : c->columns.taps, length = joined ? c->columns.taps * many : many;
-    for (index pixel = first; pixel < last; pixel += P) {
-        Pixels pixels;
-        place(c, pixel, last, P, &pixels);
-        vec sums[MOST_PIXELS][4];
-        UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) sums[p][v] = all(0);
-        for (index a = 0; a < c->rows.taps; ++a) {
-            for (index b = 0; b < runs; ++b) {
-                const T *from[MOST_PIXELS];
-                meet(P, c, &pixels, a * c->rows.step, b * c->columns.step, channel, from);
-                const index tap = (c->rows.first + a * c->rows.every) * c->taps_of_row + c->columns.first +
-                                  b * c->columns.every;
-                add_products(P, V, sums, from, filters + (1 + tap * many) * width, length);
-            }
-        }
-        UNROLL for (int p = 0; p < P; ++p) {
-            if (pixel + p >= last) break;
-            UNROLL for (int v = 0; v < V; ++v)
-                write(c, pixels.target[p] + filter + v * LANES, count - v * LANES, sums[p][v] + load_sums(filters + v * LANES));
-        }
-    }
-}
+#define CHUNK_NUMBERS (1 << 17)  // of x, for which all filters are taken
+#define WINDOW_NUMBERS (1 << 16) // of the rows of x that the windows of a position's images are in
+#define MOST_INSIDE 9000 // of 10000 taps: where fewer are inside, a tile is taken over several images
 
 static index vectors_of(index numbers) { return (numbers + LANES - 1) / LANES; }
 
 // How many vectors of filters, of those left, are taken together: blocks are nearly equal.
-static index together(index vectors) {
+static index taken_together(index vectors) {
     const index blocks = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
     return (vectors + blocks - 1) / blocks;
 }
 
+static index pixels_of_tile(index vectors) {
+    if (VECTOR_BYTES == 32) return vectors == 1 ? 8 : 6;
+    return vectors == 1 ? 12 : vectors == 4 ? 6 : 8;
+}
+
+// Convolves pixels of a chunk.
 static __attribute__((noinline)) void convolve_chunk(const Convolution *c, index first, index last) {
     const index own = c->out / c->groups, rows = 1 + c->taps * (c->in / c->groups);
-    const A *filters = c->filters;
+    const A *filters = c->filters + FLAGS;
     for (index group = 0; group < c->groups; ++group) {
         for (index v = 0, many; v < vectors_of(own); v += many, filters += rows * many * LANES) {
-            many = together(vectors_of(own) - v);
+            many = taken_together(vectors_of(own) - v);
             const index channel = group * (c->in / c->groups), filter = group * own + v * LANES, count = own - v * LANES;
-            switch (many) {
+            switch (many) { // as pixels_of_tile
 #if VECTOR_BYTES == 32
             case 1: block(8, 1, c, channel, filter, count, filters, first, last); break;
             default: block(6, 2, c, channel, filter, count, filters, first, last);
@@ -199,38 +75,64 @@ static void pad(const Convolution *c, index image, index row, index rows, T *to)
     }
 }
 
-// Convolves pixels, numbered by image, row and column, in chunks that stay in cache. Where a window reaches beyond the
-// image, the chunk's windows are copied to `padded` first: whole images, or rows of one.
+// How many of a hundred taps along an axis are inside.
+static index share_inside(const Axis *axis) {
+    index met = 0;
+    for (index tap = 0; tap < axis->taps; ++tap) {
+        for (index r = 0; r < axis->outputs; ++r)
+            met += inside(r * axis->scale + axis->origin + tap * axis->step, axis->size);
+    }
+    return 100 * met / (axis->taps * axis->outputs);
+}
+
+// Convolves pixels, numbered by image, row and column, in chunks that stay in cache: for all filters, or because they
+// are copied. Where many taps are outside, a chunk is of whole images, and its pixels are taken by position: a tile then
+// has the same position in several images, and a tap that is outside all of them is skipped.
 static void convolve(const Convolution *c, T *padded, index room, index first, index last) {
     const Axis *rows = &c->rows, *columns = &c->columns;
     if (first >= last) return;
-    const index height = reach(rows), width = reach(columns), pixels = rows->outputs * columns->outputs;
+    const index width = columns->outputs, pixels = rows->outputs * width, below = (rows->taps - 1) * rows->step + 1;
     const int within = !rows->taps || !columns->taps || (rows->origin >= 0 && columns->origin >= 0 &&
-        rows->origin + height <= rows->size && columns->origin + width <= columns->size);
-    if (within || c->in / c->groups >= FEW_CHANNELS) {
-        const index size = most(CHUNK_NUMBERS / (24 * c->in), 1) * 24;
-        Convolution chunk = *c;
-        if (!within) chunk.zeros = __builtin_memset(padded, 0, c->in * sizeof(T));
-        for (; first < last; first += size) convolve_chunk(&chunk, first, least(first + size, last));
-        return;
+        rows->origin + reach(rows) <= rows->size && columns->origin + reach(columns) <= columns->size);
+    const int copied = !within && c->in / c->groups < FEW_CHANNELS;
+    index together = 1, size = most(CHUNK_NUMBERS / (24 * c->in), 1) * 24, most_rows = 0;
+    Convolution chunk = *c;
+    if (!within && !copied) {
+        chunk.zeros = __builtin_memset(padded, 0, c->in * sizeof(T));
+        const index tile = pixels_of_tile(taken_together(vectors_of(c->out / c->groups)));
+        const index fit = WINDOW_NUMBERS / (below * columns->size * c->in) / tile * tile;
+        if (share_inside(rows) * share_inside(columns) < MOST_INSIDE) together = most(least(fit, 24), 1);
     }
-    const index row_size = width * c->in, images = room / (height * row_size);
-    const index band = (room / row_size - (rows->taps - 1) * rows->step - 1) / rows->scale + 1;
+    const index row_numbers = copied ? reach(columns) * c->in : 0;
+    if (copied) {
+        size = room / (reach(rows) * row_numbers) * pixels;
+        most_rows = (room / row_numbers - below) / rows->scale + 1;
+    }
     for (index end; first < last; first = end) {
-        const index image = first / pixels, row = images ? 0 : first % pixels / columns->outputs;
-        end = images ? (image + images) * pixels : image * pixels + least(row + band, rows->outputs) * columns->outputs;
+        const index image = first / pixels, position = first % pixels, row = position / width;
+        const index whole = position ? 0 : (last - first) / pixels;
+        end = first + size;
+        if (together > 1 && whole) end = first + least(whole, together) * pixels;
+        else if (together > 1) end = least(end, (image + 1) * pixels);
+        else if (copied && size) end = (image * pixels + size);
+        else if (copied) end = image * pixels + least((row + most_rows) * width, pixels);
         end = least(end, last);
-        const index of_image = images ? rows->outputs : (end - 1) % pixels / columns->outputs + 1 - row;
-        Convolution chunk = *c;
-        chunk.x = padded;
-        chunk.image = image;
-        chunk.columns.size = width;
-        chunk.columns.origin = 0;
-        chunk.rows.size = (of_image - 1) * rows->scale + (rows->taps - 1) * rows->step + 1;
-        chunk.rows.origin = -row * rows->scale;
-        for (index i = image; i <= (end - 1) / pixels; ++i)
-            pad(c, i, row * rows->scale + rows->origin, chunk.rows.size, padded + (i - image) * chunk.rows.size * row_size);
-        convolve_chunk(&chunk, first, end);
+        chunk.together = together > 1 && whole ? (end - first) / pixels : 1;
+        chunk.x = c->x + image * rows->size * columns->size * c->in;
+        chunk.y = c->y + image * c->height * c->width * c->out;
+        if (c->positive) chunk.positive = c->positive + image * c->height * c->width * c->out;
+        if (copied) {
+            const index begin = size ? 0 : row, last_row = size ? rows->outputs - 1 : (end - 1) % pixels / width;
+            chunk.rows.size = (last_row - begin) * rows->scale + below;
+            chunk.rows.origin = -begin * rows->scale;
+            chunk.columns.size = reach(columns);
+            chunk.columns.origin = 0;
+            for (index i = 0; i <= (end - 1) / pixels - image; ++i)
+                pad(c, image + i, begin * rows->scale + rows->origin, chunk.rows.size,
+                    padded + i * chunk.rows.size * row_numbers);
+            chunk.x = padded;
+        }
+        convolve_chunk(&chunk, first - image * pixels, end - image * pixels);
     }
 }
 
@@ -240,10 +142,13 @@ static void convolve(const Convolution *c, T *padded, index room, index first, i
 KERNEL(convolution_pack)(const T *filters /* taps * channels * out */, const T *bias /* NULL or out */,
                          A *packed /* numbers */, index taps, index channels, index out, index groups, index backward,
                          index numbers) {
+    int finite = 1;
+    for (index i = 0; i < taps * channels * out; ++i) finite &= get(filters + i) - get(filters + i) == 0;
+    for (index i = 0; i < FLAGS; ++i) *packed++ = finite;
     const index own = out / groups, many = backward ? own : channels, all_filters = backward ? channels : own;
     for (index group = 0; group < groups; ++group) {
         for (index v = 0, width; v < all_filters; v += width) {
-            width = together(vectors_of(all_filters - v)) * LANES;
+            width = taken_together(vectors_of(all_filters - v)) * LANES;
             const index count = least(width, all_filters - v);
             for (index k = 0; k < width; ++k) *packed++ = bias && k < count ? get(bias + group * own + v + k) : 0;
             for (index tap = 0; tap < taps; ++tap, packed += many * width) {
@@ -275,7 +180,7 @@ KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A
         x, filters, y, positive,
         windows_of(g.height, g.out_height, g.stride_height, g.pad_top, g.dilation_height, g.kernel_height),
         windows_of(g.width, g.out_width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width),
-        0, g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width, 0};
+        g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width, 1, 0};
     convolve(&c, padded, room, first, last);
     (void)images;
 }
@@ -293,7 +198,7 @@ KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, con
                       rest / g.stride_width),
             pixels_of(g.out_width, g.width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width,
                       rest % g.stride_width),
-            0, out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width, 0};
+            out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width, 1, 0};
         const index pixels = images * c.rows.outputs * c.columns.outputs;
         convolve(&c, padded, room, most(first - before, 0), least(last - before, pixels));
         before += pixels;

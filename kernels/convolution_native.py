@@ -22,7 +22,7 @@ _PRODUCTS_PER_BYTE = 4
 """Products that take about as long as reading or writing a byte of memory."""
 
 
-_ROOM = 1 << 15
+_ROOM = 1 << 13
 """Numbers of padded images that are kept in cache at a time, or more where one window needs more."""
 
 
@@ -60,7 +60,7 @@ def _packed(weight: Array, bias: Array | None, groups: int, backward: bool) -> A
     """Return the filters, and biases, in the order in which the kernels read them."""
     fn, own, fh, fw = weight.shape
     depth, width = (fn // groups, own) if backward else (own, fn // groups)
-    size = groups * (fh * fw * depth + 1) * -(-width // _LANES) * _LANES
+    size = (1 + groups * (fh * fw * depth + 1) * -(-width // _LANES)) * _LANES
     packed, filters = workspace.empty(size, acc_dtype(weight.dtype)), numpy.ascontiguousarray(taps_first(weight))
     bias = None if bias is None else numpy.ascontiguousarray(bias)
     _PACK(weight.dtype, filters, bias, packed, fh * fw, own, fn, groups, int(backward), size)

@@ -105,6 +105,7 @@ def test_rounding_is_that_of_a_sum(given):
         ((7, 3, 13, 11), 30, Window(5, padding=2), 1),
         ((3, 1, 40, 40), 17, Window((3, 7), (2, 1), (4, 0, 1, 9), (1, 3)), 1),
         ((4, 16, 9, 9), 48, Window(3, padding=1), 2),
+        ((29, 8, 4, 3), 18, Window(3, padding=2), 1),
         ((2, 24, 15, 8), 70, Window(3, 2, 1), 1),
         ((3, 1400, 4, 4), 70, Window(1), 1),
     ],
@@ -146,6 +147,22 @@ def test_nan_stays_in_the_windows_that_hold_it():
     y = convolution(x, weight, None, Window(3, padding=1))
     rows, columns = np.indices(y.shape)[2:]
     np.testing.assert_array_equal(np.isnan(y), (np.indices(y.shape)[0] == 1) & (rows <= 1) & (columns >= 5))
+
+
+@pytest.mark.parametrize(("images", "padding"), [(1, 2), (7, 1), (30, 1), (30, 2)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_filters_that_are_not_finite_meet_the_padding(monkeypatch, value, images, padding):
+    """Taps outside the image are skipped only where that changes nothing: 0 times infinity is NaN, as for NumPy."""
+    monkeypatch.setattr(tuning, "WORTH_CUTTING", 1)
+    x, weight, window = whole((images, 9, 6, 7)), whole((20, 9, 3, 3), seed=1), Window(3, padding=padding)
+    weight[4, 2, 0, 0] = weight[5, 1, 2, 1] = value
+    dy = whole((images, 20, *window.over((6, 7)).output), seed=2)
+    with native.enabled(False), np.errstate(invalid="ignore"):
+        y, dx = convolution(x, weight, None, window), convolution_backward_input(dy, weight, x.shape, window)
+    for threads in THREADS:
+        with thread_limit(threads):
+            assert_same(convolution(x, weight, None, window), y)
+            assert_same(convolution_backward_input(dy, weight, x.shape, window), dx)
 
 
 def test_a_gradient_of_pixels_that_no_window_meets_is_zero():
