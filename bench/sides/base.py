@@ -13,6 +13,13 @@ from backend.types import Array
 
 Values = dict[str, np.ndarray]
 
+_PLAIN = {"Affine", "Convolution", "Relu", "Pooling", "Dropout"}
+
+
+def is_plain(network: Any) -> bool:
+    """Return whether a network is a chain of the first chapters' layers, without batch normalization or branches."""
+    return {type(layer).__name__ for layer in network.layers.layers.values()} <= _PLAIN
+
 
 @dataclass(frozen=True)
 class Case:
@@ -54,7 +61,7 @@ class Side:
             network: the ``training.Network`` whose layers and initial weights the side copies.
             x: samples (N, *network.input_dim).
             t: labels (N,).
-            optimizer: "sgd" or "adam", with xpnet's defaults.
+            optimizer: "sgd", "momentum" or "adam", with xpnet's defaults.
 
         Values: the loss, and the gradient and update of the first layer's weights.
         """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.sides.base import Case, Side
+from bench.sides.base import Case, Side, is_plain
 
 if not hasattr(np, "int"):
     np.int = int  # type: ignore[attr-defined]  # noqa: NPY001
@@ -21,7 +21,9 @@ from dezero.functions_conv import col2im_array, im2col_array
 class DeZero(Side):
     name = "dezero"
 
-    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
+    def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case | None:
+        if not is_plain(network):
+            return None
         model = _Model(network)
         first: Any = model.row[0]
         weights = first.W

@@ -9,13 +9,15 @@ import numpy as np
 
 from backend.types import Array
 from bench import textbook
-from bench.sides.base import Case, Side
+from bench.sides.base import Case, Side, is_plain
 
 
 class Textbook(Side):
     name = "textbook"
 
-    def training(self, network: Any, x: Array, t: Array, optimizer: str, way: str = "") -> Case:
+    def training(self, network: Any, x: Array, t: Array, optimizer: str, way: str = "") -> Case | None:
+        if not is_plain(network):
+            return None
         layers = [_layer(layer) for layer in network.layers.layers.values()]
         last = textbook.SoftmaxWithLoss()
         rule: Any = {"sgd": textbook.SGD, "adam": textbook.Adam}[optimizer]()

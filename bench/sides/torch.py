@@ -39,15 +39,15 @@ class Torch(Side):
 
     def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
         memory, implementation = way.split()
-        model = nn.Sequential(*_modules(network)).train()
+        model = nn.Sequential(*_modules(network.layers, len(network.input_dim) == 3)).train()
         x, t = torch.from_numpy(x), torch.from_numpy(t).long()
         if x.ndim == 4:
             model, x = model.to(memory_format=FORMATS[memory]), x.contiguous(memory_format=FORMATS[memory])
         weights = next(model.parameters())
         before = weights.detach().clone()
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
-        rate = {"sgd": 0.01, "adam": 0.001}[optimizer]
-        rule = kind(model.parameters(), lr=rate, **IMPLEMENTATIONS[implementation])
+        kind: Any = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
+        options = {"sgd": {"lr": 0.01}, "momentum": {"lr": 0.01, "momentum": 0.9}, "adam": {"lr": 0.001}}[optimizer]
+        rule = kind(model.parameters(), **options, **IMPLEMENTATIONS[implementation])
         loss: Any = None
 
         def step() -> None:
@@ -140,10 +140,19 @@ def _both_ways(block: Any, x: Any, dout: Any, memory: Any, others: Callable[[], 
     return Case(step, lambda: {"y": y.detach().numpy(), "dx": x.grad.numpy(), **others()})
 
 
-def _modules(network: Any) -> list[Any]:
+class _Residual(nn.Module):
+    def __init__(self, body: Any, shortcut: Any) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+
+    def forward(self, x: Any) -> Any:
+        return self.body(x).add_(self.shortcut(x))
+
+
+def _modules(layers: Any, images: bool) -> list[Any]:
     modules: list[Any] = []
-    images = len(network.input_dim) == 3
-    for layer in network.layers.layers.values():
+    for layer in layers.layers.values():
         match type(layer).__name__:
             case "Affine":
                 modules += [nn.Flatten()] if images else []
@@ -153,10 +162,17 @@ def _modules(network: Any) -> list[Any]:
                 filters, channels, *size = layer.W.shape
                 shell = nn.Conv2d(channels, filters, size, stride=layer.stride, padding=layer.pad)
                 modules.append(_with(shell, layer.W, layer.b))
+            case "BatchNormalization":
+                modules.append(_with(nn.BatchNorm2d(len(layer.gamma)), layer.gamma, layer.beta))
+            case "Residual":
+                shortcut = _modules(layer.shortcut, images) if layer.shortcut is not None else []
+                modules.append(_Residual(nn.Sequential(*_modules(layer.body, images)), nn.Sequential(*shortcut)))
             case "Relu":
                 modules.append(nn.ReLU(inplace=True))
             case "Pooling":
                 modules.append(nn.MaxPool2d((layer.pool_h, layer.pool_w), layer.stride, layer.pad))
+            case "GlobalAveragePooling":
+                modules.append(nn.AdaptiveAvgPool2d(1))
             case "Dropout":
                 modules.append(nn.Dropout(layer.dropout_ratio))
             case kind:

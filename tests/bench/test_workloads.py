@@ -9,10 +9,16 @@ from layers import Convolution
 
 XPNET, TEXTBOOK = sides.load("xpnet"), sides.load("textbook")
 WORKLOADS = {each.name: each for each in workloads()}
+OF_TEXTBOOK = {name: each for name, each in WORKLOADS.items() if name != "W5"}
+DONE_BY = {"torch": list(WORKLOADS), "dezero": list(OF_TEXTBOOK), "thinc": ["W1a", "W1b"]}
 named = pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
 
 
-@named
+def test_the_textbook_has_no_residual_networks():
+    assert [name for name, each in WORKLOADS.items() if each.case(TEXTBOOK, batch=1) is None] == ["W5"]
+
+
+@pytest.mark.parametrize("workload", OF_TEXTBOOK.values(), ids=OF_TEXTBOOK)
 def test_the_textbook_computes_what_xpnet_does(workload):
     expected = first_values(workload, XPNET, batch=4)
     given = first_values(workload, TEXTBOOK, batch=4)
@@ -33,7 +39,7 @@ def test_a_peer_computes_what_xpnet_does(peer):
             expected = first_values(workload, XPNET, batch=4)
             for way in workload.ways(side):
                 check_agreement(workload, peer, first_values(workload, side, way, batch=4), expected)
-    assert done == (["W1a", "W1b"] if peer == "thinc" else list(WORKLOADS))
+    assert done == DONE_BY[peer]
 
 
 @named
@@ -52,6 +58,8 @@ def test_every_side_gets_the_same_float32(workload):
 def test_steps_can_be_repeated(workload):
     for side in (XPNET, TEXTBOOK):
         case = workload.case(side, batch=2)
+        if case is None:
+            continue
         with case.inside():
             case.step()
             case.step()
