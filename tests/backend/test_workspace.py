@@ -198,6 +198,12 @@ def test_idle_buffers_are_freed_beyond_the_limit(pool, monkeypatch):
     assert pool.held_bytes()[1] <= (10 << 20) + 4 * (LARGE // 4 + 19 * LARGE // 8) * 9 / 8
 
 
+def test_pooled_arrays_begin_on_a_cache_line(pool):
+    held = [pool.empty(size, "uint8") for size in (1 << 16, 99_999, 1 << 20, 5_000_001)]
+    held += [pool.empty(array.size, "uint8") for array in held]
+    assert [array.ctypes.data % 64 for array in held] == [0] * 8
+
+
 def test_a_buffer_wastes_at_most_an_eighth(pool):
     for size in (1 << 16, (1 << 16) + 1, 99_999, 131_071, 131_072, 131_073, 1_000_003, (1 << 24) - 1):
         array = pool.empty(size, "uint8")
