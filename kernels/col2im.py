@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy
+
 from backend import array_module, profiling, require_active, workspace
 from backend.checks import choice, instance, sizes
 from backend.types import Array
@@ -14,10 +16,11 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw
-from kernels.core.tiling import Part, cut, parallel_for
+from kernels.core.native import Function, share
 from kernels.core.window import Window
 
 _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
+_FUNCTIONS = {"CHW": Function("col2im.c", "col2im_chw"), "HWC": Function("col2im.c", "col2im_hwc")}
 _SCATTER_PLAIN = Kernel("col2im.cu", "col2im_scatter_plain")
 
 
@@ -71,20 +74,14 @@ def col2im(
             f"need {(n * oh * ow, c * fh * fw)}"
         )
     result = workspace.empty((n, *image, c), columns.dtype)
-
-    def add(part: Part) -> None:
-        rows = columns[part.images.start * oh * ow : part.images.stop * oh * ow]
-        add_windows(rows, result[part.images], geometry, order, method)
-
-    # Whole images only: a band of rows shares pixels with the next.
-    parts = cut(n, 1, oh * ow * fh * fw * c * columns.dtype.itemsize, array_module(columns))
-    parallel_for(add, parts, columns)
+    add_windows(columns, result, geometry, order, method)
     return as_nchw(result)
 
 
 def add_windows(columns: Array, result: Array, geometry: Geometry, order: str = "HWC", method: str = "gather") -> None:
     """Sum ``columns`` (n·OH·OW, FH·FW·C in ``order``) into ``result`` (n, H, W, C), which is overwritten."""
-    implementation(columns, _add_windows_numpy, _add_windows_cuda)(columns, result, geometry, order, method)
+    add = implementation(columns, _add_windows_numpy, _add_windows_cuda, _add_windows_native)
+    add(columns, result, geometry, order, method)
 
 
 def _add_windows_numpy(columns: Array, result: Array, geometry: Geometry, order: str, method: str) -> None:
@@ -92,10 +89,18 @@ def _add_windows_numpy(columns: Array, result: Array, geometry: Geometry, order:
     dtype = acc_dtype(columns.dtype)
     shape, axes = ((c, fh, fw), (0, 1, 2, 4, 5, 3)) if order == "CHW" else ((fh, fw, c), (0, 1, 2, 3, 4, 5))
     taps = columns.reshape(n, oh, ow, *shape).transpose(axes)
-    total = result if result.dtype == dtype else workspace.empty(result.shape, dtype)
-    total.fill(0)
+    total = numpy.zeros(result.shape, dtype)
     for tap in geometry.taps:
         total[:, tap.in_rows, tap.in_columns] += taps[:, tap.out_rows, tap.out_columns, tap.row, tap.column]
+    result[...] = total
+
+
+def _add_windows_native(columns: Array, result: Array, geometry: Geometry, order: str, method: str) -> None:
+    n, h, _, c = result.shape
+    total = result if result.flags.c_contiguous else workspace.empty(result.shape, result.dtype)
+    function = _FUNCTIONS["HWC" if c == 1 else order]
+    given = numpy.ascontiguousarray(columns), total, geometry.block(c), n
+    share(n * h, columns.nbytes // max(n * h, 1), lambda first, last: function(columns.dtype, *given, first, last))
     if total is not result:
         result[...] = total
 

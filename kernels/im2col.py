@@ -5,6 +5,8 @@ Chellapilla, Puri and Simard, "High performance convolutional neural networks fo
 
 from __future__ import annotations
 
+import math
+
 import numpy
 
 from backend import array_module, profiling, workspace
@@ -15,10 +17,12 @@ from kernels.core.dispatch import implementation
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import to_nhwc
-from kernels.core.tiling import Part, cut, parallel_for
+from kernels.core.native import Function, share
+from kernels.core.tiling import Part
 from kernels.core.window import Window
 
 _KERNELS = {"CHW": Kernel("im2col.cu", "im2col_chw"), "HWC": Kernel("im2col.cu", "im2col_hwc")}
+_FUNCTIONS = {"CHW": Function("im2col.c", "im2col_chw"), "HWC": Function("im2col.c", "im2col_hwc")}
 _BITS = {2: "float16", 4: "float32", 8: "float64"}  # by size: the dtypes that numbers of any meaning are copied as
 _RUN = 16  # numbers that a thread copies: enough to pay for finding its place
 
@@ -52,20 +56,28 @@ def im2col(x: Array, window: Window, order: str = "CHW") -> Array:
     check_order(order)
     check_images("im2col", x)
     geometry = instance("window", window, Window, "a Window").over((x.shape[2], x.shape[3]))
-    return implementation(x, _im2col_numpy, _im2col_cuda)(to_nhwc(x), geometry, order)
+    return implementation(x, _im2col_numpy, _im2col_cuda, _im2col_native)(to_nhwc(x), geometry, order)
 
 
 def _im2col_numpy(source: Array, geometry: Geometry, order: str) -> Array:
-    (n, _, _, c), (oh, ow), (fh, fw) = source.shape, geometry.output, geometry.kernel
-    columns = workspace.empty((n, oh, ow, *((c, fh, fw) if order == "CHW" else (fh, fw, c))), source.dtype)
+    n, c = len(source), source.shape[3]
+    patches = windows(source, geometry, Part(slice(0, n), slice(0, geometry.output[0])))
+    if order == "CHW":
+        patches = patches.transpose(0, 1, 2, 5, 3, 4)
+    columns = workspace.empty(patches.shape, source.dtype)
+    columns[...] = patches
+    return columns.reshape(n * math.prod(geometry.output), math.prod(geometry.kernel) * c)
 
-    def fill(part: Part) -> None:
-        patches = windows(source, geometry, part)
-        columns[part.images, part.rows] = patches.transpose(0, 1, 2, 5, 3, 4) if order == "CHW" else patches
 
-    row_bytes = ow * fh * fw * c * source.dtype.itemsize
-    parallel_for(fill, cut(n, oh, row_bytes, array_module(source)), source)
-    return columns.reshape(n * oh * ow, c * fh * fw)
+def _im2col_native(source: Array, geometry: Geometry, order: str) -> Array:
+    n, c, itemsize, (oh, ow) = len(source), source.shape[3], source.itemsize, geometry.output
+    if itemsize not in _BITS or source.dtype.kind not in "iufc":
+        return _im2col_numpy(source, geometry, order)
+    function, numbers = _FUNCTIONS["HWC" if c == 1 else order], math.prod(geometry.kernel) * c
+    columns = workspace.empty((n * oh * ow, numbers), source.dtype)
+    given = source.view(_BITS[itemsize]), columns.view(_BITS[itemsize]), geometry.block(c), n
+    share(n * oh, ow * numbers * itemsize, lambda first, last: function(_BITS[itemsize], *given, first, last))
+    return columns
 
 
 def _im2col_cuda(source: Array, geometry: Geometry, order: str) -> Array:

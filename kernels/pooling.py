@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 
-from backend import profiling, require_active, threads, workspace
+from backend import profiling, require_active, workspace
 from backend.checks import flag, sizes
 from backend.types import Array
 from kernels.core.checks import check_dtype, check_images, check_pooling, check_pooling_gradient
@@ -13,12 +13,14 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.tiling import Part, cut
+from kernels.core.native import Function, share
 from kernels.core.window import Window
 from kernels.sums import axis_means
 
 _AVERAGE = Kernel("pooling.cu", "average_pool")
 _AVERAGE_BACKWARD = Kernel("pooling.cu", "average_pool_backward")
+_AVERAGE_C = Function("pooling.c", "average_pool")
+_AVERAGE_BACKWARD_C = Function("pooling.c", "average_pool_backward")
 
 
 @profiling.operation
@@ -49,23 +51,24 @@ def average_pool(x: Array, window: Window, count_padding: bool = False) -> Array
     geometry = check_pooling("average pooling", x, window)
     count_padding = flag("count_padding", count_padding)
     y = workspace.empty((len(x), *geometry.output, x.shape[1]), x.dtype)
-    implementation(x, _average_pool_numpy, _average_pool_cuda)(to_nhwc(x), y, geometry, count_padding)
+    average = implementation(x, _average_pool_numpy, _average_pool_cuda, _average_pool_native)
+    average(to_nhwc(x), y, geometry, count_padding)
     return as_nchw(y)
 
 
 def _average_pool_numpy(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
-    dtype = acc_dtype(y.dtype)
-    reciprocal_counts = geometry.reciprocal_counts(count_padding, dtype)
+    weights = geometry.reciprocal_counts(count_padding, acc_dtype(y.dtype))
+    total = numpy.zeros(y.shape, weights.dtype)
+    for tap in geometry.taps:
+        total[:, tap.out_rows, tap.out_columns] += source[:, tap.in_rows, tap.in_columns]
+    numpy.multiply(total, weights, out=y, casting="same_kind")
 
-    def pool(part: Part) -> None:
-        pixels = source[part.images]
-        total = workspace.zeros(y[part.images].shape, dtype)
-        for tap in geometry.taps:
-            total[:, tap.out_rows, tap.out_columns] += pixels[:, tap.in_rows, tap.in_columns]
-        total *= reciprocal_counts
-        y[part.images] = total
 
-    threads.run(pool, cut(len(y), 1, y[:1].size * dtype.itemsize, numpy))
+def _average_pool_native(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
+    n, oh, _, c = y.shape
+    weights = geometry.reciprocal_counts(count_padding, acc_dtype(y.dtype))
+    given = source, weights, y, geometry.block(c), n
+    share(n * oh, source.nbytes // max(n * oh, 1), lambda first, last: _AVERAGE_C(y.dtype, *given, first, last))
 
 
 def _average_pool_cuda(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
@@ -93,24 +96,26 @@ def average_pool_backward(
     count_padding = flag("count_padding", count_padding)
     n, c, h, w = input_shape
     dx = workspace.empty((n, h, w, c), dy.dtype)
-    implementation(dy, _average_pool_backward_numpy, _average_pool_backward_cuda)(
-        to_nhwc(dy), dx, geometry, count_padding
+    backward = implementation(
+        dy, _average_pool_backward_numpy, _average_pool_backward_cuda, _average_pool_backward_native
     )
+    backward(to_nhwc(dy), dx, geometry, count_padding)
     return as_nchw(dx)
 
 
 def _average_pool_backward_numpy(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:
-    dtype = acc_dtype(dx.dtype)
-    reciprocal_counts = geometry.reciprocal_counts(count_padding, dtype)
+    weights = geometry.reciprocal_counts(count_padding, acc_dtype(dx.dtype))
+    shares, total = gradient * weights, numpy.zeros(dx.shape, weights.dtype)
+    for tap in geometry.taps:
+        total[:, tap.in_rows, tap.in_columns] += shares[:, tap.out_rows, tap.out_columns]
+    dx[...] = total
 
-    def spread(part: Part) -> None:
-        out = gradient[part.images] * reciprocal_counts
-        total = workspace.zeros(dx[part.images].shape, dtype)
-        for tap in geometry.taps:
-            total[:, tap.in_rows, tap.in_columns] += out[:, tap.out_rows, tap.out_columns]
-        dx[part.images] = total
 
-    threads.run(spread, cut(len(dx), 1, dx[:1].size * dtype.itemsize, numpy))
+def _average_pool_backward_native(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:
+    n, h, _, c = dx.shape
+    weights = geometry.reciprocal_counts(count_padding, acc_dtype(dx.dtype))
+    given = gradient, weights, dx, geometry.block(c), n
+    share(n * h, dx.nbytes // max(n * h, 1), lambda first, last: _AVERAGE_BACKWARD_C(dx.dtype, *given, first, last))
 
 
 def _average_pool_backward_cuda(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:

@@ -94,6 +94,7 @@ class Geometry:
         self.output = self._count_windows(0), self._count_windows(1)
         self._structs: dict[tuple[int, int, int], Any] = {}
         self._blocks: dict[int, Any] = {}
+        self._reciprocal_counts: dict[tuple[bool, Any], numpy.ndarray] = {}
 
     def _count_windows(self, axis: int) -> int:
         size, extent, stride = self.image[axis], self.extent[axis], self.stride[axis]
@@ -210,7 +211,13 @@ class Geometry:
         return -top, self.image[0] + bottom, -left, self.image[1] + right
 
     def reciprocal_counts(self, count_padding: bool, dtype: Any) -> numpy.ndarray:
-        """Return 1 / (number of pixels that count) for each window: (OH, OW, 1)."""
+        """Return 1 / (number of pixels that count) for each window: (OH, OW, 1), not to be changed."""
+        key = count_padding, dtype
+        if key not in self._reciprocal_counts:
+            self._reciprocal_counts[key] = self._reciprocals(count_padding, dtype)
+        return self._reciprocal_counts[key]
+
+    def _reciprocals(self, count_padding: bool, dtype: Any) -> numpy.ndarray:
         bounds, counts = self.counted(count_padding), []
         for axis, outputs in enumerate(self.output):
             begin, end = bounds[2 * axis : 2 * axis + 2]

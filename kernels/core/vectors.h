@@ -80,13 +80,21 @@ INLINE void transpose(vec *block) {
     }
 }
 
-// Fewer numbers than a vector has, the last ones of an array. Other lanes are 0, and are not written.
-INLINE vec load_some(const T *p, index count) {
-    A lanes[LANES] = {0};
-    for (index i = 0; i < count; ++i)
-        lanes[i] = get(p + i);
-    return load_sums(lanes);
+// Fewer numbers than a vector has, the last ones of an array or of a pixel. Other lanes are 0, or as `load_part` finds
+// them in memory before `end`, and are not written.
+INLINE void copy_some(void *to, const void *from, index count, int bytes) {
+    UNROLL for (int some = LANES; some; some /= 2) if (count & some) {
+        __builtin_memcpy(to, from, some * bytes);
+        to = (char *)to + some * bytes;
+        from = (const char *)from + some * bytes;
+    }
 }
+INLINE vec load_some(const T *p, index count) {
+    T lanes[LANES] = {0};
+    copy_some(lanes, p, count, sizeof(T));
+    return load(lanes);
+}
+INLINE vec load_part(const T *p, index count, const T *end) { return end - p >= LANES ? load(p) : load_some(p, count); }
 typedef _Bool chosen __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
 typedef T chosen_numbers __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
 typedef unsigned char chosen_bytes __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));

@@ -41,3 +41,13 @@ INLINE Holders holders(int place, int taps, int dilation, int stride, int window
     const int by_taps = (taps - 1 - tap) / tap_step, by_windows = window / window_step;
     return (Holders){tap, window, none ? 0 : (by_taps < by_windows ? by_taps : by_windows) + 1, tap_step, window_step};
 }
+
+INLINE Holders holders_of_row(const Geometry *g, int h) {
+    return holders(h + g->pad_top, g->kernel_height, g->dilation_height, g->stride_height, g->out_height);
+}
+
+INLINE Holders holders_of_column(const Geometry *g, int w) {
+    return holders(w + g->pad_left, g->kernel_width, g->dilation_width, g->stride_width, g->out_width);
+}
+
+#define BAND 256 // columns of an image whose windows are looked up at once

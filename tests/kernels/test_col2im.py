@@ -9,6 +9,7 @@ import backend
 from backend import array_module, asnumpy, workspace
 from kernels import col2im as module
 from kernels.col2im import col2im
+from kernels.core import native
 from kernels.core.window import Window
 from kernels.im2col import im2col
 from tests.support import oracles
@@ -17,18 +18,18 @@ from tests.support.checks import (
     assert_channels_last,
     assert_same,
     assert_separate,
-    column_bytes,
     for_all,
     frozen,
     laid_out,
     normal,
     thread_limit,
-    watched_cuts,
+    watched_shares,
     whole,
 )
 from tests.support.geometries import cases
 
 ORDERS = st.sampled_from(["CHW", "HWC"])
+CHANNELS = st.sampled_from([1, 1, 2, 3, 4, 5, 8, 17, 33])  # fewer and more than a vector has numbers
 APART = [
     Window(2, 2), Window(1), Window(1, 3), Window(2, 3, 1), Window((2, 3), (4, 3), (1, 0, 2, 1)),
     Window(2, 3, 0, 2), Window((2, 1), (4, 1), "same", (3, 2)), Window(2, 2, rounding="ceil"),
@@ -42,7 +43,7 @@ def columns_of(case, make=normal):
 
 
 def test_every_geometry_to_the_bit(device):
-    @for_all(device, cases(ceil=True), ORDERS)
+    @for_all(device, cases(CHANNELS, ceil=True), ORDERS)
     def check(case, order):
         columns = laid_out(columns_of(case), case.layout)
         with frozen(columns):
@@ -64,16 +65,26 @@ def test_it_is_the_adjoint_of_im2col(device):
         assert forward == float((x * col2im(columns, case.shape, case.window, order)).sum())
 
 
+@pytest.mark.parametrize("channels", [1, 3, 70])
 @pytest.mark.parametrize("order", ["CHW", "HWC"])
-def test_parts_and_threads_change_no_bit(device, order):
-    shape, window = (5, 3, 11, 7), Window((3, 2), (2, 1), (1, 2, 0, 1), (1, 2))
-    columns = normal((5 * np.prod(window.over((11, 7)).output), 18))
+def test_threads_change_no_bit(device, order, channels):
+    shape, window = (5, channels, 11, 7), Window((3, 2), (2, 1), (1, 2, 0, 1), (1, 2))
+    columns = normal((5 * np.prod(window.over((11, 7)).output), 6 * channels))
     whole_batch = col2im(columns, shape, window, order)
-    with column_bytes(600):
-        for count in (1, 2, 3):
-            with thread_limit(count), watched_cuts(module) as cuts:
-                assert_same(col2im(columns, shape, window, order), whole_batch)
-            assert len(cuts[0]) == 5
+    for count in (1, 2, 3, 5):
+        with thread_limit(count), watched_shares() as shares:
+            assert_same(col2im(columns, shape, window, order), whole_batch)
+        assert [len(ranges) for ranges in shares] == ([count] if native.available() and count > 1 else [])
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+def test_images_wider_than_a_band(device, order):
+    """And of more channels than are summed up at once."""
+    shape, window = (2, 70, 2, 600), Window((2, 3), (1, 2), (1, 0, 2, 1))
+    columns = normal((2 * int(np.prod(window.over(shape[2:]).output)), 6 * 70), "float64")
+    with backend.use("cpu"), native.enabled(False):
+        expected = col2im(asnumpy(columns), shape, window, order)
+    assert asnumpy(col2im(columns, shape, window, order)).tobytes() == expected.tobytes()
 
 
 def test_windows_that_do_not_overlap_are_put_back_as_they_were(device):

@@ -8,7 +8,7 @@ import backend
 from backend import asnumpy
 from kernels.core import launch, native
 from kernels.core.window import Window
-from kernels.max_pooling import max_pool, max_pool_backward
+from kernels.max_pooling import max_pool, max_pool_backward, pool, pool_backward
 from kernels.pooling import (
     average_pool,
     average_pool_backward,
@@ -23,7 +23,6 @@ from tests.support.checks import (
     assert_same,
     assert_separate,
     check_gradient,
-    column_bytes,
     for_all,
     frozen,
     laid_out,
@@ -36,6 +35,7 @@ from tests.support.checks import (
 from tests.support.geometries import cases
 
 CHANNELS = st.sampled_from([1, 1, 2, 3, 4, 5, 8, 17, 33])  # fewer and more than a vector has numbers
+THREADS = st.sampled_from([1, 2, 3, 5])
 CASES = cases(CHANNELS, ceil=True, no_empty_window=True)
 
 
@@ -54,11 +54,11 @@ def with_special_numbers(x, seed):
 def test_max_of_every_geometry(device):
     """Small whole numbers: most windows hold ties, and only copies and comparisons happen."""
 
-    @for_all(device, CASES, st.booleans(), st.sampled_from([1 << 20, 200]))
-    def check(case, special, cap):
+    @for_all(device, CASES, st.booleans(), THREADS)
+    def check(case, special, count):
         x = whole(case.shape, case.dtype, case.seed, most=2)
         x = laid_out(with_special_numbers(x, case.seed) if special else x, case.layout)
-        with frozen(x), column_bytes(cap):
+        with frozen(x), thread_limit(count), watched_shares():
             y, argmax = max_pool(x, case.window)
         expected_y, expected_argmax = oracles.max_pool(asnumpy(x), case.geometry)
         assert_same(argmax, expected_argmax, "int32")
@@ -68,17 +68,37 @@ def test_max_of_every_geometry(device):
 
 
 def test_max_backward_of_every_geometry(device):
-    @for_all(device, CASES, st.sampled_from([1 << 20, 200]))
-    def check(case, cap):
+    @for_all(device, CASES, THREADS)
+    def check(case, count):
         x = with_special_numbers(whole(case.shape, case.dtype, case.seed, most=2), case.seed)
         dy = laid_out(whole((*case.shape[:2], *case.output), case.dtype, case.seed + 1), case.layout)
         argmax = laid_out(max_pool(x, case.window)[1], case.layout)
-        with frozen(dy, argmax), column_bytes(cap):
+        with frozen(dy, argmax), thread_limit(count), watched_shares():
             dx = max_pool_backward(dy, argmax, case.shape, case.window)
         _, expected_argmax = oracles.max_pool(asnumpy(x), case.geometry)
         assert_same(dx, oracles.max_pool_backward(asnumpy(dy), expected_argmax, case.shape), case.dtype)
         assert_channels_last(dx)
         assert_separate(dx, [dy, argmax])
+
+
+def test_max_has_the_bits_of_numpy(device):
+    """Of zeros of both signs and infinities, through either kind of winners."""
+
+    @for_all(device, CASES, st.integers(0, 1000))
+    def check(case, seed):
+        draw = np.random.default_rng(seed).choice
+        x = draw(np.array([0.0, -0.0, np.inf, -np.inf, 2, -2], case.dtype), case.shape)
+        dy = draw(np.array([0.0, -0.0, 0.1, 0.5, -3], case.dtype), (*case.shape[:2], *case.output))
+        with backend.use("cpu"), native.enabled(False):
+            expected = all_of_max(x, dy, case.window)
+        for one, other in zip(all_of_max(backend.asarray(x), backend.asarray(dy), case.window), expected, strict=True):
+            assert asnumpy(one).tobytes() == other.tobytes()
+
+
+def all_of_max(x, dy, window):
+    (y, argmax), (_, taps) = max_pool(x, window), pool(x, window)
+    by_index, by_taps = max_pool_backward(dy, argmax, x.shape, window), pool_backward(dy, taps, x.shape, window)
+    return y, argmax, taps, by_index, by_taps
 
 
 def pool_row(*pixels, window, dtype="float32"):
@@ -95,6 +115,8 @@ def test_who_wins(device, dtype):
     y, argmax = pool_row(inf, nan, nan, inf, nan, nan, 1, nan, window=pair, dtype=dtype)
     assert np.isnan(y).all()
     assert argmax == [1, 2, 4, 7]
+    y, argmax = pool_row(-0.0, 0.0, 0.0, -0.0, window=pair, dtype=dtype)
+    assert (str(y), argmax) == ("[-0.0, 0.0]", [0, 2])
 
 
 def test_padding_never_wins(device):
@@ -110,11 +132,11 @@ def test_padding_never_wins(device):
 
 
 def test_average_of_every_geometry(device):
-    @for_all(device, CASES, st.booleans(), st.sampled_from([1 << 20, 200]))
-    def check(case, count_padding, cap):
+    @for_all(device, CASES, st.booleans(), THREADS)
+    def check(case, count_padding, count):
         x = laid_out(normal(case.shape, case.dtype, case.seed), case.layout)
         dy = laid_out(normal((*case.shape[:2], *case.output), case.dtype, case.seed + 1), case.layout)
-        with frozen(x, dy), column_bytes(cap):
+        with frozen(x, dy), thread_limit(count), watched_shares():
             y = average_pool(x, case.window, count_padding)
             dx = average_pool_backward(dy, case.shape, case.window, count_padding)
         terms = case.geometry.kernel[0] * case.geometry.kernel[1] + 2  # and 1 / count, and the product with it
@@ -144,22 +166,23 @@ def test_average_is_exact_where_counts_are_powers_of_two(device, dtype):
             assert_same(average_pool_backward(dy, x.shape, window), expected, dtype)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 20])
 @pytest.mark.parametrize("window", [Window(3, 2, 1, rounding="ceil"), Window(3, 1, "same", 2)], ids=str)
-def test_a_gpu_averages_to_the_bits_of_the_cpu(window, wide, dtype, monkeypatch):
-    """The sums have one order on both, and no product is fused with a sum."""
-    if wide:
-        monkeypatch.setattr(launch, "_NARROW", 0)
+def test_averages_have_the_bits_of_numpy(device, window, channels, dtype, monkeypatch):
+    """The sums have one order everywhere, and no product is fused with a sum."""
+    arrays = normal((2, channels, 8, 11), dtype), normal((2, channels, *window.over((8, 11)).output), dtype, 1)
     for count_padding in (False, True):
-        with backend.use("cpu"):
-            x, dy = normal((2, 3, 8, 11), dtype), normal((2, 3, *window.over((8, 11)).output), dtype, 1)
-            y = average_pool(x, window, count_padding)
-            dx = average_pool_backward(dy, x.shape, window, count_padding)
-        with backend.use("cuda"):
-            assert_same(average_pool(backend.asarray(x), window, count_padding), y)
-            assert_same(average_pool_backward(backend.asarray(dy), x.shape, window, count_padding), dx)
+        with backend.use("cpu"), native.enabled(False):
+            expected = averages(*map(asnumpy, arrays), window, count_padding)
+        for most in (launch._NARROW, 0)[: 2 if device.kind == "cuda" else 1]:  # the type of a GPU's index
+            monkeypatch.setattr(launch, "_NARROW", most)
+            for one, other in zip(averages(*arrays, window, count_padding), expected, strict=True):
+                assert asnumpy(one).tobytes() == other.tobytes()
+
+
+def averages(x, dy, *options):
+    return average_pool(x, *options), average_pool_backward(dy, x.shape, *options)
 
 
 def test_what_counts_in_the_mean(device):
@@ -217,18 +240,16 @@ def test_any_layout_of_the_inputs(device, window):
 
 @pytest.mark.parametrize("channels", [1, 3, 20])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_parts_and_threads_change_no_bit(device, dtype, channels):
+def test_threads_change_no_bit(device, dtype, channels):
     x, window = normal((7, channels, 12, 13), dtype), Window(3, 2, 1)
     dy = normal((7, channels, 6, 7), dtype, 1)
     expected = all_four(x, dy, window)
-    with column_bytes(1000):
-        for count in (1, 2, 3, 5):
-            with thread_limit(count), watched_shares() as shares:
-                results = all_four(x, dy, window)
-            if native.available() and count > 1 and device.kind == "cpu":
-                assert [len(ranges) for ranges in shares[:2]] == [count, count]
-            for one, other in zip(expected, results, strict=True):
-                assert_same(other, one)
+    for count in (1, 2, 3, 5):
+        with thread_limit(count), watched_shares() as shares:
+            results = all_four(x, dy, window)
+        assert [len(ranges) for ranges in shares] == ([count] * 4 if native.available() and count > 1 else [])
+        for one, other in zip(expected, results, strict=True):
+            assert_same(other, one)
 
 
 def test_a_large_batch_in_recycled_memory(device):
@@ -250,7 +271,7 @@ def test_nothing_in_nothing_out(device, shape):
         assert result.shape == (*shape[:2], *expected)
 
 
-@pytest.mark.parametrize("pool", [max_pool, average_pool])
+@pytest.mark.parametrize("operation", [max_pool, average_pool])
 @pytest.mark.parametrize(
     ("shape", "window", "message"),
     [
@@ -265,9 +286,9 @@ def test_nothing_in_nothing_out(device, shape):
         ((1, 1, 2, 4), Window((2, 1), 1, (2, 0), (3, 1)), "output row 1 hold nothing but padding"),
     ],
 )
-def test_refusals(device, pool, shape, window, message):
+def test_refusals(device, operation, shape, window, message):
     with pytest.raises(ValueError, match=message):
-        pool(whole(shape), window)
+        operation(whole(shape), window)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
@@ -275,9 +296,9 @@ def test_refusals_of_a_dtype(device, dtype):
     x, dy = whole((1, 2, 4, 4)).astype(dtype), whole((1, 2, 2, 2)).astype(dtype)
     argmax, window = whole((1, 2, 2, 2), "int32", most=0), Window(2, 2)
     needed = f"pooling needs float16, float32 or float64, got {dtype}"
-    for pool, name in ((max_pool, "max"), (average_pool, "average")):
+    for operation, name in ((max_pool, "max"), (average_pool, "average")):
         with pytest.raises(TypeError, match=f"{name} {needed}"):
-            pool(x, window)
+            operation(x, window)
     with pytest.raises(TypeError, match=needed):
         max_pool_backward(dy, argmax, x.shape, window)
     with pytest.raises(TypeError, match=needed):
