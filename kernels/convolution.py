@@ -38,10 +38,10 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import filter_matrices, flipped, group_ranges, is_depthwise
 from kernels.core.geometry import Geometry
-from kernels.core.layout import as_nchw, folded, to_nhwc
-from kernels.core.tiling import Part, channel_strips, cut, parallel_for, partial_sums
+from kernels.core.layout import as_nchw, to_nhwc
+from kernels.core.tiling import Part, channel_strips, cut, parallel_for
 from kernels.core.window import Window
-from kernels.gemm import matmul_part, matmul_part_numpy, matmul_rows_numpy, piece_sums
+from kernels.gemm import matmul_part, matmul_part_numpy
 from kernels.im2col import part_columns_numpy
 
 Shape = tuple[int, int, int, int]
@@ -236,28 +236,19 @@ def convolution_backward_weight(
 def _backward_weight_numpy(
     source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
 ) -> None:
-    """Add up columnsᵀ · rows over the parts, and the rows for the bias, while a part is in cache."""
+    """Add up columnsᵀ · rows over the parts, and the rows for the bias."""
     (n, oh, ow, fn), (_, c_group, fh, fw) = gradient.shape, out.shape
     k, dtype = fh * fw * c_group, acc_dtype(source.dtype)
     channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
-    parts = partial_sums(cut(n, oh, ow * k * dtype.itemsize, numpy), fn * k * dtype.itemsize)
-    totals = numpy.zeros((max(len(parts), 1), groups, k, fn // groups), dtype)
-    bias_totals = None if bias_out is None else numpy.zeros((len(totals), fn), dtype)
-
-    def add(index: int) -> None:
-        for part in parts[index]:
+    total, bias_total = numpy.zeros((groups, k, fn // groups), dtype), numpy.zeros(fn, dtype)
+    with threads.single_threaded_blas():
+        for part in cut(n, oh, ow * k * dtype.itemsize, numpy):
             rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
             for group in range(groups):
                 columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
-                totals[index, group] += matmul_rows_numpy(columns, rows[:, filters[group]])
-            if bias_totals is not None:
-                bias_totals[index] += piece_sums(*folded(rows))
-
-    threads.run(add, range(len(parts)))
-    total = totals[0]
-    for other in totals[1:]:
-        total += other
+                total[group] += columns.T @ rows[:, filters[group]]
+            bias_total += rows.sum(axis=0)
     by_filter = total.reshape(groups, fh, fw, c_group, fn // groups).transpose(0, 4, 3, 1, 2)
     out[...] = by_filter.reshape(out.shape)
-    if bias_totals is not None and bias_out is not None:
-        bias_out[...] = bias_totals.sum(axis=0)
+    if bias_out is not None:
+        bias_out[...] = bias_total
