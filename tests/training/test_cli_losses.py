@@ -33,6 +33,7 @@ def test_numbers_of_a_table_are_learned_and_measured_by_one_command(houses):
     assert "val mae " in line
     assert "accuracy" not in line
     assert "nan" not in result.out
+    assert [file.name for file in (houses / "run").glob("*.png")] == ["learning_curves.png"]
     network = load_network("run/model.safetensors")
     assert repr(network.last_layer) == "HuberLoss(delta 1)"
     lines = RunFolder("run").load_metrics()

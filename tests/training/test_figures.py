@@ -53,6 +53,16 @@ def test_learning_curves(accuracies, tmp_path):
     check_png(figure, tmp_path)
 
 
+def test_learning_curves_of_numbers_are_those_of_the_loss(tmp_path):
+    history = [epoch(i + 1, loss, math.nan) for i, loss in enumerate((0.9, 0.2, 0.4))]
+    figure = figures.learning_curves(history)
+    (loss,) = figure.axes
+    best = loss.lines[-1]
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([2], [history[1].test_loss])
+    assert loss.get_title() == f"best: {history[1].test_loss:.4g} in epoch 2"
+    check_png(figure, tmp_path)
+
+
 def test_learning_curves_with_a_loss_that_is_not_finite(tmp_path):
     check_png(figures.learning_curves([epoch(1, 2.0, 0.5), epoch(2, math.nan, 0.1)]), tmp_path)
 

@@ -137,8 +137,6 @@ def draw(
     Raises:
         OSError: one cannot be written.
     """
-    if isinstance(tested, Evaluation):
-        return None  # the figures are of classes
     try:
         undrawn = draw_figures(trainer, data, part, tested, recorder)
     except KeyboardInterrupt as stop:

@@ -42,25 +42,29 @@ def as_png(figure: Figure) -> bytes:
 
 
 def learning_curves(history: Sequence[EpochResult], part: str = "test") -> Figure:
-    """Draw loss and accuracy over the epochs, in training and on the evaluated part; mark the best epoch."""
+    """Draw loss and accuracy over the epochs, in training and on the evaluated part; mark the best epoch.
+
+    Of a network that predicts numbers, which has no accuracy, draw the loss alone.
+    """
     epochs = [result.epoch for result in history]
     best = max(history, key=lambda result: result.rank)
-    figure = blank(10, 4.2)
-    left, right = figure.subplots(1, 2)
-    _curves(left, epochs, [result.loss for result in history], [result.test_loss for result in history], part)
-    left.set_ylabel("loss")
-    left.set_ylim(bottom=0)
-    _curves(
-        right,
-        epochs,
-        [100 * result.accuracy for result in history],
-        [100 * result.test_accuracy for result in history],
-        part,
-    )
-    right.set_ylabel("accuracy in %")
-    right.plot([best.epoch], [100 * best.test_accuracy], "o", color=TEST_COLOUR, markersize=10, fillstyle="none")
-    right.set_title(f"best: {100 * best.test_accuracy:.2f} % in epoch {best.epoch}", fontsize=10, color=TEST_COLOUR)
-    right.legend(loc="lower right", frameon=False)
+    has_accuracy = any(math.isfinite(result.test_accuracy) for result in history)
+    figure = blank(10 if has_accuracy else 5.6, 4.2)
+    axes = figure.subplots(1, 1 + has_accuracy, squeeze=False)[0]
+    losses = [result.loss for result in history], [result.test_loss for result in history]
+    _curves(axes[0], epochs, *losses, part)
+    axes[0].set_ylabel("loss")
+    axes[0].set_ylim(bottom=0)
+    value, said = best.test_loss, f"{best.test_loss:.4g}"
+    if has_accuracy:
+        shares = [[100 * share for share in (result.accuracy, result.test_accuracy)] for result in history]
+        train, shown = map(list, zip(*shares, strict=True))
+        _curves(axes[1], epochs, train, shown, part)
+        axes[1].set_ylabel("accuracy in %")
+        value, said = 100 * best.test_accuracy, f"{100 * best.test_accuracy:.2f} %"
+    axes[-1].plot([best.epoch], [value], "o", color=TEST_COLOUR, markersize=10, fillstyle="none")
+    axes[-1].set_title(f"best: {said} in epoch {best.epoch}", fontsize=10, color=TEST_COLOUR)
+    axes[-1].legend(loc="lower right" if has_accuracy else "upper right", frameon=False)
     return figure
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.files.durable import write_atomically
 from training.loop.best_model import BestModel
+from training.loop.evaluation import Predictions
 from training.loop.stopping import check
 from training.models.saving import save_arrays
 
 if TYPE_CHECKING:
     from training.data import Data
     from training.loop.callbacks import EpochResult
-    from training.loop.evaluation import Predictions
+    from training.loop.evaluation import Evaluation
     from training.loop.run_folder import RunFolder
     from training.loop.trainer import Trainer
 
@@ -106,13 +107,13 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 def draw_figures(
-    trainer: Trainer, data: Data, part: str, predictions: Predictions, recorder: Recorder
+    trainer: Trainer, data: Data, part: str, predictions: Predictions | Evaluation, recorder: Recorder
 ) -> dict[str, BaseException]:
-    """Draw learning curves, and the model's confusion matrix, worst mistakes and filters.
+    """Draw learning curves, and the model's filters and, where it predicts classes, confusion matrix and mistakes.
 
     Args:
         part: of the data.
-        predictions: those of the best model for this part.
+        predictions: those of the best model for this part, or how good they are.
 
     Returns:
         By name, the figures that matplotlib could not draw, and the exception: any kind, or memory is exhausted.
@@ -126,16 +127,17 @@ def draw_figures(
 
     images = data.parts[part].inputs
     weights = asnumpy(next(iter(trainer.network.params.values())))
-    drawings: Sequence[tuple[str, Callable[[], Any]]] = (
-        ("learning_curves", lambda: figures.learning_curves(trainer.history, recorder.part)),
-        ("confusion_matrix", lambda: figures.confusion_matrix(predictions, data.classes)),
-        ("worst_mistakes", lambda: figures.worst_mistakes(images, predictions, data.classes)),
-        ("filters", lambda: figures.filters(weights, data.shape)),
-    )
-    if len(data.shape) != 3:
-        drawings = drawings[:2]
+    drawings: dict[str, Callable[[], Any]] = {
+        "learning_curves": lambda: figures.learning_curves(trainer.history, recorder.part)
+    }
+    if isinstance(predictions, Predictions):
+        drawings["confusion_matrix"] = lambda: figures.confusion_matrix(predictions, data.classes)
+        if len(data.shape) == 3:
+            drawings["worst_mistakes"] = lambda: figures.worst_mistakes(images, predictions, data.classes)
+    if len(data.shape) == 3:
+        drawings["filters"] = lambda: figures.filters(weights, data.shape)
     undrawn: dict[str, BaseException] = {}
-    for name, draw in drawings:
+    for name, draw in drawings.items():
         check()
         try:
             content = figures.as_png(draw())
