@@ -32,7 +32,7 @@ KERNEL(batch_norm_moments)(const T *x /* count */, A *means /* partial */, A *sq
     block_moments(from + at, means + to + at, squares + to + at, width, rows, vectors, last)
         EACH_STRIP(width, MOMENTS)
     }
-    const index rest = first ? 0 : count % width;
+    const index rest = rest_of(count, width, first);
     for (index i = 0; i < rest; ++i) {
         means[partial - rest + i] = get(x + count - rest + i);
         squares[partial - rest + i] = 0;
@@ -105,7 +105,7 @@ KERNEL(batch_norm_normalize)(const T *x /* count */, const T *bypass /* NULL or 
     block_normalize(x, bypass, factors + at, y, positive, relu, from + at, width, rows, vectors, last)
         EACH_STRIP(width, NORMALIZE)
     }
-    const index rest = first ? 0 : count % width;
+    const index rest = rest_of(count, width, first);
     for (index i = 0; i < rest; i += LANES) {
         const index at = count - rest + i, own = least(LANES, rest - i);
         vec value = normalized(load_up_to(x + at, own), forward_factors(factors + i, width));

@@ -40,7 +40,7 @@ KERNEL(batch_norm_products)(const T *dy /* count */, const T *x /* count */, con
                    vectors, last)
         EACH_STRIP(width, PRODUCTS)
     }
-    const index rest = first ? 0 : count % width;
+    const index rest = rest_of(count, width, first);
     for (index i = 0; i < rest; i += LANES) {
         const index own = least(LANES, rest - i), at = count - rest + i, to = partial - rest + i;
         const Factors by = forward_factors(factors + i, width);
@@ -86,7 +86,7 @@ KERNEL(batch_norm_gradient)(const T *dy /* count */, const T *x /* count */, con
     block_gradient(dy + from + at, x + from + at, factors + at, dx + from + at, relu, width, rows, vectors, last)
         EACH_STRIP(width, GRADIENT)
     }
-    const index rest = first ? 0 : count % width;
+    const index rest = rest_of(count, width, first);
     for (index i = 0; i < rest; i += LANES) {
         const index own = least(LANES, rest - i), at = count - rest + i;
         const vec upstream = load_up_to(dy + at, own), number = load_up_to(x + at, own);

@@ -12,21 +12,20 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from backend import array_module, profiling, require_active, threads
+from backend import array_module, profiling, require_active
 from backend.types import Array
+from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.layout import folded
 from kernels.core.native import Function, share
-from kernels.core.tiling import pieces, power_of_two
-from kernels.gemm import piece_sums
+from kernels.core.tiling import power_of_two
 
 _RANGES, _SQUARES, _PARTIALS = (Kernel("sums.cu", name) for name in ("sum_ranges", "square_ranges", "sum_partials"))
 _SQUARES_NATIVE = Function("sums.c", "square_sums")
 
-_FEW = 1 << 13
-"""Numbers in a matrix up to which ``sum`` is faster on a CPU than a product with ones."""
+_COLUMNS, _TOTAL, _MIDDLE = (Function("sums.c", name) for name in ("column_sums", "column_total", "middle_sums"))
+_WIDEST = 16  # numbers in a vector
 
 _RANGE = 1 << 14
 """Numbers whose squares a C kernel adds up by itself."""
@@ -40,9 +39,6 @@ _MOST_BLOCKS = 1024  # fill the largest GPUs; more would only be more partial su
 def column_sums(matrix: Array, out: Array | None = None) -> Array:
     """Compute the sum of each column of ``matrix`` (M, N) as (N,), into ``out`` if given, else in the matrix's dtype.
 
-    On a CPU by products of rows of ones with pieces of the matrix: BLAS reads a tall one at more than twice the speed
-    of ``sum(axis=0)``.
-
     Raises:
         TypeError: host and device arrays are mixed, or lie on another device than the active one.
         ValueError: ``matrix`` has not two dimensions, or ``out`` another shape.
@@ -53,21 +49,36 @@ def column_sums(matrix: Array, out: Array | None = None) -> Array:
         raise ValueError(f"column sums are those of a matrix (M, N), got shape {matrix.shape}")
     if out is not None and out.shape != matrix.shape[1:]:
         raise ValueError(f"out must have shape {matrix.shape[1:]}, got {out.shape}")
-    return implementation(matrix, _column_sums_numpy, _column_sums_cuda)(matrix, out)
+    return implementation(matrix, _column_sums_numpy, _column_sums_cuda, _column_sums_native)(matrix, out)
 
 
 def _column_sums_numpy(matrix: Array, out: Array | None) -> Array:
-    dtype = acc_dtype(matrix.dtype)
-    if matrix.size <= _FEW:
-        if out is not None and out.dtype == dtype:
-            return numpy.add.reduce(matrix, axis=0, dtype=dtype, out=out)
-        total = numpy.add.reduce(matrix, axis=0, dtype=dtype)
-    else:
-        total = _sums_by_products(matrix, dtype)
+    total = numpy.empty(matrix.shape[1], matrix.dtype) if out is None else out
+    total[...] = matrix.sum(axis=0, dtype=numpy.float64)
+    return total
+
+
+def _column_sums_native(matrix: Array, out: Array | None) -> Array:
+    wide = acc_dtype(matrix.dtype)
+    total = out if out is not None and out.dtype == wide and out.flags.c_contiguous else None
+    total = _column_totals(matrix, total)
     if out is None:
         return total.astype(matrix.dtype, copy=False)
-    out[...] = total
+    if total is not out:
+        out[...] = total
     return out
+
+
+def _column_totals(matrix: Array, total: Array | None = None) -> Array:
+    """Return the column sums of a matrix in the dtype of sums, by C kernels."""
+    matrix, dtype, (rows, channels) = numpy.ascontiguousarray(matrix), acc_dtype(matrix.dtype), matrix.shape
+    cut, total = columns(rows, channels), numpy.empty(channels, dtype) if total is None else total
+    sums = numpy.empty((cut.parts, channels), dtype)
+    sizes = sums.size, matrix.size, cut.width, cut.block_rows, cut.parts, channels, cut.blocks
+    item_bytes = cut.block_size * matrix.itemsize
+    if not share(cut.blocks, item_bytes, lambda *own: _COLUMNS(matrix.dtype, matrix, sums, total, *sizes, *own)):
+        _TOTAL(matrix.dtype, sums, total, cut.parts, channels)
+    return total
 
 
 def _column_sums_cuda(matrix: Array, out: Array | None) -> Array:
@@ -80,22 +91,6 @@ def _column_sums_cuda(matrix: Array, out: Array | None) -> Array:
         return total
     out[...] = total
     return out
-
-
-def _sums_by_products(matrix: Array, dtype: numpy.dtype) -> Array:
-    """Compute the column sums of a matrix in ``dtype``, piece by piece."""
-    rows, fold = folded(matrix)
-    cuts = pieces(len(rows), rows[:1].size * dtype.itemsize, numpy)
-
-    def collect(index: int) -> None:
-        sums[index] = piece_sums(rows[cuts[index]].astype(dtype, copy=False), fold)
-
-    with threads.single_threaded_blas():
-        if len(cuts) == 1:
-            return piece_sums(rows.astype(dtype, copy=False), fold)
-        sums = numpy.empty((len(cuts), matrix.shape[1]), dtype)
-        threads.run(collect, range(len(cuts)))
-        return sums.sum(axis=0)
 
 
 def axis_sums(x: Array, axes: int | tuple[int, ...], keepdims: bool = False) -> Array:
@@ -119,11 +114,39 @@ def axis_sums(x: Array, axes: int | tuple[int, ...], keepdims: bool = False) -> 
         array([8., 8., 8.])
     """
     require_active(x)
-    return implementation(x, _axis_sums_numpy, _axis_sums_cuda)(x, _several(axes, x.ndim), keepdims)
+    return implementation(x, _axis_sums_numpy, _axis_sums_cuda, _axis_sums_native)(x, _several(axes, x.ndim), keepdims)
 
 
 def _axis_sums_numpy(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     return x.sum(axis=axes, dtype=acc_dtype(x.dtype), keepdims=keepdims)
+
+
+def _axis_sums_native(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Sum along neighbouring axes with enough numbers behind them, which NumPy adds up a short row at a time."""
+    if not axes or axes != tuple(range(axes[0], axes[-1] + 1)):
+        return _axis_sums_numpy(x, axes, keepdims)
+    outer, length, inner = _form(x.shape, axes[0], axes[-1])
+    if outer == 1 and length:
+        sums = _column_totals(x.reshape(length, inner))
+    elif inner >= _WIDEST and length:
+        x, sums = numpy.ascontiguousarray(x), numpy.empty((outer, inner), acc_dtype(x.dtype))
+        item_bytes = length * inner * x.itemsize
+        share(outer, item_bytes, lambda *own: _MIDDLE(x.dtype, x, sums, outer, length, inner, *own))
+    else:
+        return _axis_sums_numpy(x, axes, keepdims)
+    return sums.reshape(_left(x.shape, axes, keepdims))
+
+
+def _left(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
+    """Return the shape of an array summed along some axes."""
+    if keepdims:
+        return tuple(1 if axis in axes else length for axis, length in enumerate(shape))
+    return tuple(length for axis, length in enumerate(shape) if axis not in axes)
+
+
+def _form(shape: tuple[int, ...], first: int, last: int) -> tuple[int, int, int]:
+    """Return the lengths before, along and behind axes from ``first`` to ``last``."""
+    return math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
 
 
 def _axis_sums_cuda(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
@@ -139,11 +162,19 @@ def axis_means(x: Array, axes: int | tuple[int, ...], keepdims: bool = False, dt
     """
     require_active(x)
     dtype = acc_dtype(x.dtype) if dtype is None else numpy.dtype(dtype)
-    return implementation(x, _axis_means_numpy, _axis_means_cuda)(x, _several(axes, x.ndim), keepdims, dtype)
+    return implementation(x, _axis_means_numpy, _axis_means_cuda, _axis_means_native)(
+        x, _several(axes, x.ndim), keepdims, dtype
+    )
 
 
 def _axis_means_numpy(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
     return x.mean(axis=axes, dtype=acc_dtype(x.dtype), keepdims=keepdims).astype(dtype, copy=False)
+
+
+def _axis_means_native(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
+    sums = _axis_sums_native(x, axes, keepdims)
+    terms = math.prod(x.shape[axis] for axis in axes)
+    return numpy.true_divide(sums, terms, dtype=sums.dtype).astype(dtype, copy=False)
 
 
 def _axis_means_cuda(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dtype) -> Array:
@@ -190,17 +221,17 @@ def _along_axes(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dt
     """Sum along axes by a call for each run of neighbouring ones, the last run first; divide in the last call."""
     library, shape = array_module(x), x.shape
     left = list(axes)
-    kept = tuple(1 if axis in left else length for axis, length in enumerate(shape))
+    kept = _left(shape, axes, keepdims)
     while left:
         last = first = left.pop()
         while left and left[-1] == first - 1:
             first = left.pop()
-        form = math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
+        form = _form(shape, first, last)
         shape = shape[:first] + shape[last + 1 :]
         sums = library.empty(shape, acc_dtype(x.dtype) if left else dtype)
         _sum_middle(x, form, sums, 1 if left else divisor)
         x = sums
-    return x.reshape(kept) if keepdims else x
+    return x.reshape(kept)
 
 
 class Tiling(NamedTuple):

@@ -36,6 +36,9 @@ INLINE index rows_of(index block, index block_rows, index count, index width) {
     return least(block_rows, count / width - block * block_rows);
 }
 
+// The numbers of the last rows, too few for a wide one, which go to the first range of blocks.
+INLINE index rest_of(index count, index width, index first) { return first == 0 && width > 0 ? count % width : 0; }
+
 #define CHANNELS 16 // added up at once
 
 // The sums of the columns of a matrix of partial sums, (parts, channels).

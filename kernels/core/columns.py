@@ -33,7 +33,7 @@ class Columns(NamedTuple):
 def columns(rows: int, channels: int) -> Columns:
     """Return the cut of a (rows, channels) matrix."""
     fold = max(_FEW // max(channels, 1), 1)
-    width = max(fold * channels, 1)
-    block_rows = max(_BLOCK // width, _LEAST_ROWS)
-    blocks = -(-(rows // fold) // block_rows)
+    width = fold * channels
+    block_rows = max(_BLOCK // max(width, 1), _LEAST_ROWS)
+    blocks = -(-(rows // fold) // block_rows) if channels else 0
     return Columns(fold, width, block_rows, width * block_rows, blocks, blocks * fold + rows % fold)

@@ -385,6 +385,13 @@ def test_no_rows_give_no_rows(device):
         np.testing.assert_array_equal(asnumpy(dbeta), 0)
 
 
+@pytest.mark.parametrize("rows", [1, 64, 200])
+def test_no_columns_give_none(device, rows):
+    x, dy, gamma, beta = arrays(rows, 0, "float32", 0)
+    y, mean, _, inverse = forward(x, gamma, beta)
+    assert y.shape == normalize_backward(dy, x, mean, inverse, gamma)[0].shape == (rows, 0)
+
+
 @pytest.mark.gpu
 def test_host_and_device_arrays_do_not_mix():
     with backend.use("cuda"):

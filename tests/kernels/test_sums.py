@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asarray, asnumpy
+from kernels.core import native
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import block_size, blocks_of
 from kernels.sums import axis_means, axis_sums, column_sums, square_sum, stages
@@ -20,16 +21,17 @@ from tests.support.checks import (
     frozen,
     laid_out,
     normal,
-    piece_bytes,
     thread_limit,
+    watched_shares,
     whole,
 )
 
+COLUMNS = st.integers(0, 9) | st.sampled_from([15, 16, 17, 33, 63, 64, 65, 129])  # around and between vectors' widths
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
 
 
 def test_column_sums_are_exact_in_whole_numbers(device):
-    @for_all(device, st.integers(0, 50), st.integers(1, 9), st.sampled_from(DTYPES), LAYOUTS)
+    @for_all(device, st.integers(0, 70), COLUMNS, st.sampled_from(DTYPES), LAYOUTS)
     def check(rows, columns, dtype, layout):
         matrix = laid_out(whole((rows, columns), dtype), layout)
         with frozen(matrix):
@@ -62,11 +64,32 @@ def test_column_sums_into_an_array(device, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "columns"), [(4099, 3), (4096, 1), (513, 50)])
-def test_column_sums_of_many_pieces(device, dtype, rows, columns):
+def test_column_sums_of_many_blocks(device, dtype, rows, columns):
     matrix = whole((rows, columns), dtype, most=1)
-    with piece_bytes(1 << 12):
-        sums = column_sums(matrix)
+    sums = column_sums(matrix)
     assert_same(sums, asnumpy(matrix).astype(np.float64).sum(axis=0), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_change_no_bit(device, dtype):
+    for shape in ((24000, 1), (5003, 3), (700, 65)):
+        x = normal(shape, dtype)
+        expected = column_sums(x), axis_means(x, 0), axis_sums(x.reshape(1, *shape), 1)
+        for count in (2, 3, 5):
+            with thread_limit(count), watched_shares() as shares:
+                results = column_sums(x), axis_means(x, 0), axis_sums(x.reshape(1, *shape), 1)
+            assert shares or not native.available() or device.kind == "cuda"
+            for one, two in zip(results, expected, strict=True):
+                assert_same(one, two)
+
+
+@pytest.mark.parametrize("shape", [(100_003, 1), (20_001, 3), (9000, 33), (3000, 65)], ids=str)
+def test_the_error_does_not_grow_with_the_rows(device, shape):
+    """A chain of a hundred thousand terms would have a bound of as many."""
+    x = normal(shape) + 1
+    host = asnumpy(x).astype("float64")
+    bound = 1024 * np.finfo("float32").eps / 2  # rows of a block, at most
+    assert (abs(asnumpy(column_sums(x)) - host.sum(axis=0)) <= bound * abs(host).sum(axis=0)).all()
 
 
 def test_float16_columns_are_summed_in_float32(device):
