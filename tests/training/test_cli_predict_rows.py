@@ -104,3 +104,20 @@ def test_a_table_is_evaluated_by_the_target_of_the_training(folder, tmp_path):
     result = xpnet("evaluate", folder / "houses", "--data", tmp_path / "turned.csv")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert "the model takes the columns ['area', 'age']; turned has ['age', 'area']" in result.err
+
+
+def test_several_numbers_are_predicted_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = numpy.random.default_rng(0).normal(size=(60, 2))
+    table = numpy.column_stack([x, x[:, 0] * 100, x[:, 1] - 5])
+    numpy.savetxt("two.csv", table, "%.5f", ",", header="a,b,big,small", comments="")
+    assert xpnet("train", "--data", "two.csv", "--target", "big,small", "--epochs", 2, "--out", "run").code == 0
+    text, record, (head, cells) = (
+        xpnet("predict", "two.csv", "--run", "run", *form).out.splitlines()[:length]
+        for form, length in (((), 1), (("--json",), 1), (("--csv",), 2))
+    )
+    predicted = json.loads(record[0])["predicted"]
+    assert list(predicted) == ["big", "small"]
+    assert text[0].endswith(f": big {predicted['big']:.6g}   small {predicted['small']:.6g}")
+    assert head == "table,row,big,small"
+    assert cells.split(",")[2:] == [f"{number:.6g}" for number in predicted.values()]

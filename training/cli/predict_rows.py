@@ -36,6 +36,7 @@ class Row:
         row: counted from 1, the line of names left out.
         ranking: classes with their probabilities, the likeliest first, or all labels; empty for numbers.
         numbers: those predicted, in the target's own units; empty where classes are.
+        targets: the names of several numbers; empty if they are not known.
     """
 
     table: Path
@@ -43,6 +44,7 @@ class Row:
     ranking: Sequence[tuple[str, float]]
     numbers: Sequence[float]
     has_labels: bool = False
+    targets: Sequence[str] = ()
 
 
 class RowPredictor:
@@ -69,6 +71,8 @@ class RowPredictor:
         self._network, self._top = network, top
         self._kind = network.last_layer.target_kind
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
+        targets = str(config.get("target", "")).split(",")
+        self._targets = targets if len(targets) == network.classes > 1 else ()
 
     def __call__(self, file: Path) -> Iterator[Row]:
         """Yield the predictions of a table's rows, after all of it has been read."""
@@ -79,9 +83,10 @@ class RowPredictor:
                 row = first + 1 + int(numpy.argwhere(~numpy.isfinite(predicted))[0, 0])
                 raise ValueError(f"{printable(file)}: the model's scores of row {row} are not finite: they overflow")
             for row, numbers in enumerate(predicted.tolist(), first + 1):
-                is_values = self._kind == "values"
-                ranking = () if is_values else self._ranked(numbers)
-                yield Row(file, row, ranking, numbers if is_values else (), self._kind == "labels")
+                if self._kind == "values":
+                    yield Row(file, row, (), numbers, targets=self._targets)
+                else:
+                    yield Row(file, row, self._ranked(numbers), (), self._kind == "labels")
 
     def _predicted(self, features: numpy.ndarray) -> numpy.ndarray:
         """Return the predictions of rows, float64 (N, outputs): probabilities, or numbers in their own units."""
@@ -145,13 +150,16 @@ def _in_words(row: Row) -> str:
     if row.has_labels:
         return labels_in_words(row.ranking)
     shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in row.ranking]
-    return "   ".join(shares or map("{:.6g}".format, row.numbers))
+    named = zip(row.targets, row.numbers, strict=True) if row.targets else (("", number) for number in row.numbers)
+    return "   ".join(shares or (f"{printable(name)} {number:.6g}".lstrip() for name, number in named))
 
 
 def _record(row: Row) -> dict[str, Any]:
     place = {"table": click.format_filename(row.table), "row": row.row}
     if row.has_labels:
         return {**place, **record_of_labels(row.ranking)}
+    if row.targets:
+        return {**place, "predicted": dict(zip(row.targets, row.numbers, strict=True))}
     if not row.ranking:
         return {**place, "predicted": row.numbers[0] if len(row.numbers) == 1 else row.numbers}
     top = [{"class": label, "probability": probability} for label, probability in row.ranking]
@@ -162,6 +170,8 @@ def _named(row: Row) -> dict[str, str]:
     """Return the predictions of a row by the names of their columns."""
     if row.has_labels:
         return {printable(label): f"{probability:.6g}" for label, probability in row.ranking}
+    if row.targets:
+        return {printable(name): f"{number:.6g}" for name, number in zip(row.targets, row.numbers, strict=True)}
     several = len(row.numbers) > 1
     cells = {f"predicted{place if several else ''}": f"{number:.6g}" for place, number in enumerate(row.numbers, 1)}
     for place, (label, probability) in enumerate(row.ranking, 1):
