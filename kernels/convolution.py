@@ -41,7 +41,7 @@ from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.tiling import Part, channel_strips, cut, parallel_for
 from kernels.core.window import Window
-from kernels.gemm import matmul_part, matmul_part_numpy
+from kernels.gemm import matmul_part
 from kernels.im2col import part_columns_numpy
 
 Shape = tuple[int, int, int, int]
@@ -102,7 +102,7 @@ def _convolve_numpy(
             out = workspace.empty(out.shape, dtype)
         for group, matrix in enumerate(matrices):
             columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
-            matmul_part_numpy(columns, matrix, out[:, filters[group]])
+            numpy.matmul(columns, matrix, out=out[:, filters[group]])
         if row_bias is not None:
             rows = out.reshape(-1, ow * fn)
             rows += row_bias

@@ -46,8 +46,8 @@ typedef struct {
 
 // Multiply `rows` rows of a by `vectors` vectors of a panel, and where `half`, by half a vector: constants, where this
 // is inlined.
-INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row,
-                     A total[ROWS][WIDTH]) {
+INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row, A *total,
+                     index stride) {
     const index a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;
     const T *a = p->a + row * a_row;
     const A *b = p->b;
@@ -71,10 +71,10 @@ INLINE void multiply(const int rows, const int vectors, const int half, const Pa
     }
     UNROLL for (int r = 0; r < rows; ++r) {
         UNROLL for (int v = 0; v < vectors; ++v) {
-            A *to = total[r] + v * LANES;
+            A *to = total + r * stride + v * LANES;
             store_sums(to, p->is_first ? sum[r][v] : load_sums(to) + sum[r][v]);
         }
-        narrow *to = (narrow *)(total[r] + vectors * LANES);
+        narrow *to = (narrow *)(total + r * stride + vectors * LANES);
         if (half) *to = p->is_first ? rest[r] : *to + rest[r];
     }
 }
@@ -109,39 +109,52 @@ INLINE void finish_row(const Panel *p, index to, const A *sums) {
 }
 
 // Fetch the sums of a tile that the runs before have left.
-static void fetch(const Panel *p, index row, int rows, A total[ROWS][WIDTH]) {
+static void fetch(const Panel *p, index row, int rows, A *total) {
     for (int r = 0; r < rows; ++r)
-        for (int i = 0; i < p->width; ++i) total[r][i] = p->sums[(row + r) * p->c_row + i * p->c_column];
+        for (int i = 0; i < p->width; ++i) total[r * WIDTH + i] = p->sums[(row + r) * p->c_row + i * p->c_column];
 }
 
-INLINE void finish(const int rows, const Panel *p, index row, A total[ROWS][WIDTH]) {
+// Bring the sums of a tile to memory.
+INLINE void finish(const int rows, const Panel *p, index row, const A *total) {
     const index to = row * p->c_row, c_row = p->c_row, c_column = p->c_column;
     if (!p->is_last)
         for (int r = 0; r < rows; ++r)
-            for (int i = 0; i < p->width; ++i) p->sums[to + r * c_row + i * c_column] = total[r][i];
+            for (int i = 0; i < p->width; ++i) p->sums[to + r * c_row + i * c_column] = total[r * WIDTH + i];
     else if (c_column > 1)
         for (int i = 0; i < p->width; ++i)
-            UNROLL for (int r = 0; r < rows; ++r) put(p->c + to + i * c_column + r, total[r][i]);
+            UNROLL for (int r = 0; r < rows; ++r) put(p->c + to + i * c_column + r, total[r * WIDTH + i]);
     else
-        for (int r = 0; r < rows; ++r) finish_row(p, to + r * c_row, total[r]);
+        for (int r = 0; r < rows; ++r) finish_row(p, to + r * c_row, total + r * WIDTH);
 }
 
-static void finish_6(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(6, p, row, total); }
-static void finish_4(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(4, p, row, total); }
-static void finish_2(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(2, p, row, total); }
-static void finish_1(const Panel *p, index row, A total[ROWS][WIDTH]) { finish(1, p, row, total); }
+static void finish_6(const Panel *p, index row, const A *total) { finish(6, p, row, total); }
+static void finish_4(const Panel *p, index row, const A *total) { finish(4, p, row, total); }
+static void finish_2(const Panel *p, index row, const A *total) { finish(2, p, row, total); }
+static void finish_1(const Panel *p, index row, const A *total) { finish(1, p, row, total); }
 
+// Multiply all rows by a panel. The sums of a tile lie in c, if it has their type and its rows whole vectors, else apart.
 INLINE void rows_of(const int vectors, const int half, const Panel *p, index row, index last) {
-    A total[ROWS][WIDTH] ALIGNED;
+    A tile[ROWS * WIDTH] ALIGNED;
+    const int direct = sizeof(T) == sizeof(A) && p->c_column == 1 && p->width == vectors * LANES + half * LANES / 2;
+    const index stride = direct ? p->c_row : WIDTH;
     while (row < last) {
         const int rows = last - row >= 6 ? 6 : last - row >= 4 ? 4 : last - row >= 2 ? 2 : 1;
-        if (!p->is_first) fetch(p, row, rows, total);
+        A *total = direct ? (A *)p->c + row * p->c_row : tile;
+        if (!direct && !p->is_first) fetch(p, row, rows, tile);
         switch (rows) {
-        case 6: multiply(6, vectors, half, p, row, total), finish_6(p, row, total); break;
-        case 4: multiply(4, vectors, half, p, row, total), finish_4(p, row, total); break;
-        case 2: multiply(2, vectors, half, p, row, total), finish_2(p, row, total); break;
-        default: multiply(1, vectors, half, p, row, total), finish_1(p, row, total);
+        case 6: multiply(6, vectors, half, p, row, total, stride); break;
+        case 4: multiply(4, vectors, half, p, row, total, stride); break;
+        case 2: multiply(2, vectors, half, p, row, total, stride); break;
+        default: multiply(1, vectors, half, p, row, total, stride);
         }
+        if (!direct) switch (rows) {
+            case 6: finish_6(p, row, tile); break;
+            case 4: finish_4(p, row, tile); break;
+            case 2: finish_2(p, row, tile); break;
+            default: finish_1(p, row, tile);
+            }
+        else if (p->is_last && (p->bias || p->positive))
+            for (int r = 0; r < rows; ++r) finish_row(p, (row + r) * p->c_row, total + r * stride);
         row += rows;
     }
 }
@@ -175,12 +188,9 @@ INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int
     }
 }
 
-// c = max(a @ b + bias, 0) for a range of rows and one of columns, and where it is positive. float16 has `sums` if the
-// depth is more than RUN.
-KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, const T *bias /* NULL or columns */,
-             T *c /* rows * columns */, unsigned char *positive /* NULL or rows * columns */,
-             A *sums /* NULL or rows * columns */, int rows, int depth, int columns, int a_transposed, int b_transposed,
-             int first_row, int last_row, int first_column, int last_column) {
+static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsigned char *positive, A *sums, int rows,
+                              int depth, int columns, int a_transposed, int b_transposed, int first_row, int last_row,
+                              int first_column, int last_column) {
     A panel[RUN * WIDTH] ALIGNED;
     Panel p = {.a_row = a_transposed ? 1 : depth, .a_depth = a_transposed ? rows : 1, .c_row = columns, .c_column = 1};
     if (sizeof(T) == sizeof(A)) sums = (A *)c;
@@ -230,4 +240,17 @@ KERNEL(gemm)(const T *a /* rows * depth */, const T *b /* depth * columns */, co
             }
         }
     }
+}
+
+// c = max(a @ b + bias, 0) for a range of rows and one of columns, and where it is positive; of a stack of matrices.
+// float16 has `sums` if the depth is more than RUN.
+KERNEL(gemm)(const T *a /* stack * rows * depth */, const T *b /* stack * depth * columns */,
+             const T *bias /* NULL or columns */, T *c /* stack * rows * columns */,
+             unsigned char *positive /* NULL or stack * rows * columns */, A *sums /* NULL or stack * rows * columns */,
+             int stack, int rows, int depth, int columns, int a_transposed, int b_transposed, int first_row,
+             int last_row, int first_column, int last_column) {
+    const index size = (index)rows * columns;
+    for (int s = 0; s < stack; ++s, a += (index)rows * depth, b += (index)depth * columns, c += size)
+        multiply_matrices(a, b, bias, c, positive ? positive + s * size : positive, sums ? sums + s * size : sums, rows,
+                          depth, columns, a_transposed, b_transposed, first_row, last_row, first_column, last_column);
 }

@@ -6,13 +6,14 @@ its BLAS, which is limited to one thread.
 
 from __future__ import annotations
 
-import functools
 import itertools
+import math
 
 import numpy
 
 from backend import array_module, blas, profiling, require_active, require_arrays, threads, workspace
 from backend.types import Array
+from kernels.core import native
 from kernels.core.dispatch import implementation
 from kernels.core.native import Function
 
@@ -22,14 +23,6 @@ _WORTH_SHARING = 8 << 20
 """Multiplications and additions that pay for handing a part of a product to another thread: about 0.1 ms."""
 
 _RUN = 256  # of the depth, in gemm.c
-
-_UNPACKED = 1_000_000
-"""Multiplications in a product that OpenBLAS, on cores with AVX-512, makes without packing its operands first. Blocks
-of a tall matrix times few columns run 1.1 to 1.8 times as fast so (measured: (100352, 144) by (144, 16) at 105 GFLOP/s
-instead of 77, (30000, 64) by (64, 64) at 145 instead of 103), and within 5 % where BLAS has no such kernels.
-"""
-
-_NARROW = 128  # columns up to which that pays
 
 _HALF = numpy.dtype("float16")
 
@@ -84,23 +77,25 @@ def _matmul_numpy(a: Array, b: Array, out: Array | None, bias: Array | None) -> 
 
 
 def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, positive: Array | None = None) -> Array:
-    """Compute ``matmul`` of arrays of one dtype in C.
+    """Compute ``matmul`` of arrays of one dtype in C, or of stacks of them, (…, M, K) and (…, K, N).
 
     Args:
-        positive: bool (M, N), C-contiguous; if given, max(·, 0) follows, and it receives where the result is above 0.
+        positive: bool (…, M, N), C-contiguous; if given, max(·, 0) follows, and it receives where the result is above
+            0.
     """
-    dtype, (rows, depth), columns = a.dtype, a.shape, b.shape[1]
+    dtype, (*stack, rows, depth), columns = a.dtype, a.shape, b.shape[-1]
     a, a_transposed = _stored(a)
     b, b_transposed = _stored(b)
     if out is not None and out.dtype == dtype and out.flags.c_contiguous:
         product = out
     else:
-        product = workspace.empty((rows, columns), dtype)
+        product = workspace.empty((*stack, rows, columns), dtype)
     if bias is not None:
         bias = numpy.ascontiguousarray(bias)
     sums = workspace.empty(product.shape) if dtype == _HALF and depth > _RUN else None
-    given = dtype, a, b, bias, product, positive, sums, rows, depth, columns, a_transposed, b_transposed
-    pieces = 2 * rows * depth * columns // _WORTH_SHARING
+    sizes = math.prod(stack), rows, depth, columns
+    given = dtype, a, b, bias, product, positive, sums, *sizes, a_transposed, b_transposed
+    pieces = 2 * math.prod(sizes) // _WORTH_SHARING
     if pieces <= 1 or (pieces := min(pieces, threads.limit())) <= 1:
         _GEMM(*given, 0, rows, 0, columns)
     elif rows >= columns:
@@ -114,9 +109,8 @@ def _stored(matrix: Array) -> tuple[Array, int]:
     """Return a matrix, or its transpose, as it lies in contiguous memory, and whether it is the transpose."""
     if matrix.flags.c_contiguous:
         return matrix, 0
-    if matrix.flags.f_contiguous:
-        return matrix.T, 1
-    return numpy.ascontiguousarray(matrix), 0
+    transposed = matrix.swapaxes(-2, -1)
+    return (transposed, 1) if transposed.flags.c_contiguous else (numpy.ascontiguousarray(matrix), 0)
 
 
 def _cuts(size: int, pieces: int) -> list[tuple[int, int]]:
@@ -149,29 +143,9 @@ def matmul_part(a: Array, b: Array, out: Array | None = None) -> Array:
     if array_module(a, b) is not numpy:
         return blas.gemm(a, b, out)
     _refuse_half(a)
-    product = workspace.empty((*a.shape[:-1], b.shape[-1]), a.dtype) if out is None else out
-    matmul_part_numpy(a, b, product)
-    return product
-
-
-def matmul_part_numpy(a: Array, b: Array, out: Array) -> None:
-    """Multiply into ``out``, a tall ``a`` or a wide ``b`` in blocks that BLAS need not pack."""
-    (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
-    if m * k * n <= _UNPACKED:
-        numpy.matmul(a, b, out=out)
-        return
-    if n > m:
-        a, b, out, m, n = b.swapaxes(-2, -1), a.swapaxes(-2, -1), out.swapaxes(-2, -1), n, m
-    rows = min(_UNPACKED // max(k * n, 1), 256) // 16 * 16
-    if not 32 <= rows < m or not 0 < n <= _NARROW:
-        numpy.matmul(a, b, out=out)
-        return
-    whole = m - m % rows
-    left = a[..., :whole, :].reshape(*stack, m // rows, rows, k)
-    blocks = out[..., :whole, :].reshape(*stack, m // rows, rows, n)
-    numpy.matmul(left, b[..., None, :, :], out=blocks)
-    if whole < m:
-        numpy.matmul(a[..., whole:, :], b, out=out[..., whole:, :])
+    if not native.computes(a.dtype) or a.dtype != b.dtype:
+        return numpy.matmul(a, b, out=out)
+    return matmul_native(a, b, out, None)
 
 
 def add_rows(a: Array, b: Array, total: Array) -> None:
@@ -181,41 +155,8 @@ def add_rows(a: Array, b: Array, total: Array) -> None:
     """
     if array_module(a, b, total) is not numpy:
         blas.gemm(a.swapaxes(-2, -1), b, total, beta=1.0)
-        return
-    _refuse_half(a)
-    total += matmul_rows_numpy(a, b)
-
-
-def matmul_rows_numpy(a: Array, b: Array) -> Array:
-    """Compute aᵀ @ b in blocks that BLAS need not pack, and add up their products."""
-    (m, k), n, stack = a.shape[-2:], b.shape[-1], a.shape[:-2]
-    strips, rows = _strips(k, n)
-    if m <= rows or not rows:
-        return numpy.matmul(a.swapaxes(-2, -1), b)
-    whole = m - m % rows
-    left = numpy.moveaxis(a[..., :whole, :].reshape(*stack, -1, rows, strips, k // strips), -3, -1)
-    right = b[..., :whole, :].reshape(*stack, -1, 1, rows, n)
-    total = numpy.matmul(left, right).reshape(*stack, -1, k, n).sum(axis=-3)
-    if whole < m:
-        total += numpy.matmul(a[..., whole:, :].swapaxes(-2, -1), b[..., whole:, :])
-    return total
-
-
-@functools.cache
-def _strips(k: int, n: int) -> tuple[int, int]:
-    """Return how to cut ``a`` in aᵀ @ b: into how many strips of columns, and at how many rows (0: not)."""
-    if k * n > 24_000 or not k * n:  # measured: more gain nothing
-        return 1, 0
-    strips = next(count for count in range(1, k + 1) if k % count == 0 and k // count * n <= 5_000)
-    return strips, min(_UNPACKED // (k // strips * n), 480) // 16 * 16
-
-
-def piece_sums(rows: Array, fold: int) -> Array:
-    """Compute on a CPU the column sums of a piece of a matrix folded by ``fold``: (M / fold, fold·N) → (N,)."""
-    ones = workspace.empty(len(rows), rows.dtype)
-    ones.fill(1)
-    sums = numpy.matmul(ones, rows)
-    return sums if fold == 1 else sums.reshape(fold, -1).sum(axis=0)
+    else:
+        total += matmul_part(a.swapaxes(-2, -1), b)
 
 
 def _refuse_half(a: Array) -> None:

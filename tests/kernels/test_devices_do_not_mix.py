@@ -179,7 +179,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
     convolution: "flipped",
-    gemm: "check_product into matmul_native add_rows matmul_part matmul_part_numpy matmul_rows_numpy piece_sums",
+    gemm: "check_product into matmul_native add_rows matmul_part",
     sums: "square_sum stages",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     dropout: "dropout_mask",
