@@ -53,7 +53,9 @@ INLINE void add_pixel_chw(const Geometry *g, const T *columns, const T *end, T *
         for (int i = 0; i < place.rows; ++i)
             for (int j = 0; j < place.columns; ++j) {
                 const T *from = columns + (place.at + i * place.down + j * place.across + begin * taps);
-                for (int c = 0; c < some; ++c) sums[c] += get(from + c * taps);
+                // One by one: collecting numbers into vectors is slower than loading them.
+                _Pragma("clang loop vectorize(disable) unroll_count(4)") for (int c = 0; c < some; ++c)
+                    sums[c] += get(from + c * taps);
             }
         for (int c = 0; c < some; ++c) put(pixel + begin + c, sums[c]);
     }

@@ -20,7 +20,7 @@ from kernels.core.native import Function, share
 from kernels.core.window import Window
 
 _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
-_FUNCTIONS = {"CHW": Function("col2im.c", "col2im_chw"), "HWC": Function("col2im.c", "col2im_hwc")}
+_CHW, _HWC = Function("col2im.c", "col2im_chw"), Function("col2im.c", "col2im_hwc")
 _SCATTER_PLAIN = Kernel("col2im.cu", "col2im_scatter_plain")
 
 
@@ -98,7 +98,7 @@ def _add_windows_numpy(columns: Array, result: Array, geometry: Geometry, order:
 def _add_windows_native(columns: Array, result: Array, geometry: Geometry, order: str, method: str) -> None:
     n, h, _, c = result.shape
     total = result if result.flags.c_contiguous else workspace.empty(result.shape, result.dtype)
-    function = _FUNCTIONS["HWC" if c == 1 else order]
+    function = _CHW if order == "CHW" and c > 1 else _HWC
     given = numpy.ascontiguousarray(columns), total, geometry.block(c), n
     share(n * h, columns.nbytes // max(n * h, 1), lambda first, last: function(columns.dtype, *given, first, last))
     if total is not result:

@@ -22,7 +22,7 @@ from kernels.core.tiling import Part
 from kernels.core.window import Window
 
 _KERNELS = {"CHW": Kernel("im2col.cu", "im2col_chw"), "HWC": Kernel("im2col.cu", "im2col_hwc")}
-_FUNCTIONS = {"CHW": Function("im2col.c", "im2col_chw"), "HWC": Function("im2col.c", "im2col_hwc")}
+_CHW, _HWC = Function("im2col.c", "im2col_chw"), Function("im2col.c", "im2col_hwc")
 _BITS = {2: "float16", 4: "float32", 8: "float64"}  # by size: the dtypes that numbers of any meaning are copied as
 _RUN = 16  # numbers that a thread copies: enough to pay for finding its place
 
@@ -70,13 +70,10 @@ def _im2col_numpy(source: Array, geometry: Geometry, order: str) -> Array:
 
 
 def _im2col_native(source: Array, geometry: Geometry, order: str) -> Array:
-    n, c, itemsize, (oh, ow) = len(source), source.shape[3], source.itemsize, geometry.output
-    if itemsize not in _BITS or source.dtype.kind not in "iufc":
-        return _im2col_numpy(source, geometry, order)
-    function, numbers = _FUNCTIONS["HWC" if c == 1 else order], math.prod(geometry.kernel) * c
-    columns = workspace.empty((n * oh * ow, numbers), source.dtype)
-    given = source.view(_BITS[itemsize]), columns.view(_BITS[itemsize]), geometry.block(c), n
-    share(n * oh, ow * numbers * itemsize, lambda first, last: function(_BITS[itemsize], *given, first, last))
+    n, c, (oh, ow), dtype = len(source), source.shape[3], geometry.output, source.dtype
+    columns = workspace.empty((n * oh * ow, math.prod(geometry.kernel) * c), dtype)
+    function, given = _CHW if order == "CHW" and c > 1 else _HWC, (source, columns, geometry.block(c), n)
+    share(n * oh, columns.nbytes // max(n * oh, 1), lambda first, last: function(dtype, *given, first, last))
     return columns
 
 
