@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_same_device
+from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.checks import LARGEST_EPSILON, real, whole
 from backend.types import Array
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.sums import axis_means, axis_sums
+from kernels.core.native import Function, share
+from kernels.sums import axis_means, axis_sums, total_of_parts
+
+_FORWARD, _BACKWARD = (Function("layer_norm.c", name) for name in ("layer_norm", "layer_norm_backward"))
+_PART_ROWS = 32  # whose sums are one part of dγ and dβ
 
 
 @profiling.operation
@@ -32,8 +37,27 @@ def layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Arr
     """
     require_same_device(x, gamma, beta)
     require_active(x)
-    normalized, inverse = _standardize(x, 1, real("epsilon", epsilon, least=0, most=LARGEST_EPSILON))
+    epsilon = real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
+    if x.ndim != 2 or not gamma.shape == beta.shape == x.shape[1:]:
+        raise ValueError(f"needs x (M, D), gamma (D,) and beta (D,), got {x.shape}, {gamma.shape} and {beta.shape}")
+    on_native = _layer_norm_native if x.size else None
+    return implementation(x, _layer_norm, _layer_norm, on_native)(x, gamma, beta, epsilon)
+
+
+def _layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    normalized, inverse = _standardize(x, 1, epsilon)
     return _affine(normalized, gamma, beta, x.dtype), normalized, inverse
+
+
+def _layer_norm_native(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    x, dtype, shape = numpy.ascontiguousarray(x), acc_dtype(x.dtype), x.shape
+    gamma, beta = (numpy.ascontiguousarray(vector, dtype) for vector in (gamma, beta))
+    y, normalized = workspace.empty(shape, x.dtype), workspace.empty(shape, dtype)
+    inverse = numpy.empty((len(x), 1), dtype)
+    arrays = x, gamma, beta, y, normalized, inverse
+    item_bytes = 3 * shape[1] * x.itemsize
+    share(len(x), item_bytes, lambda *own: _FORWARD(x.dtype, *arrays, epsilon, *shape, *own))
+    return y, normalized, inverse
 
 
 @profiling.operation
@@ -41,10 +65,32 @@ def layer_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Arr
     """Return the gradients of ``layer_norm``: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
     require_same_device(dy, normalized, inverse, gamma)
     require_active(dy)
+    if not (dy.ndim == 2 and dy.shape == normalized.shape and gamma.shape == dy.shape[1:] and len(inverse) == len(dy)):
+        given = f"{dy.shape}, {normalized.shape}, {inverse.shape} and {gamma.shape}"
+        raise ValueError(f"needs dy and normalized (M, D), inverse (M, 1) and gamma (D,), got {given}")
+    on_native = _layer_norm_backward_native if dy.size and normalized.dtype == acc_dtype(dy.dtype) else None
+    compute = implementation(dy, _layer_norm_backward, _layer_norm_backward, on_native)
+    return compute(dy, normalized, inverse, gamma)
+
+
+def _layer_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Array) -> tuple[Array, Array, Array]:
     rows = dy.astype(normalized.dtype, copy=False)
     dgamma, dbeta = axis_sums(rows * normalized, 0), axis_sums(rows, 0)
     dx = _standardize_backward(rows * gamma, normalized, inverse, 1)
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
+
+
+def _layer_norm_backward_native(
+    dy: Array, normalized: Array, inverse: Array, gamma: Array
+) -> tuple[Array, Array, Array]:
+    dtype, (rows, size), parts = normalized.dtype, dy.shape, -(-len(dy) // _PART_ROWS)
+    dy, normalized = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(normalized)
+    inverse, gamma = (numpy.ascontiguousarray(vector, dtype) for vector in (inverse, gamma))
+    dx = workspace.empty(dy.shape, dy.dtype)
+    products, sums = (numpy.empty((parts, size), dtype) for _ in range(2))
+    arrays, sizes = (dy, normalized, inverse, gamma, dx, products, sums), (rows, size, parts, _PART_ROWS)
+    share(parts, 3 * _PART_ROWS * size * dy.itemsize, lambda *own: _BACKWARD(dy.dtype, *arrays, *sizes, *own))
+    return dx, total_of_parts(products, dy.dtype), total_of_parts(sums, dy.dtype)
 
 
 @profiling.operation

@@ -81,6 +81,13 @@ def _column_totals(matrix: Array, total: Array | None = None) -> Array:
     return total
 
 
+def total_of_parts(sums: Array, dtype: numpy.dtype) -> Array:
+    """Return the column sums of what a C kernel of a dtype left for each part: (parts, N), in the dtype of sums."""
+    total = numpy.empty(sums.shape[1], sums.dtype)
+    _TOTAL(dtype, sums, total, *sums.shape)
+    return total
+
+
 def _column_sums_cuda(matrix: Array, out: Array | None) -> Array:
     if out is not None and out.flags.c_contiguous and out.dtype in (matrix.dtype, acc_dtype(matrix.dtype)):
         _sum_middle(matrix, (1, *matrix.shape), out)

@@ -5,6 +5,7 @@ import pytest
 
 import backend
 from backend import asnumpy
+from kernels.core import native
 from kernels.layer_norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
 from tests.support.checks import (
     DTYPES,
@@ -17,6 +18,8 @@ from tests.support.checks import (
     frozen,
     laid_out,
     normal,
+    thread_limit,
+    watched_shares,
 )
 
 EPSILON = 1e-3
@@ -78,7 +81,7 @@ def test_groups(device, dtype, layout, shape, groups):
 
 
 @pytest.mark.parametrize(("dtype", "layout"), DTYPES_OR_LAYOUTS[:-1])
-@pytest.mark.parametrize("shape", [(4, 7), (1, 3), (3, 1), (0, 5)])
+@pytest.mark.parametrize("shape", [(4, 7), (1, 3), (3, 1), (0, 5), (40, 17), (33, 64), (70, 131)])
 def test_rows(device, dtype, layout, shape):
     given = x, gamma, beta, dy = arrays(shape, dtype, layout)
     with frozen(*given):
@@ -88,6 +91,45 @@ def test_rows(device, dtype, layout, shape):
     pixels = (x.reshape(*shape, 1, 1), gamma, beta, dy.reshape(*shape, 1, 1))
     of_pixels = [value.reshape(value.shape[:2]) for value in expected(*pixels, 1)]
     compare((y, *gradients), of_pixels, dtype, 60)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_change_no_bit(device, dtype):
+    x, gamma, beta, dy = arrays((201, 50), dtype)
+    results = []
+    for count in (1, 2, 3, 5):
+        with thread_limit(count), watched_shares() as shares:
+            y, normalized, inverse = layer_norm(x, gamma, beta, EPSILON)
+            results.append((y, normalized, inverse, *layer_norm_backward(dy, normalized, inverse, gamma)))
+        assert count == 1 or shares or not native.available() or device.kind == "cuda"
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert_same(two, one)
+
+
+@pytest.mark.parametrize("place", [0, 40, 66])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_bad_number_reaches_its_row_and_no_other(device, bad, place):
+    x, gamma, beta, dy = arrays((5, 67), "float32")
+    x[3, place] = bad
+    y, normalized, inverse = layer_norm(x, gamma, beta, EPSILON)
+    dx, _, dbeta = layer_norm_backward(dy, normalized, inverse, gamma)
+    for result in (y, dx):
+        assert np.isnan(asnumpy(result)[3, place])
+        assert np.isfinite(asnumpy(result)[[0, 1, 2, 4]]).all()
+    assert np.isfinite(asnumpy(dbeta)).all()
+
+
+def test_shapes_that_do_not_fit_are_refused(device):
+    x, gamma, beta, dy = arrays((4, 7), "float32")
+    for wrong in ((x, gamma[:1], beta), (x, gamma, beta[:3]), (x.reshape(2, 2, 7), gamma, beta)):
+        with pytest.raises(ValueError, match=r"needs x \(M, D\), gamma \(D,\) and beta \(D,\), got"):
+            layer_norm(*wrong, EPSILON)
+    _, normalized, inverse = layer_norm(x, gamma, beta, EPSILON)
+    for given in ((dy[:3], normalized, inverse, gamma), (dy, normalized, inverse[:3], gamma)):
+        with pytest.raises(ValueError, match=r"needs dy and normalized \(M, D\), inverse \(M, 1\) and gamma"):
+            layer_norm_backward(*given)
 
 
 def test_gradients(device):
