@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, require_same_device
+from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 from backend.types import Array
 from kernels import targets
-from kernels.sums import axis_means
+from kernels.core.dispatch import implementation
+from kernels.core.native import Function, share
+from kernels.sums import add_ranges, axis_means
+
+_FORWARD, _BACKWARD = (Function("binary_cross_entropy.c", f"binary_cross_entropy{way}") for way in ("", "_backward"))
+_OF_EXP_AND_LOG = 64  # bytes that a core reads and writes in the time of one number
 
 
 @profiling.operation
@@ -43,6 +48,11 @@ def binary_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
     library, t = array_module(x), targets.as_outputs(t, x)
     if not x.size:
         return library.zeros((), x.dtype), x.copy()
+    return implementation(x, _with_library, _with_library, _native)(x, t)
+
+
+def _with_library(x: Array, t: Array) -> tuple[Array, Array]:
+    library = array_module(x)
     size = library.absolute(x)
     small = library.exp(-size)  # from 0 to 1
     cost = library.where(x > 0, 1 - t, t)
@@ -55,6 +65,12 @@ def binary_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
     return library.asarray(loss, x.dtype), y.astype(x.dtype, copy=False)
 
 
+def _native(x: Array, t: Array) -> tuple[Array, Array]:
+    x, t, y = numpy.ascontiguousarray(x), numpy.ascontiguousarray(t), workspace.empty(x.shape, x.dtype)
+    total = add_ranges(x.size, _OF_EXP_AND_LOG, lambda sums, *cut: _FORWARD(x.dtype, x, t, y, sums, x.size, *cut))
+    return numpy.asarray(total / x.size, x.dtype), y
+
+
 @profiling.operation
 def binary_cross_entropy_backward(y: Array, t: Array) -> Array:
     """Return the gradient with respect to the scores: (y - t) / elements, dtype of ``y``.
@@ -65,4 +81,16 @@ def binary_cross_entropy_backward(y: Array, t: Array) -> Array:
     """
     require_arrays(y=y)
     targets.check_form(t, y.shape)
-    return (y - targets.as_outputs(t, y)) / max(y.size, 1)
+    return implementation(y, _backward_with_library, _backward_with_library, _backward_native)(
+        y, targets.as_outputs(t, y)
+    )
+
+
+def _backward_with_library(y: Array, t: Array) -> Array:
+    return (y - t) / max(y.size, 1)
+
+
+def _backward_native(y: Array, t: Array) -> Array:
+    y, t, dx = numpy.ascontiguousarray(y), numpy.ascontiguousarray(t), workspace.empty(y.shape, y.dtype)
+    share(y.size, 3 * y.itemsize, lambda first, last: _BACKWARD(y.dtype, y, t, dx, y.size, first, last))
+    return dx

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
@@ -28,7 +29,7 @@ _COLUMNS, _TOTAL, _MIDDLE = (Function("sums.c", name) for name in ("column_sums"
 _WIDEST = 16  # numbers in a vector
 
 _RANGE = 1 << 14
-"""Numbers whose squares a C kernel adds up by itself."""
+"""Numbers that a C kernel adds up by themselves."""
 
 _DOUBLE = numpy.dtype("float64")
 _ROWS = 32  # that a thread adds up before a second stage pays for its launch
@@ -202,10 +203,22 @@ def _square_sum_numpy(x: Array) -> Array:
 
 
 def _square_sum_native(x: Array) -> Array:
-    x, ranges = numpy.ascontiguousarray(x), -(-x.size // _RANGE)
+    x = numpy.ascontiguousarray(x)
+    return add_ranges(x.size, x.itemsize, lambda sums, *cut: _SQUARES_NATIVE(x.dtype, x, sums, x.size, *cut))
+
+
+def add_ranges(count: int, item_bytes: int, call: Callable[..., Any]) -> Any:
+    """Return the sum of what a C kernel adds up in ranges of an array, float64, in an order that threads do not change.
+
+    Args:
+        count: numbers in the array.
+        item_bytes: as for ``native.share``.
+        call: takes float64 sums (ranges,) to write to, the number of ranges, how many numbers a range has, and the
+            first and the last range to compute.
+    """
+    ranges = -(-count // _RANGE)
     sums = numpy.empty(ranges)
-    given = (x, sums, x.size, ranges, _RANGE)
-    share(ranges, _RANGE * x.itemsize, lambda first, last: _SQUARES_NATIVE(x.dtype, *given, first, last))
+    share(ranges, _RANGE * item_bytes, lambda first, last: call(sums, ranges, _RANGE, first, last))
     return sums.sum()
 
 

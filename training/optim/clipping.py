@@ -72,6 +72,8 @@ def clip_gradients(grads: Mapping[str, Array], max_norm: float) -> Array:
     arrays = _arrays(grads)
     xp = array_module(norm)
     factor = clip_factor(norm, max_norm)
+    if xp is numpy and factor == 1:  # a product with 1 would change no bit
+        return norm
     for array in arrays:
         xp.multiply(array, factor.astype(acc_dtype(array.dtype)), out=array)
     return norm
