@@ -8,11 +8,13 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from kernels.core.build_native import COMPILER
+
 here = pathlib.Path(__file__).parent
 rows = [line.split("#")[0].split() for line in (here / "floors.txt").read_text().splitlines()]
 floors = {row[0]: Version(row[1]) for row in rows if row}
 project = tomllib.loads((here.parent / "pyproject.toml").read_text())
-build = [Requirement(text) for text in project["build-system"]["requires"]]
+build = [Requirement(text) for text in (*project["build-system"]["requires"], COMPILER)]
 required = [Requirement(text) for text in project["project"]["dependencies"]] + build
 
 failures = []

@@ -139,9 +139,9 @@ def build(
         # memcpy and memset, which the compiler may call, are the process's own.
         link = {"macos": ["-undefined", "dynamic_lookup"], "windows": []}
         system = target.triple.split("-")[1].split(".")[0]
-        options = link.get(system, ["-nostdlib"] if not flags else [])
+        options = link.get(system, ["-nostdlib"])
         made = Path(place) / LIBRARY
-        _run([*command, *flags, "-shared", "-s", *options, *objects, "-o", str(made)], environment)
+        _run([*command, "-shared", *([] if flags else ["-s"]), *options, *objects, "-o", str(made)], environment)
         _replace(made, library)
 
 
