@@ -1,51 +1,40 @@
-// The gradient of a fully connected layer's output before its ReLU, and that of the bias.
+// The gradient of a fully connected layer's output before its ReLU, and the sums of its columns, the bias's gradient.
 //
-// Columns go in strips of STRIP vectors, whose sums stay in registers while the rows pass by.
-//
-// Order of sums: of every column, runs of RUN rows from top to bottom, from +0; the runs are added up in order.
+// core/columns.h says how a matrix is cut and in which order its columns are added up: as sums.c does, to the same bits.
 // Least bytes: dy and the mask once, dx once.
 
-#include "core/vectors.h"
+#include "core/columns.h"
 
-enum { STRIP = 4, RUN = 256 };
-
-INLINE void strip(const int vectors, const T *dy, const unsigned char *positive, T *dx, T *sums, int rows, int columns) {
-    vec total[STRIP] = {0};
-    for (int start = 0; start < rows; start += RUN) {
-        const int end = least(start + RUN, rows);
-        vec sum[STRIP] = {0};
-        for (int row = start; row < end; ++row)
-            UNROLL for (int v = 0; v < vectors; ++v) {
-                const index at = (index)row * columns + v * LANES;
-                const vec value = choose(load_mask(positive + at), load(dy + at), all(0));
-                store(dx + at, value);
-                sum[v] += value;
-            }
-        UNROLL for (int v = 0; v < vectors; ++v) total[v] += sum[v];
-    }
-    UNROLL for (int v = 0; v < vectors; ++v) store(sums + v * LANES, total[v]);
+INLINE void strip_masked(const T *dy, const unsigned char *positive, T *dx, A *sums, index width, index rows,
+                         int vectors, index last) {
+    vec sum[STRIP] = {0};
+    for (index row = 0; row < rows; ++row)
+        EACH_VECTOR {
+            const index at = row * width + place(j, vectors, last);
+            const vec value = choose(load_mask(positive + at), load(dy + at), all(0));
+            store(dx + at, value);
+            sum[j] += value;
+        }
+    EACH_VECTOR store_sums(sums + place(j, vectors, last), sum[j]);
 }
 
-// dx is dy where it was positive, elsewhere +0; sums are those of its columns, for columns from `first` to `last`.
-KERNEL(masked_sums)(const T *dy /* rows * columns */, const unsigned char *positive /* rows * columns */,
-                    T *dx /* rows * columns */, T *sums /* columns */, int rows, int columns, int first, int last) {
-    int column = first;
-    for (; column + STRIP * LANES <= last; column += STRIP * LANES)
-        strip(STRIP, dy + column, positive + column, dx + column, sums + column, rows, columns);
-    for (; column + LANES <= last; column += LANES)
-        strip(1, dy + column, positive + column, dx + column, sums + column, rows, columns);
-    A total[LANES] = {0};
-    for (int start = 0; start < rows; start += RUN) {
-        const int end = least(start + RUN, rows);
-        A sum[LANES] = {0};
-        for (int row = start; row < end; ++row)
-            for (int i = 0; i < last - column; ++i) {
-                const index at = (index)row * columns + column + i;
-                const A value = positive[at] ? get(dy + at) : 0;
-                put(dx + at, value);
-                sum[i] += value;
-            }
-        for (int i = 0; i < last - column; ++i) total[i] += sum[i];
+// dx is dy where it was positive, elsewhere +0. The sums are those of column_sums.
+KERNEL(masked_sums)(const T *dy /* count */, const unsigned char *positive /* count */, T *dx /* count */,
+                    A *sums /* partial */, A *total /* channels */, index partial, index count, index width,
+                    index block_rows, index parts, index channels, index blocks, index first, index last_block) {
+    for (index block = first; block < last_block; ++block) {
+        const index from = block * block_rows * width, to = block * width;
+        const index rows = rows_of(block, block_rows, count, width);
+#define MASKED(at, vectors, last)                                                                                      \
+    strip_masked(dy + from + at, positive + from + at, dx + from + at, sums + to + at, width, rows, vectors, last)
+        EACH_STRIP(width, MASKED)
     }
-    for (int i = 0; i < last - column; ++i) put(sums + column + i, total[i]);
+    const index rest = rest_of(count, width, first);
+    for (index i = count - rest; i < count; ++i) {
+        const A value = positive[i] ? get(dy + i) : 0;
+        put(dx + i, value);
+        sums[partial - count + i] = value;
+    }
+    if (first == 0 && last_block == blocks)
+        add_parts(sums, total, parts, channels);
 }

@@ -9,11 +9,12 @@ from backend.types import Array
 from kernels.activations import relu_in_place
 from kernels.core.checks import check_dtype
 from kernels.core.dispatch import implementation
+from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.gemm import check_product, matmul, matmul_native
 from kernels.masking import masked
-from kernels.sums import column_sums
+from kernels.sums import column_sums, column_totals
 
 _ADD_BIAS, _BIAS_GRADIENT = (Kernel("affine.cu", name) for name in ("add_bias", "bias_gradient"))
 _MASKED_SUMS = Function("affine.c", "masked_sums")
@@ -118,13 +119,8 @@ def _bias_gradient_numpy(dy: Array, positive: Array, out: Array) -> Array:
 def _bias_gradient_native(dy: Array, positive: Array, out: Array) -> Array:
     dy, positive = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(positive)
     dx = workspace.empty(dy.shape, dy.dtype)
-    sums = out if out.dtype == dy.dtype and out.flags.c_contiguous else numpy.empty(out.shape, dy.dtype)
-    rows, columns = dy.shape
-    share(
-        columns,
-        2 * rows * dy.itemsize,
-        lambda first, last: _MASKED_SUMS(dy.dtype, dy, positive, dx, sums, rows, columns, first, last),
-    )
+    total = out if out.dtype == acc_dtype(dy.dtype) and out.flags.c_contiguous else None
+    sums = column_totals(_MASKED_SUMS, dy, (positive, dx), total)
     if sums is not out:
         out[...] = sums
     return dx

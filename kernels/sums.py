@@ -72,12 +72,23 @@ def _column_sums_native(matrix: Array, out: Array | None) -> Array:
 
 def _column_totals(matrix: Array, total: Array | None = None) -> Array:
     """Return the column sums of a matrix in the dtype of sums, by C kernels."""
-    matrix, dtype, (rows, channels) = numpy.ascontiguousarray(matrix), acc_dtype(matrix.dtype), matrix.shape
+    return column_totals(_COLUMNS, numpy.ascontiguousarray(matrix), (), total)
+
+
+def column_totals(kernel: Function, matrix: Array, others: tuple[Array, ...], total: Array | None = None) -> Array:
+    """Return the column sums that a C kernel makes of a C-contiguous matrix, in the dtype of sums.
+
+    Args:
+        kernel: ``column_sums`` of sums.c, or another with such parameters.
+        others: its arrays between the matrix and the sums.
+        total: receives the sums, if given.
+    """
+    dtype, (rows, channels) = acc_dtype(matrix.dtype), matrix.shape
     cut, total = columns(rows, channels), numpy.empty(channels, dtype) if total is None else total
     sums = numpy.empty((cut.parts, channels), dtype)
+    given = matrix.dtype, matrix, *others, sums, total
     sizes = sums.size, matrix.size, cut.width, cut.block_rows, cut.parts, channels, cut.blocks
-    item_bytes = cut.block_size * matrix.itemsize
-    if not share(cut.blocks, item_bytes, lambda *own: _COLUMNS(matrix.dtype, matrix, sums, total, *sizes, *own)):
+    if not share(cut.blocks, cut.block_size * matrix.itemsize, lambda *own: kernel(*given, *sizes, *own)):
         _TOTAL(matrix.dtype, sums, total, cut.parts, channels)
     return total
 
