@@ -9,7 +9,8 @@ from backend.types import Array
 from kernels import targets
 from kernels.core.dispatch import implementation
 from kernels.core.native import Function, share
-from kernels.sums import add_ranges, axis_means
+from kernels.core.ranges import add_ranges
+from kernels.sums import axis_means
 
 _FORWARD, _BACKWARD = (Function("binary_cross_entropy.c", f"binary_cross_entropy{way}") for way in ("", "_backward"))
 _OF_EXP_AND_LOG = 64  # bytes that a core reads and writes in the time of one number

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
@@ -20,6 +19,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.native import Function, share
+from kernels.core.ranges import add_ranges
 from kernels.core.tiling import power_of_two
 
 _RANGES, _SQUARES, _PARTIALS = (Kernel("sums.cu", name) for name in ("sum_ranges", "square_ranges", "sum_partials"))
@@ -27,9 +27,6 @@ _SQUARES_NATIVE = Function("sums.c", "square_sums")
 
 _COLUMNS, _TOTAL, _MIDDLE = (Function("sums.c", name) for name in ("column_sums", "column_total", "middle_sums"))
 _WIDEST = 16  # numbers in a vector
-
-_RANGE = 1 << 14
-"""Numbers that a C kernel adds up by themselves."""
 
 _DOUBLE = numpy.dtype("float64")
 _ROWS = 32  # that a thread adds up before a second stage pays for its launch
@@ -216,21 +213,6 @@ def _square_sum_numpy(x: Array) -> Array:
 def _square_sum_native(x: Array) -> Array:
     x = numpy.ascontiguousarray(x)
     return add_ranges(x.size, x.itemsize, lambda sums, *cut: _SQUARES_NATIVE(x.dtype, x, sums, x.size, *cut))
-
-
-def add_ranges(count: int, item_bytes: int, call: Callable[..., Any]) -> Any:
-    """Return the sum of what a C kernel adds up in ranges of an array, float64, in an order that threads do not change.
-
-    Args:
-        count: numbers in the array.
-        item_bytes: as for ``native.share``.
-        call: takes float64 sums (ranges,) to write to, the number of ranges, how many numbers a range has, and the
-            first and the last range to compute.
-    """
-    ranges = -(-count // _RANGE)
-    sums = numpy.empty(ranges)
-    share(ranges, _RANGE * item_bytes, lambda first, last: call(sums, ranges, _RANGE, first, last))
-    return sums.sum()
 
 
 def _square_sum_cuda(x: Array) -> Array:

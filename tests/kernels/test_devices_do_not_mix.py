@@ -180,7 +180,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     col2im: "add_windows",
     convolution: "flipped",
     gemm: "check_product into matmul_native add_rows matmul_part",
-    sums: "add_ranges column_totals square_sum stages total_of_parts",
+    sums: "column_totals square_sum stages total_of_parts",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
     dropout: "dropout_mask",
     softmax: "is_one_launch",
