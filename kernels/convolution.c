@@ -153,8 +153,8 @@ KERNEL(convolution_pack)(const T *filters /* taps * channels * out */, const T *
             for (index k = 0; k < width; ++k) *packed++ = bias && k < count ? get(bias + group * own + v + k) : 0;
             for (index tap = 0; tap < taps; ++tap, packed += many * width) {
                 const T *from = filters + (backward ? taps - 1 - tap : tap) * channels * out + group * own;
-                for (index begin = 0; begin < many; begin += 16) {
-                    const index end = least(begin + 16, many);
+                for (index begin = 0; begin < many; begin += 128) {
+                    const index end = least(begin + 128, many);
                     if (backward) {
                         for (index k = 0; k < count; ++k)
                             for (index i = begin; i < end; ++i) packed[i * width + k] = get(from + (v + k) * out + i);
