@@ -1,6 +1,6 @@
-"""Convolution (cross-correlation, as the field calls it) as im2col and matrix products over channels-last memory.
+"""Convolution (cross-correlation, as the field calls it), here as im2col and matrix products over channels-last memory.
 
-GPUs with tensor cores have an implicit GEMM in its place (``kernels.convolution_cuda``).
+C kernels (``kernels.convolution_native``) and GPUs with tensor cores (``kernels.convolution_cuda``) make no columns.
 
 With pixels as rows, the product ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)`` is the output itself. The columns
 exist for one part of the batch at a time and are made again in backward: copying from cache costs less than keeping
@@ -92,8 +92,6 @@ def _convolve_numpy(
     dtype = acc_dtype(y.dtype)  # there is no half-precision BLAS
     matrices = filter_matrices(weight, groups, dtype)
     channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
-    # Tiled to a whole row of the output: adding runs of a few channels would spend its time between the runs.
-    row_bias = None if bias is None else numpy.tile(bias, ow)
 
     def multiply(part: Part) -> None:
         y_part = y[part.images, part.rows]
@@ -103,9 +101,8 @@ def _convolve_numpy(
         for group, matrix in enumerate(matrices):
             columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
             numpy.matmul(columns, matrix, out=out[:, filters[group]])
-        if row_bias is not None:
-            rows = out.reshape(-1, ow * fn)
-            rows += row_bias
+        if bias is not None:
+            out += bias
         if out.dtype != y.dtype:  # sums of another dtype are rounded once, after the bias
             y_part.reshape(-1, fn)[...] = out
         if positive is not None:
