@@ -161,7 +161,10 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Save all that --resume needs: every 200 steps, 5m (minutes) or 1e (epochs).",
 )
 @click.option(
-    "--keep-checkpoints", type=count_from(1), default=DEFAULTS.keep_checkpoints, help="How many of the last to keep."
+    "--keep-checkpoints",
+    type=count_from(1),
+    default=DEFAULTS.keep_checkpoints,
+    help="How many of the last to keep, next to that of the best epoch.",
 )
 @click.option(
     "--find-lr",

@@ -94,8 +94,8 @@ def test_a_wrong_argument_is_refused_by_name(two_layers, arguments, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": ["TwoLayerNet"]}, r"is of the model \['TwoLayerNet'\], which is none of"),
-        ({"model": None}, "is of the model None, which is none of"),
+        ({"model": ["TwoLayerNet"]}, r"is of the model \['TwoLayerNet'\], neither one of"),
+        ({"model": None}, "is of the model None, neither one of"),
         ({"classes": ["a"]}, "classes: expected 2 names, .*got 1"),
         ({"classes": "ab"}, "classes is 'ab', expected a list"),
         ({"classes": [1, 2]}, r"classes\[0\] is 1, expected a text"),
