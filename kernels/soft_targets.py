@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_plain
+from backend import array_module, profiling, require_active, require_plain, workspace
 from backend.types import Array
 from kernels import labels
+from kernels.core import native
+from kernels.core.native import Function, share
 from kernels.sums import axis_sums
+
+_NATIVE = Function("soft_targets.c", "soft_targets")
 
 
 @profiling.operation
@@ -53,6 +57,8 @@ def soft_targets(
         raise TypeError(f"ignore_index needs labels as class indices (N,), got {t.dtype}{list(t.shape)}")
     counted = which_count(t, ignore_index)
     labels.check(t if counted is None else t * counted, shape)
+    if library is numpy and t.ndim == 1 and native.computes(numpy.dtype(dtype)):
+        return _of_indices_native(t, shape, numpy.dtype(dtype), smoothing, weights, counted)
     if t.ndim == 1:
         q = (t[:, None] == library.arange(classes)).astype(dtype)
         if counted is not None:
@@ -72,7 +78,29 @@ def soft_targets(
         q += shares
     if weights is not None:
         q *= weights
-    q *= library.where(weight == 0, 0, samples / library.where(weight == 0, 1, weight)).astype(dtype)
+    q *= _factor(samples, weight).astype(dtype)
+    return q, weight
+
+
+def _factor(samples: int, weight: Array) -> Array:
+    """Return samples / weight, or 0 where the weight is 0."""
+    library = array_module(weight)
+    return library.where(weight == 0, 0, samples / library.where(weight == 0, 1, weight))
+
+
+def _of_indices_native(
+    t: Array, shape: tuple[int, int], dtype: numpy.dtype, smoothing: float, weights: Array | None, counted: Array | None
+) -> tuple[Array, Array]:
+    """Compute ``soft_targets`` of class indices by the C kernel, which takes -1 for an ignored label."""
+    indices, q = numpy.ascontiguousarray(t, "int32"), workspace.empty(shape, dtype)
+    learned = indices
+    if counted is not None:
+        indices, learned = numpy.where(counted, indices, -1), indices[counted]
+    if weights is not None:
+        weights = numpy.ascontiguousarray(weights, dtype)
+    weight = numpy.asarray(len(learned) if weights is None else weights[learned].sum(), dtype)
+    given = (indices, weights, q, smoothing, float(_factor(shape[0], weight)), *shape)
+    share(shape[0], shape[1] * dtype.itemsize, lambda first, last: _NATIVE(dtype, *given, first, last))
     return q, weight
 
 
