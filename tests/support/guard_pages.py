@@ -1,0 +1,71 @@
+"""Run C kernels over arrays that end, or begin, at a page that may not be touched: a touch kills the process.
+
+python -m tests.support.guard_pages windows     pooling, im2col and col2im of many geometries
+python -m tests.support.guard_pages beyond      read one byte behind an array, for a test of this module
+"""
+
+import ctypes
+import math
+import mmap
+import sys
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backend import workspace
+from kernels import col2im, im2col, max_pooling, pooling
+from kernels.core import native
+from tests.support.geometries import cases
+
+
+class Guard:
+    """Makes arrays between two pages that may not be touched, at the end of the memory between them or at its begin."""
+
+    at_end = True
+
+    def empty(self, shape, dtype="float32"):
+        dtype, shape = np.dtype(dtype), shape if isinstance(shape, tuple) else (shape,)
+        size = math.prod(shape) * dtype.itemsize
+        own = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = mmap.mmap(-1, own + 2 * mmap.PAGESIZE)
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for page in (begin, begin + mmap.PAGESIZE + own):
+            if ctypes.CDLL(None).mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0):
+                raise OSError("the page cannot be protected")
+        return np.ndarray(shape, dtype, memory, mmap.PAGESIZE + (own - size if self.at_end else 0))
+
+    def images(self, shape, dtype, seed):
+        """Return numbers (N, C, H, W) in channels-last memory."""
+        n, c, h, w = shape
+        x = self.empty((n, h, w, c), dtype)
+        x[...] = np.random.default_rng(seed).standard_normal(x.shape)
+        return x.transpose(0, 3, 1, 2)
+
+
+CHANNELS = st.sampled_from([1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33])
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(cases(CHANNELS, ceil=True, no_empty_window=True), st.booleans())
+def windows(case, at_end):
+    guard, window = Guard(), case.window
+    guard.at_end, workspace.empty = at_end, guard.empty
+    x = guard.images(case.shape, case.dtype, case.seed)
+    dy = guard.images((*case.shape[:2], *case.output), case.dtype, 1)
+    for winners in (max_pooling.pool(x, window)[1], max_pooling.max_pool(x, window)[1]):
+        max_pooling.pool_backward(dy, winners, x.shape, window)
+    pooling.average_pool(x, window)
+    pooling.average_pool_backward(dy, x.shape, window)
+    for order in ("HWC", "CHW"):
+        col2im.col2im(im2col.im2col(x, window, order), x.shape, window, order)
+
+
+def beyond():
+    array = Guard().empty(8, "uint8")
+    ctypes.string_at(array.ctypes.data + array.size, 1)
+
+
+if __name__ == "__main__":
+    assert native.available(), native.refusal()
+    {"windows": windows, "beyond": beyond}[sys.argv[1]]()
