@@ -100,10 +100,13 @@ KERNEL(batch_norm_normalize)(const T *x /* count */, const T *bypass /* NULL or 
                              unsigned char *positive /* NULL or count */, int relu, index count, index width,
                              index block_rows, index first, index last_block) {
     for (index block = first; block < last_block; ++block) {
-        const index from = block * block_rows * width, rows = rows_of(block, block_rows, count, width);
+        const index rows = rows_of(block, block_rows, count, width), together = rows_together(rows, width);
+        for (index row = 0; row < rows; row += together) {
+            const index from = (block * block_rows + row) * width;
 #define NORMALIZE(at, vectors, last)                                                                                   \
-    block_normalize(x, bypass, factors + at, y, positive, relu, from + at, width, rows, vectors, last)
-        EACH_STRIP(width, NORMALIZE)
+    block_normalize(x, bypass, factors + at, y, positive, relu, from + at, width, together, vectors, last)
+            EACH_STRIP(width, NORMALIZE)
+        }
     }
     const index rest = rest_of(count, width, first);
     for (index i = 0; i < rest; i += LANES) {

@@ -20,6 +20,7 @@ INLINE void block_products(const T *dy, const T *x, const A *factors, A *product
     for (index row = 0; row < rows; ++row)
         EACH_VECTOR {
             const index at = row * width + place(j, vectors, last);
+            ahead(x + at), ahead(dy + at);
             const vec number = load(x + at), upstream = unrectified(load(dy + at), number, by[j], relu);
             product[j] = fma(upstream, number - by[j].center, product[j]); // one rounding less, and one instruction
             sum[j] += upstream;
@@ -81,10 +82,13 @@ KERNEL(batch_norm_gradient)(const T *dy /* count */, const T *x /* count */, con
                             T *dx /* count */, int relu, index count, index width, index block_rows, index first,
                             index last_block) {
     for (index block = first; block < last_block; ++block) {
-        const index from = block * block_rows * width, rows = rows_of(block, block_rows, count, width);
+        const index rows = rows_of(block, block_rows, count, width), together = rows_together(rows, width);
+        for (index row = 0; row < rows; row += together) {
+            const index from = (block * block_rows + row) * width;
 #define GRADIENT(at, vectors, last)                                                                                    \
-    block_gradient(dy + from + at, x + from + at, factors + at, dx + from + at, relu, width, rows, vectors, last)
-        EACH_STRIP(width, GRADIENT)
+    block_gradient(dy + from + at, x + from + at, factors + at, dx + from + at, relu, width, together, vectors, last)
+            EACH_STRIP(width, GRADIENT)
+        }
     }
     const index rest = rest_of(count, width, first);
     for (index i = 0; i < rest; i += LANES) {

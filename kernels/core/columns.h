@@ -29,6 +29,12 @@ INLINE index place(int vector, int vectors, index last) { return vector < vector
         }                                                                                                              \
     }
 
+// Fetch what the next strip has in the place of a number: a processor fetches ahead only within a row.
+INLINE void ahead(const T *p) { __builtin_prefetch(p + STRIP * LANES); }
+
+// How many rows a pass takes together that leaves no sums: of wide ones one, since memory is read fastest in its order.
+INLINE index rows_together(index rows, index width) { return width > STRIP * LANES ? 1 : rows; }
+
 #define EACH_VECTOR UNROLL for (int j = 0; j < vectors; ++j)
 
 // The rows of a block, of count / width in all.
