@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from backend import array_module, profiling, require_active, require_same_device
+import numpy
+
+from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.checks import real
 from backend.types import Array
 from kernels import targets
+from kernels.core.dispatch import implementation
+from kernels.core.native import Function, share
+from kernels.core.ranges import add_ranges
 from kernels.sums import axis_means
+
+_REGRESSION, _HUBER_BACKWARD = (Function("regression.c", name) for name in ("regression", "huber_backward"))
 
 
 @profiling.operation
@@ -31,8 +38,28 @@ def squared_error(x: Array, t: Array) -> tuple[Array, Array]:
         >>> squared_error(xp.asarray([[1.0], [2.0]]), xp.asarray([0, 4]))[0]
         array(2.5)
     """
-    error = _error(x, t)
+    t = _targets(x, t)
+    return implementation(x, _squared_error, _squared_error, _squared_error_native)(x, t)
+
+
+def _squared_error(x: Array, t: Array) -> tuple[Array, Array]:
+    error = x - t
     return _mean(error * error), error
+
+
+def _squared_error_native(x: Array, t: Array) -> tuple[Array, Array]:
+    return _regression_native(x, t, True, 0.0)
+
+
+def _regression_native(x: Array, t: Array, squared: bool, delta: float) -> tuple[Array, Array]:
+    x, t, error = numpy.ascontiguousarray(x), numpy.ascontiguousarray(t), workspace.empty(x.shape, x.dtype)
+    given = (x, t, error)
+    total = add_ranges(
+        x.size,
+        3 * x.itemsize,
+        lambda sums, *cut: _REGRESSION(x.dtype, *given, sums, squared, delta, x.size, *cut),
+    )
+    return numpy.asarray(total / max(x.size, 1), x.dtype), error
 
 
 @profiling.operation
@@ -48,19 +75,38 @@ def huber(x: Array, t: Array, delta: float) -> tuple[Array, Array]:
     Arguments, results and errors are those of ``squared_error``; ``delta`` is above 0.
     """
     delta = real("delta", delta, above=0)
-    error = _error(x, t)
-    library = array_module(x)
+    t = _targets(x, t)
+    return implementation(x, _huber, _huber, _huber_native)(x, t, delta)
+
+
+def _huber(x: Array, t: Array, delta: float) -> tuple[Array, Array]:
+    error, library = x - t, array_module(x)
     size = library.absolute(error)
     within = library.minimum(size, delta)
     # Both branches in one: with w = min(|e|, delta), w·(|e| - ½w).
     return _mean(within * (size - 0.5 * within)), error
 
 
+def _huber_native(x: Array, t: Array, delta: float) -> tuple[Array, Array]:
+    return _regression_native(x, t, False, delta)
+
+
 @profiling.operation
 def huber_backward(error: Array, delta: float) -> Array:
     """Return the gradient of ``huber`` with respect to the predictions: error, cut off at ±delta, / elements."""
     delta = real("delta", delta, above=0)
+    return implementation(error, _huber_backward, _huber_backward, _huber_backward_native)(error, delta)
+
+
+def _huber_backward(error: Array, delta: float) -> Array:
     return array_module(error).clip(error, -delta, delta) / max(error.size, 1)
+
+
+def _huber_backward_native(error: Array, delta: float) -> Array:
+    error, dx, dtype = numpy.ascontiguousarray(error), workspace.empty(error.shape, error.dtype), error.dtype
+    given = (error, dx, delta, error.size)
+    share(error.size, 2 * error.itemsize, lambda first, last: _HUBER_BACKWARD(dtype, *given, first, last))
+    return dx
 
 
 def _mean(cost: Array) -> Array:
@@ -69,8 +115,9 @@ def _mean(cost: Array) -> Array:
     return library.asarray(axis_means(cost.reshape(-1), 0)) if cost.size else library.zeros((), cost.dtype)
 
 
-def _error(x: Array, t: Array) -> Array:
+def _targets(x: Array, t: Array) -> Array:
+    """Return targets that fit ``x`` in its shape and dtype, after checking them."""
     require_same_device(x, t)
     require_active(x, "x")
     targets.check(t, x.shape)
-    return x - targets.as_outputs(t, x)
+    return targets.as_outputs(t, x)
