@@ -100,7 +100,7 @@ def _add_windows_native(columns: Array, result: Array, geometry: Geometry, order
     total = result if result.flags.c_contiguous else workspace.empty(result.shape, result.dtype)
     function = _CHW if order == "CHW" and c > 1 else _HWC
     given = numpy.ascontiguousarray(columns), total, geometry.block(c), n
-    share(n * h, columns.nbytes // max(n * h, 1), lambda first, last: function(columns.dtype, *given, first, last))
+    share(n * h, columns.nbytes // max(n * h, 1), lambda *own: function(columns.dtype, *given, *own))
     if total is not result:
         result[...] = total
 

@@ -73,7 +73,7 @@ def _im2col_native(source: Array, geometry: Geometry, order: str) -> Array:
     n, c, (oh, ow), dtype = len(source), source.shape[3], geometry.output, source.dtype
     columns = workspace.empty((n * oh * ow, math.prod(geometry.kernel) * c), dtype)
     function, given = _CHW if order == "CHW" and c > 1 else _HWC, (source, columns, geometry.block(c), n)
-    share(n * oh, columns.nbytes // max(n * oh, 1), lambda first, last: function(dtype, *given, first, last))
+    share(n * oh, columns.nbytes // max(n * oh, 1), lambda *own: function(dtype, *given, *own))
     return columns
 
 

@@ -120,8 +120,7 @@ def _place(tap: Tap, geometry: Geometry, winners: Array) -> int | Array:
 def _pool_native(source: Array, y: Array, winners: Array, geometry: Geometry) -> None:
     n, oh, _, c = y.shape
     given = source, y, winners.view("uint8"), geometry.block(c), n, winners.itemsize
-    call = lambda first, last: _FORWARD_C(source.dtype, *given, first, last)  # noqa: E731
-    share(n * oh, source.nbytes // max(n * oh, 1), call)
+    share(n * oh, source.nbytes // max(n * oh, 1), lambda *own: _FORWARD_C(source.dtype, *given, *own))
 
 
 def _pool_cuda(source: Array, y: Array, winners: Array, geometry: Geometry) -> None:
@@ -157,8 +156,7 @@ def _pool_backward_native(gradient: Array, winners: Array, dx: Array, geometry: 
     n, h, _, c = dx.shape
     function, rows = (_GATHER_C, h) if geometry.overlaps else (_SCATTER_C, geometry.output[0])
     given = gradient, winners.view("uint8"), dx, geometry.block(c), n, winners.itemsize
-    call = lambda first, last: function(dx.dtype, *given, first, last)  # noqa: E731
-    share(n * rows, dx.nbytes // max(n * rows, 1), call)
+    share(n * rows, dx.nbytes // max(n * rows, 1), lambda *own: function(dx.dtype, *given, *own))
 
 
 def _pool_backward_cuda(gradient: Array, winners: Array, dx: Array, geometry: Geometry) -> None:
