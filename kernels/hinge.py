@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays
+from backend import array_module, profiling, require_active, require_arrays, workspace
 from backend.types import Array
 from kernels import labels
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
+from kernels.core.native import Function, share
 from kernels.sums import axis_sums
+
+_HINGE = Function("hinge.c", "hinge")
 
 
 @profiling.operation
@@ -30,13 +34,17 @@ def hinge(x: Array, t: Array) -> tuple[Array, Array]:
         TypeError: labels are not integers.
         ValueError: shapes do not fit; or, on the CPU, a label is out of range (the first such is named).
     """
-    library = array_module(x, t)
+    array_module(x, t)
     require_active(x, "x")
     require_arrays(t=t)
     if x.ndim != 2:
         raise ValueError(f"x must be scores (N, classes), got shape {x.shape}")
     labels.check(t, x.shape, distributions=False)
-    dtype, (samples, classes) = acc_dtype(x.dtype), x.shape
+    return implementation(x, _with_library, _with_library, _native)(x, t)
+
+
+def _with_library(x: Array, t: Array) -> tuple[Array, Array]:
+    library, dtype, (samples, classes) = array_module(x), acc_dtype(x.dtype), x.shape
     correct = t[:, None] == library.arange(classes)
     scores = x.astype(dtype, copy=False)
     of_label = axis_sums(library.where(correct, scores, 0), 1, keepdims=True)
@@ -50,3 +58,11 @@ def hinge(x: Array, t: Array) -> tuple[Array, Array]:
     dx -= correct * axis_sums(dx, 1, keepdims=True)
     dx *= factor
     return library.asarray(loss, dtype), dx.astype(x.dtype, copy=False)
+
+
+def _native(x: Array, t: Array) -> tuple[Array, Array]:
+    dtype, (samples, classes), factor = x.dtype, x.shape, 1 / max(len(x), 1)
+    dx, losses = workspace.empty(x.shape, dtype), numpy.empty(samples, acc_dtype(dtype))
+    given = (numpy.ascontiguousarray(x), numpy.ascontiguousarray(t, "int32"), dx, losses, factor, samples, classes)
+    share(samples, 2 * classes * x.itemsize, lambda first, last: _HINGE(dtype, *given, first, last))
+    return numpy.asarray(losses.sum() * factor, losses.dtype), dx
