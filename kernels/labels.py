@@ -7,6 +7,7 @@ would wait for it: there a loss is NaN where a label is out of range.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy
@@ -69,12 +70,21 @@ def check_range(t: numpy.ndarray, classes: int) -> None:
 
 def find_out_of_range(t: numpy.ndarray, classes: int) -> int | None:
     """Return the place of the first label in ``t`` (N,), on the host, that is out of range; None if there is none."""
-    # Unsigned, a negative index is at least 2ⁿ⁻¹: more than any of n bits, but perhaps fewer than there are classes.
-    unsigned = t.view(t.dtype.str.replace("i", "u"))
-    end = min(classes, 1 << (8 * t.dtype.itemsize - (t.dtype.kind == "i")))
+    dtype, end = _unsigned(t.dtype, classes)
+    unsigned = t.view(dtype)
     if not len(t) or numpy.maximum.reduce(unsigned) < end:
         return None
     return int(numpy.argmax(unsigned >= end))
+
+
+@functools.lru_cache(maxsize=256)
+def _unsigned(dtype: numpy.dtype, classes: int) -> tuple[numpy.dtype, int]:
+    """Return the unsigned dtype of a dtype's size, and the first number in it that is no index.
+
+    A negative index is at least 2ⁿ⁻¹ there: more than any of n bits, but perhaps fewer than there are classes.
+    """
+    end = min(classes, 1 << (8 * dtype.itemsize - (dtype.kind == "i")))
+    return numpy.dtype(dtype.str.replace("i", "u")), end
 
 
 def range_error(t: numpy.ndarray, index: int, classes: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from backend import profiling, threads
+from backend import profiling
 from backend.checks import instance, shown
 from backend.types import Array
 from kernels.activations import add, relu_in_place
@@ -97,29 +97,27 @@ class Sequential(_Composite):
         if not self.steps:
             checks.floating("Sequential", x=x)
             return x.copy()  # an output is never its input
-        with threads.single_threaded_blas():  # once here, not at every product
-            for entered, layer, relu in self.steps:
-                entered.push(x)
-                try:
-                    x = layer.forward(x) if relu is None else relu.save(*layer.forward_relu(x))  # type: ignore[misc]
-                finally:
-                    profiling.pop()
+        for entered, layer, relu in self.steps:
+            entered.push(x)
+            try:
+                x = layer.forward(x) if relu is None else relu.save(*layer.forward_relu(x))  # type: ignore[misc]
+            finally:
+                profiling.pop()
         return x
 
     def backward(self, dout: Array) -> Array:
         if not self.steps:
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
-        with threads.single_threaded_blas():
-            for entered, layer, relu in self.backward_steps:
-                entered.push(dout)
-                try:
-                    if relu is None:
-                        dout = layer.backward(dout)
-                    else:
-                        dout = layer.backward_relu(dout, relu.saved(dout)[0])  # type: ignore[misc]
-                finally:
-                    profiling.pop()
+        for entered, layer, relu in self.backward_steps:
+            entered.push(dout)
+            try:
+                if relu is None:
+                    dout = layer.backward(dout)
+                else:
+                    dout = layer.backward_relu(dout, relu.saved(dout)[0])  # type: ignore[misc]
+            finally:
+                profiling.pop()
         return dout
 
     def plan(self, phase: Literal["forward", "backward"] = "forward", fuse: bool = True) -> tuple[Step, ...]:
