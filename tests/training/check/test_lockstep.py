@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kernels import activations
+from kernels.core import native
 from layers import (
     Affine,
     BatchNormalization,
@@ -153,7 +154,8 @@ def test_the_layer_is_named_where_the_first_wrong_number_arises(monkeypatch):
             y *= 1.1
 
     monkeypatch.setattr(activations, "rectify", wrong)
-    divergence = train_in_lockstep("cpu", 2, batch_size=4).divergence
+    with native.enabled(False):  # a C kernel computes both in one pass
+        divergence = train_in_lockstep("cpu", 2, batch_size=4).divergence
     assert (divergence.step, divergence.layer, divergence.array) == (1, "Convolution3", "y")
     assert divergence.error > divergence.tolerance
 
