@@ -2,8 +2,8 @@
 
 A tile of 4×4 outputs comes from 6×6 inputs. Both are transformed so that the 144 products of a tile and a channel
 become 36, and the sums over channels become 36 matrix products (Lavin and Gray, "Fast algorithms for convolutional
-neural networks", CVPR 2016, section 4.1, with the interpolation points 0, ±1, ±2). The transforms are matrix products,
-too: those along rows and columns at once, as one 36×36 matrix.
+neural networks", CVPR 2016, section 4.1, with the interpolation points 0, ±1, ±2). The transforms are C kernels, or
+matrix products, too: those along rows and columns at once, as one 36×36 matrix.
 
 Rounding errors are larger than the direct sum's: about 1e-5 of the largest result in float32, not 1e-6. float16 is
 computed in float32.
@@ -22,20 +22,24 @@ from backend.types import Array
 from kernels import convolution as direct
 from kernels.activations import rectify
 from kernels.core.checks import check_convolution
+from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import flipped
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
+from kernels.core.native import Function
 from kernels.core.tiling import Part, cut, parallel_for, partial_sums
 from kernels.core.window import Window
 from kernels.gemm import add_rows, matmul_part
 from kernels.im2col import padded, windows
 from kernels.sums import column_sums
 
+_TILES, _OUTPUTS = (Function("winograd.c", f"winograd_{name}") for name in ("tiles", "outputs"))
+
 TILE, PATCH = 4, 6
 """Outputs and inputs of a tile, along each axis."""
 
-_TILES, _PATCHES = Window(TILE, TILE), Window(PATCH, TILE)
+_TILE_WINDOW, _PATCH_WINDOW = Window(TILE, TILE), Window(PATCH, TILE)
 
 _INPUT = numpy.array(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
@@ -71,18 +75,12 @@ def _convolve(x: Array, weight: Array, bias: Array | None, geometry: Geometry, r
     positive = workspace.empty(y.shape, bool) if relu else None
     library, dtype = array_module(x, weight), acc_dtype(x.dtype)
     filters = _filters(weight, dtype)
-    output = _matrix("output", dtype.name, library.__name__)
+    patches_of = implementation(x, _patches, _patches, _patches_native)
+    write = implementation(x, _write, _write, _write_native)
 
     def multiply(part: Part) -> None:
-        patches = _patches(source, geometry, part, dtype)
-        products = matmul_part(patches, filters)
-        tiles = matmul_part(output, products.reshape(PATCH * PATCH, -1))
-        if bias is not None:
-            pixels = tiles.reshape(-1, fn)
-            pixels += bias
-        written = _write_tiles(tiles, y[part.images], part)
-        if positive is not None:
-            rectify(written, positive[part.images, part.rows.start * TILE : part.rows.stop * TILE])
+        products = matmul_part(patches_of(source, geometry, part, dtype), filters)
+        write(products, bias, y[part.images], None if positive is None else positive[part.images], part)
 
     parallel_for(multiply, _parts(y.shape, x.shape[1], dtype, library), x)
     return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
@@ -118,16 +116,15 @@ def convolution_backward_weight(
     fn, c = weight_shape[:2]
     library, dtype = array_module(x, dy), acc_dtype(x.dtype)
     source, gradient = to_nhwc(x), to_nhwc(dy)
-    output = _matrix("output", dtype.name, library.__name__).T
+    patches_of = implementation(x, _patches, _patches, _patches_native)
+    tiles_of = implementation(x, _gradients, _gradients, _gradients_native)
     parts = partial_sums(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)
     totals = library.zeros((max(len(parts), 1), PATCH * PATCH, c, fn), dtype)
 
     def add(index: int) -> None:
         for part in parts[index]:
-            patches = _patches(source, geometry, part, dtype)
-            tiles = _read_tiles(gradient[part.images], part, dtype)
-            products = matmul_part(output, tiles).reshape(PATCH * PATCH, -1, fn)
-            add_rows(patches, products, totals[index])
+            tiles = tiles_of(gradient[part.images], part, dtype)
+            add_rows(patches_of(source, geometry, part, dtype), tiles, totals[index])
 
     parallel_for(add, range(len(parts)), x)
     if bias_out is not None:
@@ -179,11 +176,57 @@ def _patches(source: Array, geometry: Geometry, part: Part, dtype: numpy.dtype) 
     band = padded(
         source[part.images], part.rows.start * TILE - top, down * TILE + 2, -left, across * TILE + 2
     )  # fmt: skip
-    tiles = windows(band, _PATCHES.over(band.shape[1:3]), Part(slice(0, len(band)), slice(0, down)))
+    tiles = windows(band, _PATCH_WINDOW.over(band.shape[1:3]), Part(slice(0, len(band)), slice(0, down)))
     patches = workspace.empty((PATCH, PATCH, len(band), down, across, c), dtype)
     patches[...] = tiles.transpose(3, 4, 0, 1, 2, 5)
     transformed = matmul_part(_matrix("input", dtype.name, library.__name__), patches.reshape(PATCH * PATCH, -1))
     return transformed.reshape(PATCH * PATCH, -1, c)
+
+
+def _patches_native(source: Array, geometry: Geometry, part: Part, dtype: numpy.dtype) -> Array:
+    (top, _, left, _), (_, ow) = geometry.pads, geometry.output
+    return _tiles_native(source[part.images], part.rows.start * TILE - top, -left, ow, part, dtype, gradient=False)
+
+
+def _gradients_native(gradient: Array, part: Part, dtype: numpy.dtype) -> Array:
+    return _tiles_native(gradient, part.rows.start * TILE, 0, gradient.shape[2], part, dtype, gradient=True)
+
+
+def _tiles_native(
+    images: Array, first_row: int, first_column: int, width: int, part: Part, dtype: numpy.dtype, gradient: bool
+) -> Array:
+    """Return transformed tiles (36, tiles, C) of the images of a part, from a row and a column on."""
+    n, h, w, c = images.shape
+    down, across = part.rows.stop - part.rows.start, -(-width // TILE)
+    made = workspace.empty((PATCH * PATCH, n * down * across, c), dtype)
+    _TILES(images.dtype, images, made, n, h, w, c, first_row, first_column, down, across, int(gradient))
+    return made
+
+
+def _write_native(products: Array, bias: Array | None, y: Array, positive: Array | None, part: Part) -> None:
+    n, h, w, fn = y.shape
+    bias, down = None if bias is None else numpy.ascontiguousarray(bias), part.rows.stop - part.rows.start
+    row, across = part.rows.start * TILE, -(-w // TILE)
+    _OUTPUTS(y.dtype, products, bias, y, positive, n, h, w, fn, row, down, across)
+
+
+def _write(products: Array, bias: Array | None, y: Array, positive: Array | None, part: Part) -> None:
+    """Transform products (36, tiles, FN), and write them with bias and ReLU to their places in y (n, OH, OW, FN)."""
+    library = array_module(products)
+    tiles = matmul_part(_matrix("output", products.dtype.name, library.__name__), products.reshape(PATCH * PATCH, -1))
+    if bias is not None:
+        pixels = tiles.reshape(-1, len(bias))
+        pixels += bias
+    written = _write_tiles(tiles, y, part)
+    if positive is not None:
+        rectify(written, positive[:, part.rows.start * TILE : part.rows.stop * TILE])
+
+
+def _gradients(gradient: Array, part: Part, dtype: numpy.dtype) -> Array:
+    """Return the transformed tiles of the gradient of outputs (n, OH, OW, FN): (36, tiles, FN)."""
+    library = array_module(gradient)
+    output = _matrix("output", dtype.name, library.__name__).T
+    return matmul_part(output, _read_tiles(gradient, part, dtype)).reshape(PATCH * PATCH, -1, gradient.shape[3])
 
 
 def _write_tiles(tiles: Array, y: Array, part: Part) -> Array:
@@ -211,7 +254,7 @@ def _read_tiles(gradient: Array, part: Part, dtype: numpy.dtype) -> Array:
     down, across = part.rows.stop - part.rows.start, -(-ow // TILE)
     band = padded(gradient, part.rows.start * TILE, down * TILE, 0, across * TILE)
     tiles = workspace.empty((TILE, TILE, n, down, across, fn), dtype)
-    tiles[...] = windows(band, _TILES.over(band.shape[1:3]), Part(slice(0, n), slice(0, down))).transpose(
+    tiles[...] = windows(band, _TILE_WINDOW.over(band.shape[1:3]), Part(slice(0, n), slice(0, down))).transpose(
         3, 4, 0, 1, 2, 5
     )
     return tiles.reshape(TILE * TILE, -1)

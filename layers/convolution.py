@@ -32,7 +32,7 @@ class Convolution(Layer):
         dilation: step between taps, one number or (rows, columns).
         groups: number of groups that the channels are divided into; each has FN / groups filters.
         winograd: use a quarter of the multiplications, for 3×3 filters at stride 1 (``kernels.winograd``). On a CPU it
-            pays from about 64 channels on; rounding errors are ten times as large, about 1e-5 of the largest output.
+            pays from about 16 channels on; rounding errors are ten times as large, about 1e-5 of the largest output.
 
     Raises:
         TypeError: W and b are not floating arrays of one dtype and library.

@@ -33,6 +33,7 @@ SHAPES = [
     ((1, 2, 6, 7), 2, (0, 1, 2, 1)),
     ((2, 2, 4, 4), 3, 3),  # windows that see nothing but padding
     ((2, 3, 7, 5), 2, "same"),
+    ((1, 17, 5, 6), 33, 1),  # a vector of channels, and a part of one
     ((0, 3, 5, 5), 2, 1),
 ]
 # Roundings of the dtype of sums, relative to the largest result: the transforms' numbers reach 100 (5² and 24/6).
