@@ -181,7 +181,8 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
         const index end = outputs * (part + 1) / parts;
         for (index from = outputs * part / parts; from < end; from += band_rows) {
             all_rows.rows = least(band_rows, end - from);
-            const int beyond = from + all_rows.rows == outputs && filter + vectors * LANES > filters;
+            const index last_window = (from + all_rows.rows) * dy_row - filters + filter;
+            const int beyond = last_window + vectors * LANES > outputs * dy_row;
             all_rows.dy_step = half || beyond ? width : filters;
             for (index row = 0; row < all_rows.rows; ++row) {
                 const T *place = dy + (from + row) * dy_row + filter;

@@ -106,8 +106,8 @@ KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *
             patch.x_column = g->dilation_width * channels;
             patch.w_row = g->kernel_width * filters;
             patch.w_column = filters;
-            const T *furthest = patch.x + (patch.rows - 1) * patch.x_row + (patch.columns - 1) * patch.x_column;
-            const index readable = m > 1 ? 0 : patch.rows ? end - furthest : channels + LANES;
+            const index furthest = (patch.rows - 1) * patch.x_row + (patch.columns - 1) * patch.x_column;
+            const index readable = m > 1 ? 0 : patch.rows ? end - patch.x - furthest : channels + LANES;
             for (index i = 0; i < m; ++i) {
 #define WINDOW(V, how, c, count)                                                                                       \
     {                                                                                                                  \
