@@ -21,8 +21,9 @@ def run(what):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_windows_touch_their_arrays_alone():
-    done = run("windows")
+@pytest.mark.parametrize("what", ["windows", "convolutions"])
+def test_kernels_touch_their_arrays_alone(what):
+    done = run(what)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,8 @@
 """Run C kernels over arrays that end, or begin, at a page that may not be touched: a touch kills the process.
 
-python -m tests.support.guard_pages windows     pooling, im2col and col2im of many geometries
-python -m tests.support.guard_pages beyond      read one byte behind an array, for a test of this module
+python -m tests.support.guard_pages windows        pooling, im2col and col2im of many geometries
+python -m tests.support.guard_pages convolutions   convolutions and their gradients
+python -m tests.support.guard_pages beyond         read one byte behind an array, for a test of this module
 """
 
 import ctypes
@@ -14,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend import workspace
-from kernels import col2im, im2col, max_pooling, pooling
+from kernels import col2im, convolution_weight_native, im2col, max_pooling, pooling
+from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
 from kernels.core import native
 from tests.support.geometries import cases
 
@@ -61,6 +63,26 @@ def windows(case, at_end):
         col2im.col2im(im2col.im2col(x, window, order), x.shape, window, order)
 
 
+FILTERS = st.sampled_from([1, 2, 7, 15, 16, 17, 31, 33, 64, 65])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(cases(CHANNELS, ceil=True), FILTERS, st.booleans())
+def convolutions(case, filters, at_end):
+    guard, window, channels = Guard(), case.window, case.shape[1]
+    guard.at_end, workspace.empty = at_end, guard.empty
+    convolution_weight_native._BAND_WINDOWS = 8  # images this small would be one band
+    x = guard.images(case.shape, case.dtype, case.seed)
+    for groups, fn in ((1, filters), (channels, channels), (channels, 2 * channels)):
+        dy = guard.images((case.shape[0], fn, *case.output), case.dtype, 1)
+        (fh, fw), own = case.geometry.kernel, channels // groups
+        weight, dw = (guard.images((fh, fn, fw, own), case.dtype, seed).transpose(1, 3, 0, 2) for seed in (2, 3))
+        db = guard.empty(fn, case.dtype)
+        convolution_backward_weight(x, dy, dw.shape, window, groups, dw, db)
+        convolution(x, weight, db, window, groups, relu=True)
+        convolution_backward_input(dy, weight, x.shape, window, groups)
+
+
 def beyond():
     array = Guard().empty(8, "uint8")
     ctypes.string_at(array.ctypes.data + array.size, 1)
@@ -68,4 +90,4 @@ def beyond():
 
 if __name__ == "__main__":
     assert native.available(), native.refusal()
-    {"windows": windows, "beyond": beyond}[sys.argv[1]]()
+    {"windows": windows, "convolutions": convolutions, "beyond": beyond}[sys.argv[1]]()
