@@ -14,26 +14,11 @@ On the CPU little enough to stay near a core's L2 cache, and enough for a produc
 wants few, large launches.
 """
 
-PIECE_BYTES = 1 << 22
-"""Elementwise work on the CPU goes in pieces of this size.
-
-NumPy releases the interpreter's lock in every call, and a thread that waits for it sleeps and wakes: 20 to 40 µs were
-measured on a virtual machine. A piece of 4 MiB takes some 200 µs a call, which pays for that; one of 256 KiB did not.
-"""
-
-CACHED_BYTES = 1 << 19
-"""Elementwise work of a single thread goes in pieces of this size: a few arrays' pieces fit a core's L2 cache, and all
-but the first of the calls on a piece run twice as fast."""
-
 WORTH_CUTTING = 1 << 20
-"""Bytes of work that pay for handing a part or a piece to another thread."""
+"""Bytes of work that pay for handing a part to another thread."""
 
 PARTIAL_SUM_BYTES = 16 << 20
 """The most that all partial sums of one result may take."""
-
-ROW_NUMBERS = 2048
-"""Rows of a matrix of a few columns are joined to rows of at most this many numbers: an operation on short rows would
-spend its time between the rows."""
 
 SMALL_BYTES = 1 << 16
 """Smaller arrays are not pooled: below this the allocator's own cache is warm, and a look into the pool costs more."""

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
-from backend.tuning import ROW_NUMBERS
 from backend.types import Array
 
 
@@ -53,19 +52,6 @@ def copy_channels_last(x: Array) -> Array:
 def is_channels_last(x: Array) -> bool:
     """Return whether the memory behind ``x`` (N, C, H, W) is contiguous in the order (N, H, W, C)."""
     return bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)
-
-
-def folded(matrix: Array) -> tuple[Array, int]:
-    """Return ``matrix`` (M, N) as (M / fold, fold·N), and the fold: rows of up to ``ROW_NUMBERS`` numbers."""
-    fold = fold_of(*matrix.shape)
-    return matrix.reshape(len(matrix) // fold, fold * matrix.shape[1]), fold
-
-
-@functools.lru_cache(maxsize=1024)
-def fold_of(rows: int, columns: int) -> int:
-    """Return how many rows of a matrix ``folded`` joins to one."""
-    most = max(min(rows, ROW_NUMBERS // max(columns, 1)), 1)
-    return next(fold for fold in range(most, 0, -1) if rows % fold == 0)
 
 
 def _as_vector(x: Array) -> Array:

@@ -1,7 +1,7 @@
 """Cut a batch into parts, so that the columns of a part stay in cache and the CPU's cores share the parts.
 
 Where a bit of a result depends on the cut, the cut depends on shapes alone, never on the number of threads: results
-have the same bits for any number. Elementwise work is cut finer for a single thread.
+have the same bits for any number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool = False) -> list[Part]:
+def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
     """Cut (images, output rows) into parts whose columns fit ``backend.tuning.COLUMN_BYTES``.
 
     A part is some whole images or, where one image is too large, a band of its rows; a band has at least one row.
@@ -46,12 +46,8 @@ def cut(images: int, rows: int, row_bytes: int, library: Any, elementwise: bool 
     Args:
         row_bytes: bytes of columns that one output row of one image takes.
         library: NumPy or CuPy.
-        elementwise: as for ``pieces``.
     """
-    cap = tuning.COLUMN_BYTES[library.__name__]
-    if elementwise and library is numpy and threads.limit() == 1:
-        cap = min(cap, tuning.CACHED_BYTES)
-    return list(_cut(images, rows, row_bytes, cap, library is numpy))
+    return list(_cut(images, rows, row_bytes, tuning.COLUMN_BYTES[library.__name__], library is numpy))
 
 
 @lru_cache(maxsize=1024)
@@ -74,34 +70,6 @@ def channel_strips(channels: int, channel_bytes: int, library: Any) -> list[tupl
         library: NumPy or CuPy.
     """
     return ranges(channels, min(-(-channels * channel_bytes // tuning.COLUMN_BYTES[library.__name__]), channels))
-
-
-def in_pieces(function: Callable[[Any], Any], x: Array) -> None:
-    """Call ``function(index)`` for indices that cut an array like ``x`` along its first axis, as ``pieces`` does.
-
-    A small array is not cut, and costs no more than the call.
-    """
-    if x.nbytes <= min(tuning.PIECE_BYTES, tuning.WORTH_CUTTING):
-        function(...)
-    else:
-        library = numpy if isinstance(x, numpy.ndarray) else None
-        parallel_for(function, pieces(len(x), x[:1].nbytes, library, elementwise=True), x)
-
-
-def pieces(length: int, item_bytes: int, library: Any, elementwise: bool = False) -> list[slice]:
-    """Cut ``length`` items of an axis into pieces of at most ``backend.tuning.PIECE_BYTES``; on a GPU into one.
-
-    There are at least two where that is worth a thread.
-
-    Args:
-        elementwise: whether no bit of the result depends on the cut. One thread then gets smaller pieces.
-    """
-    size = length * item_bytes
-    largest = min(tuning.PIECE_BYTES, max(-(-size // 2), tuning.WORTH_CUTTING))
-    if elementwise and threads.limit() == 1:
-        largest = min(largest, tuning.CACHED_BYTES)
-    count = -(-size // largest) if library is numpy else 1
-    return [slice(*piece) for piece in ranges(length, max(min(count, length), 1))]
 
 
 def partial_sums(parts: list[Part], result_bytes: int) -> list[list[Part]]:

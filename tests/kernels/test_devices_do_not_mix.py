@@ -181,13 +181,13 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     convolution: "flipped",
     gemm: "check_product into matmul_native add_rows matmul_part",
     sums: "column_totals square_sum stages total_of_parts",
-    layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last folded fold_of elementwise",
+    layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last elementwise",
     dropout: "dropout_mask",
     softmax: "is_one_launch",
     masking: "apply_mask",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut channel_strips in_pieces pieces partial_sums parallel_for power_of_two ranges",
+    tiling: "cut channel_strips partial_sums parallel_for power_of_two ranges",
 }
 
 

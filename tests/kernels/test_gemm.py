@@ -21,7 +21,6 @@ from tests.support.checks import (
     frozen,
     laid_out,
     normal,
-    piece_bytes,
     thread_limit,
     variants,
     whole,
@@ -102,7 +101,7 @@ def test_the_threads_change_no_bit(device, monkeypatch, dtype, worth, m, k, n):
     a, b = normal((k, m), dtype).T, normal((k, n), dtype, 1)
     results = []
     for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2)):
-        with thread_limit(ours), threadpoolctl.threadpool_limits(of_blas, user_api="blas"), piece_bytes(1 << 14):
+        with thread_limit(ours), threadpoolctl.threadpool_limits(of_blas, user_api="blas"):
             results.append((matmul(a, b), column_sums(a)))
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
@@ -123,7 +122,7 @@ def test_blas_has_one_thread_in_every_product(monkeypatch, m, k, n):
 
     monkeypatch.setattr(np, "matmul", watch)
     two = threadpoolctl.threadpool_limits(2, user_api="blas")
-    with backend.use("cpu"), native.enabled(False), thread_limit(2), two, piece_bytes(1 << 16):
+    with backend.use("cpu"), native.enabled(False), thread_limit(2), two:
         matmul(normal((m, k)), normal((k, n)))
     assert seen
     assert all(counts == {1} for counts in seen)

@@ -64,16 +64,6 @@ def test_copy_channels_last_is_always_a_copy(device):
         assert_separate(result, [view])
 
 
-@pytest.mark.parametrize("shape", [(12, 3), (4099, 2), (4096, 1), (1, 5000), (0, 4), (6, 2048), (5, 2047)])
-def test_folding_keeps_the_numbers_in_their_columns(device, shape):
-    matrix = normal(shape)
-    rows, fold = layout.folded(matrix)
-    assert rows.shape == (shape[0] // fold, fold * shape[1])
-    assert rows.shape[1] <= max(2048, shape[1])
-    assert_same(rows.reshape(shape), matrix)
-    assert xp.shares_memory(rows, matrix) or not matrix.size
-
-
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1), (1, 1, 1, 1)])
 def test_degenerate_shapes(device, shape):
     x = whole(shape)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels.core import tiling
 from kernels.core.tiling import Part
-from tests.support.checks import column_bytes, piece_bytes, thread_limit, whole
+from tests.support.checks import column_bytes, thread_limit, whole
 
 CUPY = SimpleNamespace(__name__="cupy")  # cutting needs the library's name alone
 LIBRARIES = st.sampled_from([np, CUPY])
@@ -72,48 +72,9 @@ def test_the_cut_does_not_depend_on_the_threads():
         cuts = []
         for count in (1, 2, 5):
             with thread_limit(count):
-                cuts.append((tiling.cut(images, 28, 28 * 25 * 4, np), tiling.pieces(images, 28 * 28 * 4, np)))
-        assert len(cuts[0][0]) > 1
+                cuts.append(tiling.cut(images, 28, 28 * 25 * 4, np))
+        assert len(cuts[0]) > 1
         assert cuts[0] == cuts[1] == cuts[2]
-
-
-def test_one_thread_takes_elementwise_work_in_pieces_that_stay_in_cache():
-    """Several threads take what is worth a call that others wait for."""
-    images, item = 64, 1 << 18  # 16 MiB
-    with thread_limit(1):
-        pieces, whole_images = tiling.pieces(images, item, np, elementwise=True), tiling.cut(images, 1, item, np, True)
-    assert len(pieces) == len(whole_images) == 32
-    assert [piece.images for piece in whole_images] == pieces
-    for count in (2, 3):
-        with thread_limit(count):
-            assert tiling.pieces(images, item, np, elementwise=True) == tiling.pieces(images, item, np)
-            assert tiling.cut(images, 1, item, np, True) == tiling.cut(images, 1, item, np)
-            assert len(tiling.pieces(images, item, np)) == 4
-    with thread_limit(1):
-        assert tiling.cut(images, 1, item, CUPY, True) == [Part(slice(0, images), slice(0, 1))]
-        assert tiling.pieces(images, item, CUPY, elementwise=True) == [slice(0, images)]
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_small_elementwise_work_is_done_in_one_call(count):
-    seen = []
-    with thread_limit(count):
-        tiling.in_pieces(seen.append, np.empty((4, 1 << 16), "float32"))
-        assert seen == [...]
-        tiling.in_pieces(seen.append, np.empty((5, 1 << 16), "float32"))
-    assert len(seen) - 1 == (3 if count == 1 else 2)
-
-
-@given(st.integers(0, 3000), st.integers(0, 300), LIBRARIES, st.integers(1, 1 << 12))
-def test_pieces_cover_an_axis_in_order(length, item_bytes, library, cap):
-    with piece_bytes(cap):
-        slices = tiling.pieces(length, item_bytes, library)
-    assert [index for piece in slices for index in range(length)[piece]] == list(range(length))
-    assert len(slices) == 1 or all(piece.start < piece.stop for piece in slices)
-    if library is np:
-        assert all((piece.stop - piece.start) * item_bytes <= cap + item_bytes for piece in slices)
-    else:
-        assert slices == [slice(0, length)]
 
 
 @given(st.integers(0, 60), st.integers(0, 1 << 26))

@@ -209,40 +209,13 @@ def thread_limit(count):
 
 @contextmanager
 def column_bytes(count):
-    """Limit column buffers to ``count`` bytes inside the ``with``, on every library, and elementwise parts of a thread
-    to fewer."""
+    """Limit column buffers to ``count`` bytes inside the ``with``, on every library."""
     before = dict(tuning.COLUMN_BYTES)
     tuning.COLUMN_BYTES.update(dict.fromkeys(before, count))
     try:
-        with _cached_bytes(count // 3):
-            yield
-    finally:
-        tuning.COLUMN_BYTES.update(before)
-
-
-@contextmanager
-def piece_bytes(count):
-    """Cut elementwise work into pieces of about ``count`` bytes inside the ``with``, that of one thread into smaller
-    ones."""
-    before = tuning.PIECE_BYTES
-    tuning.PIECE_BYTES = count
-    try:
-        with _cached_bytes(count // 3):
-            yield
-    finally:
-        tuning.PIECE_BYTES = before
-
-
-@contextmanager
-def _cached_bytes(count):
-    """Limit the bytes that one thread takes at a time, to fewer than several threads take: a result that depends on it
-    shows."""
-    before = tuning.CACHED_BYTES
-    tuning.CACHED_BYTES = max(count, 1)
-    try:
         yield
     finally:
-        tuning.CACHED_BYTES = before
+        tuning.COLUMN_BYTES.update(before)
 
 
 @contextmanager
