@@ -76,12 +76,12 @@ def backward_weight(
 
     items = parts * groups * blocks
     share(items, 2 * gradient.size * out.size // filters // _PRODUCTS_PER_BYTE // items, work)
-    memory = taps_first(out)
-    dweight = memory if _is_plain(memory, source.dtype) else numpy.empty(memory.shape, source.dtype)
-    db = bias_out if bias_out is None or _is_plain(bias_out, source.dtype) else numpy.empty(filters, source.dtype)
+    memory, given = taps_first(out), out.dtype if acc_dtype(out.dtype) == dtype else dtype
+    dweight = memory if is_plain(memory, given) else numpy.empty(memory.shape, given)
+    db = bias_out if bias_out is None or is_plain(bias_out, given) else numpy.empty(filters, given)
 
     def add_up(first: int, last: int) -> None:
-        _TOTAL(source.dtype, sums, bias_sums, dweight, db, block, filters, groups, parts, units, blocks, first, last)
+        _TOTAL(given, sums, bias_sums, dweight, db, block, filters, groups, parts, units, blocks, first, last)
 
     rows = taps * channels // groups
     share(rows, sums.nbytes // rows, add_up)
@@ -91,6 +91,6 @@ def backward_weight(
         bias_out[...] = db
 
 
-def _is_plain(array: Array, dtype: numpy.dtype) -> bool:
-    """Return whether a kernel of a dtype can write to an array; gradients may be asked for in another."""
+def is_plain(array: Array, dtype: numpy.dtype) -> bool:
+    """Return whether a kernel of a dtype can write to an array: gradients may be asked for in others, and views."""
     return array.dtype == dtype and array.flags.c_contiguous

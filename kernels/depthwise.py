@@ -12,6 +12,7 @@ import numpy
 from backend import array_module, tuning, workspace
 from backend.types import Array
 from kernels import activations
+from kernels.convolution_weight_native import is_plain
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
@@ -140,8 +141,9 @@ def _backward_weight_native(source: Array, dy: Array, geometry: Geometry, out: A
     share(parts, touched // parts, compute)
     for partial_sums, total in ((sums, taps_first(out)), (bias_sums, bias_out)):
         if partial_sums is not None and total is not None:
-            into = total if total.flags.c_contiguous else numpy.empty(total.shape, total.dtype)
-            _TOTAL(dy.dtype, partial_sums, into, total.size, fn, channels, parts)
+            given = total.dtype if acc_dtype(total.dtype) == dtype else dtype
+            into = total if is_plain(total, given) else numpy.empty(total.shape, given)
+            _TOTAL(given, partial_sums, into, total.size, fn, channels, parts)
             if into is not total:
                 total[...] = into
 

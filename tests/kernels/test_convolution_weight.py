@@ -1,5 +1,7 @@
 """The gradients of filters and bias, for any number of channels and filters, against products pixel by pixel."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 from backend import asarray, asnumpy
 from kernels import convolution_weight_native
 from kernels.convolution import convolution_backward_weight
+from kernels.core import native
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
+from tests.conftest import require_c_kernels
 from tests.support import oracles
 from tests.support.checks import (
     DTYPES,
@@ -163,6 +167,22 @@ def test_float16_is_summed_in_float32(device):
     dw, db = gradients(asarray(x), asarray(dy), (3, 8, 1, 1), Window(1))
     assert (asnumpy(dw) == 100).all()
     assert (asnumpy(db) == 1).all()
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["numpy", "native"])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("dtype", "given"), list(itertools.permutations(DTYPES, 2)))
+def test_gradients_are_written_in_the_dtype_of_the_arrays_given(on, groups, dtype, given):
+    """Sums beyond float16 are not rounded to it on their way to float32."""
+    if on:
+        require_c_kernels()
+    x, dy = np.full((1, 4, 9, 9), 100, dtype), np.full((1, 8, 9, 9), 10, dtype)
+    out, db = np.zeros((8, 4 // groups, 1, 1), given), np.zeros(8, given)
+    with native.enabled(on), np.errstate(over="ignore"):
+        convolution_backward_weight(x, dy, out.shape, Window(1), groups, out, db)
+        expected = np.float64(81_000).astype(given)
+    assert (out == expected).all()
+    assert (db == 810).all()
 
 
 def test_a_nan_stays_with_its_filter_and_its_channel(device):
