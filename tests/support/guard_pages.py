@@ -2,6 +2,7 @@
 
 python -m tests.support.guard_pages windows        pooling, im2col and col2im of many geometries
 python -m tests.support.guard_pages convolutions   convolutions and their gradients
+python -m tests.support.guard_pages rows           normalization, sums, masks and activations
 python -m tests.support.guard_pages beyond         read one byte behind an array, for a test of this module
 """
 
@@ -15,7 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend import workspace
-from kernels import col2im, convolution_weight_native, im2col, max_pooling, pooling
+from kernels import (
+    activations,
+    batch_norm,
+    batch_norm_backward,
+    col2im,
+    convolution_weight_native,
+    im2col,
+    layer_norm,
+    masking,
+    max_pooling,
+    pooling,
+    sums,
+)
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
 from kernels.core import native
 from tests.support.geometries import cases
@@ -83,6 +96,41 @@ def convolutions(case, filters, at_end):
         convolution_backward_input(dy, weight, x.shape, window, groups)
 
 
+SIZES = st.integers(0, 9) | st.sampled_from([15, 16, 17, 31, 33, 63, 64, 65, 130])
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(1, 70), SIZES, st.sampled_from(["float16", "float32", "float64"]), st.booleans())
+def rows(count, columns, dtype, at_end):
+    """Normalization, sums, masks and activations of matrices. NumPy's own memory is guarded, too."""
+    guard, empty = Guard(), np.empty
+    guard.at_end, workspace.empty = at_end, guard.empty
+    x, dy = guard.empty((count, columns), dtype), guard.empty((count, columns), dtype)
+    gamma, beta = guard.empty(columns, dtype), guard.empty(columns, dtype)
+    for index, array in enumerate((x, dy, gamma, beta)):
+        array[...] = np.random.default_rng(index).standard_normal(array.shape)
+    wide = "float32" if dtype == "float16" else dtype
+    running = np.zeros(columns, wide), np.ones(columns, wide)
+    np.empty = guard.empty
+    try:
+        for relu, bypass in ((False, None), (True, None), (True, dy)):
+            _, mean, inverse, _ = batch_norm.batch_norm(x, gamma, beta, *running, 1e-3, 0.9, relu, bypass)
+            batch_norm_backward.normalize_backward(dy, x, mean, inverse, gamma, beta if relu else None)
+        _, normalized, inverse = layer_norm.layer_norm(x, gamma, beta, 1e-3)
+        layer_norm.layer_norm_backward(dy, normalized, inverse, gamma)
+        sums.column_sums(x)
+        sums.axis_sums(x.reshape(1, count, columns), 1)
+        for function in (activations.relu, activations.sigmoid, activations.tanh, activations.gelu):
+            function(x)
+        for function in (activations.add, activations.multiply, activations.gelu_backward):
+            function(dy, x)
+        _, positive = activations.leaky_relu(x, 0.5)
+        activations.leaky_relu_backward(dy, positive, 0.5)
+        masking.masked(dy, positive)
+    finally:
+        np.empty = empty
+
+
 def beyond():
     array = Guard().empty(8, "uint8")
     ctypes.string_at(array.ctypes.data + array.size, 1)
@@ -90,4 +138,4 @@ def beyond():
 
 if __name__ == "__main__":
     assert native.available(), native.refusal()
-    {"windows": windows, "convolutions": convolutions, "beyond": beyond}[sys.argv[1]]()
+    {"windows": windows, "convolutions": convolutions, "rows": rows, "beyond": beyond}[sys.argv[1]]()
