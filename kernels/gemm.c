@@ -211,7 +211,7 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
         p.bias = bias ? bias + column : bias;
         p.c = c + column * p.c_column;
         p.positive = positive ? positive + column : positive;
-        p.sums = sums + column * p.c_column;
+        p.sums = sums ? sums + column * p.c_column : sums;
         const int padded = (halves(p.width) + 1) / 2 * LANES;
         for (index k = 0; k < depth || k == 0; k += RUN) {
             p.depth = least(RUN, depth - k);
