@@ -46,7 +46,7 @@ INLINE void tile(const int P, const int V, const Band *band, const index *x_at, 
     for (index row = 0; row < band->rows; ++row) {
         const A *x = band->x[row], *dy = band->dy[row] + dy_at;
         for (index i = 0; i < columns; ++i, x += band->x_step, dy += band->dy_step) {
-            __builtin_prefetch(x + x_ahead);
+            if (V > 1) __builtin_prefetch(x + x_ahead); // of one vector, tiles are bound by their loads
             __builtin_prefetch(dy + dy_ahead);
             vec d[4];
             UNROLL for (int v = 0; v < V; ++v) d[v] = load_sums(dy + v * LANES);
