@@ -67,7 +67,10 @@ def device(request):
 
 
 def require_c_kernels():
-    """Skip a test where there are no C kernels; fail it where they are out of date, or XPNET_REQUIRE_NATIVE is 1."""
+    """Skip a test where there are no C kernels; fail it where they are out of date, or XPNET_REQUIRE_NATIVE is 1.
+
+    With that variable the tests of operations run by C kernels alone.
+    """
     library = native.library()
     if library.reason and (REQUIRE_NATIVE or (native.LIBRARY.exists() and library.remedy)):
         pytest.fail(f"{library.reason}; remedy: {library.remedy}")
@@ -75,7 +78,7 @@ def require_c_kernels():
         pytest.skip(library.reason)
 
 
-@pytest.fixture(params=["numpy", "native", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=[*([] if REQUIRE_NATIVE else ["numpy"]), "native", pytest.param("cuda", marks=pytest.mark.gpu)])
 def way(request):
     """Runs the test once for each way to compute an operation: NumPy, C kernels, CUDA kernels.
 

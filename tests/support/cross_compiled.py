@@ -1,0 +1,30 @@
+"""Compile and link the C kernels for Linux and macOS: that there is a library for each, not that it runs.
+
+Windows is left out: to link for it, the compiler first builds MinGW's libraries, which takes minutes.
+"""
+
+import tempfile
+from pathlib import Path
+
+from kernels.core import build_native
+
+MAGIC = {"Linux": b"\x7fELF", "Darwin": b"\xcf\xfa\xed\xfe"}
+
+
+def main() -> None:
+    """Build for each system, faster than for use, and look at what kind of file came out."""
+    with tempfile.TemporaryDirectory() as place:
+        for (system, machine), target in build_native.TARGETS.items():
+            if system not in MAGIC:
+                continue
+            library = Path(place) / f"{system}-{machine}.lib"
+            build_native.build(target, library, flags=["-O1"])
+            content = library.read_bytes()
+            assert content.startswith(MAGIC[system]), content[:4]
+            names = (b"relu_float_", b"xpnet_sources", build_native.digest().encode())
+            assert all(name in content for name in names), f"{library.name} lacks functions"
+            print(f"{system} {machine}: {len(content):,} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main()
