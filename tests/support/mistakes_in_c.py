@@ -71,7 +71,7 @@ MISTAKES = {
         "convolution_weight.c", "for (; i < columns; ++i) total[0] +=", "for (; i + 1 < columns; ++i) total[0] +=",
         "convolution_weight",
     ),
-    "no bias": Mistake("gemm.c", "if (p->bias) value += load(p->bias + i);", "", "gemm"),
+    "no bias": Mistake("gemm.c", "if (p->bias) value += load(p->bias + i);", "", "gemm_native"),
     "sums of the last run alone": Mistake("gemm.c", "p.is_first = k == 0;", "p.is_first = 1;", "gemm"),
     "a quarter of the squares": Mistake("sums.c", "(sum[0] + sum[1]) + (sum[2] + sum[3])", "sum[0] + sum[1]", "sums"),
     "gradient without the mask": Mistake("affine.c", "choose(load_mask(positive + at), load(dy + at), all(0))",
@@ -80,7 +80,7 @@ MISTAKES = {
     "epsilon left out": Mistake("layer_norm.c", " + (A)epsilon", "", "layer_norm"),
     "kept and dropped": Mistake("masking.c", "kept[i] ? values[i] : 0", "kept[i] ? 0 : values[i]", "masking"),
     "nine rounds of Philox": Mistake("dropout.c", "round < 10", "round < 9", "dropout"),
-    "above the threshold alone": Mistake("dropout.c", "(c2[set] & LOW) >=", "(c2[set] & LOW) >", "dropout"),
+    "a word in another's byte": Mistake("dropout.c", "& 0x10000ull", "& 0x1000000ull", "dropout"),
 }  # fmt: skip
 
 
