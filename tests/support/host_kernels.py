@@ -164,7 +164,7 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
             if hasattr(module, "array_module"):
                 patch.setattr(module, "array_module", lambda *_: library)
             if hasattr(module, "implementation"):
-                patch.setattr(module, "implementation", lambda _array, _on_numpy, on_cuda: on_cuda)
+                patch.setattr(module, "implementation", lambda _array, _on_numpy, on_cuda, *_: on_cuda)
         patch.setattr(backend.workspace, "empty", _unwritten)
         patch.setattr(Kernel, "compiled", compiled)
         patch.setattr(Kernel, "_check_argument", _check)

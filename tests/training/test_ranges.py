@@ -144,7 +144,7 @@ def test_an_exception_leaves_every_range(where, monkeypatch):
         raise KeyError(where)
 
     if where == "update":
-        monkeypatch.setattr(training.optimizer, "_step", fail)
+        monkeypatch.setattr(training.optimizer, "_update_array", fail)
     elif where == "loss":
         monkeypatch.setattr(training.network.last_layer, "forward", fail)
     elif where == "data":
