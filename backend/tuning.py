@@ -14,8 +14,12 @@ On the CPU little enough to stay near a core's L2 cache, and enough for a produc
 wants few, large launches.
 """
 
-WORTH_CUTTING = 1 << 20
-"""Bytes of work that pay for handing a part to another thread."""
+WORTH_HALVING = 1 << 20
+"""Bytes of columns of a part of a batch that pay for making two parts of it. It decides how sums are cut."""
+
+WORTH_CUTTING = 1 << 22
+"""Bytes that a C kernel reads and writes, some 60 µs of work, which pay for handing a part to another thread: to wake
+it takes as long on a virtual machine."""
 
 PARTIAL_SUM_BYTES = 16 << 20
 """The most that all partial sums of one result may take."""

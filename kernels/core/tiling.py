@@ -57,7 +57,7 @@ def _cut(images: int, rows: int, row_bytes: int, cap: int, halved: bool) -> tupl
         bands = ranges(rows, -(-rows // max(cap // row_bytes, 1)))
         return tuple(Part(slice(n, n + 1), slice(*band)) for n in range(images) for band in bands)
     if halved:
-        cap = min(cap, max(images * image_bytes // 2, tuning.WORTH_CUTTING))  # two parts at least, if worth it
+        cap = min(cap, max(images * image_bytes // 2, tuning.WORTH_HALVING))  # two parts at least, if worth it
     per_part = max(cap // max(image_bytes, 1), 1)
     return tuple(Part(slice(*piece), slice(0, rows)) for piece in ranges(images, -(-images // per_part)))
 
