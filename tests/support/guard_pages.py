@@ -12,6 +12,7 @@ import mmap
 import sys
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -103,7 +104,7 @@ SIZES = st.integers(0, 9) | st.sampled_from([15, 16, 17, 31, 33, 63, 64, 65, 130
 @given(st.integers(1, 70), SIZES, st.sampled_from(["float16", "float32", "float64"]), st.booleans())
 def rows(count, columns, dtype, at_end):
     """Normalization, sums, masks and activations of matrices. NumPy's own memory is guarded, too."""
-    guard, empty = Guard(), np.empty
+    guard = Guard()
     guard.at_end, workspace.empty = at_end, guard.empty
     x, dy = guard.empty((count, columns), dtype), guard.empty((count, columns), dtype)
     gamma, beta = guard.empty(columns, dtype), guard.empty(columns, dtype)
@@ -111,8 +112,8 @@ def rows(count, columns, dtype, at_end):
         array[...] = np.random.default_rng(index).standard_normal(array.shape)
     wide = "float32" if dtype == "float16" else dtype
     running = np.zeros(columns, wide), np.ones(columns, wide)
-    np.empty = guard.empty
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "empty", guard.empty)
         for relu, bypass in ((False, None), (True, None), (True, dy)):
             _, mean, inverse, _ = batch_norm.batch_norm(x, gamma, beta, *running, 1e-3, 0.9, relu, bypass)
             batch_norm_backward.normalize_backward(dy, x, mean, inverse, gamma, beta if relu else None)
@@ -127,8 +128,6 @@ def rows(count, columns, dtype, at_end):
         _, positive = activations.leaky_relu(x, 0.5)
         activations.leaky_relu_backward(dy, positive, 0.5)
         masking.masked(dy, positive)
-    finally:
-        np.empty = empty
 
 
 def beyond():
