@@ -65,13 +65,13 @@ KERNEL(dropout)(const T *x /* count */, T *y /* count */, unsigned char *keep /*
                 index stream, index position, index count, index first, index last) {
     index i = first;
     for (; i + WORDS <= last; i += WORDS) {
-        mask_of(keep + i, position + i / 4, stream, seed, threshold);
+        mask_of(keep + i, (word64)position + i / 4, stream, seed, threshold);
         drop(x + i, y + i, keep + i);
     }
     if (i < last) {
         unsigned char some[WORDS];
         T numbers[WORDS] = {0};
-        mask_of(some, position + i / 4, stream, seed, threshold);
+        mask_of(some, (word64)position + i / 4, stream, seed, threshold);
         for (int k = 0; k < last - i; ++k) numbers[k] = x[i + k];
         drop(numbers, numbers, some);
         for (int k = 0; k < last - i; ++k) {
