@@ -116,6 +116,7 @@ def _bias_gradient_numpy(dy: Array, positive: Array, out: Array) -> Array:
     return dx
 
 
+@profiling.operation
 def _bias_gradient_native(dy: Array, positive: Array, out: Array) -> Array:
     dy, positive = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(positive)
     dx = workspace.empty(dy.shape, dy.dtype)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+from kernels.core import native
+
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("cc") is None,
     reason="no C compiler cc, or not Linux: the tool that listens to NVTX is not built (apt install gcc)",
@@ -78,14 +80,22 @@ Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
     main, loader = listen(program)
     step = ("run", "epoch", "step")
     in_step = [push for push in main if push.path[:3] == step and len(push.path) > 3]
+    first, second = ("forward", "forward", "Affine1"), ("forward", "forward", "Affine2")
+    back = ("backward", "backward", "Affine1")
+    if native.available():
+        product = "affine.affine_native"
+        with_relu, masked = [(*first, f"{product} 4x6 6x5 5")], ["affine.bias_gradient_native 4x5 4x5 5"]
+    else:
+        product = "gemm.matmul"
+        with_relu = [(*first, f"{product} 4x6 6x5 5"), (*first, "activations.relu_in_place 4x5")]
+        masked = ["masking.masked 4x5 4x5", "sums.column_sums 4x5 5"]
     assert [(push.category, *push.path[3:]) for push in in_step] == [
         ("data", "data"),
         ("forward", "forward"),
-        ("forward", "forward", "Affine1"),
-        ("forward", "forward", "Affine1", "gemm.matmul 4x6 6x5 5"),
-        ("forward", "forward", "Affine1", "activations.relu_in_place 4x5"),
-        ("forward", "forward", "Affine2"),
-        ("forward", "forward", "Affine2", "gemm.matmul 4x5 5x3 3"),
+        first,
+        *with_relu,
+        second,
+        (*second, f"{product} 4x5 5x3 3"),
         ("forward", "forward", "loss"),
         ("forward", "forward", "loss", "softmax.softmax_cross_entropy 4x3 4"),
         ("backward", "backward"),
@@ -95,16 +105,15 @@ Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
         ("backward", "backward", "Affine2", "sums.column_sums 4x3 3"),
         ("backward", "backward", "Affine2", "gemm.matmul 5x4 4x3 5x3"),
         ("backward", "backward", "Affine2", "gemm.matmul 4x3 3x5"),
-        ("backward", "backward", "Affine1"),  # with the Relu that follows it
-        ("backward", "backward", "Affine1", "masking.masked 4x5 4x5"),
-        ("backward", "backward", "Affine1", "sums.column_sums 4x5 5"),
-        ("backward", "backward", "Affine1", "gemm.matmul 6x4 4x5 6x5"),
+        back,  # with the Relu that follows it
+        *((*back, name) for name in masked),
+        (*back, "gemm.matmul 6x4 4x5 6x5"),
         ("update", "update"),
         ("update", "update", "optimizer.update_array 53 53"),
     ]
     payloads = {push.path[-1]: push.payload for push in in_step}
-    assert payloads["gemm.matmul 4x6 6x5 5"] == 4 * (4 * 6 + 6 * 5 + 5)
-    assert payloads["masking.masked 4x5 4x5"] == 4 * 5 * (4 + 1)
+    assert payloads[f"{product} 4x6 6x5 5"] == 4 * (4 * 6 + 6 * 5 + 5)
+    assert payloads[masked[0]] == 4 * 5 * (4 + 1) + 4 * 5 * native.available()
     assert payloads["data"] is None
     assert [(push.category, push.path) for push in main[:3]] == [(step[i], step[: i + 1]) for i in range(3)]
     assert main[0].category == "run"
