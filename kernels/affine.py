@@ -34,7 +34,12 @@ def affine(x: Array, weight: Array, bias: Array, relu: bool = False) -> tuple[Ar
 
     Returns:
         (N, outputs), dtype of ``x``; and with ``relu`` where that is above 0, bool (N, outputs), else None.
+
+    Raises:
+        TypeError: host and device arrays are mixed, or lie on another device than the active one.
     """
+    require_same_device(x, weight, bias)
+    require_active(x, "x")
     native = _affine_native if x.dtype == weight.dtype == bias.dtype else None
     return implementation(x, _affine_numpy, _affine_cuda, native)(x, weight, bias, relu)
 

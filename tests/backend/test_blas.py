@@ -424,12 +424,13 @@ def test_a_first_product_takes_what_the_pool_holds_idle(cp, monkeypatch):
 def test_a_handle_that_lacks_memory_gets_what_the_pool_holds_idle(cp, fresh_contexts):
     pool, x = cp.get_default_memory_pool(), cp.ones((2, 2), "f4")
     cp.empty(1 << 20)
-    assert pool.free_bytes() >= 8 << 20
+    idle = pool.free_bytes()
+    assert idle >= 8 << 20
     for status in (1, 3):
         library = fresh_contexts(cublasCreate_v2=[status])
         assert (blas.gemm(x, x) == 2).all()
         assert library.called.count("cublasCreate_v2") == 2
-        assert pool.free_bytes() < 1 << 20
+        assert pool.free_bytes() < idle - (7 << 20)  # parts of blocks that other arrays use may be left
 
 
 @pytest.mark.parametrize(("status", "free", "is_memory"), [(3, 1 << 32, True), (1, 1 << 20, True), (1, 1 << 32, False)])
