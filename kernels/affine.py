@@ -11,6 +11,7 @@ from kernels.core.checks import check_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
+from kernels.core.layout import target
 from kernels.core.native import Function
 from kernels.gemm import check_product, matmul, matmul_native
 from kernels.masking import masked
@@ -125,8 +126,7 @@ def _bias_gradient_numpy(dy: Array, positive: Array, out: Array) -> Array:
 def _bias_gradient_native(dy: Array, positive: Array, out: Array) -> Array:
     dy, positive = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(positive)
     dx = workspace.empty(dy.shape, dy.dtype)
-    total = out if out.dtype == acc_dtype(dy.dtype) and out.flags.c_contiguous else None
-    sums = column_totals(_MASKED_SUMS, dy, (positive, dx), total)
+    sums = column_totals(_MASKED_SUMS, dy, (positive, dx), target(out, acc_dtype(dy.dtype)))
     if sums is not out:
         out[...] = sums
     return dx

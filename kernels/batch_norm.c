@@ -75,8 +75,6 @@ KERNEL(batch_norm_statistics)(const A *means /* parts * channels */, const A *sq
         join(means + c, squares + c, mean + c, variance + c, parts, channels, channels - c, rows, block_rows, fold);
 }
 
-INLINE vec rectified(vec y) { return choose(y <= all(0), all(0), y); } // NaN passes
-
 INLINE void block_normalize(const T *x, const T *bypass, const A *factors, T *y, unsigned char *positive, int relu,
                             index from, index width, index rows, int vectors, index last) {
     Factors by[STRIP];

@@ -189,12 +189,17 @@ def _normalize_numpy(
     positive: Array | None,
 ) -> tuple[Array, Array]:
     inverse = 1 / numpy.sqrt(variance + epsilon)
-    y = ((x - mean) * (inverse * gamma) + beta).astype(x.dtype, copy=False)
+    y = normalized(x, mean, inverse, gamma, beta)
     if bypass is not None:
         y += bypass
     if positive is not None:
         numpy.greater(y, 0, out=positive)
     return numpy.maximum(y, 0) if relu else y, inverse
+
+
+def normalized(x: Array, mean: Array, inverse: Array, gamma: Array, beta: Array) -> Array:
+    """Return the normalized ``x`` (M, C), in its dtype, on a host or on a device."""
+    return ((x - mean) * (inverse * gamma) + beta).astype(x.dtype, copy=False)
 
 
 def _normalize_native(

@@ -11,7 +11,7 @@ import numpy
 
 from backend import array_module, profiling, require_active, require_same_device, workspace
 from backend.types import Array
-from kernels.batch_norm import factors
+from kernels.batch_norm import factors, normalized
 from kernels.batch_statistics import narrow, pass_tiling, tiling_of
 from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
@@ -78,7 +78,7 @@ def _require_one_shape(dy: Array, x: Array) -> None:
 
 def positive(x: Array, mean: Array, inverse: Array, gamma: Array, beta: Array) -> Array:
     """Return where the normalized ``x`` (M, C), in its dtype, is above 0: bool (M, C)."""
-    return ((x - mean) * (inverse * gamma) + beta).astype(x.dtype, copy=False) > 0
+    return normalized(x, mean, inverse, gamma, beta) > 0
 
 
 def _normalize_backward_numpy(

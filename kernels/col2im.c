@@ -27,22 +27,16 @@ INLINE void add_hwc(const T *columns, const T *end, T *pixel, int count, Place p
         for (int j = 0; j < place.columns; ++j) {
             const T *from = columns + (place.at + i * place.down + j * place.across);
             __builtin_prefetch(from + ahead);
-            sum += count == LANES ? load(from) : load_part(from, count, end);
+            sum += load_part(from, count, end);
         }
-    if (count == LANES) store(pixel, sum);
-    else store_some(pixel, sum, count);
+    store_up_to(pixel, sum, count);
 }
 
 INLINE void add_pixel_hwc(const Geometry *g, const T *columns, const T *end, T *pixel, Place place, index size) {
     const int channels = g->channels;
     const index at = place.at;
-    if (channels < LANES) add_hwc(columns, end, pixel, channels, place, AHEAD * size);
-    else
-        for (int next = 0; next < channels; next += LANES) {
-            const int c = (int)least(next, channels - LANES);
-            place.at = at + c;
-            add_hwc(columns, end, pixel + c, LANES, place, AHEAD * size);
-        }
+#define ADD(c, count) place.at = at + (c), add_hwc(columns, end, pixel + (c), count, place, AHEAD * size)
+    EACH_CHANNELS(channels, ADD)
 }
 
 INLINE void add_pixel_chw(const Geometry *g, const T *columns, const T *end, T *pixel, Place place, index size) {

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import numpy
-
 from backend import array_module, blas, workspace
 from backend.types import Array
 from kernels import activations, implicit_gemm
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import filter_matrices, group_ranges, taps_first
 from kernels.core.geometry import Geometry
+from kernels.core.layout import target
 from kernels.core.tiling import Part, cut
 from kernels.gemm import matmul_part
 from kernels.im2col import part_columns_cuda
@@ -47,8 +46,8 @@ def backward_weight(
         _backward_weight_by_columns(source, gradient, geometry, groups, out)
         return
     filters = taps_first(out)
-    dw = _target(filters, source.dtype)
-    dbias = None if bias_out is None else _target(bias_out, source.dtype)
+    dw = target(filters, source.dtype)
+    dbias = None if bias_out is None else target(bias_out, source.dtype)
     implicit_gemm.backward_weight(source, gradient, geometry, groups, dw, dbias)
     for array, computed in ((filters, dw), (bias_out, dbias)):
         if array is not None and computed is not array:
@@ -57,11 +56,6 @@ def backward_weight(
 
 def _contiguous(array: Array) -> Array:
     return array_module(array).ascontiguousarray(array)
-
-
-def _target(array: Array, dtype: numpy.dtype) -> Array:
-    """Return ``array`` if a kernel can write to it, else scratch memory of its shape."""
-    return array if array.dtype == dtype and array.flags.c_contiguous else workspace.empty(array.shape, dtype)
 
 
 def _forward_by_columns(

@@ -12,6 +12,7 @@ from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
+from kernels.core.layout import target
 from kernels.core.native import Function, share
 
 _SUM, _TOTAL = (Function("convolution_weight.c", name) for name in ("convolution_weight", "convolution_weight_total"))
@@ -77,20 +78,13 @@ def backward_weight(
     items = parts * groups * blocks
     share(items, 2 * gradient.size * out.size // filters // _PRODUCTS_PER_BYTE // items, work)
     memory, given = taps_first(out), out.dtype if acc_dtype(out.dtype) == dtype else dtype
-    dweight = memory if is_plain(memory, given) else numpy.empty(memory.shape, given)
-    db = bias_out if bias_out is None or is_plain(bias_out, given) else numpy.empty(filters, given)
+    dweight, db = target(memory, given), None if bias_out is None else target(bias_out, given)
 
     def add_up(first: int, last: int) -> None:
         _TOTAL(given, sums, bias_sums, dweight, db, block, filters, groups, parts, units, blocks, first, last)
 
     rows = taps * channels // groups
     share(rows, sums.nbytes // rows, add_up)
-    if dweight is not memory:
-        memory[...] = dweight
-    if db is not bias_out and bias_out is not None:
-        bias_out[...] = db
-
-
-def is_plain(array: Array, dtype: numpy.dtype) -> bool:
-    """Return whether a kernel of a dtype can write to an array: gradients may be asked for in others, and views."""
-    return array.dtype == dtype and array.flags.c_contiguous
+    for array, computed in ((memory, dweight), (bias_out, db)):
+        if array is not None and computed is not array:
+            array[...] = computed

@@ -118,7 +118,7 @@ KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *
         UNROLL for (int v = 0; v < V; ++v) {                                                                           \
             if (positive) {                                                                                            \
                 const mask above = total[v] > all(0);                                                                  \
-                total[v] = choose(above | (total[v] != total[v]), total[v], all(0));                                   \
+                total[v] = rectified(total[v]);                                                                        \
                 if (how == WHOLE) store_mask(positive + f + v * LANES, above);                                         \
                 else for (index lane = 0; lane < count; ++lane) positive[f + lane * m] = -above[lane];                 \
             }                                                                                                          \

@@ -12,11 +12,11 @@ import numpy
 from backend import array_module, tuning, workspace
 from backend.types import Array
 from kernels import activations
-from kernels.convolution_weight_native import is_plain
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
+from kernels.core.layout import target
 from kernels.core.native import Function, share
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.sums import axis_sums, column_sums
@@ -142,7 +142,7 @@ def _backward_weight_native(source: Array, dy: Array, geometry: Geometry, out: A
     for partial_sums, total in ((sums, taps_first(out)), (bias_sums, bias_out)):
         if partial_sums is not None and total is not None:
             given = total.dtype if acc_dtype(total.dtype) == dtype else dtype
-            into = total if is_plain(total, given) else numpy.empty(total.shape, given)
+            into = target(total, given)
             _TOTAL(given, partial_sums, into, total.size, fn, channels, parts)
             if into is not total:
                 total[...] = into

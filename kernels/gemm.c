@@ -89,9 +89,8 @@ INLINE void finish_row(const Panel *p, index to, const A *sums) {
         if (p->bias) value += load(p->bias + i);
         if (p->positive) {
             value = rounded(value);
-            const mask above = value > all(0);
-            store_mask(p->positive + to + i, above);
-            value = choose(above | (value != value), value, all(0));
+            store_mask(p->positive + to + i, value > all(0));
+            value = rectified(value);
         }
         store(p->c + to + i, value);
     }

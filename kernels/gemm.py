@@ -15,6 +15,7 @@ from backend import array_module, blas, profiling, require_active, require_array
 from backend.types import Array
 from kernels.core import native
 from kernels.core.dispatch import implementation
+from kernels.core.layout import target
 from kernels.core.native import Function
 
 _GEMM = Function("gemm.c", "gemm")
@@ -86,10 +87,7 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
     dtype, (*stack, rows, depth), columns = a.dtype, a.shape, b.shape[-1]
     a, a_transposed = _stored(a)
     b, b_transposed = _stored(b)
-    if out is not None and out.dtype == dtype and out.flags.c_contiguous:
-        product = out
-    else:
-        product = workspace.empty((*stack, rows, columns), dtype)
+    product = workspace.empty((*stack, rows, columns), dtype) if out is None else target(out, dtype)
     if bias is not None:
         bias = numpy.ascontiguousarray(bias)
     sums = workspace.empty(product.shape) if dtype == _HALF and depth > _RUN else None

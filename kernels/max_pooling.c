@@ -17,7 +17,6 @@ typedef mask places; // an integer for each number of a vec
 typedef int ints __attribute__((vector_size(VECTOR_BYTES / sizeof(A) * 4), aligned(4), may_alias));
 typedef __typeof__((stored){0} < (stored){0}) bits; // of the numbers in memory
 
-
 INLINE int place_of(Geometry g, int winner_bytes, int a, int b, int h, int w) {
     return winner_bytes == 1 ? a * g.kernel_width + b : h * g.width + w;
 }
@@ -37,7 +36,7 @@ INLINE void pool_channels(Geometry g, int winner_bytes, const T *x, index corner
     UNROLL for (int a = rows.first; a < rows.end; ++a) UNROLL for (int b = columns.first; b < columns.end; ++b) {
         const int h = a * g.dilation_height, w = b * g.dilation_width;
         const T *pixel = x + (corner + ((index)h * g.width + w) * g.channels);
-        const vec value = count == LANES ? load(pixel) : load_part(pixel, count, end);
+        const vec value = load_part(pixel, count, end);
         const places place = (places){0} + place_of(g, winner_bytes, a, b, top + h, left + w);
         if (a == rows.first && b == columns.first) {
             best = value;
@@ -48,21 +47,16 @@ INLINE void pool_channels(Geometry g, int winner_bytes, const T *x, index corner
             where = (place & beats) | (where & ~beats);
         }
     }
-    if (count == LANES) store(y, best);
-    else store_some(y, best, count);
+    store_up_to(y, best, count);
     store_places(winners, winner_bytes, where, count);
 }
 
 INLINE void pool_window(Geometry g, int winner_bytes, const T *x, index corner, const T *end, T *y,
                         unsigned char *winners, int top, int left, Taps rows, Taps columns) {
-    if (g.channels < LANES)
-        pool_channels(g, winner_bytes, x, corner, end, y, winners, g.channels, top, left, rows, columns);
-    else
-        for (int next = 0; next < g.channels; next += LANES) {
-            const int c = (int)least(next, g.channels - LANES);
-            unsigned char *own = winners + (index)c * winner_bytes;
-            pool_channels(g, winner_bytes, x, corner + c, end, y + c, own, LANES, top, left, rows, columns);
-        }
+#define POOL(c, count)                                                                                                 \
+    pool_channels(g, winner_bytes, x, corner + (c), end, y + (c), winners + (index)(c) * winner_bytes, count, top,     \
+                  left, rows, columns)
+    EACH_CHANNELS(g.channels, POOL)
 }
 
 // Compute rows first … last - 1 of the output: row i % OH of image i / OH.
@@ -128,20 +122,15 @@ INLINE void gather_channels(Geometry g, Upstream up, index windows, int c, int c
         const index at = (windows + (index)oh * g.out_width + ow) * g.channels + c;
         const bits won = won_by(place_of(g, up.winner_bytes, a, b, h, w), up.winners + at * up.winner_bytes,
                                 up.winner_bytes, count, up.winners_end);
-        const vec gradient = count == LANES ? load(up.dy + at) : load_part(up.dy + at, count, up.dy_end);
+        const vec gradient = load_part(up.dy + at, count, up.dy_end);
         sum = choose(__builtin_convertvector(won, mask), sum + gradient, sum);
     }
-    if (count == LANES) store(dx, sum);
-    else store_some(dx, sum, count);
+    store_up_to(dx, sum, count);
 }
 
 INLINE void gather_pixel(Geometry g, Upstream up, index windows, T *dx, int h, int w, Holders rows, Holders columns) {
-    if (g.channels < LANES) gather_channels(g, up, windows, 0, g.channels, dx, h, w, rows, columns);
-    else
-        for (int next = 0; next < g.channels; next += LANES) {
-            const int c = (int)least(next, g.channels - LANES);
-            gather_channels(g, up, windows, c, LANES, dx + c, h, w, rows, columns);
-        }
+#define GATHER(c, count) gather_channels(g, up, windows, c, count, dx + (c), h, w, rows, columns)
+    EACH_CHANNELS(g.channels, GATHER)
 }
 
 // Compute rows first … last - 1 of dx: row i % H of image i / H.
@@ -215,12 +204,8 @@ INLINE void scatter_rows(Geometry g, Upstream up, T *dx, index first, index last
                 for (int w = own_columns.first; w < own_columns.end; ++w, pixel += g.channels) {
                     const int b = tap_at(w - left, g.kernel_width, g.dilation_width);
                     const int own = a < 0 || b < 0 ? -1 : place_of(g, up.winner_bytes, a, b, h, w);
-                    if (g.channels < LANES) scatter_channels(up, at, g.channels, pixel, own);
-                    else
-                        for (int next = 0; next < g.channels; next += LANES) {
-                            const int c = (int)least(next, g.channels - LANES);
-                            scatter_channels(up, at + c, LANES, pixel + c, own);
-                        }
+#define SCATTER(c, count) scatter_channels(up, at + (c), count, pixel + (c), own)
+                    EACH_CHANNELS(g.channels, SCATTER)
                 }
             }
         }

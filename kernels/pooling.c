@@ -20,10 +20,9 @@ INLINE void average(const Geometry *g, const T *x, index corner, const T *end, T
         for (int b = columns.first; b < columns.end; ++b) {
             const index offset = (index)a * g->dilation_height * g->width + b * g->dilation_width;
             const T *pixel = x + (corner + offset * g->channels);
-            sum += count == LANES ? load(pixel) : load_part(pixel, count, end);
+            sum += load_part(pixel, count, end);
         }
-    if (count == LANES) store(y, sum * weight);
-    else store_some(y, sum * weight, count);
+    store_up_to(y, sum * weight, count);
 }
 
 // Rows first … last - 1 of the output: row i % OH of image i / OH.
@@ -42,12 +41,8 @@ KERNEL(average_pool)(const T *x /* images * pixels * channels */, const A *weigh
             const index corner = ((image * g->height + top) * g->width + left) * channels;
             const A weight = weights[oh * g->out_width + ow];
             T *own = y + (row * g->out_width + ow) * channels;
-            if (channels < LANES) average(g, x, corner, end, own, channels, rows, columns, weight);
-            else
-                for (int next = 0; next < channels; next += LANES) {
-                    const int c = (int)least(next, channels - LANES);
-                    average(g, x, corner + c, end, own + c, LANES, rows, columns, weight);
-                }
+#define AVERAGE(c, count) average(g, x, corner + (c), end, own + (c), count, rows, columns, weight)
+            EACH_CHANNELS(channels, AVERAGE)
         }
     }
 }
@@ -61,10 +56,9 @@ INLINE void gather(const Geometry *g, const T *dy, const T *end, const A *weight
             const int oh = rows.window - i * rows.window_step, ow = columns.window - j * columns.window_step;
             const index output = (index)oh * g->out_width + ow;
             const T *gradient = dy + ((windows + output) * g->channels + c);
-            sum += (count == LANES ? load(gradient) : load_part(gradient, count, end)) * weights[output];
+            sum += load_part(gradient, count, end) * weights[output];
         }
-    if (count == LANES) store(dx, sum);
-    else store_some(dx, sum, count);
+    store_up_to(dx, sum, count);
 }
 
 // Rows first … last - 1 of dx: row i % H of image i / H.
@@ -84,12 +78,8 @@ KERNEL(average_pool_backward)(const T *dy /* images * windows * channels */, con
             for (int w = begin; w < stop; ++w) {
                 T *pixel = dx + (row * g->width + w) * channels;
                 const Holders own = across[w - begin];
-                if (channels < LANES) gather(g, dy, end, weights, windows, 0, channels, pixel, down, own);
-                else
-                    for (int next = 0; next < channels; next += LANES) {
-                        const int c = (int)least(next, channels - LANES);
-                        gather(g, dy, end, weights, windows, c, LANES, pixel + c, down, own);
-                    }
+#define GATHER(c, count) gather(g, dy, end, weights, windows, c, count, pixel + (c), down, own)
+                EACH_CHANNELS(channels, GATHER)
             }
         }
     }

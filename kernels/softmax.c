@@ -14,12 +14,6 @@
 
 #define SHORT 32 // classes, a multiple of LANES
 
-INLINE mask first_lanes(index count) {
-    mask lane;
-    for (int i = 0; i < LANES; ++i) lane[i] = i;
-    return lane < (mask){0} + (__typeof__(lane[0]))count;
-}
-
 // LANES numbers from p on, of which `left` belong to the row, and `room` to the range; others are replaced.
 INLINE vec read(const T *p, index left, index room, A other) {
     if (left >= LANES) return load(p);

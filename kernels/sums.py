@@ -18,6 +18,7 @@ from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
+from kernels.core.layout import target
 from kernels.core.native import Function, share
 from kernels.core.ranges import add_ranges
 from kernels.core.tiling import power_of_two
@@ -57,9 +58,7 @@ def _column_sums_numpy(matrix: Array, out: Array | None) -> Array:
 
 
 def _column_sums_native(matrix: Array, out: Array | None) -> Array:
-    wide = acc_dtype(matrix.dtype)
-    total = out if out is not None and out.dtype == wide and out.flags.c_contiguous else None
-    total = _column_totals(matrix, total)
+    total = _column_totals(matrix, None if out is None else target(out, acc_dtype(matrix.dtype)))
     if out is None:
         return total.astype(matrix.dtype, copy=False)
     if total is not out:

@@ -99,11 +99,8 @@ KERNEL(winograd_outputs)(const A *products /* 36 * images * down * across * filt
                 const index at = ((tile / across / down * height + row + i) * width + column + j) * filters + f;
                 vec sum = results[i][j] + of_filters;
                 const mask above = sum > all(0);
-                if (positive) sum = choose(above | (sum != sum), sum, all(0));
-                if (count == LANES) store(y + at, sum);
-                else store_some(y + at, sum, count);
-                if (positive && count == LANES) store_mask(positive + at, above);
-                else if (positive) store_some_mask(positive + at, above, count);
+                store_up_to(y + at, positive ? rectified(sum) : sum, count);
+                if (positive) store_mask_up_to(positive + at, above, count);
             }
         }
     }

@@ -111,7 +111,7 @@ INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][4], con
 // Writes a vector of filters of a pixel with ReLU, or the `count` of them that there are.
 INLINE void write(const Convolution *c, index at, index count, vec sum) {
     const mask above = sum > all(0);
-    if (c->positive) sum = choose(above | (sum != sum), sum, all(0));
+    if (c->positive) sum = rectified(sum);
     if (count >= LANES) {
         store(c->y + at, sum);
         if (c->positive) store_mask(c->positive + at, above);

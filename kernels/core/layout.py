@@ -16,6 +16,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 from backend.types import Array
 
@@ -31,6 +33,11 @@ def to_nhwc(x: Array) -> Array:
     copy = workspace.empty(nhwc.shape, nhwc.dtype)
     copy[...] = nhwc
     return copy
+
+
+def target(array: Array, dtype: numpy.dtype) -> Array:
+    """Return ``array`` if a kernel of a dtype can write to it, else scratch memory of its shape."""
+    return array if array.dtype == dtype and array.flags.c_contiguous else workspace.empty(array.shape, dtype)
 
 
 def as_nchw(nhwc: Array) -> Array:

@@ -22,6 +22,7 @@ import numpy
 from backend import threads, tuning, workspace
 from backend.types import Array
 from kernels.core.signature import Parameter, element_counts, read_parameters
+from kernels.core.tiling import ranges
 
 FOLDER = Path(__file__).parent.parent
 LIBRARY = Path(__file__).parent / "native.lib"
@@ -158,8 +159,7 @@ def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> bool:
     if pieces <= 1:
         call(0, count)
     else:
-        cuts = [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
-        threads.spread(lambda cut: call(*cut), cuts)
+        threads.spread(lambda cut: call(*cut), ranges(count, pieces))
     return pieces <= 1
 
 

@@ -41,6 +41,9 @@ INLINE vec fma(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c);
 INLINE A fma1(A a, A b, A c) { return __builtin_elementwise_fma(a, b, c); }
 INLINE vec choose(mask condition, vec yes, vec no) { return (vec)(((mask)yes & condition) | ((mask)no & ~condition)); }
 
+// max(value, 0): NaN passes, and max(-0, 0) is +0.
+INLINE vec rectified(vec value) { return choose(value <= all(0), all(0), value); }
+
 // Which lanes are set, as bytes 0 and 1: NumPy's bool.
 INLINE void store_mask(unsigned char *p, mask condition) { *(bytes *)p = __builtin_convertvector(-condition, bytes); }
 INLINE mask load_mask(const unsigned char *p) { return -__builtin_convertvector(*(const bytes *)p, mask); }
@@ -94,15 +97,18 @@ INLINE vec load_some(const T *p, index count) {
     copy_some(lanes, p, count, sizeof(T));
     return load(lanes);
 }
-INLINE vec load_part(const T *p, index count, const T *end) { return end - p >= LANES ? load(p) : load_some(p, count); }
+INLINE vec load_part(const T *p, index count, const T *end) {
+    return count == LANES || end - p >= LANES ? load(p) : load_some(p, count);
+}
 typedef _Bool chosen __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
 typedef T chosen_numbers __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
 typedef unsigned char chosen_bytes __attribute__((ext_vector_type(VECTOR_BYTES / sizeof(A))));
-INLINE chosen choose_first(index count) {
-    mask lanes = {0};
-    UNROLL for (int i = 0; i < LANES; ++i) lanes[i] = i < count ? -1 : 0;
-    return __builtin_convertvector(lanes, chosen);
+INLINE mask first_lanes(index count) {
+    mask lane = {0};
+    UNROLL for (int i = 0; i < LANES; ++i) lane[i] = i < count ? -1 : 0;
+    return lane;
 }
+INLINE chosen choose_first(index count) { return __builtin_convertvector(first_lanes(count), chosen); }
 INLINE void store_some(T *p, vec value, index count) {
     __builtin_masked_store(choose_first(count), (chosen_numbers)__builtin_convertvector(value, stored), p);
 }

@@ -50,4 +50,16 @@ INLINE Holders holders_of_column(const Geometry *g, int w) {
     return holders(w + g->pad_left, g->kernel_width, g->dilation_width, g->stride_width, g->out_width);
 }
 
+// What is done for all channels of a pixel: `work(c, count)` for LANES of them from c on. The last begin where the
+// channels end with them, so that some are computed twice; fewer channels than LANES are a part of a vector.
+#define EACH_CHANNELS(channels, work)                                                                                  \
+    if ((channels) < LANES) {                                                                                          \
+        work(0, channels);                                                                                             \
+    } else {                                                                                                           \
+        for (int next = 0; next < (channels); next += LANES) {                                                         \
+            const int begin_of_vector = (int)least(next, (channels) - LANES);                                          \
+            work(begin_of_vector, LANES);                                                                              \
+        }                                                                                                              \
+    }
+
 #define BAND 256 // columns of an image whose windows are looked up at once

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import backend
 from backend import asnumpy
 from kernels.core import native
-from kernels.masking import apply_mask, masked
+from kernels.masking import masked
 from tests.support.checks import (
     DTYPES,
     assert_channels_last,
@@ -18,7 +18,6 @@ from tests.support.checks import (
     laid_out,
     normal,
     thread_limit,
-    variants,
     watched_shares,
 )
 
@@ -65,17 +64,6 @@ def test_masked_keeps_or_drops_every_number(device):
         assert_separate(result, [values, mask])
         if len(shape) == 4:
             assert_channels_last(result)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_keep_writes_into_any_array(device, dtype):
-    values, mask = numbers((4, 6), dtype), mask_of((4, 6))
-    expected = chosen(values, asnumpy(mask))
-    for _, out in variants(normal((4, 6), dtype)):
-        apply_mask(values, mask, out)
-        assert_same_bits(out, expected)
-    apply_mask(values, mask, values)  # in place
-    assert_same_bits(values, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

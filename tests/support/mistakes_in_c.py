@@ -28,10 +28,12 @@ class Mistake(NamedTuple):
 
 
 MISTAKES = {
-    "a tail left out": Mistake("activations.c", "(; i < last; ++i) {", "(; i + 1 < last; ++i) {", "activations"),
-    "NaN lost": Mistake("activations.c", "above | (value != value), value", "above, value", "activations"),
-    "NaN lost in the tail": Mistake("activations.c", "value > 0 || value != value ?", "value > 0 ?", "activations"),
-    "zero is positive": Mistake("activations.c", "above = value > all(0);", "above = value >= all(0);", "activations"),
+    "a tail left out": Mistake("masking.c", "(; i < last; ++i)", "(; i + 1 < last; ++i)", "masking"),
+    "NaN lost": Mistake("activations.c", "rectified(value)", "choose(value > all(0), value, all(0))", "activations"),
+    "NaN lost behind a depthwise convolution": Mistake(
+        "depthwise.c", "rectified(total[v])", "choose(total[v] > all(0), total[v], all(0))", "depthwise"
+    ),
+    "zero is positive": Mistake("activations.c", "value > all(0), own);", "value >= all(0), own);", "activations"),
     "slope of the other side": Mistake(
         "activations.c", "choose(above, value, value * factor)", "choose(above, value * factor, value)", "activations"
     ),
