@@ -92,6 +92,14 @@ def way(request):
         yield active
 
 
+@pytest.fixture
+def in_c():
+    """Runs a test on the CPU, by C kernels."""
+    require_c_kernels()
+    with backend.use("cpu"), native.enabled(True):
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _checked_calls():
     """Hold every call of a C kernel against its source, as launches of CUDA kernels always are."""

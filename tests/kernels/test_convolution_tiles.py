@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import backend
 from backend import tuning
 from kernels import activations, convolution_native
 from kernels.convolution import convolution, convolution_backward_input
@@ -20,15 +19,9 @@ from tests.support import oracles
 from tests.support.checks import DTYPES, assert_close, assert_same, frozen, normal, thread_limit, whole
 from tests.support.geometries import PADDINGS, WindowCase, cases
 
+pytestmark = pytest.mark.usefixtures("in_c")
+
 THREADS = (1, 2, 3, 5)
-
-
-@pytest.fixture(autouse=True)
-def _in_c():
-    if native.library().reason:
-        pytest.skip(native.library().reason)
-    with backend.use("cpu"), native.enabled(True):
-        yield
 
 
 class Sizes(NamedTuple):

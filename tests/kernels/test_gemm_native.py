@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import backend
 from kernels import affine as affines
 from kernels import gemm
 from kernels.affine import affine, bias_gradient
@@ -13,18 +12,12 @@ from kernels.core import native
 from kernels.gemm import matmul
 from tests.support.checks import DTYPES, assert_same, laid_out, normal, thread_limit, whole
 
+pytestmark = pytest.mark.usefixtures("in_c")
+
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([31, 33, 47, 63, 64, 65, 97, 129, 140]))
 DEPTHS = st.one_of(st.integers(0, 20), st.sampled_from([255, 256, 257, 300, 511, 512, 513, 600, 1025]))
 LAYOUTS = st.sampled_from(["contiguous", "strided", "reversed", "fortran"])
 RUN = 256
-
-
-@pytest.fixture(autouse=True)
-def in_c():
-    if native.library().reason:
-        pytest.skip(native.library().reason)
-    with backend.use("cpu"), native.enabled(True):
-        yield
 
 
 def in_order(a, b):

@@ -7,12 +7,11 @@ import sys
 
 import pytest
 
-from kernels.core import native
 from tests.conftest import ROOT
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="Windows protects pages by another call than mprotect"),
-    pytest.mark.skipif(bool(native.library().reason), reason=native.library().reason or "there are C kernels"),
+    pytest.mark.usefixtures("in_c"),
 ]
 
 

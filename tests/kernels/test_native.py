@@ -13,6 +13,7 @@ import pytest
 from kernels import activations
 from kernels.core import build_native, native
 from kernels.core.native import Function, share
+from tests.conftest import require_c_kernels
 from tests.support import c_kernels
 from tests.support.checks import assert_same, thread_limit
 from tests.support.fresh import fresh
@@ -258,8 +259,7 @@ def test_a_processor_that_is_too_old(library, monkeypatch):
 
 @pytest.fixture
 def _built():
-    if native.library().reason:
-        pytest.skip(native.library().reason)
+    require_c_kernels()
 
 
 SAY = """

@@ -11,7 +11,7 @@ from kernels.loss_scale import FINITE, MULTIPLIER, control
 from tests.support.checks import DTYPES, thread_limit
 from training.optim import optimizers
 
-pytestmark = pytest.mark.skipif(bool(native.library().reason), reason=native.library().reason or "-")
+pytestmark = pytest.mark.usefixtures("in_c")
 
 ODD = [0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -1e-40, 6e-8, 1e-310, 65504.0, 3e38, -1e308]
 

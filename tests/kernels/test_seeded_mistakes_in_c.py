@@ -2,7 +2,8 @@
 
 import pytest
 
-from kernels.core import build_native, native
+from kernels.core import build_native
+from tests.conftest import require_c_kernels
 from tests.support import c_kernels
 from tests.support.mistakes_in_c import MISTAKES, is_found
 
@@ -12,8 +13,7 @@ SAMPLE = ("a tail left out", "one rate for both averages", "kept and dropped")
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_mistake_is_found(name):
     c_kernels.require_compiler()
-    if native.library().handle is None:
-        pytest.skip(native.library().reason)
+    require_c_kernels()
     assert is_found(name)
 
 

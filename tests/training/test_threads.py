@@ -5,7 +5,6 @@ import pytest
 
 import backend
 from backend import tuning
-from kernels.core import native
 from layers import (
     Affine,
     AveragePooling,
@@ -65,13 +64,10 @@ def trained(model, digits, threads):
 
 
 @pytest.mark.parametrize("model", [*MODELS, "residual"])
-def test_threads_change_no_bit_of_a_training(model, digits, monkeypatch):
+def test_threads_change_no_bit_of_a_training(model, digits, monkeypatch, in_c):
     """Also small work is cut, so that every kernel has as many ranges as there are threads."""
-    if native.library().handle is None:
-        pytest.skip(native.library().reason)
     monkeypatch.setattr(tuning, "WORTH_CUTTING", 1)
-    with backend.use("cpu"), native.enabled(True):
-        expected = trained(model, digits, 1)
-        for threads in (2, 3, 5):
-            seen = trained(model, digits, threads)
-            assert [name for name in expected if seen[name] != expected[name]] == []
+    expected = trained(model, digits, 1)
+    for threads in (2, 3, 5):
+        seen = trained(model, digits, threads)
+        assert [name for name in expected if seen[name] != expected[name]] == []
