@@ -223,32 +223,31 @@ def command(
         config = checkpoints.config = run.restore(trainer) if run else config
     try:
         with going_on_silently(), deferred():
-            try:
-                folder.save_config(config)
-                write_atomically(folder.path / FILE, dump(config))
-                console.header(trainer.network, data, compute, folder)
-                if run:
-                    recorder.catch_up(trainer)
-                    console.resumed(trainer, other_bits)
-                stop = train(trainer, recorder, console)
-                if recorder.result is not None:
-                    recorder.restore(trainer.network)
-                    shown = "test" if stop is None and "test" in data.parts else part
-                    answers = predicted(trainer, settings, data, shown)
-                    tested = None if shown == part else answers
-                    stop = draw(trainer, data, shown, answers, recorder) or stop
-                found = results(trainer, part, tested)
-                if stop is None:
-                    ended = datetime.now().astimezone().isoformat(timespec="seconds")
-                    folder.save_config({**config, "ended": ended, "results": found})
-            except OSError as error:
-                raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
+            folder.save_config(config)
+            write_atomically(folder.path / FILE, dump(config))
+            console.header(trainer.network, data, compute, folder)
+            if run:
+                recorder.catch_up(trainer)
+                console.resumed(trainer, other_bits)
+            stop = train(trainer, recorder, console)
+            if recorder.result is not None:
+                recorder.restore(trainer.network)
+                shown = "test" if stop is None and "test" in data.parts else part
+                answers = predicted(trainer, settings, data, shown)
+                tested = None if shown == part else answers
+                stop = draw(trainer, data, shown, answers, recorder) or stop
+            found = results(trainer, part, tested)
+            if stop is None:
+                ended = datetime.now().astimezone().isoformat(timespec="seconds")
+                folder.save_config({**config, "ended": ended, "results": found})
             about = {
                 "seconds": time.perf_counter() - start,
                 "folder": str(folder.path),
                 "interrupted": stop is not None,
             }
             console.end(trainer, data, part, tested, {**found, **about})
+    except OSError as error:
+        raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error
     except KeyboardInterrupt as late:  # it came after the last epoch
         click.echo(f"Interrupted after the training; {kept(recorder)}", err=True)
         stop = late

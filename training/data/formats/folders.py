@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 
 from training.data.collection import Data, Samples
-from training.data.formats.parts import SPELLINGS, part_of
+from training.data.formats.parts import SPELLINGS, part_folders
 from training.data.idx import DataError
 from training.data.image_files import ImageFiles
 from training.data.inputs import Subset
@@ -32,7 +32,7 @@ def open_folder(
             in another part only, or a picture cannot be read.
         OSError: a folder cannot be read.
     """
-    parts = {part: entry for entry in _folders(folder) if (part := part_of(entry.name))}
+    parts = part_folders(folder)
     if "train" not in parts:
         parts = {"train": folder}
     found: dict[str, _Classes] = {part: _Classes(parts[part]) for part in SPELLINGS if part in parts}

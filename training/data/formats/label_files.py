@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from training.data.collection import Data, Samples
-from training.data.formats.parts import part_of
+from training.data.formats.parts import part_folders
 from training.data.formats.tables import Sheet, as_targets
 from training.data.idx import DataError
 from training.data.image_files import ImageFiles
@@ -26,8 +26,7 @@ _BETWEEN = re.compile(r"[;|]")
 
 def label_files(folder: Path) -> dict[str, Path]:
     """Return the files ``labels.csv`` in a folder or its parts, if the first row names a picture next to it."""
-    parts = {part: entry for entry in sorted(folder.iterdir()) if entry.is_dir() and (part := part_of(entry.name))}
-    found = {part: entry / NAME for part, entry in parts.items() if (entry / NAME).is_file()}
+    found = {part: entry / NAME for part, entry in part_folders(folder).items() if (entry / NAME).is_file()}
     if "train" not in found:
         found = {"train": folder / NAME} if (folder / NAME).is_file() else {}
     return found if found and _names_pictures(found["train"]) else {}

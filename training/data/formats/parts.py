@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 SPELLINGS = {
     "train": ("train", "training"),
@@ -17,6 +18,11 @@ _PARTS = {spelling: part for part, spellings in SPELLINGS.items() for spelling i
 def part_of(name: str) -> str | None:
     """Return the part that a name means, in upper or lower case: "Validation" is "val"; None if it means none."""
     return _PARTS.get(name.lower())
+
+
+def part_folders(folder: Path) -> dict[str, Path]:
+    """Return the folders in a folder that have the name of a part, by part."""
+    return {part: entry for entry in sorted(folder.iterdir()) if (part := part_of(entry.name)) and entry.is_dir()}
 
 
 def part_in(name: str) -> tuple[str, str]:
