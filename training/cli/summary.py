@@ -10,6 +10,7 @@ import click
 
 from backend import allow_tf32
 from kernels.implicit_gemm import active_capability
+from training.cli import summary_ranks
 from training.cli.common import (
     Compute,
     UserError,
@@ -65,6 +66,7 @@ class Measured(NamedTuple):
     help=f"Add the least time on this GPU, by its published peak rates: {', '.join(GPUS)}.",
 )
 @click.option("--measure", is_flag=True, help="Add the time measured on --device, and on a GPU the launches.")
+@summary_ranks.options
 @device_option
 @threads_option
 @json_option
@@ -77,6 +79,8 @@ def command(
     precision: str,
     gpu: str | None,
     measure: bool,
+    ranks: int | None,
+    link: str | None,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -89,7 +93,9 @@ def command(
     MB are the least that must move: every input read once, every result written once. Memory is that of a GPU. MFLOP
     are multiplications, additions and other operations, in millions; MB are 10^6 bytes. The optimizer's update stands
     under forward. Of convolutions it says how they are computed on the --gpu, or else on the device that is measured.
+    With --ranks and --link it adds the all-reduce of a data-parallel step, in which each device has such a batch.
     """
+    several = summary_ranks.asked(ranks, link, gpu or (None if measure else summary_ranks.DEFAULT_GPU))
     compute = choose_compute(device if measure else "cpu", threads)
     if run is not None and (model or dataset):
         raise UserError(f"{printable(run)} says which model it is: leave --model and --dataset out")
@@ -108,9 +114,12 @@ def command(
     if rates is not None:
         place, capability = rates.title, rates.capability
     paths = paths_of(network, capability, precision)
+    on_ranks = None if several is None else _on_ranks(several, cost, rates, measured, compute, precision)
     if as_json:
         record = _record(model, precision, cost, rates, measured, str(compute.device))
         record["convolutions"] = {"device": place, "paths": [path._asdict() for path in paths]}
+        if on_ranks is not None:
+            record["ranks"] = summary_ranks.record(on_ranks)
         click.echo(json_text.dump(record))
         return
     inputs = f"{'x'.join(map(str, network.input_dim))} {'images' if len(network.input_dim) == 3 else 'rows'}"
@@ -124,6 +133,8 @@ def command(
         click.echo(f"measured    {total:,.2f} ms a step on {compute.device}, {compute.threads} thread(s){launches}")
         if measured.uncounted:
             click.echo(f"launches are not counted: {measured.uncounted}")
+    for line in [] if on_ranks is None else summary_ranks.lines(on_ranks):
+        click.echo(line)
 
 
 def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str, compute: Compute) -> Measured:
@@ -140,6 +151,22 @@ def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision
         return Measured(seconds, None, str(error))
     except MemoryError as error:
         raise UserError(f"{error}; give a smaller --batch-size") from error
+
+
+def _on_ranks(
+    several: summary_ranks.Ranks,
+    cost: StepCost,
+    gpu: Gpu | None,
+    measured: Measured | None,
+    compute: Compute,
+    precision: str,
+) -> summary_ranks.RanksCost:
+    """Return the cost on several devices, each of which is the GPU, or else what was measured."""
+    if gpu is None and measured is not None:
+        return summary_ranks.cost_on(several, cost, measured.seconds, f"measured on {compute.device}")
+    gpu = gpu or GPUS[summary_ranks.DEFAULT_GPU]
+    seconds = {key: gpu.seconds(work, precision) for key, work in cost.works.items()}
+    return summary_ranks.cost_on(several, cost, seconds, f"{gpu.title}, at its peak rates")
 
 
 def _table(cost: StepCost, gpu: Gpu | None, precision: str, measured: Measured | None) -> list[str]:
