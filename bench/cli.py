@@ -23,6 +23,7 @@ from bench.memory import NAMES as MEMORY_NAMES
 from bench.memory import measure_memory
 from bench.photographs.command import photographs
 from bench.ranges import ranges
+from bench.ranks.all_reduce import all_reduce
 from bench.reading import reading
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
@@ -158,6 +159,7 @@ main.add_command(convolutions)
 main.add_command(gpu_table)
 main.add_command(faults)
 main.add_command(photographs)
+main.add_command(all_reduce)
 
 
 def _sides(peers: tuple[str, ...]) -> list[Side]:
