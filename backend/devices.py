@@ -144,12 +144,13 @@ def _describe(runtime: Any, index: int) -> Gpu:
 
 
 def describe() -> dict[str, Any]:
-    """Return the CPU with its threads and BLAS, and the report on CUDA, ready for JSON.
+    """Return the CPU with its threads and BLAS, and the reports on CUDA, MPI and NCCL, ready for JSON.
 
     Raises:
         ValueError: the environment asks for an impossible number of threads.
     """
     import backend  # only now: it imports this module
+    from backend import collectives  # likewise
 
     cpu = {
         "model": describe_cpu(),
@@ -157,7 +158,9 @@ def describe() -> dict[str, Any]:
         "threads": backend.threads.limit(),
         "blas": describe_blas(),
     }
-    return {"cpu": cpu, "cuda": asdict(backend.inspect_cuda())}
+    cuda = backend.inspect_cuda()
+    mpi, nccl = collectives.inspect_mpi(), collectives.inspect_nccl(cuda)
+    return {"cpu": cpu, "cuda": asdict(cuda), "mpi": asdict(mpi), "nccl": asdict(nccl)}
 
 
 def describe_blas() -> list[dict[str, Any]]:

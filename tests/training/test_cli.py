@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import backend
+from backend import collectives
+from backend.collectives import MpiReport, NcclReport
 from kernels.core import native
 from layers import SoftmaxWithLoss
 from tests.support.command_line import QUICK, xpnet
@@ -329,9 +331,28 @@ def test_devices(monkeypatch):
     assert "not usable: no CUDA device is visible\n        remedy: look for it\n" in out
     gpu = backend.devices.Gpu(1, "Some GPU", "9.0", 80 * 2**30)
     monkeypatch.setattr("backend.inspect_cuda", lambda: backend.CudaReport((gpu,), "14.2.0"))
+    monkeypatch.setattr(collectives, "inspect_nccl", lambda cuda: NcclReport("2.25.1", "/opt/libnccl.so.2"))
     result = xpnet("devices")
     assert result.code == 0
     assert "cuda:1  Some GPU, compute capability 9.0, 80.0 GiB\n        CuPy 14.2.0\n" in result.out
+    assert "nccl    2.25.1 (/opt/libnccl.so.2)\n" in result.out
+
+
+def test_devices_says_which_mpi_and_nccl_or_what_is_missing(monkeypatch):
+    no_gpu = backend.CudaReport(problem="no driver", remedy="get one")
+    monkeypatch.setattr("backend.inspect_cuda", lambda: no_gpu)
+    found = MpiReport("4.1.2", "Open MPI v5.0.11", "/opt/libmpi.so", "/opt/mpirun", "mpirun (Open MPI) 5.0.11")
+    monkeypatch.setattr(collectives, "inspect_mpi", lambda: found)
+    out = xpnet("devices").out
+    assert "mpi     Open MPI v5.0.11 (/opt/libmpi.so), mpi4py 4.1.2\n" in out
+    assert "        processes are started by mpirun (Open MPI) 5.0.11 (/opt/mpirun)\n" in out
+    assert out.endswith("nccl    not usable: there is no usable CUDA GPU\n")
+    assert out.count("remedy: get one") == 1
+    monkeypatch.setattr(collectives, "inspect_mpi", lambda: MpiReport(problem="no MPI", remedy="install it"))
+    assert "mpi     not usable: no MPI\n        remedy: install it\n" in xpnet("devices").out
+    said = json.loads(xpnet("devices", "--json").out)
+    assert said["mpi"]["remedy"] == "install it"
+    assert said["nccl"]["remedy"] == "get one"
 
 
 def test_devices_says_which_c_kernels_compute_or_why_none(monkeypatch):

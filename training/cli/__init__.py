@@ -24,7 +24,7 @@ COMMANDS = {
     "report": "Describe a run in one HTML page: curves, classes, mistakes, settings, machine.",
     "summary": "List a model's layers and the cost of a training step.",
     "profile": "Profile training steps, by layer and phase; the trained model is not kept.",
-    "devices": "Show the CPU, its BLAS, the GPUs, and what is missing with the remedy.",
+    "devices": "Show the CPU, its BLAS, the GPUs, MPI and NCCL, and what is missing with the remedy.",
     "check": "Compare a GPU with the CPU: every operation, and training steps.",
     "kernels": "List the CUDA kernels and what they use; --build compiles them.",
 }

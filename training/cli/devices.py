@@ -13,7 +13,10 @@ from training.files import json_text
 @click.command("devices")
 @json_option
 def command(as_json: bool) -> None:
-    """Show the CPU, its BLAS, the GPUs, and what is missing with the remedy."""
+    """Show the CPU, its BLAS, the GPUs, MPI and NCCL, and what is missing with the remedy.
+
+    MPI and NCCL join several processes and GPUs in one training; one device needs neither.
+    """
     with user_errors():
         found = describe()
         library = native.library()
@@ -34,6 +37,20 @@ def command(as_json: bool) -> None:
         click.echo(f"cuda:{gpu['index']}  {gpu['model']}, compute capability {gpu['compute_capability']}, {size}")
     if cuda["gpus"]:
         click.echo(f"        CuPy {cuda['cupy_version']}")
-    if cuda["problem"]:
-        click.echo(f"cuda    not usable: {cuda['problem']}")
-        click.echo(f"        remedy: {cuda['remedy']}")
+    mpi, nccl = found["mpi"], found["nccl"]
+    if mpi["library"]:
+        click.echo(f"mpi     {_at(mpi['library'], mpi['path'])}, mpi4py {mpi['mpi4py']}")
+    if mpi["launcher"]:
+        click.echo(f"        processes are started by {_at(mpi['launcher_version'], mpi['launcher'])}")
+    if nccl["version"]:
+        click.echo(f"nccl    {_at(nccl['version'], nccl['path'])}")
+    for name, report in (("cuda", cuda), ("mpi", mpi), ("nccl", nccl)):
+        if report["problem"]:
+            click.echo(f"{name:<8}not usable: {report['problem']}")
+        if report["problem"] and not (name == "nccl" and cuda["problem"]):  # its remedy is that of cuda
+            click.echo(f"        remedy: {report['remedy']}")
+
+
+def _at(name: str, path: str) -> str:
+    """Return a name and where it lies, as far as both are known."""
+    return f"{name} ({path})" if name and path else name or path
