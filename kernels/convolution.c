@@ -6,24 +6,25 @@
 //                    with the same remainder by the stride meet the same taps, so that no product with a zero is made.
 //
 // Registers: a tile of pixels by vectors of filters is summed up, and written with bias and ReLU
-// (core/convolution_tile.h). With few channels its loop over them would be short: there images are copied with a border
-// of zeros, a chunk at a time, and all taps of a row of the window are one run of numbers.
+// (core/convolution_tile.h). Its pixels follow each other in a row, for which rows are copied with a border of zeros
+// where a window reaches out of the image. Where images are small, so that much of what a window meets is border or a
+// row is shorter than a tile, they have the same position in images that follow each other: no border is read.
 //
 // Caches: filters are packed in the order in which they are read, padded with zeros to whole vectors. They come from L2
 // once for each tile; the pixels of a chunk stay there for all filters.
 //
 // Order of a sum: that of the tile; of the input gradient the last tap comes first. Zeros of the border are multiplied,
-// or skipped where all filters are finite, which is the same. Ranges of pixels may end anywhere: no bit depends on it.
+// or skipped where all filters are finite, which is the same. Ranges of rows may end anywhere: no bit depends on it.
 // Least bytes: x, filters, y and mask once each.
 
 #include "core/convolution_tile.h"
 
-#define FEW_CHANNELS 8
 #define CHUNK_NUMBERS (1 << 17)  // of x, for which all filters are taken
 #define WINDOW_NUMBERS (1 << 16) // of the rows of x that the windows of a position's images are in
-// Of 10000 taps: where fewer are inside the images, a tile is taken over several of them. That scatters reads, which
-// weighs less where a pixel has many channels.
-#define MOST_INSIDE(channels) ((channels) < 64 ? 9000 : 9700)
+#define TILES_TOGETHER 6         // images are taken together in multiples of it: whole tiles of most blocks
+#define MOST_TOGETHER 24         // images: their pixels are far from each other
+#define MOST_LINES 64            // of a chunk
+#define MOST_INSIDE 96           // of a hundred products of a row, as are not made with zeros or twice
 
 static index vectors_of(index numbers) { return (numbers + LANES - 1) / LANES; }
 
@@ -33,35 +34,35 @@ static index taken_together(index vectors) {
     return (vectors + blocks - 1) / blocks;
 }
 
-static index pixels_of_tile(index vectors) {
-    if (VECTOR_BYTES == 32) return vectors == 1 ? 8 : 6;
-    return vectors == 1 ? 12 : vectors == 4 ? 6 : 8;
-}
-
-// Convolves pixels of a chunk.
-static __attribute__((noinline)) void convolve_chunk(const Convolution *c, index first, index last) {
+// Convolves lines of pixels, each for some filters.
+static __attribute__((noinline)) void convolve_lines(const Convolution *c, const Line *lines, index count) {
     const index own = c->out / c->groups, rows = 1 + c->taps * (c->in / c->groups);
     const A *filters = c->filters + FLAGS;
     for (index group = 0; group < c->groups; ++group) {
         for (index v = 0, many; v < vectors_of(own); v += many, filters += rows * many * LANES) {
             many = taken_together(vectors_of(own) - v);
-            const index channel = group * (c->in / c->groups), filter = group * own + v * LANES, count = own - v * LANES;
-            switch (many) { // as pixels_of_tile
+            const index channel = group * (c->in / c->groups), filter = group * own + v * LANES, left = own - v * LANES;
+            for (index i = 0; i < count; ++i) {
+                switch (many) {
+                case 1: compute_line(8, 1, c, lines + i, channel, filter, left, filters); break;
 #if VECTOR_BYTES == 32
-            case 1: block(8, 1, c, channel, filter, count, filters, first, last); break;
-            default: block(6, 2, c, channel, filter, count, filters, first, last);
+                default: compute_line(4, 2, c, lines + i, channel, filter, left, filters);
 #else
-            case 1: block(12, 1, c, channel, filter, count, filters, first, last); break;
-            case 2: block(8, 2, c, channel, filter, count, filters, first, last); break;
-            case 3: block(8, 3, c, channel, filter, count, filters, first, last); break;
-            default: block(6, 4, c, channel, filter, count, filters, first, last);
+                case 2: compute_line(8, 2, c, lines + i, channel, filter, left, filters); break;
+                case 3: compute_line(6, 3, c, lines + i, channel, filter, left, filters); break;
+                default: compute_line(6, 4, c, lines + i, channel, filter, left, filters);
 #endif
+                }
             }
         }
     }
 }
 
 INLINE index reach(const Axis *axis) { return (axis->outputs - 1) * axis->scale + (axis->taps - 1) * axis->step + 1; }
+
+INLINE int within(const Axis *axis) {
+    return !axis->taps || (axis->origin >= 0 && axis->origin + reach(axis) <= axis->size);
+}
 
 // Copies rows of an image, from `row` on, with zeros for what lies outside it.
 static void pad(const Convolution *c, index image, index row, index rows, T *to) {
@@ -77,64 +78,92 @@ static void pad(const Convolution *c, index image, index row, index rows, T *to)
     }
 }
 
-// How many of a hundred taps along an axis are inside.
+// Of a hundred taps along an axis, how many are inside.
 static index share_inside(const Axis *axis) {
     index met = 0;
-    for (index tap = 0; tap < axis->taps; ++tap) {
-        for (index r = 0; r < axis->outputs; ++r)
-            met += inside(r * axis->scale + axis->origin + tap * axis->step, axis->size);
+    for (index r = 0; r < axis->outputs; ++r) {
+        const Met taps = met_by(axis, r);
+        met += taps.end - taps.first;
     }
     return 100 * met / (axis->taps * axis->outputs);
 }
 
-// Convolves pixels, numbered by image, row and column, in chunks that stay in cache: for all filters, or because they
-// are copied. Where many taps are outside, a chunk is of whole images, and its pixels are taken by position: a tile then
-// has the same position in several images, and a tap that is outside all of them is skipped.
-static void convolve(const Convolution *c, T *padded, index room, index first, index last) {
+// Returns how many images are taken together, or 0 where a tile's pixels follow each other in a row.
+static index images_together(const Convolution *c) {
     const Axis *rows = &c->rows, *columns = &c->columns;
-    if (first >= last) return;
-    const index width = columns->outputs, pixels = rows->outputs * width, below = (rows->taps - 1) * rows->step + 1;
-    const int within = !rows->taps || !columns->taps || (rows->origin >= 0 && columns->origin >= 0 &&
-        rows->origin + reach(rows) <= rows->size && columns->origin + reach(columns) <= columns->size);
-    const int copied = !within && c->in / c->groups < FEW_CHANNELS;
-    index together = 1, size = most(CHUNK_NUMBERS / (24 * c->in), 1) * 24, most_rows = 0;
+    const index below = (rows->taps - 1) * rows->step + 1, fit = WINDOW_NUMBERS / most(below * columns->size * c->in, 1);
+    const index computed = (columns->outputs + 3) / 4 * 4; // of a row, by tiles of 4 at least
+    if (c->filters[0] == 0 || fit < TILES_TOGETHER || !rows->taps || !columns->taps) return 0;
+    if (share_inside(columns) * columns->outputs > MOST_INSIDE * computed) return 0;
+    return least(fit / TILES_TOGETHER * TILES_TOGETHER, MOST_TOGETHER);
+}
+// The line of a row of an image, whose windows' first row begins at `source`.
+INLINE Line line_of(const Convolution *c, index image, index row, index source, Met rows, Met columns) {
+    const index y = c->rows.place + row * c->rows.spread;
+    return (Line){source, c->columns.scale * c->in, ((image * c->height + y) * c->width + c->columns.place) * c->out,
+                  c->columns.spread * c->out, c->columns.outputs, rows, columns, 0};
+}
+
+// Convolves the lines from `first` on, up to `last`, as many as a chunk has; returns where it ends. Where a window
+// reaches out of a row, or must meet the zeros around an image, rows are copied with them.
+static index convolve_rows(const Convolution *c, T *padded, index room, index first, index last) {
+    const Axis *rows = &c->rows, *columns = &c->columns;
+    const int skips = c->filters[0] != 0, copied = !within(columns) || (!skips && !within(rows));
+    const index image = first / rows->outputs, row = first % rows->outputs, below = (rows->taps - 1) * rows->step + 1;
     Convolution chunk = *c;
-    if (!within && !copied) {
-        chunk.zeros = __builtin_memset(padded, 0, c->in * sizeof(T));
-        const index tile = pixels_of_tile(taken_together(vectors_of(c->out / c->groups)));
-        const index fit = WINDOW_NUMBERS / (below * columns->size * c->in) / tile * tile;
-        if (share_inside(rows) * share_inside(columns) < MOST_INSIDE(c->in)) together = most(least(fit, 24), 1);
-    }
-    const index row_numbers = copied ? reach(columns) * c->in : 0;
+    Line lines[MOST_LINES];
+    index most_lines = CHUNK_NUMBERS / most(rows->scale * c->row_numbers, 1);
     if (copied) {
-        size = room / (reach(rows) * row_numbers) * pixels;
-        most_rows = (room / row_numbers - below) / rows->scale + 1;
+        chunk.row_numbers = reach(columns) * c->in;
+        most_lines = least((room / chunk.row_numbers - below) / rows->scale + 1, rows->outputs - row);
     }
-    for (index end; first < last; first = end) {
-        const index image = first / pixels, position = first % pixels, row = position / width;
-        const index whole = position ? 0 : (last - first) / pixels;
-        end = first + size;
-        if (together > 1 && whole) end = first + least(whole, together) * pixels;
-        else if (together > 1) end = least(end, (image + 1) * pixels);
-        else if (copied && size) end = (image * pixels + size);
-        else if (copied) end = image * pixels + least((row + most_rows) * width, pixels);
-        end = least(end, last);
-        chunk.together = together > 1 && whole ? (end - first) / pixels : 1;
-        chunk.x = c->x + image * rows->size * columns->size * c->in;
-        chunk.y = c->y + image * c->height * c->width * c->out;
-        if (c->positive) chunk.positive = c->positive + image * c->height * c->width * c->out;
-        if (copied) {
-            const index begin = size ? 0 : row, last_row = size ? rows->outputs - 1 : (end - 1) % pixels / width;
-            chunk.rows.size = (last_row - begin) * rows->scale + below;
-            chunk.rows.origin = -begin * rows->scale;
-            chunk.columns.size = reach(columns);
-            chunk.columns.origin = 0;
-            for (index i = 0; i <= (end - 1) / pixels - image; ++i)
-                pad(c, image + i, begin * rows->scale + rows->origin, chunk.rows.size,
-                    padded + i * chunk.rows.size * row_numbers);
-            chunk.x = padded;
+    const index count = least(least(most(most_lines, 1), MOST_LINES), last - first);
+    if (copied) {
+        pad(c, image, row * rows->scale + rows->origin, (count - 1) * rows->scale + below, padded);
+        chunk.x = padded;
+    }
+    for (index i = 0; i < count; ++i) {
+        const index at = first + i, its_image = at / rows->outputs, its_row = at % rows->outputs;
+        const index begin = its_image * c->image_numbers + (its_row * rows->scale + rows->origin) * c->row_numbers;
+        const index source = copied ? i * rows->scale * chunk.row_numbers : begin + columns->origin * c->in;
+        lines[i] = line_of(c, its_image, its_row, source, skips ? met_by(rows, its_row) : (Met){0, rows->taps},
+                           (Met){0, columns->taps});
+        if (copied && at + count + 1 < last) lines[i].ahead = c->x + begin + (count + 1) * c->row_numbers;
+    }
+    convolve_lines(&chunk, lines, count);
+    return first + count;
+}
+
+// Convolves whole images, each position of all of them together.
+static void convolve_positions(const Convolution *c, index image, index images) {
+    const Axis *rows = &c->rows, *columns = &c->columns;
+    Line lines[MOST_LINES];
+    for (index row = 0; row < rows->outputs; ++row) {
+        const index begin = image * c->image_numbers + (row * rows->scale + rows->origin) * c->row_numbers;
+        const Line all = line_of(c, image, row, begin, met_by(rows, row), (Met){0, 0});
+        for (index column = 0, count; column < columns->outputs; column += count) {
+            count = least(columns->outputs - column, MOST_LINES);
+            for (index i = 0; i < count; ++i) {
+                const index across = (column + i) * columns->scale + columns->origin;
+                lines[i] = (Line){all.source + across * c->in, c->image_numbers, all.target + (column + i) * all.target_step,
+                                  c->height * c->width * c->out, images, all.rows, met_by(columns, column + i), 0};
+            }
+            convolve_lines(c, lines, count);
         }
-        convolve_chunk(&chunk, first - image * pixels, end - image * pixels);
+    }
+}
+
+// Convolves the lines from `first` to `last` - 1: rows of results, numbered by image and row.
+static void convolve(const Convolution *c, T *padded, index room, index first, index last) {
+    const index height = c->rows.outputs, together = first < last && c->columns.outputs ? images_together(c) : 0;
+    while (first < last && c->columns.outputs) {
+        const index whole = first % height ? 0 : least((last - first) / height, together);
+        if (whole >= 4) {
+            convolve_positions(c, first / height, whole);
+            first += whole * height;
+        } else {
+            first = convolve_rows(c, padded, room, first, last);
+        }
     }
 }
 
@@ -182,12 +211,13 @@ KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A
         x, filters, y, positive,
         windows_of(g.height, g.out_height, g.stride_height, g.pad_top, g.dilation_height, g.kernel_height),
         windows_of(g.width, g.out_width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width),
-        g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width, 1, 0};
+        g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width,
+        (index)g.height * g.width * g.channels, (index)g.width * g.channels};
     convolve(&c, padded, room, first, last);
     (void)images;
 }
 
-// Pixels are numbered by their remainders, and for each by image, row and column.
+// Lines are rows of pixels with the same remainders, numbered by the remainders, image and row.
 KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, const A *filters,
                                    T *dx /* images * pixels * channels */, T *padded /* room */,
                                    const Geometry *geometry, index images, index out, index groups, index room,
@@ -200,9 +230,10 @@ KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, con
                       rest / g.stride_width),
             pixels_of(g.out_width, g.width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width,
                       rest % g.stride_width),
-            out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width, 1, 0};
-        const index pixels = images * c.rows.outputs * c.columns.outputs;
-        convolve(&c, padded, room, most(first - before, 0), least(last - before, pixels));
-        before += pixels;
+            out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width,
+            (index)g.out_height * g.out_width * out, (index)g.out_width * out};
+        const index lines = images * c.rows.outputs;
+        convolve(&c, padded, room, most(first - before, 0), least(last - before, lines));
+        before += lines;
     }
 }

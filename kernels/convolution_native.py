@@ -22,7 +22,7 @@ _PRODUCTS_PER_BYTE = 4
 """Products that take about as long as reading or writing a byte of memory."""
 
 
-_ROOM = 1 << 13
+_ROOM = 1 << 15
 """Numbers of padded images that are kept in cache at a time, or more where one window needs more."""
 
 
@@ -39,7 +39,7 @@ def forward(
         padded = workspace.empty(room, dtype)
         _FORWARD(dtype, source, filters, y, positive, padded, block, n, fn, groups, room, first, last)
 
-    share(n * oh * ow, weight[0].size * fn // _PRODUCTS_PER_BYTE, convolve)
+    share(n * oh, ow * weight[0].size * fn // _PRODUCTS_PER_BYTE, convolve)
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
@@ -53,7 +53,7 @@ def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: i
         padded = workspace.empty(room, dtype)
         _BACKWARD_INPUT(dtype, gradient, filters, dx, padded, block, n, fn, groups, room, first, last)
 
-    share(n * h * w, weight[0].size * fn // (sh * sw * _PRODUCTS_PER_BYTE), convolve)
+    share(n * h * sw, w * weight[0].size * fn // (sh * sw * sw * _PRODUCTS_PER_BYTE), convolve)
 
 
 def _packed(weight: Array, bias: Array | None, groups: int, backward: bool) -> Array:

@@ -1,8 +1,9 @@
 // The tile of convolution.c: some pixels by some vectors of filters, summed up in registers over taps and channels.
 //
 // Registers: P pixels by V vectors. A step takes one channel of one tap: it loads V vectors of filters, and one number of
-// each pixel, by a pointer of its own. So a tile's pixels are any that follow each other, over the ends of rows and
-// images, and a tap outside the image has a pointer to zeros: no branch is in the loop over channels.
+// each pixel. The pixels of a tile are equally far from each other in memory: they follow each other in a row of an
+// image, or have the same position in images that follow each other. All of them meet the same taps, so that no branch
+// and no pointer of its own is spent on a pixel.
 //
 // Order of a sum: taps, rows first, and in each the channels, each product added by fma, which rounds once; then the bias.
 #pragma once
@@ -10,7 +11,7 @@
 #include "vectors.h"
 
 #define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // x86-64-v3 has 16 registers, the others have 32
-#define MOST_PIXELS 12
+#define MOST_PIXELS 8
 #define FLAGS 16 // numbers before the packed filters; the first is 1 where all filters are finite
 
 // Along one axis of the source: tap i of output r lies at r·scale + origin + i·step, and is tap first + i·every of the
@@ -34,119 +35,113 @@ INLINE Axis pixels_of(index windows, index pixels, index stride, index pad, inde
                   every * dilation / stride, count, taps - 1 - last, every, rest, stride};
 }
 
-// What is convolved: images (rows, columns, in) to images (height, width, out). The arrays begin with the first image of
-// a chunk, whose pixels are numbered by image and position, or where `together` is more than 1, by position and image.
+// Taps from `first` to `end` - 1.
+typedef struct {
+    index first, end;
+} Met;
+
+// The taps of an output that are inside the source.
+INLINE Met met_by(const Axis *axis, index output) {
+    const index begin = output * axis->scale + axis->origin, left = axis->size - begin;
+    const index first = begin < 0 ? (axis->step - 1 - begin) / axis->step : 0;
+    const index end = least(left > 0 ? (left + axis->step - 1) / axis->step : 0, axis->taps);
+    return (Met){first, most(first, end)};
+}
+
+// What is convolved: images (rows, columns, in) to images (height, width, out). Source pixels lie in `x`, an image at
+// each multiple of image_numbers and a row at each of row_numbers.
 typedef struct {
     const T *x;
     const A *filters;
     T *y;
     unsigned char *positive;
     Axis rows, columns;
-    index in, out, groups, height, width, taps, taps_of_row, together;
-    const T *zeros; // what taps outside the image meet, a channel each; NULL where all are inside
+    index in, out, groups, height, width, taps, taps_of_row, image_numbers, row_numbers;
 } Convolution;
 
-// Where the windows of a tile's pixels begin in their images and in x, and where their results lie in y.
+// Pixels that are equally far from each other, and the taps that they meet: where the first one's window begins in x,
+// and where its result lies in y. `ahead` is a row that is copied soon, or NULL: it is fetched meanwhile.
 typedef struct {
-    index row[MOST_PIXELS], column[MOST_PIXELS], source[MOST_PIXELS], target[MOST_PIXELS];
-} Pixels;
-
-// Places pixels from `first` on; those from `last` on, which are not written, where that before them is.
-static __attribute__((noinline)) void place(const Convolution *c, index first, index last, int count, Pixels *pixels) {
-    const index width = c->columns.outputs, height = c->rows.outputs, many = c->together;
-    index image = first % many, row = first / many / width, column = first / many % width;
-    if (many == 1) image = row / height, row %= height;
-    for (int p = 0; p < count; ++p) {
-        const index down = row * c->rows.scale + c->rows.origin, y = c->rows.place + row * c->rows.spread;
-        const index across = column * c->columns.scale + c->columns.origin;
-        const index x = c->columns.place + column * c->columns.spread;
-        pixels->row[p] = down, pixels->column[p] = across;
-        pixels->source[p] = ((image * c->rows.size + down) * c->columns.size + across) * c->in;
-        pixels->target[p] = ((image * c->height + y) * c->width + x) * c->out;
-        if (first + p + 1 >= last) continue;
-        if (many > 1 && ++image < many) continue;
-        if (many > 1) image = 0;
-        if (++column < width) continue;
-        column = 0;
-        if (++row < height) continue;
-        row = 0;
-        ++image;
-    }
-}
-
-INLINE int inside(index at, index size) { return (unsigned long long)at < (unsigned long long)size; }
-
-// Finds the numbers that a tap meets, the same for all channels; returns whether it is inside any image.
-INLINE int meet(const int P, const Convolution *c, const Pixels *pixels, index down, index across, index channel,
-                const T *from[MOST_PIXELS]) {
-    const index ahead = (down * c->columns.size + across) * c->in + channel;
-    int any = !c->zeros;
-    UNROLL for (int p = 0; p < P; ++p) {
-        from[p] = c->x + pixels->source[p] + ahead;
-        if (c->zeros) {
-            const int met = inside(pixels->row[p] + down, c->rows.size) &
-                            inside(pixels->column[p] + across, c->columns.size);
-            from[p] = met ? from[p] : c->zeros;
-            any |= met;
-        }
-        __asm__("" : "+r"(from[p])); // or the compiler computes pointers in a vector, and takes it apart again
-    }
-    return any;
-}
+    index source, source_step, target, target_step, count;
+    Met rows, columns;
+    const T *ahead;
+} Line;
 
 // Adds up `count` products for each number of the tile. Sums may round once a product: fma.
-INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][4], const T *const from[MOST_PIXELS],
+INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][4], const T *from, index step,
                          const A *filters, index count) {
+    const index third = 3 * step;
+    const T *next = from + 4 * step;
 #pragma clang loop unroll_count(2)
-    for (index k = 0; k < count; ++k) {
+    for (index k = 0; k < count; ++k, ++from, ++next) {
         vec of_filters[4];
         UNROLL for (int v = 0; v < V; ++v) of_filters[v] = load_sums(filters + (k * V + v) * LANES);
         UNROLL for (int p = 0; p < P; ++p) {
-            const vec of_pixel = all(get(from[p] + k));
+            const vec of_pixel = all(get((p < 4 ? from : next) + (p % 4 == 3 ? third : p % 4 * step)));
             UNROLL for (int v = 0; v < V; ++v) sums[p][v] = fma(of_pixel, of_filters[v], sums[p][v]);
         }
     }
 }
 
-// Writes a vector of filters of a pixel with ReLU, or the `count` of them that there are.
-INLINE void write(const Convolution *c, index at, index count, vec sum) {
-    const mask above = sum > all(0);
-    if (c->positive) sum = rectified(sum);
-    if (count >= LANES) {
-        store(c->y + at, sum);
-        if (c->positive) store_mask(c->positive + at, above);
-    } else {
-        store_some(c->y + at, sum, count);
-        if (c->positive) store_some_mask(c->positive + at, above, count);
+// How a line's tiles walk through memory: what they read first, and the steps to the next pixel, row and tap.
+typedef struct {
+    const T *x;
+    const A *filters, *bias;
+    T *y;
+    unsigned char *positive;
+    index pixel, row, tap, filters_row, filters_tap, rows, runs, length, result, count;
+} Walk;
+
+// Computes P pixels of a line from `pixel` on.
+INLINE void compute(const int P, const int V, const Walk w, index pixel) {
+    const T *x = w.x + pixel * w.pixel;
+    const A *filters = w.filters;
+    vec sums[MOST_PIXELS][4];
+    UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) sums[p][v] = all(0);
+    for (index a = 0; a < w.rows; ++a, x += w.row, filters += w.filters_row) {
+        for (index run = 0; run < w.runs; ++run)
+            add_products(P, V, sums, x + run * w.tap, w.pixel, filters + run * w.filters_tap, w.length);
+    }
+    UNROLL for (int p = 0; p < P; ++p) {
+        const index to = (pixel + p) * w.result;
+        UNROLL for (int v = 0; v < V; ++v) {
+            const index at = to + v * LANES, count = w.count - v * LANES;
+            const vec sum = sums[p][v] + load_sums(w.bias + v * LANES);
+            if (count >= LANES) store(w.y + at, w.positive ? rectified(sum) : sum);
+            else store_some(w.y + at, w.positive ? rectified(sum) : sum, count);
+            if (w.positive && count >= LANES) store_mask(w.positive + at, sum > all(0));
+            else if (w.positive) store_some_mask(w.positive + at, sum > all(0), count);
+        }
     }
 }
 
-// Computes `count` filters, V vectors or less, of the pixels from first to last - 1.
-INLINE void block(const int P, const int V, const Convolution *c, index channel, index filter, index count,
-                  const A *filters, index first, index last) {
-    const index many = c->in / c->groups, width = V * LANES;
-    const int joined = !c->zeros && c->columns.step == 1 && c->columns.every == 1 && many == c->in; // a row of taps is one run
-    const int skips = c->filters[0] != 0;
-    const index runs = joined ? 1 : c->columns.taps, length = joined ? c->columns.taps * many : many;
-    for (index pixel = first; pixel < last; pixel += P) {
-        Pixels pixels;
-        place(c, pixel, last, P, &pixels);
-        vec sums[MOST_PIXELS][4];
-        UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) sums[p][v] = all(0);
-        for (index a = 0; a < c->rows.taps; ++a) {
-            for (index b = 0; b < runs; ++b) {
-                const T *from[MOST_PIXELS];
-                const int any = meet(P, c, &pixels, a * c->rows.step, b * c->columns.step, channel, from);
-                if (!any && skips) continue;
-                const index tap = (c->rows.first + a * c->rows.every) * c->taps_of_row + c->columns.first +
-                                  b * c->columns.every;
-                add_products(P, V, sums, from, filters + (1 + tap * many) * width, length);
-            }
-        }
-        UNROLL for (int p = 0; p < P; ++p) {
-            if (pixel + p >= last) break;
-            UNROLL for (int v = 0; v < V; ++v)
-                write(c, pixels.target[p] + filter + v * LANES, count - v * LANES, sums[p][v] + load_sums(filters + v * LANES));
+// Computes `count` filters, V vectors or less, of a line: P pixels at a time or 4, the last ones together with some that
+// are computed again.
+INLINE void compute_line(const int P, const int V, const Convolution *c, const Line *line, index channel, index filter,
+                         index count, const A *filters) {
+    const index many = c->in / c->groups, width = V * LANES, columns = line->columns.end - line->columns.first;
+    const int joined = c->columns.step == 1 && c->columns.every == 1 && many == c->in; // a row of taps is one run
+    const index row = c->rows.step * c->row_numbers, tap = c->columns.step * c->in;
+    const index first = (c->rows.first + line->rows.first * c->rows.every) * c->taps_of_row + c->columns.first +
+                        line->columns.first * c->columns.every;
+    const index to = line->target + filter;
+    for (index i = 0; line->ahead && !filter && i < c->row_numbers; i += 64 / sizeof(T)) __builtin_prefetch(line->ahead + i);
+    const Walk w = {
+        c->x + (line->source + line->rows.first * row + line->columns.first * tap + channel),
+        filters + (1 + first * many) * width, filters, c->y + to, c->positive ? c->positive + to : 0,
+        line->source_step, row, tap, c->rows.every * c->taps_of_row * many * width, c->columns.every * many * width,
+        line->rows.end - line->rows.first, joined ? columns > 0 : columns, joined ? columns * many : many,
+        line->target_step, count};
+    for (index pixel = 0; pixel < line->count;) {
+        const index left = line->count - pixel;
+        if (line->count >= P && (P == 4 || (left > 4 && (P != 6 || left != 8)))) {
+            compute(P, V, w, left < P ? line->count - P : pixel);
+            pixel += P;
+        } else if (line->count >= 4) {
+            compute(4, V, w, left < 4 ? line->count - 4 : pixel);
+            pixel += 4;
+        } else {
+            compute(1, V, w, pixel++);
         }
     }
 }

@@ -65,7 +65,10 @@ MISTAKES = {
         "convolution.c", "__builtin_memset(to + right * c->in, 0, (width - right) * c->in * sizeof(T));", "",
         "convolution",
     ),
-    "a chunk's image": Mistake("convolution.c", "chunk.x = c->x + image *", "chunk.x = c->x + 0 *", "convolution"),
+    "a chunk's image": Mistake("convolution.c", "its_image * c->image_numbers", "0 * c->image_numbers", "convolution"),
+    "a position's taps": Mistake(
+        "convolution.c", "all.rows, met_by(columns, column + i)", "all.rows, met_by(columns, column)", "convolution"
+    ),
     "padding of the weight's gradient": Mistake(
         "convolution_weight.c", "least(g->pad_left, columns)", "least(0 * g->pad_left, columns)", "convolution_weight"
     ),
