@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -35,6 +35,19 @@ _LARGEST = (1 << 64) - 1  # seed, stream, position
 _moving = threading.Lock()
 """Held while a position advances, so that threads that share a generator never get the same numbers. All generators
 share it, so that they can be copied."""
+
+
+class Part(NamedTuple):
+    """The rows of a batch, ``first`` and those after it, that a part of it has, and how many the whole batch has.
+
+    ``draw`` is 0 for the first draw of the first part, which begins where the generator is; 1 for the first draw of
+    another part, which goes back to there; and 2 for later draws of a part.
+    """
+
+    first: int
+    rows: int
+    whole: int
+    draw: int
 
 
 class Generator:
@@ -59,6 +72,38 @@ class Generator:
 
     def __init__(self, seed: int = 0, stream: int = 0) -> None:
         self.state = {"seed": seed, "stream": stream, "position": 0}
+        self._part: Part | None = None
+        self._whole_began = 0
+
+    @contextmanager
+    def drawing_part(self, first: int, rows: int, whole: int, again: bool) -> Iterator[None]:
+        """Draw for a part of a batch what a draw for the whole batch would give its rows.
+
+        A draw inside the ``with`` is of as many numbers for each row, row by row, and passes over the numbers of the
+        other rows, too: after any part the generator is where the whole batch leaves it.
+
+        Args:
+            first, rows: the rows of the part.
+            whole: the rows of the batch.
+            again: another part of the batch was drawn for before this one: go back to where that began.
+        """
+        before, self._part = self._part, Part(first, rows, whole, int(again))
+        try:
+            yield
+        finally:
+            self._part = before
+
+    def take_part(self) -> Part | None:
+        """Return the part that the next draw is for, to be given to ``reserve``; None for whole batches."""
+        part = self._part
+        if part is not None:
+            self._part = part._replace(draw=2)
+        return part
+
+    def is_aligned(self, count: int) -> bool:
+        """Return whether the next draw of ``count`` words begins with a block of four, as ``reserve`` needs it."""
+        part = self._part
+        return part is None or not part.rows or count // part.rows * part.first % 4 == 0
 
     @property
     def state(self) -> dict[str, int]:
@@ -126,38 +171,58 @@ class Generator:
         keys = self._words(2 * count, numpy).view(numpy.uint64)
         return numpy.argsort(keys, kind="stable")
 
-    def reserve(self, count: int) -> tuple[int, int, int]:
+    def reserve(self, count: int, part: Part | None = None) -> tuple[int, int, int]:
         """Skip the blocks of the next ``count`` words, for a kernel that generates them itself.
+
+        Args:
+            part: what ``take_part`` returned; it is called if None is given.
 
         Returns:
             seed, stream, and the position of the first of the ⌈count / 4⌉ skipped blocks.
 
         Raises:
-            ValueError: ``count`` is negative, or more than the stream has left; nothing is skipped.
+            ValueError: ``count`` is negative, or more than the stream has left, or the words of a part do not begin
+                with a block (see ``is_aligned``); nothing is skipped.
         """
         count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
         refuse_capture("random numbers")
+        if part is None:
+            if not self.is_aligned(count):
+                raise ValueError(f"a part's words must begin with a block of four, got {count:,} words of {self._part}")
+            part = self.take_part()
+        return self._seed, self._stream, self._skip(count, part)[0]
+
+    def _skip(self, count: int, part: Part | None) -> tuple[int, int]:
+        """Move on by a draw of ``count`` words. Return its first block, and the place of its first word there."""
+        whole, offset = count, 0
+        if part is not None and part.rows:
+            whole, offset = count // part.rows * part.whole, count // part.rows * part.first
         with _moving:
-            first = self._position
-            after = first + -(-count // 4)
+            first = self._whole_began if part is not None and part.draw == 1 else self._position
+            after = first + -(-whole // 4)
             if after > _LARGEST + 1:
                 raise ValueError(
                     f"count must be what the stream has left, 4 * {_LARGEST + 1 - first:,} words, got {count:,}"
                 )
+            if part is not None and part.draw == 0:
+                self._whole_began = first
             self._position = after
-        return self._seed, self._stream, first
+        return first + offset // 4, offset % 4
 
     def _words(self, count: int, library: Any) -> Any:
-        seed, stream, first = self.reserve(count)
-        after = self._position
+        count = checks.whole("count", count, 0, checks.LARGEST_COUNT)
+        refuse_capture("random numbers")
+        before = self._position
+        first, skipped = self._skip(count, self.take_part())
+        after, key = self._position, (self._seed & 0xFFFFFFFF, self._seed >> 32)
         try:
-            drawn = words((seed & 0xFFFFFFFF, seed >> 32), stream, first, -(-count // 4), library)
+            drawn = words(key, self._stream, first, -(-(skipped + count) // 4), library)
         except BaseException:  # such as no memory: the words were not drawn
             with _moving:
                 if self._position == after:  # else another thread has drawn the next ones
-                    self._position = first
+                    self._position = before
             raise
-        return drawn.reshape(-1)[:count]
+        return drawn.reshape(-1)[skipped : skipped + count]
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, stream={self._stream}, position={self._position})"

@@ -37,7 +37,8 @@ def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generat
     (N, H, W, C).
     """
     shape, threshold = sizes("shape", shape), _threshold(ratio)
-    compute = _dropout_mask_numpy if array_module() is numpy else _dropout_mask_cuda
+    by_words = array_module() is numpy or not _generator(generator).is_aligned(math.prod(shape))
+    compute = _dropout_mask_numpy if by_words else _dropout_mask_cuda
     keep = compute(math.prod(shape), threshold, generator)
     if len(shape) == 4:
         n, c, h, w = shape
@@ -47,7 +48,7 @@ def dropout_mask(shape: tuple[int, ...], ratio: float, generator: random.Generat
 
 def _dropout_mask_numpy(count: int, threshold: int, generator: random.Generator | None) -> Array:
     """Return for each of ``count`` random words whether it is at least the threshold: bool (count,)."""
-    return (generator or random.current()).bits(count) >= threshold
+    return _generator(generator).bits(count) >= threshold
 
 
 def _dropout_mask_cuda(count: int, threshold: int, generator: random.Generator | None) -> Array:
@@ -71,7 +72,10 @@ def dropout(x: Array, ratio: float, generator: random.Generator | None = None) -
     Returns:
         The numbers that stay and zeros, shape and dtype of ``x``; and the mask, bool of that shape.
     """
-    return implementation(x, _dropout_numpy, _dropout_cuda, _dropout_native)(x, _threshold(ratio), generator)
+    compute = implementation(x, _dropout_numpy, _dropout_cuda, _dropout_native)
+    if not _generator(generator).is_aligned(x.size):  # the kernels begin with a block of four words
+        compute = _dropout_numpy
+    return compute(x, _threshold(ratio), generator)
 
 
 def _dropout_numpy(x: Array, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:
@@ -82,7 +86,7 @@ def _dropout_numpy(x: Array, threshold: int, generator: random.Generator | None)
 def _dropout_native(x: Array, threshold: int, generator: random.Generator | None) -> tuple[Array, Array]:
     x = x if x.flags.c_contiguous else numpy.ascontiguousarray(x)
     y, keep = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
-    place = (generator or random.current()).reserve(x.size)
+    place = _generator(generator).reserve(x.size)
 
     def drop(first: int, last: int) -> None:
         _NATIVE(x.dtype, x, y, keep, threshold, *place, x.size, 4 * first, min(4 * last, x.size))
@@ -104,6 +108,10 @@ def _dropout_cuda(x: Any, threshold: int, generator: random.Generator | None) ->
     return y, blocks.view("bool")[: x.size].reshape(x.shape)
 
 
+def _generator(given: random.Generator | None) -> random.Generator:
+    return given or random.current()
+
+
 def _threshold(ratio: float) -> int:
     """Return the least random word whose element stays."""
     return min(round(real("ratio", ratio, least=0, most=1) * 2**32), 2**32 - 1)
@@ -112,8 +120,10 @@ def _threshold(ratio: float) -> int:
 def _place(count: int, generator: random.Generator | None) -> list[int] | Array:
     """Return seed, stream and position of the next words as lower and upper halves; in a graph, on the device."""
 
+    part = _generator(generator).take_part()
+
     def place() -> list[int]:  # asked anew for every replay of a graph
-        reserved = (generator or random.current()).reserve(count)
+        reserved = _generator(generator).reserve(count, part)
         return [half for number in reserved for half in (number & 0xFFFFFFFF, number >> 32)]
 
     return numbers(place, "uint32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -105,7 +105,8 @@ class Sequential(_Composite):
                 profiling.pop()
         return x
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array, filled: Callable[[Layer], None] | None = None) -> Array:
+        """Return the gradient of the latest input; ``filled`` is called with each layer whose gradients are done."""
         if not self.steps:
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
@@ -118,6 +119,8 @@ class Sequential(_Composite):
                     dout = layer.backward_relu(dout, relu.saved(dout)[0])  # type: ignore[misc]
             finally:
                 profiling.pop()
+            if filled is not None:
+                filled(layer)
         return dout
 
     def plan(self, phase: Literal["forward", "backward"] = "forward", fuse: bool = True) -> tuple[Step, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -21,6 +22,9 @@ from training.models.accuracy import right_count
 from training.models.metric import Metric
 from training.models.metrics import as_metrics, values_of
 from training.models.network import Network
+
+if TYPE_CHECKING:
+    from training.distributed.communicator import Ranks
 
 EVALUATE = profiling.Range("evaluate", "evaluate")
 
@@ -102,6 +106,7 @@ def evaluate(
     after_batch: Callable[[Array, Array], None] | None = None,
     generator: random.Generator | None = None,
     metrics: Iterable[str | Metric] = (),
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Return the mean loss, the accuracy and the metrics of a network in evaluation mode over all samples of a loader.
 
@@ -111,6 +116,7 @@ def evaluate(
         after_batch: called with the scores and targets of each batch, on the device; or None.
         generator: drawn from by layers that draw even in evaluation mode; None means the current one.
         metrics: metrics, or names of them, as ``training.models.metrics.as_metrics`` takes them.
+        ranks: the processes that share the batches; all get the result. Loss and accuracy have the bits of one process.
 
     Raises:
         TypeError: a metric is neither a metric nor a name.
@@ -121,27 +127,42 @@ def evaluate(
     last = network.last_layer
     metrics = as_metrics(metrics, last, network.classes)
     samples.check_targets(last, network.classes)
-    totals = array_module(network.params.flat).zeros(4, "float64")  # losses, their weights, right ones, samples
+    # For each batch its loss, the weight of that, right ones, samples.
+    totals = array_module(network.params.flat).zeros((len(samples), 4), "float64")
+    first, end = (0, len(samples)) if ranks is None else ranks.own_range(len(samples))
     figures: list[Any] = [None] * len(metrics)
     within = network.within_memory(samples.largest_batch)
     # BLAS as in training, for the same bits.
-    with threads.single_threaded_blas(), EVALUATE, within, closing(samples.epoch(0)) as batches:
-        for x, t in batches:
+    with threads.single_threaded_blas(), EVALUATE, within, closing(samples.epoch(0, first)) as batches:
+        for of_batch, (x, t) in zip(totals[first:end], batches, strict=False):  # those after the last are not asked for
             with random.using(generator or random.current()):
                 scores = network.predict(x)
-            totals[0] += last.forward(scores, t) * last.weight
-            totals[1] += last.weight
-            totals[2] += right_count(last, scores, t)
-            totals[3] += last.samples(t)
+            of_batch[0] = last.forward(scores, t) * last.weight
+            of_batch[1] = last.weight
+            of_batch[2] = right_count(last, scores, t)
+            of_batch[3] = last.samples(t)
             for place, metric in enumerate(metrics):
                 sums = metric.sums(last, scores, t)
                 figures[place] = sums if figures[place] is None else metric.merged(figures[place], sums)
             if after_batch is not None:
                 after_batch(scores, t)
-    loss, weight, correct, counted = map(float, asnumpy(totals))
+    by_batch = asnumpy(totals)
+    if ranks is not None:
+        ranks.sum(by_batch, "evaluated")
+        figures = _merged(metrics, ranks.gather([None if each is None else asnumpy(each) for each in figures]))
+    loss, weight, correct, counted = map(float, numpy.add.accumulate(by_batch)[-1])  # one batch after the other
     return Evaluation(
         loss / weight if weight else 0.0, correct / counted if counted else math.nan, values_of(metrics, figures)
     )
+
+
+def _merged(metrics: Sequence[Metric], by_rank: list[list[Any]]) -> list[Any]:
+    """Return the figures of metrics over all ranks, of which some may have had no batch."""
+    merged: list[Any] = []
+    for metric, figures in zip(metrics, zip(*by_rank, strict=True), strict=True):
+        given = [each for each in figures if each is not None]
+        merged.append(functools.reduce(metric.merged, given) if given else None)
+    return merged
 
 
 def predict(network: Network, samples: Loader, metrics: Iterable[str | Metric] = ()) -> Predictions:

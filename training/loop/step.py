@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from backend import array_module, profiling
+from backend import array_module, profiling, random
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.totals import add_to_totals
+from training.data.rows import Rows
 from training.loop.callbacks import Callback
 from training.models.accuracy import right_count
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
+    from training.distributed.exchange import Exchange
     from training.loop.trainer import Trainer
 
 UPDATE = profiling.Range("update", "update")
@@ -30,14 +32,15 @@ def compute_step(trainer: Trainer, x: Array, t: Array, on_gradients: Callable[[A
     """Compute one step: a function of the batch and of arrays on the device, which it updates in place.
 
     Returns:
-        The mean loss, 0-d.
+        The mean loss, 0-d; among ranks that of all of them.
     """
     network, update, totals = trainer.network, trainer.update, trainer.so_far.totals
     figures = None
-    if trainer.parts == 1:
+    if trainer.parts == 1 and trainer.exchange is None:
         loss = network.step_gradients(x, t, update.loss_scale)
     else:
-        loss, figures = gradients_in_parts(network, x, t, update.loss_scale, _parts(trainer, len(t)))
+        parts = trainer.rows.parts(trainer.parts)
+        loss, figures = gradients_in_parts(network, x, t, update.loss_scale, parts, trainer.exchange)
     if on_gradients is not None:
         on_gradients(loss)
     with UPDATE.of((network.params.flat, network.grads.flat)):
@@ -52,12 +55,16 @@ def compute_step(trainer: Trainer, x: Array, t: Array, on_gradients: Callable[[A
 
 
 def gradients_in_parts(
-    network: Network, x: Array, t: Array, scale: float | Array, parts: Iterator[slice]
+    network: Network, x: Array, t: Array, scale: float | Array, parts: Iterable[Rows], exchange: Exchange | None = None
 ) -> tuple[Array, Figures]:
     """Fill ``network.grads`` with the gradient of a batch's mean loss, computed for one part of it after the other.
 
-    It equals the gradient of the whole batch within rounding, where no layer mixes samples: batch normalization
-    normalizes each part by itself. Sums are float32 for float16.
+    It equals the gradient of the whole batch within rounding, and dropout has the masks of the whole batch, where no
+    layer mixes samples: batch normalization normalizes each part by itself. Sums are float32 for float16.
+
+    Args:
+        parts: the parts that ``x`` and ``t`` are made of, at least one.
+        exchange: sums over the ranks, which have other parts of the batch; None where all are here.
 
     Returns:
         The mean loss, 0-d; and the figures of the batch.
@@ -65,22 +72,49 @@ def gradients_in_parts(
     grads = network.grads.flat
     xp, dtype = array_module(grads), acc_dtype(grads.dtype)
     sums, scaled = xp.zeros_like(grads, dtype), xp.empty_like(grads, dtype)
-    losses, weights = xp.zeros((), "float64"), xp.zeros((), "float64")
-    right: Any = 0
-    samples: Any = 0
-    for part in parts:
-        loss = network.step_gradients(x[part], t[part], scale)
+    figures: tuple[Any, ...] = (xp.zeros((), "float64"), xp.zeros((), "float64"), 0, 0)
+    parts, first = list(parts), 0
+    if exchange is not None:
+        exchange.begin(sums, parts[0].size)
+
+    def add(begin: int, end: int) -> None:
+        own = slice(begin, end)
+        xp.multiply(grads[own], network.last_layer.weight, out=scaled[own], dtype=dtype, casting="same_kind")
+        xp.add(sums[own], scaled[own], out=sums[own])
+
+    for number, part in enumerate(parts):
+        own, is_last = slice(first, first + part.size), number == len(parts) - 1
+        first += part.size
+        filled = exchange.as_filled(add) if exchange is not None and is_last else None
+        with random.current().drawing_part(*part, again=number > 0):
+            loss = network.step_gradients(x[own], t[own], scale, *([] if filled is None else [filled]))
         weight = network.last_layer.weight
-        xp.multiply(grads, weight, out=scaled, dtype=dtype, casting="same_kind")
-        xp.add(sums, scaled, out=sums)
-        losses, weights = losses + loss * weight, weights + weight
-        _, right_of_part, samples_of_part = _figures(network, loss, t[part])
-        right, samples = right + right_of_part, samples + samples_of_part
+        if exchange is not None and is_last:
+            exchange.send_rest(add)
+        else:
+            add(0, grads.size)
+        _, right, samples = _figures(network, loss, t[own])
+        figures = tuple(old + new for old, new in zip(figures, (loss * weight, weight, right, samples), strict=True))
+    losses, weights, right, samples = figures if exchange is None else _exchanged(exchange, figures)
     weights = xp.where(weights == 0, 1, weights)  # no sample counts
     xp.divide(sums, weights, out=sums, dtype=dtype, casting="same_kind")
     grads[...] = sums
     loss = (losses / weights).astype(dtype)
     return loss, (loss * samples, right, samples)
+
+
+def _exchanged(exchange: Exchange, figures: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Wait for the sums of gradients over the ranks, and return those of the figures."""
+    xp = array_module(figures[0])
+    together = xp.empty(len(figures), "float64")
+    for place, figure in enumerate(figures):
+        together[place] = figure
+    exchange.end(together)
+    losses, weights, right, samples = together
+    # Counts are whole numbers on the host, as without ranks: their product with a float32 stays one.
+    return (
+        (losses, weights, right, int(samples)) if xp is numpy else (losses, weights, right, samples.astype("float32"))
+    )
 
 
 def has_plain_parts(trainer: Trainer) -> bool:
@@ -98,9 +132,3 @@ def _figures(network: Network, loss: Array, t: Array) -> Figures:
     last = network.last_layer
     samples = last.samples(t)  # len(t), unless some do not count
     return loss * samples, right_count(last, last.y, t, threshold=0.5), samples
-
-
-def _parts(trainer: Trainer, samples: int) -> Iterator[slice]:
-    size = -(-trainer.train_loader.largest_batch // trainer.parts)
-    for first in range(0, samples, size):
-        yield slice(first, first + size)

@@ -124,3 +124,16 @@ def check() -> None:
     """Raise ``Interrupted`` if a signal has arrived, once; in the main thread only."""
     if _handlers is not None and threading.current_thread() is threading.main_thread():
         _handlers.check()
+
+
+def pending() -> int:
+    """Return the number of a signal that ``check`` would raise, or 0."""
+    handlers = _handlers
+    return handlers.received or 0 if handlers is not None and handlers.is_pending else 0
+
+
+def stop(number: int) -> None:
+    """Raise ``Interrupted`` by a signal, which this process or another that it works with has received."""
+    if _handlers is not None:
+        _handlers.received, _handlers.is_pending = number, False
+    raise Interrupted(number)

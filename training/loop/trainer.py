@@ -18,6 +18,9 @@ from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
 from training.data.batches import as_loader
+from training.data.rows import Rows
+from training.distributed.shard import Shard
+from training.distributed.together import Ranks, begin_together, exchange_of, parameters_agree
 from training.loop import checkpoint, evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult, hooks
 from training.loop.display import display_for
@@ -55,6 +58,10 @@ class Trainer:
         parts: compute a step's gradients in this many parts of its batch, one after the other, and add them up: it
             takes the memory of one part, and gives the gradients of the whole batch within rounding; but batch
             normalization normalizes each part by itself.
+        ranks: the processes that train together (``training.distributed``): each batch of the loaders is cut among
+            them, and each rank computes its share in ``parts``. All give the same arguments and call the same methods.
+            Callbacks are called on all ranks: write and print on rank 0 alone.
+        compress: "fp16" sends gradients between ranks as float16.
 
     Attributes:
         update: the ``Update``.
@@ -65,6 +72,7 @@ class Trainer:
         samples: samples trained on.
         so_far: the ``EpochSoFar``: totals and time of the epoch under way, and the number of its batches that are done.
         is_stopped: a callback has called ``stop``.
+        rows: the rows that this process has of the batch of the latest step.
         is_in_step: a step has begun and not ended: the parameters may be half updated.
         position: epoch and batch of the latest step, both from 0, for ``train.batch``.
         random: the generator that the run draws from, forked from the current one (``backend.random``): other runs
@@ -101,6 +109,8 @@ class Trainer:
         graph: bool = True,
         metrics: Iterable[str | Metric] | None = None,
         parts: int = 1,
+        ranks: Ranks | None = None,
+        compress: str = "none",
     ) -> None:
         epochs, graph = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE), checks.flag("graph", graph)
         parts = checks.whole("parts", parts, 1, checks.LARGEST_SIZE)
@@ -117,7 +127,10 @@ class Trainer:
         if metrics is None:
             metrics = ["mae"] if network.last_layer.target_kind == "values" else []
         self.network = network
-        self.train_loader = train
+        self.ranks = ranks
+        self.exchange = None if ranks is None else exchange_of(ranks, network, compress)
+        self.train_loader = train if ranks is None else Shard(train, ranks.rank, ranks.size)
+        self.rows = Rows(0, 0, 0)
         self.test_loader = test
         self.update = update
         self.total_epochs = epochs
@@ -158,7 +171,8 @@ class Trainer:
         Args:
             quiet: show nothing.
         """
-        display = None if checks.flag("quiet", quiet) else display_for(self)
+        is_first = self.ranks is None or self.ranks.rank == 0
+        display = None if checks.flag("quiet", quiet) or not is_first else display_for(self)
         self.callbacks[1:1] = [display] if display else []
         try:
             for _ in self.epochs():
@@ -183,6 +197,8 @@ class Trainer:
                 after the last whole step. The failed step holds no memory: a trainer with smaller batches can go on.
         """
         try:
+            if self.ranks is not None:
+                begin_together(self, self.ranks)
             self._tell("on_run_begin")
             with RUN:
                 while len(self.history) < self.total_epochs and not self.is_stopped:
@@ -222,6 +238,7 @@ class Trainer:
                     with STEP, ignoring_overflow(self), random.using(self.random):
                         with DATA:
                             x, t = next(batches)
+                        self.rows = self._rows(index, len(t))
                         self.is_in_step = True
                         self._train_step(x, t)
                 except BaseException:
@@ -230,7 +247,7 @@ class Trainer:
                 self.is_in_step, self.so_far.batches = False, index + 1
                 for end in step_ends:
                     end(self, self.step)
-                stopping.check()
+                self._check_stop()
                 yield self.step
 
     def resume(self, path: str | Path) -> None:
@@ -266,12 +283,13 @@ class Trainer:
 
         def after_batch(scores: Array, t: Array) -> None:
             self._tell("on_evaluation_step")
-            stopping.check()
+            if self.ranks is None:
+                stopping.check()
 
         before = self.random.state
         self._tell("on_evaluation_begin")
         try:
-            result = evaluation.evaluate(self.network, loader, after_batch, self.random, self.metrics)
+            result = evaluation.evaluate(self.network, loader, after_batch, self.random, self.metrics, self.ranks)
         except BaseException:
             self.random.state = before  # an evaluation that is begun again draws the same numbers
             raise
@@ -294,8 +312,15 @@ class Trainer:
             on_gradients(self._graphs.run(x, t))
         else:
             compute_step(self, x, t, on_gradients)
-        self.samples += len(t)
+        if self.ranks is not None and self.rows.whole < self.ranks.size:  # who had no row drew no number
+            after = self.ranks.largest(self.random.state["position"], "compared how many numbers were drawn")
+            self.random.state = {**self.random.state, "position": after}
+        self.samples += self.rows.whole
         self.step += 1
+
+    def _rows(self, index: int, size: int) -> Rows:
+        loader = self.train_loader
+        return loader.rows(index) if isinstance(loader, Shard) else Rows(0, size, size)
 
     def _epoch(self, epoch: int) -> EpochResult:
         within = self.network.within_memory(self.train_loader.largest_batch)
@@ -309,11 +334,20 @@ class Trainer:
         observe(self.update.schedule, result.score)
         self.so_far.batches = 0
         self._tell("on_epoch_end", result)
-        stopping.check()
+        self._check_stop(at_epoch_end=True)
         return result
+
+    def _check_stop(self, at_epoch_end: bool = False) -> None:
+        """Raise if a signal has arrived, on any rank: all then stop after the same step."""
+        if self.ranks is None:
+            stopping.check()
+        elif number := self.ranks.signal_to_stop(stopping.pending(), at_epoch_end):
+            stopping.stop(number)
 
     def _evaluated(self, epoch: int) -> EpochResult:
         """Evaluate an epoch whose batches are done."""
+        if self.ranks is not None:
+            parameters_agree(self, self.ranks)
         synchronize()
         self._tell("on_epoch_trained")
         figures = self.so_far.figures()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from backend import array_module, asarray, asnumpy, is_array, memory, profiling,
 from backend.checks import flag, instance, real, sizes
 from backend.tuning import COLUMN_BYTES
 from backend.types import Array
-from layers import Loss, Sequential, numerical_gradient
+from layers import Layer, Loss, Sequential, numerical_gradient
 from layers.losses import as_loss
 from training.models import saving
 from training.models.accuracy import accuracy
@@ -147,11 +148,14 @@ class Network(BoundLayers):
         self.step_gradients(x, t)
         return self.grads.copy()
 
-    def step_gradients(self, x: Array, t: Array, scale: Any = 1.0) -> Array:
+    def step_gradients(
+        self, x: Array, t: Array, scale: Any = 1.0, filled: Callable[[Layer], None] | None = None
+    ) -> Array:
         """Compute forward and backward of a training step. Fill ``grads`` and return the loss, 0-d and on the device.
 
         Args:
             scale: factor of the gradients, not of the loss: a number or a 0-d array.
+            filled: called in backward after each layer of the chain; or None.
         """
         if getattr(scale, "ndim", 1) or not is_array(scale):  # a number on the device is not read: that would wait
             scale = real("scale", scale)
@@ -160,7 +164,10 @@ class Network(BoundLayers):
         with BACKWARD, self.within_memory(len(x)):
             with _LOSS["backward"]:
                 dout = self.last_layer.backward(scale)
-            self.layers.backward(dout)
+            if filled is None:
+                self.layers.backward(dout)
+            else:
+                self.layers.backward(dout, filled)
             for name in self.foreign_frozen:  # a layer of one's own fills them all the same
                 self.grads[name][...] = 0
         return loss

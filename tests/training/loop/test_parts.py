@@ -8,8 +8,10 @@ from backend import asnumpy
 from layers import SoftmaxWithLoss
 from tests.training.loop.small_runs import Every, numbers, small_trainer
 from training import SGD, Checkpoints, LossScaler, Trainer
+from training.data.rows import Rows
 from training.loop.recipe import build_trainer
 from training.loop.settings import Settings
+from training.loop.step import gradients_in_parts
 
 LOSSES = {
     "plain": lambda: None,
@@ -41,6 +43,20 @@ def test_gradients_are_those_of_the_whole_batch(device, kind, parts):
     assert in_parts.step == run.step
 
 
+def test_dropout_draws_the_masks_of_the_whole_batch(device):
+    """Also where the rows of a part begin inside a block of four random words."""
+    seen, positions = [], []
+    for parts in (1, 2, 3, 5):
+        run = small_trainer(normalized=False, optimizer=SGD(0.0), parts=parts, batch=15)
+        run.callbacks.append(Every(lambda run, step: seen.append(asnumpy(run.network.grads.flat))))
+        run.train()
+        positions.append(run.random.state["position"])
+    assert len(set(positions)) == 1
+    whole, *in_parts = np.array(seen).reshape(4, -1, seen[0].size)
+    for found in in_parts:
+        np.testing.assert_allclose(found, whole, rtol=0, atol=4 * 15 * np.finfo("float32").eps)
+
+
 def test_float16_adds_up_in_float32(device):
     options = {"dtype": "float16", "scaler": LossScaler(1.0)}
     whole, _ = gradients(1, **options)
@@ -53,15 +69,13 @@ def test_only_a_part_is_computed_at_a_time(monkeypatch):
     original = run.network.step_gradients
     monkeypatch.setattr(run.network, "step_gradients", lambda x, *rest: (seen.append(len(x)), original(x, *rest))[1])
     run.train()
-    assert seen == [6, 6, 4, 6, 6, 4, 6, 6, 4, 2] * 2
+    assert seen == [5, 5, 6, 5, 5, 6, 5, 5, 6, 1, 1] * 2
 
 
 def test_a_batch_without_a_sample_that_counts_changes_nothing():
     run = small_trainer(normalized=False, loss=SoftmaxWithLoss(ignore_index=1), parts=4)
     x, t = next(run.train_loader.epoch(0))
-    from training.loop.step import gradients_in_parts
-
-    loss, figures = gradients_in_parts(run.network, x, t * 0 + 1, 1.0, iter([slice(0, 8), slice(8, 16)]))
+    loss, figures = gradients_in_parts(run.network, x, t * 0 + 1, 1.0, Rows(0, 16, 16).parts(2))
     assert float(loss) == 0
     assert [float(figure) for figure in figures] == [0, 0, 0]
     assert not asnumpy(run.network.grads.flat).any()

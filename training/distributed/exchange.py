@@ -1,0 +1,146 @@
+"""Sum gradients over all ranks while backward computes them.
+
+The gradients of a network lie in one flat buffer, in the order of the layers; backward fills it from its end. As soon
+as a bucket at the end is full, its sum over the ranks starts: by MPI on the host, or by NCCL in a stream beside the
+computation. The weights by which means are made of sums are summed with them, so that samples count alike on all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from backend import array_module
+from backend.types import Array
+from layers import Layer
+from training.distributed.communicator import Ranks, on_host
+from training.distributed.nccl import StreamSums
+
+if TYPE_CHECKING:
+    from training.models.network import Network
+
+BUCKET_BYTES = 1 << 20
+"""A bucket is summed as soon as it has this many bytes."""
+
+COMPRESSIONS = ("none", "fp16")
+"""What gradients can be compressed to on their way."""
+
+
+class Exchange:
+    """Sums the gradients, figures and running statistics of a network's steps over all ranks.
+
+    Args:
+        ranks: the ranks.
+        network: its gradients are summed.
+        compress: "fp16" sends gradients as float16, divided by a power of 2 at least as large as the part's samples.
+        state: average the running statistics, which each rank takes of its own samples.
+    """
+
+    def __init__(self, ranks: Ranks, network: Network, compress: str = "none", state: bool = True) -> None:
+        self.ranks = ranks
+        self._network = network
+        self._half = compress == "fp16"
+        self._state = [array for array in network.state.values() if array.size] if state else []
+        self._begins = _begins(network)
+        self._sums: Any = HostSums(ranks) if on_host(network.params.flat) else StreamSums(ranks)
+
+    def begin(self, sums: Array, weight: int) -> None:
+        """Begin with a step.
+
+        Args:
+            sums: the flat buffer whose parts ``send`` sums in place.
+            weight: the samples of a whole part, which float16 numbers are divided by.
+        """
+        self._buffer, self._unsent = sums, sums.size
+        self._wire = array_module(sums).empty(sums.size, "float16") if self._half else sums
+        self._scale = 2.0 ** max(weight - 1, 0).bit_length()
+
+    def as_filled(self, add: Callable[[int, int], None]) -> Callable[[Layer], None]:
+        """Return what a backward calls after each layer: it sends the buckets that are full.
+
+        Args:
+            add: adds the gradients between two places to the flat buffer.
+        """
+
+        def filled(layer: Layer) -> None:
+            begin = self._begins.get(id(layer))
+            if begin is not None and (self._unsent - begin) * self._buffer.itemsize >= BUCKET_BYTES:
+                self._send(add, begin)
+            self._sums.progress()
+
+        return filled
+
+    def send_rest(self, add: Callable[[int, int], None]) -> None:
+        """Send what backward has not sent."""
+        if self._unsent:
+            self._send(add, 0)
+
+    def end(self, figures: Array) -> None:
+        """Wait for the sums of the gradients, and of figures and running statistics, in place."""
+        xp = array_module(figures)
+        self._sums.start(figures)
+        state = None
+        if self._state:
+            state = xp.concatenate([array.reshape(-1) for array in self._state]).astype("float64")
+            self._sums.start(state)
+        self._sums.wait()
+        if self._half:
+            xp.multiply(self._wire, self._scale, out=self._buffer, dtype=self._buffer.dtype)
+        if state is None:
+            return
+        state /= self.ranks.size
+        first = 0
+        for array in self._state:
+            array[...] = state[first : first + array.size].reshape(array.shape)
+            first += array.size
+
+    def _send(self, add: Callable[[int, int], None], begin: int) -> None:
+        end, self._unsent = self._unsent, begin
+        add(begin, end)
+        if self._half:
+            part, xp = self._buffer[begin:end], array_module(self._buffer)
+            xp.multiply(part, 1 / self._scale, out=self._wire[begin:end], dtype=part.dtype, casting="same_kind")
+        self._sums.start(self._wire[begin:end])
+
+
+class HostSums:
+    """Sums of host arrays, by MPI."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._requests: list[Any] = []
+
+    def start(self, array: numpy.ndarray) -> None:
+        """Start to sum a contiguous array over the ranks, in place."""
+        self._requests.append(self._ranks.start_sum(array, array.dtype == numpy.float16))
+
+    def progress(self) -> None:
+        """Let MPI work on what was started: it does so only where it is called."""
+        if self._requests:
+            self._ranks.test(self._requests)
+
+    def wait(self) -> None:
+        """Wait for all that was started."""
+        requests, self._requests = self._requests, []
+        self._ranks.wait(requests, "summed gradients")
+
+
+def _begins(network: Network) -> dict[int, int]:
+    """Return where the gradients of each layer of the chain begin in the flat buffer: those behind it are filled, too.
+
+    Empty where a layer fills gradients that are set to 0 after backward.
+    """
+    if network.foreign_frozen:
+        return {}
+    flat, begins = network.grads.flat, {}
+    for layer in network.layers.layers.values():
+        places = [_address(array) - _address(flat) for array in layer.grads.values()]
+        if places:
+            begins[id(layer)] = min(places) // flat.itemsize
+    return begins
+
+
+def _address(array: Any) -> int:
+    return int(array.ctypes.data if isinstance(array, numpy.ndarray) else array.data.ptr)

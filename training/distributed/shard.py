@@ -1,0 +1,103 @@
+"""A rank's share of the batches of a loader: its own rows of every batch. The shares are disjoint and complete."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+import numpy
+
+from training.data.augment import CutMix, Mixup
+from training.data.batches import Batches
+from training.data.loader import Batch, Loader
+from training.data.rows import Rows
+
+
+class Shard(Loader):
+    """A rank's rows of the batches of another loader, in the same order of samples.
+
+    It gathers only these samples. Where that cannot be, since a change of the samples mixes neighbors or the batches
+    come from elsewhere, it makes each whole batch and takes its rows.
+
+    Args:
+        whole: the loader of the batches.
+        rank, ranks: which part of how many.
+    """
+
+    def __init__(self, whole: Loader, rank: int, ranks: int) -> None:
+        vars(self).update(vars(whole))
+        self.whole, self.rank, self.ranks = whole, rank, ranks
+        mixes = whole.augment is not None and any(isinstance(each, (Mixup, CutMix)) for each in whole.augment.changes)
+        self._takes_rows = mixes or isinstance(whole, Batches)
+        self.batch_size = self.rows(0).size
+        if not self._takes_rows:
+            self._block = max(self.batch_size, whole._block // whole.batch_size * self.batch_size)
+
+    @property
+    def largest_batch(self) -> int:
+        return self.batch_size
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __repr__(self) -> str:
+        return f"rank {self.rank} of {self.ranks}: {self.whole!r}"
+
+    def rows(self, index: int) -> Rows:
+        """Return the rows that this rank has of the batch at an index; of ``Batches``, which must be the latest one."""
+        if isinstance(self.whole, Batches):
+            size = self.whole.batch_size if self.whole._last is None else len(self.whole._last[2][1])
+        else:
+            size = min(self.whole.batch_size, self.whole.samples - index * self.whole.batch_size)
+        return Rows.of_rank(size, self.rank, self.ranks)
+
+    def order(self, epoch: int) -> numpy.ndarray:
+        order, size = self.whole.order(epoch), self.whole.batch_size
+        count = len(order) // size
+        own = Rows.of_rank(size, self.rank, self.ranks)
+        full = order[: count * size].reshape(count, size)[:, own.slice]
+        rest = Rows.of_rank(len(order) - count * size, self.rank, self.ranks)
+        return numpy.concatenate([full.reshape(-1), order[count * size :][rest.slice]])
+
+    def check_targets(self, loss: Any, outputs: int) -> None:
+        self.whole.check_targets(loss, outputs)
+
+    def identity(self) -> dict[str, Any]:
+        return self.whole.identity()
+
+    def mark(self) -> list[int]:
+        return self.whole.mark()
+
+    def expect(self, mark: list[int]) -> None:
+        self.whole.expect(mark)
+
+    def sample(self, index: int) -> numpy.ndarray:
+        return self.whole.sample(index)
+
+    def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        if self._takes_rows:
+            with closing(self.whole.epoch(epoch, first)) as batches:
+                for index, batch in enumerate(batches, first):
+                    yield self._own(batch, index)
+            return
+        place = first
+        with closing(super().epoch(epoch, first)) as batches:
+            for batch in batches:
+                yield batch
+                place += 1
+        if place < len(self):  # fewer samples than ranks are left
+            yield self.batch(epoch, place)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        if self._takes_rows or not self.rows(index).size:
+            return self._own(self.whole.batch(epoch, index), index)
+        return super().batch(epoch, index)
+
+    def indices(self, epoch: int, index: int) -> numpy.ndarray:
+        return self.whole.indices(epoch, index)[self.rows(index).slice]
+
+    def _own(self, batch: Batch, index: int) -> Batch:
+        """Return this rank's rows of a whole batch."""
+        own = self.rows(index).slice
+        return batch[0][own], batch[1][own]

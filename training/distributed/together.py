@@ -1,0 +1,76 @@
+"""What a trainer does together with the trainers of other ranks. Imports MPI and NCCL only where there are ranks."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from backend import asnumpy, checks
+from training.distributed.communicator import Ranks, RanksError
+from training.distributed.exchange import COMPRESSIONS, Exchange
+
+if TYPE_CHECKING:
+    from training.loop.trainer import Trainer
+    from training.models.network import Network
+
+
+def exchange_of(ranks: Ranks, network: Network, compress: str) -> Exchange:
+    """Return what sums a network's gradients over the ranks."""
+    return Exchange(ranks, network, checks.choice("compress", compress, COMPRESSIONS))
+
+
+def begin_together(trainer: Trainer, ranks: Ranks) -> None:
+    """Begin, or go on, with a training on all ranks: at the same place of the same data, with rank 0's parameters.
+
+    Raises:
+        RanksError: the trainings are not the same ones.
+    """
+    require_equal(ranks, described(trainer))
+    network = trainer.network
+    for array in (network.params.flat, *network.state.values()):
+        ranks.broadcast(array, "were given the parameters")
+
+
+def described(trainer: Trainer) -> dict[str, Any]:
+    """Return what the trainers of all ranks must have in common."""
+    from training.loop.provenance import own_version
+
+    return {
+        "version of xpnet": own_version(),
+        "network": repr(trainer.network),
+        "training data": trainer.train_loader.identity(),
+        "test data": trainer.test_loader.identity(),
+        "optimizer": repr(trainer.optimizer),
+        "parts": trainer.parts,
+        "epochs": trainer.total_epochs,
+        "step": trainer.step,
+    }
+
+
+def require_equal(ranks: Ranks, own: dict[str, Any]) -> None:
+    """Raise a RanksError on all ranks unless they have given the same; it names the first rank that differs."""
+    every = ranks.gather(own, "compared what they train")
+    for rank, given in enumerate(every):
+        for name, expected in every[0].items():
+            if given.get(name) != expected:
+                found, expected = _difference(given.get(name), expected)
+                raise RanksError(f"rank {rank} has another {name} than rank 0: expected {expected}, got {found}")
+
+
+def parameters_agree(trainer: Trainer, ranks: Ranks) -> None:
+    """Raise a RanksError on all ranks unless they have the same parameters, bit for bit."""
+    sums = ranks.gather(zlib.crc32(asnumpy(trainer.network.params.flat).tobytes()), "compared their parameters")
+    for rank, found in enumerate(sums):
+        if found != sums[0]:
+            raise RanksError(
+                f"rank {rank} has other parameters than rank 0 after step {trainer.step}: its processor or its "
+                "libraries compute other bits"
+            )
+
+
+def _difference(given: Any, expected: Any) -> tuple[Any, Any]:
+    """Return where two values differ: of dictionaries only the entries that do."""
+    if not isinstance(given, dict) or not isinstance(expected, dict):
+        return given, expected
+    names = [name for name in {**expected, **given} if given.get(name) != expected.get(name)]
+    return {name: given.get(name) for name in names}, {name: expected.get(name) for name in names}
