@@ -7,12 +7,14 @@ import importlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from training.cli import streams
+from training.distributed.launch import launched
 from training.files.printable import one_line
 
 __all__ = ["COMMANDS", "Commands", "main"]
@@ -85,6 +87,16 @@ def main(arguments: list[str] | None = None) -> None:
             code = _exit_code(lambda: group.main(arguments, prog_name="xpnet", standalone_mode=False))
     except KeyboardInterrupt as stop:  # just before the command, or just after it
         code = _interrupted(stop)
+    except Exception as error:
+        if launched() is None:
+            raise
+        traceback.print_exc()
+        _say(f"Error: {type(error).__name__}: {one_line(str(error))}")
+        code = 1
+    if launched() is not None:
+        from training.cli.ranks import leave
+
+        leave(code)
     sys.exit(code)
 
 
@@ -142,5 +154,9 @@ def _interrupted(stop: BaseException | None) -> int:
 
 def _say(text: str) -> None:
     """Print on standard error, if that can be written to."""
+    if launched() is not None:
+        from training.cli.ranks import tell
+
+        text = tell(text)
     with streams.going_on_silently():
         click.echo(text, err=True)

@@ -13,10 +13,12 @@ import click
 from click.core import ParameterSource
 
 from training.cli.common import UserError, user_errors
+from training.cli.ranks import joined
 from training.files import clipped
 from training.files.printable import printable
 from training.files.sections import Sections
 from training.loop import checkpoint
+from training.loop.checkpoint_checks import named
 from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
 
@@ -31,12 +33,12 @@ class ResumedRun:
     """A run that goes on.
 
     Attributes:
-        folder: of the run, locked.
+        folder: of the run, locked; None on other ranks than rank 0.
         config: what ``config.json`` holds.
         sections: of the checkpoint; None where the run was killed before its first one, and begins again.
     """
 
-    folder: RunFolder
+    folder: RunFolder | None
     config: dict[str, Any]
     sections: Sections | None
 
@@ -70,7 +72,7 @@ class ResumedRun:
             ValueError: it is another training than the run's.
         """
         if self.sections is not None:
-            checkpoint.restore(trainer, self.sections)
+            checkpoint.restore(trainer, self.sections if self.folder else _without_others(self.sections, trainer))
         note = {"at": datetime.now().astimezone().isoformat(timespec="seconds"), "step": trainer.step}
         return {**self.config, "resumed": [*self.config.get("resumed", []), note]}
 
@@ -102,6 +104,22 @@ def open_run(path: Path) -> ResumedRun:
         return ResumedRun(folder, config, sections)
 
 
+def _open_together(path: Path) -> ResumedRun:
+    """Open a run on rank 0, which gives the others what it reads; as ``open_run`` does without ranks."""
+    ranks = joined()
+    if ranks is None:
+        return open_run(path)
+    run = open_run(path) if ranks.rank == 0 else None
+    config, sections = ranks.share(None if run is None else (run.config, run.sections))
+    return run or ResumedRun(None, config, sections)
+
+
+def _without_others(sections: Sections, trainer: Trainer) -> Sections:
+    """Return sections without those of callbacks that only rank 0 has."""
+    own = {name for name, _ in named(trainer.callbacks)}
+    return {name: each for name, each in sections.items() if not name.startswith("callback ") or name in own}
+
+
 def resumable(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--resume`` to a command: the other options get the values that the run was started with.
 
@@ -116,10 +134,12 @@ def resumable(function: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(function)
     def call(*arguments: Any, resume: Path | None, **options: Any) -> None:
-        run = None if resume is None else open_run(resume)
-        if run is not None:
+        run = None if resume is None else _open_together(resume)
+        if run is not None and run.folder is not None:
             click.get_current_context().call_on_close(run.folder.close)
         if run is not None and run.has_ended:
+            if run.folder is None:
+                return
             folder = run.folder.path
             record = {"folder": str(folder), "ended": run.config["ended"]}
             click.echo(

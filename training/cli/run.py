@@ -15,6 +15,7 @@ from training.cli.common import UserError, in_words
 from training.cli.console import Console
 from training.cli.inputs import find_model
 from training.data import Data
+from training.distributed.communicator import RanksError
 from training.files.printable import printable
 from training.loop.callbacks import Callback
 from training.loop.evaluation import Evaluation, Predictions
@@ -77,7 +78,7 @@ def train(trainer: Trainer, recorder: Recorder, console: Console) -> KeyboardInt
         with progress if isinstance(progress, ProgressBar) else nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of an overflow: the trainer says what comes of it
             trainer.train(quiet=True)
-    except NonFiniteError as error:
+    except (NonFiniteError, RanksError) as error:
         raise click.ClickException(f"{error}; {kept(recorder)}") from error
     except MemoryError as error:
         raise UserError(

@@ -30,10 +30,12 @@ from training.cli.data_options import DATA_OPTIONS, part_options
 from training.cli.find_rate import find_rate
 from training.cli.inputs import MODEL, load_data
 from training.cli.loss_options import LOSS_OPTIONS
+from training.cli.ranks import agree, end, follow, in_turn, joined, own_device
 from training.cli.resume import ResumedRun, resumable
 from training.cli.run import LOGS, draw, how_to_go_on, kept, make_logs, predicted, results, started, train
 from training.cli.streams import going_on_silently
 from training.data import Data
+from training.distributed.exchange import COMPRESSIONS
 from training.files.durable import write_atomically
 from training.loop.checkpoints import Checkpoints
 from training.loop.provenance import describe
@@ -126,6 +128,17 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     "same.",
 )
 @click.option("--freeze", metavar="NAMES", help="Layers that learn nothing, as in 'Convolution*,Affine1'.")
+@click.option(
+    "--compress",
+    type=click.Choice(COMPRESSIONS),
+    default=DEFAULTS.compress,
+    help="Send gradients between ranks as float16 (fp16).",
+)
+@click.option(
+    "--sync-batch-norm",
+    is_flag=True,
+    help="Normalize batches by the statistics of all ranks, not by those of each rank's samples.",
+)
 @click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")
 @click.option(
     "--patience", type=count_from(1), help="Stop after this many epochs that are not better on the part of --best-on."
@@ -193,21 +206,33 @@ def command(
     Ctrl-C, SIGTERM and SIGHUP end the training after the step under way, save it for --resume and keep the best model
     so far; a second one ends it at once. Where nothing can be printed any more, the training goes on.
     """
-    start = time.perf_counter()
+    start, ranks = time.perf_counter(), joined()
     if find_lr and run:
         raise UserError("--find-lr conflicts with --resume: the run has its learning rate")
+    if find_lr and ranks is not None:
+        raise UserError("--find-lr is for one process: start it without mpirun")
     settings = Settings.chosen(**options)
+    if ranks is not None:
+        device, threads = own_device(ranks, device, threads)
     compute = choose_compute(device, threads)
-    data = load_data(settings, data_dir, show_progress=sys.stderr.isatty() and not quiet)
+    if ranks is not None:
+        agree(ranks, settings, compute, graph)
+    show_progress = sys.stderr.isatty() and not quiet
+    data = in_turn(ranks, lambda: load_data(settings, data_dir, show_progress=show_progress))
     console = Console(quiet, as_json)
     with user_errors():
-        trainer = build_trainer(settings, data, graph)
+        trainer = build_trainer(settings, data, graph, ranks, run.config.get("ranks", 1) if run else None)
+        if ranks is not None and ranks.rank:
+            if run:
+                run.restore(trainer)
+            follow(trainer, ranks)
         if settings.init is not None and (run is None or run.sections is None):
             data = replace(data, notes=(*data.notes, started(trainer, Path(settings.init))))
         describe_input(trainer.network, data)
         config = describe(settings, trainer, data, data_dir, compute.device, compute.no_gpu, compute.threads)
+        config["ranks"] = 1 if ranks is None else ranks.size
         part, tested = evaluated_part(settings, data), None
-        folder = run.folder if run else RunFolder.create(out, name=_name(trainer, data))
+        folder = run.folder if run and run.folder else RunFolder.create(out, name=_name(trainer, data))
     context.call_on_close(folder.close)
     if find_lr:
         console.header(trainer.network, data, compute, folder)
@@ -245,6 +270,7 @@ def command(
                 "folder": str(folder.path),
                 "interrupted": stop is not None,
             }
+            end(ranks)
             console.end(trainer, data, part, tested, {**found, **about})
     except OSError as error:
         raise click.ClickException(f"{in_words(error)}; {kept(recorder)}; {how_to_go_on(recorder)}") from error

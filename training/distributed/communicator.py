@@ -43,6 +43,7 @@ class Ranks:
         rank, size: this process's number, from 0, and the number of processes.
         local_rank, local_size: the same among the processes on this machine.
         host: the machine's name.
+        has_ended: all ranks have said that they are done.
 
     Examples:
         >>> from training.distributed.communicator import Ranks
@@ -65,6 +66,7 @@ class Ranks:
         self.host = socket.gethostname()
         hosts = self.gather(self.host)
         self.local_rank, self.local_size = hosts[: self.rank].count(self.host), hosts.count(self.host)
+        self.has_ended = False
         self._stop: tuple[Any, numpy.ndarray] | None = None
 
     @classmethod
@@ -190,7 +192,7 @@ class Ranks:
 
     def abort(self, code: int) -> None:
         """End all ranks at once, with an exit code."""
-        self._comm.Abort(code)
+        self._mpi.COMM_WORLD.Abort(code)
 
     def _half_sum(self) -> Any:
         """Return the MPI operation that adds float16 numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -24,6 +24,9 @@ from training.models import Network, build_for
 from training.models.metric import Metric
 from training.models.metrics import F1, R2, MeanAbsoluteError, PerClass
 from training.optim import LossScaler, Update, optimizers, schedules
+
+if TYPE_CHECKING:
+    from training.distributed.communicator import Ranks
 
 _LIKENESS_BYTES = 64 << 20
 """The most bytes of training images that their description is computed from."""
@@ -88,19 +91,27 @@ def evaluated_part(settings: Settings, data: Data) -> str:
     raise ValueError(f"{data.name} has no samples to choose the best epoch by: expected a share above 0 for --val")
 
 
-def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer:
+def build_trainer(
+    settings: Settings, data: Data, graph: bool = True, ranks: Ranks | None = None, begun_with: int | None = None
+) -> Trainer:
     """Return the trainer that the settings describe; the same for the same seed, bit for bit.
 
     It evaluates on ``evaluated_part(settings, data)``. ``graph`` is the trainer's: its results have the same bits
     either way.
+
+    Args:
+        ranks: the processes that train together; each computes as many samples of a step as the settings say.
+        begun_with: how many ranks the run began with: a step keeps its samples where others go on; None means as many.
     """
+    size = 1 if ranks is None else ranks.size
+    begun_with = begun_with or size
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
     dtype = "float16" if half else "float32"
     random.seed(settings.seed)
     loss = loss_for(data, settings.loss, settings.label_smoothing)
     network = build_network(settings.model_for(data.shape), data, loss).astype(dtype)
-    batch = settings.batch_size * settings.accumulate
+    batch = settings.batch_size * settings.accumulate * begun_with
     if settings.freeze is not None:
         network.freeze(*settings.freeze.split(","))
     augment = build_augmentation(settings, data)
@@ -123,7 +134,9 @@ def build_trainer(settings: Settings, data: Data, graph: bool = True) -> Trainer
             *([] if settings.patience is None else [EarlyStopping(settings.patience)]),
         ],
         graph=graph,
-        parts=settings.accumulate,
+        parts=-(-settings.accumulate * begun_with // size),
+        ranks=ranks,
+        compress=settings.compress,
         metrics=_metrics(settings, data),
     )
 

@@ -63,6 +63,8 @@ class Settings:
     log: tuple[str, ...] = ()
     checkpoint_every: str = "1e"
     keep_checkpoints: int = 2
+    compress: str = "none"  # gradients between ranks
+    sync_batch_norm: bool = False
 
     def model_for(self, shape: tuple[int, ...]) -> str:
         """Return the model's name: by default ConvNet for images (C, H, W), MultiLayerNet for rows."""
