@@ -270,8 +270,8 @@ class Layer:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy or a pickle is not bound to a network, and keeps nothing of a forward.
-        own = {name: value for name, value in self.__dict__.items() if name != "_kept"}
+        # A copy or a pickle is not bound to a network or to other processes, and keeps nothing of a forward.
+        own = {name: value for name, value in self.__dict__.items() if name not in ("_kept", "across")}
         return own | {"_bound": False, "_params": dict(self._params), "_grads": {}}
 
     def describe(self) -> str:

@@ -18,7 +18,7 @@ from backend.checks import (
 )
 from backend.types import Array
 from kernels import batch_norm as kernel
-from kernels import batch_norm_backward, layer_norm
+from kernels import batch_norm_across, batch_norm_backward, layer_norm
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
 from kernels.masking import masked
@@ -81,6 +81,9 @@ class BatchNormalization(Layer):
     momentum = Hyperparameter(least=0, most=1)
     eps = Hyperparameter(least=0, most=LARGEST_EPSILON)
 
+    across: Any = None
+    """What takes statistics over the samples of several processes (``training.distributed.statistics``), or None."""
+
     def __init__(
         self,
         gamma: Array,
@@ -121,9 +124,15 @@ class BatchNormalization(Layer):
     def _forward(self, x: Array, relu: bool, bypass: Array | None = None) -> tuple[Array, Any]:
         x = as_parameter("BatchNormalization", x, self.gamma)
         rows = self._rows(x)
+        together = self.training and not self.frozen and self.across is not None
         from_batch = self.training and not self.frozen and len(rows) > 0  # an empty batch has no statistics
         added = None if bypass is None else self._rows(bypass)
-        if from_batch:
+        count: Any = None
+        if together:
+            from_batch = True
+            own = (self.gamma, self.beta, self.running_mean, self.running_var, self.eps, self.momentum)
+            y, mean, inverse, positive, count = batch_norm_across.batch_norm(rows, *own, relu, added, self.across)
+        elif from_batch:
             own = (self.gamma, self.beta, self.running_mean, self.running_var, self.eps, self.momentum)
             y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added)
         else:
@@ -131,7 +140,7 @@ class BatchNormalization(Layer):
             positive = workspace.empty(rows.shape, bool) if relu else None
             variance, gamma, beta = self.running_var, self.gamma, self.beta
             y, inverse = kernel.normalize(rows, mean, variance, gamma, beta, self.eps, positive, added)
-        y = self.save(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch)
+        y = self.save(self._shaped(y, x.shape), rows, x.shape, mean, inverse, from_batch, count)
         if positive is None and relu:
             gamma, beta = self.gamma, self.beta
             return y, lambda: self._shaped(batch_norm_backward.positive(rows, mean, inverse, gamma, beta), x.shape)
@@ -144,12 +153,14 @@ class BatchNormalization(Layer):
         return self._backward(dout, self.beta) if callable(positive) else self._backward(masked(dout, positive))
 
     def _backward(self, dout: Array, beta: Array | None = None) -> Array:
-        rows, shape, mean, inverse, from_batch = self.saved(dout)
+        rows, shape, mean, inverse, from_batch, count = self.saved(dout)
         given = self._rows(dout), rows, mean, inverse, self.gamma
         if self.frozen and not from_batch:
             return self._shaped(batch_norm_backward.input_gradient_fixed(given[0], inverse, self.gamma), shape)
         gradients = [*map(self.gradient, ("gamma", "beta"))]
-        if from_batch:
+        if count is not None:
+            dx, gradients[0][...], gradients[1][...] = batch_norm_across.backward(*given, beta, count, self.across)
+        elif from_batch:
             dx, _, _ = batch_norm_backward.normalize_backward(*given, beta, (gradients[0], gradients[1]))
         else:
             dx, gradients[0][...], gradients[1][...] = batch_norm_backward.normalize_backward_fixed(*given)

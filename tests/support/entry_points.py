@@ -31,7 +31,7 @@ from training.optim.optimizers import SGD
 PRIVATE = {  # modules that programs do not call: parts of others, commands, records that the library makes, files
     "backend": ("blas", "blas_plans", "checks", "devices", "graph_numbers", "graphs", "memory", "philox", "profiling",
                 "recording", "tf32", "transfer", "workspace"),
-    "kernels": ("affine", "batch_norm", "batch_norm_backward", "batch_statistics", "binary_cross_entropy", "col2im",
+    "kernels": ("affine", "batch_norm", "batch_norm_across", "batch_norm_backward", "batch_statistics", "binary_cross_entropy", "col2im",
                 "convolution_cuda", "core.build_native", "core.catalog", "core.checks", "core.columns",
                 "core.compiling", "core.dispatch", "core.dtypes", "core.filters", "core.geometry", "core.launch",
                 "core.layout", "core.native", "core.ranges", "core.tensor_tiles", "core.tiling", "depthwise", "gemm",
@@ -40,7 +40,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
-                 "data.pictures", "data.prefetch", "files", "loop.callbacks", "loop.checkpoint", "loop.display",
+                 "data.pictures", "data.prefetch", "data.rows", "distributed", "files", "loop.callbacks", "loop.checkpoint", "loop.display",
                  "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation", "loop.figures", "loop.lock",
                  "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
@@ -55,6 +55,8 @@ OPERATIONS = (
 
 EXCLUDED = {
     "backend.active.allow_tf32": "asks the device whether it has TF32",
+    "backend.random.Generator.drawing_part": "for the library's own steps",
+    "backend.random.Generator.is_aligned": "for the library's own kernels",
     "backend.threads.run": "for the library's own loops",
     "backend.threads.spread": "for the library's own loops",
     "kernels.softmax.is_one_launch": "for the bench of kernels",

@@ -127,6 +127,8 @@ def test_a_run_leaves_settings_metrics_model_and_figures(trained):
         "log": [],
         "checkpoint_every": "1e",
         "keep_checkpoints": 2,
+        "compress": "none",
+        "sync_batch_norm": False,
         "data_dir": None,
     }
     assert config["versions"]["numpy"] == np.__version__

@@ -137,6 +137,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--sync-batch-norm",
     is_flag=True,
+    default=DEFAULTS.sync_batch_norm,
     help="Normalize batches by the statistics of all ranks, not by those of each rank's samples.",
 )
 @click.option("--epochs", type=count_from(1), default=DEFAULTS.epochs, help="Times through the training data.")

@@ -10,6 +10,7 @@ class Rows(NamedTuple):
     """Rows of a batch: ``size`` of them from ``first`` on, of ``whole`` that the batch has.
 
     Examples:
+        >>> from training.data.rows import Rows
         >>> Rows(0, 10, 10).parts(3)
         [Rows(first=0, size=3, whole=10), Rows(first=3, size=3, whole=10), Rows(first=6, size=4, whole=10)]
         >>> Rows.of_rank(10, rank=1, ranks=2)
@@ -26,11 +27,11 @@ class Rows(NamedTuple):
         first, end = (whole * place // ranks for place in (rank, rank + 1))
         return cls(first, end - first, whole)
 
-    def parts(self, count: int) -> list[Rows]:
-        """Return these rows in at most that many parts of like sizes, none empty; or one of no rows, if these are."""
+    def parts(self, count: int, ranks: int = 1) -> list[Rows]:
+        """Return these rows in so many parts of like sizes; in fewer where no rank would have a row for one of them."""
+        count = max(1, min(count, -(-self.whole // ranks)))
         ends = [self.size * place // count for place in range(count + 1)]
-        found = [Rows(self.first + a, b - a, self.whole) for a, b in itertools.pairwise(ends) if a < b]
-        return found or [self]
+        return [Rows(self.first + first, end - first, self.whole) for first, end in itertools.pairwise(ends)]
 
     @property
     def slice(self) -> slice:

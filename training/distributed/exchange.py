@@ -77,6 +77,14 @@ class Exchange:
         if self._unsent:
             self._send(add, 0)
 
+    def sum_now(self, array: Array) -> None:
+        """Sum an array over the ranks, in place, before anything that follows."""
+        if on_host(array):
+            self.ranks.sum(array, "took statistics of a batch")
+        else:
+            self._sums.start(array)
+            self._sums.wait()
+
     def end(self, figures: Array) -> None:
         """Wait for the sums of the gradients, and of figures and running statistics, in place."""
         xp = array_module(figures)

@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 from backend import asnumpy, checks
 from training.distributed.communicator import Ranks, RanksError
 from training.distributed.exchange import COMPRESSIONS, Exchange
+from training.distributed.statistics import synchronize
 
 if TYPE_CHECKING:
     from training.loop.trainer import Trainer
     from training.models.network import Network
 
 
-def exchange_of(ranks: Ranks, network: Network, compress: str) -> Exchange:
-    """Return what sums a network's gradients over the ranks."""
-    return Exchange(ranks, network, checks.choice("compress", compress, COMPRESSIONS))
+def exchange_of(ranks: Ranks | None, network: Network, compress: str, sync_batch_norm: bool) -> Exchange | None:
+    """Return what sums a network's gradients over the ranks, None for one process.
+
+    With ``sync_batch_norm`` the network's batch normalizations take their statistics of all ranks.
+    """
+    checks.instance("ranks", ranks, (Ranks, type(None)), "Ranks or None")
+    sync_batch_norm = checks.flag("sync_batch_norm", sync_batch_norm)
+    compress = checks.choice("compress", compress, COMPRESSIONS)
+    if ranks is None:
+        return None
+    exchange = Exchange(ranks, network, compress, state=not sync_batch_norm)
+    if sync_batch_norm:
+        synchronize(network, exchange)
+    return exchange
 
 
 def begin_together(trainer: Trainer, ranks: Ranks) -> None:

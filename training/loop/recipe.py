@@ -137,6 +137,7 @@ def build_trainer(
         parts=-(-settings.accumulate * begun_with // size),
         ranks=ranks,
         compress=settings.compress,
+        sync_batch_norm=settings.sync_batch_norm,
         metrics=_metrics(settings, data),
     )
 

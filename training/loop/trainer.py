@@ -62,6 +62,7 @@ class Trainer:
             them, and each rank computes its share in ``parts``. All give the same arguments and call the same methods.
             Callbacks are called on all ranks: write and print on rank 0 alone.
         compress: "fp16" sends gradients between ranks as float16.
+        sync_batch_norm: normalize batches by the statistics of all ranks: as one process does the whole batch.
 
     Attributes:
         update: the ``Update``.
@@ -111,6 +112,7 @@ class Trainer:
         parts: int = 1,
         ranks: Ranks | None = None,
         compress: str = "none",
+        sync_batch_norm: bool = False,
     ) -> None:
         epochs, graph = checks.whole("epochs", epochs, 1, checks.LARGEST_SIZE), checks.flag("graph", graph)
         parts = checks.whole("parts", parts, 1, checks.LARGEST_SIZE)
@@ -128,7 +130,7 @@ class Trainer:
             metrics = ["mae"] if network.last_layer.target_kind == "values" else []
         self.network = network
         self.ranks = ranks
-        self.exchange = None if ranks is None else exchange_of(ranks, network, compress)
+        self.exchange = exchange_of(ranks, network, compress, sync_batch_norm)
         self.train_loader = train if ranks is None else Shard(train, ranks.rank, ranks.size)
         self.rows = Rows(0, 0, 0)
         self.test_loader = test

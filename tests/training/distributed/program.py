@@ -1,0 +1,128 @@
+"""Train in several ways, one after the other: as ranks under mpirun, or as one process. Rank 0 prints what came out."""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+import backend
+from backend import asnumpy
+from tests.training.loop.small_runs import numbers, small_data, small_network, small_trainer
+from training import SGD, Checkpoints, Loader, LossScaler, Momentum, Trainer, Update
+from training.distributed.communicator import Ranks, RanksError
+from training.models.metrics import PerClass
+
+RUNS = {
+    "plain": {"normalized": False},
+    "normalized": {},
+    "odd": {"normalized": False, "batch": 15},
+    "accumulated": {"normalized": False, "parts": 2},
+    "half": {"normalized": False, "dtype": "float16"},
+    "compressed": {"normalized": False, "compress": "fp16"},
+    # Not Adam: it would take steps by the noise that is the gradient of a bias before a normalization.
+    "synchronized": {"sync_batch_norm": True, "optimizer": lambda: SGD(0.1)},
+    "synchronized parts": {"sync_batch_norm": True, "parts": 2, "optimizer": lambda: SGD(0.1)},
+    "clipped": {"normalized": False, "clip_norm": 0.1},
+}
+"""Options of ``small_trainer`` and of the trainer itself."""
+
+OF_TRAINER = ("parts", "compress", "sync_batch_norm")
+
+
+def trainer(ranks, name, folder=None, **more):
+    given = {**RUNS[name], **more}
+    own = {option: given.pop(option) for option in OF_TRAINER if option in given}
+    if "optimizer" in given:
+        given["optimizer"] = given["optimizer"]()
+    scaler = {"scaler": LossScaler(64.0)} if given.get("dtype") == "float16" else {}
+    made = small_trainer(**given, **scaler)
+    writes = folder is not None and (ranks is None or ranks.rank == 0)
+    return Trainer(
+        made.network, made.train_loader, made.test_loader, made.update, epochs=2, metrics=["confusion", PerClass()],
+        callbacks=[Checkpoints(folder, every=3, keep=9)] if writes else [], ranks=ranks, **own,
+    )  # fmt: skip
+
+
+def outcome(run):
+    flat = asnumpy(run.network.params.flat).astype("float64")
+    return {
+        "bits": zlib.crc32(asnumpy(run.network.params.flat).tobytes()),
+        "parameters": flat.tolist(),
+        "state": {name: asnumpy(array).tolist() for name, array in run.network.state.items()},
+        "history": [numbers(result) for result in run.history],
+        "samples": run.samples,
+        "position": run.random.state["position"],
+    }
+
+
+def trained(ranks, name, **more):
+    run = trainer(ranks, name, **more)
+    run.train(quiet=True)
+    return outcome(run)
+
+
+def resumed(ranks, folder, parts=1):
+    """Go on from the checkpoint of the third step, in the middle of the first epoch."""
+    run = trainer(ranks, "plain", parts=parts)
+    run.resume(Path(folder) / "step-00000003.safetensors")
+    run.train(quiet=True)
+    return outcome(run)
+
+
+def refusals(ranks):
+    """Return what is said where ranks are not started alike; on all of them."""
+    network = small_network()
+    x, t = small_data(50, 0)
+    other = x + (ranks.rank == 1)
+    said = []
+    for data, lr in ((other, 0.1), (x, 0.1 + 0.1 * (ranks.rank == 1))):
+        loaders = Loader(data, t, 16), Loader(x, t, 16)
+        try:
+            Trainer(network, *loaders, Update(Momentum(lr)), epochs=1, ranks=ranks).train(quiet=True)
+        except RanksError as error:
+            said.append(str(error))
+    every = ranks.gather(said)
+    assert every == [said] * ranks.size
+    return said
+
+
+def diverged(ranks):
+    """Return what is said where one rank has computed other bits."""
+    run = trainer(ranks, "plain")
+    steps = run.steps(1)
+    next(steps)
+    steps.close()
+    run.network.params.flat[ranks.rank] += ranks.rank
+    try:
+        run._evaluated(1)
+    except RanksError as error:
+        return str(error)
+    return "nothing"
+
+
+def sums(ranks):
+    """Return sums of numbers whose sum depends on the order, as one process adds them up, and of float16 ones."""
+    mine = np.float32(1 + ranks.rank * 1e-3) * np.arange(1, 6, dtype="float32")
+    half = mine.astype("float16")
+    ranks.wait([ranks.start_sum(mine), ranks.start_sum(half, compressed=True)], "added up")
+    return {"float32": mine.tolist(), "float16": half.tolist(), "gathered": ranks.gather(ranks.rank)}
+
+
+def main(folder):
+    backend.use("cpu")
+    ranks = Ranks.join()
+    found = {name: trained(ranks, name) for name in RUNS}
+    if ranks is not None:
+        found["saved"] = trained(ranks, "plain", folder=folder)
+        found["resumed"] = resumed(ranks, folder)
+        found["sums"] = sums(ranks)
+        found["refusals"], found["diverged"] = refusals(ranks), diverged(ranks)
+        ranks.meet("ended")
+    if ranks is None or ranks.rank == 0:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,106 @@
+"""Two and three ranks, by real mpirun, compute what one process computes with the same batches."""
+
+import numpy as np
+import pytest
+
+from tests.training.distributed import program
+from tests.training.distributed.launch import results_of
+
+EPS = float(np.finfo("float32").eps)
+FEW = 1e-5
+"""Parameters of eight steps of Adam differ by less, where sums are rounded in another order."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    return results_of(2, folder / "two")
+
+
+@pytest.fixture(scope="module")
+def three(folder):
+    return results_of(3, folder / "three")
+
+
+def alone(name, ranks, **more):
+    """Return the outcome of one process with the same parts of the same batches."""
+    own = {"parts": ranks * program.RUNS[name].get("parts", 1), "compress": "none"}
+    return program.trained(None, name, **{**own, **more})
+
+
+@pytest.mark.parametrize("name", ["plain", "normalized", "odd", "half", "clipped"])
+def test_two_ranks_have_the_bits_of_one_process_with_the_same_parts(two, name):
+    """Dropout, the last batch of two samples and the evaluation among them."""
+    expected = alone(name, 2)
+    assert two[name]["bits"] == expected["bits"]
+    assert (two[name]["samples"], two[name]["position"]) == (expected["samples"], expected["position"])
+    if name != "normalized":  # whose running statistics are the mean of the ranks'
+        assert two[name]["history"] == expected["history"]
+
+
+@pytest.mark.parametrize("name", ["plain", "odd", "accumulated", "clipped", "synchronized"])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_compute_what_one_process_computes_with_whole_batches(request, ranks, name):
+    """Within rounding: masks of dropout, shuffles, means and results. A rank has no sample of the last batch."""
+    found, expected = request.getfixturevalue({2: "two", 3: "three"}[ranks])[name], alone(name, 1, parts=1)
+    np.testing.assert_allclose(found["parameters"], expected["parameters"], rtol=0, atol=FEW)
+    assert (found["samples"], found["position"]) == (expected["samples"], expected["position"])
+    for result, other in zip(found["history"], expected["history"], strict=True):
+        assert result["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert result["test_loss"] == pytest.approx(other["test_loss"], rel=1e-5)
+        assert result["accuracy"] == other["accuracy"]
+        assert result["metrics"]["confusion"] == other["metrics"]["confusion"]
+    for statistic, values in expected["state"].items():
+        np.testing.assert_allclose(found["state"][statistic], values, rtol=1e-5, atol=1e-6)
+
+
+def test_running_statistics_are_the_mean_of_the_ranks(two):
+    """Those of two processes that each see their rows alone, and average after each step."""
+    names = two["normalized"]["state"]
+    expected = alone("normalized", 2)["state"]
+    for name, values in names.items():
+        assert not np.array_equal(values, expected[name])  # one process takes two steps of them
+        assert np.isfinite(values).all()
+
+
+def test_compressed_gradients_are_near(two):
+    found, exact = two["compressed"], two["plain"]
+    assert found["bits"] != exact["bits"]
+    np.testing.assert_allclose(found["parameters"], exact["parameters"], rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("ranks", ["two", "three"])
+def test_a_run_goes_on_to_the_same_bits(request, ranks):
+    found = request.getfixturevalue(ranks)
+    assert found["saved"]["bits"] == found["plain"]["bits"]
+    assert found["resumed"]["bits"] == found["plain"]["bits"]
+    assert found["resumed"]["history"] == found["plain"]["history"]
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(two, three, folder):
+    """One process, with the parts of two ranks, goes on with what two began: to the same bits."""
+    assert program.resumed(None, folder / "two", parts=2)["bits"] == two["plain"]["bits"]
+    found = program.resumed(None, folder / "three", parts=2)
+    np.testing.assert_allclose(found["parameters"], three["plain"]["parameters"], rtol=0, atol=FEW)
+
+
+def test_sums(two, three):
+    for ranks, found in ((2, two["sums"]), (3, three["sums"])):
+        each = [np.float32(1 + rank * 1e-3) * np.arange(1, 6, dtype="float32") for rank in range(ranks)]
+        np.testing.assert_allclose(found["float32"], np.sum(each, axis=0), rtol=ranks * EPS)
+        halves = np.sum([one.astype("float16").astype("float32") for one in each], axis=0)
+        np.testing.assert_allclose(found["float16"], halves, rtol=ranks * float(np.finfo("float16").eps))
+        assert found["gathered"] == list(range(ranks))
+
+
+@pytest.mark.parametrize("ranks", ["two", "three"])
+def test_ranks_that_differ_are_refused_on_all_of_them(request, ranks):
+    data, optimizer = request.getfixturevalue(ranks)["refusals"]
+    assert "rank 1 has another training data than rank 0: expected {'inputs': " in data
+    assert "rank 1 has another optimizer than rank 0: expected Momentum(lr=0.1" in optimizer
+    diverged = request.getfixturevalue(ranks)["diverged"]
+    assert "rank 1 has other parameters than rank 0 after step 1: its processor or its libraries compute" in diverged
