@@ -27,6 +27,9 @@ TURN = 0.4
 
 _LATEST = 15
 
+READ = 0.3
+"""Seconds in which the launcher reads what was told: some of them drop what they have not read where a rank ends."""
+
 _LOCAL = ("data", "init", "log", "checkpoint_every", "keep_checkpoints")
 """Settings in which ranks may differ: paths, and what only rank 0 does."""
 
@@ -161,6 +164,7 @@ def leave(code: int) -> None:
         ranks = joined()
     except UserError:
         ranks = None
+    time.sleep(READ)
     if ranks is None:
         os._exit(code)
     if not ranks.has_ended:

@@ -10,11 +10,15 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from training.distributed.launch import Launched
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+READ = 0.3
+"""Seconds in which the launcher reads what was told, before this rank's end lets it end all and drop the rest."""
+
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -56,3 +60,4 @@ def _tell(place: Launched, number: int) -> None:
         "is whole: go on with xpnet train --resume\n"
     )
     os.write(2, text.encode())
+    time.sleep(READ)
