@@ -45,10 +45,11 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Origin:
-    """Place of the first number that is not finite, in words, and what may help."""
+    """Place of the first number that is not finite, in words, and what may help; or that no such place was found."""
 
     place: str
     remedy: str = SMALLER_STEPS
+    is_found: bool = True
 
     def __str__(self) -> str:
         return f"the first number that is not finite is in {self.place}; {self.remedy}"
@@ -114,7 +115,9 @@ def in_step(network: Network, loader: Loader, epoch: int, index: int, step: int)
         _in_input(x, sample, loader, loader.indices(epoch, index))
         or (spoilt and replace(spoilt, remedy=remedy if since else spoilt.remedy))
         or _in_forward(network, x, t, sample, training=True)
-        or Origin("what later steps have changed: with the parameters as they are now the loss is finite")
+        or Origin(
+            "what later steps have changed: with the parameters as they are now the loss is finite", is_found=False
+        )
     )
     return replace(found, remedy=_FIRST_STEP) if not step and found.remedy == SMALLER_STEPS else found
 
@@ -178,7 +181,7 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
             return Origin(f"the gradient of the {_loss_name(network)}: {_value(dx, at)}", remedy)
         with _watched(network, "backward", look):
             network.layers.backward(dx)
-    return found[0] if found else Origin("no gradient of the batch, computed again", remedy)
+    return found[0] if found else Origin("no gradient of the batch, computed again", remedy, is_found=False)
 
 
 def _in_input(x: Array, sample: SampleName, loader: Loader | None = None, indices: Any = ()) -> Origin | None:

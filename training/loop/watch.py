@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy
@@ -13,10 +14,14 @@ from backend.transfer import HostCopy
 from backend.types import Array
 from training.loop import non_finite
 from training.loop.callbacks import Callback, EpochResult
-from training.loop.non_finite import NonFiniteError
+from training.loop.non_finite import NonFiniteError, Origin
 
 if TYPE_CHECKING:
     from training.loop.trainer import Trainer
+
+
+_BEHIND = 4
+"""Steps for whose losses ranks with a GPU do not wait."""
 
 
 class NonFiniteWatch(Callback):
@@ -68,19 +73,34 @@ class NonFiniteWatch(Callback):
             )
 
     def _check_losses(self, trainer: Trainer, wait: bool) -> None:
-        """Check the losses that have arrived; all of them with ``wait``."""
-        while self._losses and (wait or self._losses[0][-1].done):
+        """Check the losses that have arrived; all of them with ``wait``. Ranks check those of the same steps."""
+        while self._losses and (wait or self._is_due(trainer)):
             step, epoch, index, copy = self._losses.popleft()
             loss = float(copy.get())
             if not math.isfinite(loss):
-                found = non_finite.in_step(trainer.network, trainer.train_loader, epoch, index, step)
+                found = _of_all(trainer, non_finite.in_step(trainer.network, trainer.train_loader, epoch, index, step))
                 raise NonFiniteError(f"the loss is {loss} at {_place(trainer, step, epoch, index)}; {found}")
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if trainer.ranks is None or isinstance(trainer.network.params.flat, numpy.ndarray):
+            return self._losses[0][-1].done
+        return len(self._losses) > _BEHIND
 
     def _check_gradient(self, trainer: Trainer, gradient: Array) -> None:
         if not numpy.isfinite(gradient).all():
             found = non_finite.in_backward(trainer.network, trainer.train_loader, *trainer.position, 1.0)
+            found = _of_all(trainer, found)
             place = _place(trainer, trainer.step, *trainer.position)
             raise NonFiniteError(f"a gradient is not finite at {place}; {found}")
+
+
+def _of_all(trainer: Trainer, found: Origin) -> Origin:
+    """Return what was found on the first rank that has found anything: each looks at its own samples."""
+    if trainer.ranks is None:
+        return found
+    every = trainer.ranks.gather(found, "looked for a number that is not finite")
+    rank, first = next(((rank, each) for rank, each in enumerate(every) if each.is_found), (0, every[0]))
+    return replace(first, place=f"rank {rank}, {first.place}")
 
 
 def _place(trainer: Trainer, step: int, epoch: int, index: int) -> str:

@@ -1,6 +1,7 @@
 """Start programs of the tests with mpirun."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ def started(ranks, *arguments, cwd=None, module=PROGRAM, **variables):
     """Start a module in so many processes, of one thread each, on the CPU."""
     pytest.importorskip("mpi4py", reason="needs mpi4py and an MPI: pip install 'xpnet[test]'")
     root = HERE.parents[2]
-    own = {"XPNET_DEVICE": "cpu", "XPNET_THREADS": "1", "XPNET_RANKS_TIMEOUT": str(PATIENCE), "PYTHONPATH": str(root)}
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])  # the emulated device's, too
+    own = {"XPNET_DEVICE": "cpu", "XPNET_THREADS": "1", "XPNET_RANKS_TIMEOUT": str(PATIENCE), "PYTHONPATH": path}
     command = mpirun(ranks, module, *map(str, arguments))
     return subprocess.Popen(
         command,

@@ -12,6 +12,7 @@ from backend import asnumpy
 from tests.training.loop.small_runs import numbers, small_data, small_network, small_trainer
 from training import SGD, Checkpoints, Loader, LossScaler, Momentum, Trainer, Update
 from training.distributed.communicator import Ranks, RanksError
+from training.loop.non_finite import NonFiniteError
 from training.models.metrics import PerClass
 
 RUNS = {
@@ -102,6 +103,20 @@ def diverged(ranks):
     return "nothing"
 
 
+def not_finite(ranks):
+    """Return what is said of a NaN among the samples: each rank looks at its own."""
+    x, t = small_data(50, 0)
+    x[41, 2] = np.nan
+    run = Trainer(
+        small_network(), Loader(x, t, 16, shuffle=False), Loader(x[:4], t[:4], 16), Update(SGD()), epochs=1, ranks=ranks
+    )  # fmt: skip
+    try:
+        run.train(quiet=True)
+    except NonFiniteError as error:
+        return str(error)
+    return "nothing"
+
+
 def sums(ranks):
     """Return sums of numbers whose sum depends on the order, as one process adds them up, and of float16 ones."""
     mine = np.float32(1 + ranks.rank * 1e-3) * np.arange(1, 6, dtype="float32")
@@ -118,6 +133,7 @@ def main(folder):
         found["saved"] = trained(ranks, "plain", folder=folder)
         found["resumed"] = resumed(ranks, folder)
         found["sums"] = sums(ranks)
+        found["not finite"] = not_finite(ranks)
         found["refusals"], found["diverged"] = refusals(ranks), diverged(ranks)
         ranks.meet("ended")
     if ranks is None or ranks.rank == 0:

@@ -104,3 +104,11 @@ def test_ranks_that_differ_are_refused_on_all_of_them(request, ranks):
     assert "rank 1 has another optimizer than rank 0: expected Momentum(lr=0.1" in optimizer
     diverged = request.getfixturevalue(ranks)["diverged"]
     assert "rank 1 has other parameters than rank 0 after step 1: its processor or its libraries compute" in diverged
+
+
+@pytest.mark.parametrize(("ranks", "rank"), [("two", 1), ("three", 1)])
+def test_the_rank_with_the_sample_that_is_not_finite_is_named(request, ranks, rank):
+    """Sample 41 of batches of 16 is the tenth of the third batch."""
+    said = request.getfixturevalue(ranks)["not finite"]
+    assert "the loss is nan at step 3 (epoch 1, batch 3 of 4)" in said
+    assert f"is in rank {rank}, the input: sample 41 of the training data has nan at (2,)" in said

@@ -1,0 +1,44 @@
+"""Two ranks with a GPU each, whose gradients NCCL sums, eagerly and in captured graphs."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import backend
+from tests.training.distributed import on_gpus
+from tests.training.distributed.launch import results_of
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def two():
+    if importlib.util.find_spec("cuda_on_cpu") is None and len(backend.inspect_cuda().gpus) < 2:
+        pytest.skip("two ranks need two GPUs, or an emulated one for each")
+    return results_of(2, module="tests.training.distributed.on_gpus", XPNET_DEVICE="cuda")
+
+
+@pytest.mark.parametrize("name", on_gpus.NAMES)
+def test_graphs_have_the_bits_of_eager_steps(two, name):
+    by_graph, eager = two[name]
+    assert by_graph["graphs"]
+    assert by_graph["refusal"] == ""
+    assert by_graph["bits"] == eager["bits"]
+    assert by_graph["history"] == eager["history"]
+
+
+@pytest.mark.parametrize("name", ["plain", "normalized"])
+def test_two_ranks_have_the_bits_of_one_gpu_with_the_same_parts(two, name):
+    with backend.use("cuda"):
+        expected = on_gpus.trained(None, name, parts=2)
+    assert two[name][0]["bits"] == expected["bits"]
+
+
+def test_synchronized_statistics_are_those_of_the_whole_batch(two):
+    with backend.use("cuda"):
+        expected = on_gpus.trained(None, "synchronized")
+    found = two["synchronized"][0]
+    np.testing.assert_allclose(found["parameters"], expected["parameters"], rtol=0, atol=1e-5)
+    for name, values in expected["state"].items():
+        np.testing.assert_allclose(found["state"][name], values, rtol=1e-5, atol=1e-6)
