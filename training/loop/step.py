@@ -71,16 +71,19 @@ def gradients_in_parts(
     """
     grads = network.grads.flat
     xp, dtype = array_module(grads), acc_dtype(grads.dtype)
-    sums, scaled = xp.zeros_like(grads, dtype), xp.empty_like(grads, dtype)
+    parts, first, number = list(parts), 0, 0
+    sums = xp.empty_like(grads, dtype)
+    scaled = xp.empty_like(sums) if len(parts) > 1 else sums
     figures: tuple[Any, ...] = (xp.zeros((), "float64"), xp.zeros((), "float64"), 0, 0)
-    parts, first = list(parts), 0
     if exchange is not None:
         exchange.begin(sums, parts[0].size)
 
     def add(begin: int, end: int) -> None:
         own = slice(begin, end)
-        xp.multiply(grads[own], network.last_layer.weight, out=scaled[own], dtype=dtype, casting="same_kind")
-        xp.add(sums[own], scaled[own], out=sums[own])
+        weight, out = network.last_layer.weight, scaled if number else sums
+        xp.multiply(grads[own], weight, out=out[own], dtype=dtype, casting="same_kind")
+        if number:
+            xp.add(sums[own], scaled[own], out=sums[own])
 
     for number, part in enumerate(parts):
         own, is_last = slice(first, first + part.size), number == len(parts) - 1
@@ -97,8 +100,7 @@ def gradients_in_parts(
         figures = tuple(old + new for old, new in zip(figures, (loss * weight, weight, right, samples), strict=True))
     losses, weights, right, samples = figures if exchange is None else _exchanged(exchange, figures)
     weights = xp.where(weights == 0, 1, weights)  # no sample counts
-    xp.divide(sums, weights, out=sums, dtype=dtype, casting="same_kind")
-    grads[...] = sums
+    xp.divide(sums, weights, out=grads, dtype=dtype, casting="same_kind")
     loss = (losses / weights).astype(dtype)
     return loss, (loss * samples, right, samples)
 
