@@ -69,18 +69,26 @@ def cost_with(*layers, itemsize="float32"):
     return StepCost(1, np.dtype(itemsize), [*rows, CostRow("optimizer", "SGD", (), 0, {})], 0)
 
 
-def test_buckets_fill_from_the_end_and_are_ready_when_their_layer_is():
-    cost = cost_with(("first", 10), ("second", 60), ("third", 25))
+def test_buckets_fill_from_the_end_and_are_ready_when_a_layer_is():
+    cost = cost_with(("first", 10), ("second", 60), ("third", 20), ("fourth", 5))
     seconds = {
-        ("third", "backward"): 1.0,
+        ("fourth", "backward"): 0.5,
+        ("third", "backward"): 0.5,
         ("second", "backward"): 2.0,
         ("first", "backward"): 4.0,
         ("first", "forward"): 9.0,
     }
-    assert buckets_of(cost, seconds, 100) == [Bucket(100, 1.0), Bucket(100, 3.0), Bucket(100, 3.0), Bucket(80, 7.0)]
+    assert buckets_of(cost, seconds, 100) == [Bucket(100, 1.0), Bucket(240, 3.0), Bucket(40, 7.0)]
+    assert buckets_of(cost, seconds, 101) == [Bucket(340, 3.0), Bucket(40, 7.0)]
     assert buckets_of(cost, seconds, 1000) == [Bucket(380, 7.0)]
     half = cost_with(("first", 10), ("second", 60), ("third", 25), itemsize="float16")
     assert sum(bucket.nbytes for bucket in buckets_of(half, seconds, 100)) == 190
+
+
+def test_a_residual_block_is_one_layer_of_the_chain():
+    cost = cost_with(("A", 100), ("R.body.A", 100), ("R.body.B", 100), ("R", 0), ("B", 100))
+    seconds = {(row.name, "backward"): 1.0 for row in cost.rows if row.name != "optimizer"}
+    assert buckets_of(cost, seconds, 400) == [Bucket(400, 1.0), Bucket(800, 4.0), Bucket(400, 5.0)]
 
 
 def test_a_network_without_parameters_has_no_bucket():

@@ -1,8 +1,8 @@
 """The step of a data-parallel training: how much of the all-reduce hides under the backward pass.
 
-Backward fills the flat gradient buffer from its end. As soon as a bucket's worth of it is complete, its all-reduce
-begins, while backward goes on with the layers before; buckets are reduced one after the other. What is not done when
-backward ends delays the optimizer's update, and with it the step.
+Backward fills the flat gradient buffer from its end. As soon as a bucket's worth of it is complete, after a layer, its
+all-reduce begins, while backward goes on with the layers before (``training.distributed.exchange``); buckets are
+reduced one after the other. What is not done when backward ends delays the optimizer's update, and with it the step.
 
 Every device computes a batch of its own, so that the work of a device does not depend on their number.
 """
@@ -10,13 +10,12 @@ Every device computes a batch of its own, so that the work of a device does not 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import NamedTuple
 
+from training.distributed.exchange import BUCKET_BYTES
 from training.profile.cost.links import Cluster, all_reduce_seconds
 from training.profile.cost.model import StepCost
-
-BUCKET_BYTES = 1 << 20
-"""The bytes of a bucket."""
 
 DEVICES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """The numbers of devices that a table has."""
@@ -62,8 +61,8 @@ def buckets_of(
     Args:
         cost: of the step of one device.
         seconds: by the name of a row and the phase, as in ``cost.works``; what is missing takes no time.
-        bucket_bytes: the size of a bucket; the last may be smaller. A layer's gradients are complete when its backward
-            ends, so a large layer completes several buckets at once.
+        bucket_bytes: the least size of a bucket, but for the last one. Buckets end with a layer of the chain, such as a
+            whole residual block: a large layer makes a large bucket.
 
     Raises:
         ValueError: ``bucket_bytes`` is not positive.
@@ -71,12 +70,13 @@ def buckets_of(
     if bucket_bytes <= 0:
         raise ValueError(f"bucket_bytes: expected a positive number of bytes, got {bucket_bytes}")
     buckets, clock, waiting = [], 0.0, 0
-    for row in reversed(cost.rows):
-        clock += seconds.get((row.name, "backward"), 0.0)
-        waiting += row.parameters * cost.dtype.itemsize
-        while waiting >= bucket_bytes:
-            buckets.append(Bucket(bucket_bytes, clock))
-            waiting -= bucket_bytes
+    for _, rows in groupby(reversed(cost.rows), lambda row: row.name.partition(".")[0]):
+        for row in rows:
+            clock += seconds.get((row.name, "backward"), 0.0)
+            waiting += row.parameters * cost.dtype.itemsize
+        if waiting >= bucket_bytes:
+            buckets.append(Bucket(waiting, clock))
+            waiting = 0
     return [*buckets, Bucket(waiting, clock)] if waiting else buckets
 
 
