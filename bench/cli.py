@@ -24,6 +24,7 @@ from bench.memory import measure_memory
 from bench.photographs.command import photographs
 from bench.ranges import ranges
 from bench.ranks.all_reduce import all_reduce
+from bench.ranks.command import ranks
 from bench.reading import reading
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
@@ -160,6 +161,7 @@ main.add_command(gpu_table)
 main.add_command(faults)
 main.add_command(photographs)
 main.add_command(all_reduce)
+main.add_command(ranks)
 
 
 def _sides(peers: tuple[str, ...]) -> list[Side]:
