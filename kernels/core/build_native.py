@@ -120,7 +120,8 @@ def build(
     Raises:
         RuntimeError: the compiler failed; the message has what it printed.
     """
-    command = list(compiler) or [sys.executable, "-m", "ziglang", "cc", "-target", target.triple]
+    zig = [sys.executable, "-m", "ziglang"]
+    command = list(compiler) or [*zig, "cc", "-target", target.triple]
     with tempfile.TemporaryDirectory() as place:
         any_cpu = [f"-mcpu={target.any_cpu}", "-O2", f'-DSOURCES="{digest()}"']
         jobs = [(any_cpu, KERNELS / "core" / "cpu.c", Path(place) / "cpu.o")]
@@ -136,12 +137,14 @@ def build(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda given: _run(given, environment), commands))
         objects = [str(job[2]) for job in jobs]
-        # memcpy and memset, which the compiler may call, are the process's own.
-        link = {"macos": ["-undefined", "dynamic_lookup"], "windows": []}
-        system = target.triple.split("-")[1].split(".")[0]
-        options = link.get(system, ["-nostdlib"])
         made = Path(place) / LIBRARY
-        _run([*command, "-shared", *([] if flags else ["-s"]), *options, *objects, "-o", str(made)], environment)
+        if "windows" in target.triple:  # memcpy and memset, which the compiler may call, come from its own library
+            options = ["-fcompiler-rt", "-OReleaseFast", "-fstrip", "-fno-emit-implib", f"-femit-bin={made}"]
+            _run([*zig, "build-lib", "-dynamic", "-target", target.triple, *options, *objects], environment)
+        else:  # they are the process's
+            options = ["-undefined", "dynamic_lookup"] if "macos" in target.triple else ["-nostdlib"]
+            options += [] if flags else ["-s"]
+            _run([*command, "-shared", *options, *objects, "-o", str(made)], environment)
         _replace(made, library)
 
 

@@ -9,6 +9,10 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 EXPORTED int xpnet_level(void);
+#ifdef _WIN32
+int DllMainCRTStartup(void *library, unsigned reason, void *reserved); // Windows calls it when it loads the library
+int DllMainCRTStartup(void *library, unsigned reason, void *reserved) { return (void)library, (void)reason, (void)reserved, 1; }
+#endif
 EXPORTED extern const char xpnet_sources[];
 
 const char xpnet_sources[64] = SOURCES; // what the library is made from: build_native.digest
@@ -22,6 +26,7 @@ int xpnet_level(void) {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
     if (!has(c, bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C | bit_MOVBE)) return 0;
+    if (!__get_cpuid(0x80000001, &a, &b, &c, &d) || !has(c, bit_LZCNT)) return 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); // the registers that the system saves
     if (!has(low, 0x6) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     if (!has(b, bit_AVX2 | bit_BMI | bit_BMI2)) return 0;
