@@ -133,7 +133,7 @@ def leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:
     if slope == 0:
         return masked(dy, positive)
     compute = implementation(dy, _leaky_relu_backward, _leaky_relu_backward, _LEAKY_RELU_BACKWARD.each)
-    return compute(dy, positive, slope)
+    return compute(dy, positive.astype(bool, copy=False), slope)
 
 
 def _leaky_relu_backward(dy: Array, positive: Array, slope: float) -> Array:

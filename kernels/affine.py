@@ -124,7 +124,7 @@ def _bias_gradient_numpy(dy: Array, positive: Array, out: Array) -> Array:
 
 @profiling.operation
 def _bias_gradient_native(dy: Array, positive: Array, out: Array) -> Array:
-    dy, positive = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(positive)
+    dy, positive = numpy.ascontiguousarray(dy), numpy.ascontiguousarray(positive, bool)
     dx = workspace.empty(dy.shape, dy.dtype)
     sums = column_totals(_MASKED_SUMS, dy, (positive, dx), target(out, acc_dtype(dy.dtype)))
     if sums is not out:
@@ -134,7 +134,7 @@ def _bias_gradient_native(dy: Array, positive: Array, out: Array) -> Array:
 
 def _bias_gradient_cuda(dy: Array, positive: Array, out: Array) -> Array:
     library, tiles = array_module(dy), -(-dy.shape[1] // _WIDTH)
-    dy, mask = library.ascontiguousarray(dy), library.ascontiguousarray(positive).view("uint8")
+    dy, mask = library.ascontiguousarray(dy), library.ascontiguousarray(positive, bool).view("uint8")
     dx = library.empty(dy.shape, dy.dtype)
     _BIAS_GRADIENT(tiles * block_size(), dy, mask, dx, out, tiles, *dy.shape)
     return dx

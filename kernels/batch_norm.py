@@ -19,6 +19,7 @@ from kernels.core.columns import Columns, columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
+from kernels.core.layout import target
 from kernels.core.native import Function, share
 
 _NORMALIZE, _FORWARD, _FORWARD_ADDED = (
@@ -162,6 +163,7 @@ def normalize(
         bypass: (M, C) in the dtype of ``x``, added before that; or None.
 
     Raises:
+        TypeError: ``positive`` is not bool.
         ValueError: ``positive`` or ``bypass`` has another shape.
 
     Returns:
@@ -173,6 +175,8 @@ def normalize(
     for name, array in (("positive", positive), ("bypass", bypass)):
         if array is not None and array.shape != x.shape:
             raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
+    if positive is not None and positive.dtype != bool:
+        raise TypeError(f"positive must be bool, got {positive.dtype}")
     compute = implementation(x, _normalize_numpy, _normalize_cuda, _normalize_native)
     return compute(x, mean, variance, gamma, beta, epsilon, positive is not None, bypass, positive)
 
@@ -216,9 +220,12 @@ def _normalize_native(
     inverse = 1 / numpy.sqrt(variance + epsilon)
     x, bypass = numpy.ascontiguousarray(x), None if bypass is None else numpy.ascontiguousarray(bypass, x.dtype)
     cut, y = columns(*x.shape), workspace.empty(x.shape, x.dtype)
-    arrays = x, bypass, factors((mean, inverse * gamma, beta), acc_dtype(x.dtype), cut), y, positive
+    mask = None if positive is None else target(positive, numpy.dtype(bool))
+    arrays = x, bypass, factors((mean, inverse * gamma, beta), acc_dtype(x.dtype), cut), y, mask
     sizes = int(relu), x.size, cut.width, cut.block_rows
     share(cut.blocks, 2 * cut.block_size * x.itemsize, lambda *own: _NATIVE(x.dtype, *arrays, *sizes, *own))
+    if positive is not None and mask is not positive:
+        positive[...] = mask
     return y, inverse
 
 

@@ -56,9 +56,9 @@ def normalize_backward(
         dx (M, C) in the dtype of ``dy``; dgamma and dbeta (C,), ``out`` or in the dtype of sums.
 
     Raises:
-        ValueError: ``dy`` has another shape than ``x``.
+        ValueError: the shapes do not fit.
     """
-    _require_one_shape(dy, x)
+    _require_shapes(dy, x, mean, inverse, gamma)
     require_same_device(dy, x, mean, inverse, gamma, *([] if beta is None else [beta]), *(out or ()))
     require_active(x)
     compute = implementation(x, _normalize_backward_numpy, _normalize_backward_cuda, _normalize_backward_native)
@@ -71,9 +71,12 @@ def normalize_backward(
     return dx, *out
 
 
-def _require_one_shape(dy: Array, x: Array) -> None:
+def _require_shapes(dy: Array, x: Array, *vectors: Array) -> None:
     if dy.shape != x.shape:
         raise ValueError(f"dy must have the shape of x, {x.shape}, got {dy.shape}")
+    if any(vector.shape != x.shape[1:] for vector in vectors):
+        shapes = ", ".join(str(vector.shape) for vector in vectors)
+        raise ValueError(f"mean, inverse and gamma must have shape {x.shape[1:]}, got {shapes}")
 
 
 def positive(x: Array, mean: Array, inverse: Array, gamma: Array, beta: Array) -> Array:
@@ -128,7 +131,7 @@ def normalize_backward_fixed(
     dy: Array, x: Array, mean: Array, inverse: Array, gamma: Array
 ) -> tuple[Array, Array, Array]:
     """Return the gradients of ``normalize`` where mean and variance are constants (evaluation); errors as above."""
-    _require_one_shape(dy, x)
+    _require_shapes(dy, x, mean, inverse, gamma)
     require_same_device(dy, x, mean, inverse, gamma)
     require_active(x)
     compute = implementation(x, _parameter_gradients_numpy, _parameter_gradients_cuda, _parameter_gradients_native)

@@ -202,10 +202,10 @@ KERNEL(convolution_pack)(const T *filters /* taps * channels * out */, const T *
     (void)numbers;
 }
 
-KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A *filters,
+KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A *filters /* numbers */,
                             T *y /* images * windows * out */, unsigned char *positive /* NULL or images * windows * out */,
                             T *padded /* room */, const Geometry *geometry, index images, index out, index groups,
-                            index room, index first, index last) {
+                            index numbers, index room, index first, index last) {
     const Geometry g = *geometry;
     const Convolution c = {
         x, filters, y, positive,
@@ -214,26 +214,28 @@ KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A
         g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width,
         (index)g.height * g.width * g.channels, (index)g.width * g.channels};
     convolve(&c, padded, room, first, last);
-    (void)images;
+    (void)images, (void)numbers;
 }
 
 // Lines are rows of pixels with the same remainders, numbered by the remainders, image and row.
-KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, const A *filters,
+KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, const A *filters /* numbers */,
                                    T *dx /* images * pixels * channels */, T *padded /* room */,
-                                   const Geometry *geometry, index images, index out, index groups, index room,
-                                   index first, index last) {
+                                   const Geometry *geometry, index images, index out, index groups,
+                                   index numbers, index room, index first, index last) {
     const Geometry g = *geometry;
-    for (index rest = 0, before = 0; rest < g.stride_height * g.stride_width; ++rest) {
+    const index down = least(g.stride_height, g.height), across = least(g.stride_width, g.width); // remainders
+    for (index rest = 0, before = 0; rest < down * across; ++rest) {
         const Convolution c = {
             dy, filters, dx, 0,
             pixels_of(g.out_height, g.height, g.stride_height, g.pad_top, g.dilation_height, g.kernel_height,
-                      rest / g.stride_width),
+                      rest / across),
             pixels_of(g.out_width, g.width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width,
-                      rest % g.stride_width),
+                      rest % across),
             out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width,
             (index)g.out_height * g.out_width * out, (index)g.out_width * out};
         const index lines = images * c.rows.outputs;
         convolve(&c, padded, room, most(first - before, 0), least(last - before, lines));
         before += lines;
     }
+    (void)numbers;
 }

@@ -37,7 +37,7 @@ def forward(
 
     def convolve(first: int, last: int) -> None:
         padded = workspace.empty(room, dtype)
-        _FORWARD(dtype, source, filters, y, positive, padded, block, n, fn, groups, room, first, last)
+        _FORWARD(dtype, source, filters, y, positive, padded, block, n, fn, groups, filters.size, room, first, last)
 
     share(n * oh, ow * weight[0].size * fn // _PRODUCTS_PER_BYTE, convolve)
 
@@ -51,9 +51,10 @@ def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: i
 
     def convolve(first: int, last: int) -> None:
         padded = workspace.empty(room, dtype)
-        _BACKWARD_INPUT(dtype, gradient, filters, dx, padded, block, n, fn, groups, room, first, last)
+        _BACKWARD_INPUT(dtype, gradient, filters, dx, padded, block, n, fn, groups, filters.size, room, first, last)
 
-    share(n * h * sw, w * weight[0].size * fn // (sh * sw * sw * _PRODUCTS_PER_BYTE), convolve)
+    remainders = min(sw, w)  # of columns, whose lines are apart
+    share(n * h * remainders, w * weight[0].size * fn // (sh * sw * max(remainders, 1) * _PRODUCTS_PER_BYTE), convolve)
 
 
 def _packed(weight: Array, bias: Array | None, groups: int, backward: bool) -> Array:

@@ -117,6 +117,7 @@ KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *
         add_patch(V, how, &patch, c, 1, i * channels + c, count, total);                                               \
         UNROLL for (int v = 0; v < V; ++v) {                                                                           \
             if (positive) {                                                                                            \
+                total[v] = rounded(total[v]);                                                                          \
                 const mask above = total[v] > all(0);                                                                  \
                 total[v] = rectified(total[v]);                                                                        \
                 if (how == WHOLE) store_mask(positive + f + v * LANES, above);                                         \
@@ -157,9 +158,9 @@ KERNEL(depthwise_backward_input)(const T *dy /* images * windows * filters */, c
                 patch.rows = rows.count;
                 patch.columns = columns.count;
             }
-            patch.x_row = -rows.window_step * g->out_width * filters;
+            patch.x_row = -(index)rows.window_step * g->out_width * filters;
             patch.x_column = -columns.window_step * filters;
-            patch.w_row = rows.tap_step * g->kernel_width * filters;
+            patch.w_row = (index)rows.tap_step * g->kernel_width * filters;
             patch.w_column = columns.tap_step * filters;
 #define PIXEL(V, how, c, count)                                                                                        \
     {                                                                                                                  \

@@ -79,8 +79,6 @@ INLINE void multiply(const int rows, const int vectors, const int half, const Pa
     }
 }
 
-INLINE vec rounded(vec value) { return __builtin_convertvector(__builtin_convertvector(value, stored), vec); }
-
 // Bring a row of sums to memory, with the bias and the ReLU. A number that is rounded to 0 is not positive.
 INLINE void finish_row(const Panel *p, index to, const A *sums) {
     int i = 0;

@@ -25,6 +25,8 @@ _WORTH_SHARING = 8 << 20
 
 _RUN = 256  # of the depth, in gemm.c
 
+_MOST = (1 << 31) - 1  # rows, columns and depth that gemm.c can count
+
 _HALF = numpy.dtype("float16")
 
 
@@ -83,11 +85,19 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
     Args:
         positive: bool (…, M, N), C-contiguous; if given, max(·, 0) follows, and it receives where the result is above
             0.
+
+    Raises:
+        ValueError: a matrix has 2³¹ rows or columns.
     """
     dtype, (*stack, rows, depth), columns = a.dtype, a.shape, b.shape[-1]
+    if rows > _MOST or depth > _MOST or columns > _MOST:
+        raise ValueError(f"matrices have at most {_MOST:,} rows and columns, got {a.shape} and {b.shape}")
     a, a_transposed = _stored(a)
     b, b_transposed = _stored(b)
-    product = workspace.empty((*stack, rows, columns), dtype) if out is None else target(out, dtype)
+    if out is None or numpy.may_share_memory(out, a) or numpy.may_share_memory(out, b):
+        product = workspace.empty((*stack, rows, columns), dtype)
+    else:
+        product = target(out, dtype)
     if bias is not None:
         bias = numpy.ascontiguousarray(bias)
     sums = workspace.empty(product.shape) if dtype == _HALF and depth > _RUN else None

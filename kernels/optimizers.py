@@ -59,7 +59,13 @@ def update(
 
 
 def move_towards(average: Array, values: Array, rate: float) -> None:
-    """Move an average in place: average += (values - average)·rate, in the dtype of sums, that of ``average``."""
+    """Move an average in place: average += (values - average)·rate, in the dtype of sums, that of ``average``.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if average.shape != values.shape:
+        raise ValueError(f"values must have the shape of the average, {average.shape}, got {values.shape}")
     implementation(values, _move_towards_with_library, _move_towards_with_library, _move_towards_native)(
         average, values, rate
     )

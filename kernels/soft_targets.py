@@ -52,6 +52,8 @@ def soft_targets(
     require_plain(t)
     require_active(t, "t")
     samples, classes = shape
+    if weights is not None and weights.shape != (classes,):
+        raise ValueError(f"weights must have shape {(classes,)}, got {weights.shape}")
     library = array_module(t)
     if ignore_index is not None and t.ndim != 1:
         raise TypeError(f"ignore_index needs labels as class indices (N,), got {t.dtype}{list(t.shape)}")

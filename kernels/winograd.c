@@ -97,7 +97,7 @@ KERNEL(winograd_outputs)(const A *products /* 36 * images * down * across * filt
             const vec of_filters = bias ? load_lanes(bias + f, count) : all(0);
             for (int i = 0; i < TILE && row + i < height; ++i) for (int j = 0; j < TILE && column + j < width; ++j) {
                 const index at = ((tile / across / down * height + row + i) * width + column + j) * filters + f;
-                vec sum = results[i][j] + of_filters;
+                const vec sum = rounded(results[i][j] + of_filters);
                 const mask above = sum > all(0);
                 store_up_to(y + at, positive ? rectified(sum) : sum, count);
                 if (positive) store_mask_up_to(positive + at, above, count);

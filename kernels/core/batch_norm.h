@@ -20,6 +20,5 @@ INLINE Factors backward_factors(const A *rows, index width) {
     return factors;
 }
 
-// Rounded to T, for the backward pass asks again where it was above 0.
-INLINE vec rounded(vec value) { return __builtin_convertvector(__builtin_convertvector(value, stored), vec); }
+// Rounded, for the backward pass asks again where it was above 0.
 INLINE vec normalized(vec x, Factors by) { return rounded((x - by.center) * by.scale + by.shift); }

@@ -27,9 +27,8 @@ INLINE Axis windows_of(index size, index windows, index stride, index pad, index
 // The windows that contain the pixels rest + stride·r of an axis of `pixels`: tap t does where rest + pad - t·dilation
 // is a multiple of the stride, and those t are `every` apart, or there are none. The last of them comes first.
 INLINE Axis pixels_of(index windows, index pixels, index stride, index pad, index dilation, index taps, index rest) {
-    index first = 0, every = 1;
+    index first = 0, every = stride / common_divisor(stride, dilation);
     while (first < taps && (rest + pad - first * dilation) % stride) ++first;
-    while (every * dilation % stride) ++every;
     const index count = first < taps ? (taps - first + every - 1) / every : 0, last = first + (count - 1) * every;
     return (Axis){windows, most(pixels - rest + stride - 1, 0) / stride, 1, (rest + pad - last * dilation) / stride,
                   every * dilation / stride, count, taps - 1 - last, every, rest, stride};
@@ -106,7 +105,7 @@ INLINE void compute(const int P, const int V, const Walk w, index pixel) {
         const index to = (pixel + p) * w.result;
         UNROLL for (int v = 0; v < V; ++v) {
             const index at = to + v * LANES, count = w.count - v * LANES;
-            const vec sum = sums[p][v] + load_sums(w.bias + v * LANES);
+            const vec sum = rounded(sums[p][v] + load_sums(w.bias + v * LANES));
             if (count >= LANES) store(w.y + at, w.positive ? rectified(sum) : sum);
             else store_some(w.y + at, w.positive ? rectified(sum) : sum, count);
             if (w.positive && count >= LANES) store_mask(w.positive + at, sum > all(0));

@@ -174,11 +174,11 @@ class Geometry:
     def mirrored(self) -> Geometry | None:
         """The geometry of the convolution over the output that gives the input gradient.
 
-        None at strides above 1, and where the padding reaches beyond the window.
+        None at strides above 1, for images without pixels, and where the padding reaches beyond the window.
         """
         (top, bottom, left, right), (eh, ew) = self.covering_pads, self.extent
         pads = (eh - 1 - top, eh - 1 - bottom, ew - 1 - left, ew - 1 - right)
-        if self.stride != (1, 1) or min(pads) < 0:
+        if self.stride != (1, 1) or 0 in self.image or min(pads) < 0:
             return None
         return Geometry(self.kernel, (1, 1), pads, self.dilation, "floor", self.output)
 
@@ -245,10 +245,12 @@ class Geometry:
         if key not in self._structs:
             top, left = self.pads[0] - first_row * self.stride[0], self.pads[2]
             sizes = (channels, *self.image, rows, self.output[1], *self.kernel, *self.stride)
+            padded = self.image[0] + sum(self.pads[:2]), self.image[1] + sum(self.pads[2:])
             try:
+                numpy.array(padded, "int32")  # in which kernels count rows and columns
                 self._structs[key] = numpy.array((*sizes, top, left, *self.dilation), STRUCT)[()]
             except OverflowError:
-                raise ValueError(f"{self}: a number is too large for the device's kernels (int32)") from None
+                raise ValueError(f"{self}: a number is too large for kernels (int32)") from None
         return self._structs[key]
 
     def block(self, channels: int) -> Any:

@@ -41,6 +41,9 @@ INLINE vec fma(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c);
 INLINE A fma1(A a, A b, A c) { return __builtin_elementwise_fma(a, b, c); }
 INLINE vec choose(mask condition, vec yes, vec no) { return (vec)(((mask)yes & condition) | ((mask)no & ~condition)); }
 
+// As a number of type T: a float may be above 0, and 0 as a _Float16.
+INLINE vec rounded(vec value) { return __builtin_convertvector(__builtin_convertvector(value, stored), vec); }
+
 // max(value, 0): NaN passes, and max(-0, 0) is +0.
 INLINE vec rectified(vec value) { return choose(value <= all(0), all(0), value); }
 
@@ -154,6 +157,14 @@ INLINE void store_mask_up_to(unsigned char *p, mask condition, index count) {
 
 INLINE index least(index a, index b) { return a < b ? a : b; }
 INLINE index most(index a, index b) { return a > b ? a : b; }
+INLINE index common_divisor(index a, index b) {
+    while (b) {
+        const index rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
 
 // A window over images: kernels.core.geometry.STRUCT.
 typedef struct {

@@ -11,7 +11,7 @@ typedef struct {
 INLINE Taps taps_inside(int start, int taps, int dilation, int size) {
     if (start >= 0 && start + (taps - 1) * dilation < size) return (Taps){0, taps};
     const int end = start < size ? (size - 1 - start) / dilation + 1 : 0;
-    return (Taps){start < 0 ? (dilation - 1 - start) / dilation : 0, end < taps ? end : taps};
+    return (Taps){start < 0 ? (-1 - start) / dilation + 1 : 0, end < taps ? end : taps};
 }
 
 // `count` windows, by ascending taps: number i has the pixel at its tap `tap` + i·tap_step, and is the window
@@ -22,15 +22,10 @@ typedef struct {
 
 // The windows that contain a pixel; `place` is the pixel counted from the first tap of window 0.
 INLINE Holders holders(int place, int taps, int dilation, int stride, int windows) {
-    int a = stride, b = dilation; // to be their greatest common divisor
-    while (b) {
-        const int rest = a % b;
-        a = b;
-        b = rest;
-    }
-    const int tap_step = stride / a, window_step = dilation / a;
+    const int divisor = (int)common_divisor(stride, dilation);
+    const int tap_step = stride / divisor, window_step = dilation / divisor;
     int tap = 0;
-    while (tap < tap_step && (place - tap * dilation) % stride) ++tap;
+    while (tap < tap_step && tap < taps && (place - tap * dilation) % stride) ++tap;
     int window = (place - tap * dilation) / stride;
     if (window >= windows) {
         const int skipped = (window - windows) / window_step + 1;
