@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy
@@ -28,7 +28,7 @@ class Batches(Loader):
     or it is gone through once to count.
 
     Args:
-        batches: the collection. An iterator, which can be gone through once only, is refused.
+        batches: the collection. An iterator, which can be gone through once only, is refused: see ``OneEpoch``.
         dtype: of ``x``: float16, float32 or float64.
 
     Raises:
@@ -96,22 +96,15 @@ class Batches(Loader):
             TypeError, ValueError: a batch is not a pair of arrays of one length, has a label that the loss does not
                 take, there are fewer batches than announced, or others than before the run was interrupted.
         """
-        place = first = checks.whole("first", first, 0, len(self))
+        first = checks.whole("first", first, 0, len(self))
         last = self._last
         if first and last is not None and last[0] == epoch and last[1] in (first - 1, first):
-            if last[1] == first:  # the step with this batch was interrupted
-                yield last[2]
-                place += 1
+            interrupted = [last[2]] if last[1] == first else []  # the batch of the step that was
         else:
-            self._pass = iter(self._batches_given)
+            interrupted = []
+            self._pass = self._new_pass(epoch)
             self._pass_over(epoch, first)
-        for given in islice(self._pass, len(self) - place):
-            batch = self._made(given, place)
-            self._last = epoch, place, batch
-            yield batch
-            place += 1
-        if place < len(self):
-            raise ValueError(f"expected {len(self):,} batches in an epoch, got {place:,}")
+        return self._rest_of_epoch(epoch, first, interrupted)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return the batch at ``index`` again; one before the latest is taken from the collection anew."""
@@ -129,15 +122,36 @@ class Batches(Loader):
         epoch = 0 if self._last is None else self._last[0]
         return asnumpy(self.batch(epoch, batch)[0])[place]
 
+    def _rest_of_epoch(self, epoch: int, place: int, interrupted: list[Batch]) -> Generator[Batch, None, None]:
+        yield from interrupted
+        place += len(interrupted)
+        for given in self._pass:
+            batch = self._made(given, place)
+            self._last = epoch, place, batch
+            yield batch
+            place += 1
+        self._check_count(place, len(self))
+
+    def _check_count(self, found: int, least: int) -> None:
+        if found < least:
+            raise ValueError(f"expected {least:,} batches in an epoch, got {found:,}")
+
+    def _new_pass(self, epoch: int) -> Iterator[Any]:
+        """Return an iterator of an epoch's batches as they are given."""
+        return islice(self._batches_given, len(self))
+
     def _pass_over(self, epoch: int, count: int) -> None:
         """Leave out the first batches of a pass; raise a ValueError unless the last one is that of the mark."""
+        passed = 0
         for place, given in enumerate(islice(self._pass, count)):
+            passed += 1
             if self._mark[:2] == [epoch, place] and _checksum(self._made(given, place)) != self._mark[2]:
                 raise ValueError(
                     f"batch {place} of epoch {epoch + 1} is not the one before the interruption: {self} must give the "
                     "same batches in the same order to go on inside an epoch; seed what shuffles it, or go on from a "
                     "checkpoint at the end of an epoch"
                 )
+        self._check_count(passed, count)
 
     def _made(self, given: Any, place: int) -> Batch:
         x, t = _pair(given, place)
@@ -155,20 +169,109 @@ class Batches(Loader):
         return asarray(x.astype(self.dtype, copy=False)), asarray(t)
 
 
+class OneEpoch(Batches):
+    """Batches of an iterator, such as a generator: they come once, and are one epoch, however many there are.
+
+    One batch is taken in advance, to know whether it is the last. ``len`` is the number of batches known so far.
+
+    Args:
+        batches: the iterator.
+        dtype: as for ``Batches``.
+
+    Raises:
+        TypeError, ValueError: as for ``Batches``.
+
+    Examples:
+        >>> import numpy as np
+        >>> from training import SGD, Trainer, TwoLayerNet
+        >>> x, t = np.eye(4, dtype="float32"), np.arange(4) % 2
+        >>> trainer = Trainer(TwoLayerNet(4, 5, 2), ((x, t) for _ in range(3)), [(x, t)], SGD(), epochs=1)
+        >>> history = trainer.train()
+        >>> trainer.step
+        3
+    """
+
+    def __init__(self, batches: Iterator[Any], dtype: Any = "float32") -> None:
+        first = list(islice(batches, 1))
+        super().__init__(first, dtype)
+        self._kind, self._is_begun = type(batches).__name__, False
+        self._ahead = self._looking_ahead(chain(first, batches))
+        self.samples = 0  # unknown
+
+    @property
+    def largest_batch(self) -> int:
+        """Number of samples in the first batch."""
+        return self.batch_size
+
+    def __repr__(self) -> str:
+        return f"OneEpoch({self._kind} → {self.dtype})"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is known of the batches."""
+        return {"batch_size": self.batch_size, "dtype": self.dtype.name}
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Return the latest batch.
+
+        Raises:
+            LookupError: it is an earlier one.
+        """
+        if self._last is None or self._last[:2] != (epoch, index):
+            raise LookupError(f"batch {index} of epoch {epoch + 1} came once, and is gone: {self} cannot give it again")
+        return self._last[2]
+
+    def expect(self, mark: list[int]) -> None:
+        """Refuse to go on inside the epoch where the batch of the mark is another one, or does not come."""
+        super().expect(mark)
+        if mark:
+            self._count = max(self._count, mark[1] + 1)
+
+    def _new_pass(self, epoch: int) -> Iterator[Any]:
+        if epoch == 0 and not self._is_begun:
+            self._is_begun = True
+            return self._ahead
+        if self._last is not None and (epoch, 0) == self._last[:2]:  # the first step was interrupted
+            return chain(self._batches_given, self._ahead)
+        raise ValueError(
+            f"{self} has no batches for a new epoch: an iterator can be gone through once; give a collection that can "
+            "be gone through again, such as a list or an object with __iter__"
+        )
+
+    def _looking_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+        given, known = next(batches), 1
+        for following in batches:
+            known += 1
+            self._count = max(self._count, known)
+            yield given
+            given = following
+        yield given
+
+
 def _checksum(batch: Batch) -> int:
     x, t = (numpy.ascontiguousarray(asnumpy(array)).data for array in batch)
     return zlib.crc32(t, zlib.crc32(x))
 
 
-def as_loader(name: str, given: Any, dtype: Any) -> Loader:
-    """Return a loader as it is, and another collection of batches as ``Batches``.
+def as_loader(name: str, given: Any, dtype: Any, epochs: int | None = None) -> Loader:
+    """Return a loader as it is, another collection of batches as ``Batches``, and an iterator as ``OneEpoch``.
+
+    Args:
+        epochs: how often it will be gone through; None for any number.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is none of these.
+        ValueError: an iterator is to be gone through more than once.
     """
     if isinstance(given, Loader):
         return given
     try:
+        if epochs is not None and isinstance(given, Iterator):
+            if epochs > 1:
+                raise ValueError(
+                    f"{name} is an iterator ({type(given).__name__}), whose batches come once, and epochs is {epochs}: "
+                    "give epochs=1, or a collection that can be gone through again, such as a list"
+                )
+            return OneEpoch(given, dtype)
         return Batches(given, dtype)
     except TypeError as error:
         raise checks.refusal(

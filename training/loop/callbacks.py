@@ -133,3 +133,9 @@ def hooks(trainer: Trainer, name: str) -> list[Callable[..., None]]:
     """Return a hook of the callbacks that define it: calling those that do nothing would cost each step time."""
     found = [getattr(callback, name) for callback in trainer.callbacks]
     return [hook for hook in found if getattr(hook, "__func__", None) is not getattr(Callback, name)]
+
+
+def tell(trainer: Trainer, hook: str, *arguments: object) -> None:
+    """Call a hook of all callbacks, in their order."""
+    for callback in trainer.callbacks:
+        getattr(callback, hook)(trainer, *arguments)

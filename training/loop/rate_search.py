@@ -14,6 +14,7 @@ import numpy
 
 from backend import blas, random, threads
 from backend.checks import instance, real, refusal, whole
+from training.data.batches import OneEpoch
 from training.loop.non_finite import NonFiniteError
 from training.loop.trainer import Trainer
 from training.optim.update import Update
@@ -72,7 +73,8 @@ def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: ``lowest`` is not below ``highest``, or a number is out of its range.
+        ValueError: ``lowest`` is not below ``highest``, a number is out of its range, or the trainer's batches are
+            those of an iterator, which come once.
         NonFiniteError: the first loss is infinite or NaN.
         OutOfMemoryError: a batch is too large.
 
@@ -92,6 +94,8 @@ def find_learning_rate(trainer: Trainer, lowest: float = 1e-7, highest: float = 
     if lowest >= highest:
         raise refusal(ValueError, "lowest", f"less than highest, {highest:g}", lowest)
     steps = whole("steps", steps, 10, _MOST_STEPS)
+    if isinstance(trainer.train_loader, OneEpoch):
+        raise ValueError(f"the search would use up the batches of {trainer.train_loader}, which come once")
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     numpys = numpy.random.get_state()
     try:

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import numpy
 
-from backend import array_module, blas, checks, copy_to_host, profiling, random, synchronize, threads
+from backend import array_module, checks, copy_to_host, profiling, random
 from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
 from training.data.batches import as_loader
 from training.data.rows import Rows
 from training.distributed.shard import Shard
-from training.distributed.together import Ranks, begin_together, exchange_of, parameters_agree
+from training.distributed.together import Ranks, begin_together, exchange_of
 from training.loop import checkpoint, evaluation, stopping
-from training.loop.callbacks import Callback, EpochResult, hooks
+from training.loop.callbacks import Callback, EpochResult, hooks, tell
 from training.loop.display import display_for
+from training.loop.epoch import check_stop, loss_scale, run_epoch
 from training.loop.epoch_so_far import EpochSoFar
 from training.loop.epoch_table import History, as_html, html_table
 from training.loop.step import compute_step, has_plain_parts, ignoring_overflow
@@ -33,10 +34,9 @@ from training.models.metric import Metric
 from training.models.metrics import as_metrics
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
-from training.optim.schedules import observe
 from training.optim.update import Update
 
-RUN, EPOCH, STEP = (profiling.Range(name, name, "loop") for name in ("run", "epoch", "step"))
+RUN, STEP = (profiling.Range(name, name, "loop") for name in ("run", "step"))
 DATA = profiling.Range("data", "data")
 
 
@@ -46,7 +46,8 @@ class Trainer:
     Args:
         network: trained in place.
         train: loader of the training batches; its order of an epoch depends on its seed alone. Any other collection of
-            (x, t) batches, such as a torch DataLoader, is taken as ``training.data.batches.Batches``.
+            (x, t) batches, such as a torch DataLoader, is taken as ``training.data.batches.Batches``; an iterator, such
+            as a generator, gives the batches of one epoch.
         test: loader for the evaluation after each epoch: unshuffled, with the largest batches that fit in memory.
         optimizer: an optimizer, or an ``Update`` that adds a schedule, clipping or a loss scale to one.
         epochs: at least 1.
@@ -118,7 +119,8 @@ class Trainer:
         parts = checks.whole("parts", parts, 1, checks.LARGEST_SIZE)
         checks.instance("network", network, Network, "a Network")
         train, test = (
-            as_loader(name, given, network.params.flat.dtype) for name, given in (("train", train), ("test", test))
+            as_loader(name, given, network.params.flat.dtype, passes)
+            for name, given, passes in (("train", train, epochs), ("test", test, None))
         )
         update = optimizer if isinstance(optimizer, Update) else Update(optimizer)
         for data, loader in (("training", train), ("test", test)):
@@ -201,19 +203,19 @@ class Trainer:
         try:
             if self.ranks is not None:
                 begin_together(self, self.ranks)
-            self._tell("on_run_begin")
+            tell(self, "on_run_begin")
             with RUN:
                 while len(self.history) < self.total_epochs and not self.is_stopped:
                     with stopping.whole_steps():
-                        result = self._epoch(len(self.history) + 1)
+                        result = run_epoch(self, len(self.history) + 1)
                     yield result
         except GeneratorExit:  # the caller has left its loop
             raise
         except BaseException as error:
-            self._tell("on_exception", error)
+            tell(self, "on_exception", error)
             raise
         finally:
-            self._tell("on_run_end")
+            tell(self, "on_run_end")
         self.is_stopped = False  # here, so that a run that had stopped when it was saved does not go on
 
     def steps(self, epoch: int, first: int = 0) -> Generator[int, None, None]:
@@ -227,11 +229,14 @@ class Trainer:
             first: the batch to begin with, from 0; the totals of an epoch that goes on are kept.
         """
         if not first:
-            self.so_far.begin(self._loss_scale()[1])
-        self._tell("on_epoch_begin", epoch)
+            self.so_far.begin(loss_scale(self)[1])
+        tell(self, "on_epoch_begin", epoch)
         step_begins, step_ends = hooks(self, "on_step_begin"), hooks(self, "on_step_end")
-        with closing(self.train_loader.epoch(epoch - 1, first)) as batches:
-            for index in range(first, len(self.train_loader)):
+        with random.using(self.random):
+            batches = self.train_loader.epoch(epoch - 1, first)
+        with closing(batches):
+            index = first
+            while index < len(self.train_loader):  # that of an iterator grows as its batches come
                 self.position = (epoch - 1, index)
                 for begin in step_begins:
                     begin(self, self.step + 1)
@@ -246,10 +251,11 @@ class Trainer:
                 except BaseException:
                     self.random.state = before  # a step that is made again draws the same numbers
                     raise
-                self.is_in_step, self.so_far.batches = False, index + 1
+                index += 1
+                self.is_in_step, self.so_far.batches = False, index
                 for end in step_ends:
                     end(self, self.step)
-                self._check_stop()
+                check_stop(self)
                 yield self.step
 
     def resume(self, path: str | Path) -> None:
@@ -284,18 +290,18 @@ class Trainer:
         """
 
         def after_batch(scores: Array, t: Array) -> None:
-            self._tell("on_evaluation_step")
+            tell(self, "on_evaluation_step")
             if self.ranks is None:
                 stopping.check()
 
         before = self.random.state
-        self._tell("on_evaluation_begin")
+        tell(self, "on_evaluation_begin")
         try:
             result = evaluation.evaluate(self.network, loader, after_batch, self.random, self.metrics, self.ranks)
         except BaseException:
             self.random.state = before  # an evaluation that is begun again draws the same numbers
             raise
-        self._tell("on_evaluation_end", result.loss, result.accuracy)
+        tell(self, "on_evaluation_end", result.loss, result.accuracy)
         return result
 
     def _repr_html_(self) -> str:
@@ -304,12 +310,8 @@ class Trainer:
         table = html_table(["network", "optimizer", "epochs"], [about])
         return table + (as_html(self.history, self.total_epochs) if self.history else "")
 
-    def _tell(self, hook: str, *arguments: object) -> None:
-        for callback in self.callbacks:
-            getattr(callback, hook)(self, *arguments)
-
     def _train_step(self, x: Array, t: Array) -> None:
-        on_gradients = functools.partial(self._tell, "on_gradients")
+        on_gradients = functools.partial(tell, self, "on_gradients")
         if self._graphs is not None and array_module(x) is not numpy:
             on_gradients(self._graphs.run(x, t))
         else:
@@ -323,52 +325,3 @@ class Trainer:
     def _rows(self, index: int, size: int) -> Rows:
         loader = self.train_loader
         return loader.rows(index) if isinstance(loader, Shard) else Rows(0, size, size)
-
-    def _epoch(self, epoch: int) -> EpochResult:
-        within = self.network.within_memory(self.train_loader.largest_batch)
-        with threads.single_threaded_blas(), within, EPOCH, self.so_far:
-            blas.prepare()
-            with closing(self.steps(epoch, self.so_far.batches)) as steps:
-                for _ in steps:
-                    pass
-            result = self._evaluated(epoch)
-        self.history.append(result)
-        observe(self.update.schedule, result.score)
-        self.so_far.batches = 0
-        self._tell("on_epoch_end", result)
-        self._check_stop(at_epoch_end=True)
-        return result
-
-    def _check_stop(self, at_epoch_end: bool = False) -> None:
-        """Raise if a signal has arrived, on any rank: all then stop after the same step."""
-        if self.ranks is None:
-            stopping.check()
-        elif number := self.ranks.signal_to_stop(stopping.pending(), at_epoch_end):
-            stopping.stop(number)
-
-    def _evaluated(self, epoch: int) -> EpochResult:
-        """Evaluate an epoch whose batches are done."""
-        if self.ranks is not None:
-            parameters_agree(self, self.ranks)
-        synchronize()
-        self._tell("on_epoch_trained")
-        figures = self.so_far.figures()
-        loss_scale, skipped = self._loss_scale()
-        tested = self.evaluate(self.test_loader)
-        result = EpochResult(
-            epoch=epoch,
-            test_loss=tested.loss,
-            test_accuracy=tested.accuracy,
-            lr=float(self.optimizer.lr),
-            seconds=self.so_far.seconds,
-            loss_scale=loss_scale,
-            skipped_steps=skipped - self.so_far.skipped_before,
-            metrics=tested.metrics,
-            **figures,
-        )
-        self._tell("on_epoch_evaluated", result)
-        return result
-
-    def _loss_scale(self) -> tuple[float, int]:
-        """Return the loss scale and the number of steps skipped so far; wait for the device."""
-        return (1.0, 0) if self.update.scaler is None else self.update.scaler.read()

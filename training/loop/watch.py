@@ -78,7 +78,10 @@ class NonFiniteWatch(Callback):
             step, epoch, index, copy = self._losses.popleft()
             loss = float(copy.get())
             if not math.isfinite(loss):
-                found = _of_all(trainer, non_finite.in_step(trainer.network, trainer.train_loader, epoch, index, step))
+                try:
+                    found = str(_of_all(trainer, non_finite.in_step(trainer.network, trainer.train_loader, epoch, index, step)))
+                except LookupError as error:
+                    found = str(error)
                 raise NonFiniteError(f"the loss is {loss} at {_place(trainer, step, epoch, index)}; {found}")
 
     def _is_due(self, trainer: Trainer) -> bool:

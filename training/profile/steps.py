@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from backend import profiling, synchronize, threads
 from backend.checks import whole
 from backend.recording import Event, Recorder
-from training.loop.trainer import EPOCH, RUN, STEP, Trainer
+from training.loop.epoch import EPOCH
+from training.loop.trainer import RUN, STEP, Trainer
 
 LOADER, LOOP, LOSS, OPTIMIZER = "loader", "loop", "loss", "optimizer"
 """The names of rows that belong to no layer."""

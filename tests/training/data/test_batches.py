@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from backend import asarray, asnumpy, random
+from backend import asarray, asnumpy, copy_to_host, random
 from training import SGD, Loader, Trainer, TwoLayerNet
-from training.data.batches import Batches
+from training.data.batches import Batches, OneEpoch
 from training.loop import checkpoint
 from training.loop.non_finite import NonFiniteError
+from training.loop.rate_search import find_learning_rate
 
 X = (np.random.default_rng(0).random((10, 4)) * 255).astype("uint8")
 T = np.arange(10) % 3
@@ -80,8 +81,8 @@ def test_an_epoch_can_be_begun_inside_and_batches_made_again():
     ("given", "error", "message"),
     [
         (5, TypeError, "train must be a Loader, or"),
-        (iter(pairs()), TypeError, "train must be a Loader, or"),
-        ((pair for pair in pairs()), TypeError, "train must be a Loader, or"),
+        (iter(pairs()), ValueError, r"train is an iterator \(list_iterator\), .* and epochs is 20: give epochs=1, or"),
+        ((pair for pair in pairs()), ValueError, "train is an iterator"),
         ([], ValueError, "expected at least one batch"),
         ([X], TypeError, "train must be a Loader, or"),
         ([(X, T[:3])], ValueError, r"batch 0 must be x \(n, ...\) and t \(n,\)"),
@@ -166,3 +167,121 @@ def test_mistakes_in_a_batch_are_named():
     bad[2, 1] = np.nan
     with pytest.raises(NonFiniteError, match="sample 2"):
         Trainer(TwoLayerNet(4, 5, 3), [(bad, T[:4])], pairs(), SGD()).train()
+
+
+def once(*steps, count=None):
+    """Return a generator of the pairs, which tells the steps at which it was asked for a batch."""
+    for number, pair in enumerate(pairs()[:count]):
+        for taken in steps:
+            taken.append(number)
+        yield pair
+
+
+def one_epoch(train, test=None):
+    random.seed(0)
+    return Trainer(TwoLayerNet(4, 5, 3, 0.1), train, test or pairs(), SGD(0.1), epochs=1)
+
+
+def bits(trainer):
+    return asnumpy(trainer.network.params.flat).tobytes()
+
+
+def test_a_generator_is_one_epoch_of_the_same_bits(device):
+    expected, trainer = one_epoch(pairs()), one_epoch(once())
+    expected.train()
+    assert len(trainer.train()) == 1
+    assert (trainer.step, trainer.samples, bits(trainer)) == (3, 10, bits(expected))
+    assert trainer.history[0].loss == expected.history[0].loss
+    assert trainer.train() is trainer.history  # nothing is left to do
+    single = one_epoch(once(count=1))
+    assert (len(single.train()), single.step) == (1, 1)
+
+
+def test_a_generator_is_never_more_than_two_batches_ahead():
+    asked = []
+    trainer = one_epoch(once(asked))
+    steps = trainer.steps(1)
+    assert asked == [0]
+    for step in (1, 2, 3):
+        next(steps)
+        assert len(asked) == min(step + 1, 3)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_an_interrupted_generator_goes_on_with_the_batch_under_way(step):
+    expected = one_epoch(pairs())
+    expected.train()
+    random.seed(0)
+    trainer = one_epoch(once())
+    right = trainer._train_step
+
+    def interrupt(x, t):
+        if trainer.step == step:
+            trainer._train_step = right
+            raise KeyboardInterrupt
+        right(x, t)
+
+    trainer._train_step = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert (trainer.step, trainer.history) == (step, [])
+    trainer.train()
+    assert (trainer.step, bits(trainer)) == (3, bits(expected))
+
+
+def test_a_checkpoint_goes_on_with_a_generator_that_yields_the_same_again(tmp_path):
+    file = tmp_path / "step-00000002.safetensors"
+    expected, run = one_epoch(pairs()), one_epoch(once())
+    expected.train()
+    steps = run.steps(1)
+    for _ in range(2):
+        next(steps)
+    checkpoint.save(run, file)
+    again = one_epoch(once())
+    again.resume(file)
+    again.train()
+    assert (again.step, bits(again)) == (3, bits(expected))
+    for other, message in (
+        (iter([pairs()[1], pairs()[0], pairs()[2]]), "batch 1 of epoch 1 is not the one before the interruption"),
+        (once(count=1), "expected 2 batches in an epoch, got 1"),
+    ):
+        trainer = one_epoch(other)
+        trainer.resume(file)
+        before = bits(trainer)
+        with pytest.raises(ValueError, match=message):
+            trainer.train()
+        assert bits(trainer) == before
+
+
+def test_a_generator_that_is_used_up_says_so():
+    with pytest.raises(TypeError, match="test must be a Loader, or"):
+        one_epoch(pairs(), once())
+    trainer = one_epoch(once())
+    with pytest.raises(ValueError, match="would use up the batches of OneEpoch"):
+        find_learning_rate(trainer)
+    trainer.train()
+    trainer.total_epochs = 2
+    before = bits(trainer)
+    with pytest.raises(ValueError, match="has no batches for a new epoch: an iterator can be gone through once"):
+        trainer.train()
+    assert (bits(trainer), trainer.step) == (before, 3)
+    with pytest.raises(ValueError, match="expected at least one batch"):
+        one_epoch(once(count=0))
+    loader = OneEpoch(once())
+    list(loader.epoch(0))
+    with pytest.raises(LookupError, match="batch 0 of epoch 1 came once, and is gone"):
+        loader.batch(0, 0)
+    assert loader.batch(0, 2)[0].shape == (2, 4)
+
+
+def test_not_a_number_in_a_batch_that_is_gone_is_reported_without_its_sample():
+    bad = X[:4] / np.float32(255)
+    bad[2, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="sample 2"):
+        one_epoch(iter([(bad, T[:4])])).train()
+    trainer = one_epoch(once())
+    list(trainer.steps(1))
+    watch = trainer.callbacks[0]
+    watch._losses.append((0, 0, 0, copy_to_host(asarray(np.float32("nan")))))
+    with pytest.raises(NonFiniteError, match=r"is nan at step 1 .*; batch 0 of epoch 1 came once, and is gone"):
+        watch._check_losses(trainer, wait=True)
