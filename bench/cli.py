@@ -29,7 +29,7 @@ from bench.reading import reading
 from bench.sides import PEERS, Side, installed, load
 from bench.workloads import DisagreementError, workloads
 from training.cli.common import Real, UserError, count_from, in_words
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 PICTURES = (".png", ".svg", ".pdf")
 

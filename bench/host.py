@@ -33,7 +33,7 @@ from training.cli.common import choose_compute, count_from, user_errors
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
 from training.optim import SGD, Adam, Momentum
 from training.profile.launches import LaunchCounter, NoCounterError
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "TwoLayerNet": lambda: (TwoLayerNet(784, 50, 10), SGD(0.1)),

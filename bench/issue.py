@@ -29,7 +29,7 @@ from kernels.core import tensor_tiles
 from kernels.core.tensor_tiles import KERNELS, Variant
 from tests.support import nvrtc
 from training.cli.common import UserError
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 ARCHITECTURES = (80, 90, 100, 120)
 

@@ -24,7 +24,7 @@ from training.data import Loader
 from training.loop.trainer import Trainer
 from training.models import TwoLayerNet
 from training.optim.optimizers import SGD
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 BATCH, STEPS = 100, 400
 CALLS, ROUNDS = 1_000, 300

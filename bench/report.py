@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.files.durable import write_output
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 SCHEMA = 1
 

@@ -32,7 +32,7 @@ from kernels.gemm import matmul
 from kernels.im2col import im2col
 from training.cli.common import Real, choose_compute, count_from, user_errors
 from training.profile.cost.gpus import named_like
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 PRECISIONS = {"fp32": "float32", "tf32": "float32", "fp16": "float16"}
 PRODUCTS = ("forward", "input gradient", "weight gradient")

@@ -18,7 +18,7 @@ from training.cli.common import choose_compute, count_from, user_errors
 from training.data import Loader
 from training.loop.trainer import Trainer
 from training.optim import LossScaler, Update
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 PRECISIONS = ("fp32", "tf32", "fp16")
 

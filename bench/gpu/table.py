@@ -10,7 +10,7 @@ import click
 
 from bench.report import write_json
 from training.cli.common import user_errors
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 FIGURES = ("machine", "check", "host", "steps", "kernels", "convolutions")
 """The files of figures, without ``.json``, that stages leave in the folder."""

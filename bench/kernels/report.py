@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.kernels.case import KernelRow
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 SCHEMA = 1
 

@@ -24,7 +24,7 @@ from bench.report import check_folder
 from training.cli.common import user_errors
 from training.files.durable import write_output
 from training.profile.cost.links import Link, ring_seconds
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 SIZES = (1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
 """Bytes of the buffers."""

@@ -15,7 +15,19 @@ MODULES = [
     for package in (backend, kernels)
     for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
-HEAVY = ["cupy", "matplotlib", "PIL", "requests", "tqdm", "click", "safetensors", "threadpoolctl", "scipy", "torch"]
+HEAVY = [
+    "cupy",
+    "matplotlib",
+    "PIL",
+    "requests",
+    "rich",
+    "tqdm",
+    "click",
+    "safetensors",
+    "threadpoolctl",
+    "scipy",
+    "torch",
+]
 
 
 def test_the_list_of_modules_is_whole():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"cupy", "matplotlib", "click", "PIL", "requests", "tqdm", "safetensors"}
+HEAVY = {"cupy", "matplotlib", "click", "PIL", "requests", "rich", "tqdm", "safetensors"}
 USE = """
 import numpy
 from layers import Affine, Convolution, Dropout, Flatten, Pooling, Relu, Sequential, SoftmaxWithLoss

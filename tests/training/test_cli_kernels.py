@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ from kernels.core.launch import Kernel
 from tests.support.command_line import xpnet
 from tests.support.fresh import fresh
 from tests.support.kernel_cache import cache_of, compiled_in_a_new_process
+from tests.support.terminals import Terminal
 from training.cli import kernels as commands
 
 FOLDER = launch.FOLDER
@@ -122,9 +124,12 @@ def test_building_shows_how_far_it_is_on_a_terminal_alone(monkeypatch, capsys):
     monkeypatch.setattr(catalog.Variant, "compile", lambda variant: seen.append(variant))
     commands._compile(shown)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    commands._compile(shown)
-    assert f"{shown[-1]}:  67%" in capsys.readouterr().err
+    monkeypatch.setenv("COLUMNS", "120")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", Terminal())
+        commands._compile(shown)
+        lines = sys.stderr.lines
+    assert re.fullmatch(rf"{re.escape(str(shown[-1]))} ━.*  67% 2 of 3 .*", lines[-1])
     assert seen == shown * 2
 
 

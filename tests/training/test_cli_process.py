@@ -185,7 +185,8 @@ from training.cli import main
 try:
     main(["--help"])
 except SystemExit:
-    heavy = {"numpy", "cupy", "matplotlib", "PIL", "requests", "tqdm", "safetensors", "threadpoolctl", "backend"}
+    heavy = {"numpy", "cupy", "matplotlib", "PIL", "requests", "rich", "tqdm", "safetensors", "threadpoolctl"}
+    heavy.add("backend")
     print(sorted(heavy & set(sys.modules)))
 """
     assert python("-c", program).stdout.splitlines()[-1] == "[]"

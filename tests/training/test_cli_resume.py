@@ -65,7 +65,9 @@ def test_a_run_that_was_told_to_end_goes_on_to_the_same_bits(tmp_path, monkeypat
     config = RunFolder(folder).load_config()
     assert [note["step"] for note in config["resumed"]] == [step]
     result = xpnet("train", "--resume", folder)
-    assert (result.code, result.err, result.out) == (0, "", f"{folder} has ended: nothing is left to do\n")
+    assert (result.code, result.err) == (0, "")
+    remedy = f"a new run begins with its model by: xpnet train --init '{folder}'"
+    assert result.out == f"{folder} has ended: nothing is left to do; {remedy}\n"
     assert resumes.what_is_left(folder) == undisturbed
 
 
@@ -118,7 +120,8 @@ def test_a_damaged_checkpoint_is_one_error_and_the_one_before_it_is_taken_when_s
 
 
 CONFLICTS = {
-    "--epochs 4": "--epochs 4 conflicts with the run, which has 3: leave the option out",
+    "--epochs 4": "--epochs 4 conflicts with the run, which has 3: leave the option out, or begin a new run with its "
+    "model by --init, since the learning rates are planned for all epochs",
     "--lr 0.5": "--lr 0.5 conflicts with the run, which has 0.003: leave the option out",
     "--clip-norm 1": "--clip-norm 1.0 conflicts with the run, which has no value: leave the option out",
     "--model convnet": "--model ConvNet conflicts with the run, which has TwoLayerNet: leave the option out",
@@ -141,6 +144,8 @@ def test_options_that_conflict_with_the_run_are_refused(tmp_path, monkeypatch):
     assert resumes.what_is_left(folder) == before
     same = ["--epochs", "3", "--model", "twolayernet", "--device", "cpu", "--checkpoint-every", "1", "--quiet"]
     assert xpnet("train", "--resume", folder, *same).code == 0
+    (option, message), *_ = CONFLICTS.items()
+    assert xpnet("train", "--resume", folder, *option.split()).err == f"Error: {message}\n"  # of a run that has ended
 
 
 def test_what_is_no_run_is_told_in_one_line(tmp_path, monkeypatch):

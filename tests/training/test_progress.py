@@ -1,13 +1,16 @@
 """The progress bar: what it shows, and that it never waits."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.support.terminals import Terminal
 from training.loop.callbacks import EpochResult
-from training.loop.progress import ProgressBar, epoch_line
+from training.loop.progress import ProgressBar, ProgressLines, epoch_line
+from training.terminal.tables import show, table
 
 
 class Totals:
@@ -35,13 +38,18 @@ class Trainer(SimpleNamespace):
         return self.asked[-1]
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 @pytest.fixture
 def trainer():
     return Trainer()
 
 
 def test_the_bar_shows_the_epoch_so_far_when_the_numbers_have_arrived(trainer):
-    out = io.StringIO()
+    out = Terminal()
     with ProgressBar(out, interval=0.0) as bar:
         bar.on_epoch_begin(trainer, 2)
         trainer.totals = (50.0, 60, 100)
@@ -51,15 +59,14 @@ def test_the_bar_shows_the_epoch_so_far_when_the_numbers_have_arrived(trainer):
         assert "loss" not in out.getvalue()
         trainer.asked[0].done = True
         bar.on_step_end(trainer, 13)
-        shown = out.getvalue().rpartition("\r")[2]
-    assert shown.startswith("epoch 2/2  loss 0.5000  accuracy 60.00 %  55% |")  # 1,100 of 2,000 images
-    assert "images/s" in shown
-    assert shown.endswith("left")
-    assert out.getvalue().rpartition("\r")[0].rpartition("\r")[2].strip() == ""  # taken off at the end
+    shown = out.lines[-1]
+    assert shown.startswith("epoch 2/2  loss 0.5000  accuracy 60.00 % ━")
+    assert re.search(r"  55% [\d,]+ images/s .*:", shown)  # 1,100 of 2,000 images, and the time left
+    assert out.getvalue().endswith("\r\x1b[1A\x1b[2K")  # taken off at the end
 
 
 def test_a_network_that_predicts_numbers_has_no_accuracy(trainer):
-    out = io.StringIO()
+    out = Terminal()
     trainer.network.last_layer.target_kind = "values"
     with ProgressBar(out, interval=0.0) as bar:
         bar.on_epoch_begin(trainer, 1)
@@ -71,7 +78,7 @@ def test_a_network_that_predicts_numbers_has_no_accuracy(trainer):
 
 def test_the_numbers_are_looked_at_now_and_then_only(trainer):
     trainer.totals = (1.0, 1, 2)
-    with ProgressBar(io.StringIO(), interval=3600) as bar:
+    with ProgressBar(Terminal(), interval=3600) as bar:
         bar.on_epoch_begin(trainer, 1)
         bar.on_step_end(trainer, 1)
         trainer.asked[0].done = True
@@ -81,7 +88,7 @@ def test_the_numbers_are_looked_at_now_and_then_only(trainer):
 
 
 def test_numbers_of_the_last_epoch_are_not_shown_in_this_one(trainer):
-    out = io.StringIO()
+    out = Terminal()
     result = EpochResult(1, 0.5, 0.6, 0.5, 0.6, 0.1, 1.0, 1000.0)
     with ProgressBar(out, interval=0.0) as bar:
         trainer.totals = (900.0, 0, 1000)
@@ -99,7 +106,7 @@ def test_numbers_of_the_last_epoch_are_not_shown_in_this_one(trainer):
 
 
 def test_a_bar_that_was_never_drawn_closes():
-    with ProgressBar(io.StringIO()):
+    with ProgressBar(Terminal()):
         pass
 
 
@@ -117,14 +124,56 @@ def test_epoch_lines_are_of_one_width():
 
 
 def test_the_bar_of_an_epoch_that_goes_on_begins_there(trainer):
-    out = io.StringIO()
+    out = Terminal()
     trainer.so_far.batches = 5  # of 100 images
     with ProgressBar(out, interval=0.0) as bar:
         bar.on_epoch_begin(trainer, 2)
-        assert "epoch 2/2  75% |" in out.getvalue()  # 1,500 of 2,000 images
+        assert out.lines[-1].startswith("epoch 2/2 ━")
+        assert " 75% " in out.lines[-1]  # 1,500 of 2,000 images
         bar._start -= 100.0
         trainer.totals = (60.0, 60, 600)
         bar.on_step_end(trainer, 16)
         trainer.asked[0].done = True
         bar.on_step_end(trainer, 17)
-        assert "| 1 images/s" in out.getvalue().rpartition("\r")[2], "100 images in 100 s, not 600"
+        assert " 1 images/s" in out.lines[-1], "100 images in 100 s, not 600"
+
+
+def test_a_narrow_terminal_shows_the_text_and_the_percentage(trainer, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    out = Terminal()
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 2)
+        bar.show(trainer, 0.5, 0.6, 100, 1000.0)
+    assert out.lines[-1] == " 55%  epoch 2/2  loss 0.5000  accuracy 6"
+
+
+def test_a_number_of_samples_that_is_not_known_has_no_percentage(trainer, capsys):
+    trainer.train_loader.samples = 0
+    out = Terminal()
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 1)
+        bar.show(trainer, 0.5, 0.6, 100, 1000.0)
+    assert "images/s" in out.lines[-1]
+    assert "%" not in out.lines[-1].replace("60.00 %", "")
+    ProgressLines().show(trainer, 0.5, 0.6, 1100, 1000.0)
+    assert capsys.readouterr().err == "epoch 0/2  1,100 samples done  loss 0.5000  accuracy 60.00 %  1,000 images/s\n"
+
+
+@pytest.mark.parametrize("more", [{"TERM": "dumb"}, {"FORCE_COLOR": "1"}])
+def test_no_control_characters_where_they_would_be_seen(trainer, monkeypatch, more):
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    out = Terminal() if "TERM" in more else io.StringIO()
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 1)
+        bar.show(trainer, 0.5, 0.6, 100, 1000.0)
+        bar.on_epoch_end(trainer, EpochResult(1, 0.5, 0.6, 0.5, 0.6, 0.1, 1.0, 1000.0))
+    show(table([["class", "of"], ["a", "1"]]), out)
+    assert out.getvalue() == "class  of\na       1\n"
+
+
+def test_a_cursor_is_never_hidden(trainer):
+    out = Terminal()
+    with ProgressBar(out, interval=0.0) as bar:
+        bar.on_epoch_begin(trainer, 1)
+    assert "\x1b[?25" not in out.getvalue()

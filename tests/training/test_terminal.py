@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.command_line import xpnet
+from tests.support.terminals import plain_lines
 from training.cli import COMMANDS, console
 from training.loop.callbacks import EpochResult
 from training.loop.epoch_table import EpochTable, as_html
 from training.loop.progress import ProgressLines
+from training.terminal.tables import aligned, as_lines
 
 PROGRAM = [sys.executable, "-c", "from training.command import program; program()"]
 TINY = """
@@ -82,13 +84,13 @@ def test_a_terminal_shows_a_bar_and_a_table_that_fit(tmp_path, columns, encoding
     )
     assert code == 0
     assert encoding != "ascii" or written.isascii()
-    lines = [line for line in re.split(r"[\r\n]+", written) if line.strip()]
+    lines = plain_lines(written)
     table = [line for line in lines if re.match(r" *epoch +loss", line) or re.match(r" +\d/4 +\d", line)]
     assert len(table) == 5
-    assert max(map(len, table)) < columns
-    bars = [line for line in lines if re.match(r"epoch \d/4", line)]
+    assert max(len(line.rstrip()) for line in table) < columns
+    bars = [line for line in lines if re.match(r"( *\d+%  )?epoch \d/4", line)]
     assert bars
-    assert max(map(len, bars)) <= columns
+    assert max(len(line.rstrip()) for line in bars) <= columns
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-8"])
@@ -132,10 +134,8 @@ def test_json_has_every_epoch(capsys):
 @pytest.mark.parametrize("width", [0, 1, 20, 40, 60, 79, 80, 200])
 def test_a_table_is_never_wider_than_the_terminal(width):
     table = EpochTable(12, "val")
-    rows = [
-        *table.lines(result(1), True, width),
-        *table.lines(result(12, metrics={"f1": 0.5, "confusion": [[1]]}), False, width),
-    ]
+    rows = as_lines(table.row(result(1), True, width))
+    rows += as_lines(table.row(result(12, metrics={"f1": 0.5, "confusion": [[1]]}), False, width))
     if width >= 20:
         assert max(map(len, rows)) < width
     assert rows[0].split()[0] == "epoch"
@@ -145,16 +145,16 @@ def test_a_table_is_never_wider_than_the_terminal(width):
 
 def test_a_table_has_all_that_an_epoch_gives():
     table = EpochTable(12, "val")
-    assert list(table.lines(result(1), True, 200)) == [
+    assert as_lines(table.row(result(1), True, 200)) == [
         "epoch    loss  accuracy  val loss  val accuracy     time  images/s",
         " 1/12  0.5000   75.00 %    0.2500       50.00 %    3.2 s     1,234  best",
     ]
-    assert list(table.lines(result(2), False, 200)) == [
+    assert as_lines(table.row(result(2), False, 200)) == [
         " 2/12  0.5000   75.00 %    0.2500       50.00 %    3.2 s     1,234"
     ]
     numbers = EpochResult(3, 0.5, float("nan"), 123456.0, float("nan"), 0.1, 3.0, 10.0, metrics={"mae": 1.5})
-    assert list(table.lines(numbers, False, 200)) == [
-        "epoch    loss  val loss  val mae     time  images/s",
+    assert as_lines(table.row(numbers, False, 200)) == [
+        "epoch    loss   val loss  val mae     time  images/s",
         " 3/12  0.5000  1.235e+05      1.5    3.0 s        10",
     ]
 
@@ -190,3 +190,13 @@ def test_lines_of_progress_are_rare_and_never_wait(monkeypatch):
         f"epoch 2/2   25 % done  loss 0.5000  accuracy 60.00 %  {100 / seconds:,.0f} images/s"
         for seconds in (5.25, 6.25, 7.25, 8.25, 9.25)
     ]
+
+
+def test_tables_never_cut_nor_interpret_what_is_in_them(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    names = ["[bold]class[/]", ":smile:", "七" * 3, "a\x1b[2J", "x" * 50]
+    lines = aligned([("name", "of"), *((name, str(10**place)) for place, name in enumerate(names))])
+    assert lines[0] == "name" + " " * 50 + "of".rjust(3)
+    assert [line.split()[0] for line in lines[1:]] == [*names[:3], r"a\x1b[2J", names[4]]
+    assert [line.split()[1] for line in lines[1:]] == ["1", "10", "100", "1000", "10000"]
+    assert len(lines[3]) == len(lines[1]) - 3  # two cells each

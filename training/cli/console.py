@@ -21,6 +21,7 @@ from training.loop.progress import ProgressBar, ProgressLines, epoch_line
 from training.loop.run_folder import RunFolder, json_line
 from training.loop.trainer import Trainer
 from training.models import Network
+from training.terminal.tables import show
 
 _PARTS = {"val": "validation", "test": "test"}
 
@@ -78,8 +79,7 @@ class Console:
             click.echo(json_line(metrics))
         elif sys.stdout.isatty():
             self._table = self._table or EpochTable(epochs, part)
-            for line in self._table.lines(result, metrics["best"], shutil.get_terminal_size().columns):
-                click.echo(line)
+            show(self._table.row(result, metrics["best"], shutil.get_terminal_size().columns))
         else:
             self._held = epoch_line(result, epochs, metrics["best"], part)
             if time.monotonic() >= self._next:

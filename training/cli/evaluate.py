@@ -35,7 +35,7 @@ from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
 from training.models.loading import load_network
 from training.models.metrics import as_metrics
-from training.profile.tables import aligned
+from training.terminal.tables import show, table
 
 
 @click.command("evaluate")
@@ -197,12 +197,10 @@ def _print(record: dict[str, Any]) -> None:
             (one["label"], f"{one['samples']:,}", *(_percent(one[name]) for name in ("precision", "recall", "f1")))
             for one in record["labels"]
         ]
-        for line in aligned([("label", "samples", "precision", "recall", "F1"), *rows]):
-            click.echo(line)
+        show(table([("label", "samples", "precision", "recall", "F1"), *rows]))
         return
     lines = [(one["class"], f"{one['correct']:,}", f"{one['samples']:,}", _share(one)) for one in record["classes"]]
-    for line in aligned([("class", "correct", "of", "accuracy"), *lines]):
-        click.echo(line)
+    show(table([("class", "correct", "of", "accuracy"), *lines]))
 
 
 def _percent(share: float) -> str:

@@ -17,6 +17,7 @@ from training.files.opening import not_a_link
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
+from training.terminal.bars import Bar, bar
 
 MODEL = click.Choice(list(MODELS), case_sensitive=False)
 
@@ -99,15 +100,14 @@ def with_classes(data: Data, network: Network) -> Data:
 @contextmanager
 def _bar(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar of the pictures that are looked at."""
-    from tqdm import tqdm
+    done = 0
+    with bar("pictures", unit="pictures") if is_shown else Bar() as shown:
 
-    bar = tqdm(desc="pictures", unit="", leave=False, disable=not is_shown)
+        def progress(count: int, total: int) -> None:
+            nonlocal done
+            done += count
+            shown.update(done, f"pictures {done:,} of {total:,}", total=total)
 
-    def progress(count: int, total: int) -> None:
-        bar.total = total
-        bar.update(count)
-
-    with bar:
         yield progress
 
 

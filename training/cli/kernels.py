@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 import backend
 from backend.devices import parse
@@ -16,7 +15,8 @@ from kernels.core.catalog import Resources, Variant
 from kernels.core.compiling import KernelError
 from training.cli.common import UserError, json_option, user_errors
 from training.files import json_text
-from training.profile.tables import aligned
+from training.terminal.bars import bar
+from training.terminal.tables import show, table
 
 
 @click.command("kernels")
@@ -36,10 +36,10 @@ def command(build: bool, device: str, as_json: bool) -> None:
             raise ValueError(f"kernels are compiled for cuda or cuda:<index>, not for {device!r}")
         parse(device)
     built = _build(device) if build else None
-    table = catalog.read_table()
-    rows = catalog.resources(table)
+    known = catalog.read_table()
+    rows = catalog.resources(known)
     if as_json:
-        head = {"compiler": f"NVRTC {table['compiler']}", "options": table["options"], "build": built}
+        head = {"compiler": f"NVRTC {known['compiler']}", "options": known["options"], "build": built}
         click.echo(json_text.dump({**head, "kernels": [_record(row) for row in rows]}, indent=2))
     elif built is not None:
         click.echo(
@@ -48,10 +48,11 @@ def command(build: bool, device: str, as_json: bool) -> None:
         )
     else:
         click.echo(
-            f"NVRTC {table['compiler']}, 32-bit indices; under a number, registers on that architecture (90: sm_90)"
+            f"NVRTC {known['compiler']}, 32-bit indices; under a number, registers on that architecture (90: sm_90)"
         )
-        for line in _lines(rows):
-            click.echo(line)
+        show(table(_cells(rows), words=2))
+        if unknown := sorted({row.variant.file for row in rows if row.registers is None}):
+            click.echo(f"no figures for {', '.join(unknown)}: new, or changed since they were taken")
 
 
 def _build(device: str) -> dict[str, Any]:
@@ -72,11 +73,9 @@ def _build(device: str) -> dict[str, Any]:
 
 
 def _compile(variants: Sequence[Variant]) -> None:
-    with tqdm(
-        variants, leave=False, dynamic_ncols=True, mininterval=0, disable=None
-    ) as bar:  # None: on a terminal alone
-        for variant in bar:
-            bar.set_description_str(str(variant))
+    with bar("kernels", len(variants), interval=0.0) as shown:
+        for place, variant in enumerate(variants):
+            shown.update(place, str(variant), f"{place} of {len(variants)}")
             variant.compile()
 
 
@@ -93,14 +92,12 @@ def _record(row: Resources) -> dict[str, Any]:
     }
 
 
-def _lines(rows: Sequence[Resources]) -> list[str]:
-    """Return the heads, a line for each kernel with 32-bit indices, and the files without figures."""
+def _cells(rows: Sequence[Resources]) -> list[tuple[str, ...]]:
+    """Return the heads, and a line for each kernel with 32-bit indices."""
     architectures = sorted({architecture for row in rows for architecture in row.registers or ()})
     cells = [("kernel", "dtype", *map(str, architectures), "shared", "spills")]
     for row in (row for row in rows if not row.variant.wide):
         registers = [(row.registers or {}).get(number) for number in architectures]
         figures = ("-" if figure is None else str(figure) for figure in (*registers, row.shared, row.spilled))
         cells.append((row.kernel, row.variant.dtype, *figures))
-    unknown = sorted({row.variant.file for row in rows if row.registers is None})
-    note = [f"no figures for {', '.join(unknown)}: new, or changed since they were taken"] if unknown else []
-    return [*aligned(cells, words=2), *note]
+    return cells

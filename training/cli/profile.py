@@ -32,11 +32,12 @@ from training.loop.settings import Settings
 from training.models.loading import load_network
 from training.profile import nsight
 from training.profile.cost import cost_of_step
-from training.profile.report import table
+from training.profile.report import meanwhile, table_of
 from training.profile.roof import record, roof_of_cpu
 from training.profile.samples import trainer_of
 from training.profile.steps import profile
 from training.profile.trace import write_trace
+from training.terminal.tables import show
 
 TOOLS = ("nsys", "ncu")
 
@@ -186,7 +187,8 @@ def command(
     if compute.no_gpu:
         click.echo(f"no GPU: {compute.no_gpu}")
     cost = cost_of_step(trainer.network, trainer.train_loader.largest_batch, trainer.optimizer)
-    for line in table(found, cost.works, with_rates=not on_gpu):
+    show(table_of(found, cost.works, with_rates=not on_gpu))
+    for line in meanwhile(found):
         click.echo(line)
     if run is not None:
         seconds = {(row.layer, row.phase): 1e-9 * row.nanoseconds / steps for row in found.rows()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,17 +138,18 @@ def resumable(function: Callable[..., None]) -> Callable[..., None]:
         run = None if resume is None else _open_together(resume)
         if run is not None and run.folder is not None:
             click.get_current_context().call_on_close(run.folder.close)
+        if run is not None:
+            options = stored_options(click.get_current_context(), options, run.config)
         if run is not None and run.has_ended:
             if run.folder is None:
                 return
-            folder = run.folder.path
-            record = {"folder": str(folder), "ended": run.config["ended"]}
-            click.echo(
-                json_line(record) if options["as_json"] else f"{printable(folder)} has ended: nothing is left to do"
-            )
+            folder = printable(run.folder.path)
+            record = {"folder": str(run.folder.path), "ended": run.config["ended"]}
+            said = f"{folder} has ended: nothing is left to do"
+            if run.folder.model.is_file():
+                said += f"; a new run begins with its model by: xpnet train --init {shlex.quote(folder)}"
+            click.echo(json_line(record) if options["as_json"] else said)
             return
-        if run is not None:
-            options = stored_options(click.get_current_context(), options, run.config)
         function(*arguments, run=run, **options)
 
     return call
@@ -189,6 +191,8 @@ def stored_options(context: click.Context, options: Mapping[str, Any], config: M
 
 def _refuse(context: click.Context, parameter: click.Parameter, given: object, stored: object) -> None:
     said, remedy = f"{parameter.opts[0]} {given}", "leave the option out"
+    if parameter.name == "epochs":
+        remedy += ", or begin a new run with its model by --init, since the learning rates are planned for all epochs"
     if context.get_parameter_source(str(parameter.name)) is ParameterSource.ENVIRONMENT:
         said, remedy = f"{parameter.envvar}={given}", "unset the variable"
     stored = "no value" if stored is None else stored

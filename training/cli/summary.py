@@ -37,7 +37,7 @@ from training.profile.cost import GPUS, Gpu, StepCost, Work, cost_of_step
 from training.profile.launches import NoCounterError
 from training.profile.meter import Readings, example_batch, launches_of_a_step, seconds_of_a_step
 from training.profile.paths import Path, paths_of
-from training.profile.tables import aligned, column_widths
+from training.terminal.tables import show, table
 
 _PHASES = ("forward", "backward")
 
@@ -125,7 +125,8 @@ def command(
     inputs = f"{'x'.join(map(str, network.input_dim))} {'images' if len(network.input_dim) == 3 else 'rows'}"
     whose = "new, of no run" if run is None else printable(run)
     click.echo(f"{model} ({whose}) on {inputs}, batch {batch_size}, {precision}, {type(optimizer).__name__}")
-    for line in [*_table(cost, rates, precision, measured), *_totals(cost, rates, precision, _said(paths, place))]:
+    show(table(_rows(cost, rates, precision, measured), words=3))
+    for line in _totals(cost, rates, precision, _said(paths, place)):
         click.echo(line)
     if measured is not None:
         total = 1e3 * sum(measured.seconds.values())
@@ -169,13 +170,13 @@ def _on_ranks(
     return summary_ranks.cost_on(several, cost, seconds, f"{gpu.title}, at its peak rates")
 
 
-def _table(cost: StepCost, gpu: Gpu | None, precision: str, measured: Measured | None) -> list[str]:
-    """Return the lines of the table: two of heads, then one for each layer."""
+def _rows(cost: StepCost, gpu: Gpu | None, precision: str, measured: Measured | None) -> list[list[str]]:
+    """Return the heads of the table, the first of each phase with its name above, and a row for each layer."""
     launches = None if measured is None else measured.launches
     times = ["µs least"] * (gpu is not None) + ["ms seen"] * (measured is not None)
     heads = ["layer", "type", "output", "parameters", "kept MB"]
-    phase_heads = ["MFLOP", "MB", *times, *["launches"] * (launches is not None)]
-    lines = [[*heads, *phase_heads * 2]]
+    phase_heads = ["MB", *times, *["launches"] * (launches is not None)]
+    lines = [[*heads, *(head for phase in _PHASES for head in (f"{phase}\nMFLOP", *phase_heads))]]
     for row in cost.rows:
         parameters = f"{row.parameters:,}" if row.parameters else ""
         kept = _mega(row.kept) if row.kept else "" if row.is_known else "?"
@@ -194,11 +195,7 @@ def _table(cost: StepCost, gpu: Gpu | None, precision: str, measured: Measured |
                 cells.append(f"{launches.get((row.name, phase), '')}")
             line += cells
         lines.append(line)
-    widths = column_widths(lines)
-    printed = [line.rstrip() for line in aligned(lines, words=3)]
-    left = sum(widths[: len(heads)]) + 2 * len(heads)
-    width = sum(widths[len(heads) : len(heads) + len(phase_heads)]) + 2 * len(phase_heads)
-    return [f"{'':<{left}}{'forward':<{width}}{'backward'}".rstrip(), *printed]
+    return lines
 
 
 def _totals(cost: StepCost, gpu: Gpu | None, precision: str, ways: list[str]) -> list[str]:

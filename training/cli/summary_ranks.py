@@ -12,7 +12,7 @@ from training.files.printable import printable
 from training.profile.cost import StepCost
 from training.profile.cost.links import NAMES, Cluster, cluster_of
 from training.profile.cost.ranks import BUCKET_BYTES, DEVICES, Bucket, RanksStep, backward_seconds, buckets_of, step_on
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 DEFAULT_GPU = "h100"
 """The GPU whose backward is taken where neither ``--gpu`` nor ``--measure`` is given."""

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 
+from training.terminal.bars import Bar, bar
+
 PIECE = 8192
 STALL_SECONDS = 30.0
 """Seconds after which a transfer is given up if less than a piece has come."""
@@ -32,26 +34,20 @@ def transfer(url: str, target: Path, most: int, *, progress: bool = False) -> No
         TransferError: the server cannot be reached, answers with an error, sends too much, stops or is too slow.
         OSError: the file cannot be written.
     """
-    from tqdm import tqdm
-
     stream = _Stream(url)
     seconds = LEAST_SECONDS + most / LEAST_RATE
-    bar = tqdm(desc=target.name, unit="B", unit_scale=True, leave=False, disable=not progress)
     try:
-        with target.open("wb") as file:
+        with target.open("wb") as file, bar(target.name, unit="B") if progress else Bar() as shown:
             received = 0
             for piece in stream.pieces(seconds):
                 announced, content = (piece, b"") if isinstance(piece, int) else (0, piece)
                 received += len(content)
                 if max(announced, received) > most:
                     raise TransferError(f"sends more than {most:,} bytes")
-                if announced:
-                    bar.reset(announced)
                 file.write(content)
-                bar.update(len(content))
+                shown.update(received, total=announced or None)
     finally:
         stream.cancel()
-        bar.close()
 
 
 class _Stream:

@@ -6,12 +6,13 @@ import math
 import shutil
 import sys
 import time
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from training.loop.callbacks import Callback, EpochResult
 from training.loop.epoch_table import EpochTable, as_html
-from training.loop.progress import Progress, ProgressBar, so_far
+from training.loop.progress import Progress, ProgressBar
+from training.terminal.bars import in_notebook, is_terminal
+from training.terminal.tables import show
 
 if TYPE_CHECKING:
     from training.loop.trainer import Trainer
@@ -26,14 +27,7 @@ def display_for(trainer: Trainer) -> Callback | None:
         return None
     if in_notebook():
         return NotebookDisplay()
-    return TerminalDisplay() if sys.stderr is not None and sys.stderr.isatty() else None
-
-
-def in_notebook() -> bool:
-    """Return True in a program that a notebook runs."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell is not None and hasattr(shell, "kernel")
+    return TerminalDisplay() if is_terminal(sys.stderr) else None
 
 
 class TerminalDisplay(ProgressBar):
@@ -46,14 +40,13 @@ class TerminalDisplay(ProgressBar):
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         super().on_epoch_end(trainer, result)
         self._table = self._table or EpochTable(trainer.total_epochs)
-        for line in self._table.lines(result, trainer.best is result, shutil.get_terminal_size().columns):
-            print(line, file=sys.stderr)
+        show(self._table.row(result, trainer.best is result, shutil.get_terminal_size().columns), sys.stderr)
 
     def on_run_end(self, trainer: Trainer) -> None:
         self.close()
 
 
-class NotebookDisplay(Progress):
+class NotebookDisplay(ProgressBar):
     """A progress bar and the table of the epochs in a notebook's cell; the table stays when the training has ended.
 
     Args:
@@ -61,32 +54,25 @@ class NotebookDisplay(Progress):
     """
 
     def __init__(self, interval: float = 0.25) -> None:
-        super().__init__(interval)
+        super().__init__(interval=interval)
         self._handle: Any = None
         self._updated = -math.inf
 
-    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        super().on_epoch_begin(trainer, epoch)
+    def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
+        super().on_epoch_end(trainer, result)
         if time.perf_counter() >= self._updated + self._interval:
-            self._update(trainer, self._bar(trainer, self._done, ""))
-
-    def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
-        """Draw bar and table."""
-        self._update(trainer, self._bar(trainer, samples, f"{so_far(loss, accuracy)}  {rate:,.0f} images/s"))
+            self._update(trainer)
 
     def on_run_end(self, trainer: Trainer) -> None:
-        self._update(trainer, "")
+        self.close()
+        if trainer.history:
+            self._update(trainer)
 
-    def _bar(self, trainer: Trainer, samples: int, text: str) -> str:
-        total = trainer.total_epochs * trainer.train_loader.samples
-        said = escape(f"epoch {self._epoch}/{trainer.total_epochs}  {text}")
-        return f'<progress value="{self._before + samples}" max="{total}"></progress> {said}'
-
-    def _update(self, trainer: Trainer, bar: str) -> None:
+    def _update(self, trainer: Trainer) -> None:
         from IPython.display import HTML, display
 
         self._updated = time.perf_counter()
-        html = HTML(bar + (as_html(trainer.history, trainer.total_epochs) if trainer.history else ""))
+        html = HTML(as_html(trainer.history, trainer.total_epochs))
         if self._handle is None:
             self._handle = display(html, display_id=True)
         else:

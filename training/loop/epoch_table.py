@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.loop.callbacks import EpochResult
+from training.terminal.tables import table_row
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _WIDTHS = {"loss": 6, "accuracy": 8, "time": 7, "images/s": 8}
-_MARK = "  best"
+_MARK = "best"
 
 
 def cells(result: EpochResult, epochs: int, part: str = "test") -> dict[str, str]:
@@ -48,20 +52,18 @@ class EpochTable:
         self._part = part
         self._shown: list[str] = []
 
-    def lines(self, result: EpochResult, is_best: bool, width: int) -> Iterator[str]:
-        """Yield an epoch's row, after a header where the columns are not those of the row before."""
+    def row(self, result: EpochResult, is_best: bool, width: int) -> Table:
+        """Return an epoch's row, below the heads where the columns are not those of the row before."""
         row = cells(result, self._epochs, self._part)
         widths = {name: max(len(name), _WIDTHS.get(name, 0)) for name in row}
         widths["epoch"] = max(len("epoch"), 2 * len(str(self._epochs)) + 1)
         shown: list[str] = []
         for name in row:
-            if sum(widths[each] + 2 for each in (*shown, name)) - 2 + len(_MARK) > width - 1 and shown:
+            if sum(widths[each] + 2 for each in (*shown, name)) + len(_MARK) > width - 1 and shown:
                 break
             shown.append(name)
-        if shown != self._shown:
-            self._shown = shown
-            yield "  ".join(name.rjust(widths[name]) for name in shown)
-        yield "  ".join(row[name].rjust(widths[name]) for name in shown) + (_MARK if is_best else "")
+        has_heads, self._shown = shown != self._shown, shown
+        return table_row({name: row[name] for name in shown}, widths, has_heads, _MARK if is_best else "")
 
 
 def as_html(history: Iterable[EpochResult], epochs: int | None = None, part: str = "test", most: int = 100) -> str:

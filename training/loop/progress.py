@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from backend.transfer import HostCopy
 from training.loop.callbacks import Callback, EpochResult
+from training.terminal.bars import REFRESH_SECONDS, Bar, bar
 
 if TYPE_CHECKING:
     from training.loop.trainer import Trainer
-
-REFRESH_SECONDS = 0.1
 
 
 class Progress(Callback):
@@ -64,47 +63,39 @@ class Progress(Callback):
 class ProgressBar(Progress):
     """Progress bar of the whole run, with loss and accuracy of the epoch so far, images per second and the time left.
 
-    Use it in a ``with``, which removes the bar from the terminal at the end.
+    It is drawn on a terminal, and in a notebook. Use it in a ``with``, which removes the bar at the end.
 
     Args:
-        file: where to draw; None means standard error.
+        file: where to draw; None means standard error, or the notebook's cell.
         interval: seconds between two updates of the bar.
     """
 
     def __init__(self, file: TextIO | None = None, interval: float = REFRESH_SECONDS) -> None:
         super().__init__(interval)
         self._file = file
-        self._bar: Any = None
+        self._bar: Bar | None = None
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
         super().on_epoch_begin(trainer, epoch)
+        done, text = self._before + self._done, f"epoch {epoch}/{trainer.total_epochs}"
         if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=trainer.total_epochs * trainer.train_loader.samples,
-                file=self._file,
-                dynamic_ncols=True,
-                leave=False,
-                bar_format="{desc} {percentage:3.0f}% |{bar:24}|",
-                initial=self._before + self._done,
-            )
-        self._bar.set_description_str(f"epoch {epoch}/{trainer.total_epochs}")
+            total = trainer.total_epochs * trainer.train_loader.samples or None
+            self._bar = bar(text, total, unit="images", done=done, interval=0.0, file=self._file)
+        else:
+            self._bar.update(done, text)
 
     def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
         """Draw the bar."""
-        self._bar.set_description_str(
-            f"epoch {self._epoch}/{trainer.total_epochs}  {so_far(loss, accuracy)}", refresh=False
-        )
-        self._bar.bar_format = f"{{desc}} {{percentage:3.0f}}% |{{bar:24}}| {rate:,.0f} images/s, {{remaining}} left"
-        self._bar.n = self._before + samples
-        self._bar.refresh()
+        if self._bar is not None:
+            text = f"epoch {self._epoch}/{trainer.total_epochs}  {so_far(loss, accuracy)}"
+            self._bar.update(self._before + samples, text, f"{rate:,.0f} images/s")
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
-        self._bar.clear()  # the epoch's line takes its place
+        if self._bar is not None:
+            self._bar.hide()  # the epoch's line takes its place
 
     def close(self) -> None:
-        """Remove the bar from the terminal."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -131,7 +122,8 @@ class ProgressLines(Progress):
 
     def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
         """Print a line."""
-        part = f"{100 * samples / trainer.train_loader.samples:3.0f} % done"
+        total = trainer.train_loader.samples
+        part = f"{100 * samples / total:3.0f} % done" if total else f"{samples:,} samples done"
         text = f"epoch {self._epoch}/{trainer.total_epochs}  {part}  {so_far(loss, accuracy)}  {rate:,.0f} images/s"
         print(text, file=self._file or sys.stderr, flush=True)
 

@@ -79,7 +79,9 @@ class NonFiniteWatch(Callback):
             loss = float(copy.get())
             if not math.isfinite(loss):
                 try:
-                    found = str(_of_all(trainer, non_finite.in_step(trainer.network, trainer.train_loader, epoch, index, step)))
+                    found = str(
+                        _of_all(trainer, non_finite.in_step(trainer.network, trainer.train_loader, epoch, index, step))
+                    )
                 except LookupError as error:
                     found = str(error)
                 raise NonFiniteError(f"the loss is {loss} at {_place(trainer, step, epoch, index)}; {found}")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from training.profile.cost import Work
 from training.profile.steps import Profile, ProfileRow
-from training.profile.tables import aligned
+from training.terminal.tables import table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Works = Mapping[tuple[str, str], Work]
 
 
-def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
-    """Yield the lines of a profile: a row for each layer and phase, the step, and the time on other threads.
+def table_of(found: Profile, works: Works, with_rates: bool) -> Table:
+    """Return the table of a profile: a row for each layer and phase, and the step.
 
     Args:
         works: the cost of a step by the model, by layer and phase.
@@ -34,7 +38,11 @@ def table(found: Profile, works: Works, with_rates: bool) -> Iterator[str]:
         work = whole if row is total else works.get((row.layer, row.phase))
         measured = _numbers(row, found.steps, total, with_rates)
         cells.append((row.layer, row.phase, *measured, *_model(work, row, found.steps, with_rates)))
-    yield from aligned(cells, words=2)
+    return table(cells, words=2)
+
+
+def meanwhile(found: Profile) -> Iterator[str]:
+    """Yield a line for each thing that other threads did."""
     for (thread, name), nanoseconds in found.other_threads().items():
         yield f"meanwhile, on thread {thread}: {name}, {1e-6 * nanoseconds / found.steps:.3f} ms a step"
 

@@ -97,7 +97,7 @@ def test_the_embedded_files_have_their_sums_and_their_licence():
 
 
 def test_nothing_heavy_is_imported_for_the_embedded_set():
-    heavy = ("requests", "platformdirs", "tqdm", "cupy", "matplotlib", "PIL")
+    heavy = ("requests", "platformdirs", "rich", "tqdm", "cupy", "matplotlib", "PIL")
     code = f"import sys; from training.data import load; load(); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.terminals import Terminal
 from training.data import DataError, load, transfer
 from training.data.download import cache_dir
 from training.data.idx import write_idx
@@ -115,13 +116,16 @@ def test_nothing_is_downloaded_in_place_of_a_given_folder(server, files, tmp_pat
     assert server.asked == []
 
 
-def test_a_progress_bar_and_nothing_else_is_printed(server, files, capsys, caplog):
+def test_a_progress_bar_and_nothing_else_is_printed(server, files, monkeypatch, capsys, caplog):
     caplog.set_level(logging.INFO)
     serve(server, files, "one")
-    load("tiny", download=True)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert all(name in printed.err for name in files)
+    monkeypatch.setenv("COLUMNS", "100")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Terminal())
+        load("tiny", download=True)
+        lines = sys.stderr.lines
+    assert capsys.readouterr() == ("", "")
+    assert all(any(line.startswith(name) for line in lines) for name in files)
     assert not [record for record in caplog.records if not record.name.startswith(("urllib3", "xpnet"))]
 
 

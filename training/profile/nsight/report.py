@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from training.profile.nsight.rows import PHASES, KernelRow, total
-from training.profile.tables import aligned
+from training.terminal.tables import aligned
 
 NAMES = 3
 NAME_WIDTH = 48

@@ -1,0 +1,1 @@
+"""Tables and progress bars, by rich on a terminal; plain text elsewhere."""
