@@ -43,11 +43,11 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
                  "data.pictures", "data.prefetch", "data.rows", "distributed",
                  "files", "loop.callbacks", "loop.checkpoint", "loop.display",
-                 "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation", "loop.figures", "loop.lock",
+                 "loop.epoch", "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation", "loop.figures", "loop.lock",
                  "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
                  "models.architecture", "models.config", "models.freezing", "models.loading", "models.saving",
-                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report"),
+                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "terminal"),
 }  # fmt: skip
 
 OPERATIONS = (
@@ -75,6 +75,7 @@ EXCLUDED = {
     "training.data.download.fetch": "reaches for the network",
     "training.data.transfer.transfer": "reaches for the network",
     "training.data.collection.Data": "a result",
+    "training.data.batches.as_loader": "for the Trainer, which is tried",
     "training.data.formats.folders.open_folder": "reads files",
     "training.data.image_files.ImageFiles": "reads files",
     "training.data.normalization.Normalization.from_config": "checks what is in a file",
@@ -160,7 +161,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "gradient_check": {"model": lambda: Affine.of(4, 3), "x": lambda: numbers(5, 4)},
     "Loader": _LABELS,
     "Batches": {"batches": lambda: [(numbers(5, 16), labels())]},
-    "as_loader": {"name": lambda: "train", "given": lambda: [(numbers(5, 16), labels())], "dtype": lambda: "float32"},
+    "OneEpoch": {"batches": lambda: iter([(numbers(5, 16), labels())])},
     "Augmentation": {"changes": lambda: ["flip"]},
     "split": {"labels": lambda: None, "count": lambda: 10},
     "MultiLayerNet": {"hidden_size_list": lambda: [3]},

@@ -12,6 +12,7 @@ from backend import asnumpy
 from tests.training.loop.small_runs import numbers, small_data, small_network, small_trainer
 from training import SGD, Checkpoints, Loader, LossScaler, Momentum, Trainer, Update
 from training.distributed.communicator import Ranks, RanksError
+from training.loop import epoch
 from training.loop.non_finite import NonFiniteError
 from training.models.metrics import PerClass
 
@@ -97,7 +98,7 @@ def diverged(ranks):
     steps.close()
     run.network.params.flat[ranks.rank] += ranks.rank
     try:
-        run._evaluated(1)
+        epoch._evaluated(run, 1)
     except RanksError as error:
         return str(error)
     return "nothing"
