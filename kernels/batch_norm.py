@@ -14,7 +14,7 @@ from backend import array_module, profiling, require_active, require_same_device
 from backend.checks import LARGEST_EPSILON, real
 from backend.types import Array
 from kernels.activations import rectify
-from kernels.batch_statistics import moments, pass_tiling, statistics, tiling_of
+from kernels.batch_statistics import moments, move_running, pass_tiling, statistics, tiling_of
 from kernels.core.columns import Columns, columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
@@ -85,9 +85,7 @@ def _batch_norm_cpu(
     bypass: Array | None,
 ) -> tuple[Array, Array, Array, Array | None]:
     mean, variance = statistics(x)
-    for old, new in zip(running, (mean, variance), strict=True):
-        old *= momentum
-        old += (1 - momentum) * new
+    move_running(running, (mean, variance), momentum)
     positive = None if bypass is None else workspace.empty(x.shape, bool)
     compute = implementation(x, _normalize_numpy, _normalize_cuda, _normalize_native)
     y, inverse = compute(x, mean, variance, gamma, beta, epsilon, relu, bypass, positive)

@@ -12,7 +12,7 @@ from backend import array_module, workspace
 from backend.types import Array
 from kernels.batch_norm import normalize
 from kernels.batch_norm_backward import normalize_backward_fixed, positive
-from kernels.batch_statistics import batch_statistics
+from kernels.batch_statistics import batch_statistics, move_running
 from kernels.core.dtypes import acc_dtype
 from kernels.masking import masked
 
@@ -53,9 +53,7 @@ def batch_norm(
     mean, variance = batch_statistics(x) if len(x) else (xp.zeros(x.shape[1], dtype), xp.zeros(x.shape[1], dtype))
     count, mean, variance = across.statistics(len(x), mean, variance)
     mean, variance = mean.astype(dtype), variance.astype(dtype)
-    for running, new in ((running_mean, mean), (running_variance, variance)):
-        running *= momentum
-        running += (1 - momentum) * new
+    move_running((running_mean, running_variance), (mean, variance), momentum)
     above = workspace.empty(x.shape, bool) if relu else None
     y, inverse = normalize(x, mean, variance, gamma, beta, epsilon, above, bypass)
     return y, mean, inverse, above, count

@@ -57,6 +57,13 @@ def _tiling(rows: int, channels: int, least_rows: int, most_blocks: int) -> Tili
     return Tiling(width, range_rows, ranges, across * ranges)
 
 
+def move_running(running: tuple[Array, Array], found: tuple[Array, Array], momentum: float) -> None:
+    """Move running statistics in place towards those of a batch: momentum·running + (1 - momentum)·batch."""
+    for old, new in zip(running, found, strict=True):
+        old *= momentum
+        old += (1 - momentum) * new
+
+
 def narrow(channels: int, width: int) -> tuple[int, int]:
     """Return the blocks and their columns for a second stage alone: few columns leave many threads for the ranges."""
     width = min(width, 8)
