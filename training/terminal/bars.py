@@ -84,12 +84,30 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-class _TerminalBar(Bar):
+class _DrawnBar(Bar):
+    """A bar that is drawn, at most once in ``interval`` seconds."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._next = 0.0
+
+    def update(self, done: float, text: str | None = None, rate: str = "", total: float | None = None) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._interval
+            self._draw(done, text, rate, total)
+
+    def _draw(self, done: float, text: str | None, rate: str, total: float | None) -> None:
+        raise NotImplementedError
+
+
+class _TerminalBar(_DrawnBar):
     """A bar by rich that is drawn at updates only: no thread is started."""
 
     def __init__(
         self, text: str, total: float | None, unit: str, done: float, interval: float, console: Console
     ) -> None:
+        super().__init__(interval)
         from rich import progress
         from rich.table import Column
 
@@ -117,15 +135,9 @@ class _TerminalBar(Bar):
             redirect_stderr=False,
         )
         self._task = self._progress.add_task(text, total=total, completed=int(done), rate="")
-        self._interval = interval
-        self._next = 0.0
         self.update(done)
 
-    def update(self, done: float, text: str | None = None, rate: str = "", total: float | None = None) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._interval
+    def _draw(self, done: float, text: str | None, rate: str, total: float | None) -> None:
         self._progress.update(self._task, completed=done, description=text, rate=rate, total=total)
         self._progress.start()
         self._progress.refresh()
@@ -137,12 +149,13 @@ class _TerminalBar(Bar):
         self._progress.stop()
 
 
-class _NotebookBar(Bar):
+class _NotebookBar(_DrawnBar):
     """A bar by tqdm: a widget where ipywidgets is installed, else text."""
 
     def __init__(self, text: str, total: float | None, unit: str, done: float, interval: float) -> None:
         import warnings
 
+        super().__init__(interval)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a widget would be nicer
             from tqdm.auto import tqdm
@@ -151,14 +164,8 @@ class _NotebookBar(Bar):
                 desc=text, total=total, unit=unit and f" {unit}", unit_scale=unit == "B", initial=done, leave=False,
                 mininterval=0,
             )  # fmt: skip
-        self._interval = interval
-        self._next = 0.0
 
-    def update(self, done: float, text: str | None = None, rate: str = "", total: float | None = None) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._interval
+    def _draw(self, done: float, text: str | None, rate: str, total: float | None) -> None:
         if total is not None:
             self._bar.total = total
         if text is not None:
