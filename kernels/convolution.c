@@ -34,6 +34,11 @@ static index taken_together(index vectors) {
     return (vectors + blocks - 1) / blocks;
 }
 
+// Fetches the row of x that a line names; nothing if it names none.
+static void fetch_ahead(const Convolution *c, const Line *line) {
+    for (index i = 0; line->ahead && i < c->row_numbers; i += 64 / sizeof(T)) __builtin_prefetch(line->ahead + i);
+}
+
 // Convolves lines of pixels, each for some filters.
 static __attribute__((noinline)) void convolve_lines(const Convolution *c, const Line *lines, index count) {
     const index own = c->out / c->groups, rows = 1 + c->taps * (c->in / c->groups);
@@ -43,6 +48,7 @@ static __attribute__((noinline)) void convolve_lines(const Convolution *c, const
             many = taken_together(vectors_of(own) - v);
             const index channel = group * (c->in / c->groups), filter = group * own + v * LANES, left = own - v * LANES;
             for (index i = 0; i < count; ++i) {
+                if (!filter) fetch_ahead(c, lines + i); // once, with the first filters
                 switch (many) {
                 case 1: compute_line(8, 1, c, lines + i, channel, filter, left, filters); break;
 #if VECTOR_BYTES == 32
@@ -97,6 +103,7 @@ static index images_together(const Convolution *c) {
     if (share_inside(columns) * columns->outputs > MOST_INSIDE * computed) return 0;
     return least(fit / TILES_TOGETHER * TILES_TOGETHER, MOST_TOGETHER);
 }
+
 // The line of a row of an image, whose windows' first row begins at `source`.
 INLINE Line line_of(const Convolution *c, index image, index row, index source, Met rows, Met columns) {
     const index y = c->rows.place + row * c->rows.spread;
@@ -155,8 +162,9 @@ static void convolve_positions(const Convolution *c, index image, index images) 
 
 // Convolves the lines from `first` to `last` - 1: rows of results, numbered by image and row.
 static void convolve(const Convolution *c, T *padded, index room, index first, index last) {
-    const index height = c->rows.outputs, together = first < last && c->columns.outputs ? images_together(c) : 0;
-    while (first < last && c->columns.outputs) {
+    if (first >= last || !c->columns.outputs) return;
+    const index height = c->rows.outputs, together = images_together(c);
+    while (first < last) {
         const index whole = first % height ? 0 : least((last - first) / height, together);
         if (whole >= 4) {
             convolve_positions(c, first / height, whole);

@@ -124,7 +124,6 @@ INLINE void compute_line(const int P, const int V, const Convolution *c, const L
     const index first = (c->rows.first + line->rows.first * c->rows.every) * c->taps_of_row + c->columns.first +
                         line->columns.first * c->columns.every;
     const index to = line->target + filter;
-    for (index i = 0; line->ahead && !filter && i < c->row_numbers; i += 64 / sizeof(T)) __builtin_prefetch(line->ahead + i);
     const Walk w = {
         c->x + (line->source + line->rows.first * row + line->columns.first * tap + channel),
         filters + (1 + first * many) * width, filters, c->y + to, c->positive ? c->positive + to : 0,
