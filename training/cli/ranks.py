@@ -52,14 +52,16 @@ def joined() -> Ranks | None:
 
 
 def own_device(ranks: Ranks, device: str, threads: int | None) -> tuple[str, int]:
-    """Return the device and the threads of this rank: a GPU for each, and its share of the machine's cores.
+    """Return the device and the threads of this rank: a GPU for each, and its share of the cores it may run on.
 
     Raises:
-        UserError: a machine has fewer GPUs than ranks.
+        UserError: a machine has fewer GPUs than ranks, or all of its ranks were given one GPU of several.
     """
     import backend
 
     report = backend.inspect_cuda()
+    if device.startswith("cuda:") and ranks.local_size > 1 and len(report.gpus) > 1:
+        raise UserError(f"--device {device} is one GPU for all ranks: expected --device cuda, a GPU for each")
     if device == "cuda" or (device == "auto" and report.usable):
         count = len(report.gpus)
         if 1 < count < ranks.local_size:
@@ -68,7 +70,7 @@ def own_device(ranks: Ranks, device: str, threads: int | None) -> tuple[str, int
                 "fewer ranks, or give --device cpu"
             )
         device = f"cuda:{ranks.local_rank if count > 1 else 0}"  # one GPU: the launcher shows each rank its own
-    return device, threads or max(1, backend.threads.limit() // ranks.local_size)
+    return device, threads or ranks.threads
 
 
 def agree(ranks: Ranks, settings: Settings, compute: Compute, graph: bool) -> None:

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from training.cli.common import UserError, user_errors
 from training.cli.ranks import joined
+from training.distributed.launch import launched
 from training.files import clipped
 from training.files.printable import printable
 from training.files.sections import Sections
@@ -158,6 +159,8 @@ def resumable(function: Callable[..., None]) -> Callable[..., None]:
 def stored_options(context: click.Context, options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with the run's settings, device and threads in the place of those that were not given.
 
+    Threads are the run's where as many ranks go on as there were. Others have other shares of the cores.
+
     Raises:
         UserError: an option was given that differs from the run's, or a setting is not one of this version.
     """
@@ -179,12 +182,13 @@ def stored_options(context: click.Context, options: Mapping[str, Any], config: M
             found[name] = stored
         elif options[name] != stored and name not in CHANGEABLE:
             _refuse(context, parameters[name], options[name], stored)
-    name = str(device.get("name"))
+    name, place = str(device.get("name")), launched()
+    kind = name.partition(":")[0]
     if "device" not in given or options["device"] == "auto":
-        found["device"] = name
-    elif options["device"].partition(":")[0] != name.partition(":")[0]:
+        found["device"] = name if place is None else kind  # the name is rank 0's
+    elif options["device"].partition(":")[0] != kind:
         _refuse(context, parameters["device"], options["device"], name)
-    if "threads" not in given:
+    if "threads" not in given and config.get("ranks", 1) == (1 if place is None else place.size):
         found["threads"] = parameters["threads"].type_cast_value(context, config.get("threads"))
     return found
 

@@ -7,6 +7,7 @@ import pickle
 import socket
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy
@@ -43,6 +44,8 @@ class Ranks:
         rank, size: this process's number, from 0, and the number of processes.
         local_rank, local_size: the same among the processes on this machine.
         host: the machine's name.
+        threads: how many threads this rank computes with: its share of the cores that it may run on, at least 1. Ranks
+            that may run on the same cores share them; cores that a launcher has bound to one rank are all its own.
         has_ended: all ranks have said that they are done.
 
     Examples:
@@ -64,7 +67,9 @@ class Ranks:
         self._comm = world.Dup()
         self.rank, self.size = int(world.rank), int(world.size)
         self.host = socket.gethostname()
-        hosts = self.gather(self.host)
+        places = self.gather((self.host, _cores()))
+        hosts, own = [host for host, _ in places], places[self.rank][1]
+        self.threads = _share(own, [cores for host, cores in places if host == self.host])
         self.local_rank, self.local_size = hosts[: self.rank].count(self.host), hosts.count(self.host)
         self.has_ended = False
         self._stop: tuple[Any, numpy.ndarray] | None = None
@@ -218,6 +223,22 @@ class Ranks:
         if not others:
             return "the ranks do not agree on what to do next; they waited for each other"
         return f"rank {', '.join(map(str, others))} did not answer rank {self.rank}"
+
+
+def _cores() -> frozenset[int]:
+    """Return the cores that this process may run on."""
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def _share(own: frozenset[int], every: Sequence[frozenset[int]]) -> int:
+    """Return how many cores a process has where each core is shared by the processes that may run on it.
+
+    Args:
+        own: cores of the process.
+        every: those of all processes on its machine.
+    """
+    parts = [Fraction(1, sum(core in cores for cores in every)) for core in own]
+    return max(1, int(sum(parts)))
 
 
 def on_host(array: Array) -> bool:

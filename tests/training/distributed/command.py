@@ -1,4 +1,7 @@
-"""``xpnet``, in which one rank fails as the variable FAULT says: "KIND RANK"."""
+"""``xpnet``, in which one rank fails as the variable FAULT says: "KIND RANK".
+
+The variable CORES has the cores that each rank may seem to run on: "0,1 2,3".
+"""
 
 import os
 import signal
@@ -62,6 +65,9 @@ if __name__ == "__main__":
     sys.argv[0] = "xpnet"
     kind, _, rank = os.environ.get("FAULT", "").partition(" ")
     place = launched()
+    if "CORES" in os.environ and place is not None:
+        cores = set(map(int, os.environ["CORES"].split()[place.rank].split(",")))
+        os.sched_getaffinity = lambda process: cores
     if kind and place is not None and str(place.rank) == rank:
         arrange(kind)
     program()

@@ -97,6 +97,14 @@ def test_two_ranks_write_what_one_process_writes(table, alone, tmp_path):
     same(tmp_path / "run", alone)
 
 
+@pytest.mark.parametrize(("cores", "threads"), [("0,1,2,3 4,5,6", 4), ("0,1,2,3 0,1,2,3", 2)])
+def test_ranks_share_the_cores_that_no_launcher_has_bound_to_one_of_them(table, tmp_path, cores, threads):
+    folder = tmp_path / "run"
+    code, _, err = finished(train(2, *options(table, folder, epochs=1), CORES=cores, XPNET_THREADS=""))
+    assert code == 0, err
+    assert json.loads((folder / "config.json").read_text())["threads"] == threads
+
+
 def test_a_killed_rank_ends_all_and_the_run_goes_on(table, alone, tmp_path):
     """With one process, as many ranks, or more. The first two have the same bits; the kill is told by name."""
     began = time.monotonic()
