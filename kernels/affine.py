@@ -24,13 +24,13 @@ _WIDTH = 32  # of affine.cu
 _MOST_ROWS = 4096  # that one block goes through; beyond, more blocks pay for a second launch
 
 
-def affine(x: Array, weight: Array, bias: Array, relu: bool = False) -> tuple[Array, Array | None]:
+def affine(x: Array, weight: Array, bias: Array | None, relu: bool = False) -> tuple[Array, Array | None]:
     """Compute x·weight + bias.
 
     Args:
         x: (N, inputs).
         weight: (inputs, outputs).
-        bias: (outputs,).
+        bias: (outputs,) or None.
         relu: whether max(·, 0) follows.
 
     Returns:
@@ -39,27 +39,29 @@ def affine(x: Array, weight: Array, bias: Array, relu: bool = False) -> tuple[Ar
     Raises:
         TypeError: host and device arrays are mixed, or lie on another device than the active one.
     """
-    require_same_device(x, weight, bias)
+    require_same_device(x, weight, *([] if bias is None else [bias]))
     require_active(x, "x")
-    native = _affine_native if x.dtype == weight.dtype == bias.dtype else None
+    native = _affine_native if x.dtype == weight.dtype == (weight if bias is None else bias).dtype else None
     return implementation(x, _affine_numpy, _affine_cuda, native)(x, weight, bias, relu)
 
 
-def _affine_numpy(x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array | None]:
+def _affine_numpy(x: Array, weight: Array, bias: Array | None, relu: bool) -> tuple[Array, Array | None]:
     y = matmul(x, weight, bias=bias)  # float16 is rounded once, after the bias
     return y, relu_in_place(y) if relu else None
 
 
 @profiling.operation
-def _affine_native(x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array | None]:
+def _affine_native(x: Array, weight: Array, bias: Array | None, relu: bool) -> tuple[Array, Array | None]:
     check_product(x, weight, None, bias)
     positive = workspace.empty((len(x), weight.shape[1]), bool) if relu else None
     return matmul_native(x, weight, None, bias, positive), positive
 
 
-def _affine_cuda(x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array | None]:
+def _affine_cuda(x: Array, weight: Array, bias: Array | None, relu: bool) -> tuple[Array, Array | None]:
     # By cuBLAS: nobody has measured ``kernels.implicit_gemm``, with a window of 1×1, against it for these shapes.
     y = matmul(x, weight)
+    if bias is None:
+        return y, relu_in_place(y) if relu else None
     return y, add_bias(y, bias, relu)
 
 

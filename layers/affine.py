@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from backend import xp
-from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
+from backend.checks import LARGEST_SIZE, array_shape, flag, sizes, whole
 from backend.types import Array
 from kernels.affine import affine, bias_gradient
 from kernels.core.layout import as_nchw, copy_channels_last, to_nhwc
@@ -27,7 +27,7 @@ class Affine(Layer):
 
     Args:
         W: (inputs, outputs), floating.
-        b: (outputs,), dtype of ``W``.
+        b: (outputs,), dtype of ``W``; or None for no bias, before a batch normalization, which subtracts any constant.
 
     Raises:
         TypeError: W and b are not floating arrays of one dtype and library.
@@ -46,19 +46,18 @@ class Affine(Layer):
     W, dW = parameter()
     b, db = parameter()
 
-    def __init__(self, W: Array, b: Array) -> None:
-        checks.floating("Affine", W=W, b=b)
-        if W.ndim != 2 or b.shape != W.shape[1:] or not W.size:
-            raise ValueError(f"Affine needs W (inputs, outputs) and b (outputs,), got {W.shape} and {b.shape}")
+    def __init__(self, W: Array, b: Array | None = None) -> None:
+        checks.filters("Affine", "W (inputs, outputs) and b (outputs,)", 2, 1, W, b)
         self.W = W
-        self.b = b
+        if b is not None:
+            self.b = b
 
     @classmethod
-    def of(cls, inputs: int, outputs: int, init: Init = "he", dtype: Any = "float32") -> Affine:
-        """Return a layer of that size with fresh weights and zero bias.
+    def of(cls, inputs: int, outputs: int, init: Init = "he", dtype: Any = "float32", bias: bool = True) -> Affine:
+        """Return a layer of that size with fresh weights and zero bias, or without one.
 
         Raises:
-            TypeError: a size is not a whole number, or ``dtype`` not floating.
+            TypeError: a size is not a whole number, ``bias`` not a bool, or ``dtype`` not floating.
             ValueError: a size is not positive, or ``init`` is unknown.
 
         Examples:
@@ -67,8 +66,8 @@ class Affine(Layer):
             Affine(784 → 10)
         """
         inputs, outputs = whole("inputs", inputs, 1, LARGEST_SIZE), whole("outputs", outputs, 1, LARGEST_SIZE)
-        shape = array_shape("(inputs, outputs)", (inputs, outputs))
-        return cls(weights(shape, inputs, init, dtype), xp.zeros(outputs, dtype))
+        shape, bias = array_shape("(inputs, outputs)", (inputs, outputs)), flag("bias", bias)
+        return cls(weights(shape, inputs, init, dtype), xp.zeros(outputs, dtype) if bias else None)
 
     def forward(self, x: Array) -> Array:
         return self._forward(x, relu=False)[0]
@@ -93,7 +92,7 @@ class Affine(Layer):
         return self.save(y, rows, shape, permuted), positive
 
     def backward_relu(self, dout: Array, positive: Array) -> Array | None:
-        if self.frozen:
+        if self.frozen or self.b is None:
             return Affine.backward(self, masked(dout, positive))
         self.saved(dout)
         dW = self.gradient("W")  # the order of the gradients is that of the parameters
@@ -104,7 +103,8 @@ class Affine(Layer):
         if not self.frozen:
             if dW is None:  # else the bias's gradient is done
                 dW = self.gradient("W")
-                column_sums(dout, out=self.gradient("b"))
+                if self.b is not None:
+                    column_sums(dout, out=self.gradient("b"))
             if permuted is None:
                 matmul(rows.T, dout, out=dW)
             else:
@@ -125,7 +125,7 @@ class Affine(Layer):
         return (self.W.shape[1],)
 
     def describe(self) -> str:
-        return f"{self.W.shape[0]} → {self.W.shape[1]}"
+        return f"{self.W.shape[0]} → {self.W.shape[1]}" + (", no bias" if self.b is None else "")
 
 
 def permutes_weight(images: int, outputs: int) -> bool:

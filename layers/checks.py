@@ -27,6 +27,19 @@ def floating(owner: str, **arrays: Any) -> None:
         raise TypeError(f"{owner} needs one dtype, got {given}")
 
 
+def filters(owner: str, expected: str, axes: int, axis: int, W: Any, b: Any) -> None:
+    """Check the weights of a layer, of so many axes, and its bias, as long as their ``axis``, or None.
+
+    Raises:
+        TypeError: as ``floating`` does.
+        ValueError: with the shapes that were expected.
+    """
+    floating(owner, W=W) if b is None else floating(owner, W=W, b=b)
+    if W.ndim != axes or (b is not None and b.shape != W.shape[axis : axis + 1]) or not W.size:
+        given = f"{W.shape}" if b is None else f"{W.shape} and {b.shape}"
+        raise ValueError(f"{owner} needs {expected}, got {given}")
+
+
 def input_shape(layer: Any, x: Any) -> None:
     """Check that a layer takes samples of the shape that ``x`` (N, …) has.
 

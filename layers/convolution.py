@@ -26,7 +26,7 @@ class Convolution(Layer):
 
     Args:
         W: filters (FN, C / groups, FH, FW), floating.
-        b: (FN,), dtype of ``W``.
+        b: (FN,), dtype of ``W``; or None for no bias, before a batch normalization, which subtracts any constant.
         stride: one number or (rows, columns).
         pad: zeros around the image: a number, (rows, columns), (top, bottom, left, right), "same" or "valid".
         dilation: step between taps, one number or (rows, columns).
@@ -53,16 +53,14 @@ class Convolution(Layer):
     def __init__(
         self,
         W: Array,
-        b: Array,
+        b: Array | None = None,
         stride: int | Pair = 1,
         pad: Padding = 0,
         dilation: int | Pair = 1,
         groups: int = 1,
         winograd: bool = False,
     ) -> None:
-        checks.floating("Convolution", W=W, b=b)
-        if W.ndim != 4 or b.shape != W.shape[:1] or not W.size:
-            raise ValueError(f"Convolution needs W (FN, C, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
+        checks.filters("Convolution", "W (FN, C, FH, FW) and b (FN,)", 4, 0, W, b)
         groups = whole("groups", groups, 1)
         if len(W) % groups:
             raise ValueError(f"Convolution: {groups} groups do not divide {len(W)} filters")
@@ -71,7 +69,8 @@ class Convolution(Layer):
         if self.winograd:
             winograd_kernels.check_window(self.window, groups)
         self.W = W
-        self.b = b
+        if b is not None:
+            self.b = b
         self.stride = single(self.window.stride)
         self.pad = single(self.window.padding)
         self.dilation = single(self.window.dilation)
@@ -90,11 +89,13 @@ class Convolution(Layer):
         init: Init = "he",
         dtype: Any = "float32",
         winograd: bool = False,
+        bias: bool = True,
     ) -> Convolution:
-        """Return a layer of that size with fresh filters and zero bias.
+        """Return a layer of that size with fresh filters and zero bias, or without one.
 
         Raises:
-            TypeError: an argument is not a whole number, ``winograd`` not a bool, or ``dtype`` not floating.
+            TypeError: an argument is not a whole number, ``winograd`` or ``bias`` not a bool, or ``dtype`` not
+                floating.
             ValueError: a number is out of its range, or ``init`` is unknown.
 
         Examples:
@@ -108,12 +109,13 @@ class Convolution(Layer):
             raise ValueError(f"Convolution: {groups} groups do not divide {channels} channels and {filters} filters")
         fh, fw = pair("size", size)
         window, winograd = Window((fh, fw), stride, pad, dilation), flag("winograd", winograd)
+        bias = flag("bias", bias)
         if winograd:
             winograd_kernels.check_window(window, groups)  # raises before weights are drawn
         shape = array_shape("(filters, channels, size)", (filters, channels // groups, fh, fw))
         fan_in = channels // groups * fh * fw
-        W, b = weights(shape, fan_in, init, dtype), xp.zeros(filters, dtype)
-        return cls(W, b, stride, pad, dilation, groups, winograd)
+        W = weights(shape, fan_in, init, dtype)
+        return cls(W, xp.zeros(filters, dtype) if bias else None, stride, pad, dilation, groups, winograd)
 
     def forward(self, x: Array) -> Array:
         W = self.W
@@ -132,7 +134,8 @@ class Convolution(Layer):
         (x,) = self.saved(dout)
         W, kernels = self.W, winograd_kernels if self.winograd else convolution
         if not self.frozen:
-            kernels.convolution_backward_weight(x, dout, W.shape, self.window, self.groups, *map(self.gradient, "Wb"))
+            gradients = map(self.gradient, "W" if self.b is None else "Wb")
+            kernels.convolution_backward_weight(x, dout, W.shape, self.window, self.groups, *gradients)
         if not self.input_gradient:
             return None
         return kernels.convolution_backward_input(dout, W, x.shape, self.window, self.groups)
@@ -142,7 +145,8 @@ class Convolution(Layer):
         return (len(self.W), *self.window.over((image[0], image[1])).output)
 
     def describe(self) -> str:
-        more = (f", {self.groups} groups" if self.groups > 1 else "") + (", winograd" if self.winograd else "")
+        more = f", {self.groups} groups" if self.groups > 1 else ""
+        more += (", winograd" if self.winograd else "") + (", no bias" if self.b is None else "")
         return f"{self.W.shape[1] * self.groups} → {len(self.W)}, {self.window}{more}"
 
 
@@ -154,7 +158,7 @@ class ConvolutionTranspose(Layer):
 
     Args:
         W: (C, FN, FH, FW), C input and FN output channels, floating.
-        b: (FN,), dtype of ``W``.
+        b: (FN,), dtype of ``W``; or None for no bias.
         stride: factor of enlargement, one number or (rows, columns).
         pad: rows and columns cut off the result; numbers only.
         dilation: step between taps.
@@ -172,14 +176,20 @@ class ConvolutionTranspose(Layer):
     W, dW = parameter()
     b, db = parameter()
 
-    def __init__(self, W: Array, b: Array, stride: int | Pair = 1, pad: Padding = 0, dilation: int | Pair = 1) -> None:
-        checks.floating("ConvolutionTranspose", W=W, b=b)
-        if W.ndim != 4 or b.shape != W.shape[1:2] or not W.size:
-            raise ValueError(f"ConvolutionTranspose needs W (C, FN, FH, FW) and b (FN,), got {W.shape} and {b.shape}")
+    def __init__(
+        self,
+        W: Array,
+        b: Array | None = None,
+        stride: int | Pair = 1,
+        pad: Padding = 0,
+        dilation: int | Pair = 1,
+    ) -> None:
+        checks.filters("ConvolutionTranspose", "W (C, FN, FH, FW) and b (FN,)", 4, 1, W, b)
         self.window = Window(W.shape[2:], stride, pad, dilation)
         self.window.transposed_size((1 << 20, 1 << 20))  # refuses "same" and "valid"
         self.W = W
-        self.b = b
+        if b is not None:
+            self.b = b
         self.stride = single(self.window.stride)
         self.pad = single(self.window.padding)
         self.dilation = single(self.window.dilation)
@@ -195,19 +205,20 @@ class ConvolutionTranspose(Layer):
         dilation: int | Pair = 1,
         init: Init = "he",
         dtype: Any = "float32",
+        bias: bool = True,
     ) -> ConvolutionTranspose:
-        """Return a layer of that size with fresh filters and zero bias.
+        """Return a layer of that size with fresh filters and zero bias, or without one.
 
         Raises:
-            TypeError: an argument is not a whole number, or ``dtype`` not floating.
+            TypeError: an argument is not a whole number, ``bias`` not a bool, or ``dtype`` not floating.
             ValueError: a number is out of its range, or ``init`` is unknown.
         """
         channels, filters = whole("channels", channels, 1, LARGEST_SIZE), whole("filters", filters, 1, LARGEST_SIZE)
-        fh, fw = pair("size", size)
+        (fh, fw), bias = pair("size", size), flag("bias", bias)
         Window((fh, fw), stride, pad, dilation).transposed_size((1 << 20, 1 << 20))  # raises before weights are drawn
         shape = array_shape("(channels, filters, size)", (channels, filters, fh, fw))
         W = weights(shape, channels * fh * fw, init, dtype)
-        return cls(W, xp.zeros(filters, dtype), stride, pad, dilation)
+        return cls(W, xp.zeros(filters, dtype) if bias else None, stride, pad, dilation)
 
     def forward(self, x: Array) -> Array:
         x = as_parameter("ConvolutionTranspose", x, self.W)
@@ -215,15 +226,17 @@ class ConvolutionTranspose(Layer):
             raise ValueError(f"{self!r} takes (N, {len(self.W)}, H, W), got {x.shape}")
         fn, oh, ow = self.output_shape(x.shape[1:])
         y = convolution.convolution_backward_input(x, self.W, (len(x), fn, oh, ow), self.window)
-        nhwc = to_nhwc(y)
-        nhwc += self.b
+        if self.b is not None:
+            nhwc = to_nhwc(y)
+            nhwc += self.b
         return self.save(y, x)
 
     def backward(self, dout: Array) -> Array | None:
         (x,) = self.saved(dout)
         if not self.frozen:
             convolution.convolution_backward_weight(dout, x, self.W.shape, self.window, out=self.gradient("W"))
-            column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient("b"))
+            if self.b is not None:
+                column_sums(to_nhwc(dout).reshape(-1, len(self.b)), out=self.gradient("b"))
         if not self.input_gradient:
             return None
         return convolution.convolution(dout, self.W, None, self.window)
@@ -233,4 +246,4 @@ class ConvolutionTranspose(Layer):
         return (self.W.shape[1], *self.window.transposed_size((image[0], image[1])))
 
     def describe(self) -> str:
-        return f"{self.W.shape[0]} → {self.W.shape[1]}, {self.window}"
+        return f"{self.W.shape[0]} → {self.W.shape[1]}, {self.window}" + (", no bias" if self.b is None else "")

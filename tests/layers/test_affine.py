@@ -1,14 +1,15 @@
 """The fully connected layer."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 
 import backend
-from backend import xp
+from backend import random, xp
 from kernels.core.layout import is_channels_last
-from layers import Affine
+from layers import Affine, Relu, Sequential
 from tests.support.checks import assert_same, normal, whole
 from tests.support.layer_checks import Contract, LayerCase, Oracle, products
 
@@ -18,21 +19,22 @@ def product(a, b):
 
 
 def forward(p, x):
-    W, b = p["W"], p["b"]
-    return products(lambda rows, W, b: product(rows, W) + b, len(W) + 1, x.reshape(len(x), -1), W, b)
+    sums = lambda rows, W, b=0: product(rows, W) + b  # noqa: E731
+    return products(sums, len(p["W"]) + 1, x.reshape(len(x), -1), *p.values())
 
 
 def backward(p, dout, x):
     rows, W = x.reshape(len(x), -1), p["W"]
-    return {
+    gradients = {
         "x": products(lambda dout, W: product(dout, W.T).reshape(x.shape), W.shape[1], dout, W),
         "W": products(lambda rows, dout: product(rows.T, dout), len(x), rows, dout),
         "b": products(lambda dout: dout.sum(0), len(x), dout),
     }
+    return {name: value for name, value in gradients.items() if name == "x" or name in p}
 
 
-def affine(inputs, outputs):
-    return lambda draw: Affine(draw(inputs, outputs), draw(outputs))
+def affine(inputs, outputs, bias=True):
+    return lambda draw: Affine(draw(inputs, outputs), *([draw(outputs)] if bias else []))
 
 
 CASES = [
@@ -40,6 +42,8 @@ CASES = [
     LayerCase("Affine of images", affine(12, 3), (2, 3, 2, 2), Oracle(forward, backward)),
     LayerCase("Affine of rows of pixels", affine(12, 2), (2, 3, 1, 4), Oracle(forward, backward)),
     LayerCase("Affine of sequences", affine(6, 4), (3, 2, 3), Oracle(forward, backward)),
+    LayerCase("Affine without a bias", affine(5, 3, bias=False), (4, 5), Oracle(forward, backward)),
+    LayerCase("Affine of images without a bias", affine(12, 3, bias=False), (2, 3, 2, 2), Oracle(forward, backward)),
     LayerCase("Affine of one number", affine(1, 1), (1, 1), Oracle(forward, backward)),
 ]
 
@@ -147,3 +151,19 @@ def test_refuses_a_shape():
 
 def test_repr():
     assert repr(Affine(ones(4, 3), ones(3))) == "Affine(4 → 3)"
+
+
+@pytest.mark.parametrize("behind", [[], [Relu()]], ids=["alone", "with a relu"])
+def test_without_a_bias_the_bits_are_those_of_a_zero_bias(device, behind):
+    random.seed(1)
+    without = Affine.of(7, 5, bias=False)
+    zero = Affine(without.W.copy(), xp.zeros(5, "float32"))
+    assert list(without.params) == ["W"]
+    assert repr(without) == "Affine(7 → 5, no bias)"
+    x, dout = normal((9, 7)), normal((9, 5), seed=1)
+    rows = [Sequential(layer, *copy.deepcopy(behind)) for layer in (without, zero)]
+    assert_same(rows[0].forward(x), rows[1].forward(x))
+    assert_same(rows[0].backward(dout), rows[1].backward(dout))
+    assert_same(without.dW, zero.dW)
+    assert without.b is None
+    assert without.db is None

@@ -17,8 +17,8 @@ from tests.support.oracles import Geometry
 
 def convolution(geometry, groups=1):
     def forward(p, x):
-        function = lambda x, W, b: oracles.convolution(x, W, b, geometry, groups)  # noqa: E731
-        return products(function, p["W"][0].size + 1, x, p["W"], p["b"])
+        function = lambda x, W, b=None: oracles.convolution(x, W, b, geometry, groups)  # noqa: E731
+        return products(function, p["W"][0].size + 1, x, *p.values())
 
     def backward(p, dout, x):
         W, pixels = p["W"], dout[:, 0].size
@@ -27,10 +27,13 @@ def convolution(geometry, groups=1):
         return {
             "x": products(dx, W[:, 0].size, dout, W),
             "W": products(dW, pixels, x, dout),
-            "b": products(lambda dout: dout.sum((0, 2, 3)), pixels, dout),
-        }
+        } | bias_gradient(p, dout)
 
     return Oracle(forward, backward)
+
+
+def bias_gradient(p, dout):
+    return {"b": products(lambda dout: dout.sum((0, 2, 3)), dout[:, 0].size, dout)} if "b" in p else {}
 
 
 def transpose(geometry, size):
@@ -39,8 +42,8 @@ def transpose(geometry, size):
     def forward(p, x):
         shape = (len(x), p["W"].shape[1], *size)
         enlarge = lambda x, W: oracles.convolution_backward_input(x, W, shape, geometry)  # noqa: E731
-        function = lambda x, W, b: enlarge(x, W) + b[:, None, None]  # noqa: E731
-        return products(function, p["W"][:, 0].size + 1, x, p["W"], p["b"])
+        function = lambda x, W, *b: enlarge(x, W) + sum(each[:, None, None] for each in b)  # noqa: E731
+        return products(function, p["W"][:, 0].size + 1, x, *p.values())
 
     def backward(p, dout, x):
         W = p["W"]
@@ -48,25 +51,24 @@ def transpose(geometry, size):
         return {
             "x": products(lambda dout, W: oracles.convolution(dout, W, None, geometry), W[0].size, dout, W),
             "W": products(dW, x[:, 0].size, x, dout),
-            "b": products(lambda dout: dout.sum((0, 2, 3)), dout[:, 0].size, dout),
-        }
+        } | bias_gradient(p, dout)
 
     return Oracle(forward, backward)
 
 
-def case(name, shape, weight, geometry, **options):
+def case(name, shape, weight, geometry, bias=True, **options):
     return LayerCase(
         f"Convolution{name}",
-        lambda draw: Convolution(draw(*weight), draw(weight[0]), **options),
+        lambda draw: Convolution(draw(*weight), *([draw(weight[0])] if bias else []), **options),
         shape,
         convolution(geometry, options.get("groups", 1)),
     )
 
 
-def transposed_case(name, shape, weight, geometry, size, **options):
+def transposed_case(name, shape, weight, geometry, size, bias=True, **options):
     return LayerCase(
         f"ConvolutionTranspose{name}",
-        lambda draw: ConvolutionTranspose(draw(*weight), draw(weight[1]), **options),
+        lambda draw: ConvolutionTranspose(draw(*weight), *([draw(weight[1])] if bias else []), **options),
         shape,
         transpose(geometry, size),
     )
@@ -83,6 +85,9 @@ CASES = [
     case(" same", (2, 2, 5, 6), (3, 2, 4, 3), Geometry((4, 3), (2, 2), (1, 2, 0, 1)), stride=2, pad="same"),
     case(" of 1x1", (2, 3, 3, 2), (4, 3, 1, 1), Geometry((1, 1))),
     case(" of much padding", (1, 2, 3, 3), (2, 2, 2, 2), Geometry((2, 2), pads=(2, 2, 2, 2)), pad=2),
+    case(" without a bias", (2, 3, 5, 5), (4, 3, 3, 3), Geometry((3, 3), pads=ONE_AROUND), bias=False, pad=1),
+    case(" by channel without a bias", (2, 3, 5, 4), (6, 1, 3, 2), Geometry((3, 2)), bias=False, groups=3),
+    transposed_case(" without a bias", (2, 2, 3, 3), (2, 3, 2, 2), Geometry((2, 2)), (4, 4), bias=False),
     transposed_case("", (2, 3, 3, 4), (3, 2, 4, 3), Geometry((4, 3), (2, 2), ONE_AROUND), (6, 7), stride=2, pad=1),
     transposed_case(" dilated", (2, 2, 3, 3), (2, 3, 2, 2), Geometry((2, 2), dilation=(2, 2)), (5, 5), dilation=2),
 ]
@@ -238,6 +243,28 @@ def test_repr():
     assert repr(layer) == "Convolution(4 → 4, kernel 3x3, stride 2, padding 1, 2 groups)"
     up = ConvolutionTranspose(ones(4, 2, 3, 2), ones(2), dilation=(1, 2))
     assert repr(up) == "ConvolutionTranspose(4 → 2, kernel 3x2, dilation (1, 2))"
+    assert repr(Convolution(ones(4, 2, 3, 3))) == "Convolution(2 → 4, kernel 3x3, no bias)"
+
+
+@pytest.mark.parametrize("behind", [[], [Relu()]], ids=["alone", "with a relu"])
+@pytest.mark.parametrize("winograd", [False, True])
+def test_without_a_bias_the_bits_are_those_of_a_zero_bias(device, behind, winograd):
+    random.seed(1)
+    without = Convolution.of(8, 6, 3, pad=1, winograd=winograd, bias=False)
+    zero = Convolution(without.W.copy(), xp.zeros(6, "float32"), 1, 1, winograd=winograd)
+    assert list(without.params) == ["W"]
+    assert without.b is None
+    x, dout = normal((2, 8, 9, 11)), normal((2, 6, 9, 11), seed=1)
+    rows = [Sequential(layer, *copy.deepcopy(behind)) for layer in (without, zero)]
+    assert_same(rows[0].forward(x), rows[1].forward(x))
+    assert_same(rows[0].backward(dout), rows[1].backward(dout))
+    assert_same(without.dW, zero.dW)
+    assert without.db is None
+    up = [
+        ConvolutionTranspose(x[0, :, :6, None, :2].transpose(0, 1, 3, 2).copy(), *b)
+        for b in ((), (xp.zeros(6, "float32"),))
+    ]
+    assert_same(up[0].forward(x), up[1].forward(x))
 
 
 # -- winograd ----------------------------------------------------------------------------------------------------

@@ -151,6 +151,8 @@ def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
     image, rows = (5, 16, 11, 10), (33, 40)  # large: a wrong factor shows only among many numbers
     yield "affine", _with_parameters(layers.Affine, (40, 9), (9,)), rows
     yield "affine", _with_parameters(layers.Affine, (48, 6), (6,)), (5, 3, 4, 4)
+    yield "affine", lambda dtype: layers.Affine(numbers((40, 9), dtype, 1)), rows
+    yield "convolution", lambda dtype: layers.Convolution(numbers((12, 8, 3, 3), dtype, 1)), (2, 8, 9, 10)
     yield "convolution, transposed", _with_parameters(layers.ConvolutionTranspose, (6, 4, 3, 2), (4,), 2), (3, 6, 5, 4)
     yield "convolution, winograd", _with_parameters(_winograd, (12, 8, 3, 3), (12,)), (2, 8, 9, 10)
     yield "relu", lambda dtype: layers.Relu(), image

@@ -158,7 +158,7 @@ def _terms(layer: Any, x: numpy.ndarray, y: numpy.ndarray) -> dict[str, int]:
     W, samples = layer.W, len(x)
     if isinstance(layer, layers.Affine):
         return {"y": len(W) + 1, "dx": W.shape[1], "dW": samples, "db": samples}
-    of_filter, of_channel = W.size // len(layer.b), W.size // x.shape[1]
+    of_filter, of_channel = W.size // y.shape[1], W.size // x.shape[1]
     pixels = samples * math.prod((x if isinstance(layer, layers.ConvolutionTranspose) else y).shape[2:])
     return {"y": of_filter + 1, "dx": of_channel, "dW": pixels, "db": samples * math.prod(y.shape[2:])}
 

@@ -60,6 +60,7 @@ LAYERS = {
     "Tanh": Tanh,
     "AddLayer": layers.AddLayer,
     "MulLayer": layers.MulLayer,
+    "no bias": lambda: Sequential(Convolution.of(2, 4, 3, bias=False), Affine.of(36, 2, bias=False)),
     "winograd": lambda: Convolution.of(2, 4, 3, pad=1, winograd=True),
     **{type(as_loss(name)).__name__: lambda name=name: as_loss(name) for name in NAMES},
     "options": lambda: SoftmaxWithLoss(0.1, np.array([1, 2.5]), -1),
