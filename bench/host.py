@@ -27,10 +27,9 @@ from bench.gpu.graph_steps import graph_step
 from bench.kernels.measure import describe_gpu
 from bench.reading import calls_of
 from bench.report import check_folder, write_json
-from bench.resnet20 import resnet20
 from kernels.core.layout import channels_last
 from training.cli.common import choose_compute, count_from, user_errors
-from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
+from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet, build_for
 from training.optim import SGD, Adam, Momentum
 from training.profile.launches import LaunchCounter, NoCounterError
 from training.terminal.tables import aligned
@@ -40,7 +39,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "SimpleConvNet": lambda: (SimpleConvNet(), Adam()),
     "ConvNet": lambda: (ConvNet(), Adam()),
     "DeepConvNet": lambda: (DeepConvNet(), Adam()),
-    "ResNet-20": lambda: (resnet20(), Momentum()),
+    "ResNet-20": lambda: (build_for("ResNet20", (3, 32, 32), 10), Momentum()),
 }
 """The networks, each with the optimizer that it is usually trained with."""
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from backend import random
-from bench.resnet20 import resnet20
 from bench.sides.base import Case, Side
 from bench.textbook import im2col
 from layers import Convolution, Dropout
-from training.models import DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet
+from training.models import DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, build_for
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ _TRAINING = [
     )
 ]
 
-_RESNET20 = _training(resnet20, "momentum")
+_RESNET20 = _training(lambda: build_for("ResNet20", (3, 32, 32), 10), "momentum")
 _ON = "on (32, 64, 32, 32)"
 _OPERATIONS = [
     Workload("im2col", f"im2col 3x3 pad 1 {_ON}, in the layers' order", "im2col", 32, _columns("HWC")),

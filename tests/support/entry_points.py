@@ -47,7 +47,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
                  "models.architecture", "models.config", "models.freezing", "models.loading", "models.saving",
-                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "terminal"),
+                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "terminal",
+                 "zoo"),  # build_for, which is tried, calls those of the zoo
 }  # fmt: skip
 
 OPERATIONS = (

@@ -8,17 +8,22 @@ As a program in the device's COUNT mode this prints them as JSON, with the least
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import backend
-from bench.resnet20 import resnet20
 from tests.support.fresh import counted
-from training.models import DeepConvNet
+from training.models import DeepConvNet, build_for
 from training.optim.optimizers import Adam, Momentum
 from training.optim.update import Update
 from training.profile.cost import cost_of_step
 from training.profile.meter import example_batch
 
-STEPS = {"ResNet-20": (resnet20, Momentum), "DeepConvNet": (DeepConvNet, Adam)}
+STEPS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "ResNet-20": (partial(build_for, "ResNet20", (3, 32, 32), 10), Momentum),
+    "DeepConvNet": (DeepConvNet, Adam),
+}
 """Networks and optimizers."""
 
 

@@ -53,7 +53,7 @@ class Console:
             return
         parameters = sum(array.size for array in network.params.values())
         lines = {
-            "model": f"{type(network).__name__}, {parameters:,} parameters",
+            "model": f"{network.title}, {parameters:,} parameters",
             **data.describe(),
             "device": str(compute),
             "threads": str(compute.threads),

@@ -139,8 +139,8 @@ def _from_npz(file: Path, model: str | None, data: Data) -> Network:
 def _from_safetensors(file: Path, model: str | None, allow_import: bool) -> Network:
     with user_errors():
         network = load_network(file, allow_import)
-    if model is not None and model != type(network).__name__:
-        raise UserError(f"{file} is a {type(network).__name__}, not a {model}")
+    if model is not None and model != network.title:
+        raise UserError(f"{file} is a {network.title}, not a {model}")
     return network
 
 
@@ -173,7 +173,7 @@ def _of_labels(found: Evaluation, data: Data, part: str) -> dict[str, Any]:
 
 
 def _about(file: Path, network: Network, data: Data, part: str) -> dict[str, Any]:
-    return {"file": str(file), "model": type(network).__name__, "dataset": data.name, "part": part}
+    return {"file": str(file), "model": network.title, "dataset": data.name, "part": part}
 
 
 def _print(record: dict[str, Any]) -> None:

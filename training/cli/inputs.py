@@ -18,8 +18,9 @@ from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
 from training.terminal.bars import Bar, bar
+from training.zoo import NETWORKS
 
-MODEL = click.Choice(list(MODELS), case_sensitive=False)
+MODEL = click.Choice([*MODELS, *NETWORKS], case_sensitive=False)
 
 
 def load_data(

@@ -175,7 +175,7 @@ def command(
         raise UserError(f"{error}; give a smaller --model or --batch-size") from error
     images, taken = steps * trainer.train_loader.largest_batch / found.seconds, found.durations()
     click.echo(
-        f"{type(trainer.network).__name__}, {data_name}, "
+        f"{trainer.network.title}, {data_name}, "
         f"batch {trainer.train_loader.largest_batch}, {settings.precision}, "
         f"{compute.device}, {compute.threads} thread(s): {steps} steps after {warmup}, "
         f"{1e3 * found.seconds / steps:.3f} ms a step ({1e-6 * min(taken):.3f} to {1e-6 * max(taken):.3f}), "

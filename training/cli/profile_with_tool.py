@@ -85,7 +85,7 @@ def _owner(phase: str) -> str:
 def about(trainer: Trainer, compute: Compute, settings: Settings, steps: int) -> dict[str, Any]:
     """Return what was profiled, and where, for the record of a profile."""
     return {
-        "model": type(trainer.network).__name__,
+        "model": trainer.network.title,
         "batch": trainer.train_loader.largest_batch,
         "precision": settings.precision,
         "device": str(compute.device),

@@ -10,6 +10,7 @@ import click
 
 from backend import allow_tf32
 from kernels.implicit_gemm import active_capability
+from layers.initializers import unfilled
 from training.cli import summary_ranks
 from training.cli.common import (
     Compute,
@@ -38,6 +39,7 @@ from training.profile.launches import NoCounterError
 from training.profile.meter import Readings, example_batch, launches_of_a_step, seconds_of_a_step
 from training.profile.paths import Path, paths_of
 from training.terminal.tables import show, table
+from training.zoo import NETWORKS, usual_size
 
 _PHASES = ("forward", "backward")
 
@@ -101,10 +103,10 @@ def command(
         raise UserError(f"{printable(run)} says which model it is: leave --model and --dataset out")
     with user_errors():
         if run is None:
-            network = build_for(model or DEFAULT_MODEL, INPUT_DIM, len(SOURCES[dataset or DEFAULTS.dataset].classes))
+            network = _new(model or DEFAULT_MODEL, dataset)
         else:
             network = load_network(find_model(run), allow_import)
-    model = type(network).__name__
+    model = network.title
     network.astype("float16" if precision == "fp16" else "float32")
     optimizer = optimizers.by_name(DEFAULTS.optimizer, DEFAULTS.lr, DEFAULTS.weight_decay)
     cost = cost_of_step(network, batch_size, optimizer)
@@ -136,6 +138,15 @@ def command(
             click.echo(f"launches are not counted: {measured.uncounted}")
     for line in [] if on_ranks is None else summary_ranks.lines(on_ranks):
         click.echo(line)
+
+
+def _new(model: str, dataset: str | None) -> Network:
+    """Return a model for the images of a data set; without one, a network of the zoo has its usual size."""
+    shape, classes = INPUT_DIM, len(SOURCES[dataset or DEFAULTS.dataset].classes)
+    if dataset is None and model in NETWORKS:
+        shape, classes = usual_size(model)
+    with unfilled():
+        return build_for(model, shape, classes)
 
 
 def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str, compute: Compute) -> Measured:

@@ -284,4 +284,4 @@ def command(
 
 def _name(trainer: Trainer, data: Data) -> str:
     """Return the name of a run's folder, without its time."""
-    return f"{type(trainer.network).__name__}-{re.sub(r'[^0-9A-Za-z._-]+', '_', data.name)[:60]}"
+    return f"{trainer.network.title}-{re.sub(r'[^0-9A-Za-z._-]+', '_', data.name)[:60]}"

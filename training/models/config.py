@@ -59,10 +59,11 @@ def check_data(config: Mapping[str, Any], input_dim: tuple[int, ...], classes: i
         classes: number of classes of the model.
 
     Raises:
-        ValueError: ``dataset`` is not a text, ``classes`` are not the names of all classes, or ``input_dim`` is not a
-            shape that the model takes; or ``columns`` are not the names of all features, or ``target`` is not a text.
+        ValueError: ``name`` or ``dataset`` is not a text, ``classes`` are not the names of all classes, or
+            ``input_dim`` is not a shape that the model takes; or ``columns`` are not the names of all features, or
+            ``target`` is not a text.
     """
-    kinds = {"dataset": str, "classes": list[str], "input_dim": list[int]}
+    kinds = {"name": str, "dataset": str, "classes": list[str], "input_dim": list[int]}
     for name, kind in kinds.items():
         if name in config:
             _checked(name, config[name], kind)

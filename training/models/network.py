@@ -91,6 +91,12 @@ class Network(BoundLayers):
             instance("last_layer", value, Loss, "a Loss").check_outputs(type(self).__name__, self.classes)
         super().__setattr__(name, value)
 
+    @property
+    def title(self) -> str:
+        """The name of the network: that in its ``config``, as of one from ``training.zoo``, or of its class."""
+        name = (self.config or {}).get("name")
+        return name if isinstance(name, str) and name.isprintable() else type(self).__name__
+
     def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before a softmax or sigmoid.
 

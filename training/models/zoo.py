@@ -1,4 +1,4 @@
-"""The book's networks, with its constructors, and a more recent one.
+"""The book's networks, with its constructors, and a more recent one; and those of ``training.zoo`` by name.
 
 Any other is a ``training.Network`` over a ``layers.Sequential``. All take ``dtype``, and ``loss`` as ``Network`` does.
 """
@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.checks import instance, sizes
+from backend.checks import choice, instance, sizes
 from layers import Affine, BatchNormalization, Convolution, Dropout, Loss, Pooling, Relu, Sequential, Sigmoid, Tanh
 from layers.initializers import Init
 from training.files import clipped
 from training.models.arguments import ACTIVATIONS, ConvParam, remembered, size
 from training.models.config import checked_arguments
 from training.models.network import Network
+from training.zoo import NETWORKS
 
 
 class TwoLayerNet(Network):
@@ -246,6 +247,7 @@ def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | L
     """Return the model called ``name`` in the size for inputs and a number of classes, with fresh weights.
 
     Args:
+        name: of ``MODELS`` or ``training.zoo.NETWORKS``.
         input_dim: shape of an input: (C, H, W), or for TwoLayerNet and MultiLayerNet any.
         loss: as ``Network`` takes it.
 
@@ -258,19 +260,25 @@ def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | L
         >>> build_for("SimpleConvNet", (3, 32, 32), 5).classes
         5
     """
-    shape = sizes("input_dim", input_dim, 1)
+    shape, name = sizes("input_dim", input_dim, 1), choice("name", name, (*MODELS, *NETWORKS))
     arguments: dict[str, Any] = {"output_size": size("classes", classes)}
+    if name in NETWORKS:
+        return Network(NETWORKS[name](_image(name, shape), arguments["output_size"]), shape, {"name": name}, loss)
     if name == "TwoLayerNet":
         arguments |= {"input_size": math.prod(shape), "hidden_size": 50}
     elif name == "MultiLayerNet":
         arguments |= {"input_size": math.prod(shape), "hidden_size_list": [100, 100]}
-    elif len(shape) != 3:
-        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}; rows are for MultiLayerNet")
     else:
-        arguments["input_dim"] = shape
+        arguments["input_dim"] = _image(name, shape)
     if name == "SimpleConvNet":
         arguments["weight_init_std"] = "he"
     return build({"model": name, "arguments": arguments}, loss)
+
+
+def _image(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}; rows are for MultiLayerNet")
+    return shape[0], shape[1], shape[2]
 
 
 def _convolution(channels: int, param: ConvParam, init: Init, dtype: Any) -> Convolution:
