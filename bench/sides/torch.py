@@ -165,7 +165,9 @@ def _modules(layers: Any, images: bool) -> list[Any]:
                 modules.append(_with(nn.Linear(*layer.W.shape), layer.W.T, layer.b))
             case "Convolution":
                 filters, channels, *size = layer.W.shape
-                shell = nn.Conv2d(channels, filters, size, stride=layer.stride, padding=layer.pad)
+                shell = nn.Conv2d(
+                    channels, filters, size, stride=layer.stride, padding=layer.pad, bias=layer.b is not None
+                )
                 modules.append(_with(shell, layer.W, layer.b))
             case "BatchNormalization":
                 modules.append(_with(nn.BatchNorm2d(len(layer.gamma)), layer.gamma, layer.beta))
@@ -185,10 +187,11 @@ def _modules(layers: Any, images: bool) -> list[Any]:
     return modules
 
 
-def _with(module: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+def _with(module: Any, weight: np.ndarray, bias: np.ndarray | None) -> Any:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
-        module.bias.copy_(torch.from_numpy(bias))
+        if bias is not None:
+            module.bias.copy_(torch.from_numpy(bias))
     return module
 
 

@@ -72,12 +72,12 @@ def _with_products(
     kept: int = 0,
     keeps_input: bool = True,
 ) -> Cost:
-    """Return the cost of a layer with weights and a bias, whose three products take ``products`` operations each."""
-    moved = x.nbytes + _parameter_bytes(layer) + y.nbytes
-    backward = Work(products, y.size, moved)
+    """Return the cost of a layer with weights, whose three products take ``products`` operations each."""
+    moved, of_bias = x.nbytes + _parameter_bytes(layer) + y.nbytes, 0 if layer.b is None else y.size
+    backward = Work(products, of_bias, moved)
     if layer.input_gradient:
         backward += Work(products, 0, layer.W.nbytes + x.nbytes)
-    return Cost(Work(products, y.size, moved), backward, kept, keeps_input)
+    return Cost(Work(products, of_bias, moved), backward, kept, keeps_input)
 
 
 def _winograd_flops(x: Batch, y: Batch) -> int:
