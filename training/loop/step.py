@@ -72,11 +72,12 @@ def gradients_in_parts(
     grads = network.grads.flat
     xp, dtype = array_module(grads), acc_dtype(grads.dtype)
     parts, first, number = list(parts), 0, 0
+    total = len(parts) * (1 if exchange is None else exchange.ranks.size)
     sums = xp.empty_like(grads, dtype)
     scaled = xp.empty_like(sums) if len(parts) > 1 else sums
     figures: tuple[Any, ...] = (xp.zeros((), "float64"), xp.zeros((), "float64"), 0, 0)
     if exchange is not None:
-        exchange.begin(sums, parts[0].size)
+        exchange.begin(sums, -(-parts[0].whole // total))
 
     def add(begin: int, end: int) -> None:
         own = slice(begin, end)

@@ -23,6 +23,7 @@ RUNS = {
     "accumulated": {"normalized": False, "parts": 2},
     "half": {"normalized": False, "dtype": "float16"},
     "compressed": {"normalized": False, "compress": "fp16"},
+    "compressed, odd": {"normalized": False, "compress": "fp16", "batch": 9},
     # Not Adam: it would take steps by the noise that is the gradient of a bias before a normalization.
     "synchronized": {"sync_batch_norm": True, "optimizer": lambda: SGD(0.1)},
     "synchronized parts": {"sync_batch_norm": True, "parts": 2, "optimizer": lambda: SGD(0.1)},
