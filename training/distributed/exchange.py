@@ -41,7 +41,7 @@ class Exchange:
     def __init__(self, ranks: Ranks, network: Network, compress: str = "none", state: bool = True) -> None:
         self.ranks = ranks
         self._network = network
-        self._half = compress == "fp16"
+        self.is_compressed = compress == "fp16"
         self._state = [array for array in network.state.values() if array.size] if state else []
         self._begins = _begins(network)
         self._sums: Any = HostSums(ranks) if on_host(network.params.flat) else StreamSums(ranks)
@@ -51,10 +51,10 @@ class Exchange:
 
         Args:
             sums: the flat buffer whose parts ``send`` sums in place.
-            weight: the samples of a whole part, which float16 numbers are divided by.
+            weight: the samples of the largest part, the same number on all ranks; float16 numbers are divided by it.
         """
         self._buffer, self._unsent = sums, sums.size
-        self._wire = array_module(sums).empty(sums.size, "float16") if self._half else sums
+        self._wire = array_module(sums).empty(sums.size, "float16") if self.is_compressed else sums
         self._scale = 2.0 ** max(weight - 1, 0).bit_length()
 
     def as_filled(self, add: Callable[[int, int], None]) -> Callable[[Layer], None]:
@@ -94,7 +94,7 @@ class Exchange:
             state = xp.concatenate([array.reshape(-1) for array in self._state]).astype("float64")
             self._sums.start(state)
         self._sums.wait()
-        if self._half:
+        if self.is_compressed:
             xp.multiply(self._wire, self._scale, out=self._buffer, dtype=self._buffer.dtype)
         if state is None:
             return
@@ -107,7 +107,7 @@ class Exchange:
     def _send(self, add: Callable[[int, int], None], begin: int) -> None:
         end, self._unsent = self._unsent, begin
         add(begin, end)
-        if self._half:
+        if self.is_compressed:
             part, xp = self._buffer[begin:end], array_module(self._buffer)
             xp.multiply(part, 1 / self._scale, out=self._wire[begin:end], dtype=part.dtype, casting="same_kind")
         self._sums.start(self._wire[begin:end])

@@ -73,7 +73,8 @@ def gradients_in_parts(
     xp, dtype = array_module(grads), acc_dtype(grads.dtype)
     parts, first, number = list(parts), 0, 0
     total = len(parts) * (1 if exchange is None else exchange.ranks.size)
-    sums = xp.empty_like(grads, dtype)
+    as_many = all(part.size * total == part.whole for part in parts) and not (exchange and exchange.is_compressed)
+    sums = grads if len(parts) == 1 and grads.dtype == dtype else xp.empty_like(grads, dtype)
     scaled = xp.empty_like(sums) if len(parts) > 1 else sums
     figures: tuple[Any, ...] = (xp.zeros((), "float64"), xp.zeros((), "float64"), 0, 0)
     if exchange is not None:
@@ -81,10 +82,19 @@ def gradients_in_parts(
 
     def add(begin: int, end: int) -> None:
         own = slice(begin, end)
-        weight, out = network.last_layer.weight, scaled if number else sums
-        xp.multiply(grads[own], weight, out=out[own], dtype=dtype, casting="same_kind")
-        if number:
-            xp.add(sums[own], scaled[own], out=sums[own])
+        if not count_alike():
+            weight, out = network.last_layer.weight, scaled if number else sums
+            xp.multiply(grads[own], weight, out=out[own], dtype=dtype, casting="same_kind")
+            if number:
+                xp.add(sums[own], scaled[own], out=sums[own])
+        elif number:
+            xp.add(sums[own], grads[own], out=sums[own])
+        elif sums is not grads:
+            sums[own] = grads[own]
+
+    def count_alike() -> bool:
+        """Return whether the mean of the parts' gradients is that of the batch: their sums then need no weights."""
+        return as_many and isinstance(network.last_layer.weight, int)
 
     for number, part in enumerate(parts):
         own, is_last = slice(first, first + part.size), number == len(parts) - 1
@@ -101,7 +111,7 @@ def gradients_in_parts(
         figures = tuple(old + new for old, new in zip(figures, (loss * weight, weight, right, samples), strict=True))
     losses, weights, right, samples = figures if exchange is None else _exchanged(exchange, figures)
     weights = xp.where(weights == 0, 1, weights)  # no sample counts
-    xp.divide(sums, weights, out=grads, dtype=dtype, casting="same_kind")
+    xp.divide(sums, total if count_alike() else weights, out=grads, dtype=dtype, casting="same_kind")
     loss = (losses / weights).astype(dtype)
     return loss, (loss * samples, right, samples)
 
