@@ -93,6 +93,16 @@ class Generator:
         finally:
             self._part = before
 
+    @contextmanager
+    def back_on_error(self) -> Iterator[None]:
+        """Go back to the numbers before a ``with`` that an exception ends: what is tried again draws the same."""
+        before = self.state
+        try:
+            yield
+        except BaseException:
+            self.state = before
+            raise
+
     def take_part(self) -> Part | None:
         """Return the part that the next draw is for, to be given to ``reserve``; None for whole batches."""
         part = self._part

@@ -6,13 +6,16 @@ import math
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sized
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from backend import asarray, asnumpy, checks
 from layers import Loss
 from training.data.loader import Batch, Loader
+
+if TYPE_CHECKING:
+    from training.models.network import Network
 
 
 class Batches(Loader):
@@ -252,16 +255,27 @@ def _checksum(batch: Batch) -> int:
     return zlib.crc32(t, zlib.crc32(x))
 
 
-def as_loader(name: str, given: Any, dtype: Any, epochs: int | None = None) -> Loader:
+def as_loader(name: str, given: Any, network: Network, epochs: int | None = None) -> Loader:
     """Return a loader as it is, another collection of batches as ``Batches``, and an iterator as ``OneEpoch``.
 
     Args:
+        name: of the argument, "train" or "test".
+        network: for which the targets are checked.
         epochs: how often it will be gone through; None for any number.
 
     Raises:
         TypeError: it is none of these.
-        ValueError: an iterator is to be gone through more than once.
+        ValueError: an iterator is to be gone through more than once, or a target is not one of the network's.
     """
+    loader = _as_loader(name, given, network.params.flat.dtype, epochs)
+    try:
+        loader.check_targets(network.last_layer, network.classes)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{'training' if name == 'train' else name} data: {error}") from None
+    return loader
+
+
+def _as_loader(name: str, given: Any, dtype: Any, epochs: int | None) -> Loader:
     if isinstance(given, Loader):
         return given
     try:

@@ -6,8 +6,11 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from backend import asnumpy, checks
+from training.data.loader import Loader
+from training.distributed.alone import Alone
 from training.distributed.communicator import Ranks, RanksError
 from training.distributed.exchange import COMPRESSIONS, Exchange
+from training.distributed.shard import Shard
 from training.distributed.statistics import synchronize
 
 if TYPE_CHECKING:
@@ -31,14 +34,21 @@ def exchange_of(ranks: Ranks | None, network: Network, compress: str, sync_batch
     return exchange
 
 
-def begin_together(trainer: Trainer, ranks: Ranks) -> None:
+def share_of(ranks: Ranks, loader: Loader) -> Loader:
+    """Return what gives this rank's rows of a loader's batches: the loader itself for one process."""
+    return loader if isinstance(ranks, Alone) else Shard(loader, ranks.rank, ranks.size)
+
+
+def begin_together(trainer: Trainer) -> None:
     """Begin, or go on, with a training on all ranks: at the same place of the same data, with rank 0's parameters.
 
     Raises:
         RanksError: the trainings are not the same ones.
     """
+    ranks, network = trainer.ranks, trainer.network
+    if isinstance(ranks, Alone):
+        return
     require_equal(ranks, described(trainer))
-    network = trainer.network
     for array in (network.params.flat, *network.state.values()):
         ranks.broadcast(array, "were given the parameters")
 
@@ -69,9 +79,11 @@ def require_equal(ranks: Ranks, own: dict[str, Any]) -> None:
                 raise RanksError(f"rank {rank} has another {name} than rank 0: expected {expected}, got {found}")
 
 
-def parameters_agree(trainer: Trainer, ranks: Ranks) -> None:
+def parameters_agree(trainer: Trainer) -> None:
     """Raise a RanksError on all ranks unless they have the same parameters, bit for bit."""
-    sums = ranks.gather(zlib.crc32(asnumpy(trainer.network.params.flat).tobytes()), "compared their parameters")
+    if isinstance(trainer.ranks, Alone):
+        return
+    sums = trainer.ranks.gather(zlib.crc32(asnumpy(trainer.network.params.flat).tobytes()), "compared their parameters")
     for rank, found in enumerate(sums):
         if found != sums[0]:
             raise RanksError(

@@ -40,9 +40,7 @@ def run_epoch(trainer: Trainer, epoch: int) -> EpochResult:
 
 def check_stop(trainer: Trainer, at_epoch_end: bool = False) -> None:
     """Raise if a signal has arrived, on any rank: all then stop after the same step."""
-    if trainer.ranks is None:
-        stopping.check()
-    elif number := trainer.ranks.signal_to_stop(stopping.pending(), at_epoch_end):
+    if number := trainer.ranks.signal_to_stop(stopping.pending(), at_epoch_end):
         stopping.stop(number)
 
 
@@ -53,8 +51,7 @@ def loss_scale(trainer: Trainer) -> tuple[float, int]:
 
 def _evaluated(trainer: Trainer, epoch: int) -> EpochResult:
     """Evaluate an epoch whose batches are done."""
-    if trainer.ranks is not None:
-        parameters_agree(trainer, trainer.ranks)
+    parameters_agree(trainer)
     synchronize()
     tell(trainer, "on_epoch_trained")
     figures = trainer.so_far.figures()

@@ -13,6 +13,8 @@ from training.terminal.tables import table_row
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from training.loop.trainer import Trainer
+
 _WIDTHS = {"loss": 6, "accuracy": 8, "time": 7, "images/s": 8}
 _MARK = "best"
 
@@ -99,6 +101,14 @@ def results_html(loss: float, accuracy: float, metrics: Mapping[str, Any]) -> st
         found["accuracy"] = f"{100 * accuracy:.2f} %"
     found |= {name: f"{value:.4g}" for name, value in metrics.items() if isinstance(value, float)}
     return html_table(list(found), [list(found.values())])
+
+
+def trainer_html(trainer: Trainer) -> str:
+    """Return a trainer as HTML tables: network, optimizer and how far it is; and the epochs so far."""
+    done = f"{len(trainer.history)} of {trainer.total_epochs}, {trainer.step:,} steps"
+    about = [type(trainer.network).__name__, repr(trainer.optimizer), done]
+    table = html_table(["network", "optimizer", "epochs"], [about])
+    return table + (as_html(trainer.history, trainer.total_epochs) if trainer.history else "")
 
 
 def html_table(

@@ -39,7 +39,7 @@ def compute_step(trainer: Trainer, x: Array, t: Array, on_gradients: Callable[[A
     if trainer.parts == 1 and trainer.exchange is None:
         loss = network.step_gradients(x, t, update.loss_scale)
     else:
-        parts = trainer.rows.parts(trainer.parts, 1 if trainer.ranks is None else trainer.ranks.size)
+        parts = trainer.rows.parts(trainer.parts, trainer.ranks.size)
         loss, figures = gradients_in_parts(network, x, t, update.loss_scale, parts, trainer.exchange)
     if on_gradients is not None:
         on_gradients(loss)

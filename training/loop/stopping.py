@@ -127,9 +127,9 @@ def check() -> None:
 
 
 def pending() -> int:
-    """Return the number of a signal that ``check`` would raise, or 0."""
-    handlers = _handlers
-    return handlers.received or 0 if handlers is not None and handlers.is_pending else 0
+    """Return the number of a signal that ``check`` would raise, or 0; in other threads than the main one always 0."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return _handlers.received or 0 if _handlers is not None and _handlers.is_pending and is_main else 0
 
 
 def stop(number: int) -> None:

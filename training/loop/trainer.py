@@ -19,14 +19,14 @@ from backend.types import Array
 from training.data import Loader
 from training.data.batches import as_loader
 from training.data.rows import Rows
-from training.distributed.shard import Shard
-from training.distributed.together import Ranks, begin_together, exchange_of
+from training.distributed.shard import rows_of
+from training.distributed.together import Alone, Ranks, begin_together, exchange_of, share_of
 from training.loop import checkpoint, evaluation, stopping
 from training.loop.callbacks import Callback, EpochResult, hooks, tell
 from training.loop.display import display_for
 from training.loop.epoch import check_stop, loss_scale, run_epoch
 from training.loop.epoch_so_far import EpochSoFar
-from training.loop.epoch_table import History, as_html, html_table
+from training.loop.epoch_table import History, trainer_html
 from training.loop.step import compute_step, has_plain_parts, ignoring_overflow
 from training.loop.step_graphs import StepGraphs
 from training.loop.watch import NonFiniteWatch
@@ -75,6 +75,7 @@ class Trainer:
         so_far: the ``EpochSoFar``: totals and time of the epoch under way, and the number of its batches that are done.
         is_stopped: a callback has called ``stop``.
         rows: the rows that this process has of the batch of the latest step.
+        ranks: the processes that train together; an ``Alone`` for one process.
         is_in_step: a step has begun and not ended: the parameters may be half updated.
         position: epoch and batch of the latest step, both from 0, for ``train.batch``.
         random: the generator that the run draws from, forked from the current one (``backend.random``): other runs
@@ -119,21 +120,16 @@ class Trainer:
         parts = checks.whole("parts", parts, 1, checks.LARGEST_SIZE)
         checks.instance("network", network, Network, "a Network")
         train, test = (
-            as_loader(name, given, network.params.flat.dtype, passes)
+            as_loader(name, given, network, passes)
             for name, given, passes in (("train", train, epochs), ("test", test, None))
         )
         update = optimizer if isinstance(optimizer, Update) else Update(optimizer)
-        for data, loader in (("training", train), ("test", test)):
-            try:
-                loader.check_targets(network.last_layer, network.classes)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{data} data: {error}") from None
         if metrics is None:
             metrics = ["mae"] if network.last_layer.target_kind == "values" else []
         self.network = network
-        self.ranks = ranks
         self.exchange = exchange_of(ranks, network, compress, sync_batch_norm)
-        self.train_loader = train if ranks is None else Shard(train, ranks.rank, ranks.size)
+        self.ranks = Alone() if ranks is None else ranks
+        self.train_loader = share_of(self.ranks, train)
         self.rows = Rows(0, 0, 0)
         self.test_loader = test
         self.update = update
@@ -175,8 +171,7 @@ class Trainer:
         Args:
             quiet: show nothing.
         """
-        is_first = self.ranks is None or self.ranks.rank == 0
-        display = None if checks.flag("quiet", quiet) or not is_first else display_for(self)
+        display = None if checks.flag("quiet", quiet) or self.ranks.rank else display_for(self)
         self.callbacks[1:1] = [display] if display else []
         try:
             for _ in self.epochs():
@@ -201,8 +196,7 @@ class Trainer:
                 after the last whole step. The failed step holds no memory: a trainer with smaller batches can go on.
         """
         try:
-            if self.ranks is not None:
-                begin_together(self, self.ranks)
+            begin_together(self)
             tell(self, "on_run_begin")
             with RUN:
                 while len(self.history) < self.total_epochs and not self.is_stopped:
@@ -240,17 +234,12 @@ class Trainer:
                 self.position = (epoch - 1, index)
                 for begin in step_begins:
                     begin(self, self.step + 1)
-                before = self.random.state
-                try:
-                    with STEP, ignoring_overflow(self), random.using(self.random):
-                        with DATA:
-                            x, t = next(batches)
-                        self.rows = self._rows(index, len(t))
-                        self.is_in_step = True
-                        self._train_step(x, t)
-                except BaseException:
-                    self.random.state = before  # a step that is made again draws the same numbers
-                    raise
+                with STEP, ignoring_overflow(self), random.using(self.random), self.random.back_on_error():
+                    with DATA:
+                        x, t = next(batches)
+                    self.rows = rows_of(self.train_loader, index, len(t))
+                    self.is_in_step = True
+                    self._train_step(x, t)
                 index += 1
                 self.is_in_step, self.so_far.batches = False, index
                 for end in step_ends:
@@ -291,24 +280,17 @@ class Trainer:
 
         def after_batch(scores: Array, t: Array) -> None:
             tell(self, "on_evaluation_step")
-            if self.ranks is None:
+            if self.ranks.size == 1:
                 stopping.check()
 
-        before = self.random.state
         tell(self, "on_evaluation_begin")
-        try:
+        with self.random.back_on_error():
             result = evaluation.evaluate(self.network, loader, after_batch, self.random, self.metrics, self.ranks)
-        except BaseException:
-            self.random.state = before  # an evaluation that is begun again draws the same numbers
-            raise
         tell(self, "on_evaluation_end", result.loss, result.accuracy)
         return result
 
     def _repr_html_(self) -> str:
-        done = f"{len(self.history)} of {self.total_epochs}, {self.step:,} steps"
-        about = [type(self.network).__name__, repr(self.optimizer), done]
-        table = html_table(["network", "optimizer", "epochs"], [about])
-        return table + (as_html(self.history, self.total_epochs) if self.history else "")
+        return trainer_html(self)
 
     def _train_step(self, x: Array, t: Array) -> None:
         on_gradients = functools.partial(tell, self, "on_gradients")
@@ -316,12 +298,8 @@ class Trainer:
             on_gradients(self._graphs.run(x, t))
         else:
             compute_step(self, x, t, on_gradients)
-        if self.ranks is not None and self.rows.whole < self.ranks.size:  # who had no row drew no number
+        if self.rows.whole < self.ranks.size:  # who had no row drew no number
             after = self.ranks.largest(self.random.state["position"], "compared how many numbers were drawn")
             self.random.state = {**self.random.state, "position": after}
         self.samples += self.rows.whole
         self.step += 1
-
-    def _rows(self, index: int, size: int) -> Rows:
-        loader = self.train_loader
-        return loader.rows(index) if isinstance(loader, Shard) else Rows(0, size, size)

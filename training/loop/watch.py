@@ -87,7 +87,7 @@ class NonFiniteWatch(Callback):
                 raise NonFiniteError(f"the loss is {loss} at {_place(trainer, step, epoch, index)}; {found}")
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.ranks is None or isinstance(trainer.network.params.flat, numpy.ndarray):
+        if trainer.ranks.size == 1 or isinstance(trainer.network.params.flat, numpy.ndarray):
             return self._losses[0][-1].done
         return len(self._losses) > _BEHIND
 
@@ -101,7 +101,7 @@ class NonFiniteWatch(Callback):
 
 def _of_all(trainer: Trainer, found: Origin) -> Origin:
     """Return what was found on the first rank that has found anything: each looks at its own samples."""
-    if trainer.ranks is None:
+    if trainer.ranks.size == 1:
         return found
     every = trainer.ranks.gather(found, "looked for a number that is not finite")
     rank, first = next(((rank, each) for rank, each in enumerate(every) if each.is_found), (0, every[0]))
