@@ -7,6 +7,7 @@ computation. The weights by which means are made of sums are summed with them, s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ from backend import array_module
 from backend.types import Array
 from layers import Layer
 from training.distributed.communicator import Ranks, on_host
-from training.distributed.nccl import StreamSums
+from training.distributed.host import HostSums, SumsOverHost
+from training.distributed.nccl import StreamSums, is_available
 
 if TYPE_CHECKING:
     from training.models.network import Network
+
+_log = logging.getLogger("xpnet")
 
 BUCKET_BYTES = 1 << 20
 """A bucket is summed as soon as it has this many bytes."""
@@ -44,7 +48,9 @@ class Exchange:
         self.is_compressed = compress == "fp16"
         self._state = [array for array in network.state.values() if array.size] if state else []
         self._begins = _begins(network)
-        self._sums: Any = HostSums(ranks) if on_host(network.params.flat) else StreamSums(ranks)
+        self._sums = _sums_over(ranks, network.params.flat)
+        self.fits_graphs = not isinstance(self._sums, SumsOverHost)
+        """Whether a step with these sums can be captured as a CUDA graph."""
 
     def begin(self, sums: Array, weight: int) -> None:
         """Begin with a step.
@@ -113,26 +119,20 @@ class Exchange:
         self._sums.start(self._wire[begin:end])
 
 
-class HostSums:
-    """Sums of host arrays, by MPI."""
-
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._requests: list[Any] = []
-
-    def start(self, array: numpy.ndarray) -> None:
-        """Start to sum a contiguous array over the ranks, in place."""
-        self._requests.append(self._ranks.start_sum(array, array.dtype == numpy.float16))
-
-    def progress(self) -> None:
-        """Let MPI work on what was started: it does so only where it is called."""
-        if self._requests:
-            self._ranks.test(self._requests)
-
-    def wait(self) -> None:
-        """Wait for all that was started."""
-        requests, self._requests = self._requests, []
-        self._ranks.wait(requests, "summed gradients")
+def _sums_over(ranks: Ranks, array: Array) -> Any:
+    """Return what sums arrays like this one over the ranks."""
+    if on_host(array):
+        return HostSums(ranks)
+    without = [rank for rank, has_nccl in enumerate(ranks.gather(is_available())) if not has_nccl]
+    if not without:
+        return StreamSums(ranks)
+    if ranks.rank == 0:
+        _log.warning(
+            "CuPy finds no NCCL on rank %s: gradients are summed by MPI in the host's memory, and steps are not run as "
+            "CUDA graphs; for the speed of NCCL install nvidia-nccl-cu12 (or -cu13) for all ranks",
+            ", ".join(map(str, without)),
+        )
+    return SumsOverHost(ranks)
 
 
 def _begins(network: Network) -> dict[int, int]:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from training.distributed.communicator import Ranks, RanksError
+
+
+def is_available() -> bool:
+    """Return whether CuPy finds NCCL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy's, where it is missing
+        from cupy.cuda import nccl
+    return bool(nccl.available)
 
 
 class StreamSums:
     """Sums of device arrays, by NCCL.
 
     Raises:
-        RanksError: NCCL is missing, or refuses: two ranks have one GPU, say.
+        RanksError: NCCL refuses: two ranks have one GPU, say.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         import cupy
         from cupy.cuda import nccl
 
-        if not nccl.available:
-            raise RanksError(f"rank {ranks.rank}: CuPy finds no NCCL: install nvidia-nccl-cu12")
         self._cupy: Any = cupy
         self._nccl: Any = nccl
         self._kinds = {"float16": nccl.NCCL_FLOAT16, "float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}

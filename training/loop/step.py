@@ -131,9 +131,10 @@ def _exchanged(exchange: Exchange, figures: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def has_plain_parts(trainer: Trainer) -> bool:
-    """Return True if a graph sees all of a step: no update of another class, no callback within the step."""
+    """Return True if a graph sees all of a step: no update of another class, no callback in it, no sums on the host."""
     own = [callback for callback in trainer.callbacks if type(callback).on_gradients is not Callback.on_gradients]
-    return type(trainer.optimizer).update is Optimizer.update and own == trainer.callbacks[:1]
+    on_device = trainer.exchange is None or trainer.exchange.fits_graphs
+    return type(trainer.optimizer).update is Optimizer.update and own == trainer.callbacks[:1] and on_device
 
 
 def ignoring_overflow(trainer: Trainer) -> AbstractContextManager:

@@ -28,6 +28,19 @@ def test_graphs_have_the_bits_of_eager_steps(two, name):
     assert by_graph["history"] == eager["history"]
 
 
+@pytest.mark.parametrize("name", on_gpus.NAMES)
+def test_mpi_sums_the_same_bits_where_a_rank_has_no_nccl(two, name):
+    """In the host's memory, and eagerly; said once a training."""
+    found, expected = two["without NCCL"][name], two[name][0]
+    assert (found["graphs"], found["refusal"]) == (0, None)
+    assert found["bits"] == expected["bits"]
+    assert found["history"] == expected["history"]
+    assert len(two["said"]) == len(on_gpus.NAMES)
+    assert all(
+        said.startswith("CuPy finds no NCCL on rank 1: gradients are summed by MPI in the host") for said in two["said"]
+    )
+
+
 @pytest.mark.parametrize("name", ["plain", "normalized"])
 def test_two_ranks_have_the_bits_of_one_gpu_with_the_same_parts(two, name):
     with backend.use("cuda"):
