@@ -1,7 +1,8 @@
 """Watch over the process of a rank, so that its end is told, whatever ends it.
 
 A process that is killed, by the kernel where memory is exhausted, say, cannot tell so; and a launcher may only give a
-number. So the process that a launcher has started forks: the child trains, and the parent waits and tells.
+number. So the process that a launcher has started forks: the child trains, and the parent waits and tells. It also
+ends the training where the launcher itself is killed: some of them leave their processes behind.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 READ = 0.3
 """Seconds in which the launcher reads what was told, before this rank's end lets it end all and drop the rest."""
 
+LOOK = 0.1
+"""Seconds between two looks whether the child or the launcher has ended."""
+
+GRACE = 8.0
+"""Seconds in which a rank without a launcher ends by itself and is saved, before it is killed."""
+
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def watch(place: Launched) -> None:
     """Return in a child of this process; the parent ends as the child does, and tells if a signal has killed it.
 
-    Signals are passed on to the child, which dies where the parent does. Call it before there are threads.
+    Signals are passed on to the child, which dies where the parent does, and gets SIGTERM where the launcher has died.
+    Call it before there are threads.
     """
-    parent = os.getpid()
+    parent, launcher = os.getpid(), os.getppid()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)  # what a terminal or launcher sends to the group comes once, through the parent
@@ -43,12 +51,28 @@ def watch(place: Launched) -> None:
     for name in _FORWARDED:
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), pass_on)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(_ended(child, launcher))
     if code < 0:
         _tell(place, -code)
         code = 128 - code
     os._exit(code)
+
+
+def _ended(child: int, launcher: int) -> int:
+    """Return the status of the child when it has ended; end it where the launcher is no longer this one's parent."""
+    alone_since: float | None = None
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        if os.getppid() != launcher:
+            now = time.monotonic()
+            if alone_since is None:
+                alone_since = now
+                os.kill(child, signal.SIGTERM)
+            elif now - alone_since > GRACE:
+                os.kill(child, signal.SIGKILL)
+        time.sleep(LOOK)
 
 
 def _tell(place: Launched, number: int) -> None:
