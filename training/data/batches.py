@@ -81,7 +81,7 @@ class Batches(Loader):
 
     def mark(self) -> list[int]:
         """Return epoch, place and checksum of the latest batch."""
-        return [] if self._last is None else [*self._last[:2], _checksum(self._last[2])]
+        return [] if self._last is None else [*self._last[:2], checksum(self._last[2])]
 
     def expect(self, mark: list[int]) -> None:
         """Refuse to go on inside an epoch where the batch of the mark is another one in this collection."""
@@ -148,7 +148,7 @@ class Batches(Loader):
         passed = 0
         for place, given in enumerate(islice(self._pass, count)):
             passed += 1
-            if self._mark[:2] == [epoch, place] and _checksum(self._made(given, place)) != self._mark[2]:
+            if self._mark[:2] == [epoch, place] and checksum(self._made(given, place)) != self._mark[2]:
                 raise ValueError(
                     f"batch {place} of epoch {epoch + 1} is not the one before the interruption: {self} must give the "
                     "same batches in the same order to go on inside an epoch; seed what shuffles it, or go on from a "
@@ -250,7 +250,8 @@ class OneEpoch(Batches):
         yield given
 
 
-def _checksum(batch: Batch) -> int:
+def checksum(batch: Batch) -> int:
+    """Return a number that two batches with other numbers do not have in common, but for one in 4 billion."""
     x, t = (numpy.ascontiguousarray(asnumpy(array)).data for array in batch)
     return zlib.crc32(t, zlib.crc32(x))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from backend import threads
 from training.distributed.communicator import Ranks
 
 
@@ -22,6 +23,7 @@ class Alone(Ranks):
     def __init__(self) -> None:
         self.rank = self.local_rank = 0
         self.size = self.local_size = 1
+        self.threads = threads.limit()
         self.host = socket.gethostname()
         self.has_ended = False
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
 import numpy
 
 from training.data.augment import CutMix, Mixup
-from training.data.batches import Batches
+from training.data.batches import Batches, checksum
 from training.data.loader import Batch, Loader
 from training.data.rows import Rows
 
@@ -23,12 +23,16 @@ class Shard(Loader):
     Args:
         whole: the loader of the batches.
         rank, ranks: which part of how many.
+        require_equal: called with what must be equal on all ranks of each batch that comes from elsewhere: it raises.
     """
 
-    def __init__(self, whole: Loader, rank: int, ranks: int) -> None:
+    def __init__(
+        self, whole: Loader, rank: int, ranks: int, require_equal: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         vars(self).update(vars(whole))
         self.whole, self.rank, self.ranks = whole, rank, ranks
         mixes = whole.augment is not None and any(isinstance(each, (Mixup, CutMix)) for each in whole.augment.changes)
+        self._require_equal = require_equal if isinstance(whole, Batches) else None
         self._takes_rows = mixes or isinstance(whole, Batches)
         self.batch_size = self.rows(0).size
         if not self._takes_rows:
@@ -79,6 +83,8 @@ class Shard(Loader):
         if self._takes_rows:
             with closing(self.whole.epoch(epoch, first)) as batches:
                 for index, batch in enumerate(batches, first):
+                    if self._require_equal is not None:
+                        self._require_equal(self._of_batch(batch, epoch, index, index == first))
                     yield self._own(batch, index)
             return
         place = first
@@ -96,6 +102,17 @@ class Shard(Loader):
 
     def indices(self, epoch: int, index: int) -> numpy.ndarray:
         return self.whole.indices(epoch, index)[self.rows(index).slice]
+
+    def _of_batch(self, batch: Batch, epoch: int, index: int, is_first: bool) -> dict[str, Any]:
+        """Return what is compared of a batch: how many samples and batches there are; and its numbers, of a first one.
+
+        A collection that shuffles in another order on each rank differs in the first batch of a pass already.
+        """
+        place = f"batch {index + 1} of epoch {epoch + 1}"
+        found: dict[str, Any] = {f"number of samples in {place}": len(batch[1])}
+        if is_first:
+            found[f"checksum of {place}"] = checksum(batch)
+        return {**found, f"number of batches after {place}": len(self.whole) - index - 1}
 
     def _own(self, batch: Batch, index: int) -> Batch:
         """Return this rank's rows of a whole batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,9 @@ def exchange_of(ranks: Ranks | None, network: Network, compress: str, sync_batch
 
 def share_of(ranks: Ranks, loader: Loader) -> Loader:
     """Return what gives this rank's rows of a loader's batches: the loader itself for one process."""
-    return loader if isinstance(ranks, Alone) else Shard(loader, ranks.rank, ranks.size)
+    if isinstance(ranks, Alone):
+        return loader
+    return Shard(loader, ranks.rank, ranks.size, functools.partial(require_equal, ranks))
 
 
 def begin_together(trainer: Trainer) -> None:

@@ -74,6 +74,41 @@ def resumed(ranks, folder, parts=1):
     return outcome(run)
 
 
+def of_batches(ranks, given, parts=1, epochs=1):
+    """Train on batches that a program makes itself: of 16, 16, 16 and 2 samples."""
+    made = small_trainer(normalized=False)
+    tested = [(x, t) for x, t in made.test_loader.epoch(0)]
+    run = Trainer(made.network, given, tested, made.update, epochs=epochs, parts=parts, ranks=ranks)
+    run.train(quiet=True)
+    return outcome(run)
+
+
+def batches(count=4, first=0):
+    """Yield batches, as a generator."""
+    x, t = small_data(50, first)
+    for place in range(count):
+        yield x[16 * place : 16 * (place + 1)], t[16 * place : 16 * (place + 1)]
+
+
+def other_batches(ranks):
+    """Return what is said where the second rank has a batch less, other ones, or shorter ones; on all of them."""
+    second, said = ranks.rank == 1, []
+    x, t = small_data(50, 0)
+    for given in (
+        batches(3 if second else 4),
+        batches(first=int(second)),
+        iter([(x[:9], t[:9]), (x[:4], t[:4]) if second else (x[:9], t[:9])]),
+        list(batches(3 if second else 4)),
+    ):
+        try:
+            of_batches(ranks, given)
+        except RanksError as error:
+            said.append(str(error))
+    every = ranks.gather(said)
+    assert every == [said] * ranks.size
+    return said
+
+
 def refusals(ranks):
     """Return what is said where ranks are not started alike; on all of them."""
     network = small_network()
@@ -136,6 +171,9 @@ def main(folder):
         found["resumed"] = resumed(ranks, folder)
         found["sums"] = sums(ranks)
         found["not finite"] = not_finite(ranks)
+        found["generator"] = of_batches(ranks, batches())
+        found["list"] = of_batches(ranks, list(batches()), epochs=2)
+        found["other batches"] = other_batches(ranks)
         found["refusals"], found["diverged"] = refusals(ranks), diverged(ranks)
         ranks.meet("ended")
     if ranks is None or ranks.rank == 0:

@@ -99,6 +99,26 @@ def test_sums(two, three):
         assert found["gathered"] == list(range(ranks))
 
 
+def test_ranks_share_the_batches_of_a_generator_and_of_a_list(two, three):
+    """The last batch has fewer samples than there are ranks."""
+    for name, given, epochs in (("generator", program.batches(), 1), ("list", list(program.batches()), 2)):
+        expected = program.of_batches(None, given, parts=2, epochs=epochs)
+        assert two[name]["bits"] == expected["bits"]
+        assert two[name]["history"] == expected["history"]
+        assert (three[name]["samples"], three[name]["position"]) == (expected["samples"], expected["position"])
+        np.testing.assert_allclose(three[name]["parameters"], expected["parameters"], rtol=0, atol=FEW)
+
+
+@pytest.mark.parametrize("ranks", ["two", "three"])
+def test_batches_that_differ_are_refused_on_all_ranks(request, ranks):
+    """Instead of a wait for the rank whose batches have ended, or a silent training on other samples."""
+    fewer, other, shorter, of_list = request.getfixturevalue(ranks)["other batches"]
+    assert fewer == ("rank 1 has another number of batches after batch 3 of epoch 1 than rank 0: expected 1, got 0")
+    assert "rank 1 has another checksum of batch 1 of epoch 1 than rank 0: expected " in other
+    assert shorter == ("rank 1 has another number of samples in batch 2 of epoch 1 than rank 0: expected 9, got 4")
+    assert "rank 1 has another training data than rank 0: expected {'batches': 4}, got {'batches': 3}" in of_list
+
+
 @pytest.mark.parametrize("ranks", ["two", "three"])
 def test_ranks_that_differ_are_refused_on_all_of_them(request, ranks):
     data, optimizer = request.getfixturevalue(ranks)["refusals"]
