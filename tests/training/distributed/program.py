@@ -1,4 +1,4 @@
-"""Train in several ways, one after the other: as ranks under mpirun, or as one process. Rank 0 prints what came out."""
+"""Train in several ways, one after the other, as ranks under mpirun. Rank 0 prints what came out."""
 
 import json
 import sys
@@ -162,11 +162,12 @@ def sums(ranks):
     return {"float32": mine.tolist(), "float16": half.tolist(), "gathered": ranks.gather(ranks.rank)}
 
 
-def main(folder):
+def main(folder, *names):
+    """Train in all ways, or in those of these names alone."""
     backend.use("cpu")
     ranks = Ranks.join()
-    found = {name: trained(ranks, name) for name in RUNS}
-    if ranks is not None:
+    found = {name: trained(ranks, name) for name in names or RUNS}
+    if not names:
         found["saved"] = trained(ranks, "plain", folder=folder)
         found["resumed"] = resumed(ranks, folder)
         found["sums"] = sums(ranks)
@@ -175,10 +176,10 @@ def main(folder):
         found["list"] = of_batches(ranks, list(batches()), epochs=2)
         found["other batches"] = other_batches(ranks)
         found["refusals"], found["diverged"] = refusals(ranks), diverged(ranks)
-        ranks.meet("ended")
-    if ranks is None or ranks.rank == 0:
+    ranks.meet("ended")
+    if ranks.rank == 0:
         print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

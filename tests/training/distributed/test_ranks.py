@@ -1,4 +1,4 @@
-"""Two and three ranks, by real mpirun, compute what one process computes with the same batches."""
+"""Two, three and four ranks, by real mpirun, compute what one process computes with the same batches."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from tests.training.distributed import program
 from tests.training.distributed.launch import results_of
 
 EPS = float(np.finfo("float32").eps)
+OF_FOUR = ("plain", "odd", "synchronized")
 FEW = 1e-5
 """Parameters of eight steps of Adam differ by less, where sums are rounded in another order."""
 
@@ -26,6 +27,11 @@ def three(folder):
     return results_of(3, folder / "three")
 
 
+@pytest.fixture(scope="module")
+def four(folder):
+    return results_of(4, folder / "four", *OF_FOUR)
+
+
 def alone(name, ranks, **more):
     """Return the outcome of one process with the same parts of the same batches."""
     own = {"parts": ranks * program.RUNS[name].get("parts", 1), "compress": "none"}
@@ -42,11 +48,16 @@ def test_two_ranks_have_the_bits_of_one_process_with_the_same_parts(two, name):
         assert two[name]["history"] == expected["history"]
 
 
-@pytest.mark.parametrize("name", ["plain", "odd", "accumulated", "clipped", "synchronized"])
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(
+    ("ranks", "name"),
+    [
+        *((ranks, name) for ranks in (2, 3) for name in ("plain", "odd", "accumulated", "clipped", "synchronized")),
+        *((4, name) for name in OF_FOUR),
+    ],
+)
 def test_ranks_compute_what_one_process_computes_with_whole_batches(request, ranks, name):
     """Within rounding: masks of dropout, shuffles, means and results. A rank has no sample of the last batch."""
-    found, expected = request.getfixturevalue({2: "two", 3: "three"}[ranks])[name], alone(name, 1, parts=1)
+    found, expected = request.getfixturevalue({2: "two", 3: "three", 4: "four"}[ranks])[name], alone(name, 1, parts=1)
     np.testing.assert_allclose(found["parameters"], expected["parameters"], rtol=0, atol=FEW)
     assert (found["samples"], found["position"]) == (expected["samples"], expected["position"])
     for result, other in zip(found["history"], expected["history"], strict=True):
