@@ -95,8 +95,8 @@ def multiply(a: Array, b: Array) -> Array:
 
 @elementwise
 def scale(x: Array, factor: float) -> Array:
-    """Compute factor · x in the dtype of ``x``, for 0 ≤ factor ≤ 1."""
-    factor = real("factor", factor, least=0, most=1)
+    """Compute factor · x in the dtype of ``x``, for 0 ≤ factor ≤ 65504, the largest float16."""
+    factor = real("factor", factor, least=0, most=65504)
     return implementation(x, operator.mul, operator.mul, _SCALE.each)(x, _rounded(factor, x))
 
 

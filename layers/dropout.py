@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.checks import Hyperparameter
+from backend.checks import Hyperparameter, flag
 from backend.types import Array
 from kernels.activations import scale
 from kernels.dropout import dropout
@@ -10,18 +10,22 @@ from kernels.masking import masked
 from layers import checks
 from layers.base import Layer
 
+_LARGEST_FACTOR = 65504.0  # of float16: infinity would make zeros NaN
+
 
 class Dropout(Layer):
     """Dropout (Srivastava et al., JMLR 2014), as in the book: sets numbers to 0 at random in training.
 
-    y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation. Masks come from ``backend.random`` and are the same
-    on every device. (``layers.compat.book.Dropout`` draws from ``numpy.random``, as the book does.)
+    y = x·mask in training, y = x·(1 - dropout_ratio) in evaluation; inverted, as other libraries have it,
+    y = x·mask / (1 - dropout_ratio) in training, y = x in evaluation. Masks come from ``backend.random`` and are the
+    same on every device. (``layers.compat.book.Dropout`` draws from ``numpy.random``, as the book does.)
 
     Args:
         dropout_ratio: the share that is dropped, from 0 up to but not including 1.
+        inverted: enlarge what stays in training, in place of scaling in evaluation.
 
     Raises:
-        TypeError: the ratio is not a number.
+        TypeError: the ratio is not a number, or ``inverted`` not a bool.
         ValueError: it is out of its range.
 
     Examples:
@@ -34,21 +38,31 @@ class Dropout(Layer):
 
     dropout_ratio = Hyperparameter(least=0, below=1)
 
-    def __init__(self, dropout_ratio: float = 0.5) -> None:
+    def __init__(self, dropout_ratio: float = 0.5, inverted: bool = False) -> None:
         self.dropout_ratio = dropout_ratio
+        self.inverted = flag("inverted", inverted)
 
     def forward(self, x: Array) -> Array:
         checks.floating("Dropout", x=x)
-        if self.training:
-            y, mask = dropout(x, self.dropout_ratio)
-            return self.save(y, mask)
-        return self.save(scale(x, factor=1 - self.dropout_ratio), None)
+        if not self.training:
+            return self.save(scale(x, factor=self._factor), None)
+        y, mask = dropout(x, self.dropout_ratio)
+        return self.save(scale(y, factor=self._factor) if self.inverted else y, mask)
 
     def backward(self, dout: Array) -> Array:
         (mask,) = self.saved(dout)
         if mask is None:
-            return scale(dout, factor=1 - self.dropout_ratio)
-        return masked(dout, mask)
+            return scale(dout, factor=self._factor)
+        dx = masked(dout, mask)
+        return scale(dx, factor=self._factor) if self.inverted else dx
+
+    @property
+    def _factor(self) -> float:
+        """What numbers are multiplied by: those that stay in training if inverted, else all in evaluation."""
+        stays = 1 - self.dropout_ratio
+        if not self.inverted:
+            return stays
+        return min(1 / stays, _LARGEST_FACTOR) if self.training else 1.0
 
     def describe(self) -> str:
-        return f"{self.dropout_ratio:g}"
+        return f"{self.dropout_ratio:g}{', inverted' if self.inverted else ''}"

@@ -11,6 +11,7 @@ from backend.checks import (
     LARGEST_EPSILON,
     LARGEST_SIZE,
     Hyperparameter,
+    flag,
     floating_dtype,
     refusal,
     sizes,
@@ -58,6 +59,8 @@ class BatchNormalization(Layer):
         momentum: weight of the old running statistics, from 0 to 1.
         running_mean, running_var: (D,); 0 and 1 if not given. Kept in float32 for float16.
         eps: ε.
+        unbiased: move the running variance towards the batch's unbiased one, Σ (x - μ)² / (n - 1), as PyTorch does; the
+            batch itself is normalized by the biased one all the same.
 
     Raises:
         TypeError: an array is not floating, or not of the others' dtype or library; momentum or eps is not a number.
@@ -92,6 +95,7 @@ class BatchNormalization(Layer):
         running_mean: Any = None,
         running_var: Any = None,
         eps: float = 1e-5,
+        unbiased: bool = False,
     ) -> None:
         checks.floating("BatchNormalization", gamma=gamma, beta=beta)
         if gamma.ndim != 1 or gamma.shape != beta.shape or not gamma.size:
@@ -99,6 +103,7 @@ class BatchNormalization(Layer):
         library, dtype = array_module(gamma), acc_dtype(gamma.dtype)
         self.momentum = momentum
         self.eps = eps
+        self.unbiased = flag("unbiased", unbiased)
         self.gamma = gamma
         self.beta = beta
         given = library.zeros(gamma.shape, dtype) if running_mean is None else running_mean
@@ -128,13 +133,15 @@ class BatchNormalization(Layer):
         from_batch = self.training and not self.frozen and len(rows) > 0  # an empty batch has no statistics
         added = None if bypass is None else self._rows(bypass)
         count: Any = None
-        if together:
-            from_batch = True
-            own = (self.gamma, self.beta, self.running_mean, self.running_var, self.eps, self.momentum)
-            y, mean, inverse, positive, count = batch_norm_across.batch_norm(rows, *own, relu, added, self.across)
-        elif from_batch:
-            own = (self.gamma, self.beta, self.running_mean, self.running_var, self.eps, self.momentum)
-            y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added)
+        if together or from_batch:
+            from_batch, moved = True, xp.zeros_like(self.running_var) if self.unbiased else self.running_var
+            own = (self.gamma, self.beta, self.running_mean, moved, self.eps, self.momentum)
+            if together:
+                y, mean, inverse, positive, count = batch_norm_across.batch_norm(rows, *own, relu, added, self.across)
+            else:
+                y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added)
+            if self.unbiased:
+                self._move_unbiased(moved, len(rows) if count is None else count)
         else:
             mean = self.running_mean.copy()  # it changes later
             positive = workspace.empty(rows.shape, bool) if relu else None
@@ -145,6 +152,12 @@ class BatchNormalization(Layer):
             gamma, beta = self.gamma, self.beta
             return y, lambda: self._shaped(batch_norm_backward.positive(rows, mean, inverse, gamma, beta), x.shape)
         return y, None if positive is None else self._shaped(positive, x.shape)
+
+    def _move_unbiased(self, moved: Array, count: Any) -> None:
+        """Move the running variance, given (1 - momentum) times the biased one of ``count`` rows."""
+        running, others = self.running_var, xp.maximum(count - 1, 1) if is_array(count) else max(count - 1, 1)
+        running *= self.momentum
+        running += moved * (count / others)
 
     def backward(self, dout: Array) -> Array:
         return self._backward(dout)
@@ -188,7 +201,7 @@ class BatchNormalization(Layer):
         return copy_channels_last(rows.reshape(shape))
 
     def describe(self) -> str:
-        return f"{len(self.gamma)}, momentum {self.momentum:g}"
+        return f"{len(self.gamma)}, momentum {self.momentum:g}{', unbiased' if self.unbiased else ''}"
 
 
 class LayerNormalization(Layer):

@@ -35,10 +35,26 @@ def scaled(factor):
     )
 
 
+def enlarged(ratio):
+    def results(numbers):
+        stays = numbers * kept(numbers.shape, ratio) / (1 - ratio)
+        return Expected(stays, abs(stays), 0, 2)
+
+    return Oracle(lambda p, x: results(x), lambda p, dout, x: {"x": results(dout)})
+
+
 CASES = [
     LayerCase(f"Dropout{name}{mode}", lambda draw, mode=mode: Dropout(0.3).train(not mode), shape, oracle)
     for name, shape in ((" of a matrix", (4, 5)), (" of images", (2, 3, 3, 2)))
     for mode, oracle in (("", masked(0.3)), (", eval", scaled(0.7)))
+] + [
+    LayerCase(
+        f"Dropout of images, inverted{mode}",
+        lambda draw, mode=mode: Dropout(0.3, inverted=True).train(not mode),
+        (2, 3, 3, 2),
+        oracle,
+    )
+    for mode, oracle in (("", enlarged(0.3)), (", eval", scaled(1.0)))
 ]
 
 
@@ -106,3 +122,17 @@ def test_refuses_integers():
 
 def test_repr():
     assert repr(Dropout(0.25)) == "Dropout(0.25)"
+
+
+def test_inverted_dropout_keeps_the_mean_and_is_nothing_in_evaluation(device):
+    x = xp.ones((64, 64), "float32")
+    layer = Dropout(0.25, inverted=True)
+    y = asnumpy(layer.forward(x))
+    assert set(y.ravel().tolist()) == {0.0, float(np.float32(4 / 3))}
+    assert abs(y.mean() - 1) < 5 * (0.25 / 0.75 / 4096) ** 0.5
+    assert_same(layer.eval().forward(x), x)
+
+
+def test_almost_all_dropped_stays_finite_in_float16(device):
+    y = Dropout(1 - 2**-20, inverted=True).forward(xp.ones((8, 8), "float16"))
+    assert bool(xp.isfinite(y).all())

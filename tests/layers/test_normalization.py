@@ -132,6 +132,33 @@ class TestContract(Contract):
     pass
 
 
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_an_unbiased_running_variance(device, samples):
+    """running = momentum·running + (1 - momentum)·Σ (x - μ)² / (n - 1), twice; of one row, where that is 0/0, by n."""
+    layer = BatchNormalization(xp.ones(3, "float64"), xp.zeros(3, "float64"), 0.8, unbiased=True)
+    plain, expected = BatchNormalization.of(3, 0.8, "float64"), np.ones(3)
+    for seed in (1, 2):
+        x = normal((samples, 3), "float64", seed)
+        assert_same(layer.forward(x), plain.forward(x))
+        expected = 0.8 * expected + 0.2 * asnumpy(x).var(0, ddof=min(1, samples - 1))
+    assert_close(layer.running_var, expected, "float64", terms=40, magnitude=2)
+    assert_same(layer.running_mean, plain.running_mean)
+
+
+def test_an_unbiased_running_variance_of_several_processes_rows(device):
+    """Here of one process: what ``across`` returns is its own statistics, and the count is an array."""
+
+    class Alone:
+        def statistics(self, count, mean, variance):
+            return xp.asarray(float(count)), mean, variance
+
+    layer, plain = (BatchNormalization(xp.ones(3), xp.zeros(3), 0.8, unbiased=True) for _ in range(2))
+    layer.across, x = Alone(), normal((5, 3), "float64")
+    layer.forward(x)
+    plain.forward(x)
+    assert_close(layer.running_var, asnumpy(plain.running_var), "float64", terms=2, magnitude=2)
+
+
 def test_channels_become_standard(device):
     """The book's layer normalises each activation of an image on its own; the paper, each channel (section 3.2)."""
     x = normal((5, 3, 4, 4), "float64") * 7 + 3

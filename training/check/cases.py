@@ -163,6 +163,7 @@ def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
     for shape in ((700, 12), (9, 1500), image):
         yield "softmax", lambda dtype: layers.Softmax(), shape
     yield "dropout", lambda dtype: layers.Dropout(0.4), image
+    yield "dropout, inverted", lambda dtype: layers.Dropout(0.4, inverted=True), image
     yield "flatten", lambda dtype: layers.Flatten(), image
     yield "average pooling", lambda dtype: layers.AveragePooling(3, 2, 2, (1, 0), count_padding=True), image
     yield "global average pooling", lambda dtype: layers.GlobalAveragePooling(), image

@@ -94,6 +94,11 @@ def _leaky_relu(x: Array, dout: Array, y: Array) -> Sizes:
     return {"y": (0, None), "dx": (0, None)}  # the slope is rounded, too
 
 
+def _dropout(layer: Any, x: numpy.ndarray, dout: numpy.ndarray) -> Bounds:
+    rule: Any = _leaky_relu if layer.inverted else _without_rounding  # the factor is rounded, as a slope is
+    return rule(layer, x, dout)
+
+
 @_elementwise
 def _sigmoid(x: Array, dout: Array, y: Array) -> Sizes:
     return {"y": (1.5 * FUNCTION_ULPS, None), "dx": (1.5 * FUNCTION_ULPS, numpy.abs(dout) * y)}
@@ -266,7 +271,7 @@ _RULES: dict[type, Callable[[Any, numpy.ndarray, numpy.ndarray], Bounds]] = {
     layers.Tanh: _tanh,
     layers.Gelu: _gelu,
     layers.Softmax: _softmax,
-    layers.Dropout: _without_rounding,
+    layers.Dropout: _dropout,
     layers.Flatten: _without_rounding,
     layers.Pooling: _pooling,
     layers.AveragePooling: _pooling,

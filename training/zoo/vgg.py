@@ -39,5 +39,6 @@ def _vgg(stages: Sequence[tuple[int, int]], shape: Image, classes: int) -> Seque
         layers.append(Pooling(2, 2, stride=2, rounding="ceil"))  # of 28x28, too, a pixel is left in the end
     units = math.prod(Sequential(*layers).output_shape(shape))
     hidden = 4096 if min(shape[1:]) >= 224 else 512
-    layers += [Affine.of(units, hidden), Relu(), Dropout(0.5), Affine.of(hidden, hidden), Relu(), Dropout(0.5)]
+    layers += [Affine.of(units, hidden), Relu(), Dropout(inverted=True)]
+    layers += [Affine.of(hidden, hidden), Relu(), Dropout(inverted=True)]
     return Sequential(*layers, Affine.of(hidden, classes))
