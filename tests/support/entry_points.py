@@ -42,7 +42,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
                  "data.pictures", "data.prefetch", "data.rows", "distributed",
-                 "files", "loop.callbacks", "loop.checkpoint", "loop.display",
+                 "files", "interop", "loop.callbacks", "loop.checkpoint", "loop.display",
                  "loop.epoch", "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation", "loop.figures", "loop.lock",
                  "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
