@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
-from backend import checks
+from backend import checks, draws
 from backend.active import xp
 from backend.arrays import asarray
+from backend.draws import Part
 from backend.graph_numbers import refuse_capture
 from backend.philox import words
 
@@ -27,27 +28,11 @@ Shape = int | tuple[int, ...]
 
 _FORKED_BLOCKS = 1 << 40  # more than a run draws: dropout of a million numbers in each of four million steps
 
-# dtype → (32-bit words an element takes, bits of the fraction)
-_UNIFORM = {"float16": (1, 11), "float32": (1, 24), "float64": (2, 53)}
-
 _LARGEST = (1 << 64) - 1  # seed, stream, position
 
 _moving = threading.Lock()
 """Held while a position advances, so that threads that share a generator never get the same numbers. All generators
 share it, so that they can be copied."""
-
-
-class Part(NamedTuple):
-    """The rows of a batch, ``first`` and those after it, that a part of it has, and how many the whole batch has.
-
-    ``draw`` is 0 for the first draw of the first part, which begins where the generator is; 1 for the first draw of
-    another part, which goes back to there; and 2 for later draws of a part.
-    """
-
-    first: int
-    rows: int
-    whole: int
-    draw: int
 
 
 class Generator:
@@ -113,7 +98,7 @@ class Generator:
     def is_aligned(self, count: int) -> bool:
         """Return whether the next draw of ``count`` words begins with a block of four, as ``reserve`` needs it."""
         part = self._part
-        return part is None or not part.rows or count // part.rows * part.first % 4 == 0
+        return part is None or part.words(count)[1] % 4 == 0
 
     @property
     def state(self) -> dict[str, int]:
@@ -146,14 +131,7 @@ class Generator:
     def uniform(self, shape: Shape = (), dtype: Any = "float32") -> Any:
         """Return numbers uniform in [0, 1), multiples of 2⁻¹¹, 2⁻²⁴ or 2⁻⁵³ (float16, 32, 64), on the active device."""
         shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
-        per_element, fraction = _UNIFORM[dtype.name]
-        drawn = self.bits(math.prod(shape) * per_element)
-        if per_element == 1:
-            values = (drawn >> (32 - fraction)).astype(dtype)
-        else:
-            values = (drawn[0::2] >> 5).astype(dtype) * 2.0**26 + (drawn[1::2] >> 6)
-        values *= 2.0**-fraction
-        return values.reshape(shape)
+        return draws.uniform(self.bits(math.prod(shape) * draws.words_of(dtype)), dtype).reshape(shape)
 
     def normal(self, shape: Shape = (), scale: float = 1.0, dtype: Any = "float32") -> Any:
         """Return normal numbers with mean 0 and standard deviation ``scale`` (Box and Muller, 1958), on the active
@@ -165,12 +143,9 @@ class Generator:
         shape, dtype = checks.array_shape("shape", shape), checks.floating_dtype("dtype", dtype)
         scale = checks.real("scale", scale, least=0, most=float(numpy.finfo(dtype).max) / 8)  # draws go up to 6.7
         count = math.prod(shape)
-        pairs = self._words(count + count % 2, numpy).reshape(-1, 2)
-        radius = numpy.sqrt(-2.0 * numpy.log((pairs[:, 0] + 1.0) * 2.0**-32))  # of (0, 1]: never log(0)
-        angle = pairs[:, 1] * (2.0 * math.pi * 2.0**-32)
-        values = numpy.stack((radius * numpy.cos(angle), radius * numpy.sin(angle)), axis=1)
+        values = draws.normal(self._words(count + count % 2, numpy))
         values *= scale
-        return asarray(values.reshape(-1)[:count].reshape(shape).astype(dtype))
+        return asarray(values[:count].reshape(shape).astype(dtype))
 
     def permutation(self, count: int) -> numpy.ndarray:
         """Return the numbers 0 … count - 1 in random order: int64 (count,), always on the host.
@@ -204,9 +179,7 @@ class Generator:
 
     def _skip(self, count: int, part: Part | None) -> tuple[int, int]:
         """Move on by a draw of ``count`` words. Return its first block, and the place of its first word there."""
-        whole, offset = count, 0
-        if part is not None and part.rows:
-            whole, offset = count // part.rows * part.whole, count // part.rows * part.first
+        whole, offset = (count, 0) if part is None else part.words(count)
         with _moving:
             first = self._whole_began if part is not None and part.draw == 1 else self._position
             after = first + -(-whole // 4)

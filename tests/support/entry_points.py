@@ -29,8 +29,8 @@ from training.optim.loss_scaling import LossScaler
 from training.optim.optimizers import SGD
 
 PRIVATE = {  # modules that programs do not call: parts of others, commands, records that the library makes, files
-    "backend": ("blas", "blas_plans", "checks", "devices", "graph_numbers", "graphs", "memory", "philox", "profiling",
-                "recording", "tf32", "transfer", "workspace"),
+    "backend": ("blas", "blas_plans", "checks", "devices", "draws", "graph_numbers", "graphs", "memory", "philox",
+                "profiling", "recording", "tf32", "transfer", "workspace"),
     "kernels": ("affine", "batch_norm", "batch_norm_across",
                 "batch_norm_backward", "batch_statistics", "binary_cross_entropy", "col2im",
                 "convolution_cuda", "core.build_native", "core.catalog", "core.checks", "core.columns",
