@@ -146,9 +146,14 @@ def _exit_code(run: Callable[[], Any]) -> int:
 
 
 def _interrupted(stop: BaseException | None) -> int:
-    """Print that a command was interrupted, where it has not done so itself; return the exit code."""
-    name = getattr(stop, "name", "")
-    _say(f"Interrupted by {name}." if name else "Interrupted.")
+    """Print that a command was interrupted, where it has not done so itself; return the exit code.
+
+    Among ranks only rank 0 does: a launcher interrupts all of them, also where one has failed and told why.
+    """
+    name, place = getattr(stop, "name", ""), launched()
+    if place is None or place.rank == 0:
+        with streams.going_on_silently():
+            click.echo(f"Interrupted by {name}." if name else "Interrupted.", err=True)
     return getattr(stop, "exit_code", 130)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from training.loop.trainer import Trainer
     from training.models.network import Network
 
+_SHOWN = 300
+"""Characters of a value that a message has at most."""
+
 
 def exchange_of(ranks: Ranks | None, network: Network, compress: str, sync_batch_norm: bool) -> Exchange | None:
     """Return what sums a network's gradients over the ranks, None for one process.
@@ -78,8 +81,12 @@ def require_equal(ranks: Ranks, own: dict[str, Any]) -> None:
     for rank, given in enumerate(every):
         for name, expected in every[0].items():
             if given.get(name) != expected:
-                found, expected = _difference(given.get(name), expected)
-                raise RanksError(f"rank {rank} has another {name} than rank 0: expected {expected}, got {found}")
+                found, wanted = map(str, _difference(given.get(name), expected))
+                start = next((place for place, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), 0)
+                raise RanksError(
+                    f"rank {rank} has another {name} than rank 0: expected {_cut(wanted, start)}, got "
+                    f"{_cut(found, start)}"
+                )
 
 
 def parameters_agree(trainer: Trainer) -> None:
@@ -101,3 +108,10 @@ def _difference(given: Any, expected: Any) -> tuple[Any, Any]:
         return given, expected
     names = [name for name in {**expected, **given} if given.get(name) != expected.get(name)]
     return {name: given.get(name) for name in names}, {name: expected.get(name) for name in names}
+
+
+def _cut(text: str, place: int) -> str:
+    """Return what is around a place of a long text."""
+    first = max(0, place - _SHOWN // 3) if len(text) > _SHOWN else 0
+    end = first + _SHOWN
+    return f"{'…' if first else ''}{text[first:end]}{'…' if end < len(text) else ''}"
