@@ -225,8 +225,10 @@ def test_augmentation_by_name(tmp_path):
     code, changed = run("--augment", "standard")
     assert code == 0
     assert changed != plain
-    assert run("--augment", "flip,crop") == (0, changed)
+    assert run("--augment", "flip, crop") == (0, changed)
     assert run("--augment", "mixup,cutmix")[0] == 0
+    code, message = run("--augment", "mixup", "--loss", "hinge")
+    assert (code, "mixup mixes labels, which HingeLoss() does not take" in message) == (2, True)
     code, message = run("--augment", "flip,twist")
     assert code == 2
     assert "twist" in message

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 
 def test_frozen_layers_keep_the_parameters_that_they_began_with(folder, tmp_path):
-    options = ("--data", folder / "two.npz", "--init", folder / "run", "--freeze", "Affine1")
+    options = ("--data", folder / "two.npz", "--init", folder / "run", "--freeze", "Affine1, Relu1")
     result = xpnet("train", *options, *QUICK[1:], "--out", tmp_path / "tuned")
     assert result.code == 0
     assert "note     begins with the parameters of " in result.out

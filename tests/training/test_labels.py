@@ -161,3 +161,22 @@ def test_one_score_is_no_classifier(device):
     for make in (lambda: TwoLayerNet(5, 6, 1), lambda: Network(Sequential(Affine.of(5, 1)), (5,))):
         with pytest.raises(ValueError, match=r"a score for each class \(two for yes or no\), got one score per sample"):
             make()
+
+
+def test_a_label_below_zero_is_for_a_loss_that_ignores_it(device):
+    """Here those of every third sample: what is learned is what is learned without these samples."""
+    x, t = np.random.default_rng(0).normal(size=(12, CLASSES)).astype("float32"), np.arange(12) % CLASSES
+    ignored = np.where(np.arange(12) % 3, t, -100)
+    kept = np.flatnonzero(ignored >= 0)
+
+    def losses(loss, *data):
+        net = network()
+        net.last_layer = loss
+        loader = Loader(*data, 12, shuffle=False)
+        result = Trainer(net, loader, loader, SGD(0.1), epochs=1).train(quiet=True)[-1]
+        return result.loss, result.test_loss
+
+    found = losses(SoftmaxWithLoss(ignore_index=-100), x, ignored)
+    np.testing.assert_allclose(found, losses(SoftmaxWithLoss(), x[kept], t[kept]), rtol=1e-6)
+    with pytest.raises(ValueError, match="training data: label -100 at index 0 is out of range: expected 0 to 4"):
+        losses(SoftmaxWithLoss(), x, ignored)

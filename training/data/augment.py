@@ -14,6 +14,7 @@ import numpy
 
 from backend import array_module, asnumpy, checks, random
 from backend.types import Array
+from layers import Loss
 
 AUGMENT_STREAM = 5 << 60
 """The numbers of epoch k are those of the seed's stream ``AUGMENT_STREAM + k``, far from those of other purposes."""
@@ -24,9 +25,11 @@ class Change(ABC):
 
     Attributes:
         draws: how many random numbers it takes for each sample.
+        mixes: it makes rows (n, classes) of labels.
     """
 
     draws = 1
+    mixes = False
 
     @abstractmethod
     def apply(self, x: Array, t: Array, u: numpy.ndarray, classes: int) -> tuple[Array, Array]:
@@ -144,6 +147,8 @@ class Color(Change):
 class Mixup(Change):
     """Mix each sample, and its label, with its neighbor in the batch, in a random ratio (Zhang et al., 2018)."""
 
+    mixes = True
+
     def apply(self, x: Array, t: Array, u: numpy.ndarray, classes: int) -> tuple[Array, Array]:
         share = _on(x, u.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1)))
         return share * x + (1 - share) * _neighbors(x), _mixed(t, u[:, 0], classes)
@@ -153,6 +158,7 @@ class CutMix(Change):
     """Replace a rectangle by that of the neighbor in the batch, and mix the labels by its area (Yun et al., 2019)."""
 
     draws = 3
+    mixes = True
 
     def apply(self, x: Array, t: Array, u: numpy.ndarray, classes: int) -> tuple[Array, Array]:
         inside = _box(x, u, numpy.sqrt(u[:, 2]))
@@ -205,6 +211,18 @@ class Augmentation:
             stored, t = change.apply(stored, t, numbers[:, first : first + change.draws], self.classes)
             first += change.draws
         return (stored.transpose(0, 3, 1, 2) if x.ndim == 4 else stored), t
+
+    def check_loss(self, loss: Loss, outputs: int) -> None:
+        """Raise a ValueError if a change mixes labels, and a loss of that many outputs does not take mixed ones."""
+        for change in self.changes:
+            if not change.mixes:
+                continue
+            try:
+                loss.check_targets(numpy.full((1, outputs), 1 / outputs, "float32"), (1, outputs))
+            except ValueError as error:
+                raise ValueError(
+                    f"{type(change).__name__.lower()} mixes labels, which {loss!r} does not take: leave one of them out"
+                ) from error
 
     def __repr__(self) -> str:
         return f"Augmentation({self.changes}, classes={self.classes}, samples={self.samples}, seed={self.seed})"

@@ -12,7 +12,7 @@ from kernels import targets as target_checks
 from training.data.inputs import Inputs, as_inputs, is_mapped
 
 MOST_CLASSES = 1 << 31
-"""Labels are int32."""
+"""Labels are int32: from minus this number to below it."""
 
 
 def checked_samples(images: Any, labels: Any) -> tuple[Inputs, numpy.ndarray]:
@@ -20,7 +20,7 @@ def checked_samples(images: Any, labels: Any) -> tuple[Inputs, numpy.ndarray]:
 
     Raises:
         TypeError: one is not an array, or of no dtype that can be trained on.
-        ValueError: shapes do not match, there are no samples, or a label is out of range.
+        ValueError: shapes do not match, there are no samples, or a label does not fit into int32.
     """
     if not isinstance(images, Inputs) and not is_mapped(images):
         images = _on_host("images", images)
@@ -35,7 +35,9 @@ def checked_samples(images: Any, labels: Any) -> tuple[Inputs, numpy.ndarray]:
         target_checks.check(labels, labels.shape)
     else:
         label_checks.check_dtype(labels)
-        label_checks.check_range(labels, MOST_CLASSES)
+        # A negative one may be what a loss ignores; the loss checks the labels again.
+        ignored = (labels < 0) & (labels >= -MOST_CLASSES) if labels.dtype.kind == "i" else False
+        label_checks.check_range(numpy.where(ignored, 0, labels).astype(labels.dtype), MOST_CLASSES)
     return as_inputs(images), labels
 
 

@@ -43,7 +43,8 @@ class Loader:
         images: (N, ...), uint8 or floating point; as a rule (N, C, H, W). A memory-mapped array stays on the disk, and
             ``training.data.inputs.Inputs`` are read as batches need them.
         labels: class indices (N,), of any integer dtype; or targets for other losses, (N,) or (N, numbers): floating
-            numbers, or labels that are each right or wrong (bool or integers of two axes).
+            numbers, or labels that are each right or wrong (bool or integers of two axes). An index may be negative
+            for a loss that ignores it.
         batch_size: samples in a batch; the last one of an epoch has the rest.
         shuffle: draw a new order for each epoch; False keeps the samples' order.
         seed: of the shuffle, 0 ≤ seed < 2⁶⁴.
@@ -59,7 +60,7 @@ class Loader:
     Raises:
         TypeError: the dtype of images, labels or batches is not one of the above, or another argument is not a number.
         ValueError: a number is out of range; shapes do not match, there are no samples, or less than one full batch
-            with ``drop_last``; or a label is negative or does not fit into int32 (the first one is named).
+            with ``drop_last``; or a label does not fit into int32 (the first one is named).
 
     Examples:
         >>> import numpy as np
@@ -148,11 +149,13 @@ class Loader:
         Raises:
             TypeError: they are of another dtype than the loss takes.
             ValueError: a label is out of range, or another is wrong; the message has the first one and its index in the
-                data set.
+                data set. Or the augmentation mixes labels, and the loss takes none that are mixed.
         """
         checks.instance("loss", loss, Loss, "a Loss")
         outputs = checks.whole("outputs", outputs, 1, MOST_CLASSES)
         loss.check_targets(self._labels, (len(self._labels), outputs))
+        if self.augment is not None:
+            self.augment.check_loss(loss, outputs)
 
     def identity(self) -> dict[str, Any]:
         """Return what the batches depend on, for comparison: two loaders with other batches differ in it."""

@@ -113,7 +113,7 @@ def build_trainer(
     network = build_network(settings.model_for(data.shape), data, loss).astype(dtype)
     batch = settings.batch_size * settings.accumulate * begun_with
     if settings.freeze is not None:
-        network.freeze(*settings.freeze.split(","))
+        network.freeze(*_names(settings.freeze))
     augment = build_augmentation(settings, data)
     train_loader = data.loader("train", batch, seed=settings.seed, dtype=dtype, augment=augment)
     optimizer = optimizers.by_name(settings.optimizer, settings.lr, settings.weight_decay)
@@ -189,10 +189,15 @@ def build_augmentation(settings: Settings, data: Data) -> Augmentation | None:
     if settings.augment is None:
         return None
     usual = standard(data.shape)
-    names = usual if settings.augment == "standard" else settings.augment.split(",")
+    names = usual if settings.augment == "standard" else _names(settings.augment)
     if data.kind != "classification" and {"mixup", "cutmix"} & set(names):
         raise ValueError(f"mixup and cutmix mix classes; the targets of {data.name} are for {data.kind}")
     return Augmentation(names, data.outputs, len(data.train), settings.seed)
+
+
+def _names(text: str) -> list[str]:
+    """Return names that have commas, and perhaps spaces, between them."""
+    return [name.strip() for name in text.split(",")]
 
 
 def normalization_of(network: Network) -> Normalization | None:

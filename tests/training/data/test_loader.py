@@ -369,7 +369,7 @@ IMAGES, LABELS = numbered(10)
         ((IMAGES, [*range(9), 2**32 + 3], 2), ValueError, "label 4294967299 at index 9 .* 0 to 2147483647"),
         ((IMAGES, np.array([*range(9), 2**63 + 3], "uint64"), 2), ValueError, "label 9223372036854775811 at index 9"),
         ((IMAGES, [*range(9), 2**31], 2), ValueError, "label 2147483648 at index 9"),
-        ((IMAGES, [0, -1, *range(8)], 2), ValueError, "label -1 at index 1"),
+        ((IMAGES, [0, -(2**31) - 1, *range(8)], 2), ValueError, "label -2147483649 at index 1"),
         ((IMAGES, LABELS[:9], 2), ValueError, r"got \(10, 1, 2, 3\) and \(9,\)"),
         ((IMAGES, np.zeros((10, 2, 2)), 2), ValueError, r"labels \(N,\) or \(N, ...\), got .* and \(10, 2, 2\)"),
         ((IMAGES, np.zeros((9, 2)), 2), ValueError, r"and \(9, 2\)"),
