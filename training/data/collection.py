@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import numpy
 
 from training.data.idx import DataError
-from training.data.inputs import AnyInputs, Inputs, Subset, chosen, is_mapped
+from training.data.inputs import BLOCK_BYTES, AnyInputs, Subset, chosen
 from training.data.loader import Loader
 from training.data.normalization import Normalization
 from training.data.splits import split
@@ -220,11 +221,22 @@ class Data:
         counts = self.counts("train")
         names = [f"{printable(name)} {count:,}" for name, count in zip(self.classes, counts, strict=True)]
         shown = ", ".join(names if len(names) <= 12 else [*names[:11], f"and {len(names) - 11:,} more"])
-        least, most = int(counts.min()), int(counts.max())
-        even = "balanced" if most <= 1.1 * least else f"the largest has {most / max(least, 1):.3g} times the smallest"
+        shown += self._missing()
         if self.kind == "multi-label":
             return f"{len(self.classes)}, on average {counts.sum() / len(self.train):.3g} a sample: {shown}"
+        least, most = int(counts[counts > 0].min()), int(counts.max())
+        even = "balanced" if most <= 1.1 * least else f"the largest has {most / least:.3g} times the smallest"
         return f"{len(self.classes)}, labels 0 to {len(self.classes) - 1}, {even}: {shown}"
+
+    def _missing(self) -> str:
+        """Return which classes have no samples in a part."""
+        said = ""
+        for part in self.parts:
+            missing = [printable(self.classes[label]) for label in numpy.flatnonzero(self.counts(part) == 0)]
+            if missing:
+                more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+                said += f"; the {_TITLES[part]} part has no {', '.join(missing[:3])}{more}"
+        return said
 
 
 _TITLES = {"train": "training", "val": "validation", "test": "test"}
@@ -237,11 +249,16 @@ def normalized_targets(targets: numpy.ndarray, known: Normalization | None) -> n
     return known.apply(targets.reshape(len(targets), -1).astype("float64"), "float32")
 
 
-def check_finite(name: str, inputs: AnyInputs) -> None:
-    """Raise a DataError that names the first sample with NaN or infinity, if there is one."""
-    if inputs.dtype.kind != "f" or isinstance(inputs, Inputs) or is_mapped(inputs):
-        return  # a mapped array is larger than memory: the loop finds NaN in it, and names the sample
-    finite = numpy.isfinite(inputs)
-    if not finite.all():
-        place = tuple(int(i) for i in numpy.argwhere(~finite)[0])
-        raise DataError(f"{name}: sample {place[0]} has {inputs[place]} at {list(place[1:])}; expected finite numbers")
+def check_finite(name: str, part: str, inputs: numpy.ndarray) -> None:
+    """Raise a DataError that names the first sample with NaN or infinity, if there is one; reads block by block."""
+    if inputs.dtype.kind != "f":
+        return
+    size = max(1, BLOCK_BYTES // max(1, math.prod(inputs.shape[1:]) * inputs.dtype.itemsize))
+    for first in range(0, len(inputs), size):
+        finite = numpy.isfinite(inputs[first : first + size])
+        if not finite.all():
+            sample, *place = map(int, numpy.argwhere(~finite)[0])
+            given = inputs[(first + sample, *place)]
+            raise DataError(
+                f"{name}: sample {first + sample} of the {part} part has {given} at {place}; expected finite numbers"
+            )

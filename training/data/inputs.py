@@ -103,11 +103,12 @@ class MappedInputs(Inputs):
 
     Args:
         array: (N, C, H, W), or any other (N, ...).
+        dtype: to which its numbers are converted as they are read; None for the array's own.
     """
 
-    def __init__(self, array: numpy.ndarray) -> None:
+    def __init__(self, array: numpy.ndarray, dtype: Any = None) -> None:
         self._array = array
-        self.shape, self.dtype = array.shape, array.dtype
+        self.shape, self.dtype = array.shape, numpy.dtype(array.dtype if dtype is None else dtype)
 
     def read(self, indices: numpy.ndarray, out: numpy.ndarray) -> None:
         rising = numpy.argsort(indices, kind="stable")  # the disk is read in one direction

@@ -10,6 +10,7 @@ import numpy
 from training.data.collection import Data, Samples, check_finite
 from training.data.formats.parts import part_in
 from training.data.idx import DataError
+from training.data.inputs import AnyInputs, MappedInputs, is_mapped
 from training.data.targets import classify
 from training.files.arrays import open_arrays
 from training.files.printable import printable
@@ -81,21 +82,20 @@ def _paired(where: str, name: str, arrays: Mapping[str, numpy.ndarray], kind: st
                 f"{where}: expected as many {part} targets as inputs, {len(x):,}, got {list(targets[part].shape)}"
             )
     kind, classes, known = classify(where, targets, kind, names)
-    samples = {part: Samples(_as_inputs(where, x), known[part]) for part, x in inputs.items()}
+    samples = {part: Samples(_as_inputs(where, part, x), known[part]) for part, x in inputs.items()}
     return Data.of(name, kind, classes, samples)
 
 
-def _as_inputs(where: str, x: numpy.ndarray) -> numpy.ndarray:
-    """Return images as (N, C, H, W), rows as (N, D), in a dtype that can be trained on."""
-    if x.dtype.kind in "iub" and x.dtype != numpy.uint8:
-        x = x.astype("float32")
-    if x.dtype.kind not in "uf" or x.dtype.itemsize > 8:
+def _as_inputs(where: str, part: str, x: numpy.ndarray) -> AnyInputs:
+    """Return images as (N, C, H, W), rows as (N, D), in a dtype that can be trained on; those on the disk stay there."""
+    if x.dtype.kind not in "iubf" or x.dtype.itemsize > 8:
         raise DataError(f"{where}: expected inputs of numbers, got {x.dtype}")
-    if x.dtype.byteorder == ">":
-        x = x.astype(x.dtype.newbyteorder("="))
+    dtype = x.dtype.newbyteorder("=") if x.dtype.kind == "f" or x.dtype == numpy.uint8 else numpy.dtype("float32")
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3, 4):
         x = x.transpose(0, 3, 1, 2)
-    check_finite(where, x)
-    return x
+    check_finite(where, part, x)
+    if dtype == x.dtype:
+        return x
+    return MappedInputs(x, dtype) if is_mapped(x) else x.astype(dtype)

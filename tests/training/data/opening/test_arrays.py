@@ -63,6 +63,17 @@ def test_kinds_of_targets(tmp_path, targets, kind, classes):
         assert [classes[t] for t in data.train.targets] == list(map(str, targets))
 
 
+def test_classes_without_samples_are_named(tmp_path):
+    arrays = {"x": images(), "y": LABELS, "x_test": images(4), "y_test": np.zeros(4, int)}
+    np.savez(tmp_path / "a.npz", **arrays, classes=np.array(list("abcdefg")))
+    said = training.data.open(tmp_path / "a.npz").describe()["classes"]
+    assert said.startswith("7, labels 0 to 6, balanced: a 4, b 4, c 4, d 0, e 0, f 0, g 0; ")
+    assert said.endswith("; the training part has no d, e, f and 1 more; the test part has no b, c, d and 3 more")
+    np.savez(tmp_path / "b.npz", x=images(), y=np.zeros((12, 2), int))
+    said = training.data.open(tmp_path / "b.npz", target_kind="multi-label").describe()["labels"]
+    assert said == "2, on average 0 a sample: 0 0, 1 0; the training part has no 0, 1"
+
+
 def test_the_kind_can_be_said(tmp_path):
     np.savez(tmp_path / "a.npz", x=images(), y=LABELS)
     assert training.data.open(tmp_path / "a.npz", target_kind="regression").train.targets.dtype == "float32"
@@ -77,17 +88,32 @@ def test_the_kind_can_be_said(tmp_path):
 
 
 @pytest.mark.parametrize("opened", ["folder", "file"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_files_stay_on_the_disk_and_batches_are_the_same(tmp_path, opened, order):
-    np.save(tmp_path / "x_train.npy", np.asarray(images(), order=order))
+@pytest.mark.parametrize(("order", "dtype"), [("C", "uint8"), ("F", "uint8"), ("C", "int16"), ("C", ">f4")])
+def test_npy_files_stay_on_the_disk_and_batches_are_the_same(tmp_path, opened, order, dtype):
+    np.save(tmp_path / "x_train.npy", np.asarray(images(dtype=dtype), order=order))
     np.save(tmp_path / "y_train.npy", LABELS)
     data = training.data.open(tmp_path if opened == "folder" else tmp_path / "x_train.npy", val=0.25, seed=3)
     loader = data.loader("train", 4, seed=1)
     assert isinstance(loader._inputs.inputs, MappedInputs)
+    assert data.dtype == ("uint8" if dtype == "uint8" else "float32")
     held = Loader(np.array(data.train.inputs[:]), data.train.targets, 4, seed=1, normalization=data.normalization)
     for (x, t), (y, u) in zip(loader, held, strict=True):
         np.testing.assert_array_equal(x, y)
         np.testing.assert_array_equal(t, u)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_what_is_not_finite_on_the_disk_is_named_before_a_training(tmp_path, part, bad, monkeypatch):
+    monkeypatch.setattr("training.data.collection.BLOCK_BYTES", 1000)  # 4 samples
+    for name in ("train", "val"):
+        x = images(dtype="float32")
+        x[9, 1, 2, 3] = bad if name == part else 0
+        np.save(tmp_path / f"x_{name}.npy", x)
+        np.save(tmp_path / f"y_{name}.npy", LABELS)
+    place = r"\[1, 2, 3\]" if images().shape[1] in (1, 3) else r"\[3, 1, 2\]"
+    with pytest.raises(DataError, match=rf"sample 9 of the {part} part has {bad} at {place}"):
+        training.data.open(tmp_path)
 
 
 def test_a_mapped_array_given_to_a_loader_is_not_copied(tmp_path):
@@ -108,7 +134,7 @@ def test_a_mapped_array_given_to_a_loader_is_not_copied(tmp_path):
         ({"x": images(), "y": LABELS * 0}, r"expected two classes or more, got \[0\] alone"),
         ({"x": images(), "y": np.where(LABELS, LABELS, np.nan)}, "target of sample 0 of the train part is nan"),
         ({"x": images(dtype="complex64"), "y": LABELS}, "expected inputs of numbers, got complex64"),
-        ({"x": np.where(images() == 7, np.nan, images()), "y": LABELS}, r"sample 0 has nan at \[0, 1, 2\]"),
+        ({"x": np.where(images() == 7, np.nan, images()), "y": LABELS}, r"sample 0 of the train part has nan at \[0, 1, 2\]"),
         (
             {"x": images(), "y": LABELS, "x_test": images(), "y_test": LABELS + 1},
             "class 3 of sample 2 of the test part",
