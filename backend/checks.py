@@ -187,6 +187,8 @@ def shown(value: Any) -> str:
     if type(plain) in (int, float, bool) or plain is None:
         return _brief.repr(plain)
     told = " ".join(_brief.repr(value).split())
+    if len(told) > _LONGEST:  # lists in lists
+        told = f"{told[: _LONGEST - 1]}…"
     return told if type(value) in (str, bytes, list, tuple, dict) else f"{told} ({type(value).__name__})"
 
 
@@ -222,6 +224,7 @@ class Hyperparameter:
         owner.__dict__[self.name] = real(f"{type(owner).__name__}: {self.name}", value, **self.range)
 
 
+_LONGEST = 160
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 60  # maxlong, of a whole number, is 40
 

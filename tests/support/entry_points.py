@@ -153,6 +153,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "weights": {"shape": lambda: (3, 4)},
     "Residual": {"body": Relu},
     "Network": {"layers": lambda: Sequential(Affine.of(4, 2)), "input_dim": lambda: (4,)},
+    "MappedInputs": {"array": lambda: np.zeros((4, 3), "int16"), "dtype": lambda: "float32"},
     "ParameterDict": {"shapes": lambda: {"W": (2, 3)}, "dtype": lambda: "float32", "library": lambda: np},
     "Checkpoints": {"folder": lambda: "checkpoints"},
     "Trainer": {"network": network, "train": loader, "test": loader, "optimizer": SGD},

@@ -5,7 +5,7 @@ import pytest
 
 import backend
 from training.data import Loader
-from training.loop.evaluation import Predictions, predict
+from training.loop.evaluation import Predictions, evaluate, predict
 from training.loop.trainer import Trainer
 from training.models import SimpleConvNet
 from training.optim import optimizers
@@ -61,3 +61,18 @@ def test_predict_agrees_with_the_trainer_to_the_last_bit(device):
     np.testing.assert_allclose(result.probabilities, softmax, rtol=1e-4, atol=1e-7)
     assert np.array_equal(result.predicted, scores.argmax(axis=1))
     assert all(isinstance(array, np.ndarray) for array in (result.labels, result.predicted, result.probabilities))
+
+
+def test_batches_of_a_program_are_evaluated_as_a_loader_is(device):
+    rng = np.random.default_rng(2)
+    x, t = rng.random((50, 1, 12, 12), dtype="float32"), rng.integers(0, 10, 50)
+    network = SimpleConvNet((1, 12, 12), hidden_size=20, weight_init_std="he")
+    batches = [(x[first : first + 16], t[first : first + 16]) for first in range(0, 50, 16)]
+    loader = Loader(x, t, 16, shuffle=False)
+    assert evaluate(network, batches, metrics=["top3"]) == evaluate(network, loader, metrics=["top3"])
+    assert np.array_equal(predict(network, batches).probabilities, predict(network, loader).probabilities)
+    for given in (iter(batches), 5):
+        with pytest.raises(TypeError, match=r"samples must be a Loader, or \(x, t\) batches that can be gone through"):
+            evaluate(network, given)
+    with pytest.raises(ValueError, match="batch 0: label 99 at index 0 is out of range"):
+        evaluate(network, [(x, t + 99 - t[0])])

@@ -260,7 +260,7 @@ def as_loader(name: str, given: Any, network: Network, epochs: int | None = None
     """Return a loader as it is, another collection of batches as ``Batches``, and an iterator as ``OneEpoch``.
 
     Args:
-        name: of the argument, "train" or "test".
+        name: of the argument, such as "train" or "test".
         network: for which the targets are checked.
         epochs: how often it will be gone through; None for any number.
 
@@ -272,32 +272,37 @@ def as_loader(name: str, given: Any, network: Network, epochs: int | None = None
     try:
         loader.check_targets(network.last_layer, network.classes)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{'training' if name == 'train' else name} data: {error}") from None
+        data = {"train": "training data: ", "test": "test data: "}.get(name, "")
+        raise type(error)(f"{data}{error}") from None
     return loader
 
 
 def _as_loader(name: str, given: Any, dtype: Any, epochs: int | None) -> Loader:
     if isinstance(given, Loader):
         return given
+    is_whole = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
+    if not is_whole or (isinstance(given, Iterator) and epochs is None):
+        raise checks.refusal(TypeError, name, "a Loader, or (x, t) batches that can be gone through again", given)
     try:
-        if epochs is not None and isinstance(given, Iterator):
-            if epochs > 1:
-                raise ValueError(
-                    f"{name} is an iterator ({type(given).__name__}), whose batches come once, and epochs is {epochs}: "
-                    "give epochs=1, or a collection that can be gone through again, such as a list"
-                )
-            return OneEpoch(given, dtype)
-        return Batches(given, dtype)
+        if not isinstance(given, Iterator):
+            return Batches(given, dtype)
+        if epochs is not None and epochs > 1:
+            raise ValueError(
+                f"{name} is an iterator ({type(given).__name__}), whose batches come once, and epochs is {epochs}: "
+                "give epochs=1, or a collection that can be gone through again, such as a list"
+            )
+        return OneEpoch(given, dtype)
     except TypeError as error:
-        raise checks.refusal(
-            TypeError, name, "a Loader, or (x, t) batches that can be gone through again", given
-        ) from error
+        raise TypeError(f"{name}: {error}") from error
 
 
 def _pair(given: Any, place: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError(f"batch {place} must be a pair (x, t), got {checks.shown(given)}")
-    x, t = (numpy.asarray(asnumpy(array)) for array in given)
+    try:
+        x, t = (numpy.asarray(asnumpy(array)) for array in given)
+    except (TypeError, RuntimeError) as error:  # a tensor of bfloat16, on another device, or with a gradient
+        raise TypeError(f"batch {place} must be arrays that NumPy can read: {error}") from error
     if x.ndim < 2 or t.ndim not in (1, 2) or len(x) != len(t) or not math.prod(x.shape):
         raise ValueError(f"batch {place} must be x (n, ...) and t (n,) or (n, ...), got {x.shape} and {t.shape}")
     return x, t

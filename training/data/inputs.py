@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy
 
+from backend import checks
+
 BLOCK_BYTES = 8 << 20
 """Statistics and checks read the samples in blocks of about this size."""
 
@@ -103,12 +105,16 @@ class MappedInputs(Inputs):
 
     Args:
         array: (N, C, H, W), or any other (N, ...).
-        dtype: to which its numbers are converted as they are read; None for the array's own.
+        dtype: floating, to which its numbers are converted as they are read; None for the array's own.
+
+    Raises:
+        TypeError: ``dtype`` is not floating.
     """
 
     def __init__(self, array: numpy.ndarray, dtype: Any = None) -> None:
         self._array = array
-        self.shape, self.dtype = array.shape, numpy.dtype(array.dtype if dtype is None else dtype)
+        self.shape = array.shape
+        self.dtype = array.dtype if dtype is None else checks.floating_dtype("dtype", dtype)
 
     def read(self, indices: numpy.ndarray, out: numpy.ndarray) -> None:
         rising = numpy.argsort(indices, kind="stable")  # the disk is read in one direction

@@ -16,6 +16,7 @@ from backend.checks import instance, whole
 from backend.types import Array
 from kernels.labels import check as check_labels
 from training.data import Loader
+from training.data.batches import as_loader
 from training.loop.epoch_table import results_html
 from training.loop.non_finite import NonFiniteError, in_evaluation
 from training.models.accuracy import right_count
@@ -102,7 +103,7 @@ class Predictions:
 
 def evaluate(
     network: Network,
-    samples: Loader,
+    samples: Loader | Iterable[Any],
     after_batch: Callable[[Array, Array], None] | None = None,
     generator: random.Generator | None = None,
     metrics: Iterable[str | Metric] = (),
@@ -113,20 +114,21 @@ def evaluate(
     All is added up on the device, which is waited for once, at the end.
 
     Args:
+        samples: a ``Loader``, or ``(x, t)`` batches that can be gone through again.
         after_batch: called with the scores and targets of each batch, on the device; or None.
         generator: drawn from by layers that draw even in evaluation mode; None means the current one.
         metrics: metrics, or names of them, as ``training.models.metrics.as_metrics`` takes them.
         ranks: the processes that share the batches; all get the result. Loss and accuracy have the bits of one process.
 
     Raises:
-        TypeError: a metric is neither a metric nor a name.
+        TypeError: the samples are none of these, or a metric is neither a metric nor a name.
         ValueError: the samples do not fit the network, a target is not one that its loss takes, or a metric does not
             measure such networks.
         OutOfMemoryError: the loader's batches are too large.
     """
+    samples = as_loader("samples", samples, network)
     last = network.last_layer
     metrics = as_metrics(metrics, last, network.classes)
-    samples.check_targets(last, network.classes)
     # For each batch its loss, the weight of that, right ones, samples.
     totals = array_module(network.params.flat).zeros((len(samples), 4), "float64")
     first, end = (0, len(samples)) if ranks is None else ranks.own_range(len(samples))
@@ -165,10 +167,10 @@ def _merged(metrics: Sequence[Metric], by_rank: list[list[Any]]) -> list[Any]:
     return merged
 
 
-def predict(network: Network, samples: Loader, metrics: Iterable[str | Metric] = ()) -> Predictions:
+def predict(network: Network, samples: Loader | Iterable[Any], metrics: Iterable[str | Metric] = ()) -> Predictions:
     """Run a network in evaluation mode over an unshuffled loader, and keep its answer for every sample.
 
-    ``metrics`` are those of ``evaluate``.
+    ``samples`` and ``metrics`` are those of ``evaluate``.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -177,7 +179,7 @@ def predict(network: Network, samples: Loader, metrics: Iterable[str | Metric] =
         OutOfMemoryError: the loader's batches are too large.
     """
     instance("network", network, Network, "a Network")
-    instance("samples", samples, Loader, "a Loader")
+    samples = as_loader("samples", samples, network)
     if network.last_layer.target_kind != "classes":
         raise ValueError(f"a network with {type(network.last_layer).__name__} predicts no classes; use evaluate")
     kept: list[tuple[Array, Array, Array]] = []

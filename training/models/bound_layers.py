@@ -15,7 +15,7 @@ from layers import Layer, Sequential
 from layers.base import walk
 from training.models import saving
 from training.models.freezing import apply_frozen, matching, set_frozen
-from training.models.parameters import ParameterDict
+from training.models.parameters import ParameterDict, StateDict
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -124,9 +124,11 @@ class BoundLayers:
         return self
 
     @property
-    def state(self) -> dict[str, Array]:
-        """The arrays that are saved but not learned, by name."""
-        return {f"{key}{number}": array for _, number, leaf in self.leaves() for key, array in leaf.state.items()}
+    def state(self) -> StateDict:
+        """The arrays that are saved but not learned, by name; found by dotted names, too."""
+        found = [(f"{key}{number}", f"{place}.{key}", array) for place, number, leaf in self.leaves()
+                 for key, array in leaf.state.items()]  # fmt: skip
+        return StateDict({name: array for name, _, array in found}, {name: dotted for name, dotted, _ in found})
 
     def named_arrays(self) -> Iterator[tuple[str, str, Array]]:
         """Yield (layer's place, array's name in the network, array) for every parameter and state array."""

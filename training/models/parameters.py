@@ -119,6 +119,27 @@ class ParameterDict(dict):
         raise TypeError("a ParameterDict is made of views of its network's buffer: use copy(), or save the network")
 
 
+class StateDict(dict):
+    """Dictionary of a network's arrays that are not learned, which finds them by their dotted names, too.
+
+    Args:
+        arrays: the arrays by name, such as running_mean1.
+        dotted: names with the layer's place, such as "BatchNormalization1.running_mean", by name.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], dotted: Mapping[str, str]) -> None:
+        super().__init__(arrays)
+        self._names = {place: name for name, place in dotted.items()}
+
+    def __missing__(self, name: str) -> Array:
+        if name in self._names:
+            return self[self._names[name]]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._names
+
+
 def _view(memory: Array, shape: tuple[int, ...]) -> Array:
     """Return memory (numbers,) as an array of ``shape``."""
     if len(shape) == 4 and array_module(memory) is not numpy:

@@ -36,6 +36,13 @@ class Collection:
             yield [self.Tensor(X[part]), self.Tensor(T[part])]
 
 
+class Unreadable:
+    """What a tensor of bfloat16 is to NumPy."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("bfloat16")
+
+
 def pairs(size=4):
     return [(X[first : first + size], T[first : first + size]) for first in range(0, len(X), size)]
 
@@ -84,7 +91,8 @@ def test_an_epoch_can_be_begun_inside_and_batches_made_again():
         (iter(pairs()), ValueError, r"train is an iterator \(list_iterator\), .* and epochs is 20: give epochs=1, or"),
         ((pair for pair in pairs()), ValueError, "train is an iterator"),
         ([], ValueError, "expected at least one batch"),
-        ([X], TypeError, "train must be a Loader, or"),
+        ([X], TypeError, r"train: batch 0 must be a pair \(x, t\), got an array of uint8"),
+        ([(Unreadable(), T)], TypeError, "train: batch 0 must be arrays that NumPy can read: bfloat16"),
         ([(X, T[:3])], ValueError, r"batch 0 must be x \(n, ...\) and t \(n,\)"),
     ],
 )

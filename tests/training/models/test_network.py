@@ -90,7 +90,18 @@ def test_names_of_the_book_numbered_by_kind():
     assert network.params["gamma2"] is body["BatchNormalization1"].gamma
     assert network.params["W3"] is network.layers["Residual1"].shortcut.W
     assert network.state["running_var2"] is body["BatchNormalization1"].running_var
+    dotted = "Residual1.body.BatchNormalization1.running_var"
+    assert network.state[dotted] is network.state["running_var2"]
+    assert (dotted in network.state, "running_var4" in network.state) == (True, False)
+    with pytest.raises(KeyError, match="running_var4"):
+        network.state["running_var4"]
     assert list(TwoLayerNet(4, 3, 2).params) == ["W1", "b1", "W2", "b2"]
+
+
+def test_an_error_shows_a_long_list_in_brief():
+    with pytest.raises(TypeError, match=r"x must be an array, got \[\[\[\[0\.5, .*…$") as raised:
+        TwoLayerNet(4, 3, 2).predict(np.full((9, 9, 9, 9), 0.5).tolist())
+    assert len(str(raised.value)) < 200
 
 
 class Shift(Layer):

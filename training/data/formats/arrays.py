@@ -87,7 +87,7 @@ def _paired(where: str, name: str, arrays: Mapping[str, numpy.ndarray], kind: st
 
 
 def _as_inputs(where: str, part: str, x: numpy.ndarray) -> AnyInputs:
-    """Return images as (N, C, H, W), rows as (N, D), in a dtype that can be trained on; those on the disk stay there."""
+    """Return images as (N, C, H, W), rows as (N, D), in a dtype that can be trained on; the disk's stay there."""
     if x.dtype.kind not in "iubf" or x.dtype.itemsize > 8:
         raise DataError(f"{where}: expected inputs of numbers, got {x.dtype}")
     dtype = x.dtype.newbyteorder("=") if x.dtype.kind == "f" or x.dtype == numpy.uint8 else numpy.dtype("float32")

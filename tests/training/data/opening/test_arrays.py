@@ -134,7 +134,7 @@ def test_a_mapped_array_given_to_a_loader_is_not_copied(tmp_path):
         ({"x": images(), "y": LABELS * 0}, r"expected two classes or more, got \[0\] alone"),
         ({"x": images(), "y": np.where(LABELS, LABELS, np.nan)}, "target of sample 0 of the train part is nan"),
         ({"x": images(dtype="complex64"), "y": LABELS}, "expected inputs of numbers, got complex64"),
-        ({"x": np.where(images() == 7, np.nan, images()), "y": LABELS}, r"sample 0 of the train part has nan at \[0, 1, 2\]"),
+        ({"x": np.where(images() == 7, np.nan, images()), "y": LABELS}, r"sample 0 of the train .* nan at \[0, 1, 2\]"),
         (
             {"x": images(), "y": LABELS, "x_test": images(), "y_test": LABELS + 1},
             "class 3 of sample 2 of the test part",
