@@ -94,9 +94,9 @@ def deferred() -> Iterator[None]:
     handlers.deferred += 1
     try:
         yield
-        check()
     finally:
-        handlers.deferred -= 1
+        handlers.deferred = max(0, handlers.deferred - 1)  # a second signal has ended all of them
+    check()  # here, so that no signal comes after it and before a handler raises again
 
 
 @contextmanager
@@ -110,14 +110,15 @@ def whole_steps() -> Iterator[None]:
     if _handlers is not None or not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    _handlers = _Handlers(ends_process=False)
+    _handlers = handlers = _Handlers(ends_process=False)
+    handlers.deferred = 1  # to the end, so that the handler is replaced in any case
     try:
-        signal.signal(signal.SIGINT, _handlers)
-        with deferred():
-            yield
+        signal.signal(signal.SIGINT, handlers)
+        yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _handlers = None
+    handlers.check()
 
 
 def check() -> None:

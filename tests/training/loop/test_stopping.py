@@ -57,6 +57,31 @@ def test_a_second_signal_ends_the_process(monkeypatch, within):
     assert end.value.code == 143
 
 
+@pytest.mark.parametrize("until", [deferred, stopping.whole_steps])
+def test_a_signal_at_the_very_end_is_not_lost(monkeypatch, until):
+    """It comes after the last look for one, or as the handler is replaced."""
+    first, look, replace = [signal.SIGINT], stopping.check, signal.signal
+
+    def and_a_signal(function):
+        def called(*arguments):
+            result = function(*arguments)
+            if first:
+                signal.raise_signal(first.pop())
+            return result
+
+        return called
+
+    before = handlers()
+    outer = signals_interrupt() if until is deferred else nullcontext()
+    with outer, pytest.raises(Interrupted), until():  # noqa: PT012
+        if until is deferred:
+            monkeypatch.setattr(stopping, "check", and_a_signal(look))
+        else:
+            monkeypatch.setattr(signal, "signal", lambda *given: (signal.raise_signal(first.pop()), replace(*given)))
+    monkeypatch.undo()
+    assert (first, handlers(), stopping._handlers) == ([], before, None)
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
