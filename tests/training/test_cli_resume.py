@@ -246,9 +246,11 @@ def test_logs_and_the_average_go_on_with_a_run(tmp_path, monkeypatch):
     assert resumes.what_is_left(tmp_path / "run") == resumes.what_is_left(tmp_path / "undisturbed")
 
 
-def test_a_log_whose_package_is_missing_is_told_before_the_training(tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", [["--out", "run"], [], ["--find-lr"]])
+def test_a_log_whose_package_is_missing_is_told_before_anything_is_made(tmp_path, monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    result = xpnet("train", *OPTIONS, "--log", "tensorboard", "--out", "run")
+    result = xpnet("train", *OPTIONS, "--log", "tensorboard", *folder)
+    assert list(tmp_path.iterdir()) == []
     assert (result.code, result.out) == (2, "")
     assert result.err == "Error: logs for TensorBoard need tensorboardX; remedy: pip install 'xpnet[tensorboard]'\n"
 

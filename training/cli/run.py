@@ -24,7 +24,6 @@ from training.loop.non_finite import NonFiniteError
 from training.loop.progress import ProgressBar
 from training.loop.recipe import evaluation_batch, measure
 from training.loop.recorder import Recorder, draw_figures
-from training.loop.run_folder import RunFolder
 from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, Settings
 from training.loop.trainer import Trainer
 from training.models.starting import start_from
@@ -32,15 +31,15 @@ from training.models.starting import start_from
 LOGS = ("csv", "tensorboard")
 
 
-def make_logs(names: Iterable[str], folder: RunFolder, part: str) -> list[Callback]:
-    """Return the callbacks that write the logs of these names into a run's folder.
+def make_logs(names: Iterable[str], folder: Path, part: str) -> list[Callback]:
+    """Return the callbacks that write the logs of these names into a run's folder, which need not exist yet.
 
     Raises:
         ValueError: a package is missing.
     """
     made: dict[str, Callable[[], Callback]] = {
-        "csv": lambda: CsvLog(folder.path / "metrics.csv", part),
-        "tensorboard": lambda: TensorBoardLog(folder.path / "tensorboard", part),
+        "csv": lambda: CsvLog(folder / "metrics.csv", part),
+        "tensorboard": lambda: TensorBoardLog(folder / "tensorboard", part),
     }
     try:
         return [made[name]() for name in dict.fromkeys(names)]

@@ -213,6 +213,8 @@ def command(
     if find_lr and ranks is not None:
         raise UserError("--find-lr is for one process: start it without mpirun")
     settings = Settings.chosen(**options)
+    with user_errors():
+        make_logs(settings.log, Path(), "")  # a package that is missing is told before anything is made
     if ranks is not None:
         device, threads = own_device(ranks, device, threads)
     compute = choose_compute(device, threads)
@@ -244,7 +246,7 @@ def command(
             folder, lambda result, metrics: console.epoch(result, trainer.total_epochs, metrics, part), part
         )
         checkpoints = Checkpoints(folder.checkpoints, settings.checkpoint_every, settings.keep_checkpoints)
-        trainer.callbacks += [recorder, *make_logs(settings.log, folder, part), checkpoints]
+        trainer.callbacks += [recorder, *make_logs(settings.log, folder.path, part), checkpoints]
         other_bits = run.other_bits(config) if run else ""
         config = checkpoints.config = run.restore(trainer) if run else config
     try:
