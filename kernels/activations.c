@@ -15,6 +15,16 @@ KERNEL(relu)(const T *x /* count */, T *y /* count */, unsigned char *positive /
     EACH(RELU)
 }
 
+// y = min(max(x, 0), 6), and where x lies between. NaN passes, and does not lie between.
+KERNEL(relu6)(const T *x /* count */, T *y /* count */, unsigned char *between /* count */, index count, index first,
+              index last) {
+#define RELU6(i, own)                                                                                                  \
+    const vec value = load_up_to(x + i, own), above = rectified(value);                                                \
+    store_up_to(y + i, choose(above > all(6), all(6), above), own);                                                    \
+    store_mask_up_to(between + i, (value > all(0)) & (value < all(6)), own);
+    EACH(RELU6)
+}
+
 // y = x where that is above 0, else slope·x, with a slope that T has.
 KERNEL(leaky_relu)(const T *x /* count */, double slope, T *y /* count */, unsigned char *positive /* count */,
                    index count, index first, index last) {

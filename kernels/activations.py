@@ -18,9 +18,9 @@ from kernels.core.layout import as_nchw, elementwise, to_nhwc
 from kernels.core.native import Function, share
 from kernels.masking import masked
 
-_RELU, _LEAKY_RELU, _LEAKY_RELU_BACKWARD, _SIGMOID, _SIGMOID_BACKWARD = (
+_RELU, _RELU6, _LEAKY_RELU, _LEAKY_RELU_BACKWARD, _SIGMOID, _SIGMOID_BACKWARD = (
     Function("activations.c", name)
-    for name in ("relu", "leaky_relu", "leaky_relu_backward", "sigmoid", "sigmoid_backward")
+    for name in ("relu", "relu6", "leaky_relu", "leaky_relu_backward", "sigmoid", "sigmoid_backward")
 )
 _TANH, _TANH_BACKWARD, _GELU, _GELU_BACKWARD, _ADD, _MULTIPLY, _SCALE = (
     Function("activations.c", name)
@@ -79,6 +79,37 @@ def relu_in_place(y: Array) -> Array:
     native = _relu_native if storage.flags.c_contiguous else None
     implementation(y, _relu_numpy, _relu_cuda, native)(storage, storage, positive)
     return as_nchw(positive) if y.ndim == 4 else positive
+
+
+@elementwise
+def relu6(x: Array) -> tuple[Array, Array]:
+    """Compute min(max(x, 0), 6), and where 0 < x < 6 (bool). NaN passes."""
+    y, between = _output_and_mask(x)
+    implementation(x, _relu6_numpy, _relu6_cuda, _relu6_native)(x, y, between)
+    return y, between
+
+
+def _relu6_numpy(x: Array, y: Array, between: Array) -> None:
+    numpy.maximum(x, 0, out=y)
+    numpy.minimum(y, 6, out=y)
+    numpy.logical_and(x > 0, x < 6, out=between)
+
+
+def _relu6_native(x: Array, y: Array, between: Array) -> None:
+    x = numpy.ascontiguousarray(x)
+    share(x.size, 2 * x.itemsize + 1, lambda first, last: _RELU6(x.dtype, x, y, between, x.size, first, last))
+
+
+def _relu6_cuda(x: Array, y: Array, between: Array) -> None:
+    _relu6_kernel()(x, y, between)
+
+
+@functools.cache
+def _relu6_kernel() -> Any:
+    import cupy
+
+    code = "between = x > T(0) && x < T(6); y = between || x != x ? x : x > T(0) ? T(6) : T(0)"
+    return cupy.ElementwiseKernel("T x", "T y, bool between", code, "xpnet_relu6")
 
 
 @elementwise

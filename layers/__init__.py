@@ -1,7 +1,7 @@
 """The layers of a network, on NumPy or CuPy alike."""
 
 from layers import _neighbours  # noqa: F401  (first: it says which file is in the way, if one is)
-from layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
+from layers.activations import Gelu, LeakyRelu, Relu, Relu6, Sigmoid, Tanh
 from layers.affine import Affine
 from layers.arithmetic import AddLayer, MulLayer
 from layers.base import Layer
@@ -40,6 +40,7 @@ __all__ = [
     "MulLayer",
     "Pooling",
     "Relu",
+    "Relu6",
     "Residual",
     "Sequential",
     "Sigmoid",

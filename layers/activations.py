@@ -33,6 +33,22 @@ class Relu(Layer):
         return masked(dout, positive() if callable(positive) else positive)
 
 
+class Relu6(Layer):
+    """Rectified linear unit up to 6: y = min(max(x, 0), 6) (Krizhevsky, "Convolutional deep belief networks", 2010).
+
+    Its gradient at 0 and at 6 is 0.
+    """
+
+    def forward(self, x: Array) -> Array:
+        checks.floating("Relu6", x=x)
+        y, between = activations.relu6(x)
+        return self.save(y, between)
+
+    def backward(self, dout: Array) -> Array:
+        (between,) = self.saved(dout)
+        return masked(dout, between)
+
+
 class LeakyRelu(Layer):
     """Leaky ReLU: y = x where x > 0, else slope·x (Maas, Hannun and Ng, 2013).
 

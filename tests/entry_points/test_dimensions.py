@@ -5,10 +5,23 @@ import pytest
 
 import backend
 from backend import asnumpy, xp
-from layers import AddLayer, Dropout, Flatten, Gelu, LeakyRelu, MulLayer, Relu, Sequential, Sigmoid, Softmax, Tanh
+from layers import (
+    AddLayer,
+    Dropout,
+    Flatten,
+    Gelu,
+    LeakyRelu,
+    MulLayer,
+    Relu,
+    Relu6,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
 from tests.support.checks import assert_same, frozen, normal
 
-ELEMENTWISE = [Relu, LeakyRelu, Sigmoid, Tanh, Gelu, Dropout]
+ELEMENTWISE = [Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Gelu, Dropout]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -96,6 +96,17 @@ def test_relu(device, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_relu6(device, dtype):
+    """With each of the special numbers at each place of a vector, and behind the last whole one."""
+    x = backend.asarray(np.tile(np.array([-np.inf, -1, -0.0, 0.0, 2, 6, 7, np.inf, np.nan], dtype), 35))
+    with frozen(x):
+        y, between = activations.relu6(x)
+    assert_same(y, np.tile(np.array([0, 0, 0, 0, 2, 6, 6, 6, np.nan]), 35), dtype)
+    assert_same(between, np.tile(np.array([False] * 4 + [True] + [False] * 4), 35), "bool")
+    assert_separate((y, between), [x])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("slope", [0.0, 0.25, 1.0])
 def test_leaky_relu(device, dtype, slope):
     x, dy = whole((50,), dtype), whole((50,), dtype, 1)
@@ -114,7 +125,7 @@ def test_sums_and_products(device):
         assert_same(activations.multiply(a, b), asnumpy(a) * asnumpy(b))
 
 
-@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "gelu"])
+@pytest.mark.parametrize("name", ["relu", "relu6", "sigmoid", "tanh", "gelu"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_layout_gives_channels_last_memory(device, name, dtype):
     function = getattr(activations, name)

@@ -157,6 +157,7 @@ OPERATIONS = [
     ),
     Operation(activations.multiply, floats(a=SHAPE, b=SHAPE), {}),
     Operation(activations.scale, floats(x=SHAPE), {"factor": 0.5}),
+    Operation(activations.relu6, floats(x=SHAPE), {}),
     Operation(activations.leaky_relu, floats(x=SHAPE), {"slope": 0.1}),
     Operation(activations.leaky_relu_backward, {"dy": (SHAPE, "float32"), "positive": (SHAPE, "bool")}, {"slope": 0.1}),
     Operation(activations.sigmoid, floats(x=(5, 4)), {}),

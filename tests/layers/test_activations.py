@@ -7,7 +7,7 @@ import pytest
 
 import backend
 from backend import xp
-from layers import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
+from layers import Gelu, LeakyRelu, Relu, Relu6, Sigmoid, Tanh
 from tests.support.checks import DTYPES, assert_close, assert_same
 from tests.support.layer_checks import Contract, Expected, LayerCase, Oracle
 
@@ -50,6 +50,7 @@ def gelu_slope(x):
 
 
 RELU = elementwise(lambda x: max(x, 0.0), lambda x: float(x > 0))
+RELU6 = elementwise(lambda x: min(max(x, 0.0), 6.0), lambda x: float(0 < x < 6))
 LEAKY = elementwise(
     lambda x: x if x > 0 else 0.1 * x, lambda x: 1.0 if x > 0 else 0.1, bound=abs, slope_bound=one, roundings=1
 )
@@ -69,6 +70,8 @@ CASES = [
     LayerCase("Relu", lambda draw: Relu(), IMAGES, RELU),
     LayerCase("Relu of a matrix", lambda draw: Relu(), (4, 5), RELU),
     LayerCase("Relu of columns", lambda draw: Relu(), (2, 3, 4, 1), RELU),
+    LayerCase("Relu6", lambda draw: Relu6(), IMAGES, RELU6),
+    LayerCase("Relu6 of a matrix", lambda draw: Relu6(), (4, 5), RELU6),
     LayerCase("LeakyRelu", lambda draw: LeakyRelu(0.1), IMAGES, LEAKY),
     LayerCase("Sigmoid", lambda draw: Sigmoid(), IMAGES, SIGMOID),
     LayerCase("Tanh", lambda draw: Tanh(), IMAGES, TANH),
@@ -112,6 +115,7 @@ def test_ends_of_the_range(device, dtype):
     dout = xp.ones((1, 4), dtype)
     for layer, y, dx in (
         (Relu(), [0, 0, 80, most], [0, 0, 1, 1]),
+        (Relu6(), [0, 0, 6, 6], [0, 0, 0, 0]),
         (LeakyRelu(0.5), [-most / 2, -40, 80, most], [0.5, 0.5, 1, 1]),
         (Tanh(), [-1, -1, 1, 1], [0, 0, 0, 0]),
         (Gelu(), [0, 0, 80, most], [0, 0, 1, 1]),
@@ -124,7 +128,7 @@ def test_ends_of_the_range(device, dtype):
 
 def test_nan_passes(device):
     x = xp.full((1, 1), xp.nan, "float32")
-    for layer in (Relu(), LeakyRelu(), Sigmoid(), Tanh(), Gelu()):
+    for layer in (Relu(), Relu6(), LeakyRelu(), Sigmoid(), Tanh(), Gelu()):
         assert bool(xp.isnan(layer.forward(x)).all()), layer
 
 
@@ -143,7 +147,7 @@ def test_leaky_relu_refuses_a_slope(slope):
         LeakyRelu(slope)
 
 
-@pytest.mark.parametrize("layer", [Relu, LeakyRelu, Sigmoid, Tanh, Gelu])
+@pytest.mark.parametrize("layer", [Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Gelu])
 def test_refuses_what_does_not_float(layer):
     with pytest.raises(TypeError, match=f"{layer.__name__} needs x as a floating-point array, got int64"):
         layer().forward(np.ones((2, 2), "int64"))

@@ -125,6 +125,7 @@ def rows(count, columns, dtype, at_end):
             function(x)
         for function in (activations.add, activations.multiply, activations.gelu_backward):
             function(dy, x)
+        activations.relu6(x)
         _, positive = activations.leaky_relu(x, 0.5)
         activations.leaky_relu_backward(dy, positive, 0.5)
         masking.masked(dy, positive)

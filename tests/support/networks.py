@@ -18,6 +18,7 @@ from layers import (
     LeakyRelu,
     Pooling,
     Relu,
+    Relu6,
     Residual,
     Sequential,
     Sigmoid,
@@ -106,6 +107,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         f"{type(layer()).__name__} of images": functools.partial(_of_images, layer)
         for layer in (
             Relu,
+            Relu6,
             LeakyRelu,
             Sigmoid,
             Tanh,

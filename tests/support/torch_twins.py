@@ -145,10 +145,48 @@ def lenet(classes):
     )  # fmt: skip
 
 
+class Bottleneck(nn.Module):
+    """torchvision's InvertedResidual."""
+
+    def __init__(self, channels, filters, expansion, stride):
+        super().__init__()
+        wide = channels * expansion
+        expand = [nn.Sequential(*conv_norm(channels, wide, 1), nn.ReLU6())] if expansion > 1 else []
+        depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.conv = nn.Sequential(
+            *expand, nn.Sequential(depthwise, nn.BatchNorm2d(wide), nn.ReLU6()), *conv_norm(wide, filters, 1)
+        )
+        self.adds = stride == 1 and channels == filters
+
+    def forward(self, x):
+        return x + self.conv(x) if self.adds else self.conv(x)
+
+
+class MobileNet(nn.Module):
+    """torchvision's mobilenet_v2."""
+
+    def __init__(self, classes):
+        super().__init__()
+        features, channels = [nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU6())], 32
+        for filters, count, step, expansion in (
+            (16, 1, 1, 1), (24, 2, 2, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6)
+        ):  # fmt: skip
+            for number in range(count):
+                features.append(Bottleneck(channels, filters, expansion, 1 if number else step))
+                channels = filters
+        features.append(nn.Sequential(*conv_norm(channels, 1280, 1), nn.ReLU6()))
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
 TWINS = {
     "LeNet5": lambda: lenet(7),
     "VGG11": lambda: VGG(((64, 1), (128, 1), (256, 2), (512, 2), (512, 2)), 512, 7),
     "VGG16": lambda: VGG(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 512, 7),
+    "MobileNetV2": lambda: MobileNet(7),
     "ResNet18": lambda: ResNet((2, 2, 2, 2), False, 7),
     "ResNet20": lambda: small_resnet(3, 7),
     "ResNet50": lambda: ResNet((3, 4, 6, 3), True, 7),

@@ -156,6 +156,7 @@ def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
     yield "convolution, transposed", _with_parameters(layers.ConvolutionTranspose, (6, 4, 3, 2), (4,), 2), (3, 6, 5, 4)
     yield "convolution, winograd", _with_parameters(_winograd, (12, 8, 3, 3), (12,)), (2, 8, 9, 10)
     yield "relu", lambda dtype: layers.Relu(), image
+    yield "relu6", lambda dtype: layers.Relu6(), image
     yield "leaky relu", lambda dtype: layers.LeakyRelu(), image
     yield "sigmoid", lambda dtype: layers.Sigmoid(), image
     yield "tanh", lambda dtype: layers.Tanh(), image

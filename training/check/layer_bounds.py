@@ -266,6 +266,7 @@ _RULES: dict[type, Callable[[Any, numpy.ndarray, numpy.ndarray], Bounds]] = {
     layers.Convolution: _linear,
     layers.ConvolutionTranspose: _linear,
     layers.Relu: _without_rounding,
+    layers.Relu6: _without_rounding,
     layers.LeakyRelu: _leaky_relu,
     layers.Sigmoid: _sigmoid,
     layers.Tanh: _tanh,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from layers import Affine, BatchNormalization, Convolution, Layer, Residual, Sequential
 from layers.base import joined, walk
+from training.zoo import mobilenet
 
 Names = dict[str, str]
 """Names of PyTorch's modules ("layer1.0.conv1") by the places of layers ("Residual1.body.Convolution1")."""
@@ -27,10 +28,12 @@ def names_by_place(layers: Sequential) -> Names:
 def torchvision_names(title: str, layers: Sequential) -> Names | None:
     """Return the names that torchvision has for a network of the zoo with this title; None if it has no such network.
 
-    torchvision's modules are called resnet18, resnet50, vgg11_bn and vgg16_bn.
+    torchvision's modules are called resnet18, resnet50, vgg11_bn, vgg16_bn and mobilenet_v2.
     """
     if title in _BLOCKS:
         return dict(_of_resnet(layers, _BLOCKS[title]))
+    if title == "MobileNetV2":
+        return dict(zip([place for place, _ in leaves_of(layers)], _of_mobilenet(), strict=True))
     return dict(_of_vgg(layers)) if title in ("VGG11", "VGG16") else None
 
 
@@ -65,6 +68,25 @@ def _of_vgg(layers: Sequential) -> Iterator[tuple[str, str]]:
     first = next(index for index, (_, layer) in enumerate(layers.sublayers()) if isinstance(layer, Affine))
     for index, (key, _) in enumerate(layers.sublayers()):
         yield key, f"features.{index}" if index < first else f"classifier.{index - first}"
+
+
+def _of_mobilenet() -> Iterator[str]:
+    """Yield the names in the order of the layers."""
+
+    def pair(first: str, second: str) -> Iterator[str]:
+        yield from (first, second)
+
+    yield from pair("features.0.0", "features.0.1")
+    block = 0
+    for expansion, _, blocks, _ in mobilenet.STAGES:
+        for _ in range(blocks):
+            block += 1
+            part = 0
+            for part in range(1 if expansion == 1 else 2):
+                yield from pair(f"features.{block}.conv.{part}.0", f"features.{block}.conv.{part}.1")
+            yield from pair(f"features.{block}.conv.{part + 1}", f"features.{block}.conv.{part + 2}")
+    yield from pair(f"features.{block + 1}.0", f"features.{block + 1}.1")
+    yield "classifier.1"
 
 
 def leaves_of(layers: Sequential) -> list[tuple[str, Layer]]:

@@ -57,7 +57,9 @@ def assert_near(found, expected, tolerance):
     assert float(abs(np.asarray(found) - expected).max()) <= tolerance * scale
 
 
-@pytest.mark.parametrize("name", ["LeNet5", "VGG11", "VGG16", "ResNet18", "ResNet20", "ResNet50", "WideResNet16-4"])
+@pytest.mark.parametrize(
+    "name", ["LeNet5", "VGG11", "VGG16", "ResNet18", "ResNet20", "ResNet50", "WideResNet16-4", "MobileNetV2"]
+)
 def test_the_forward_is_pytorchs_within_1e_5(name):
     network, twin = pair(name)
     from_torch(network, twin.state_dict())

@@ -118,6 +118,7 @@ def test_a_layer_of_one_s_own_is_refused_by_name():
         ("ResNet18", "conv1.weight", "fc.bias", "layer2.0.downsample.1.running_var"),
         ("ResNet50", "conv1.weight", "fc.bias", "layer4.2.conv3.weight"),
         ("VGG11", "features.0.weight", "classifier.6.bias", "features.26.running_mean"),
+        ("MobileNetV2", "features.0.0.weight", "classifier.1.bias", "features.18.1.running_var"),
         ("ResNet20", "0.weight", "22.bias", "9.shortcut.0.weight"),
     ],
 )

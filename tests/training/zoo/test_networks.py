@@ -16,6 +16,7 @@ PARAMETERS = {
     "LeNet5": 61_706,  # 156 + 2,416 + 48,120 + 10,164 + 850
     "VGG11": 132_868_840,  # torchvision's vgg11_bn
     "VGG16": 138_365_992,  # torchvision's vgg16_bn
+    "MobileNetV2": 3_504_872,  # torchvision's
     "ResNet18": 11_689_512,  # torchvision's
     "ResNet50": 25_557_032,  # torchvision's
     "WideResNet16-4": 2_748_890,  # the paper's code; 2.7 million in its table 4
@@ -74,7 +75,7 @@ def test_a_network_that_does_not_exist_is_refused_with_those_that_do():
         build_for("ResNet21", (3, 32, 32), 10)
 
 
-@pytest.mark.parametrize("name", ["LeNet5", "ResNet20", "WideResNet16-4"])
+@pytest.mark.parametrize("name", ["LeNet5", "ResNet20", "WideResNet16-4", "MobileNetV2"])
 def test_a_network_learns_and_its_file_makes_it_again(name, tmp_path):
     random.seed(3)
     network = build_for(name, (3, 20, 20), 4)

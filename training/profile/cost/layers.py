@@ -24,6 +24,7 @@ from layers import (
     MeanSquaredError,
     Pooling,
     Relu,
+    Relu6,
     Residual,
     Sigmoid,
     SigmoidWithLoss,
@@ -90,6 +91,7 @@ def _winograd_flops(x: Batch, y: Batch) -> int:
 
 _BY_NUMBER: dict[type[Layer], tuple[int, int, str]] = {
     Relu: (1, 1, "mask"),
+    Relu6: (2, 1, "mask"),
     LeakyRelu: (2, 3, "mask"),
     Dropout: (1, 1, "mask"),
     Sigmoid: (7, 3, "output"),
