@@ -46,7 +46,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.epoch", "loop.epoch_so_far", "loop.epoch_table", "loop.evaluation", "loop.figures", "loop.lock",
                  "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
-                 "models.architecture", "models.config", "models.freezing", "models.loading", "models.saving",
+                 "models.architecture", "models.config", "models.freezing", "models.layer_file", "models.loading",
+                 "models.saving",
                  "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "terminal",
                  "zoo"),  # build_for, which is tried, calls those of the zoo
 }  # fmt: skip

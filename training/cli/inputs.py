@@ -14,13 +14,28 @@ from training.cli.common import UserError, user_errors
 from training.data import Data
 from training.files import clipped
 from training.files.opening import not_a_link
+from training.files.printable import printable
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
+from training.models.layer_file import SUFFIX
 from training.terminal.bars import Bar, bar
 from training.zoo import NETWORKS
 
-MODEL = click.Choice([*MODELS, *NETWORKS], case_sensitive=False)
+
+class ModelName(click.Choice):
+    """The type of an option that takes a model: a name in any case, or a TOML file of layers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name as xpnet writes it, or the path of the file as it is; or fail in words."""
+        if not str(value).endswith(SUFFIX):
+            return super().convert(value, param, ctx)
+        if not Path(value).is_file():
+            self.fail(f"there is no file {printable(value)}", param, ctx)
+        return str(value)
+
+
+MODEL = ModelName([*MODELS, *NETWORKS], case_sensitive=False)
 
 
 def load_data(

@@ -73,6 +73,9 @@ class ResumedRun:
         Raises:
             ValueError: it is another training than the run's.
         """
+        known, own = self.config.get("model") or {}, trainer.network.config or {}
+        if known.get("layers_sha256") != own.get("layers_sha256"):
+            raise ValueError(f"the file of layers of {trainer.network.title} has changed since the run began")
         if self.sections is not None:
             checkpoint.restore(trainer, self.sections if self.folder else _without_others(self.sections, trainer))
         note = {"at": datetime.now().astimezone().isoformat(timespec="seconds"), "step": trainer.step}

@@ -31,6 +31,7 @@ from training.files import json_text
 from training.files.printable import printable
 from training.loop.settings import DEFAULT_MODEL, DEFAULTS
 from training.models import Network, build_for
+from training.models.layer_file import SUFFIX, read_layer_file
 from training.models.loading import load_network
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
@@ -141,10 +142,14 @@ def command(
 
 
 def _new(model: str, dataset: str | None) -> Network:
-    """Return a model for the images of a data set; without one, a network of the zoo has its usual size."""
-    shape, classes = INPUT_DIM, len(SOURCES[dataset or DEFAULTS.dataset].classes)
+    """Return a model for the images of a data set; without one, of the zoo or a file, in its usual size."""
+    shape: tuple[int, ...] = INPUT_DIM
+    classes = len(SOURCES[dataset or DEFAULTS.dataset].classes)
     if dataset is None and model in NETWORKS:
         shape, classes = usual_size(model)
+    elif dataset is None and model.endswith(SUFFIX):
+        described = read_layer_file(pathlib.Path(model))
+        shape, classes = described.input_dim or shape, described.classes or classes
     with unfilled():
         return build_for(model, shape, classes)
 

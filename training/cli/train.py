@@ -56,7 +56,7 @@ _SETTINGS = (
         "--model",
         type=MODEL,
         metavar="NAME",
-        help=f"One of {', '.join(MODEL.choices)}, in any case.  "
+        help=f"One of {', '.join(MODEL.choices)}, in any case; or a TOML file of layers.  "
         "[default: ConvNet for images, MultiLayerNet for tables]",
     ),
     *LOSS_OPTIONS,
@@ -286,4 +286,4 @@ def command(
 
 def _name(trainer: Trainer, data: Data) -> str:
     """Return the name of a run's folder, without its time."""
-    return f"{trainer.network.title}-{re.sub(r'[^0-9A-Za-z._-]+', '_', data.name)[:60]}"
+    return "-".join(re.sub(r"[^0-9A-Za-z._-]+", "_", name)[:60] for name in (trainer.network.title, data.name))

@@ -42,7 +42,7 @@ class Settings:
     test: float = 0.1
     best_on: str = "val"
     augment: str | None = None  # "standard", or names with commas
-    model: str | None = None  # by the data: see model_for
+    model: str | None = None  # a name or a TOML file of layers; by default by the data: see model_for
     init: str | None = None  # a model's file, whose parameters it begins with
     freeze: str | None = None  # patterns of layers, with commas
     epochs: int = 6
@@ -81,6 +81,8 @@ class Settings:
             options["data"] = os.path.abspath(options["data"])
         if options.get("init") is not None:
             options["init"] = os.path.abspath(options["init"])
+        if str(options.get("model")).endswith(".toml"):
+            options["model"] = os.path.abspath(options["model"])
         return cls(**options)
 
 

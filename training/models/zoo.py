@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from backend.checks import choice, instance, sizes
@@ -16,6 +17,7 @@ from layers.initializers import Init
 from training.files import clipped
 from training.models.arguments import ACTIVATIONS, ConvParam, remembered, size
 from training.models.config import checked_arguments
+from training.models.layer_file import SUFFIX, build_from_file
 from training.models.network import Network
 from training.zoo import NETWORKS
 
@@ -247,20 +249,24 @@ def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | L
     """Return the model called ``name`` in the size for inputs and a number of classes, with fresh weights.
 
     Args:
-        name: of ``MODELS`` or ``training.zoo.NETWORKS``.
+        name: of ``MODELS`` or ``training.zoo.NETWORKS``; or a TOML file of layers (``training.models.layer_file``).
         input_dim: shape of an input: (C, H, W), or for TwoLayerNet and MultiLayerNet any.
         loss: as ``Network`` takes it.
 
     Raises:
         TypeError: an argument is of another kind.
         ValueError: there is no such model, or it cannot take inputs of this shape.
+        OSError: the file cannot be read.
 
     Examples:
         >>> from training.models import build_for
         >>> build_for("SimpleConvNet", (3, 32, 32), 5).classes
         5
     """
-    shape, name = sizes("input_dim", input_dim, 1), choice("name", name, (*MODELS, *NETWORKS))
+    shape = sizes("input_dim", input_dim, 1)
+    if isinstance(name, str) and name.endswith(SUFFIX):
+        return build_from_file(Path(name), shape, size("classes", classes), loss)
+    name = choice("name", name, (*MODELS, *NETWORKS))
     arguments: dict[str, Any] = {"output_size": size("classes", classes)}
     if name in NETWORKS:
         return Network(NETWORKS[name](_image(name, shape), arguments["output_size"]), shape, {"name": name}, loss)

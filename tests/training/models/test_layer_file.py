@@ -1,0 +1,174 @@
+"""Networks from TOML files of layers."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from backend import random
+from layers import Affine, BatchNormalization, Convolution, Relu, Residual, Sequential
+from tests.support.command_line import xpnet
+from training.cli.resume import ResumedRun
+from training.models import Network, build_for
+from training.models.loading import load_network
+from training.zoo import resnet20
+
+TEXT = """
+input = [3, 10, 10]
+classes = 4
+
+[[layers]]
+type = "Convolution"
+filters = 6
+size = [3, 1]
+pad = "same"
+bias = false
+
+[[layers]]
+type = "BatchNormalization"
+
+[[layers]]
+repeat = 2
+layers = [
+  { type = "Residual", body = [{ type = "Convolution", filters = 6, size = 3, pad = 1 }, { type = "Relu" }] },
+  { type = "Relu" },
+]
+
+[[layers]]
+type = "Residual"
+body = [{ type = "Pooling", pool_h = 2, pool_w = 2, stride = 2 }, { type = "LayerNormalization" }]
+shortcut = [{ type = "Convolution", filters = 6, size = 2, stride = 2 }]
+
+[[layers]]
+type = "Affine"
+outputs = "classes"
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "net.toml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_the_layers_are_those_of_the_file(file):
+    random.seed(2)
+    network = build_for(str(file), (3, 10, 10), 4)
+    assert list(network.layers.layers) == [
+        "Convolution1", "BatchNormalization1", "Residual1", "Relu1", "Residual2", "Relu2", "Residual3", "Affine1",
+    ]  # fmt: skip
+    first = network.layers["Convolution1"]
+    assert (first.W.shape, first.b, first.pad) == ((6, 3, 3, 1), None, "same")
+    assert network.layers["Affine1"].W.shape == (150, 4)
+    assert network.title == "net"
+    random.seed(2)
+    assert (network.params["W1"] == Convolution.of(3, 6, (3, 1)).W).all(), "weights are drawn as by hand"
+
+
+def test_a_network_of_the_zoo_can_be_written_in_a_file(file):
+    def block(filters, stride=1, shortcut=False):
+        norm = '{ type = "BatchNormalization" }'
+        conv = f'{{ type = "Convolution", filters = {filters}, size = 3, pad = 1, stride = %d }}'
+        bypass = f'{{ type = "Convolution", filters = {filters}, size = 1, stride = {stride} }}'
+        body = f'[{conv % stride}, {norm}, {{ type = "Relu" }}, {conv % 1}, {norm}]'
+        more = f", shortcut = [{bypass}, {norm}]" if shortcut else ""
+        return f'{{ type = "Residual", body = {body}{more} }}, {{ type = "Relu" }},'
+
+    stages = "".join(
+        f"{block(filters, stride, stride > 1)}{{ repeat = {3 - (stride > 1)}, layers = [{block(filters)}] }},"
+        for filters, stride in ((16, 1), (32, 2), (64, 2))
+    )
+    stem = (
+        '{ type = "Convolution", filters = 16, size = 3, pad = 1 }, { type = "BatchNormalization" }, { type = "Relu" },'
+    )
+    head = '{ type = "GlobalAveragePooling" }, { type = "Affine", outputs = "classes" }'
+    stages = stages.replace(f"{block(16)}{{ repeat = 3", "{ repeat = 3")
+    file.write_text(f"layers = [{stem}{stages}{head}]", encoding="utf-8")
+    random.seed(0)
+    network = build_for(str(file), (3, 32, 32), 10)
+    random.seed(0)
+    zoo = Network(resnet20(), (3, 32, 32))
+    assert list(network.params) == list(zoo.params)
+    assert (network.params.flat == zoo.params.flat).all()
+
+
+def test_a_saved_network_does_not_need_its_file(file, tmp_path):
+    network = build_for(str(file), (3, 10, 10), 4)
+    network.save_params(tmp_path / "model.safetensors")
+    file.unlink()
+    again = load_network(tmp_path / "model.safetensors")
+    assert (again.title, repr(again.layers)) == ("net", repr(network.layers))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('type = "Affine"', 'type = "Loss"', r"layer 5: type is one of Affine, .*, not 'Loss'"),
+        ('outputs = "classes"', "outputs = 3", r"the layers make \(3,\) of \(3, 10, 10\), expected \(4,\)"),
+        ('outputs = "classes"', "units = 3", "layer 5: Affine takes inputs, outputs, .*, not 'units'"),
+        ('outputs = "classes"', "", "layer 5, Affine: .*outputs"),
+        ("filters = 6\n", 'filters = "six"\n', "layer 1, Convolution: filters must be a whole number .*'six'"),
+        ("filters = 6\n", "filters = { a = 1 }\n", "layer 1: expected a number, a text or a list, got"),
+        ("repeat = 2", "repeat = 2.5", "layer 3: repeat must be a whole number"),
+        ("repeat = 2", "repeat = 2\nstride = 1", "layer 3: repeat takes layers alone"),
+        ("repeat = 2", "repeat = 9999", "expected at most 10,000 layers"),
+        ("stride = 2 }]\n\n", "stride = 1 }]\n\n", "layer 4, Residual.*they cannot be added"),
+        ("size = 3, pad = 1 }", "size = 30 }", r"layer 3\.1 body 1, Convolution"),
+        ("input = [3, 10, 10]", "size = 3", "unknown name 'size': expected name, input, classes and layers"),
+        ("input = [3, 10, 10]", "input = [0]", "input.* must be a whole number of at least 1"),
+        ("classes = 4", "classes = true", "classes must be"),
+        ("classes = 4", 'name = ""', "name: expected a text of 1 to 60 letters, got ''"),
+        ("[[layers]]", "[[layer]]", "unknown name 'layer'"),
+        ("[[layers]]", "[[layers", "not TOML"),
+        (TEXT, "", r"expected layers, as in \[\[layers\]\]"),
+        (TEXT, "layers = [3]", "layer 1: expected a table with a type, got 3"),
+        (TEXT, 'layers = [{ type = "Residual" }]', "layer 1, Residual: .*body"),
+        (TEXT, 'layers = [{ type = "Residual", body = 3 }]', "layer 1 body: expected a list of layers"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(file, old, new, message):
+    file.write_text(TEXT.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"(?s)net.toml: .*{message}"):
+        build_for(str(file), (3, 10, 10), 4)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(OSError, match=r"none\.toml"):
+        build_for(str(tmp_path / "none.toml"), (3, 10, 10), 4)
+
+
+def test_the_command_takes_a_file_in_the_place_of_a_name(file):
+    out = xpnet("summary", "--model", "net.toml", "--batch-size", 2).out
+    assert out.startswith("net (new, of no run) on 3x10x10 images, batch 2")
+    options = ("--batch-size", 500, "--epochs", 1, "--val", 0.9, "--device", "cpu", "--out", "run")
+    result = xpnet("train", "--model", "net.toml", *options)
+    assert (result.code, result.err) == (0, "")
+    assert "net, " in result.out
+    file.unlink()
+    assert xpnet("summary", "run").out.startswith("net (run) on 1x28x28 images")
+    result = xpnet("train", "--model", "net.toml")
+    assert (result.code, result.err) == (2, "Error: Invalid value for '--model': there is no file net.toml\n")
+
+
+def test_a_run_does_not_go_on_with_another_file(file):
+    before = build_for(str(file), (3, 10, 10), 4)
+    file.write_text(TEXT.replace('"Relu"', '"Tanh"'), encoding="utf-8")
+    after = build_for(str(file), (3, 10, 10), 4)
+    run = ResumedRun(None, {"model": before.config}, None)
+    with pytest.raises(ValueError, match="the file of layers of net has changed since the run began"):
+        run.restore(SimpleNamespace(network=after, step=0))
+    assert run.restore(SimpleNamespace(network=before, step=0))["resumed"]
+
+
+def test_the_examples_in_the_documents_are_networks(file):
+    """The file of docs/networks.md."""
+    from pathlib import Path
+
+    document = Path(__file__).parents[3] / "docs" / "networks.md"
+    text = document.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    file.write_text(text, encoding="utf-8")
+    layers = build_for(str(file), (3, 32, 32), 10).layers
+    assert isinstance(layers, Sequential)
+    kinds = {type(layer) for layer in layers.layers.values()}
+    assert {Convolution, BatchNormalization, Relu, Residual, Affine} <= kinds
