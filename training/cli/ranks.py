@@ -14,6 +14,7 @@ import click
 
 from training.cli.common import Compute, UserError
 from training.distributed.launch import launched
+from training.distributed.uncaught import LATEST, READ, TURN
 
 if TYPE_CHECKING:
     from training.distributed.communicator import Ranks
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
     from training.loop.trainer import Trainer
 
 Result = TypeVar("Result")
-
-TURN = 0.4
-"""Seconds that each rank waits longer than the one before it to tell of an error: the first one ends all others."""
-
-_LATEST = 15
-
-READ = 0.3
-"""Seconds in which the launcher reads what was told: some of them drop what they have not read where a rank ends."""
 
 _LOCAL = ("data", "init", "log", "checkpoint_every", "keep_checkpoints")
 """Settings in which ranks may differ: paths, and what only rank 0 does."""
@@ -154,7 +147,7 @@ def tell(text: str) -> str:
     place = launched()
     if place is None:
         return text
-    time.sleep(TURN * min(place.rank, _LATEST))
+    time.sleep(TURN * min(place.rank, LATEST))
     return f"Error: rank {place.rank} of {place.size}: {text.removeprefix('Error: ')}"
 
 

@@ -15,6 +15,7 @@ import numpy
 from backend import array_module, asarray, asnumpy, checks
 from backend.types import Array
 from training.distributed.launch import launched
+from training.distributed.uncaught import end_all_where_uncaught
 
 PATIENCE = 600.0
 """Seconds that a rank waits for the others, unless ``XPNET_RANKS_TIMEOUT`` says so."""
@@ -78,6 +79,8 @@ class Ranks:
     def join(cls) -> Ranks | None:
         """Return the ranks that a launcher such as mpirun has started this process among; None for a single process.
 
+        From then on an exception that no rank's program handles ends all ranks.
+
         Raises:
             RanksError: mpi4py is not installed, or uses another MPI than the launcher's.
         """
@@ -99,7 +102,9 @@ class Ranks:
                 f"the launcher started {place.size} processes, and mpi4py finds {MPI.COMM_WORLD.size}: it uses "
                 f"{library}, another MPI than the launcher's; install one MPI, and start by its own mpirun"
             )
-        return cls(MPI.COMM_WORLD)
+        ranks = cls(MPI.COMM_WORLD)
+        end_all_where_uncaught(ranks)
+        return ranks
 
     def start_sum(self, array: numpy.ndarray, compressed: bool = False) -> Any:
         """Start to sum a contiguous host array over all ranks, in place. Return a request for ``wait``.

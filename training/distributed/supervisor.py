@@ -15,11 +15,9 @@ import time
 from typing import Any
 
 from training.distributed.launch import Launched
+from training.distributed.uncaught import READ
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-READ = 0.3
-"""Seconds in which the launcher reads what was told, before this rank's end lets it end all and drop the rest."""
-
 LOOK = 0.1
 """Seconds between two looks whether the child or the launcher has ended."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 import backend
 from backend import asnumpy
-from tests.training.loop.small_runs import numbers, small_data, small_network, small_trainer
+from tests.training.loop.small_runs import Every, numbers, small_data, small_network, small_trainer
 from training import SGD, Checkpoints, Loader, LossScaler, Momentum, Trainer, Update
 from training.distributed.communicator import Ranks, RanksError
 from training.loop import epoch
@@ -162,6 +162,20 @@ def sums(ranks):
     return {"float32": mine.tolist(), "float16": half.tolist(), "gathered": ranks.gather(ranks.rank)}
 
 
+def raise_on(rank):
+    """Train as a program that handles no exceptions, one of which this rank raises."""
+    backend.use("cpu")
+    ranks = Ranks.join()
+
+    def fail(trainer, step):
+        if trainer.ranks.rank == int(rank) and step == 2:
+            raise RuntimeError("a bug of this program")
+
+    run = trainer(ranks, "plain")
+    run.callbacks.append(Every(fail))
+    run.train(quiet=True)
+
+
 def main(folder, *names):
     """Train in all ways, or in those of these names alone."""
     backend.use("cpu")
@@ -182,4 +196,4 @@ def main(folder, *names):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    raise_on(sys.argv[2]) if sys.argv[1] == "raise" else main(*sys.argv[1:])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.distributed import program
-from tests.training.distributed.launch import results_of
+from tests.training.distributed.launch import finished, results_of, started
 
 EPS = float(np.finfo("float32").eps)
 OF_FOUR = ("plain", "odd", "synchronized")
@@ -145,3 +145,11 @@ def test_the_rank_with_the_sample_that_is_not_finite_is_named(request, ranks, ra
     said = request.getfixturevalue(ranks)["not finite"]
     assert "the loss is nan at step 3 (epoch 1, batch 3 of 4)" in said
     assert f"is in rank {rank}, the input: sample 41 of the training data has nan at (2,)" in said
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_exception_that_a_program_does_not_handle_ends_all_ranks(rank):
+    code, _, err = finished(started(2, "raise", rank))
+    assert code != 0
+    assert err.count("RuntimeError: a bug of this program\n") == 1
+    assert err.count(f"Error: rank {rank} of 2: RuntimeError; all ranks end\n") == err.count("Error: rank") == 1
