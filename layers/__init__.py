@@ -16,7 +16,7 @@ from layers.parameters import parameter
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
 from layers.regression_loss import HuberLoss, MeanSquaredError
 from layers.sequential import Residual, Sequential
-from layers.shape import Flatten
+from layers.shape import Flatten, Permute, Reshape
 from layers.sigmoid_loss import SigmoidWithLoss
 
 __all__ = [
@@ -38,9 +38,11 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "MulLayer",
+    "Permute",
     "Pooling",
     "Relu",
     "Relu6",
+    "Reshape",
     "Residual",
     "Sequential",
     "Sigmoid",

@@ -154,6 +154,8 @@ LAYERS = {
     "LayerNormalization": lambda: layers.LayerNormalization.of(4),
     "Pooling": lambda: layers.Pooling(2, 2),
     "AveragePooling": lambda: layers.AveragePooling(2, 2),
+    "Permute": lambda: layers.Permute((2, 1, 3)),
+    "Reshape": lambda: layers.Reshape((4, 36, 1)),
     "Residual": lambda: layers.Residual(layers.Relu()),
     "Sequential": lambda: layers.Sequential(layers.Relu()),
 }

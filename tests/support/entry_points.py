@@ -153,6 +153,8 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "weights": {"shape": lambda: (3, 4)},
     "Residual": {"body": Relu},
+    "Reshape": {"shape": lambda: (4, 36, 1)},
+    "Permute": {"axes": lambda: (2, 1, 3)},
     "Network": {"layers": lambda: Sequential(Affine.of(4, 2)), "input_dim": lambda: (4,)},
     "MappedInputs": {"array": lambda: np.zeros((4, 3), "int16"), "dtype": lambda: "float32"},
     "ParameterDict": {"shapes": lambda: {"W": (2, 3)}, "dtype": lambda: "float32", "library": lambda: np},

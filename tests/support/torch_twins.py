@@ -182,6 +182,36 @@ class MobileNet(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class PixelNorm(nn.LayerNorm):
+    """Normalizes the channels of each pixel."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def mixer(depth, channels, over_patches, over_channels, patches, classes):
+    """MLP-Mixer of 4x4 patches."""
+
+    def mlp(inputs, hidden):
+        return [nn.Conv2d(inputs, hidden, 1), nn.GELU(approximate="tanh"), nn.Conv2d(hidden, inputs, 1)]
+
+    layers = [nn.Conv2d(3, channels, 4, 4), Apply(lambda x: x.flatten(2).unsqueeze(3))]
+    for _ in range(depth):
+        swaps = [Apply(lambda x: x.transpose(1, 2)) for _ in range(2)]
+        layers.append(Sum(nn.Sequential(PixelNorm(channels), swaps[0], *mlp(patches, over_patches), swaps[1])))
+        layers.append(Sum(nn.Sequential(PixelNorm(channels), *mlp(channels, over_channels))))
+    return nn.Sequential(*layers, PixelNorm(channels), GlobalMean(), nn.Linear(channels, classes))
+
+
 TWINS = {
     "LeNet5": lambda: lenet(7),
     "VGG11": lambda: VGG(((64, 1), (128, 1), (256, 2), (512, 2), (512, 2)), 512, 7),

@@ -166,6 +166,8 @@ def _layers() -> Iterator[tuple[str, Callable[[str], Any], tuple[int, ...]]]:
     yield "dropout", lambda dtype: layers.Dropout(0.4), image
     yield "dropout, inverted", lambda dtype: layers.Dropout(0.4, inverted=True), image
     yield "flatten", lambda dtype: layers.Flatten(), image
+    yield "reshape", lambda dtype: layers.Reshape((16, 110, 1)), image
+    yield "permute", lambda dtype: layers.Permute((2, 1, 3)), image
     yield "average pooling", lambda dtype: layers.AveragePooling(3, 2, 2, (1, 0), count_padding=True), image
     yield "global average pooling", lambda dtype: layers.GlobalAveragePooling(), image
     for size, shape in ((16, image), (3, (500, 3)), (70, (2000, 70))):

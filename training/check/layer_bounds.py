@@ -274,6 +274,8 @@ _RULES: dict[type, Callable[[Any, numpy.ndarray, numpy.ndarray], Bounds]] = {
     layers.Softmax: _softmax,
     layers.Dropout: _dropout,
     layers.Flatten: _without_rounding,
+    layers.Reshape: _without_rounding,
+    layers.Permute: _without_rounding,
     layers.Pooling: _pooling,
     layers.AveragePooling: _pooling,
     layers.GlobalAveragePooling: _global_average,

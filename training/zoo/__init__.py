@@ -18,6 +18,7 @@ from collections.abc import Callable
 from layers import Sequential
 from training.zoo.blocks import Image
 from training.zoo.lenet import lenet5
+from training.zoo.mixer import mixer_b, mixer_s
 from training.zoo.mobilenet import mobilenet_v2
 from training.zoo.resnet import resnet18, resnet20, resnet32, resnet50, resnet56
 from training.zoo.vgg import vgg11, vgg16
@@ -27,6 +28,8 @@ NETWORKS: dict[str, Callable[[Image, int], Sequential]] = {
     "LeNet5": lenet5,
     "VGG11": vgg11,
     "VGG16": vgg16,
+    "MixerB": mixer_b,
+    "MixerS": mixer_s,
     "MobileNetV2": mobilenet_v2,
     "ResNet18": resnet18,
     "ResNet20": resnet20,
@@ -48,6 +51,8 @@ def usual_size(name: str) -> tuple[Image, int]:
 __all__ = [
     "NETWORKS",
     "lenet5",
+    "mixer_b",
+    "mixer_s",
     "mobilenet_v2",
     "resnet18",
     "resnet20",

@@ -18,6 +18,7 @@ from layers import (
 from training.interop import from_torch, to_torch
 from training.models import Network, build_for
 from training.optim import Momentum
+from training.zoo.mixer import mixer
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 if HAS_TORCH:
@@ -161,3 +162,19 @@ def test_modules_of_other_names_are_taken_in_their_order_or_by_their_names():
     twin.load_state_dict(
         {key: torch.from_numpy(array) for key, array in to_torch(by_name, names).items()}, strict=False
     )
+
+
+def test_a_small_mixer_is_pytorchs():
+    torch.manual_seed(0)
+    twin, network = twins.mixer(2, 8, 6, 12, 64, CLASSES), Network(mixer(2, 8, 6, 12, SHAPE, CLASSES), SHAPE)
+    for module in twin.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+    from_torch(network, twin.state_dict())
+    x, t = batch(4)
+    logits = twin(torch.from_numpy(x))
+    assert_near(network.predict(x), logits.detach().numpy(), 1e-5)
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(t)).backward()
+    gradient = network.gradient(x, t)
+    assert_near(gradient["W1"], twin[0].weight.grad.numpy(), 1e-5)

@@ -53,6 +53,8 @@ LAYERS = {
     "LayerNormalization": lambda: LayerNormalization.of((4, 2, 2)),
     "Relu6": Relu6,
     "LeakyRelu": lambda: LeakyRelu(0.3),
+    "Permute": lambda: layers.Permute((2, 1, 3)),
+    "Reshape": lambda: layers.Reshape((3, 4)),
     "Pooling": lambda: Pooling(2, 3, 2, (0, 1), (2, 1), "ceil"),
     "Relu": Relu,
     "Residual": lambda: Residual(Sequential(Convolution.of(2, 4, 3, pad=1), Relu()), Convolution.of(2, 4, 1)),

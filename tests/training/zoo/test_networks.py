@@ -11,11 +11,14 @@ from training.models import build_for
 from training.models.loading import load_network
 from training.models.network import Network
 from training.zoo import NETWORKS, usual_size
+from training.zoo.mixer import mixer
 
 PARAMETERS = {
     "LeNet5": 61_706,  # 156 + 2,416 + 48,120 + 10,164 + 850
     "VGG11": 132_868_840,  # torchvision's vgg11_bn
     "VGG16": 138_365_992,  # torchvision's vgg16_bn
+    "MixerB": 59_880_472,  # timm's mixer_b16_224; 59 million in table 1 of the paper
+    "MixerS": 18_528_264,  # timm's mixer_s16_224; 18 million in table 1 of the paper
     "MobileNetV2": 3_504_872,  # torchvision's
     "ResNet18": 11_689_512,  # torchvision's
     "ResNet50": 25_557_032,  # torchvision's
@@ -90,3 +93,16 @@ def test_a_network_learns_and_its_file_makes_it_again(name, tmp_path):
     again = load_network(tmp_path / "model.safetensors")
     assert (again.title, type(again), again.config) == (name, Network, {"name": name})
     np.testing.assert_array_equal(again.predict(x), network.predict(x))
+
+
+def test_a_mixer_learns_and_mixes_both_patches_and_channels():
+    random.seed(3)
+    network = Network(mixer(2, 8, 6, 12, (3, 16, 16), 4), (3, 16, 16))
+    x, t = random.normal((8, 3, 16, 16), 1.0), xp.asarray([0, 1, 2, 3, 0, 1, 2, 3])
+    before = float(network.step_gradients(x, t))
+    for _ in range(30):
+        network.step_gradients(x, t)
+        network.params.flat -= 0.1 * network.grads.flat
+    assert float(network.loss(x, t)) < before / 2
+    shapes = {network.layers[f"Residual{number}"].body["Convolution1"].W.shape for number in (1, 2)}
+    assert shapes == {(6, 16, 1, 1), (12, 8, 1, 1)}

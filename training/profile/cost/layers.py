@@ -22,9 +22,11 @@ from layers import (
     LayerNormalization,
     LeakyRelu,
     MeanSquaredError,
+    Permute,
     Pooling,
     Relu,
     Relu6,
+    Reshape,
     Residual,
     Sigmoid,
     SigmoidWithLoss,
@@ -99,6 +101,8 @@ _BY_NUMBER: dict[type[Layer], tuple[int, int, str]] = {
     Gelu: (10, 20, "input"),
     Softmax: (4, 4, "output"),
     Flatten: (0, 0, ""),
+    Permute: (0, 0, ""),
+    Reshape: (0, 0, ""),
 }
 """The operations for each number, forward and backward, and what is kept for backward; a mask has a byte a number."""
 
