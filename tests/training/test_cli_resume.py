@@ -155,7 +155,7 @@ def test_what_is_no_run_is_told_in_one_line(tmp_path, monkeypatch):
         "nowhere": "there is no folder of a run nowhere",
         "empty": "empty has neither a checkpoint nor a config.json: it is not the folder of a run, or the run was "
         "killed before it began; begin it again by --out empty",
-        "file": "expected a file name that ends in .npz or .safetensors, got 'file'",
+        "file": "file is not a checkpoint of a run: expected the run's folder, or a file in its folder checkpoints",
     }.items():
         result = xpnet("train", "--resume", path)
         assert (result.code, result.out, result.err) == (2, "", f"Error: {words}\n")
@@ -171,6 +171,31 @@ def test_what_is_no_run_is_told_in_one_line(tmp_path, monkeypatch):
         assert words in result.err
     file.write_text(json.dumps({"settings": {"speed": 9}, "device": {"name": "cpu"}}))
     assert "the setting 'speed', which this version of xpnet does not know" in xpnet("train", "--resume", "run").err
+
+
+@pytest.mark.parametrize(
+    ("current", "given"),
+    [
+        (".", "run/checkpoints"),
+        ("run", "."),
+        ("run/checkpoints", "."),
+        ("run/checkpoints", "step-00000003.safetensors"),
+    ],
+)
+def test_a_run_is_found_from_each_of_its_folders(tmp_path, monkeypatch, undisturbed, current, given):
+    interrupted(monkeypatch, tmp_path / "run", 3)
+    monkeypatch.chdir(tmp_path / current)
+    assert xpnet("train", "--resume", given).code == 0
+    assert resumes.what_is_left(tmp_path / "run") == undisturbed
+
+
+def test_a_file_beside_the_checkpoints_is_refused_and_its_folders_are_left_alone(tmp_path, monkeypatch):
+    interrupted(monkeypatch, tmp_path / "run", 3)
+    lock = FolderLock(tmp_path)  # of another training, which the refusal must not speak of
+    result = xpnet("train", "--resume", "run/model.safetensors")
+    lock.release()
+    words = "expected the run's folder, or a file in its folder checkpoints"
+    assert (result.code, result.err) == (2, f"Error: run/model.safetensors is not a checkpoint of a run: {words}\n")
 
 
 def test_the_config_is_taken_from_the_checkpoint_if_it_is_lost(tmp_path, monkeypatch, undisturbed):
@@ -225,9 +250,10 @@ def test_a_run_that_ended_early_does_not_train_on(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "filters.png").exists()
 
 
-def test_how_often_is_checked(tmp_path):
-    result = xpnet("train", *OPTIONS, "--checkpoint-every", "1e3")
-    words = "must be steps as in 200, minutes as in 5m or epochs as in 1e, got '1e3'"
+@pytest.mark.parametrize("every", ["1e3", "\u0663", "0.5", "0m", ""])
+def test_how_often_is_checked(tmp_path, every):
+    result = xpnet("train", *OPTIONS, "--checkpoint-every", every)
+    words = f"must be steps as in 200, minutes as in 5m or epochs as in 1e, got '{every}'"
     assert (result.code, result.err) == (2, f"Error: Invalid value for '--checkpoint-every': {words}\n")
 
 

@@ -83,13 +83,13 @@ class ResumedRun:
 
 
 def open_run(path: Path) -> ResumedRun:
-    """Open and lock a run by its folder, or by one of its checkpoints, and read the checkpoint.
+    """Open and lock a run by its folder, by its folder of checkpoints, or by one of them, and read the checkpoint.
 
     Raises:
         UserError: there is no such run, another process trains in it, or a file of it is damaged.
     """
     with user_errors():
-        folder = RunFolder.reopen(path.parent.parent if path.is_file() else path)
+        folder = RunFolder.reopen(_folder_of(path))
         file: Path | None = path
         if not path.is_file():
             files = checkpoint.list_files(folder.checkpoints)
@@ -107,6 +107,23 @@ def open_run(path: Path) -> ResumedRun:
         if sections is not None:
             config = {**sections["config"], **{name: config[name] for name in ("ended", "resumed") if name in config}}
         return ResumedRun(folder, config, sections)
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the folder of a run that is given, or that has the checkpoint or the folder of checkpoints given.
+
+    Raises:
+        UserError: it is another file.
+    """
+    folder = path.parent if path.is_file() else path
+    if folder.absolute().name == checkpoint.FOLDER and (path.is_file() or checkpoint.list_files(folder)):
+        return folder.parent if folder.name else folder.absolute().parent
+    if path.is_file():
+        raise UserError(
+            f"{path} is not a checkpoint of a run: expected the run's folder, or a file in its folder "
+            f"{checkpoint.FOLDER}"
+        )
+    return path
 
 
 def _open_together(path: Path) -> ResumedRun:

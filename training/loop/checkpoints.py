@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Every = str | int
 """An interval: steps (``200``), minutes (``"5m"``) or epochs (``"1e"``)."""
 
-_PATTERN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([me]?)")
+_PATTERN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)([me]?)")
 
 
 @dataclass(frozen=True)
