@@ -422,7 +422,11 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         (["predict", "file", "--run", "small.safetensors"], "an image file gives (1, H, W) in gray"),
         (["predict", "file", "--run", "own.npz"], "predict needs a run or a .safetensors file"),
         (["predict"], "Missing argument 'INPUT...'"),
-        (["serve"], "No such command 'serve'"),
+        (["serve"], "No such command 'serve': xpnet --help lists the commands"),
+        (["trian"], "No such command 'trian': did you mean train?"),
+        (["train", "--model", "convnt"], "'wideresnet28-10': did you mean ConvNet?"),
+        (["train", "--schedule", "one-cylce"], "'one-cycle': did you mean one-cycle?"),
+        (["train", "--log", "tensorbord"], "'tensorboard': did you mean tensorboard?"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, message, tmp_path):

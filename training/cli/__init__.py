@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from training.cli import streams
+from training.cli.nearest import nearest
 from training.distributed.launch import launched
 from training.files.printable import one_line
 
@@ -43,6 +44,15 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return importlib.import_module(f"training.cli.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing and not args[0].startswith("-"):
+            near = nearest(args[0], COMMANDS)
+            remedy = f"did you mean {near}?" if near else "xpnet --help lists the commands"
+            raise click.UsageError(f"No such command {args[0]!r}: {remedy}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 import backend
 from backend import Device, DeviceError
 from kernels.core import native
+from training.cli.nearest import nearest
 from training.files.durable import is_disk_full
 from training.files.printable import one_line, printable
 
@@ -27,6 +28,16 @@ MOST = 10_000_000
 def count_from(least: int) -> click.IntRange:
     """Return the type of an option that counts something: a whole number from ``least`` to :data:`MOST`."""
     return click.IntRange(least, MOST)
+
+
+class Choice(click.Choice[str]):
+    """The type of an option that takes one of some names; the nearest is named where another is given."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return what is wrong with a value, in words."""
+        said = super().get_invalid_choice_message(value, ctx)
+        near = nearest(str(value), self.choices)
+        return f"{said.rstrip('.')}: did you mean {near}?" if near else said
 
 
 class Real(click.FloatRange):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from training.cli.common import UserError, in_words, user_errors
+from training.cli.nearest import nearest
 from training.files import clipped, toml_text
 
 FILE = "config.toml"
@@ -98,8 +98,8 @@ def _find(command: click.Command, key: str, where: str) -> click.Option:
     known = keys(command)
     option = known.get(key.replace("-", "_"))
     if option is None:
-        near = difflib.get_close_matches(key.replace("-", "_").lower(), known, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"xpnet {command.name} --help lists the options"
+        near = nearest(key.replace("-", "_"), known)
+        remedy = f"did you mean {near}?" if near else f"xpnet {command.name} --help lists the options"
         raise UserError(f"{where}unknown name {clipped(key)}: {remedy}")
     return option
 

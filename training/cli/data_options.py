@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from training.cli.common import Real, data_dir_option
+from training.cli.common import Choice, Real, data_dir_option
 from training.data.augment import CHANGES
 from training.data.collection import KINDS
 from training.data.sources import SOURCES
 from training.loop.settings import DEFAULTS, PARTS
 
-DATASET = click.Choice(tuple(SOURCES), case_sensitive=False)
+DATASET = Choice(tuple(SOURCES), case_sensitive=False)
 
 
 class Size(click.ParamType):
@@ -43,7 +43,7 @@ PATH_OPTIONS = (
     ),
     click.option(
         "--target-kind",
-        type=click.Choice(KINDS),
+        type=Choice(KINDS),
         help="One class, any labels, or numbers to predict.  [default: classification for texts and whole numbers, "
         "multi-label for rows of 0 and 1]",
     ),
@@ -95,7 +95,7 @@ PART_OPTIONS = (
     ),
     click.option(
         "--best-on",
-        type=click.Choice(PARTS),
+        type=Choice(PARTS),
         default=DEFAULTS.best_on,
         help="The part by which the best epoch is chosen: val, so that the test images are used once, at the end; or "
         "test, as in the book, with all training images.",

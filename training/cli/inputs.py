@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import training.data
-from training.cli.common import UserError, user_errors
+from training.cli.common import Choice, UserError, user_errors
 from training.data import Data
 from training.files import clipped
 from training.files.opening import not_a_link
@@ -23,7 +23,7 @@ from training.terminal.bars import Bar, bar
 from training.zoo import NETWORKS
 
 
-class ModelName(click.Choice):
+class ModelName(Choice):
     """The type of an option that takes a model: a name in any case, or a TOML file of layers."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:

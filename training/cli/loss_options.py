@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from training.cli.common import Real
+from training.cli.common import Choice, Real
 from training.loop.settings import DEFAULTS, LOSSES
 
 METRICS_HELP = (
@@ -20,7 +20,7 @@ metrics_option = click.option("--metrics", metavar="NAME", multiple=True, help=M
 LOSS_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--loss",
-        type=click.Choice(LOSSES),
+        type=Choice(LOSSES),
         help="What is minimized.  [default: softmax for classes, sigmoid for labels, mean-squared for numbers]",
     ),
     click.option(

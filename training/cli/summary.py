@@ -13,6 +13,7 @@ from kernels.implicit_gemm import active_capability
 from layers.initializers import unfilled
 from training.cli import summary_ranks
 from training.cli.common import (
+    Choice,
     Compute,
     UserError,
     allow_import_option,
@@ -64,7 +65,7 @@ class Measured(NamedTuple):
 @click.option("--precision", type=PRECISION, default=DEFAULTS.precision, help="As for training.")
 @click.option(
     "--gpu",
-    type=click.Choice(list(GPUS), case_sensitive=False),
+    type=Choice(list(GPUS), case_sensitive=False),
     metavar="NAME",
     help=f"Add the least time on this GPU, by its published peak rates: {', '.join(GPUS)}.",
 )

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from training.cli.common import (
+    Choice,
     Interval,
     Real,
     UserError,
@@ -48,7 +49,7 @@ from training.loop.trainer import Trainer
 from training.optim import loss_scaling, optimizers, schedules
 
 INTERVAL = Interval()
-PRECISION = click.Choice(loss_scaling.NAMES, case_sensitive=False)
+PRECISION = Choice(loss_scaling.NAMES, case_sensitive=False)
 
 _SETTINGS = (
     *DATA_OPTIONS,
@@ -69,7 +70,7 @@ _SETTINGS = (
     ),
     click.option(
         "--optimizer",
-        type=click.Choice(optimizers.NAMES, case_sensitive=False),
+        type=Choice(optimizers.NAMES, case_sensitive=False),
         metavar="NAME",
         default=DEFAULTS.optimizer,
         help=f"One of {', '.join(optimizers.NAMES)}.",
@@ -82,7 +83,7 @@ _SETTINGS = (
     ),
     click.option(
         "--schedule",
-        type=click.Choice(schedules.NAMES, case_sensitive=False),
+        type=Choice(schedules.NAMES, case_sensitive=False),
         metavar="NAME",
         default=DEFAULTS.schedule,
         help=f"How the learning rate changes over the training: {', '.join(schedules.NAMES)}; "
@@ -130,7 +131,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--freeze", metavar="NAMES", help="Layers that learn nothing, as in 'Convolution*,Affine1'.")
 @click.option(
     "--compress",
-    type=click.Choice(COMPRESSIONS),
+    type=Choice(COMPRESSIONS),
     default=DEFAULTS.compress,
     help="Send gradients between ranks as float16 (fp16).",
 )
@@ -164,7 +165,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--log",
-    type=click.Choice(LOGS, case_sensitive=False),
+    type=Choice(LOGS, case_sensitive=False),
     multiple=True,
     help="Also write metrics.csv, or the folder tensorboard; may be given twice.",
 )
