@@ -6,10 +6,8 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
+from training.data.formats.folders import ENDINGS
 from training.files.printable import printable
-
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-"""The endings of the files that are taken from a folder."""
 
 
 def picture_files(given: Iterable[Path]) -> list[Path]:

@@ -40,7 +40,7 @@ def open(  # noqa: A001  (called training.data.open)
 
     A folder may hold
 
-    - a folder of pictures (PNG, JPEG, BMP, WebP, GIF) for each class, in ``train``, ``val`` and ``test`` or directly;
+    - a folder of pictures (PNG, JPEG, BMP, WebP, GIF, TIFF) for each class, directly or in ``train``, ``val``, …;
     - pictures and a ``labels.csv`` with the name of each and its class, labels or numbers, in such parts or directly;
     - CIFAR-10 or CIFAR-100 in their binary form;
     - IDX files, as MNIST's: ``train-images-idx3-ubyte`` and so on, plain or gzipped;

@@ -15,7 +15,7 @@ from training.data.image_files import ImageFiles
 from training.data.inputs import Subset
 from training.files.printable import printable
 
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif"})
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 """The endings of files that are taken for pictures; which format they have, their first bytes tell."""
 
 

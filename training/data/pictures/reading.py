@@ -61,7 +61,8 @@ class Picture:
     """A picture in a file.
 
     Attributes:
-        pixels: float32 (H, W) in gray or (H, W, 3) in color, in 0 … 1, upright.
+        pixels: float32 (H, W) in gray or (H, W, 3) in color, in 0 … 1, upright; in gray if the channels are equal,
+            however the file stores them.
         size: (H, W) in the file; ``pixels`` has fewer if it is large.
     """
 
@@ -157,7 +158,7 @@ def _decode(container: Container, file_size: int) -> Picture:
         _check(size, held + width * height * pixel)
         with _WITHOUT_MESSAGES if container.format == "TIFF" else nullcontext():
             image.load()
-        pixels = _turn(_flatten(_reduced(image)), container.orientation)
+        pixels = _turn(_without_channels(_flatten(_reduced(image))), container.orientation)
     size = size[::-1] if container.orientation <= 4 else size
     return Picture(pixels, size)
 
@@ -278,6 +279,13 @@ def _flatten(floats: numpy.ndarray) -> numpy.ndarray:
     visible = float(alpha.sum())
     bright = visible > 0 and float(colors.mean(axis=2).sum()) / visible > 0.5
     return colors + (0 if bright else 1) * (1 - alpha)
+
+
+def _without_channels(pixels: numpy.ndarray) -> numpy.ndarray:
+    """Return (H, W) of a picture (H, W, 3) without color; gray in a WebP has channels that differ by 1 of 255."""
+    looked_at = (pixels[0], pixels) if pixels.ndim == 3 else ()  # the first row tells most pictures that have color
+    is_gray = bool(looked_at) and all(abs(part - part[..., :1]).max() < 1.5 / 255 for part in looked_at)
+    return pixels[..., 0] if is_gray else pixels
 
 
 def _turn(pixels: numpy.ndarray, orientation: int) -> numpy.ndarray:

@@ -58,6 +58,39 @@ def test_pictures_are_gray_if_all_are_and_else_in_color(tmp_path):
     assert training.data.open(tmp_path, channels=1).train.inputs[2][0, 0, 0] == 76  # 0.299 · 255
 
 
+@pytest.mark.parametrize(
+    ("ending", "mode"),
+    [("png", "RGB"), ("png", "LA"), ("png", "RGBA"), ("png", "P"), ("webp", "L"), ("gif", "L"), ("tif", "L")],
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_gray_pictures_are_gray_however_a_file_stores_them(tmp_path, ending, mode, kept, monkeypatch):
+    monkeypatch.setattr(image_files, "KEPT_BYTES", 1 << 30 if kept else -1)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 8), dtype="uint8")
+    for number, shades in enumerate(pixels):
+        file = tmp_path / "ab"[number % 2] / f"{number // 2}.{ending}"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(shades).convert(mode).save(file, **({"lossless": True} if ending == "webp" else {}))
+    data = training.data.open(tmp_path)
+    np.testing.assert_array_equal(data.train.inputs[:], pixels[[0, 2, 1, 3], None])
+    mean = pixels.mean() / 255
+    assert data.normalization.mean == pytest.approx((mean,))
+    picture(tmp_path / "a" / "9.png", (70, 71, 72), (8, 6))
+    assert training.data.open(tmp_path).shape == (3, 6, 8)
+    (tmp_path / "a" / "9.png").unlink()
+    color = training.data.open(tmp_path, channels=3)
+    np.testing.assert_array_equal(color.train.inputs[:], pixels[[0, 2, 1, 3], None].repeat(3, axis=1))
+    assert color.normalization.mean == pytest.approx((mean,) * 3)
+
+
+def test_gray_pictures_of_a_lossy_webp_are_gray(tmp_path):
+    shades = np.arange(0, 256, 2, "uint8").repeat(8).reshape(32, 32)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(shades).save(tmp_path / name / "1.webp", quality=80)
+    assert np.ptp(np.asarray(Image.open(tmp_path / "a" / "1.webp")), axis=2).max() == 1
+    assert training.data.open(tmp_path).shape == (1, 32, 32)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_pictures_that_are_not_kept_are_decoded_again_and_give_the_same(folder, monkeypatch, kept):
     monkeypatch.setattr(image_files, "KEPT_BYTES", 1 << 30 if kept else -1)

@@ -12,7 +12,7 @@ def opened(folder, text, parts=("",), count=4, **options):
     for part in parts:
         (folder / part / "in").mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            pixels = np.full((4, 5, 3), 10 * number + len(part), "uint8")
+            pixels = np.full((4, 5, 3), 10 * number + len(part), "uint8") + np.arange(3, dtype="uint8")
             Image.fromarray(pixels).save(folder / part / "in" / f"{number}.png")
         (folder / part / "labels.csv").write_text(text)
     return training.data.open(folder, **options)
