@@ -93,13 +93,17 @@ class Preparation:
     def describe(dataset: str, images: numpy.ndarray) -> dict[str, Any]:
         """Return the description of a model's input for its config, under ``"input"``.
 
+        Data of the name of a set, such as a folder called ``mnist``, have its preparation if most images are so framed.
+
         Args:
             dataset: the name of the training data.
             images: its training images (N, C, H, W), uint8 or floating.
         """
         likeness = Likeness.of(images)
+        name = OF_DATASETS.get(dataset, "none")
+        framing = FRAMINGS[name]
         return {
-            "preparation": OF_DATASETS.get(dataset, "none"),
+            "preparation": name if framing is None or _are_framed(images, framing) else "none",
             **({} if likeness is None else {"likeness": likeness.as_config()}),
         }
 
@@ -159,6 +163,14 @@ def prepare(
     return frame_figure(figure.ink, size, framing), figure.findings
 
 
+def _are_framed(images: numpy.ndarray, framing: Framing) -> bool:
+    """Return whether most of some images (N, C, H, W), evenly chosen, are bright on black and framed."""
+    some = images[:: -(-len(images) // _LOOKED_AT)]
+    scale = 255 if images.dtype == numpy.uint8 else 1
+    framed = [is_framed(image[0].astype("float32") / scale, framing) for image in some]
+    return images.shape[1] == 1 and 2 * sum(framed) > len(framed)
+
+
 def is_framed(gray: numpy.ndarray, framing: Framing) -> bool:
     """Return whether a picture is bright on black and framed like a training image."""
     if not framing.by_mass:
@@ -192,6 +204,9 @@ def fit_frame(image: numpy.ndarray, size: tuple[int, int]) -> numpy.ndarray:
     ]
     return numpy.stack(channels).clip(0, 1)
 
+
+_LOOKED_AT = 100
+"""How many training images are looked at to tell how they were prepared."""
 
 _ANALYSED = 384
 """Pixels of the longer side at which figures are searched for."""

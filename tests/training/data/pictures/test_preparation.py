@@ -56,6 +56,19 @@ def test_images_of_the_data_set_are_used_as_they_are(data):
         assert np.array_equal(prepare(image)[0], image)  # the loader's values, bit for bit
 
 
+def test_a_name_alone_does_not_say_how_images_were_prepared(data):
+    images = data.train_images[:300]
+    for given, expected in (
+        (images, "mnist"),
+        (images / np.float32(255), "mnist"),
+        (255 - images, "none"),  # dark on bright: a model of them takes pictures as they are
+        (np.roll(images, 4, axis=3), "none"),
+        (images.repeat(3, axis=1), "none"),
+    ):
+        assert Preparation.describe("mnist", given)["preparation"] == expected
+    assert Preparation.describe("digits", images)["preparation"] == "none"
+
+
 def test_the_framing_is_that_of_the_data_set(digits):
     for digit in digits:
         rows, columns = np.nonzero(digit)
