@@ -48,6 +48,8 @@ class Ranks:
         threads: how many threads this rank computes with: its share of the cores that it may run on, at least 1. Ranks
             that may run on the same cores share them; cores that a launcher has bound to one rank are all its own.
         has_ended: all ranks have said that they are done.
+        count: how often this rank has waited for others, or its GPU was told to: equal on ranks that are equally far.
+        latest_wait: when this rank last waited for the others, by ``time.monotonic``.
 
     Examples:
         >>> from training.distributed.communicator import Ranks
@@ -68,6 +70,7 @@ class Ranks:
         self._comm = world.Dup()
         self.rank, self.size = int(world.rank), int(world.size)
         self.host = socket.gethostname()
+        self.count, self.latest_wait = 0, 0.0
         places = self.gather((self.host, _cores()))
         hosts, own = [host for host, _ in places], places[self.rank][1]
         self.threads = _share(own, [cores for host, cores in places if host == self.host])
@@ -124,13 +127,13 @@ class Ranks:
             RanksError: other ranks did not take part in ``patience`` seconds.
         """
         requests, test = list(requests), self._mpi.Request.Testall
-        if test(requests):
-            return
-        begun = time.monotonic()
+        begun = self.latest_wait = time.monotonic()
+        self.count += 1
         while not test(requests):
-            waited = time.monotonic() - begun
+            self.latest_wait = time.monotonic()
+            waited = self.latest_wait - begun
             if waited > self.patience:
-                raise RanksError(f"{self._who_is_missing()} for {self.patience:g} s, as the ranks {what}")
+                raise RanksError(f"{self.who_is_missing()} for {self.patience:g} s, as the ranks {what}")
             if waited > _POLLING:
                 time.sleep(_PAUSE)
             else:
@@ -216,18 +219,24 @@ class Ranks:
             self._added = self._mpi.Op.Create(add, commute=True)
         return self._added
 
-    def _who_is_missing(self) -> str:
-        """Return which ranks did not answer: all that wait say so to the others."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
+    def who_is_missing(self) -> str:
+        """Return which ranks did not answer, or did not go on as far as others: all that wait tell each other so."""
+        own = numpy.array([self.count], "int64")
+        found, others = {self.rank: self.count}, [rank for rank in range(self.size) if rank != self.rank]
         for rank in others:
-            self._comm.Isend(numpy.zeros(0, "uint8"), rank, _HERE)
+            self._comm.Isend(own, rank, _HERE)
         end = time.monotonic() + _ANSWER
         while time.monotonic() < end:
-            others = [rank for rank in others if not self._comm.Iprobe(rank, _HERE)]
+            for rank in [rank for rank in others if rank not in found and self._comm.Iprobe(rank, _HERE)]:
+                given = numpy.empty(1, "int64")
+                self._comm.Recv(given, rank, _HERE)
+                found[rank] = int(given[0])
             time.sleep(_PAUSE)
-        if not others:
-            return "the ranks do not agree on what to do next; they waited for each other"
-        return f"rank {', '.join(map(str, others))} did not answer rank {self.rank}"
+        if missing := [rank for rank in others if rank not in found]:
+            return f"rank {', '.join(map(str, missing))} did not answer rank {self.rank}"
+        if behind := [rank for rank, count in found.items() if count < max(found.values())]:
+            return f"rank {', '.join(map(str, sorted(behind)))} did not go on"
+        return "the ranks do not agree on what to do next; they waited for each other"
 
 
 def _cores() -> frozenset[int]:

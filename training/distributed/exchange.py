@@ -51,6 +51,8 @@ class Exchange:
         self._sums = _sums_over(ranks, network.params.flat)
         self.fits_graphs = not isinstance(self._sums, SumsOverHost)
         """Whether a step with these sums can be captured as a CUDA graph."""
+        self.waits_on_gpu = isinstance(self._sums, StreamSums)
+        """Whether it is the GPU that waits for other ranks, and not the host."""
 
     def begin(self, sums: Array, weight: int) -> None:
         """Begin with a step.

@@ -27,6 +27,7 @@ class StreamSums:
         import cupy
         from cupy.cuda import nccl
 
+        self._ranks = ranks
         self._cupy: Any = cupy
         self._nccl: Any = nccl
         self._kinds = {"float16": nccl.NCCL_FLOAT16, "float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
@@ -40,6 +41,7 @@ class StreamSums:
 
     def start(self, array: Any) -> None:
         """Start to sum a contiguous array over the ranks, in place, once the current stream has computed it."""
+        self._ranks.count += 1
         self._ready.record(self._cupy.cuda.get_current_stream())
         self._stream.wait_event(self._ready)
         kind = self._kinds[array.dtype.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from backend import asnumpy, checks
@@ -13,6 +14,7 @@ from training.distributed.communicator import Ranks, RanksError
 from training.distributed.exchange import COMPRESSIONS, Exchange
 from training.distributed.shard import Shard
 from training.distributed.statistics import synchronize
+from training.distributed.stuck import ending_where_stuck
 
 if TYPE_CHECKING:
     from training.loop.trainer import Trainer
@@ -57,6 +59,12 @@ def begin_together(trainer: Trainer) -> None:
     require_equal(ranks, described(trainer))
     for array in (network.params.flat, *network.state.values()):
         ranks.broadcast(array, "were given the parameters")
+
+
+def not_stuck(trainer: Trainer) -> AbstractContextManager:
+    """Return a context that ends all ranks where one does not come, and the GPUs of the others wait for it."""
+    exchange = trainer.exchange
+    return ending_where_stuck(exchange.ranks) if exchange is not None and exchange.waits_on_gpu else nullcontext()
 
 
 def described(trainer: Trainer) -> dict[str, Any]:

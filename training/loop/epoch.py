@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from backend import blas, profiling, synchronize, threads
-from training.distributed.together import parameters_agree
+from training.distributed.together import not_stuck, parameters_agree
 from training.loop import stopping
 from training.loop.callbacks import EpochResult, tell
 from training.optim.schedules import observe
@@ -26,9 +26,10 @@ def run_epoch(trainer: Trainer, epoch: int) -> EpochResult:
     within = trainer.network.within_memory(trainer.train_loader.largest_batch)
     with threads.single_threaded_blas(), within, EPOCH, trainer.so_far:
         blas.prepare()
-        with closing(trainer.steps(epoch, trainer.so_far.batches)) as steps:
+        with not_stuck(trainer), closing(trainer.steps(epoch, trainer.so_far.batches)) as steps:
             for _ in steps:
                 pass
+            synchronize()
         result = _evaluated(trainer, epoch)
     trainer.history.append(result)
     observe(trainer.update.schedule, result.score)
@@ -52,7 +53,6 @@ def loss_scale(trainer: Trainer) -> tuple[float, int]:
 def _evaluated(trainer: Trainer, epoch: int) -> EpochResult:
     """Evaluate an epoch whose batches are done."""
     parameters_agree(trainer)
-    synchronize()
     tell(trainer, "on_epoch_trained")
     figures = trainer.so_far.figures()
     scale, skipped = loss_scale(trainer)

@@ -7,7 +7,7 @@ import pytest
 
 import backend
 from tests.training.distributed import on_gpus
-from tests.training.distributed.launch import results_of
+from tests.training.distributed.launch import finished, results_of, started
 
 pytestmark = pytest.mark.gpu
 
@@ -55,3 +55,15 @@ def test_synchronized_statistics_are_those_of_the_whole_batch(two):
     np.testing.assert_allclose(found["parameters"], expected["parameters"], rtol=0, atol=1e-5)
     for name, values in expected["state"].items():
         np.testing.assert_allclose(found["state"][name], values, rtol=1e-5, atol=1e-6)
+
+
+def test_gpus_that_wait_for_a_rank_end_with_its_name(two, tmp_path):
+    """NCCL itself would wait without end."""
+    rows = ["a,b,kind", *(f"{row % 7},{row % 5},{'xy'[row % 2]}" for row in range(60))]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    arguments = ["train", "--data", tmp_path / "table.csv", "--batch-size", 5, "--out", tmp_path / "run"]
+    variables = {"FAULT": "hang 1", "XPNET_RANKS_TIMEOUT": "2", "XPNET_DEVICE": "cuda"}
+    code, _, err = finished(started(2, *arguments, module="tests.training.distributed.command", **variables))
+    assert code != 0
+    assert err.count("Error: ") == 1
+    assert "Error: rank 0 of 2: rank 1 did not go on for 2 s, as the GPUs summed gradients; all ranks end" in err
