@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "Measure a model on test data: loss, accuracy, and each class.",
     "predict": "Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size.",
     "report": "Describe a run in one HTML page: curves, classes, mistakes, settings, machine.",
+    "export": "Write a trained model in the format of other programs: ONNX.",
     "summary": "List a model's layers and the cost of a training step.",
     "profile": "Profile training steps, by layer and phase; the trained model is not kept.",
     "devices": "Show the CPU, its BLAS, the GPUs, MPI and NCCL, and what is missing with the remedy.",
