@@ -133,3 +133,16 @@ def test_mosaic_puts_every_tile_in_its_place():
         top, left = 3 * (number // 3), 4 * (number % 3)
         expected[top : top + 2, left : left + 3] = tiles[number]
     assert np.array_equal(sheet, expected, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_classes_are_drawn_as_they_are_and_are_no_formulas(predictions, tmp_path):
+    """Two dollars would begin and end a formula, and a box stands for a glyph that no font has."""
+    images = np.random.default_rng(1).integers(0, 256, (40, 1, 6, 6), dtype=np.uint8)
+    for classes in (["$a_^$", "$", r"\frac{"], ["猫", "a\tb", "<b>&"]):
+        figure = figures.confusion_matrix(predictions, classes)
+        check_png(figure, tmp_path)
+        check_png(figures.worst_mistakes(images, predictions, classes), tmp_path)
+        assert [label.get_text().replace(r"\$", "$") for label in figure.axes[0].get_yticklabels()] == [
+            name.replace("\t", r"\t") for name in classes
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from training.files.durable import write_atomically
+from training.files.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +39,9 @@ def save(figure: Figure, path: str | Path) -> None:
 def as_png(figure: Figure) -> bytes:
     """Return a figure as the content of a PNG file."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # it is drawn as a box
+        figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
     return drawn.getvalue()
 
 
@@ -72,7 +76,7 @@ def confusion_matrix(predictions: Predictions, classes: Sequence[str]) -> Figure
     """Draw the number of samples of each class (rows) by predicted class (columns), and the accuracy of each class."""
     from matplotlib.colors import PowerNorm
 
-    matrix = predictions.confusion()
+    matrix, classes = predictions.confusion(), [*map(_plain, classes)]
     samples = matrix.sum(axis=1)
     shares = matrix / numpy.maximum(samples, 1)[:, None]
     figure = blank(8.2, 7.4)
@@ -110,7 +114,7 @@ def worst_mistakes(
         images: (N, C, H, W) with C of 1 or 3, uint8 or floating in 0 … 1, in the order of the predictions.
         classes: the names of the labels.
     """
-    worst = predictions.worst_mistakes(rows * columns)
+    worst, classes = predictions.worst_mistakes(rows * columns), [*map(_plain, classes)]
     rows = max(1, math.ceil(len(worst) / columns))
     figure = blank(1.45 * columns, 1.8 * rows + 0.5)
     wrong = len(predictions.labels) - predictions.correct
@@ -207,6 +211,11 @@ def blank(width: float, height: float) -> Figure:
     from training.loop.shown_figure import ShownFigure
 
     return ShownFigure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _plain(name: str) -> str:
+    """Return a class's name as a text that matplotlib draws as it is, and takes for no formula."""
+    return printable(name).replace("$", r"\$")
 
 
 def _curves(axes: Axes, epochs: list[int], train: list[float], test: list[float], part: str) -> None:
