@@ -20,7 +20,10 @@ from layers import (
     GlobalAveragePooling,
     Layer,
     LayerNormalization,
+    Permute,
     Relu,
+    Relu6,
+    Reshape,
     Residual,
     Sequential,
     Sigmoid,
@@ -155,6 +158,19 @@ def test_convolutions_give_the_bits_of_eager_steps():
 def test_every_model_gives_the_bits_of_eager_steps(name):
     make = residual if name == "residual" else lambda: build_for(name, (1, 12, 12), 5)
     made = compare(make=make, optimizer="adam", steps=12)
+    assert len(graphs_of(made)) == 1
+
+
+def as_pytorch():
+    """Layers as PyTorch computes them, and as networks of the zoo have them."""
+    width = BatchNormalization(xp.ones(4, "float32"), xp.zeros(4, "float32"), unbiased=True)
+    layers = Convolution.of(1, 4, 3, bias=False), width, Relu6(), Reshape((4, 100, 1)), Permute((2, 1, 3))
+    mixed = Convolution.of(100, 6, 1), Dropout(0.3, inverted=True)
+    return Network(Sequential(*layers, *mixed, Affine.of(24, 5)), (1, 12, 12))
+
+
+def test_layers_as_pytorch_computes_them_give_the_bits_of_eager_steps():
+    made = compare(make=as_pytorch, optimizer="momentum", steps=12)
     assert len(graphs_of(made)) == 1
 
 
