@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 
 import click
 import pytest
@@ -36,7 +38,7 @@ def values(option):
     elif isinstance(kind, click.IntRange):
         drawn = st.integers(kind.min, kind.max)
     elif isinstance(kind, click.FloatRange):
-        drawn = st.floats(kind.min, kind.max, exclude_min=kind.min_open)
+        drawn = st.floats(kind.min, kind.max, exclude_min=kind.min_open, exclude_max=kind.max_open)
     elif isinstance(kind, click.Path):
         drawn = st.binary(max_size=9).filter(lambda name: b"\0" not in name).map(os.fsdecode)
     elif isinstance(kind, type(click.BOOL)):
@@ -170,3 +172,21 @@ def test_help_is_printed_whatever_the_file_holds(file):
     result = xpnet("train", "--config", file, "--set", "no", "--help")
     assert (result.code, result.err) == (0, "")
     assert "--config FILE" in result.out
+
+
+def test_a_path_is_read_where_the_encoding_lacks_its_letters(tmp_path, monkeypatch):
+    """A run of a terminal in UTF-8 is repeated and described where nothing but ASCII is known."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zahlen-für-x.csv").write_text("a,y\n" + "".join(f"{place},{place * 0.7}\n" for place in range(40)))
+    whole = ["--epochs", "1", "--device", "cpu", "--quiet"]
+    assert xpnet("train", "--data", "zahlen-für-x.csv", *whole, "--out", "run").code == 0
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for command in (["train", "--config", "run", "--out", "again"], ["evaluate", "run"], ["report", "run"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "training.cli", *command],
+            env=ascii_only,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command

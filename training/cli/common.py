@@ -43,8 +43,8 @@ class Choice(click.Choice[str]):
 class Real(click.FloatRange):
     """The type of an option that takes a number: bounded, at most 1e30 where nothing less is said, and not NaN."""
 
-    def __init__(self, least: float, most: float = 1e30, *, min_open: bool = False) -> None:
-        super().__init__(least, most, min_open=min_open)
+    def __init__(self, least: float, most: float = 1e30, *, min_open: bool = False, max_open: bool = False) -> None:
+        super().__init__(least, most, min_open=min_open, max_open=max_open)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read a number, or fail with what is wrong with it."""

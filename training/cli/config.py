@@ -11,6 +11,7 @@ import click
 from training.cli.common import UserError, in_words, user_errors
 from training.cli.nearest import nearest
 from training.files import clipped, toml_text
+from training.files.opening import stored_path
 
 FILE = "config.toml"
 """The file of a run's folder that holds its settings."""
@@ -123,6 +124,7 @@ def _one(option: click.Option, value: Any, ctx: click.Context) -> Any:
     if isinstance(value, str) and "\0" in value:
         raise ValueError(f"expected {expected} without the character NUL, got {clipped(value)}")
     value = str(value) if str in kinds else value
+    value = stored_path(value) if isinstance(option.type, click.Path) else value
     option.type.convert(value, option, ctx)
     return value
 

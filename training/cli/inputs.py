@@ -13,7 +13,7 @@ import training.data
 from training.cli.common import Choice, UserError, user_errors
 from training.data import Data
 from training.files import clipped
-from training.files.opening import not_a_link
+from training.files.opening import not_a_link, stored_path
 from training.files.printable import printable
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
@@ -62,7 +62,7 @@ def load_data(
         with _bar(show_progress) as progress:
             size = None if settings.size is None else tuple(map(int, settings.size.split("x")))
             data = training.data.open(
-                settings.data,
+                stored_path(settings.data),
                 size=size,  # type: ignore[arg-type]
                 channels=channels,
                 target=settings.target,

@@ -17,6 +17,7 @@ from training.cli.common import UserError, user_errors
 from training.cli.ranks import joined
 from training.distributed.launch import launched
 from training.files import clipped
+from training.files.opening import stored_path
 from training.files.printable import printable
 from training.files.sections import Sections
 from training.loop import checkpoint
@@ -197,7 +198,7 @@ def stored_options(context: click.Context, options: Mapping[str, Any], config: M
     for name, value in settings.items():
         if name not in parameters:
             raise UserError(f"the run has the setting {clipped(name)}, which this version of xpnet does not know")
-        stored = parameters[name].type_cast_value(context, value)
+        stored = parameters[name].type_cast_value(context, stored_path(value) if isinstance(value, str) else value)
         if name not in given:
             found[name] = stored
         elif options[name] != stored and name not in CHANGEABLE:

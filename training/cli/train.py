@@ -147,7 +147,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--ema",
-    type=Real(0, 1),
+    type=Real(0, 1, max_open=True),
     metavar="DECAY",
     help="Evaluate and keep an exponential moving average of the weights; 0.999 is usual.",
 )

@@ -35,3 +35,12 @@ def open_own(file: Path) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, "Not a regular file", str(file))
     return os.fdopen(handle, "rb")
+
+
+def stored_path(text: str) -> str:
+    """Return a path that a file of a run holds; where this system's encoding lacks a letter, as the bytes of UTF-8."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return text
