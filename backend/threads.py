@@ -82,12 +82,17 @@ def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
     ``numpy.errstate``). A call from inside another runs its items in turn. The first exception stops the handing out of
     further items and is raised here.
     """
-    helpers = 0 if getattr(_inside, "active", False) else min(limit(), len(items)) - 1
+    helpers = 0 if is_sharing() else min(limit(), len(items)) - 1
     if helpers > 0:
         _share(function, items, helpers)
         return
     for item in items:
         function(item)
+
+
+def is_sharing() -> bool:
+    """Return whether this thread computes an item of ``spread``, whose calls are not shared again."""
+    return getattr(_inside, "active", False)
 
 
 def _share(function: Callable[[Any], Any], items: Sequence[Any], helpers: int) -> None:

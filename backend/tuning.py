@@ -17,9 +17,8 @@ wants few, large launches.
 WORTH_HALVING = 1 << 20
 """Bytes of columns of a part of a batch that pay for making two parts of it. It decides how sums are cut."""
 
-WORTH_CUTTING = 1 << 22
-"""Bytes that a C kernel reads and writes, some 60 µs of work, which pay for handing a part to another thread: to wake
-it takes as long on a virtual machine."""
+WORTH_CUTTING = 1 << 18
+"""Bytes that a C kernel reads and writes, some 10 µs of work, which pay for handing a piece to another thread."""
 
 PARTIAL_SUM_BYTES = 16 << 20
 """The most that all partial sums of one result may take."""

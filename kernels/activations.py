@@ -15,7 +15,7 @@ from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, elementwise, to_nhwc
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.masking import masked
 
 _RELU, _RELU6, _LEAKY_RELU, _LEAKY_RELU_BACKWARD, _SIGMOID, _SIGMOID_BACKWARD = (
@@ -51,7 +51,7 @@ def _relu_numpy(x: Array, y: Array, positive: Array) -> None:
 
 def _relu_native(x: Array, y: Array, positive: Array) -> None:
     x = numpy.ascontiguousarray(x)
-    share(x.size, 2 * x.itemsize + 1, lambda first, last: _RELU(x.dtype, x, y, positive, x.size, first, last))
+    _RELU.share(x.dtype, x.size, 2 * x.itemsize + 1, x, y, positive, x.size)
 
 
 def _relu_cuda(x: Array, y: Array, positive: Array) -> None:
@@ -97,7 +97,7 @@ def _relu6_numpy(x: Array, y: Array, between: Array) -> None:
 
 def _relu6_native(x: Array, y: Array, between: Array) -> None:
     x = numpy.ascontiguousarray(x)
-    share(x.size, 2 * x.itemsize + 1, lambda first, last: _RELU6(x.dtype, x, y, between, x.size, first, last))
+    _RELU6.share(x.dtype, x.size, 2 * x.itemsize + 1, x, y, between, x.size)
 
 
 def _relu6_cuda(x: Array, y: Array, between: Array) -> None:
@@ -152,8 +152,7 @@ def _leaky_relu(x: Array, slope: float) -> tuple[Array, Array]:
 
 def _leaky_relu_native(x: Array, slope: float) -> tuple[Array, Array]:
     x, y, positive = numpy.ascontiguousarray(x), *_output_and_mask(x)
-    arrays, item_bytes = (x, slope, y, positive), 2 * x.itemsize + 1
-    share(x.size, item_bytes, lambda first, last: _LEAKY_RELU(x.dtype, *arrays, x.size, first, last))
+    _LEAKY_RELU.share(x.dtype, x.size, 2 * x.itemsize + 1, x, slope, y, positive, x.size)
     return y, positive
 
 

@@ -20,7 +20,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import target
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 
 _NORMALIZE, _FORWARD, _FORWARD_ADDED = (
     Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("normalize", "forward", "forward_added")
@@ -221,7 +221,7 @@ def _normalize_native(
     mask = None if positive is None else target(positive, numpy.dtype(bool))
     arrays = x, bypass, factors((mean, inverse * gamma, beta), acc_dtype(x.dtype), cut), y, mask
     sizes = int(relu), x.size, cut.width, cut.block_rows
-    share(cut.blocks, 2 * cut.block_size * x.itemsize, lambda *own: _NATIVE(x.dtype, *arrays, *sizes, *own))
+    _NATIVE.share(x.dtype, cut.blocks, 2 * cut.block_size * x.itemsize, *arrays, *sizes)
     if positive is not None and mask is not positive:
         positive[...] = mask
     return y, inverse

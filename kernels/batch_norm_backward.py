@@ -17,7 +17,7 @@ from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.masking import masked
 
 _PRODUCTS, _PARAMETER_GRADIENTS, _BACKWARD = (
@@ -104,7 +104,7 @@ def _normalize_backward_native(
     cut, count, dx = columns(*x.shape), max(len(x), 1), workspace.empty(x.shape, x.dtype)
     own_factors = factors((*forward, inverse * dgamma / count, dbeta / count), acc_dtype(x.dtype), cut)
     arrays, sizes = (upstream, x, own_factors, dx), (relu, x.size, cut.width, cut.block_rows)
-    share(cut.blocks, 3 * cut.block_size * x.itemsize, lambda *own: _GRADIENT(x.dtype, *arrays, *sizes, *own))
+    _GRADIENT.share(x.dtype, cut.blocks, 3 * cut.block_size * x.itemsize, *arrays, *sizes)
     return dx.astype(dy.dtype, copy=False), dgamma, dbeta
 
 
@@ -161,7 +161,7 @@ def _sums_native(dy: Array, x: Array, forward: tuple[Any, ...], inverse: Array, 
     products, sums = (numpy.empty((cut.parts, channels), dtype) for _ in range(2))
     arrays = dy, x, factors((*forward, 0, 0), dtype, cut), products, sums
     sizes = relu, sums.size, x.size, cut.width, cut.block_rows
-    share(cut.blocks, 2 * cut.block_size * x.itemsize, lambda *own: _SUMS(x.dtype, *arrays, *sizes, *own))
+    _SUMS.share(x.dtype, cut.blocks, 2 * cut.block_size * x.itemsize, *arrays, *sizes)
     dgamma, dbeta = (numpy.empty(channels, dtype) for _ in range(2))
     _JOINED(x.dtype, products, sums, numpy.ascontiguousarray(inverse, dtype), dgamma, dbeta, cut.parts, channels)
     return dgamma, dbeta

@@ -16,7 +16,7 @@ from kernels.core.columns import columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.tiling import power_of_two
 
 _MOMENTS, _STATISTICS = (Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics"))
@@ -98,7 +98,7 @@ def _batch_statistics_native(x: Array) -> tuple[Array, Array]:
     cut = columns(rows, channels)
     means, squares = (numpy.empty((cut.parts, channels), dtype) for _ in range(2))
     sizes = means.size, x.size, cut.width, cut.block_rows
-    share(cut.blocks, cut.block_size * x.itemsize, lambda *own: _PARTS(x.dtype, x, means, squares, *sizes, *own))
+    _PARTS.share(x.dtype, cut.blocks, cut.block_size * x.itemsize, x, means, squares, *sizes)
     mean, variance = (numpy.empty(channels, dtype) for _ in range(2))
     _JOINED(x.dtype, means, squares, mean, variance, cut.parts, channels, rows, cut.block_rows, cut.fold)
     return mean, variance

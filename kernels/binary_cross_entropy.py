@@ -8,7 +8,7 @@ from backend import array_module, profiling, require_active, require_arrays, req
 from backend.types import Array
 from kernels import targets
 from kernels.core.dispatch import implementation
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.ranges import add_ranges
 from kernels.sums import axis_means
 
@@ -68,7 +68,7 @@ def _with_library(x: Array, t: Array) -> tuple[Array, Array]:
 
 def _native(x: Array, t: Array) -> tuple[Array, Array]:
     x, t, y = numpy.ascontiguousarray(x), numpy.ascontiguousarray(t), workspace.empty(x.shape, x.dtype)
-    total = add_ranges(x.size, _OF_EXP_AND_LOG, lambda sums, *cut: _FORWARD(x.dtype, x, t, y, sums, x.size, *cut))
+    total = add_ranges(_FORWARD, x.dtype, x.size, _OF_EXP_AND_LOG, (x, t, y))
     return numpy.asarray(total / x.size, x.dtype), y
 
 
@@ -93,5 +93,5 @@ def _backward_with_library(y: Array, t: Array) -> Array:
 
 def _backward_native(y: Array, t: Array) -> Array:
     y, t, dx = numpy.ascontiguousarray(y), numpy.ascontiguousarray(t), workspace.empty(y.shape, y.dtype)
-    share(y.size, 3 * y.itemsize, lambda first, last: _BACKWARD(y.dtype, y, t, dx, y.size, first, last))
+    _BACKWARD.share(y.dtype, y.size, 3 * y.itemsize, y, t, dx, y.size)
     return dx

@@ -16,7 +16,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.window import Window
 
 _GATHER, _SCATTER = Kernel("col2im.cu", "col2im_gather"), Kernel("col2im.cu", "col2im_scatter")
@@ -100,7 +100,7 @@ def _add_windows_native(columns: Array, result: Array, geometry: Geometry, order
     total = result if result.flags.c_contiguous else workspace.empty(result.shape, result.dtype)
     function = _CHW if order == "CHW" and c > 1 else _HWC
     given = numpy.ascontiguousarray(columns), total, geometry.block(c), n
-    share(n * h, columns.nbytes // max(n * h, 1), lambda *own: function(columns.dtype, *given, *own))
+    function.share(columns.dtype, n * h, columns.nbytes // max(n * h, 1), *given)
     if total is not result:
         result[...] = total
 

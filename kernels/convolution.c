@@ -212,8 +212,8 @@ KERNEL(convolution_pack)(const T *filters /* taps * channels * out */, const T *
 
 KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A *filters /* numbers */,
                             T *y /* images * windows * out */, unsigned char *positive /* NULL or images * windows * out */,
-                            T *padded /* room */, const Geometry *geometry, index images, index out, index groups,
-                            index numbers, index room, index first, index last) {
+                            T *padded /* threads * room */, const Geometry *geometry, index images, index out, index groups,
+                            index numbers, index room, index threads, index thread, index first, index last) {
     const Geometry g = *geometry;
     const Convolution c = {
         x, filters, y, positive,
@@ -221,15 +221,15 @@ KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A
         windows_of(g.width, g.out_width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width),
         g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width,
         (index)g.height * g.width * g.channels, (index)g.width * g.channels};
-    convolve(&c, padded, room, first, last);
-    (void)images, (void)numbers;
+    convolve(&c, padded + thread * room, room, first, last);
+    (void)images, (void)numbers, (void)threads;
 }
 
 // Lines are rows of pixels with the same remainders, numbered by the remainders, image and row.
 KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, const A *filters /* numbers */,
-                                   T *dx /* images * pixels * channels */, T *padded /* room */,
+                                   T *dx /* images * pixels * channels */, T *padded /* threads * room */,
                                    const Geometry *geometry, index images, index out, index groups,
-                                   index numbers, index room, index first, index last) {
+                                   index numbers, index room, index threads, index thread, index first, index last) {
     const Geometry g = *geometry;
     const index down = least(g.stride_height, g.height), across = least(g.stride_width, g.width); // remainders
     for (index rest = 0, before = 0; rest < down * across; ++rest) {
@@ -242,8 +242,8 @@ KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, con
             out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width,
             (index)g.out_height * g.out_width * out, (index)g.out_width * out};
         const index lines = images * c.rows.outputs;
-        convolve(&c, padded, room, most(first - before, 0), least(last - before, lines));
+        convolve(&c, padded + thread * room, room, most(first - before, 0), least(last - before, lines));
         before += lines;
     }
-    (void)numbers;
+    (void)numbers, (void)threads;
 }

@@ -9,7 +9,7 @@ from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
-from kernels.core.native import Function, share
+from kernels.core.native import Function, sharers
 
 _PACK, _FORWARD, _BACKWARD_INPUT = (
     Function("convolution.c", f"convolution_{name}") for name in ("pack", "forward", "backward_input")
@@ -35,11 +35,10 @@ def forward(
     (eh, ew), sw = geometry.extent, geometry.stride[1]
     room = max(_ROOM, eh * ((ow - 1) * sw + ew) * c)
 
-    def convolve(first: int, last: int) -> None:
-        padded = workspace.empty(room, dtype)
-        _FORWARD(dtype, source, filters, y, positive, padded, block, n, fn, groups, filters.size, room, first, last)
-
-    share(n * oh, ow * weight[0].size * fn // _PRODUCTS_PER_BYTE, convolve)
+    item_bytes = ow * weight[0].size * fn // _PRODUCTS_PER_BYTE
+    team = sharers(n * oh, item_bytes)
+    arrays = source, filters, y, positive, workspace.empty(team * room, dtype)
+    _FORWARD.share(dtype, n * oh, item_bytes, *arrays, block, n, fn, groups, filters.size, room, team)
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
@@ -49,12 +48,12 @@ def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: i
     (eh, ew), (sh, sw) = geometry.extent, geometry.stride
     room = max(_ROOM, (eh // sh + 1) * (w // sw + ew // sw + 2) * fn)
 
-    def convolve(first: int, last: int) -> None:
-        padded = workspace.empty(room, dtype)
-        _BACKWARD_INPUT(dtype, gradient, filters, dx, padded, block, n, fn, groups, filters.size, room, first, last)
-
     remainders = min(sw, w)  # of columns, whose lines are apart
-    share(n * h * remainders, w * weight[0].size * fn // (sh * sw * max(remainders, 1) * _PRODUCTS_PER_BYTE), convolve)
+    lines = n * h * remainders
+    item_bytes = w * weight[0].size * fn // (sh * sw * max(remainders, 1) * _PRODUCTS_PER_BYTE)
+    team = sharers(lines, item_bytes)
+    arrays = gradient, filters, dx, workspace.empty(team * room, dtype)
+    _BACKWARD_INPUT.share(dtype, lines, item_bytes, *arrays, block, n, fn, groups, filters.size, room, team)
 
 
 def _packed(weight: Array, bias: Array | None, groups: int, backward: bool) -> Array:

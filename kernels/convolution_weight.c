@@ -147,9 +147,10 @@ static void add_bias(const Band *band, index columns, index vectors, A *sums) {
 // its x with the padding, all rows of the window where it has few channels.
 KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T *dy /* images * windows * filters */,
                            A *sums /* parts * taps * channels * units * 16 */,
-                           A *bias_sums /* NULL or parts * groups * units * 16 */, A *scratch /* room */,
+                           A *bias_sums /* NULL or parts * groups * units * 16 */, A *scratch /* threads * room */,
                            const Geometry *geometry, index images, index filters, index groups, index parts,
-                           index units, index blocks, index band_rows, index room, index first, index last) {
+                           index units, index blocks, index band_rows, index room, index threads, index thread,
+                           index first, index last) {
     const Geometry *g = geometry;
     const index kernel_height = g->kernel_height, kernel_width = g->kernel_width, step = g->stride_width;
     const index own = g->channels / groups, own_filters = filters / groups, outputs = images * g->out_height;
@@ -167,7 +168,8 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
     const index pixels = copied ? reach : g->width, jump = copied ? reach * own : g->dilation_height * x_row;
     const Form form = {tall * run, run, jump};
     Band all_rows, band;
-    (void)room;
+    scratch += thread * room;
+    (void)threads;
 
     for (index item = first; item < last; ++item) {
         const index part = item / (groups * blocks), group = item / blocks % groups, block = item % blocks;

@@ -13,7 +13,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
 from kernels.core.layout import target
-from kernels.core.native import Function, share
+from kernels.core.native import Function, sharers
 
 _SUM, _TOTAL = (Function("convolution_weight.c", name) for name in ("convolution_weight", "convolution_weight_total"))
 
@@ -71,20 +71,16 @@ def backward_weight(
     bias_sums = None if bias_out is None else numpy.empty(parts * slots, dtype)
     cut = images, filters, groups, parts, units, blocks, band_rows, room
 
-    def work(first: int, last: int) -> None:
-        scratch = workspace.empty(room, dtype)
-        _SUM(source.dtype, source, gradient, sums, bias_sums, scratch, block, *cut, first, last)
-
     items = parts * groups * blocks
-    share(items, 2 * gradient.size * out.size // filters // _PRODUCTS_PER_BYTE // items, work)
+    item_bytes = 2 * gradient.size * out.size // filters // _PRODUCTS_PER_BYTE // items
+    team = sharers(items, item_bytes)
+    scratch = workspace.empty(team * room, dtype)
+    _SUM.share(source.dtype, items, item_bytes, source, gradient, sums, bias_sums, scratch, block, *cut, team)
     memory, given = taps_first(out), out.dtype if acc_dtype(out.dtype) == dtype else dtype
     dweight, db = target(memory, given), None if bias_out is None else target(bias_out, given)
 
-    def add_up(first: int, last: int) -> None:
-        _TOTAL(given, sums, bias_sums, dweight, db, block, filters, groups, parts, units, blocks, first, last)
-
-    rows = taps * channels // groups
-    share(rows, sums.nbytes // rows, add_up)
+    rows, arrays = taps * channels // groups, (sums, bias_sums, dweight, db)
+    _TOTAL.share(given, rows, sums.nbytes // rows, *arrays, block, filters, groups, parts, units, blocks)
     for array, computed in ((memory, dweight), (bias_out, db)):
         if array is not None and computed is not array:
             array[...] = computed

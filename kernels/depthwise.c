@@ -134,14 +134,14 @@ KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *
 
 // Rows first … last - 1 of images · rows of pixels. `memory` is for the windows that contain a column.
 KERNEL(depthwise_backward_input)(const T *dy /* images * windows * filters */, const A *w /* weights */,
-                                 T *dx /* images * pixels * channels */, int *memory /* width * 5 */,
-                                 const Geometry *geometry, index images, index filters, index weights, index first,
-                                 index last) {
+                                 T *dx /* images * pixels * channels */, int *memory /* threads * width * 5 */,
+                                 const Geometry *geometry, index images, index filters, index weights,
+                                 index threads, index thread, index first, index last) {
     const Geometry *g = geometry;
     const index channels = g->channels, m = filters / channels;
     const T *end = dy + images * g->out_height * g->out_width * filters;
-    (void)weights;
-    Holders *of_columns = (Holders *)memory;
+    (void)weights, (void)threads;
+    Holders *of_columns = (Holders *)(memory + thread * g->width * 5);
     for (int i = 0; i < g->width; ++i)
         of_columns[i] = holders(i + g->pad_left, g->kernel_width, g->dilation_width, g->stride_width, g->out_width);
     for (index row = first; row < last; ++row) {

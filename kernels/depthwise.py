@@ -17,7 +17,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
 from kernels.core.layout import target
-from kernels.core.native import Function, share
+from kernels.core.native import Function, sharers
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.sums import axis_sums, column_sums
 
@@ -68,7 +68,7 @@ def _forward_native(
     weights, block = _for_vectors(weight, channels, bias), geometry.block(channels)
     arrays, numbers = (source, weights, y, positive), weights.size
     row_bytes = (h * w * channels // oh + ow * fn) * y.itemsize
-    share(n * oh, row_bytes, lambda first, last: _FORWARD(y.dtype, *arrays, block, n, fn, numbers, first, last))
+    _FORWARD.share(y.dtype, n * oh, row_bytes, *arrays, block, n, fn, numbers)
 
 
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
@@ -96,11 +96,11 @@ def _backward_input_native(dy: Array, weight: Array, dx: Array, geometry: Geomet
     (n, h, w, channels), (_, oh, ow, fn) = dx.shape, dy.shape
     weights, block = _for_vectors(weight, channels), geometry.block(channels)
 
-    def compute(first: int, last: int) -> None:
-        columns = numpy.empty(5 * w, "int32")
-        _BACKWARD_INPUT(dy.dtype, dy, weights, dx, columns, block, n, fn, weights.size, first, last)
-
-    share(n * h, (w * channels + oh * ow * fn // h) * dy.itemsize, compute)
+    row_bytes = (w * channels + oh * ow * fn // h) * dy.itemsize
+    team = sharers(n * h, row_bytes)
+    columns = numpy.empty((team, 5 * w), "int32")
+    given = dy, weights, dx, columns, block, n, fn, weights.size, team
+    _BACKWARD_INPUT.share(dy.dtype, n * h, row_bytes, *given)
 
 
 def backward_weight(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
@@ -134,11 +134,7 @@ def _backward_weight_native(source: Array, dy: Array, geometry: Geometry, out: A
     sums = workspace.empty(parts * size, dtype)
     bias_sums = None if bias_out is None else numpy.empty(parts * fn, dtype)
     arrays = source, dy, sums, bias_sums
-
-    def compute(first: int, last: int) -> None:
-        _BACKWARD_WEIGHT(dy.dtype, *arrays, block, n, fn, parts, first, last)
-
-    share(parts, touched // parts, compute)
+    _BACKWARD_WEIGHT.share(dy.dtype, parts, touched // parts, *arrays, block, n, fn, parts)
     for partial_sums, total in ((sums, taps_first(out)), (bias_sums, bias_out)):
         if partial_sums is not None and total is not None:
             given = total.dtype if acc_dtype(total.dtype) == dtype else dtype

@@ -59,11 +59,12 @@ INLINE void drop(const T *x, T *y, const unsigned char *keep) {
     }
 }
 
-// Numbers `first` to `last` of x where the words' mask is 1 and +0 elsewhere, and the mask; the words begin with the
-// block at `position`, and first is a multiple of 4.
+// Numbers of x where the words' mask is 1 and +0 elsewhere, and the mask, for blocks of four words from `first` to
+// `last_block`; they begin with the block at `position`.
 KERNEL(dropout)(const T *x /* count */, T *y /* count */, unsigned char *keep /* count */, index threshold, index seed,
-                index stream, index position, index count, index first, index last) {
-    index i = first;
+                index stream, index position, index count, index first, index last_block) {
+    const index last = least(4 * last_block, count);
+    index i = 4 * first;
     for (; i + WORDS <= last; i += WORDS) {
         mask_of(keep + i, (word64)position + i / 4, stream, seed, threshold);
         drop(x + i, y + i, keep + i);
@@ -79,5 +80,4 @@ KERNEL(dropout)(const T *x /* count */, T *y /* count */, unsigned char *keep /*
             y[i + k] = numbers[k];
         }
     }
-    (void)count;
 }

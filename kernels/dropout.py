@@ -17,7 +17,7 @@ from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, elementwise
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.masking import masked
 
 _MASK, _MASK_AT, _DROP, _DROP_AT = (
@@ -87,11 +87,7 @@ def _dropout_native(x: Array, threshold: int, generator: random.Generator | None
     x = x if x.flags.c_contiguous else numpy.ascontiguousarray(x)
     y, keep = workspace.empty(x.shape, x.dtype), workspace.empty(x.shape, bool)
     place = _generator(generator).reserve(x.size)
-
-    def drop(first: int, last: int) -> None:
-        _NATIVE(x.dtype, x, y, keep, threshold, *place, x.size, 4 * first, min(4 * last, x.size))
-
-    share(-(-x.size // 4), 4 * (2 * x.itemsize + 1), drop)
+    _NATIVE.share(x.dtype, -(-x.size // 4), 4 * (2 * x.itemsize + 1), x, y, keep, threshold, *place, x.size)
     return y, keep
 
 

@@ -17,6 +17,8 @@
 
 #include "core/vectors.h"
 
+#define GROUP 16
+
 enum {
     VECTORS = VECTOR_BYTES == 32 ? 2 : 4, // of 16 registers, or 32
     ROWS = 6,
@@ -239,13 +241,18 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
     }
 }
 
-// c = max(a @ b + bias, 0) for a range of rows and one of columns, and where it is positive; of a stack of matrices.
+// c = max(a @ b + bias, 0), and where it is positive, of a stack of matrices: for a range of its rows or, if there are
+// more of these, of its columns, counted in groups of GROUP, which are whole vectors.
 // float16 has `sums` if the depth is more than RUN.
 KERNEL(gemm)(const T *a /* stack * rows * depth */, const T *b /* stack * depth * columns */,
              const T *bias /* NULL or columns */, T *c /* stack * rows * columns */,
              unsigned char *positive /* NULL or stack * rows * columns */, A *sums /* NULL or stack * rows * columns */,
-             int stack, int rows, int depth, int columns, int a_transposed, int b_transposed, int first_row,
-             int last_row, int first_column, int last_column) {
+             int stack, int rows, int depth, int columns, int a_transposed, int b_transposed, index first,
+             index last_group) {
+    const int by_rows = rows >= columns, length = by_rows ? rows : columns;
+    const int begin = (int)(first * GROUP), end = (int)least(last_group * GROUP, length);
+    const int first_row = by_rows ? begin : 0, last_row = by_rows ? end : rows;
+    const int first_column = by_rows ? 0 : begin, last_column = by_rows ? columns : end;
     const index size = (index)rows * columns;
     for (int s = 0; s < stack; ++s, a += (index)rows * depth, b += (index)depth * columns, c += size)
         multiply_matrices(a, b, bias, c, positive ? positive + s * size : positive, sums ? sums + s * size : sums, rows,

@@ -6,7 +6,6 @@ its BLAS, which is limited to one thread.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy
@@ -20,8 +19,10 @@ from kernels.core.native import Function
 
 _GEMM = Function("gemm.c", "gemm")
 
-_WORTH_SHARING = 8 << 20
-"""Multiplications and additions that pay for handing a part of a product to another thread: about 0.1 ms."""
+_GROUP = 16  # rows or columns, in gemm.c
+
+_PRODUCTS_PER_BYTE = 4
+"""Products that take about as long as reading or writing a byte of memory."""
 
 _RUN = 256  # of the depth, in gemm.c
 
@@ -102,14 +103,10 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
         bias = numpy.ascontiguousarray(bias)
     sums = workspace.empty(product.shape) if dtype == _HALF and depth > _RUN else None
     sizes = math.prod(stack), rows, depth, columns
-    given = dtype, a, b, bias, product, positive, sums, *sizes, a_transposed, b_transposed
-    pieces = 2 * math.prod(sizes) // _WORTH_SHARING
-    if pieces <= 1 or (pieces := min(pieces, threads.limit())) <= 1:
-        _GEMM(*given, 0, rows, 0, columns)
-    elif rows >= columns:
-        threads.spread(lambda cut: _GEMM(*given, *cut, 0, columns), _cuts(rows, pieces))
-    else:
-        threads.spread(lambda cut: _GEMM(*given, 0, rows, *cut), _cuts(columns, pieces))
+    given = a, b, bias, product, positive, sums, *sizes, a_transposed, b_transposed
+    groups = -(-max(rows, columns) // _GROUP)
+    item_bytes = math.prod(sizes) // (_PRODUCTS_PER_BYTE * max(groups, 1))
+    _GEMM.share(dtype, groups, item_bytes, *given, each=1)  # a piece packs the other matrix anew
     return product if out is None or product is out else into(out, product)
 
 
@@ -119,12 +116,6 @@ def _stored(matrix: Array) -> tuple[Array, int]:
         return matrix, 0
     transposed = matrix.swapaxes(-2, -1)
     return (transposed, 1) if transposed.flags.c_contiguous else (numpy.ascontiguousarray(matrix), 0)
-
-
-def _cuts(size: int, pieces: int) -> list[tuple[int, int]]:
-    """Return the ranges of ``pieces`` parts of some rows or columns, cut between whole vectors."""
-    places = [size * index // pieces // 16 * 16 for index in range(pieces)] + [size]
-    return list(itertools.pairwise(places))
 
 
 def into(out: Array | None, result: Array) -> Array:

@@ -11,7 +11,7 @@ from backend.types import Array
 from kernels import labels
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.sums import axis_sums
 
 _HINGE = Function("hinge.c", "hinge")
@@ -64,5 +64,5 @@ def _native(x: Array, t: Array) -> tuple[Array, Array]:
     dtype, (samples, classes), factor = x.dtype, x.shape, 1 / max(len(x), 1)
     dx, losses = workspace.empty(x.shape, dtype), numpy.empty(samples, acc_dtype(dtype))
     given = (numpy.ascontiguousarray(x), numpy.ascontiguousarray(t, "int32"), dx, losses, factor, samples, classes)
-    share(samples, 2 * classes * x.itemsize, lambda first, last: _HINGE(dtype, *given, first, last))
+    _HINGE.share(dtype, samples, 2 * classes * x.itemsize, *given)
     return numpy.asarray(losses.sum() * factor, losses.dtype), dx

@@ -17,7 +17,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import to_nhwc
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.tiling import Part
 from kernels.core.window import Window
 
@@ -73,7 +73,7 @@ def _im2col_native(source: Array, geometry: Geometry, order: str) -> Array:
     n, c, (oh, ow), dtype = len(source), source.shape[3], geometry.output, source.dtype
     columns = workspace.empty((n * oh * ow, math.prod(geometry.kernel) * c), dtype)
     function, given = _CHW if order == "CHW" and c > 1 else _HWC, (source, columns, geometry.block(c), n)
-    share(n * oh, columns.nbytes // max(n * oh, 1), lambda *own: function(dtype, *given, *own))
+    function.share(dtype, n * oh, columns.nbytes // max(n * oh, 1), *given)
     return columns
 
 

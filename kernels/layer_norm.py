@@ -14,7 +14,7 @@ from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.sums import axis_means, axis_sums, total_of_parts
 
 _FORWARD, _BACKWARD = (Function("layer_norm.c", name) for name in ("layer_norm", "layer_norm_backward"))
@@ -56,7 +56,7 @@ def _layer_norm_native(x: Array, gamma: Array, beta: Array, epsilon: float) -> t
     inverse = numpy.empty((len(x), 1), dtype)
     arrays = x, gamma, beta, y, normalized, inverse
     item_bytes = 3 * shape[1] * x.itemsize
-    share(len(x), item_bytes, lambda *own: _FORWARD(x.dtype, *arrays, epsilon, *shape, *own))
+    _FORWARD.share(x.dtype, len(x), item_bytes, *arrays, epsilon, *shape)
     return y, normalized, inverse
 
 
@@ -89,7 +89,7 @@ def _layer_norm_backward_native(
     dx = workspace.empty(dy.shape, dy.dtype)
     products, sums = (numpy.empty((parts, size), dtype) for _ in range(2))
     arrays, sizes = (dy, normalized, inverse, gamma, dx, products, sums), (rows, size, parts, _PART_ROWS)
-    share(parts, 3 * _PART_ROWS * size * dy.itemsize, lambda *own: _BACKWARD(dy.dtype, *arrays, *sizes, *own))
+    _BACKWARD.share(dy.dtype, parts, 3 * _PART_ROWS * size * dy.itemsize, *arrays, *sizes)
     return dx, total_of_parts(products, dy.dtype), total_of_parts(sums, dy.dtype)
 
 

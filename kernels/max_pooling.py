@@ -21,7 +21,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry, Tap
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.window import Window
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
@@ -120,7 +120,7 @@ def _place(tap: Tap, geometry: Geometry, winners: Array) -> int | Array:
 def _pool_native(source: Array, y: Array, winners: Array, geometry: Geometry) -> None:
     n, oh, _, c = y.shape
     given = source, y, winners.view("uint8"), geometry.block(c), n, winners.itemsize
-    share(n * oh, source.nbytes // max(n * oh, 1), lambda *own: _FORWARD_C(source.dtype, *given, *own))
+    _FORWARD_C.share(source.dtype, n * oh, source.nbytes // max(n * oh, 1), *given)
 
 
 def _pool_cuda(source: Array, y: Array, winners: Array, geometry: Geometry) -> None:
@@ -156,7 +156,7 @@ def _pool_backward_native(gradient: Array, winners: Array, dx: Array, geometry: 
     n, h, _, c = dx.shape
     function, rows = (_GATHER_C, h) if geometry.overlaps else (_SCATTER_C, geometry.output[0])
     given = gradient, winners.view("uint8"), dx, geometry.block(c), n, winners.itemsize
-    share(n * rows, dx.nbytes // max(n * rows, 1), lambda *own: function(dx.dtype, *given, *own))
+    function.share(dx.dtype, n * rows, dx.nbytes // max(n * rows, 1), *given)
 
 
 def _pool_backward_cuda(gradient: Array, winners: Array, dx: Array, geometry: Geometry) -> None:

@@ -11,7 +11,7 @@ from backend.types import Array
 from kernels.core import native
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 
 SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, ADAMW = (
     Function("optimizers.c", name) for name in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
@@ -55,7 +55,7 @@ def update(
     }
     arguments = [given[parameter.name] for parameter in kernel.parameters[:-2]]
     item_bytes = 3 * parameters.itemsize + 8 * len(state)
-    share(count, item_bytes, lambda first, last: kernel(parameters.dtype, *arguments, first, last))
+    kernel.share(parameters.dtype, count, item_bytes, *arguments)
 
 
 def move_towards(average: Array, values: Array, rate: float) -> None:
@@ -81,9 +81,5 @@ def _move_towards_native(average: Array, values: Array, rate: float) -> None:
     if not (average.flags.c_contiguous and values.flags.c_contiguous and average.dtype == acc_dtype(values.dtype)):
         _move_towards_with_library(average, values, rate)
         return
-    size, dtype = values.size, values.dtype
-    share(
-        size,
-        2 * average.itemsize + values.itemsize,
-        lambda first, last: _MOVE_TOWARDS(dtype, average, values, rate, size, first, last),
-    )
+    item_bytes = 2 * average.itemsize + values.itemsize
+    _MOVE_TOWARDS.share(values.dtype, values.size, item_bytes, average, values, rate, values.size)

@@ -13,7 +13,7 @@ from kernels.core.dtypes import acc_dtype
 from kernels.core.geometry import Geometry
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.window import Window
 from kernels.sums import axis_means
 
@@ -68,7 +68,7 @@ def _average_pool_native(source: Array, y: Array, geometry: Geometry, count_padd
     n, oh, _, c = y.shape
     weights = geometry.reciprocal_counts(count_padding, acc_dtype(y.dtype))
     given = source, weights, y, geometry.block(c), n
-    share(n * oh, source.nbytes // max(n * oh, 1), lambda *own: _AVERAGE_C(y.dtype, *given, *own))
+    _AVERAGE_C.share(y.dtype, n * oh, source.nbytes // max(n * oh, 1), *given)
 
 
 def _average_pool_cuda(source: Array, y: Array, geometry: Geometry, count_padding: bool) -> None:
@@ -115,7 +115,7 @@ def _average_pool_backward_native(gradient: Array, dx: Array, geometry: Geometry
     n, h, _, c = dx.shape
     weights = geometry.reciprocal_counts(count_padding, acc_dtype(dx.dtype))
     given = gradient, weights, dx, geometry.block(c), n
-    share(n * h, dx.nbytes // max(n * h, 1), lambda *own: _AVERAGE_BACKWARD_C(dx.dtype, *given, *own))
+    _AVERAGE_BACKWARD_C.share(dx.dtype, n * h, dx.nbytes // max(n * h, 1), *given)
 
 
 def _average_pool_backward_cuda(gradient: Array, dx: Array, geometry: Geometry, count_padding: bool) -> None:

@@ -9,7 +9,7 @@ from backend.checks import real
 from backend.types import Array
 from kernels import targets
 from kernels.core.dispatch import implementation
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.ranges import add_ranges
 from kernels.sums import axis_means
 
@@ -53,12 +53,7 @@ def _squared_error_native(x: Array, t: Array) -> tuple[Array, Array]:
 
 def _regression_native(x: Array, t: Array, squared: bool, delta: float) -> tuple[Array, Array]:
     x, t, error = numpy.ascontiguousarray(x), numpy.ascontiguousarray(t), workspace.empty(x.shape, x.dtype)
-    given = (x, t, error)
-    total = add_ranges(
-        x.size,
-        3 * x.itemsize,
-        lambda sums, *cut: _REGRESSION(x.dtype, *given, sums, squared, delta, x.size, *cut),
-    )
+    total = add_ranges(_REGRESSION, x.dtype, x.size, 3 * x.itemsize, (x, t, error), (squared, delta))
     return numpy.asarray(total / max(x.size, 1), x.dtype), error
 
 
@@ -105,7 +100,7 @@ def _huber_backward(error: Array, delta: float) -> Array:
 def _huber_backward_native(error: Array, delta: float) -> Array:
     error, dx, dtype = numpy.ascontiguousarray(error), workspace.empty(error.shape, error.dtype), error.dtype
     given = (error, dx, delta, error.size)
-    share(error.size, 2 * error.itemsize, lambda first, last: _HUBER_BACKWARD(dtype, *given, first, last))
+    _HUBER_BACKWARD.share(dtype, error.size, 2 * error.itemsize, *given)
     return dx
 
 

@@ -10,7 +10,7 @@ from backend import array_module, profiling, require_active, require_plain, work
 from backend.types import Array
 from kernels import labels
 from kernels.core import native
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.sums import axis_sums
 
 _NATIVE = Function("soft_targets.c", "soft_targets")
@@ -102,7 +102,7 @@ def _of_indices_native(
         weights = numpy.ascontiguousarray(weights, dtype)
     weight = numpy.asarray(len(learned) if weights is None else weights[learned].sum(), dtype)
     given = (indices, weights, q, smoothing, float(_factor(shape[0], weight)), *shape)
-    share(shape[0], shape[1] * dtype.itemsize, lambda first, last: _NATIVE(dtype, *given, first, last))
+    _NATIVE.share(dtype, shape[0], shape[1] * dtype.itemsize, *given)
     return q, weight
 
 

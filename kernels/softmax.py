@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -14,7 +13,7 @@ from kernels import labels
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.tiling import power_of_two
 from kernels.sums import axis_sums
 
@@ -63,7 +62,7 @@ def _shifted(x: Array) -> Array:
 def _softmax_native(x: Array) -> Array:
     rows, y = _contiguous(x, x.dtype), workspace.empty(x.shape, x.dtype)
     count, classes = x.size // x.shape[-1], x.shape[-1]
-    _share_rows(x, _OF_EXP, lambda first, last: _SOFTMAX_NATIVE(x.dtype, rows, y, count, classes, first, last))
+    _SOFTMAX_NATIVE.share(x.dtype, count, _OF_EXP * classes, rows, y, count, classes)
     return y
 
 
@@ -107,9 +106,7 @@ def _softmax_backward_native(dy: Array, y: Array) -> Array:
     dtype, classes = dy.dtype, y.shape[-1]
     dx, count = workspace.empty(y.shape, dtype), y.size // classes
     dy, y = _contiguous(dy, dtype), _contiguous(y, dtype)
-    _share_rows(
-        y, 3 * y.itemsize, lambda first, last: _SOFTMAX_BACKWARD_NATIVE(dtype, dy, y, dx, count, classes, first, last)
-    )
+    _SOFTMAX_BACKWARD_NATIVE.share(dtype, count, 3 * y.itemsize * classes, dy, y, dx, count, classes)
     return dx
 
 
@@ -174,7 +171,7 @@ def _softmax_cross_entropy_native(x: Array, t: Array) -> tuple[Array, Array]:
     x, dtype, wide = _contiguous(x, x.dtype), x.dtype, acc_dtype(x.dtype)
     y, losses, loss = workspace.empty(x.shape, dtype), numpy.empty(len(x), wide), numpy.empty((), wide)
     given = (x, *_labels_and_targets(t, wide), y, losses, loss, *x.shape)
-    if not _share_rows(x, _OF_EXP, lambda first, last: _CROSS_ENTROPY_NATIVE(dtype, *given, first, last)):
+    if not _CROSS_ENTROPY_NATIVE.share(dtype, len(x), _OF_EXP * x.shape[1], *given):
         _MEAN_NATIVE(dtype, losses, loss, len(x))
     return loss, y
 
@@ -241,7 +238,7 @@ def _softmax_cross_entropy_backward_native(y: Array, t: Array, scale: Any) -> Ar
     y, dtype = _contiguous(y, y.dtype), y.dtype
     dx = workspace.empty(y.shape, dtype)
     given = (y, *_labels_and_targets(t, acc_dtype(dtype)), dx, scale / max(len(y), 1), *y.shape)
-    _share_rows(y, 3 * y.itemsize, lambda first, last: _CROSS_ENTROPY_BACKWARD_NATIVE(dtype, *given, first, last))
+    _CROSS_ENTROPY_BACKWARD_NATIVE.share(dtype, len(y), 3 * y.itemsize * y.shape[1], *given)
     return dx
 
 
@@ -252,12 +249,6 @@ def _contiguous(x: Array, dtype: Any) -> Array:
 def _labels_and_targets(t: Array, dtype: Any) -> tuple[Array | None, Array | None]:
     """Return labels as the C kernels take them: class indices (N,) as int32, or targets (N, classes) in ``dtype``."""
     return (_contiguous(t, _INT32), None) if t.ndim == 1 else (None, _contiguous(t, dtype))
-
-
-def _share_rows(x: Array, number_bytes: int, call: Callable[[int, int], Any]) -> bool:
-    """Share the rows of ``x`` (…, classes) among threads, as ``native.share`` does, by the work for one number."""
-    classes = x.shape[-1]
-    return share(x.size // max(classes, 1), number_bytes * classes, call)
 
 
 def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Array:

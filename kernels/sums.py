@@ -19,7 +19,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.layout import target
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from kernels.core.ranges import add_ranges
 from kernels.core.tiling import power_of_two
 
@@ -82,9 +82,9 @@ def column_totals(kernel: Function, matrix: Array, others: tuple[Array, ...], to
     dtype, (rows, channels) = acc_dtype(matrix.dtype), matrix.shape
     cut, total = columns(rows, channels), numpy.empty(channels, dtype) if total is None else total
     sums = numpy.empty((cut.parts, channels), dtype)
-    given = matrix.dtype, matrix, *others, sums, total
+    given = matrix, *others, sums, total
     sizes = sums.size, matrix.size, cut.width, cut.block_rows, cut.parts, channels, cut.blocks
-    if not share(cut.blocks, cut.block_size * matrix.itemsize, lambda *own: kernel(*given, *sizes, *own)):
+    if not kernel.share(matrix.dtype, cut.blocks, cut.block_size * matrix.itemsize, *given, *sizes):
         _TOTAL(matrix.dtype, sums, total, cut.parts, channels)
     return total
 
@@ -146,7 +146,7 @@ def _axis_sums_native(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     elif inner >= _WIDEST and length:
         x, sums = numpy.ascontiguousarray(x), numpy.empty((outer, inner), acc_dtype(x.dtype))
         item_bytes = length * inner * x.itemsize
-        share(outer, item_bytes, lambda *own: _MIDDLE(x.dtype, x, sums, outer, length, inner, *own))
+        _MIDDLE.share(x.dtype, outer, item_bytes, x, sums, outer, length, inner)
     else:
         return _axis_sums_numpy(x, axes, keepdims)
     return sums.reshape(_left(x.shape, axes, keepdims))
@@ -211,7 +211,7 @@ def _square_sum_numpy(x: Array) -> Array:
 
 def _square_sum_native(x: Array) -> Array:
     x = numpy.ascontiguousarray(x)
-    return add_ranges(x.size, x.itemsize, lambda sums, *cut: _SQUARES_NATIVE(x.dtype, x, sums, x.size, *cut))
+    return add_ranges(_SQUARES_NATIVE, x.dtype, x.size, x.itemsize, (x,))
 
 
 def _square_sum_cuda(x: Array) -> Array:

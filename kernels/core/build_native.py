@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
 )
+ANY_PROCESSOR = ("cpu.c", "pool.c")  # files of the folder core, compiled once for any processor
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-pass-failed")
 
 
@@ -59,7 +61,7 @@ class Target(NamedTuple):
 
     Attributes:
         triple: the compiler's name; for Linux with the oldest glibc.
-        tag: of the wheel. The library calls no libc, so that one for Linux runs with glibc and musl.
+        tag: of the wheel. One for Linux calls of libc what glibc and musl both have: memcpy, memset, sched_yield.
     """
 
     triple: str
@@ -94,7 +96,7 @@ def sources() -> list[Path]:
 def digest() -> str:
     """Return a hash of all that the library is made from: C files, headers, and this file with the flags."""
     core = KERNELS / "core"
-    files = [*sources(), *sorted(core.glob("*.h")), core / "cpu.c", Path(__file__)]
+    files = [*sources(), *sorted(core.glob("*.h")), *(core / name for name in ANY_PROCESSOR), Path(__file__)]
     found = hashlib.sha256()
     for file in files:
         found.update(b"%s %d\n" % (file.name.encode(), file.stat().st_size))
@@ -123,9 +125,12 @@ def build(
     zig = [sys.executable, "-m", "ziglang"]
     command = list(compiler) or [*zig, "cc", "-target", target.triple]
     with tempfile.TemporaryDirectory() as place:
-        any_cpu = [f"-mcpu={target.any_cpu}", "-O2", f'-DSOURCES="{digest()}"']
-        jobs = [(any_cpu, KERNELS / "core" / "cpu.c", Path(place) / "cpu.o")]
-        for source in files or sources():
+        any_cpu = ["-std=c17", f"-mcpu={target.any_cpu}", "-O2", f'-DSOURCES="{digest()}"']
+        jobs = [(any_cpu, KERNELS / "core" / name, Path(place) / f"{name}.o") for name in ANY_PROCESSOR]
+        given_sources = list(files or sources())
+        shared = Path(place) / "shared.c"
+        shared.write_text(shared_calls(given_sources), encoding="utf-8")
+        for source in (*given_sources, shared):
             for name, (kind, *macros) in TYPES.items():
                 for level in target.levels:
                     given = {"T": kind, "T_NAME": name, "LEVEL": level.name, "VECTOR_BYTES": level.vector_bytes}
@@ -140,12 +145,53 @@ def build(
         made = Path(place) / LIBRARY
         if "windows" in target.triple:  # memcpy and memset, which the compiler may call, come from its own library
             options = ["-fcompiler-rt", "-OReleaseFast", "-fstrip", "-fno-emit-implib", f"-femit-bin={made}"]
-            _run([*zig, "build-lib", "-dynamic", "-target", target.triple, *options, *objects], environment)
+            options += ["-dynamic", "-target", target.triple, *objects, "-lkernel32"]
+            _run([*zig, "build-lib", *options], environment)
         else:  # they are the process's
             options = ["-undefined", "dynamic_lookup"] if "macos" in target.triple else ["-nostdlib"]
             options += [] if flags else ["-s"]
             _run([*command, "-shared", *options, *objects, "-o", str(made)], environment)
         _replace(made, library)
+
+
+_HEAD = re.compile(r"^KERNEL\((\w+)\)\(([^)]*)\)", re.MULTILINE)
+
+_SHARED = """
+KERNEL({name})({all});
+typedef struct {{ {members} }} {name}_given;
+static void {name}_part(const void *given, index thread, index first, index last) {{
+    const {name}_given *g = given;
+    (void)thread;
+    JOINED({name}, T_NAME, LEVEL)({values}, first, last);
+}}
+KERNEL({name}_shared)({own}, index items, index pieces, index team) {{
+    const {name}_given given = {{ {names} }};
+    xpnet_share({name}_part, &given, items, pieces, {team});
+}}
+"""
+
+
+def shared_calls(files: Sequence[Path]) -> str:
+    """Return C functions ``name_shared`` that share a kernel's range, its last two parameters, among threads.
+
+    In its place they take how many items there are in all, in how many pieces to compute them, and by how many threads:
+    at most the kernel's ``threads``, if it has such. Its ``thread`` before the range is the number of the thread.
+    """
+    made = ['#include "core/pool.h"\n#include "core/vectors.h"\n']
+    for file in files:
+        for name, parameters in _HEAD.findall(file.read_text(encoding="utf-8")):
+            written = [" ".join(each.split()) for each in re.sub(r"/\*.*?\*/", "", parameters, flags=re.S).split(",")]
+            if written[-2:-1] != ["index first"]:
+                continue
+            numbered = written[-3] == "index thread"
+            own = written[: -3 if numbered else -2]
+            names = [re.findall(r"\w+", each)[-1] for each in own]
+            values = ", ".join([*(f"g->{each}" for each in names), *(["thread"] if numbered else [])])
+            members = " ".join(f"{each};" for each in own)
+            given = {"name": name, "all": ", ".join(written), "own": ", ".join(own), "names": ", ".join(names)}
+            team = "least(team, threads)" if numbered else "team"
+            made.append(_SHARED.format(**given, members=members, values=values, team=team))
+    return "".join(made)
 
 
 def _replace(made: Path, library: Path) -> None:

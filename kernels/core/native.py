@@ -1,7 +1,7 @@
 """Call the C kernels of the ``.c`` files, which do a CPU's work where they were built (``build_native.py``).
 
-A kernel is a function of one thread over a range of images or rows; ``share`` gives ranges to the CPU's threads. The
-parameters are read from the function's head in its source (``kernels.core.signature``); an array must be contiguous.
+A kernel is a function of one thread over a range of images or rows; ``share`` gives pieces of it to the CPU's threads.
+Parameters are read from the function's head in its source (``kernels.core.signature``); an array must be contiguous.
 ``checked`` also holds dtypes and numbers of elements against the source, as the tests do at every call: a launch on a
 GPU does so once for each plan, and here a call costs no more than checking it.
 """
@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import operator
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +20,8 @@ import numpy
 
 from backend import threads, tuning, workspace
 from backend.types import Array
+from kernels.core import arguments, pool
 from kernels.core.signature import Parameter, element_counts, read_parameters
-from kernels.core.tiling import ranges
 
 FOLDER = Path(__file__).parent.parent
 LIBRARY = Path(__file__).parent / "native.lib"
@@ -40,15 +39,10 @@ _DTYPES = {
 }
 
 
-class _Int:
-    """Converts an int that 32 bits can hold: a third of the time of ``ctypes.c_int``."""
-
-    from_param = operator.index  # ctypes passes the number that it returns as a C int
-
-
-_NUMBERS = {"int": _Int, "index": ctypes.c_longlong, "double": ctypes.c_double}
-
 _asked = os.environ.get("XPNET_NATIVE", "") or "1"
+PIECES = 4
+"""Ranges of a kernel's work for each thread: one that is held up takes fewer."""
+
 _on = _asked != "0"
 _checked = False
 
@@ -89,7 +83,7 @@ def library() -> Library:
             return Library(None, reason="there are no C kernels for this system")
         return Library(None, reason="the C kernels were not built", remedy=build_native.REMEDY)
     try:
-        handle = ctypes.CDLL(str(LIBRARY))
+        handle = _opened(LIBRARY)
         level = _LEVELS.get(handle.xpnet_level())
         sources = (ctypes.c_char * 64).in_dll(handle, "xpnet_sources").value.decode()
     except (OSError, AttributeError, ValueError) as error:
@@ -101,6 +95,15 @@ def library() -> Library:
     if _asked not in ("0", "1", level) and (_asked, level) != ("v3", "v4"):
         return Library(None, reason=f"XPNET_NATIVE={_asked}, and this processor is of level {level}")
     return Library(handle, level if _asked in ("0", "1") else _asked)
+
+
+def _opened(path: Path) -> Any:
+    handle = ctypes.CDLL(str(path))
+    handle.xpnet_help.argtypes, handle.xpnet_help.restype = [ctypes.c_longlong], None
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=pool.forget)
+        os.register_at_fork(after_in_child=handle.xpnet_forget)
+    return handle
 
 
 def refusal() -> str:
@@ -146,21 +149,16 @@ def checked(on: bool = True) -> Iterator[None]:
         _checked = before
 
 
-def share(count: int, item_bytes: int, call: Callable[[int, int], Any]) -> bool:
-    """Call ``call(first, last)`` for ranges that make up ``count`` items, shared among the CPU's threads.
-
-    Return whether it was one range. No bit of a result may depend on where a range ends: sums over several items go by
-    ``kernels.core.tiling``.
+def sharers(count: int, item_bytes: int) -> int:
+    """Return how many of the CPU's threads share ``count`` items of a C kernel: one, where they are little work.
 
     Args:
         item_bytes: read and written for one item.
     """
-    pieces = min(count, threads.limit(), count * item_bytes // tuning.WORTH_CUTTING + 1)
-    if pieces <= 1:
-        call(0, count)
-    else:
-        threads.spread(lambda cut: call(*cut), ranges(count, pieces))
-    return pieces <= 1
+    most = threads.limit()
+    if most == 1 or count * item_bytes < tuning.WORTH_CUTTING or threads.is_sharing():
+        return 1
+    return min(count, most, count * item_bytes // tuning.WORTH_CUTTING + 1)
 
 
 class Function:
@@ -175,8 +173,9 @@ class Function:
         self.file = file
         self.name = name
         self._loaded: dict[Any, Any] = {}
+        self._shared: dict[Any, Any] = {}
 
-    def __call__(self, dtype: Any, *arguments: Any) -> None:
+    def __call__(self, dtype: Any, *given: Any) -> None:
         """Call the function of a dtype with arrays, ``Geometry`` structs as arrays, and numbers.
 
         Raises:
@@ -187,37 +186,75 @@ class Function:
         """
         function = self._loaded.get(dtype) or self._load(numpy.dtype(dtype))
         if _checked:
-            self._check(numpy.dtype(dtype), arguments)
-        function(*arguments)
+            self._check(numpy.dtype(dtype), given)
+        try:
+            function(*given)
+        except ctypes.ArgumentError:
+            function.careful(*given)
 
-    def each(self, *arguments: Any) -> Array:
+    def share(self, dtype: Any, count: int, item_bytes: int, *given: Any, each: int = PIECES) -> bool:
+        """Call the function for ranges that make up ``count`` items, shared among the CPU's threads.
+
+        Return whether it was one range. No bit of a result may depend on where a range ends: sums over several items
+        go by ``kernels.core.tiling``.
+
+        Args:
+            item_bytes: read and written for one item.
+            given: arguments before the last two of the function, the range's first item and the one behind it, and
+                without the number of a thread, ``thread``, in front of these.
+            each: ranges for each thread.
+
+        Raises:
+            ctypes.ArgumentError, TypeError, ValueError: as for a call.
+        """
+        function = self._shared.get(dtype) or self._load_shared(numpy.dtype(dtype))
+        if _checked:
+            numbered = (0,) * (self.parameters[-3].name == "thread")
+            self._check(numpy.dtype(dtype), (*given, *numbered, 0, count))
+        pieces = team = 1
+        if count * item_bytes >= tuning.WORTH_CUTTING and (team := sharers(count, item_bytes)) > 1:
+            pieces = min(count, each * team, count * item_bytes // tuning.WORTH_CUTTING + 1)
+            pool.gather(team - 1, library().handle)
+        try:
+            function(*given, count, pieces, team)
+        except ctypes.ArgumentError:
+            function.careful(*given, count, pieces, team)
+        return pieces == 1
+
+    def each(self, *given: Any) -> Array:
         """Return a new array of numbers that the function computes from those of arrays, one by one, and from numbers.
 
         Arrays have one shape. Those that are not of bool have one dtype, or are brought to the one that NumPy would.
         """
-        arrays = [argument for argument in arguments if isinstance(argument, numpy.ndarray)]
+        arrays = [argument for argument in given if isinstance(argument, numpy.ndarray)]
         dtypes = {array.dtype for array in arrays if array.dtype != bool}
         dtype = dtypes.pop() if len(dtypes) == 1 else numpy.result_type(*dtypes)
-        given = [
+        converted = [
             numpy.ascontiguousarray(argument, None if argument.dtype == bool else dtype)
             if isinstance(argument, numpy.ndarray)
             else argument
-            for argument in arguments
+            for argument in given
         ]
         out = workspace.empty(arrays[0].shape, dtype)
         item_bytes = (len(arrays) + 1) * out.itemsize
-        share(out.size, item_bytes, lambda first, last: self(dtype, *given, out, out.size, first, last))
+        self.share(dtype, out.size, item_bytes, *converted, out, out.size)
         return out
 
     def _load(self, dtype: numpy.dtype) -> Any:
+        self._loaded[dtype] = function = self._find(dtype, self.name, self.parameters)
+        return function
+
+    def _load_shared(self, dtype: numpy.dtype) -> Any:
+        own = self.parameters[: -3 if self.parameters[-3].name == "thread" else -2]
+        numbers = (Parameter(name, "index", False, False) for name in ("items", "pieces", "team"))
+        self._shared[dtype] = function = self._find(dtype, f"{self.name}_shared", (*own, *numbers))
+        return function
+
+    def _find(self, dtype: numpy.dtype, name: str, parameters: Sequence[Parameter]) -> Any:
         if dtype not in _FLOATING:
             raise TypeError(f"{self.name} in {self.file} must compute in {', '.join(_NAMES)}, got {dtype}")
         found = library()
-        function = found.handle[f"{self.name}_{_NAMES[dtype.name]}_{found.level}"]
-        function.restype = None
-        function.argtypes = [_converter(parameter) for parameter in self.parameters]
-        self._loaded[dtype] = function
-        return function
+        return arguments.bind(found.handle, f"{name}_{_NAMES[dtype.name]}_{found.level}", parameters)
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -231,11 +268,11 @@ class Function:
             raise ValueError(f"{self.file} has no function {self.name}")
         return found
 
-    def _check(self, dtype: numpy.dtype, arguments: tuple[Any, ...]) -> None:
+    def _check(self, dtype: numpy.dtype, given: tuple[Any, ...]) -> None:
         where = f"{self.name} in {self.file}"
-        if len(arguments) != len(self.parameters):
-            raise TypeError(f"{where} takes {len(self.parameters)} arguments, got {len(arguments)}")
-        named = {p.name: argument for p, argument in zip(self.parameters, arguments, strict=True)}
+        if len(given) != len(self.parameters):
+            raise TypeError(f"{where} takes {len(self.parameters)} arguments, got {len(given)}")
+        named = {p.name: argument for p, argument in zip(self.parameters, given, strict=True)}
         for parameter in self.parameters:
             value, name = named[parameter.name], f"{parameter.name} of {where}"
             if value is None and parameter.is_optional:
@@ -254,46 +291,3 @@ class Function:
         for array, count in element_counts(self.parameters, named).items():
             if named[array] is not None and named[array].size != count:
                 raise ValueError(f"{array} of {where} must have {count} elements, got {named[array].size}")
-
-
-_Bytes = ctypes.c_char * 0
-
-
-class _Written:
-    """Converts an array that a function writes to: no Python code runs for it."""
-
-    from_param = _Bytes.from_buffer  # refuses what is not contiguous, or may not be written to
-
-
-class _Read:
-    """Converts an array that a function only reads."""
-
-    @staticmethod
-    def from_param(array: Any) -> Any:
-        try:
-            return _Bytes.from_buffer(array)
-        except TypeError:
-            if array is None or not array.flags.c_contiguous:
-                raise
-            return ctypes.c_void_p(array.__array_interface__["data"][0])  # it may not be written to
-
-
-class _Optional:
-    """Converts an array that may be None.
-
-    Args:
-        array: how to convert one that is not.
-    """
-
-    def __init__(self, array: type[_Read | _Written]) -> None:
-        self._convert = array.from_param
-
-    def from_param(self, array: Any) -> Any:
-        return None if array is None else self._convert(array)
-
-
-def _converter(parameter: Parameter) -> Any:
-    if not parameter.is_array:
-        return _NUMBERS[parameter.kind]
-    converter = _Read if parameter.is_const else _Written
-    return _Optional(converter) if parameter.is_optional else converter

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
-from kernels.core.native import share
+from kernels.core.native import Function
 
 _RANGE = 1 << 14
 """Numbers that a C kernel adds up by themselves."""
 
 
-def add_ranges(count: int, item_bytes: int, call: Callable[..., Any]) -> Any:
+def add_ranges(
+    kernel: Function, dtype: Any, count: int, item_bytes: int, arrays: Sequence[Any], numbers: Sequence[Any] = ()
+) -> Any:
     """Return the sum of what a C kernel adds up in ranges of an array, float64, in an order that threads do not change.
 
     Args:
         count: numbers in the array.
-        item_bytes: as for ``native.share``.
-        call: takes float64 sums (ranges,) to write to, the number of ranges, how many numbers a range has, and the
-            first and the last range to compute.
+        kernel: takes arrays, float64 sums (ranges,) to write to, numbers, how many numbers the array has, how many
+            ranges, and how many numbers a range has.
+        item_bytes: as for ``Function.share``.
     """
     ranges = -(-count // _RANGE)
     sums = numpy.empty(ranges)
-    share(ranges, _RANGE * item_bytes, lambda first, last: call(sums, ranges, _RANGE, first, last))
+    kernel.share(dtype, ranges, _RANGE * item_bytes, *arrays, sums, *numbers, count, ranges, _RANGE)
     return sums.sum()

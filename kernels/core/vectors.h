@@ -7,7 +7,7 @@
 // of LANES numbers of type A, through `load` and `store`, and on the rest one by one, through `get` and `put`.
 //
 // Nothing is contracted: a * b + c rounds twice, as NumPy does; `fma` rounds once, where a comment says so. A kernel
-// runs in one thread, over the range of images or rows that it is given; Python shares the ranges among threads. It
+// runs in one thread, over the range of images or rows that it is given; core/pool.c gives ranges to threads. It
 // allocates nothing and calls no library: memory beyond a few fixed-size arrays is given by the caller. Arrays whose
 // size is a parameter lie in stack memory, where fixed ones lie in registers: give accumulators constant sizes.
 #pragma once

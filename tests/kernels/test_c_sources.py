@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.core import build_native, native
+from kernels.core import arguments, build_native, native
 from kernels.core.geometry import STRUCT
 from kernels.core.native import Function
 from kernels.core.signature import element_counts
@@ -54,7 +54,7 @@ def test_parameters_are_of_known_types_and_arrays_have_sizes(function):
             assert parameter.kind in ("T", "A", *native._DTYPES)
             assert parameter.size or (function.file, parameter.name) in SIZED_ELSEWHERE, parameter.name
         else:
-            assert parameter.kind in native._NUMBERS
+            assert parameter.kind in arguments.NUMBERS
             numbers[parameter.name] = 1
 
     counts = element_counts(function.parameters, numbers)

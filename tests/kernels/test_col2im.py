@@ -74,7 +74,7 @@ def test_threads_change_no_bit(device, order, channels):
     for count in (1, 2, 3, 5):
         with thread_limit(count), watched_shares() as shares:
             assert_same(col2im(columns, shape, window, order), whole_batch)
-        assert [len(ranges) for ranges in shares] == ([count] if native.available() and count > 1 else [])
+        assert shares == ([count] if native.available() and count > 1 else [])
 
 
 @pytest.mark.parametrize("order", ["CHW", "HWC"])

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy
-from kernels import gemm as module
 from kernels.core import native
 from kernels.core.dtypes import acc_dtype
 from kernels.gemm import add_rows, matmul
@@ -97,7 +96,7 @@ def test_matmul_adds_a_bias_to_every_row(device, dtype, into):
 )
 def test_the_threads_change_no_bit(device, monkeypatch, dtype, worth, m, k, n):
     """Ours and those of BLAS alike, cut or not; and cutting changes nothing in whole numbers."""
-    monkeypatch.setattr(module, "_WORTH_SHARING", worth)
+    monkeypatch.setattr("backend.tuning.WORTH_CUTTING", worth)
     a, b = normal((k, m), dtype).T, normal((k, n), dtype, 1)
     results = []
     for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2)):

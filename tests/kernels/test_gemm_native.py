@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import affine as affines
-from kernels import gemm
 from kernels.affine import affine, bias_gradient
 from kernels.core import native
 from kernels.gemm import matmul
@@ -73,7 +72,6 @@ def test_layouts_and_parts_have_the_same_bits(m, k, n, dtype, of_a, of_b):
     ("m", "k", "n"), [(100, 784, 50), (784, 100, 50), (50, 100, 784), (1, 600, 300), (300, 600, 1)]
 )
 def test_threads_change_no_bit(monkeypatch, dtype, m, k, n):
-    monkeypatch.setattr(gemm, "_WORTH_SHARING", 1)
     monkeypatch.setattr(native.tuning, "WORTH_CUTTING", 1)
     a, b, bias = normal((m, k), dtype), normal((k, n), dtype, 1), normal((n,), dtype, 2)
     results = []

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import json
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import pytest
 
 from kernels import activations
 from kernels.core import build_native, native
-from kernels.core.native import Function, share
+from kernels.core.native import Function
 from tests.conftest import require_c_kernels
 from tests.support import c_kernels
-from tests.support.checks import assert_same, thread_limit
+from tests.support.checks import assert_same
 from tests.support.fresh import fresh
 
 SOURCE = Path(__file__).with_name("vectors.c")
@@ -149,51 +148,6 @@ def test_a_missing_argument_is_refused_in_every_call(call, monkeypatch):
 def test_a_function_that_the_source_lacks(call):
     with pytest.raises(ValueError, match=r"vectors\.c has no function missing"):
         _ = Function(str(SOURCE), "missing").parameters
-
-
-# -- threads -------------------------------------------------------------------------------------------------------
-
-
-def ranges(count, item_bytes, limit):
-    """Return the ranges into which ``share`` cuts, in order, and the threads that computed them."""
-    seen, lock, used = [], threading.Lock(), set()
-
-    def call(first, last):
-        with lock:
-            seen.append((first, last))
-            used.add(threading.get_ident())
-
-    with thread_limit(limit):
-        share(count, item_bytes, call)
-    return sorted(seen), used
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 5])
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 100, 101])
-def test_ranges_make_up_the_whole(count, limit):
-    seen, used = ranges(count, 1 << 24, limit)
-    assert seen[0][0] == 0
-    assert seen[-1][1] == count
-    assert [first for first, _ in seen[1:]] == [last for _, last in seen[:-1]]
-    assert len(seen) == min(count, limit)
-    assert len(used) <= limit
-    sizes = [last - first for first, last in seen]
-    assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize("limit", [1, 3])
-def test_nothing_is_one_empty_range_and_little_is_one_range(limit):
-    assert ranges(0, 1 << 24, limit)[0] == [(0, 0)]
-    assert ranges(100, 1, limit) == ([(0, 100)], {threading.get_ident()})
-
-
-def test_an_error_in_a_range_is_raised():
-    def call(first, last):
-        if last == 4:
-            raise OverflowError("in the last")
-
-    with thread_limit(2), pytest.raises(OverflowError, match="in the last"):
-        share(4, 1 << 24, call)
 
 
 # -- whether there is a library ------------------------------------------------------------------------------------

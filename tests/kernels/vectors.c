@@ -65,3 +65,18 @@ KERNEL(arguments)(const T *x /* rows * columns */, T *y /* rows */, A *sums /* N
     for (index j = 0; sums && j < columns; ++j)
         sums[j] = get(x + j);
 }
+
+// Which thread computed an item, and how often it was computed; -1 where two threads had one number at a time. An item
+// takes so many `steps`.
+KERNEL(marked)(int *by /* count */, int *times /* count */, int *inside /* threads */, index steps, index count,
+               index threads, index thread, index first, index last) {
+    const int alone = __atomic_exchange_n(inside + thread, 1, __ATOMIC_SEQ_CST) == 0;
+    for (index i = first; i < last; ++i) {
+        by[i] = (int)thread;
+        times[i] = alone ? times[i] + 1 : -1;
+        for (volatile index step = 0; step < steps; ++step) {
+        }
+    }
+    __atomic_store_n(inside + thread, 0, __ATOMIC_SEQ_CST);
+    (void)threads, (void)count;
+}

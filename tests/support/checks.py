@@ -1,12 +1,14 @@
 """Shared assertions and inputs for tests of operations, on every backend."""
 
 from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
 
 import backend
 from backend import array_module, asnumpy, threads, tuning
+from kernels.core import pool
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -220,18 +222,15 @@ def column_bytes(count):
 
 @contextmanager
 def watched_shares():
-    """Let C kernels share small work among threads inside the ``with``, and collect the ranges of each call."""
-    seen, worth, spread = [], tuning.WORTH_CUTTING, threads.spread
+    """Let C kernels share small work among threads inside the ``with``, and collect how many threads each call has."""
+    seen, gather = [], pool.gather
 
-    def share(function, items):
-        seen.append(items)
-        spread(function, items)
+    def watch(helpers, library):
+        seen.append(helpers + 1)
+        gather(helpers, library)
 
-    tuning.WORTH_CUTTING, threads.spread = 1, share
-    try:
+    with mock.patch.object(tuning, "WORTH_CUTTING", 1), mock.patch.object(pool, "gather", watch):
         yield seen
-    finally:
-        tuning.WORTH_CUTTING, threads.spread = worth, spread
 
 
 @contextmanager

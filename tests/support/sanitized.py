@@ -25,7 +25,7 @@ PARTS = ("backend", "bench", "examples", "kernels", "layers", "tests", "training
 
 LEFT_OUT = [
     f"--ignore=tests/kernels/test_{name}.py"
-    for name in ("native", "c_sources", "build_native", "guard_pages", "seeded_mistakes_in_c")
+    for name in ("native", "pool", "c_sources", "build_native", "guard_pages", "seeded_mistakes_in_c")
 ]
 """Tests of the library as a wheel has it, or with checks of their own, which kill processes or compile again."""
 
