@@ -14,12 +14,11 @@ from kernels.core import native
 from layers import SoftmaxWithLoss
 from tests.support.command_line import QUICK, xpnet
 from training.cli import COMMANDS, main
-from training.cli.inputs import MODEL
 from training.data import load
 from training.loop.recipe import build_trainer
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
-from training.models import TwoLayerNet
+from training.models import MODELS, TwoLayerNet
 from training.models.loading import load_network
 
 FIGURES = ["confusion_matrix", "filters", "learning_curves", "worst_mistakes"]
@@ -225,7 +224,9 @@ def test_another_optimizer_has_its_own_learning_rate(tmp_path):
 
 
 @pytest.mark.usefixtures("_no_figures")
-@pytest.mark.parametrize("model", [name.upper() for name in MODEL.choices])
+@pytest.mark.parametrize(
+    "model", [name.upper() for name in (*MODELS, "LeNet5")]
+)  # the zoo is tried in tests/training/zoo
 def test_every_model_trains(model, tmp_path, monkeypatch):
     data = load()
     small = type(data)(
