@@ -257,6 +257,34 @@ def test_a_picture_that_has_changed_since_the_checkpoint_is_told_and_moved_ones_
     assert xpnet("train", "--resume", first, "--data", "moved", "--quiet").code == 0
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_numbers_of_pictures_are_predicted_in_their_units(tmp_path, several):
+    """Pictures of one brightness; the targets are 1000 times as much, or that and 2 minus it."""
+    (tmp_path / "pics").mkdir()
+    levels = np.random.default_rng(0).integers(50, 200, 80).astype("uint8")
+    lines = ["file,weight,rest" if several else "file,weight"]
+    for number, level in enumerate(levels):
+        Image.fromarray(np.full((12, 12), level)).save(tmp_path / "pics" / f"{number}.png")
+        lines.append(f"{number}.png,{1000 * int(level)}.5" + (f",{2 - level / 255}" if several else ""))
+    (tmp_path / "pics" / "labels.csv").write_text("\n".join(lines))
+    options = ("--model", "TwoLayerNet", "--epochs", 15, "--batch-size", 8, "--out", "run")
+    result = xpnet("train", "--data", "pics", *QUICK, *options)
+    assert (result.code, result.err) == (0, "")
+    shown, table, records = (
+        xpnet("predict", "pics/1.png", "pics/2.png", "--run", "run", *form).out.splitlines()
+        for form in ((), ("--csv",), ("--json",))
+    )
+    places = ["predicted1", "predicted2"] if several else ["predicted"]
+    assert table[0].split(",") == ["image", *places, "warnings", "preparation"]
+    for number, line, row, record in zip((1, 2), shown, table[1:], records, strict=True):
+        predicted = json.loads(record)["predicted"]
+        numbers = predicted if several else [predicted]
+        assert numbers[0] == pytest.approx(1000 * int(levels[number]), rel=0.1)
+        cells = [f"{each:.6g}" for each in numbers]
+        assert line == f"pics/{number}.png: {'   '.join(cells)}"
+        assert row.split(",") == [f"pics/{number}.png", *cells, "", "none"]
+
+
 def labelled(folder, count=80):
     """Write pictures that are red, and brighter on the left, or not: none, one or both."""
     rng = np.random.default_rng(0)

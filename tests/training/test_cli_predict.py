@@ -217,13 +217,10 @@ def test_every_loss_that_knows_classes_predicts_them(colors):
     from layers import Affine, Flatten, Sequential
     from training.models import Network
 
-    for loss, code in (("hinge", 0), ("sigmoid", 0), ("mean-squared", 2)):
+    for loss in ("hinge", "sigmoid"):
         Network(Sequential(Flatten(), Affine.of(192, 3)), (3, 8, 8), loss=loss).save_params("own.safetensors")
         result = xpnet("predict", "pics/b.png", "--run", "own.safetensors", "--json")
-        assert result.code == code
-        if code:
-            assert "cannot classify: with MeanSquaredError it predicts numbers" in result.err
-        else:
-            record = json.loads(result.out)
-            names = record["labels"] if loss == "sigmoid" else [record["class"]]
-            assert set(names) <= {"0", "1", "2"}
+        assert result.code == 0
+        record = json.loads(result.out)
+        names = record["labels"] if loss == "sigmoid" else [record["class"]]
+        assert set(names) <= {"0", "1", "2"}

@@ -25,12 +25,23 @@ from training.cli.common import (
 )
 from training.cli.inputs import find_model
 from training.cli.picture_files import picture_files
-from training.cli.predict_rows import RowPredictor, is_table, labels_in_words, print_rows, record_of_labels
+from training.cli.predict_rows import (
+    RowPredictor,
+    cells_of_numbers,
+    in_units,
+    is_table,
+    labels_in_words,
+    numbers_in_words,
+    print_rows,
+    record_of_labels,
+    record_of_numbers,
+    targets_of,
+)
 from training.data.pictures import ImageError, Preparation, read_picture
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.non_finite import in_parameters
-from training.loop.recipe import normalization_of
+from training.loop.recipe import normalization_of, target_normalization_of
 from training.models import Network
 from training.models.loading import load_network
 
@@ -59,7 +70,8 @@ def command(
     """Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size; gray or in color, as the model wants them.
 
     INPUT is a file, a folder, whose pictures are all taken, or a pattern such as 'scans/*.png'. Each gets a line with
-    its class, the class's probability and, where the picture does not look like the training images, a warning.
+    its class and the class's probability, or with its labels or numbers where the model was trained for these, and a
+    warning where the picture does not look like the training images.
     Pictures are prepared as the model's training images were: for digits the figure is looked for, dark on bright or
     bright on dark, whatever the light; for images of your own they are only brought to size.
 
@@ -90,7 +102,10 @@ def command(
     if not as_json and not as_csv:
         click.echo(f"Note: {_in_words(classify.preparation)}", err=True)
     show: Callable[[Path, Ranking, list[str], str], str]
-    if classify.has_labels:
+    if classify.kind == "values":
+        show = _numbers_json if as_json else _NumbersCsv() if as_csv else _numbers_line
+        top = network.classes
+    elif classify.kind == "labels":
         show = _labels_json if as_json else _LabelsCsv() if as_csv else _labels_line
         top = network.classes
     else:
@@ -142,6 +157,35 @@ def _labels_line(image: Path, ranking: Ranking, warnings: list[str], preparation
     return f"{printable(image)}: {labels_in_words(ranking)}{warning}"
 
 
+def _numbers_json(image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+    more = {"warnings": warnings, "preparation": preparation}
+    return json_text.dump({"image": click.format_filename(image), **record_of_numbers(*_numbers(ranking)), **more})
+
+
+def _numbers_line(image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+    warning = f"   WARNING: {', '.join(warnings)}" if warnings else ""
+    return f"{printable(image)}: {numbers_in_words(*_numbers(ranking))}{warning}"
+
+
+def _numbers(ranking: Ranking) -> tuple[list[float], list[str]]:
+    """Return predicted numbers, and their names where they have names."""
+    return [number for _, number in ranking], [name for name, _ in ranking if name]
+
+
+class _NumbersCsv:
+    """Makes the lines of a table of predicted numbers, the first with their names."""
+
+    def __init__(self) -> None:
+        self._is_first = True
+
+    def __call__(self, image: Path, ranking: Ranking, warnings: list[str], preparation: str) -> str:
+        cells = cells_of_numbers(*_numbers(ranking))
+        head = ["image", *cells, "warnings", "preparation"]
+        lines = [head] * self._is_first + [[printable(image), *cells.values(), "; ".join(warnings), preparation]]
+        self._is_first = False
+        return _csv_text(lines)
+
+
 class _LabelsCsv:
     """Makes the lines of a table with a column for each label, the first with their names."""
 
@@ -177,11 +221,12 @@ class _Csv:
 
 
 class Classifier:
-    """Maps an image file to the classes with their probabilities, the likeliest first, and warnings.
+    """Maps an image file to the classes with their probabilities, the likeliest first, or to numbers; and warnings.
 
     Attributes:
         preparation: how pictures are made into the network's input.
-        has_labels: it predicts labels, any number of which are right; they are not ordered.
+        kind: "classes"; "labels", any number of which are right, and which are not ordered; or "values", numbers in
+            their own units by their names, which are empty where they are not known.
 
     Raises:
         ValueError: the network takes no pictures, its file does not say of what size or says it wrongly, or it has a
@@ -193,12 +238,13 @@ class Classifier:
             raise ValueError(f"the model cannot classify: {found}")
         config = network.config or {}
         self.preparation = Preparation.from_config(config, tuple(config.get("input_dim", network.input_dim)))
-        if network.last_layer.target_kind == "values":
-            raise ValueError(f"the model cannot classify: with {type(network.last_layer).__name__} it predicts numbers")
-        self.has_labels = network.last_layer.target_kind == "labels"
+        self.kind = network.last_layer.target_kind
+        self._target = target_normalization_of(network)
         self._normalization = normalization_of(network)
         self._network = network
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
+        if self.kind == "values":
+            self._names = targets_of(network) or [""] * network.classes
 
     def __call__(self, file: Path) -> tuple[list[tuple[str, float]], list[str]]:
         picture = read_picture(file)
@@ -211,7 +257,9 @@ class Classifier:
             image = self._normalization.apply(image.transpose(1, 2, 0)).transpose(2, 0, 1)
         scores = self._network.predict(asarray(image[None]))
         probabilities = asnumpy(self._network.last_layer.predictions(scores))[0]
+        if self.kind == "values":
+            probabilities = in_units(probabilities.astype("float64"), self._target)
         if not isfinite(probabilities).all():
             raise ValueError(f"{file}: the model's scores are not finite, though its parameters are: they overflow")
-        order = range(len(probabilities)) if self.has_labels else (-probabilities).argsort(kind="stable")
+        order = range(len(probabilities)) if self.kind != "classes" else (-probabilities).argsort(kind="stable")
         return [(self._names[label], float(probabilities[label])) for label in order], list(prepared.warnings)

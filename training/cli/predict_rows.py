@@ -14,6 +14,7 @@ import numpy
 from backend import asarray, asnumpy
 from training.cli.common import user_errors
 from training.data.formats.tables import ENDINGS, read_features
+from training.data.normalization import Normalization
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.non_finite import in_parameters
@@ -71,8 +72,7 @@ class RowPredictor:
         self._network, self._top = network, top
         self._kind = network.last_layer.target_kind
         self._names = config.get("classes") or [str(label) for label in range(network.classes)]
-        targets = str(config.get("target", "")).split(",")
-        self._targets = targets if len(targets) == network.classes > 1 else ()
+        self._targets = targets_of(network)
 
     def __call__(self, file: Path) -> Iterator[Row]:
         """Yield the predictions of a table's rows, after all of it has been read."""
@@ -92,10 +92,7 @@ class RowPredictor:
         """Return the predictions of rows, float64 (N, outputs): probabilities, or numbers in their own units."""
         x = features if self._normalization is None else self._normalization.apply(features)
         scores = self._network.predict(asarray(x.astype(self._network.params.flat.dtype)))
-        predicted = asnumpy(self._network.last_layer.predictions(scores)).astype("float64")
-        if self._target is not None:
-            predicted = predicted * self._target.std + self._target.mean
-        return predicted
+        return in_units(asnumpy(self._network.last_layer.predictions(scores)).astype("float64"), self._target)
 
     def _ranked(self, probabilities: list[float]) -> list[tuple[str, float]]:
         if self._kind == "labels":
@@ -146,22 +143,50 @@ def record_of_labels(ranking: Sequence[tuple[str, float]]) -> dict[str, Any]:
     return {"labels": [name for name, probability in ranking if probability > 0.5], "probabilities": dict(ranking)}
 
 
+def targets_of(network: Network) -> Sequence[str]:
+    """Return the names of the numbers that a network predicts, if they are several and known; else nothing."""
+    targets = str((network.config or {}).get("target", "")).split(",")
+    return targets if len(targets) == network.classes > 1 else ()
+
+
+def in_units(predicted: numpy.ndarray, known: Normalization | None) -> numpy.ndarray:
+    """Return predictions (N, outputs) in the units of their targets, which had that normalization."""
+    return predicted if known is None else predicted * known.std + known.mean
+
+
+def numbers_in_words(numbers: Sequence[float], targets: Sequence[str]) -> str:
+    """Return the numbers predicted of one sample, with the names of several where they are known."""
+    named = zip(targets, numbers, strict=True) if targets else (("", number) for number in numbers)
+    return "   ".join(f"{printable(name)} {number:.6g}".lstrip() for name, number in named)
+
+
+def record_of_numbers(numbers: Sequence[float], targets: Sequence[str]) -> dict[str, Any]:
+    """Return the numbers predicted of one sample as JSON has them."""
+    if targets:
+        return {"predicted": dict(zip(targets, numbers, strict=True))}
+    return {"predicted": numbers[0] if len(numbers) == 1 else list(numbers)}
+
+
+def cells_of_numbers(numbers: Sequence[float], targets: Sequence[str]) -> dict[str, str]:
+    """Return the numbers predicted of one sample by the names of their columns."""
+    several = len(numbers) > 1
+    names = targets or [f"predicted{place if several else ''}" for place in range(1, len(numbers) + 1)]
+    return {printable(name): f"{number:.6g}" for name, number in zip(names, numbers, strict=True)}
+
+
 def _in_words(row: Row) -> str:
     if row.has_labels:
         return labels_in_words(row.ranking)
     shares = [f"{printable(label)} {100 * probability:.2f} %" for label, probability in row.ranking]
-    named = zip(row.targets, row.numbers, strict=True) if row.targets else (("", number) for number in row.numbers)
-    return "   ".join(shares or (f"{printable(name)} {number:.6g}".lstrip() for name, number in named))
+    return "   ".join(shares) or numbers_in_words(row.numbers, row.targets)
 
 
 def _record(row: Row) -> dict[str, Any]:
     place = {"table": click.format_filename(row.table), "row": row.row}
     if row.has_labels:
         return {**place, **record_of_labels(row.ranking)}
-    if row.targets:
-        return {**place, "predicted": dict(zip(row.targets, row.numbers, strict=True))}
     if not row.ranking:
-        return {**place, "predicted": row.numbers[0] if len(row.numbers) == 1 else row.numbers}
+        return {**place, **record_of_numbers(row.numbers, row.targets)}
     top = [{"class": label, "probability": probability} for label, probability in row.ranking]
     return {**place, **top[0], "top": top}
 
@@ -170,10 +195,7 @@ def _named(row: Row) -> dict[str, str]:
     """Return the predictions of a row by the names of their columns."""
     if row.has_labels:
         return {printable(label): f"{probability:.6g}" for label, probability in row.ranking}
-    if row.targets:
-        return {printable(name): f"{number:.6g}" for name, number in zip(row.targets, row.numbers, strict=True)}
-    several = len(row.numbers) > 1
-    cells = {f"predicted{place if several else ''}": f"{number:.6g}" for place, number in enumerate(row.numbers, 1)}
+    cells = cells_of_numbers(row.numbers, row.targets)
     for place, (label, probability) in enumerate(row.ranking, 1):
         more = "" if place == 1 else str(place)
         cells |= {f"class{more}": printable(label), f"probability{more}": f"{probability:.6g}"}
