@@ -263,7 +263,7 @@ class Function:
         Raises:
             ValueError: the source has no such function, or a parameter of another type.
         """
-        found = read_parameters((FOLDER / self.file).read_text(), self.name, r"KERNEL\({}\)")
+        found = read_parameters((FOLDER / self.file).read_text("utf-8"), self.name, r"KERNEL\({}\)")
         if found is None:
             raise ValueError(f"{self.file} has no function {self.name}")
         return found

@@ -26,6 +26,7 @@ def pictures(folder, changed=None):
     folder.mkdir()
     for number in range(6):
         pixels = np.full((4, 5, 3), 10 * number, "uint8")
+        pixels[0, 0] = 200, 100, 0  # a color: channels that differ by 1 of 255 are gray
         if number == changed:
             pixels[3, 4, 2] += 1
         Image.fromarray(pixels).save(folder / f"{number}.png")
