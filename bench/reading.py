@@ -1,13 +1,14 @@
-"""Count the lines that one reads to follow a convolution, and the Python calls of a training step.
+"""Count the lines that one reads to follow a convolution, in Python and in C, and the Python calls of a training step.
 
 The functions that run are recorded, and their lines counted in the source, with decorators and docstrings, each line
-once.
+once. Of C the files of the kernels that run are counted whole, with those that they include.
 """
 
 from __future__ import annotations
 
 import ast
 import gc
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,17 +66,41 @@ def lines_of(codes: list[CodeType]) -> dict[str, int]:
     return {name: len(lines) for name, lines in sorted(found.items())}
 
 
-def read_convolution() -> dict[str, int]:
-    """Return the lines on the path of a convolution layer, forward and backward, by file: the plain one, of NumPy."""
+def c_files_of(action: Callable[[], Any]) -> list[Path]:
+    """Return the C files of the kernels that ``action`` calls in this thread, with those that they include."""
+    found: list[Path] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        kernel = frame.f_locals.get("self")
+        if event == "call" and isinstance(kernel, native.Function):
+            found.append(native.FOLDER / kernel.file)
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    for file in found:  # grows on the way
+        included = re.findall(r'^#include "(.+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in included:
+            beside = file.parent / name
+            found.append(beside if beside.exists() else native.FOLDER / name)
+    return sorted(set(found))
+
+
+def read_convolution(in_c: bool = False) -> dict[str, int]:
+    """Return the lines on the path of a convolution layer, forward and backward, by file: in NumPy, or by C kernels."""
     layer = Convolution.of(3, 4, 3, pad=1)
     x = np.ones((2, 3, 8, 8), np.float32)
 
     def both_ways() -> None:
         layer.backward(layer.forward(x))
 
-    with native.enabled(False):
+    with native.enabled(in_c):
         both_ways()
-        return lines_of(list(calls_of(both_ways)))
+        files = c_files_of(both_ways) if in_c else []
+        of_c = {str(file.relative_to(_ROOT)): len(file.read_text("utf-8").splitlines()) for file in files}
+        return lines_of(list(calls_of(both_ways))) | of_c
 
 
 def calls_of_a_step() -> dict[CodeType, int]:
@@ -102,11 +127,13 @@ def reading() -> None:
     threads.set_limit(1)
     try:
         with native.checked(False):  # a test's checks are no part of a step
-            lines, calls = read_convolution(), calls_of_a_step()
+            ways = {"NumPy": read_convolution()} | ({"C": read_convolution(True)} if native.available() else {})
+            calls = calls_of_a_step()
     finally:
         threads.set_limit(before)
-    for name, count in lines.items():
-        click.echo(f"{name:<40}{count:>6}")
-    click.echo(f"a convolution, forward and backward: {sum(lines.values())} lines in {len(lines)} files")
+    for way, lines in ways.items():
+        for name, count in lines.items():
+            click.echo(f"{name:<40}{count:>6}")
+        click.echo(f"a convolution in {way}, forward and backward: {sum(lines.values())} lines in {len(lines)} files\n")
     files = {code.co_filename for code in calls}
     click.echo(f"a training step: {sum(calls.values())} calls of {len(calls)} functions in {len(files)} files")

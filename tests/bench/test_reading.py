@@ -4,7 +4,10 @@ import gc
 import re
 from pathlib import Path
 
+import pytest
+
 from bench import reading
+from kernels.core import native
 from kernels.core.dtypes import acc_dtype
 from kernels.core.window import pair
 
@@ -47,8 +50,16 @@ def test_the_command_counts_a_convolution_and_a_step(bench):
     result = bench("reading")
     assert result.code == 0, result.err
     assert "kernels/convolution.py" in result.out
-    lines = re.search(r"a convolution, forward and backward: (\d+) lines in (\d+) files", result.out)
+    lines = re.search(r"a convolution in NumPy, forward and backward: (\d+) lines in (\d+) files", result.out)
     calls = re.search(r"a training step: (\d+) calls", result.out)
     assert int(lines[1]) <= 620
     assert int(lines[2]) <= 19
     assert int(calls[1]) <= 500
+
+
+@pytest.mark.skipif(not native.available(), reason="the C kernels were not built")
+def test_c_files_are_those_of_the_kernels_that_run_and_what_they_include():
+    files = reading.read_convolution(in_c=True)
+    assert {"kernels/convolution.c", "kernels/convolution_weight.c", "kernels/core/vectors.h"} <= set(files)
+    assert files["kernels/convolution.c"] == len((native.FOLDER / "convolution.c").read_text("utf-8").splitlines())
+    assert not {"kernels/im2col.c", "kernels/core/build_native.py"} & set(files)
