@@ -105,7 +105,7 @@ def test_a_notebook_shows_a_bar_and_the_table_stays(notebook, monkeypatch, capsy
     assert [type(each).__name__ for each in runs.callbacks] == ["NonFiniteWatch"]
     bars = re.split(r"\r", capsys.readouterr().err)  # tqdm's, without widgets
     assert bars[1].startswith("epoch 1/2:   0%|")
-    assert any(re.match(r"epoch 2/2  loss [\d.]+  accuracy [\d.]+ %: 100%.* images/s", each) for each in bars)
+    assert any(re.match(r"epoch 2/2  loss [\d.]+  accuracy [\d.]+ %: 100%.* samples/s", each) for each in bars)
     assert bars[-2].strip() == bars[-1] == ""  # taken off
 
 

@@ -61,7 +61,7 @@ def test_the_bar_shows_the_epoch_so_far_when_the_numbers_have_arrived(trainer):
         bar.on_step_end(trainer, 13)
     shown = out.lines[-1]
     assert shown.startswith("epoch 2/2  loss 0.5000  accuracy 60.00 % ━")
-    assert re.search(r"  55% [\d,]+ images/s .*:", shown)  # 1,100 of 2,000 images, and the time left
+    assert re.search(r"  55% [\d,]+ samples/s .*:", shown)  # 1,100 of 2,000 images, and the time left
     assert out.getvalue().endswith("\r\x1b[1A\x1b[2K")  # taken off at the end
 
 
@@ -114,11 +114,11 @@ def test_epoch_lines_are_of_one_width():
     first = epoch_line(EpochResult(1, 2.3, 0.1, 2.25, 0.0985, 0.1, 3.21, 812.4), 12, False)
     last = epoch_line(EpochResult(12, 0.01, 1.0, 0.02, 1.0, 0.1, 103.2, 123456.7), 12, True)
     assert first == (
-        "epoch  1/12  loss 2.3000  accuracy  10.00 %  test loss 2.2500  test accuracy   9.85 %       812 images/s"
+        "epoch  1/12  loss 2.3000  accuracy  10.00 %  test loss 2.2500  test accuracy   9.85 %       812 samples/s"
         "     3.2 s"
     )
     assert last == (
-        "epoch 12/12  loss 0.0100  accuracy 100.00 %  test loss 0.0200  test accuracy 100.00 %   123,457 images/s"
+        "epoch 12/12  loss 0.0100  accuracy 100.00 %  test loss 0.0200  test accuracy 100.00 %   123,457 samples/s"
         "   103.2 s  best"
     )
 
@@ -135,7 +135,7 @@ def test_the_bar_of_an_epoch_that_goes_on_begins_there(trainer):
         bar.on_step_end(trainer, 16)
         trainer.asked[0].done = True
         bar.on_step_end(trainer, 17)
-        assert " 1 images/s" in out.lines[-1], "100 images in 100 s, not 600"
+        assert " 1 samples/s" in out.lines[-1], "100 images in 100 s, not 600"
 
 
 def test_a_narrow_terminal_shows_the_text_and_the_percentage(trainer, monkeypatch):
@@ -153,10 +153,10 @@ def test_a_number_of_samples_that_is_not_known_has_no_percentage(trainer, capsys
     with ProgressBar(out, interval=0.0) as bar:
         bar.on_epoch_begin(trainer, 1)
         bar.show(trainer, 0.5, 0.6, 100, 1000.0)
-    assert "images/s" in out.lines[-1]
+    assert "samples/s" in out.lines[-1]
     assert "%" not in out.lines[-1].replace("60.00 %", "")
     ProgressLines().show(trainer, 0.5, 0.6, 1100, 1000.0)
-    assert capsys.readouterr().err == "epoch 0/2  1,100 samples done  loss 0.5000  accuracy 60.00 %  1,000 images/s\n"
+    assert capsys.readouterr().err == "epoch 0/2  1,100 samples done  loss 0.5000  accuracy 60.00 %  1,000 samples/s\n"
 
 
 @pytest.mark.parametrize("more", [{"TERM": "dumb"}, {"FORCE_COLOR": "1"}])

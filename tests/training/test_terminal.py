@@ -146,16 +146,16 @@ def test_a_table_is_never_wider_than_the_terminal(width):
 def test_a_table_has_all_that_an_epoch_gives():
     table = EpochTable(12, "val")
     assert as_lines(table.row(result(1), True, 200)) == [
-        "epoch    loss  accuracy  val loss  val accuracy     time  images/s",
-        " 1/12  0.5000   75.00 %    0.2500       50.00 %    3.2 s     1,234  best",
+        "epoch    loss  accuracy  val loss  val accuracy     time  samples/s",
+        " 1/12  0.5000   75.00 %    0.2500       50.00 %    3.2 s      1,234  best",
     ]
     assert as_lines(table.row(result(2), False, 200)) == [
-        " 2/12  0.5000   75.00 %    0.2500       50.00 %    3.2 s     1,234"
+        " 2/12  0.5000   75.00 %    0.2500       50.00 %    3.2 s      1,234"
     ]
     numbers = EpochResult(3, 0.5, float("nan"), 123456.0, float("nan"), 0.1, 3.0, 10.0, metrics={"mae": 1.5})
     assert as_lines(table.row(numbers, False, 200)) == [
-        "epoch    loss   val loss  val mae     time  images/s",
-        " 3/12  0.5000  1.235e+05      1.5    3.0 s        10",
+        "epoch    loss   val loss  val mae     time  samples/s",
+        " 3/12  0.5000  1.235e+05      1.5    3.0 s         10",
     ]
 
 
@@ -187,7 +187,7 @@ def test_lines_of_progress_are_rare_and_never_wait(monkeypatch):
         totals.done = step > 20
         lines.on_step_end(trainer, step)
     assert out.getvalue().splitlines() == [
-        f"epoch 2/2   25 % done  loss 0.5000  accuracy 60.00 %  {100 / seconds:,.0f} images/s"
+        f"epoch 2/2   25 % done  loss 0.5000  accuracy 60.00 %  {100 / seconds:,.0f} samples/s"
         for seconds in (5.25, 6.25, 7.25, 8.25, 9.25)
     ]
 

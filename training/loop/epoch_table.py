@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from training.loop.trainer import Trainer
 
-_WIDTHS = {"loss": 6, "accuracy": 8, "time": 7, "images/s": 8}
+_WIDTHS = {"loss": 6, "accuracy": 8, "time": 7, "samples/s": 9}
 _MARK = "best"
 
 
@@ -35,7 +35,7 @@ def cells(result: EpochResult, epochs: int, part: str = "test") -> dict[str, str
         found[f"{part} accuracy"] = f"{100 * result.test_accuracy:.2f} %"
     numbers = {name: value for name, value in result.metrics.items() if isinstance(value, float)}
     found |= {f"{part} {name}": f"{value:.4g}" for name, value in numbers.items()}
-    found |= {"time": f"{result.seconds:.1f} s", "images/s": f"{result.images_per_second:,.0f}"}
+    found |= {"time": f"{result.seconds:.1f} s", "samples/s": f"{result.images_per_second:,.0f}"}
     if result.skipped_steps:
         found["steps skipped"] = str(result.skipped_steps)
     return found

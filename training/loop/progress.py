@@ -88,7 +88,7 @@ class ProgressBar(Progress):
         """Draw the bar."""
         if self._bar is not None:
             text = f"epoch {self._epoch}/{trainer.total_epochs}  {so_far(loss, accuracy)}"
-            self._bar.update(self._before + samples, text, f"{rate:,.0f} images/s")
+            self._bar.update(self._before + samples, text, f"{rate:,.0f} samples/s")
 
     def on_epoch_end(self, trainer: Trainer, result: EpochResult) -> None:
         if self._bar is not None:
@@ -124,7 +124,7 @@ class ProgressLines(Progress):
         """Print a line."""
         total = trainer.train_loader.samples
         part = f"{100 * samples / total:3.0f} % done" if total else f"{samples:,} samples done"
-        text = f"epoch {self._epoch}/{trainer.total_epochs}  {part}  {so_far(loss, accuracy)}  {rate:,.0f} images/s"
+        text = f"epoch {self._epoch}/{trainer.total_epochs}  {part}  {so_far(loss, accuracy)}  {rate:,.0f} samples/s"
         print(text, file=self._file or sys.stderr, flush=True)
 
 
@@ -143,5 +143,5 @@ def epoch_line(result: EpochResult, epochs: int, is_best: bool, part: str = "tes
     lines += [f"{part} {name} {value:.4g}" for name, value in result.metrics.items() if isinstance(value, float)]
     return (
         f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  {'  '.join(lines)}  "
-        f"{result.images_per_second:8,.0f} images/s  {result.seconds:6.1f} s{'  best' if is_best else ''}{skipped}"
+        f"{result.images_per_second:8,.0f} samples/s  {result.seconds:6.1f} s{'  best' if is_best else ''}{skipped}"
     )
