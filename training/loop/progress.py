@@ -80,7 +80,7 @@ class ProgressBar(Progress):
         done, text = self._before + self._done, f"epoch {epoch}/{trainer.total_epochs}"
         if self._bar is None:
             total = trainer.total_epochs * trainer.train_loader.samples or None
-            self._bar = bar(text, total, unit="images", done=done, interval=0.0, file=self._file)
+            self._bar = bar(text, total, unit="samples", done=done, interval=0.0, file=self._file)
         else:
             self._bar.update(done, text)
 

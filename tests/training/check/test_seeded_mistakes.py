@@ -192,7 +192,7 @@ OPERATIONS = {
     ),
     "a constant of Philox": (
         in_kernel("philox.cu", "0xCD9E8D57u", "0xCD9E8D58u"),
-        {"dropout"},
+        {"dropout", "dropout, inverted"},
     ),
     "epsilon of optimizers": (
         in_scalars({"eps": 1.0001, "scaled_eps": 1.0001}),
