@@ -28,7 +28,7 @@ from training.data.idx import read_idx
 from training.loop.run_folder import RunFolder
 from training.models import ConvNet, DeepConvNet, MultiLayerNet, SimpleConvNet, TwoLayerNet, saving
 from training.models.loading import load_network
-from training.models.zoo import ConvParam
+from training.models.named import ConvParam
 from training.profile.nsight import ToolError, compute, systems
 
 _CONV: ConvParam = {"filter_num": 2, "filter_size": 3, "pad": 1, "stride": 1}

@@ -13,7 +13,7 @@ from training.check.gradients import gradient_check
 from training.data import Loader
 from training.loop import evaluation
 from training.models import TwoLayerNet
-from training.models import zoo as models
+from training.models import named as models
 from training.models.accuracy import correct_count
 from training.models.network import Network
 from training.models.parameters import ParameterDict

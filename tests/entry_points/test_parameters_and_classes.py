@@ -166,7 +166,7 @@ def test_a_file_that_hides_a_package_is_named(tmp_path, name, as_package):
     file = tmp_path / name / "__init__.py" if as_package else tmp_path / f"{name}.py"
     file.parent.mkdir(exist_ok=True)
     file.write_text("x = 1\n")
-    modules = ("training.models.zoo",) if name == "layers" else ("training.models.zoo", "layers")
+    modules = ("training.models.named",) if name == "layers" else ("training.models.named", "layers")
     for module in modules:
         done = run(tmp_path, "-c", f"import {module}")
         last = done.stderr.strip().splitlines()[-1]

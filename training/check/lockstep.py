@@ -81,7 +81,7 @@ def train_in_lockstep(
     Args:
         device: as ``backend.use`` takes it.
         steps: at least 1.
-        model: of ``training.models.zoo.MODELS``.
+        model: of ``training.models.named.MODELS``.
         optimizer: of ``training.optim.NAMES``.
         seed: of first weights, dropout, and the order of the data (mnist10k).
         batch_size: samples in a step.

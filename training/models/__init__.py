@@ -1,8 +1,6 @@
 """Networks: the book's and one of today's, any other over a Sequential, and their files."""
 
-from training.models.network import Network
-from training.models.parameters import ParameterDict
-from training.models.zoo import (
+from training.models.named import (
     MODELS,
     ConvNet,
     DeepConvNet,
@@ -12,6 +10,8 @@ from training.models.zoo import (
     build,
     build_for,
 )
+from training.models.network import Network
+from training.models.parameters import ParameterDict
 
 __all__ = [
     "MODELS",

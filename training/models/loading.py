@@ -14,8 +14,8 @@ from training.files.arrays import config_of, open_arrays
 from training.files.printable import one_line
 from training.models.architecture import rebuild, rebuild_loss
 from training.models.config import check_data
+from training.models.named import MODELS, build
 from training.models.network import Network
-from training.models.zoo import MODELS, build
 
 _OWN = ("model", "architecture", "input_shape", "loss", "dtype")
 """The entries of a description that make the network; all others are its ``config``."""

@@ -1,4 +1,4 @@
-"""The book's networks, with its constructors, and a more recent one; and those of ``training.zoo`` by name.
+"""Networks by name: the book's, with its constructors, a more recent one, and those of ``training.zoo``.
 
 Any other is a ``training.Network`` over a ``layers.Sequential``. All take ``dtype``, and ``loss`` as ``Network`` does.
 """
