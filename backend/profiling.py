@@ -18,6 +18,7 @@ from functools import lru_cache, wraps
 from typing import Any, Protocol, TypeVar
 
 from backend.active import current_device, xp
+from backend.forking import lock_held_while_forking
 
 try:
     import nvtx
@@ -136,7 +137,7 @@ class Listener(Protocol):
 
 
 _listeners: tuple[Listener, ...] = ()
-_lock = threading.Lock()
+_lock = lock_held_while_forking()
 
 
 @contextmanager

@@ -146,7 +146,7 @@ stop = False
 def often():
     while not stop:
         used()
-thread = threading.Thread(target=often)
+thread = threading.Thread(target=often, daemon=True)
 thread.start()
 for _ in range(20):
     time.sleep(0.002)
