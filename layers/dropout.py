@@ -44,25 +44,18 @@ class Dropout(Layer):
 
     def forward(self, x: Array) -> Array:
         checks.floating("Dropout", x=x)
+        stays = 1 - self.dropout_ratio
         if not self.training:
-            return self.save(scale(x, factor=self._factor), None)
+            factor = 1.0 if self.inverted else stays
+            return self.save(scale(x, factor), None, factor)
         y, mask = dropout(x, self.dropout_ratio)
-        return self.save(scale(y, factor=self._factor) if self.inverted else y, mask)
+        factor = min(1 / stays, _LARGEST_FACTOR) if self.inverted else None
+        return self.save(y if factor is None else scale(y, factor), mask, factor)
 
     def backward(self, dout: Array) -> Array:
-        (mask,) = self.saved(dout)
-        if mask is None:
-            return scale(dout, factor=self._factor)
-        dx = masked(dout, mask)
-        return scale(dx, factor=self._factor) if self.inverted else dx
-
-    @property
-    def _factor(self) -> float:
-        """What numbers are multiplied by: those that stay in training if inverted, else all in evaluation."""
-        stays = 1 - self.dropout_ratio
-        if not self.inverted:
-            return stays
-        return min(1 / stays, _LARGEST_FACTOR) if self.training else 1.0
+        mask, factor = self.saved(dout)
+        dx = dout if mask is None else masked(dout, mask)
+        return dx if factor is None else scale(dx, factor)
 
     def describe(self) -> str:
         return f"{self.dropout_ratio:g}{', inverted' if self.inverted else ''}"

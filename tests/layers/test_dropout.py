@@ -136,3 +136,12 @@ def test_inverted_dropout_keeps_the_mean_and_is_nothing_in_evaluation(device):
 def test_almost_all_dropped_stays_finite_in_float16(device):
     y = Dropout(1 - 2**-20, inverted=True).forward(xp.ones((8, 8), "float16"))
     assert bool(xp.isfinite(y).all())
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_backward_belongs_to_the_forward_whatever_the_mode_is_by_then(device, inverted, training):
+    layer, ones = Dropout(0.5, inverted), xp.ones((4, 50), "float32")
+    y = layer.train(training).forward(ones)
+    layer.train(not training)
+    assert_same(layer.backward(ones), y)
