@@ -14,7 +14,33 @@ from backend.types import Array
 from kernels.core.filters import filters_in
 
 
-class ParameterDict(dict):
+class _NamedTwice(dict):
+    """Dictionary of arrays that are found by their dotted names, too.
+
+    Attributes:
+        dotted: names with the layer's place, such as "Convolution1.W", by name.
+    """
+
+    dotted: dict[str, str]
+
+    def __missing__(self, name: str) -> Any:
+        for short, dotted in self.dotted.items():
+            if dotted == name:
+                return self[short]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.dotted.values()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an array by either of its names, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
+class ParameterDict(_NamedTwice):
     """Dictionary of arrays that are all views of one 1-D buffer, one after another in the order of the names.
 
     On a GPU filters (4-D) lie in the order in which convolutions read them (``kernels.core.filters``); all other arrays
@@ -45,29 +71,13 @@ class ParameterDict(dict):
         instance("shapes", shapes, Mapping, "a dictionary of shapes")
         self.flat = library.zeros(sum(map(math.prod, shapes.values())), dtype)
         self.layout = [(name, tuple(shape), self.flat.dtype) for name, shape in shapes.items()]
-        self.dotted: dict[str, str] = {}
+        self.dotted = {}
         self.frozen: frozenset[str] = frozenset()
         start = 0
         for name, shape in shapes.items():
             stop = start + math.prod(shape)
             super().__setitem__(name, _view(self.flat[start:stop], tuple(shape)))
             start = stop
-
-    def __missing__(self, name: str) -> Any:
-        for short, dotted in self.dotted.items():
-            if dotted == name:
-                return self[short]
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self.dotted.values()
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return an array by either of its names, or the default."""
-        try:
-            return self[name]
-        except KeyError:
-            return default
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check(name, value)
@@ -119,25 +129,17 @@ class ParameterDict(dict):
         raise TypeError("a ParameterDict is made of views of its network's buffer: use copy(), or save the network")
 
 
-class StateDict(dict):
-    """Dictionary of a network's arrays that are not learned, which finds them by their dotted names, too.
+class StateDict(_NamedTwice):
+    """Dictionary of a network's arrays that are not learned.
 
     Args:
         arrays: the arrays by name, such as running_mean1.
         dotted: names with the layer's place, such as "BatchNormalization1.running_mean", by name.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], dotted: Mapping[str, str]) -> None:
+    def __init__(self, arrays: Mapping[str, Array], dotted: dict[str, str]) -> None:
         super().__init__(arrays)
-        self._names = {place: name for name, place in dotted.items()}
-
-    def __missing__(self, name: str) -> Array:
-        if name in self._names:
-            return self[self._names[name]]
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self._names
+        self.dotted = dotted
 
 
 def _view(memory: Array, shape: tuple[int, ...]) -> Array:

@@ -93,6 +93,8 @@ def test_names_of_the_book_numbered_by_kind():
     dotted = "Residual1.body.BatchNormalization1.running_var"
     assert network.state[dotted] is network.state["running_var2"]
     assert (dotted in network.state, "running_var4" in network.state) == (True, False)
+    assert network.state.get(dotted) is network.state["running_var2"]
+    assert network.state.get("running_var4") is None
     with pytest.raises(KeyError, match="running_var4"):
         network.state["running_var4"]
     assert list(TwoLayerNet(4, 3, 2).params) == ["W1", "b1", "W2", "b2"]
