@@ -20,19 +20,33 @@ MAX_BYTES = 1 << 20
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return what a TOML file holds.
+    """Return what a TOML file holds; errors as of ``read_content`` and ``parse``."""
+    return parse(file, read_content(file))
 
-    Bytes that are not UTF-8 are read as Python reads those of a file's name (``os.fsdecode``), so that every path can
-    be kept.
+
+def read_content(file: Path) -> bytes:
+    """Return the bytes of a TOML file.
 
     Raises:
-        FileError: it is longer than ``MAX_BYTES``, or not TOML.
+        FileError: it is longer than ``MAX_BYTES``.
         OSError: it cannot be read.
     """
     with open(file, "rb") as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise FileError(f"{file}: more than {MAX_BYTES:,} bytes; expected the settings of a run")
+    return content
+
+
+def parse(file: Path, content: bytes) -> dict[str, Any]:
+    """Return what the bytes of a TOML file hold.
+
+    Bytes that are not UTF-8 are read as Python reads those of a file's name (``os.fsdecode``), so that every path can
+    be kept.
+
+    Raises:
+        FileError: they are not TOML.
+    """
     try:
         return tomllib.loads(content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
     except RecursionError as error:

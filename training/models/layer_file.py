@@ -65,7 +65,8 @@ def read_layer_file(file: Path) -> LayerFile:
         ValueError: it is not TOML, has no layers, or something unknown.
         OSError: it cannot be read.
     """
-    content = toml_text.read(file)
+    written = toml_text.read_content(file)
+    content = toml_text.parse(file, written)
     unknown = [key for key in content if key not in ("name", "input", "classes", "layers")]
     if unknown:
         raise ValueError(f"{file}: unknown name {clipped(unknown[0])}: expected name, input, classes and layers")
@@ -79,7 +80,7 @@ def read_layer_file(file: Path) -> LayerFile:
         classes = whole("classes", content["classes"], 1, LARGEST_SIZE) if "classes" in content else None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from error
-    return LayerFile(name, input_dim, classes, described, hashlib.sha256(file.read_bytes()).hexdigest())
+    return LayerFile(name, input_dim, classes, described, hashlib.sha256(written).hexdigest())
 
 
 def build_from_file(file: Path, shape: Shape, classes: int, loss: str | Loss | None = None) -> Network:
@@ -155,25 +156,21 @@ class _Builder:
         if kind is None:
             raise _LayerError(f"{where}: type is one of {', '.join(_TYPES)}, not {clipped(name)}")
         given = {key: value for key, value in one.items() if key != "type"}
+        make: Any = getattr(kind, "of", kind)
+        taken = inspect.signature(make).parameters
         if kind is Residual:
-            parts = {
-                key: self.sequence(given.pop(key), shape, f"{where} {key} ", depth + 1)[0]
-                for key in list(given)
-                if key in ("body", "shortcut")
+            arguments: dict[str, Any] = {
+                key: self.sequence(value, shape, f"{where} {key} ", depth + 1)[0] if key in taken else value
+                for key, value in given.items()
             }
-            arguments: dict[str, Any] = {**parts, **given}
-            make: Any = Residual
         else:
-            make = getattr(kind, "of", kind)
             arguments = {key: self._value(value, where) for key, value in given.items()}
-            taken = inspect.signature(make).parameters
             for key in _FROM_BEFORE:
                 if key in taken and key not in arguments:
                     arguments[key] = _before(key, str(name), shape, where)
-        unknown = [key for key in arguments if key not in inspect.signature(make).parameters]
+        unknown = [key for key in arguments if key not in taken]
         if unknown:
-            known = ", ".join(inspect.signature(make).parameters)
-            raise _LayerError(f"{where}: {name} takes {known or 'no arguments'}, not {clipped(unknown[0])}")
+            raise _LayerError(f"{where}: {name} takes {', '.join(taken) or 'no arguments'}, not {clipped(unknown[0])}")
         try:
             return make(**arguments)
         except (TypeError, ValueError) as error:
