@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from training.cli.common import Compute, UserError
+from training.distributed.ending import READ, wait_for_turn
 from training.distributed.launch import launched
-from training.distributed.uncaught import LATEST, READ, TURN
 
 if TYPE_CHECKING:
     from training.distributed.communicator import Ranks
@@ -147,7 +147,7 @@ def tell(text: str) -> str:
     place = launched()
     if place is None:
         return text
-    time.sleep(TURN * min(place.rank, LATEST))
+    wait_for_turn(place.rank)
     return f"Error: rank {place.rank} of {place.size}: {text.removeprefix('Error: ')}"
 
 

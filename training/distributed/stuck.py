@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from training.distributed.communicator import Ranks
-from training.distributed.uncaught import LATEST, READ, TURN
+from training.distributed.ending import end_all, wait_for_turn
 
 LOOK = 0.2
 """Seconds between two looks at when this rank last went on: less than the ranks wait for each other's answer."""
@@ -30,15 +29,11 @@ def ending_where_stuck(ranks: Ranks) -> Iterator[None]:
                 break
         else:
             return
-        time.sleep(TURN * min(ranks.rank, LATEST))
+        wait_for_turn(ranks.rank)
         # The thread that trains is not inside of MPI: it would have gone on, or raised an error.
         who = ranks.who_is_missing()
-        if is_over.is_set():
-            return
-        said = f"{who} for {ranks.patience:g} s, as the GPUs summed gradients; all ranks end"
-        print(f"Error: rank {ranks.rank} of {ranks.size}: {said}", file=sys.stderr, flush=True)
-        time.sleep(READ)
-        ranks.abort(1)
+        if not is_over.is_set():
+            end_all(ranks, f"{who} for {ranks.patience:g} s, as the GPUs summed gradients", 1)
 
     threading.Thread(target=watch, name="xpnet-ranks", daemon=True).start()
     try:

@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
+from training.distributed.ending import READ
 from training.distributed.launch import Launched
-from training.distributed.uncaught import READ
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 LOOK = 0.1
