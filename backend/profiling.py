@@ -18,7 +18,7 @@ from functools import lru_cache, wraps
 from typing import Any, Protocol, TypeVar
 
 from backend.active import current_device, xp
-from backend.forking import lock_held_while_forking
+from backend.forking import held_while_forking
 
 try:
     import nvtx
@@ -137,7 +137,7 @@ class Listener(Protocol):
 
 
 _listeners: tuple[Listener, ...] = ()
-_lock = lock_held_while_forking()
+_lock = held_while_forking(threading.Lock())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from backend import checks, draws
 from backend.active import xp
 from backend.arrays import asarray
 from backend.draws import Part
-from backend.forking import lock_held_while_forking
+from backend.forking import held_while_forking
 from backend.graph_numbers import refuse_capture
 from backend.philox import words
 
@@ -31,7 +31,7 @@ _FORKED_BLOCKS = 1 << 40  # more than a run draws: dropout of a million numbers 
 
 _LARGEST = (1 << 64) - 1  # seed, stream, position
 
-_moving = lock_held_while_forking()
+_moving = held_while_forking(threading.Lock())
 """Held while a position advances, so that threads that share a generator never get the same numbers. All generators
 share it, so that they can be copied."""
 

@@ -20,12 +20,13 @@ from typing import Any
 
 from backend import checks
 from backend.active import current_device
+from backend.forking import held_while_forking
 
 _limit: int | None = None
 _queue: SimpleQueue[tuple[_Job, int] | None] | None = None
 _helpers = 0
 _pid = 0
-_start_lock = threading.Lock()
+_start_lock = held_while_forking(threading.Lock())
 _inside = threading.local()
 
 
@@ -196,7 +197,7 @@ def _serve(queue: SimpleQueue[tuple[_Job, int] | None]) -> None:
         del part, job  # or they would keep the arrays of the last call alive while this thread waits
 
 
-_blas_lock = threading.RLock()  # reentrant: a finalizer may take it while it is held
+_blas_lock = held_while_forking(threading.RLock())  # reentrant: a finalizer may take it while it is held
 _holding_threads: set[int] = set()
 _blas_before: list[int] = []
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from typing import Any
 
 import numpy
 
 from backend import active, tuning
 from backend.active import current_device, xp
-from backend.forking import lock_held_while_forking
+from backend.forking import held_while_forking
 from backend.types import Array
 
-_lock = lock_held_while_forking()
+_lock = held_while_forking(threading.Lock())
 _requests = 0
 _buffers: list[tuple[numpy.ndarray, int]] = []  # each with the place of its first cache line
 _LINE = 64

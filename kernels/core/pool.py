@@ -12,12 +12,14 @@ from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
+from backend.forking import held_while_forking
+
 PATIENCE = 500
 """Microseconds that a helper looks for work. A training step of ResNet-20 has some 100 between two kernels."""
 
 _calls: SimpleQueue[Any] = SimpleQueue()  # of functions with which sleeping threads begin to help
 _helpers = 0
-_start_lock = threading.Lock()
+_start_lock = held_while_forking(threading.Lock())
 
 
 def gather(helpers: int, library: Any) -> None:
@@ -57,5 +59,5 @@ def _serve(calls: SimpleQueue[Any]) -> None:
 
 def forget() -> None:
     """Begin anew in a process that was forked, in which helpers do not go on."""
-    global _calls, _helpers, _start_lock
-    _calls, _helpers, _start_lock = SimpleQueue(), 0, threading.Lock()
+    global _calls, _helpers
+    _calls, _helpers = SimpleQueue(), 0

@@ -59,7 +59,7 @@ OPERATIONS = (
 
 EXCLUDED = {
     "backend.active.allow_tf32": "asks the device whether it has TF32",
-    "backend.forking.lock_held_while_forking": "for the library's own locks",
+    "backend.forking.held_while_forking": "for the library's own locks",
     "backend.random.Generator.back_on_error": "for the library's own steps",
     "backend.random.Generator.drawing_part": "for the library's own steps",
     "backend.random.Generator.is_aligned": "for the library's own kernels",
