@@ -68,6 +68,10 @@ class Graph:
         self.constants[name] = numpy.ascontiguousarray(array, "int64" if array.dtype.kind in "iu" else "float32")
         return name
 
+    def parameters(self, layer: Layer, place: str) -> list[str]:
+        """Add a layer's parameters as constants, in its order, and return their names."""
+        return [self.constant(joined(place, name), array) for name, array in layer.params.items()]
+
     def layer(self, layer: Layer, place: str, x: str, shape: Shape) -> str:
         """Add a layer with all inside it, for samples of ``shape``; return the name of its output.
 
@@ -109,22 +113,18 @@ def _residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shape) -
 @_writes(Affine)
 def _affine(graph: Graph, layer: Affine, place: str, x: str, shape: Shape) -> str:
     x = x if len(shape) == 1 else graph.node("Flatten", place, x, axis=1)
-    weights = [graph.constant(f"{place}.W", layer.W)]
-    weights += [] if layer.b is None else [graph.constant(f"{place}.b", layer.b)]
-    return graph.node("Gemm", place, x, *weights)
+    return graph.node("Gemm", place, x, *graph.parameters(layer, place))
 
 
 @_writes(Convolution)
 def _convolution(graph: Graph, layer: Convolution, place: str, x: str, shape: Shape) -> str:
-    weights = [graph.constant(f"{place}.{name}", array) for name, array in layer.params.items()]
-    return graph.node("Conv", place, x, *weights, **_window(layer, shape), group=layer.groups)
+    return graph.node("Conv", place, x, *graph.parameters(layer, place), **_window(layer, shape), group=layer.groups)
 
 
 @_writes(ConvolutionTranspose)
 def _convolution_transpose(graph: Graph, layer: ConvolutionTranspose, place: str, x: str, shape: Shape) -> str:
-    weights = [graph.constant(f"{place}.{name}", array) for name, array in layer.params.items()]
-    _, height, width = layer.output_shape(shape)
-    return graph.node("ConvTranspose", place, x, *weights, **_window(layer, (0, height, width)))
+    window = _window(layer, layer.output_shape(shape))
+    return graph.node("ConvTranspose", place, x, *graph.parameters(layer, place), **window)
 
 
 def _window(layer: Any, shape: Shape) -> dict[str, Any]:
@@ -180,8 +180,7 @@ def _batch_normalization(graph: Graph, layer: BatchNormalization, place: str, x:
 
 @_writes(LayerNormalization)
 def _layer_normalization(graph: Graph, layer: LayerNormalization, place: str, x: str, shape: Shape) -> str:
-    names = [graph.constant(f"{place}.{name}", array) for name, array in layer.params.items()]
-    by_pixel = len(shape) == 3 and layer.gamma.ndim == 1
+    names, by_pixel = graph.parameters(layer, place), len(shape) == 3 and layer.gamma.ndim == 1
     x = graph.node("Transpose", place, x, perm=[0, 2, 3, 1]) if by_pixel else x
     y = graph.node("LayerNormalization", place, x, *names, axis=-layer.gamma.ndim, epsilon=layer.eps)
     return graph.node("Transpose", place, y, perm=[0, 3, 1, 2]) if by_pixel else y
