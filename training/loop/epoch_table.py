@@ -106,7 +106,7 @@ def results_html(loss: float, accuracy: float, metrics: Mapping[str, Any]) -> st
 def trainer_html(trainer: Trainer) -> str:
     """Return a trainer as HTML tables: network, optimizer and how far it is; and the epochs so far."""
     done = f"{len(trainer.history)} of {trainer.total_epochs}, {trainer.step:,} steps"
-    about = [type(trainer.network).__name__, repr(trainer.optimizer), done]
+    about = [trainer.network.title, repr(trainer.optimizer), done]
     table = html_table(["network", "optimizer", "epochs"], [about])
     return table + (as_html(trainer.history, trainer.total_epochs) if trainer.history else "")
 
