@@ -20,6 +20,9 @@ WORTH_HALVING = 1 << 20
 WORTH_CUTTING = 1 << 18
 """Bytes that a C kernel reads and writes, some 10 µs of work, which pay for handing a piece to another thread."""
 
+PRODUCTS_PER_BYTE = 4
+"""Products that a C kernel makes in about the time in which it reads or writes a byte of memory."""
+
 PARTIAL_SUM_BYTES = 16 << 20
 """The most that all partial sums of one result may take."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 
-from backend import workspace
+from backend import tuning, workspace
 from backend.types import Array
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
@@ -17,10 +17,6 @@ _PACK, _FORWARD, _BACKWARD_INPUT = (
 
 _LANES = 16
 """The most numbers of a vector: filters are padded to whole vectors."""
-
-_PRODUCTS_PER_BYTE = 4
-"""Products that take about as long as reading or writing a byte of memory."""
-
 
 _ROOM = 1 << 15
 """Numbers of padded images that are kept in cache at a time, or more where one window needs more."""
@@ -35,7 +31,7 @@ def forward(
     (eh, ew), sw = geometry.extent, geometry.stride[1]
     room = max(_ROOM, eh * ((ow - 1) * sw + ew) * c)
 
-    item_bytes = ow * weight[0].size * fn // _PRODUCTS_PER_BYTE
+    item_bytes = ow * weight[0].size * fn // tuning.PRODUCTS_PER_BYTE
     team = sharers(n * oh, item_bytes)
     arrays = source, filters, y, positive, workspace.empty(team * room, dtype)
     _FORWARD.share(dtype, n * oh, item_bytes, *arrays, block, n, fn, groups, filters.size, room, team)
@@ -50,7 +46,7 @@ def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: i
 
     remainders = min(sw, w)  # of columns, whose lines are apart
     lines = n * h * remainders
-    item_bytes = w * weight[0].size * fn // (sh * sw * max(remainders, 1) * _PRODUCTS_PER_BYTE)
+    item_bytes = w * weight[0].size * fn // (sh * sw * max(remainders, 1) * tuning.PRODUCTS_PER_BYTE)
     team = sharers(lines, item_bytes)
     arrays = gradient, filters, dx, workspace.empty(team * room, dtype)
     _BACKWARD_INPUT.share(dtype, lines, item_bytes, *arrays, block, n, fn, groups, filters.size, room, team)

@@ -10,7 +10,7 @@ import math
 
 import numpy
 
-from backend import array_module, blas, profiling, require_active, require_arrays, threads, workspace
+from backend import array_module, blas, profiling, require_active, require_arrays, threads, tuning, workspace
 from backend.types import Array
 from kernels.core import native
 from kernels.core.dispatch import implementation
@@ -20,9 +20,6 @@ from kernels.core.native import Function
 _GEMM = Function("gemm.c", "gemm")
 
 _GROUP = 16  # rows or columns, in gemm.c
-
-_PRODUCTS_PER_BYTE = 4
-"""Products that take about as long as reading or writing a byte of memory."""
 
 _RUN = 256  # of the depth, in gemm.c
 
@@ -105,7 +102,7 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
     sizes = math.prod(stack), rows, depth, columns
     given = a, b, bias, product, positive, sums, *sizes, a_transposed, b_transposed
     groups = -(-max(rows, columns) // _GROUP)
-    item_bytes = math.prod(sizes) // (_PRODUCTS_PER_BYTE * max(groups, 1))
+    item_bytes = math.prod(sizes) // (tuning.PRODUCTS_PER_BYTE * max(groups, 1))
     _GEMM.share(dtype, groups, item_bytes, *given, each=1)  # a piece packs the other matrix anew
     return product if out is None or product is out else into(out, product)
 

@@ -39,10 +39,10 @@ _DTYPES = {
 }
 
 
-_asked = os.environ.get("XPNET_NATIVE", "") or "1"
 PIECES = 4
 """Ranges of a kernel's work for each thread: one that is held up takes fewer."""
 
+_asked = os.environ.get("XPNET_NATIVE", "") or "1"
 _on = _asked != "0"
 _checked = False
 
