@@ -10,6 +10,7 @@ import ast
 import gc
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -29,26 +30,31 @@ _ROOT = Path(layers.__file__).parent.parent  # of the code that runs, which may 
 _OURS = tuple(str(_ROOT / folder) for folder in ("backend", "kernels", "layers", "training"))
 
 
-def calls_of(action: Callable[[], Any]) -> dict[CodeType, int]:
-    """Return the number of calls of each of xpnet's functions while ``action`` runs in this thread.
+def watch(action: Callable[[], Any], see: Callable[[FrameType], None]) -> None:
+    """Call ``see`` with the frame of each call of xpnet's functions while ``action`` runs in this thread.
 
     No garbage is collected meanwhile: the finalizers of what the process left behind before are not the action's.
     """
-    counts: dict[CodeType, int] = {}
 
-    def count(frame: FrameType, event: str, _: Any) -> None:
+    def on_event(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(_OURS):
-            counts[frame.f_code] = counts.get(frame.f_code, 0) + 1
+            see(frame)
 
     was_enabled = gc.isenabled()
     gc.disable()
-    sys.setprofile(count)
+    sys.setprofile(on_event)
     try:
         action()
     finally:
         sys.setprofile(None)
         if was_enabled:
             gc.enable()
+
+
+def calls_of(action: Callable[[], Any]) -> dict[CodeType, int]:
+    """Return the number of calls of each of xpnet's functions while ``action`` runs in this thread."""
+    counts: Counter[CodeType] = Counter()
+    watch(action, lambda frame: counts.update([frame.f_code]))
     return counts
 
 
@@ -70,16 +76,12 @@ def c_files_of(action: Callable[[], Any]) -> list[Path]:
     """Return the C files of the kernels that ``action`` calls in this thread, with those that they include."""
     found: list[Path] = []
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
+    def note(frame: FrameType) -> None:
         kernel = frame.f_locals.get("self")
-        if event == "call" and isinstance(kernel, native.Function):
+        if isinstance(kernel, native.Function):
             found.append(native.FOLDER / kernel.file)
 
-    sys.setprofile(note)
-    try:
-        action()
-    finally:
-        sys.setprofile(None)
+    watch(action, note)
     for file in found:  # grows on the way
         included = re.findall(r'^#include "(.+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
         for name in included:
