@@ -123,8 +123,10 @@ void xpnet_share(Part *part, const void *given, long long count, long long piece
     atomic_store(&taken, 0);
 }
 
-// In a process that was forked, in which no other thread goes on.
+// In a process that was forked, in which no other thread goes on: close the job that was under way, whose caller and
+// helpers never leave. A new helper would enter it, and leave the next one.
 void xpnet_forget(void) {
+    atomic_fetch_and(&state, ~(HELPERS << 16 | HELPERS));
     atomic_store(&taken, 0);
     atomic_store(&xpnet_awake, 0);
 }
