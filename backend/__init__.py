@@ -18,6 +18,7 @@ from backend.arrays import (
     synchronize,
 )
 from backend.devices import CudaReport, Device, DeviceError, inspect_cuda
+from backend.foreign import from_dlpack
 from backend.memory import OutOfMemoryError
 from backend.transfer import DeviceCopy, HostCopy, copy_to_device, copy_to_host, empty_pinned
 
@@ -37,6 +38,7 @@ __all__ = [
     "copy_to_host",
     "current_device",
     "empty_pinned",
+    "from_dlpack",
     "inspect_cuda",
     "is_array",
     "memory",

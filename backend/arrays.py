@@ -14,6 +14,7 @@ import numpy
 
 from backend import active, checks
 from backend.active import current_device, refuse_lost, xp
+from backend.foreign import opened
 from backend.graph_numbers import capture_lock
 from backend.types import Array
 
@@ -119,20 +120,26 @@ def _is_array_type(kind: Any) -> bool:
 
 
 def asarray(array: Any, dtype: Any = None) -> Array:
-    """Return ``array`` as an array of the active device, copied only where needed; its dtype is kept unless given."""
+    """Return ``array`` as an array of the active device, copied only where needed; its dtype is kept unless given.
+
+    Arrays of other libraries are taken as ``from_dlpack`` takes them; those on the host are copied to a GPU.
+    """
     if current_device().kind == "cpu":
         return numpy.asarray(asnumpy(array), dtype=dtype)
-    return xp.asarray(array, dtype=dtype)
+    return xp.asarray(opened(array), dtype=dtype)
 
 
 def asnumpy(array: Any) -> numpy.ndarray:
     """Return ``array`` as a NumPy array, copied from the device if it lies there (this waits for the device).
+
+    Arrays of other libraries are taken as ``from_dlpack`` takes them.
 
     Examples:
         >>> from backend import asnumpy, xp
         >>> asnumpy(xp.arange(3))
         array([0, 1, 2])
     """
+    array = opened(array)
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         refuse_lost()

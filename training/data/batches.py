@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Batches(Loader):
     """Batches ``(x, t)`` of any collection that can be gone through in each epoch, such as a torch ``DataLoader``.
 
-    Arrays may be NumPy's, CuPy's or anything else that NumPy can read, such as tensors of PyTorch on the CPU. Bytes are
-    divided by 255, labels become int32, and other numbers get the dtype.
+    Arrays may be NumPy's, CuPy's or those of another library that ``backend.from_dlpack`` takes, such as tensors of
+    PyTorch. Bytes are divided by 255, labels become int32, and other numbers get the dtype.
 
     The order is the collection's own. A run that is interrupted and goes on in the same program continues the pass that
     was under way. One that goes on from a checkpoint inside an epoch passes over as many batches as were done, and is

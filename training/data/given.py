@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from backend import asnumpy, checks
+from backend.foreign import opened
 from kernels import labels as label_checks
 from kernels import targets as target_checks
 from training.data.inputs import Inputs, as_inputs, is_mapped
@@ -43,6 +44,6 @@ def checked_samples(images: Any, labels: Any) -> tuple[Inputs, numpy.ndarray]:
 
 def _on_host(name: str, given: Any) -> numpy.ndarray:
     try:
-        return asnumpy(given)
+        return asnumpy(opened(given, name))
     except ValueError as error:  # lists of different lengths
         raise checks.refusal(TypeError, name, "an array", given) from error

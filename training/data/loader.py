@@ -41,7 +41,8 @@ class Loader:
 
     Args:
         images: (N, ...), uint8 or floating point; as a rule (N, C, H, W). A memory-mapped array stays on the disk, and
-            ``training.data.inputs.Inputs`` are read as batches need them.
+            ``training.data.inputs.Inputs`` are read as batches need them. Arrays of other libraries, such as tensors of
+            PyTorch, are taken as ``backend.from_dlpack`` takes them.
         labels: class indices (N,), of any integer dtype; or targets for other losses, (N,) or (N, numbers): floating
             numbers, or labels that are each right or wrong (bool or integers of two axes). An index may be negative
             for a loss that ignores it.

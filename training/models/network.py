@@ -11,6 +11,7 @@ import numpy
 
 from backend import array_module, asarray, asnumpy, is_array, memory, profiling, random, require_arrays
 from backend.checks import flag, instance, real, sizes
+from backend.foreign import opened
 from backend.tuning import COLUMN_BYTES
 from backend.types import Array
 from layers import Layer, Loss, Sequential, numerical_gradient
@@ -100,13 +101,14 @@ class Network(BoundLayers):
     def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before a softmax or sigmoid.
 
-        In evaluation ``x`` may lie on the host where the network is on a GPU: it is copied there. ``network(x)`` is the
-        same.
+        In evaluation ``x`` may lie on the host where the network is on a GPU: it is copied there. Arrays of other
+        libraries, such as tensors of PyTorch, are taken without a copy, as ``backend.from_dlpack`` takes them.
+        ``network(x)`` is the same.
 
         Args:
             train_flg: the mode that all layers are set to: training, or by default evaluation.
         """
-        training = flag("train_flg", train_flg)
+        training, x = flag("train_flg", train_flg), opened(x, "x")
         if not training and isinstance(x, numpy.ndarray):
             x = self._on_its_device(x)
         self._check(x)
@@ -125,8 +127,8 @@ class Network(BoundLayers):
                 normalized by their own statistics; or evaluation.
         """
         scores = self.predict(x, train_flg)
-        with self.within_memory(len(x)), _LOSS["forward"].of((scores, t)):
-            return self.last_layer.forward(scores, t)
+        with self.within_memory(len(scores)), _LOSS["forward"].of((scores, t)):
+            return self.last_layer.forward(scores, opened(t, "t"))
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 1000) -> float:
         """Return the share of samples ``x`` whose highest score, in evaluation, is at their label ``t``.
@@ -146,6 +148,7 @@ class Network(BoundLayers):
             RuntimeWarning: scores are not finite, so the highest means nothing; not under
                 ``numpy.errstate(invalid="ignore")``.
         """
+        x, t = opened(x, "x"), opened(t, "t")
         self._check(x)
         return accuracy(self.predict, x, t, self.classes, batch_size, self.last_layer)
 
@@ -165,6 +168,7 @@ class Network(BoundLayers):
         """
         if getattr(scale, "ndim", 1) or not is_array(scale):  # a number on the device is not read: that would wait
             scale = real("scale", scale)
+        x = opened(x, "x")
         with FORWARD.of((x, t)):
             loss = self.loss(x, t, train_flg=True)
         with BACKWARD, self.within_memory(len(x)):
