@@ -8,6 +8,7 @@ from layers.base import Layer
 from layers.compat.book.functions import col2im, im2col, relu, sigmoid, softmax
 from layers.convolution import Convolution, ConvolutionTranspose
 from layers.dropout import Dropout
+from layers.embedding import Embedding
 from layers.hinge_loss import HingeLoss
 from layers.loss import Loss, Softmax, SoftmaxWithLoss, cross_entropy_error
 from layers.normalization import BatchNormalization, LayerNormalization
@@ -27,6 +28,7 @@ __all__ = [
     "Convolution",
     "ConvolutionTranspose",
     "Dropout",
+    "Embedding",
     "Flatten",
     "Gelu",
     "GlobalAveragePooling",

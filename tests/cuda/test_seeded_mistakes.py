@@ -129,6 +129,17 @@ MISTAKES = {
     ),
     "counts before the barrier": Mistake(run.epoch_totals, "totals.cu", "__syncthreads();", "", "data race"),
     "no barrier before reuse": Mistake(run.cross_entropy_of_soft_targets, "softmax.cu", _REUSE, "", "data race"),
+    "places of a row in another order": Mistake(run.embedding_rows, "embedding.cu", "&& j < i)", "&& j > i)"),
+    "a row's last place left out": Mistake(
+        run.embedding_rows, "embedding.cu", "k < places && ordered[k] == row", "k + 1 < places && ordered[k] == row"
+    ),
+    "places beyond the last": Mistake(
+        run.embedding_rows, "embedding.cu", "k < places && ordered[k] == row", "ordered[k] == row", _BEYOND
+    ),
+    "every place writes its row": Mistake(
+        run.embedding_rows, "embedding.cu", "(place > 0 && ordered[place - 1] == row)", "false", "data race"
+    ),
+    "lower word of an index alone": Mistake(run.embedding_rows, "embedding.cu", "indices[i * words];", "indices[i];"),
     "barrier for one": Mistake(
         run.batch_normalization, "batch_norm.cu", _MOMENTS, _MOMENTS.replace("__", "if (t == 0) __")
     ),

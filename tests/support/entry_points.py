@@ -35,9 +35,9 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                 "binary_cross_entropy", "col2im", "convolution_cuda", "core.arguments", "core.build_native",
                 "core.catalog", "core.checks", "core.columns", "core.compiling", "core.dispatch", "core.dtypes",
                 "core.filters", "core.geometry", "core.launch", "core.layout", "core.native", "core.pool",
-                "core.ranges", "core.tensor_tiles", "core.tiling", "depthwise", "gemm", "im2col", "implicit_gemm",
-                "labels", "layer_norm", "loss_scale", "masking", "optimizers", "regression", "soft_targets", "sums",
-                "targets", "totals"),
+                "core.ranges", "core.tensor_tiles", "core.tiling", "depthwise", "embedding", "gemm", "im2col",
+                "implicit_gemm", "labels", "layer_norm", "loss_scale", "masking", "optimizers", "regression",
+                "soft_targets", "sums", "targets", "totals"),
     "layers": ("checks", "base"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
@@ -141,6 +141,7 @@ _PARAMS = {"params": lambda: {"W": numbers(3, 2)}, "grads": lambda: {"W": number
 
 EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "Affine": {"W": lambda: numbers(4, 3), "b": lambda: numbers(3)},
+    "Embedding": {"W": lambda: numbers(5, 4)},
     "ConvolutionTranspose": {"W": lambda: numbers(4, 6, 3, 3)},
     "normalize": {"x": lambda: numbers(6, 4)},
     "convolution_backward_input": {"dy": lambda: numbers(2, 6, 4, 4), "input_shape": lambda: (2, 4, 6, 6)},

@@ -23,6 +23,7 @@ from kernels import (
     batch_norm_backward,
     col2im,
     convolution_weight_native,
+    embedding,
     im2col,
     layer_norm,
     masking,
@@ -129,6 +130,9 @@ def rows(count, columns, dtype, at_end):
         _, positive = activations.leaky_relu(x, 0.5)
         activations.leaky_relu_backward(dy, positive, 0.5)
         masking.masked(dy, positive)
+        weight, indices = guard.empty((7, columns), dtype), np.arange(count) * 5 % 7
+        weight[...] = 1
+        embedding.embedding_backward(embedding.embedding(weight, indices), indices, weight)
 
 
 def beyond():

@@ -19,6 +19,7 @@ from kernels import (
     batch_statistics,
     col2im,
     dropout,
+    embedding,
     im2col,
     max_pooling,
     pooling,
@@ -217,6 +218,19 @@ def epoch_totals(case):
     return (sums,)
 
 
+def embedding_rows(case):
+    """Gather rows and sum gradients by row, few rows or more than places, with indices of several widths."""
+    count, size = 1 + 6 * case.shape[0] * (1 + case.seed % 2), case.shape[1]
+    indices = _rng(case).integers(0, count, case.shape[2:]).astype(("int32", "int64", "uint8")[case.seed % 3])
+    gradients, sums = _specials(case, (*indices.shape, size)), np.empty((count, size), case.dtype)
+    rows = embedding.embedding(_specials(case, (count, size)), indices)
+    return (
+        rows,
+        embedding.embedding_backward(_normal(case, rows.shape), indices, sums),
+        embedding.embedding_backward(gradients, indices, np.empty((count, size), case.dtype)),
+    )
+
+
 def batch_normalization(case):
     n, c, h, w = case.shape
     x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
@@ -255,7 +269,7 @@ def sums_of(case):
 OPERATIONS = [
     *(Operation(run) for run in (im2col_chw, im2col_hwc, gather, scatter, max_pool, max_pool_backward)),
     *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of, dropped, affine_parts)),
-    Operation(epoch_totals),
+    *(Operation(run) for run in (epoch_totals, embedding_rows)),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(batch_normalization, False, 200),
     Operation(batch_normalization_with_relu, False, 200),

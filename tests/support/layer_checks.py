@@ -121,7 +121,8 @@ class LayerCase:
 
     Args:
         make: makes the layer on the active device, from a source of parameters.
-        shape: of the inputs, batch included; there are ``inputs`` of them.
+        shape: of the inputs, batch included; there are ``inputs`` of them. A layer of indices, which have no gradient,
+            has 0: the indices are its ``args``, of this shape.
         args: forward's further arguments, made on the active device.
         exact: compare exact values, over integers, whose sums are not rounded.
         widens: the output is float32 for float16.
@@ -154,7 +155,12 @@ class LayerCase:
         backend.random.seed(0)
         y = layer.forward(*xs, *(self.args() if args is None else args))
         dx = layer.backward(self.dout(y) if dout is None else dout)
-        return Outcome(y, dx if isinstance(dx, tuple) else (dx,), dict(layer.grads))
+        return Outcome(y, gradients_of(dx), dict(layer.grads))
+
+
+def gradients_of(dx):
+    """Return what a backward returned as a tuple: of no arrays, one or several."""
+    return dx if isinstance(dx, tuple) else () if dx is None else (dx,)
 
 
 def host(value):
@@ -204,7 +210,7 @@ class Contract:
         out = "float32" if case.widens and dtype == "float16" else dtype
         dout = (whole if case.exact else normal)(np.shape(y.value), out, 7)
         gradients = case.oracle.backward(p, host(dout), *plain)
-        for layout in layouts_of(xs[0]) if dtype == "float32" else ("contiguous", "channels_last"):
+        for layout in layouts_of((*xs, dout)[0]) if dtype == "float32" else ("contiguous", "channels_last"):
             layer = case.layer(dtype, case.exact)
             laid = laid_out(dout, layout) if dout.ndim else dout
             seen = case.run(layer, [laid_out(x, layout) for x in xs], laid, args)
@@ -273,7 +279,7 @@ class Contract:
         kept = [array.copy() for array in first.arrays]
         again, other = case.run(layer, case.xs()), case.run(case.layer(), case.xs())
         dx = layer.backward(case.dout(first.y))
-        second = Outcome(first.y, dx if isinstance(dx, tuple) else (dx,), layer.grads)
+        second = Outcome(first.y, gradients_of(dx), layer.grads)
         for outcome in (first, again, other, second):
             for result, array in zip(outcome.arrays, kept, strict=True):
                 assert_same(result, array)
@@ -325,7 +331,7 @@ class Contract:
         made: tuple = ()
         with contextlib.suppress(TypeError, ValueError):
             dx = layer.backward(case.dout(y).astype("float64"))
-            made = (*(dx if isinstance(dx, tuple) else (dx,)), *layer.grads.values())
+            made = (*gradients_of(dx), *layer.grads.values())
         assert {array.dtype.name for array in made} <= {"float32"}
         assert made or layer.grads == {}
 
@@ -393,12 +399,12 @@ class Contract:
             host_layer, host_xs, host_args = case.layer(), case.xs(), case.args()
         with backend.use(active):
             layer, xs, args = case.layer(), case.xs(), case.args()
-            if xs[0].ndim:
+            if not xs or xs[0].ndim:
                 with pytest.raises(TypeError, match="does not lie on the active device"):
                     host_layer.forward(*host_xs, *host_args)
             if layer.params or case.inputs > 1 or any(hasattr(arg, "dtype") for arg in args):
                 with pytest.raises(TypeError, match="host and device arrays are mixed"):
-                    layer.forward(host_xs[0], *xs[1:], *args)
+                    layer.forward(*(host_xs[:1] or host_args), *xs[1:], *(args if xs else ()))
             y = layer.forward(*xs, *args)
             if y.ndim:
                 dout = asnumpy(case.dout(y))

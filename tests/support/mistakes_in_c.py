@@ -82,6 +82,11 @@ MISTAKES = {
     "gradient without the mask": Mistake("affine.c", "choose(load_mask(positive + at), load(dy + at), all(0))",
                                          "load(dy + at)", "affine"),
     "variance by the sum": Mistake("layer_norm.c", "deviation * deviation;", "deviation;", "layer_norm"),
+    "rows not cleared": Mistake(
+        "embedding.c", "(last - first) * size * sizeof(A)", "size * sizeof(A)", "embedding"
+    ),
+    "a row of the next range": Mistake("embedding.c", "row >= last", "row > last", "embedding"),
+    "a row's last number left out": Mistake("embedding.c", "(; i < size; ++i)", "(; i + 1 < size; ++i)", "embedding"),
     "epsilon left out": Mistake("layer_norm.c", " + (A)epsilon", "", "layer_norm"),
     "kept and dropped": Mistake("masking.c", "kept[i] ? values[i] : 0", "kept[i] ? 0 : values[i]", "masking"),
     "nine rounds of Philox": Mistake("dropout.c", "round < 10", "round < 9", "dropout"),

@@ -19,6 +19,7 @@ from kernels import (
     batch_norm_backward,
     batch_statistics,
     dropout,
+    embedding,
     max_pooling,
     pooling,
     softmax,
@@ -114,6 +115,13 @@ def _cases_between_products():
     yield "64x1024", ["dropout"], lambda: dropout.dropout(matrix, 0.5)
     yield "64x1024", ["add_bias"], lambda: affine.add_bias(matrix, vector, relu=True)
     yield "64x1024", ["bias_gradient"], lambda: affine.bias_gradient(matrix, mask, vector)
+    rows, indices, of_rows = _numbers(256, 64), asarray(np.arange(256, dtype="int32") * 7 % 65), _numbers(65, 64)
+    yield "256 rows of 64 of 65", ["rows_of_indices", "gather_rows"], lambda: embedding.embedding(of_rows, indices)
+    yield (
+        "256 rows of 64 of 65",
+        ["sort_by_row", "sum_sorted"],
+        lambda: embedding.embedding_backward(rows, indices, of_rows),
+    )
     scores, labels, sums = _numbers(256, 10), asarray(np.arange(256, dtype="int32") % 10), backend.xp.zeros(3)
     yield "256 rows of 10 classes", ["add_to_totals"], lambda: totals.add_to_totals(sums, vector[0], scores, labels)
 
