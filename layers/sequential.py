@@ -105,8 +105,16 @@ class Sequential(_Composite):
                 profiling.pop()
         return x
 
-    def backward(self, dout: Array, filled: Callable[[Layer], None] | None = None) -> Array:
-        """Return the gradient of the latest input; ``filled`` is called with each layer whose gradients are done."""
+    def backward(
+        self, dout: Array, filled: Callable[[Layer], None] | None = None, *, forgetting: bool = False
+    ) -> Array:
+        """Return the gradient of the latest input.
+
+        Args:
+            filled: called with each layer whose gradients are done; or None.
+            forgetting: True to let each layer forget its forward once its backward is done, as training steps do: the
+                gradients then take the memory of the activations. There is no second backward.
+        """
         if not self.steps:
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
@@ -119,6 +127,10 @@ class Sequential(_Composite):
                     dout = layer.backward_relu(dout, relu.saved(dout)[0])  # type: ignore[misc]
             finally:
                 profiling.pop()
+            if forgetting:
+                layer.forget()
+                if relu is not None:
+                    relu.forget()
             if filled is not None:
                 filled(layer)
         return dout

@@ -10,6 +10,7 @@ import backend
 from backend import OutOfMemoryError, asarray, asnumpy, blas, xp
 from backend.graphs import Recorder
 from layers import Affine, Layer, Sequential
+from tests.support.checks import thread_limit
 from tests.support.command_line import xpnet
 from tests.support.fresh import fresh
 from tests.support.product_calls import Refusing
@@ -291,7 +292,7 @@ def test_forgetting_frees_what_a_forward_kept():
     threads = backend.threads.limit()
     backend.threads.set_limit(1)  # a helper thread lets go of its last part a moment after it was waited for
     backend.workspace.clear()
-    net.gradient(x, t)
+    net.loss(x, t)
     assert backend.workspace.held_bytes()[0] > 64 * 28 * 28 * 16 * 4
     net.forget()
     assert backend.workspace.held_bytes()[0] == 0
@@ -301,3 +302,25 @@ def test_forgetting_frees_what_a_forward_kept():
     with pytest.raises(RuntimeError, match="needs a forward before it"):
         net.last_layer.backward()
     assert_same_as_if_nothing_had_failed(net)
+
+
+def test_a_training_step_forgets_each_layer_once_its_backward_is_done():
+    net = network()
+    x, t = samples(64)
+    held = []
+    with thread_limit(1):
+        backend.workspace.clear()
+        backend.random.seed(1)
+        expected = {name: gradient.copy() for name, gradient in net.gradient(x, t).items()}
+        assert backend.workspace.held_bytes()[0] == 0
+        backend.random.seed(1)
+        net.loss(x, t, train_flg=True)
+        held.append(backend.workspace.held_bytes()[0])
+        net.layers.backward(
+            net.last_layer.backward(), lambda _: held.append(backend.workspace.held_bytes()[0]), forgetting=True
+        )
+    assert held[-1] < held[0] / 2
+    for name, gradient in net.grads.items():
+        np.testing.assert_array_equal(gradient, expected[name])
+    with pytest.raises(RuntimeError, match="needs a forward before it"):
+        net.layers.backward(np.ones((64, 10), "float32"))

@@ -174,10 +174,7 @@ class Network(BoundLayers):
         with BACKWARD, self.within_memory(len(x)):
             with _LOSS["backward"]:
                 dout = self.last_layer.backward(scale)
-            if filled is None:
-                self.layers.backward(dout)
-            else:
-                self.layers.backward(dout, filled)
+            self.layers.backward(dout, filled, forgetting=True)
             for name in self.foreign_frozen:  # a layer of one's own fills them all the same
                 self.grads[name][...] = 0
         return loss

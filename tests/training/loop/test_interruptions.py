@@ -74,10 +74,10 @@ def test_a_step_that_failed_is_made_again_with_the_same_random_numbers(monkeypat
     undisturbed.train()
     backward, calls = run.network.layers.backward, iter(range(100))
 
-    def failing(dout):
+    def failing(*arguments, **more):
         if next(calls) == 5:
             raise MemoryError
-        return backward(dout)
+        return backward(*arguments, **more)
 
     monkeypatch.setattr(run.network.layers, "backward", failing)
     with pytest.raises(MemoryError):

@@ -352,7 +352,7 @@ def test_layers_live_in_the_network_s_buffers(device):
 
 def test_the_first_layer_makes_no_gradient_of_the_data():
     network = SimpleConvNet((1, 6, 6), conv(2), 4, 3)
-    network.step_gradients(*batch(network))
+    network.loss(*batch(network), train_flg=True)
     assert network.layers.backward(network.last_layer.backward()) is None
 
 
