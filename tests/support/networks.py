@@ -51,6 +51,26 @@ def _of_images(layer):
     return classifier((3, 6, 6), layer(), Relu(), Dropout())
 
 
+def keras_example():
+    """Return the network whose weights tests/training/interop/keras has as Keras wrote them."""
+    return Network(
+        Sequential(
+            conv(2, 4, 3, stride=2, pad="same"),
+            norm(4),
+            Relu(),
+            conv(4, 8, 3, pad="same", groups=4),
+            LayerNormalization.of(8),
+            conv(8, 3, 1, bias=False),
+            Flatten(),
+            norm(3 * 4 * 3),
+            Affine.of(3 * 4 * 3, 6),
+            Relu(),
+            Affine.of(6, 3),
+        ),
+        (2, 7, 5),
+    )
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     **MODELS,
     "color images": lambda: SimpleConvNet(input_dim=(3, 12, 12)),

@@ -34,6 +34,7 @@ from layers import (
 from layers.base import walk
 from training.files import clipped
 from training.files.arrays import open_arrays
+from training.interop.conversion import converted
 from training.interop.torch_names import Names, leaves_of, names_by_place, torchvision_names
 from training.models.bound_layers import BoundLayers
 from training.models.network import Network
@@ -239,8 +240,4 @@ def _fitting(name: str, layer: Layer, own: str, array: numpy.ndarray | None, kep
     if array.shape != kept.shape:
         expected = kept.shape[::-1] if isinstance(layer, Affine) and own == "W" else kept.shape
         raise ValueError(f"expected {clipped(name)} of {expected}, got {_turned(layer, own, array).shape}")
-    with numpy.errstate(over="ignore"):
-        converted = array.astype(kept.dtype)
-    if numpy.isinf(converted).sum() > numpy.isinf(array).sum():
-        raise ValueError(f"{clipped(name)} has numbers too large for {kept.dtype}")
-    return converted
+    return converted(name, array, kept.dtype)
