@@ -173,6 +173,27 @@ MISTAKES |= {
 }
 
 
+_MORE_KEYS = "causal && first + of_block < length ? first + of_block : length"
+
+MISTAKES |= {
+    f"attention: {name}": Mistake(run.attention_of, "attention.cu", old, new, words)
+    for name, old, new, words in (
+        ("a later key is seen", "key + lane <= row + r", "key + lane <= row + r + 1", None),
+        ("a key is hidden from its own query", "j <= edge : j >= edge", "j <= edge : j > edge", None),
+        ("sums of the maximum before", "sums[r][span] *= kept;", "sums[r][span] *= 1;", None),
+        ("total of the maximum before", "total[r] * kept", "total[r]", None),
+        ("keys beyond the last", "key + lane < length &&", "", None),
+        ("queries beyond the last", "const bool exists = query + lane < length;", "const bool exists = true;", _BEYOND),
+        ("rows beyond the last", "if (row + r < head.length && d", "if (d", _BEYOND),
+        ("columns beyond the last", "&& d < head.depth)", ")", None),
+        ("the first keys alone", _MORE_KEYS, "first + of_block < length ? first + of_block : length", None),
+        ("no barrier before reuse", "__syncthreads(); /* before anyone writes to the tile again */", "", "data race"),
+        ("no mean slope", "(slopes[r] - mean[r])", "slopes[r]", None),
+        ("columns of the first span", "column + span * LANES, tile)", "column, tile)", None),
+    )
+}
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_is_found(name):
     mistake = MISTAKES[name]

@@ -11,6 +11,7 @@ import backend
 from kernels import (
     activations,
     affine,
+    attention,
     batch_norm,
     batch_norm_across,
     batch_norm_backward,
@@ -149,6 +150,12 @@ OPERATIONS = [
     Operation(
         affine.bias_gradient, {"dy": ((5, 4), "float32"), "positive": ((5, 4), "bool"), "out": ((4,), "float32")}, {}
     ),
+    Operation(attention.attention, floats(q=SHAPE, k=SHAPE, v=SHAPE), {}),
+    Operation(
+        attention.attention_backward,
+        floats(dy=SHAPE, q=SHAPE, k=SHAPE, v=SHAPE, y=SHAPE, log_sums=SHAPE[:3]),
+        {"causal": True},
+    ),
     Operation(dropout.dropout, floats(x=SHAPE), {"ratio": 0.5}),
     Operation(
         totals.add_to_totals,
@@ -212,7 +219,17 @@ def call(operation, arrays):
 
 
 def test_no_operation_is_left_out():
-    modules = [activations, affine, batch_norm, batch_norm_backward, batch_statistics, col2im, convolution, depthwise]
+    modules = [
+        activations,
+        affine,
+        attention,
+        batch_norm,
+        batch_norm_backward,
+        batch_statistics,
+        col2im,
+        convolution,
+        depthwise,
+    ]
     modules += [dropout, gemm, hinge, im2col, layer_norm, layout, masking, max_pooling, pooling, softmax, sums, tiling]
     modules += [totals, winograd]
     covered = {operation.function.__name__ for operation in OPERATIONS}

@@ -136,12 +136,19 @@ def labels():
     return np.arange(5) % 2
 
 
+def _heads():
+    return numbers(2, 2, 5, 3)
+
+
 _LABELS = {"labels": labels}
+_HEADS = dict.fromkeys("qkv", _heads)
 _PARAMS = {"params": lambda: {"W": numbers(3, 2)}, "grads": lambda: {"W": numbers(3, 2)}}
 
 EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "Affine": {"W": lambda: numbers(4, 3), "b": lambda: numbers(3)},
     "Embedding": {"W": lambda: numbers(5, 4)},
+    "attention": _HEADS,
+    "attention_backward": {"dy": _heads, "y": _heads, "log_sums": lambda: numbers(2, 2, 5), **_HEADS},
     "ConvolutionTranspose": {"W": lambda: numbers(4, 6, 3, 3)},
     "normalize": {"x": lambda: numbers(6, 4)},
     "convolution_backward_input": {"dy": lambda: numbers(2, 6, 4, 4), "input_shape": lambda: (2, 4, 6, 6)},

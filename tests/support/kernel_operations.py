@@ -14,6 +14,7 @@ import backend
 from backend.graph_numbers import GraphNumbers, recording
 from kernels import (
     affine,
+    attention,
     batch_norm,
     batch_norm_backward,
     batch_statistics,
@@ -231,6 +232,18 @@ def embedding_rows(case):
     )
 
 
+def attention_of(case):
+    """Attend, with and without a view of later keys, and go back: over several tiles, columns and blocks of queries."""
+    n, c, h, w = case.shape
+    shape = (n, c % 3 + 1, 6 * h if case.seed % 8 else 2 * h, w if case.seed % 16 else 130)
+    results = []
+    for causal in (False, True):
+        q, k, v, dy = (_rng(case).standard_normal((4, *shape)) * 2).astype(case.dtype)
+        y, log_sums = attention.attention(q, k, v, causal)
+        results += [y, log_sums, *attention.attention_backward(dy, q, k, v, y, log_sums, causal)]
+    return tuple(results)
+
+
 def batch_normalization(case):
     n, c, h, w = case.shape
     x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
@@ -271,6 +284,7 @@ OPERATIONS = [
     *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of, dropped, affine_parts)),
     *(Operation(run) for run in (epoch_totals, embedding_rows)),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
+    Operation(attention_of, False, 100),
     Operation(batch_normalization, False, 200),
     Operation(batch_normalization_with_relu, False, 200),
 ]

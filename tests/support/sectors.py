@@ -15,6 +15,7 @@ import backend
 from backend import asarray, random
 from kernels import (
     affine,
+    attention,
     batch_norm,
     batch_norm_backward,
     batch_statistics,
@@ -69,6 +70,7 @@ def cases():
     yield "2x2 of 64 channels", ["average_pool_backward"], lambda: pooling.average_pool_backward(y, x.shape, halving)
     yield from _batch_norm_cases()
     yield from _softmax_cases()
+    yield from _attention_cases()
     flat, *matrices = _numbers(4096 * 64), _numbers(4096, 64), _numbers(4096, 3)
     yield "262144", ["square_ranges"], lambda: square_sum(flat)
     for tall in matrices:
@@ -124,6 +126,15 @@ def _cases_between_products():
     )
     scores, labels, sums = _numbers(256, 10), asarray(np.arange(256, dtype="int32") % 10), backend.xp.zeros(3)
     yield "256 rows of 10 classes", ["add_to_totals"], lambda: totals.add_to_totals(sums, vector[0], scores, labels)
+
+
+def _attention_cases():
+    q, k, v, dy = (_numbers(1, 2, 128, 64) for _ in range(4))
+    y, log_sums = attention.attention(q, k, v)
+    words = "2 heads of 128 rows of 64"
+    yield words, ["attention"], lambda: attention.attention(q, k, v)
+    kernels = [f"attention_backward_{of}" for of in ("queries", "keys")]
+    yield words, kernels, lambda: attention.attention_backward(dy, q, k, v, y, log_sums)
 
 
 def _numbers(*shape):
