@@ -15,12 +15,16 @@ from layers.normalization import BatchNormalization, LayerNormalization
 from layers.numerical import numerical_gradient
 from layers.parameters import parameter
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
+from layers.recurrent import GRU, LSTM, RNN
 from layers.regression_loss import HuberLoss, MeanSquaredError
 from layers.sequential import Residual, Sequential
 from layers.shape import Flatten, Permute, Reshape
 from layers.sigmoid_loss import SigmoidWithLoss
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AddLayer",
     "Affine",
     "AveragePooling",

@@ -153,6 +153,9 @@ LAYERS = {
     "BatchNormalization": lambda: layers.BatchNormalization.of(4),
     "Embedding": lambda: layers.Embedding.of(5, 4),
     "LayerNormalization": lambda: layers.LayerNormalization.of(4),
+    "RNN": lambda: layers.RNN.of(4, 3),
+    "LSTM": lambda: layers.LSTM.of(4, 3),
+    "GRU": lambda: layers.GRU.of(4, 3),
     "Pooling": lambda: layers.Pooling(2, 2),
     "AveragePooling": lambda: layers.AveragePooling(2, 2),
     "Permute": lambda: layers.Permute((2, 1, 3)),
@@ -161,6 +164,7 @@ LAYERS = {
     "Sequential": lambda: layers.Sequential(layers.Relu()),
 }
 INPUTS = {"Affine": (2, 4), "BatchNormalization": (2, 4), "LayerNormalization": (2, 4)}
+INPUTS |= dict.fromkeys(("RNN", "LSTM", "GRU"), (2, 5, 4))
 KINDS = sorted(
     name
     for name in layers.__all__

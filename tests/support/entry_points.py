@@ -142,6 +142,14 @@ def _heads():
 
 _LABELS = {"labels": labels}
 _HEADS = dict.fromkeys("qkv", _heads)
+
+
+def _recurrent(gates):
+    """Return the examples of a recurrent layer's parameters."""
+    shapes = {"Wx": (4, 3 * gates), "Wh": (3, 3 * gates), "bx": (3 * gates,), "bh": (3 * gates,)}
+    return {name: lambda shape=shape: numbers(*shape) for name, shape in shapes.items()}
+
+
 _PARAMS = {"params": lambda: {"W": numbers(3, 2)}, "grads": lambda: {"W": numbers(3, 2)}}
 
 EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
@@ -149,6 +157,7 @@ EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "Embedding": {"W": lambda: numbers(5, 4)},
     "attention": _HEADS,
     "attention_backward": {"dy": _heads, "y": _heads, "log_sums": lambda: numbers(2, 2, 5), **_HEADS},
+    **{name: _recurrent(gates) for name, gates in (("RNN", 1), ("LSTM", 4), ("GRU", 3))},
     "ConvolutionTranspose": {"W": lambda: numbers(4, 6, 3, 3)},
     "normalize": {"x": lambda: numbers(6, 4)},
     "convolution_backward_input": {"dy": lambda: numbers(2, 6, 4, 4), "input_shape": lambda: (2, 4, 6, 6)},

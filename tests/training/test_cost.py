@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from layers import (
+    GRU,
+    LSTM,
+    RNN,
     Affine,
     Convolution,
     ConvolutionTranspose,
+    Embedding,
     Layer,
     Pooling,
     Relu,
@@ -278,3 +282,22 @@ def test_every_layer_of_the_library_is_known(name, dtype):
             assert min(astuple(work)) >= 0
             assert work.nbytes > 0
             assert all(type(figure) is int for figure in astuple(work)), (row.name, work)
+
+
+def test_an_embedding_reads_the_rows_of_its_indices():
+    cost = cost_of(Embedding.of(100, 6), Batch(3, (5,), FLOAT))
+    assert cost.forward == Work(0, 0, 15 * 4 + 2 * 90 * 4)
+    assert cost.backward == Work(0, 90, 15 * 4 + 90 * 4 + 600 * 4)
+    assert cost.kept == 60
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(RNN, 1), (LSTM, 4), (GRU, 3)])
+def test_a_recurrent_layer_has_a_product_for_inputs_and_one_for_states(kind, gates):
+    layer, x = kind.of(4, 6), Batch(3, (5, 4), FLOAT)
+    cost, product = cost_of(layer, x), 2 * 3 * 5 * gates * 6
+    assert cost.forward.product_flops == product * (4 + 6)
+    assert cost.backward.product_flops == 2 * product * (4 + 6)
+    layer.input_gradient = False
+    assert cost_of(layer, x).backward.product_flops == product * (4 + 2 * 6)
+    layer.forward(np.zeros((3, 5, 4), "float32"))
+    assert cost.kept == sum(array.nbytes for array in layer.saved())

@@ -20,6 +20,7 @@ from training.check.bounds import Bound, sum_ulps, ulps
 from training.check.layer_bounds import Bounds, layer_bounds, run_layer
 from training.check.loss_bounds import loss_bounds
 from training.check.loss_cases import loss_cases
+from training.check.sequence_cases import sequence_cases
 from training.check.sum_cases import sum_cases
 from training.optim import optimizers
 from training.optim.clipping import clip_gradients
@@ -82,7 +83,7 @@ def cases() -> Iterator[CheckCase]:
     for sizes, labels in (((700, 12), "int32"), ((9, 1500), "int64"), ((50, 12), "uint8"), ((50, 12), "one-hot")):
         inputs = partial(_scores, sizes, labels)
         yield CheckCase("softmax cross-entropy", partial(_loss, inputs), partial(_loss_bounds, inputs))
-    yield from (CheckCase(*case) for case in (*loss_cases(), *sum_cases()))
+    yield from (CheckCase(*case) for case in (*loss_cases(), *sum_cases(), *sequence_cases()))
     yield CheckCase("gradient clipping", _clip, _clip_bounds)
     for name in optimizers.NAMES:
         yield CheckCase(f"optimizer {name}", partial(_update, name))

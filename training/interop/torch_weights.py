@@ -5,6 +5,7 @@ differ by name:
 
 =====================  ==========================================================================================
 ``Affine``             its weights are the transpose of ``nn.Linear``'s
+``RNN, LSTM, GRU``     are PyTorch's with one layer, one direction and ``batch_first=True``; weights are the transposes
 ``BatchNormalization`` ``momentum`` is 1 - PyTorch's; ``unbiased=True`` moves the running variance as PyTorch does
 ``Dropout``            ``inverted=True`` is PyTorch's
 ``Gelu``               is ``nn.GELU(approximate="tanh")``
@@ -23,11 +24,15 @@ import numpy
 from backend import asarray, asnumpy, is_array
 from backend.checks import instance
 from layers import (
+    GRU,
+    LSTM,
+    RNN,
     Affine,
     BatchNormalization,
     Convolution,
     ConvolutionTranspose,
     Dropout,
+    Embedding,
     Layer,
     LayerNormalization,
 )
@@ -41,15 +46,22 @@ from training.models.network import Network
 
 N = TypeVar("N", bound=Network)
 
+_OF_A_CELL = {"Wx": "weight_ih_l0", "Wh": "weight_hh_l0", "bx": "bias_ih_l0", "bh": "bias_hh_l0"}
 _KEYS: dict[type[Layer], dict[str, str]] = {
     Affine: {"W": "weight", "b": "bias"},
     Convolution: {"W": "weight", "b": "bias"},
     ConvolutionTranspose: {"W": "weight", "b": "bias"},
+    Embedding: {"W": "weight"},
+    RNN: _OF_A_CELL,
+    LSTM: _OF_A_CELL,
+    GRU: _OF_A_CELL,
     LayerNormalization: {"gamma": "weight", "beta": "bias"},
     BatchNormalization: {
         "gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"
     },
 }  # fmt: skip
+_TRANSPOSED = {(Affine, "W"), *((kind, name) for kind in (RNN, LSTM, GRU) for name in ("Wx", "Wh"))}
+_BIASES = ("b", "bx", "bh")
 _COUNTER = "num_batches_tracked"
 
 
@@ -227,17 +239,17 @@ def _keys(place: str, layer: Layer) -> dict[str, str]:
 
 
 def _turned(layer: Layer, own: str, array: numpy.ndarray) -> numpy.ndarray:
-    return array.T if isinstance(layer, Affine) and own == "W" else array
+    return array.T if any(isinstance(layer, kind) and own == name for kind, name in _TRANSPOSED) else array
 
 
 def _fitting(name: str, layer: Layer, own: str, array: numpy.ndarray | None, kept: Any) -> numpy.ndarray:
     """Return an array of a state in the shape and dtype of the layer's own; zeros for a bias that is missing."""
     if array is None:
-        if own == "b":
+        if own in _BIASES:
             return numpy.zeros(kept.shape, kept.dtype)
         raise ValueError(f"the state has no {clipped(name)}")
     array = _turned(layer, own, array)
     if array.shape != kept.shape:
-        expected = kept.shape[::-1] if isinstance(layer, Affine) and own == "W" else kept.shape
-        raise ValueError(f"expected {clipped(name)} of {expected}, got {_turned(layer, own, array).shape}")
+        expected, given = (_turned(layer, own, each).shape for each in (kept, array))
+        raise ValueError(f"expected {clipped(name)} of {expected}, got {given}")
     return converted(name, array, kept.dtype)

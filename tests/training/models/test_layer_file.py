@@ -104,7 +104,7 @@ def test_a_saved_network_does_not_need_its_file(file, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('type = "Affine"', 'type = "Loss"', r"layer 5: type is one of Affine, .*, not 'Loss'"),
+        ('type = "Affine"', 'type = "Loss"', r"layer 5: type is one of .*Affine, .*, not 'Loss'"),
         ('outputs = "classes"', "outputs = 3", r"the layers make \(3,\) of \(3, 10, 10\), expected \(4,\)"),
         ('outputs = "classes"', "units = 3", "layer 5: Affine takes inputs, outputs, .*, not 'units'"),
         ('outputs = "classes"', "", "layer 5, Affine: .*outputs"),

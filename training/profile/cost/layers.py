@@ -7,12 +7,16 @@ import math
 from kernels.max_pooling import MOST_TAPS_OF_A_BYTE
 from kernels.winograd import PATCH, TILE
 from layers import (
+    GRU,
+    LSTM,
+    RNN,
     Affine,
     AveragePooling,
     BatchNormalization,
     Convolution,
     ConvolutionTranspose,
     Dropout,
+    Embedding,
     Flatten,
     Gelu,
     GlobalAveragePooling,
@@ -162,6 +166,37 @@ def _layer_normalization(layer: LayerNormalization, x: Batch, y: Batch) -> Cost:
     nbytes = y.nbytes + normalised + x.nbytes + layer.gamma.nbytes + _parameter_bytes(layer)
     deviations = x.size // layer.gamma.size * x.acc_itemsize
     return Cost(forward, Work(0, 11 * x.size, nbytes), normalised + deviations)
+
+
+@formula(Embedding)
+def _embedding(layer: Embedding, x: Batch, y: Batch) -> Cost:
+    """Return the cost with int32 indices; all rows of the gradient are written."""
+    indices = 4 * x.size
+    forward = Work(0, 0, indices + 2 * y.nbytes)
+    return Cost(forward, Work(0, y.size, indices + y.nbytes + layer.W.nbytes), kept=indices)
+
+
+_OF_A_CELL: dict[type[Layer], tuple[int, int, int, int]] = {
+    RNN: (5, 5, 1, 0),
+    LSTM: (36, 30, 2, 5),
+    GRU: (30, 32, 1, 4),
+}
+"""Operations for each number of a state, forward and backward; and what is kept: states of T + 1 steps, others of T."""
+
+
+@formula(*_OF_A_CELL)
+def _recurrent(layer: RNN | LSTM | GRU, x: Batch, y: Batch) -> Cost:
+    """Return the cost of all steps; the weights of the states are read once for each."""
+    forward, backward, states, kept = next(_OF_A_CELL[kind] for kind in type(layer).__mro__ if kind in _OF_A_CELL)
+    rows, steps = x.samples * y.shape[0], y.shape[0]
+    of_inputs, of_states = 2 * rows * layer.Wx.size, 2 * rows * layer.Wh.size
+    bias, again = 2 * rows * len(layer.bx), max(steps - 1, 0) * layer.Wh.nbytes
+    kept_bytes = x.nbytes + states * (y.nbytes + y.nbytes // max(steps, 1)) + kept * y.nbytes
+    moved = x.nbytes + _parameter_bytes(layer) + again + y.nbytes + kept_bytes
+    back = Work(of_inputs + 2 * of_states, backward * y.size + bias, moved + _parameter_bytes(layer))
+    if layer.input_gradient:
+        back += Work(of_inputs, 0, layer.Wx.nbytes + x.nbytes)
+    return Cost(Work(of_inputs + of_states, forward * y.size + bias, moved), back, kept_bytes)
 
 
 @formula(Pooling)
