@@ -1,4 +1,4 @@
-"""``xpnet export``: what it refuses, without the package onnx."""
+"""``xpnet export``, and ``xpnet summary`` of ONNX: what they refuse, without the package onnx."""
 
 import sys
 
@@ -17,6 +17,14 @@ def test_without_the_package_the_remedy_is_said(monkeypatch):
     TwoLayerNet(4, 3, 2).save_params("model.safetensors")
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = xpnet("export", "model.safetensors", "--onnx")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "Error: ONNX needs the package onnx; remedy: pip install 'xpnet[onnx]'\n"
+
+
+def test_a_summary_of_an_onnx_file_without_the_package_says_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = xpnet("summary", "model.onnx")
     assert (result.code, result.out) == (2, "")
     assert result.err == "Error: ONNX needs the package onnx; remedy: pip install 'xpnet[onnx]'\n"
 

@@ -19,6 +19,7 @@ from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
 from training.models.layer_file import SUFFIX
+from training.models.loading import load_network
 from training.terminal.bars import Bar, bar
 from training.zoo import NETWORKS
 
@@ -140,6 +141,23 @@ def find_model(run: Path | None) -> Path:
         if not model.is_file():
             raise FileNotFoundError(f"there is no model in {run}" if run.is_dir() else f"there is no file {run}")
         return model
+
+
+def load_model(file: Path, allow_import: bool) -> Network:
+    """Load the network of a file of xpnet's own, or import one from ONNX.
+
+    Raises:
+        ValueError: it is damaged, or needs the package onnx, which is not installed.
+        OSError: it cannot be read.
+    """
+    if file.suffix != ".onnx":
+        return load_network(file, allow_import)
+    from training.interop.onnx_import import from_onnx
+
+    try:
+        return from_onnx(file)
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
 
 
 def check_fit(network: Network, data: Data) -> None:

@@ -25,7 +25,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.data_options import DATASET
-from training.cli.inputs import MODEL, find_model
+from training.cli.inputs import MODEL, find_model, load_model
 from training.cli.train import PRECISION
 from training.data.sources import INPUT_DIM, SOURCES
 from training.files import json_text
@@ -33,7 +33,6 @@ from training.files.printable import printable
 from training.loop.settings import DEFAULT_MODEL, DEFAULTS
 from training.models import Network, build_for
 from training.models.layer_file import SUFFIX, read_layer_file
-from training.models.loading import load_network
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
 from training.profile.cost import GPUS, Gpu, StepCost, Work, cost_of_step
@@ -91,8 +90,8 @@ def command(
 ) -> None:
     """List a model's layers and the cost of a training step, without a GPU: operations, least bytes and memory.
 
-    RUN is the folder of a run or a .safetensors file. Without it, the model is named by --model and --dataset, as a new
-    one of that name would be: by default xpnet's own, not that of a run.
+    RUN is the folder of a run, a .safetensors or an .onnx file. Without it, the model is named by --model and
+    --dataset, as a new one of that name would be: by default xpnet's own, not that of a run.
 
     MB are the least that must move: every input read once, every result written once. Memory is that of a GPU. MFLOP
     are multiplications, additions and other operations, in millions; MB are 10^6 bytes. The optimizer's update stands
@@ -107,7 +106,7 @@ def command(
         if run is None:
             network = _new(model or DEFAULT_MODEL, dataset)
         else:
-            network = load_network(find_model(run), allow_import)
+            network = load_model(find_model(run), allow_import)
     model = network.title
     network.astype("float16" if precision == "fp16" else "float32")
     optimizer = optimizers.by_name(DEFAULTS.optimizer, DEFAULTS.lr, DEFAULTS.weight_decay)

@@ -25,14 +25,15 @@ def to_onnx(network: Network) -> Any:
     Its input ``x`` is (batch, *input_dim): as the network's training data were before they were normalized, pictures in
     0 … 1. The mean and standard deviation of the training data, which the network's ``config`` has, are in the graph.
     Its output is ``scores`` (batch, classes), before a softmax or sigmoid; of a network that predicts numbers
-    ``values``, in their own unit. The metadata have the name and the classes.
+    ``values``, in their own unit. The metadata have the name, the classes, and whether "classes", "labels" or "values"
+    are predicted.
 
     Raises:
         ModuleNotFoundError: the package ``onnx`` is not installed.
         ValueError: a layer has no counterpart in ONNX; the message names it.
     """
     instance("network", network, Network, "a Network")
-    onnx = _package()
+    onnx = package()
     graph, x = Graph(onnx), "x"
     shape = network.input_dim
     known = normalization_of(network)
@@ -52,13 +53,14 @@ def to_onnx(network: Network) -> Any:
 
 def export_onnx(network: Network, file: str | Path) -> None:
     """Write ``to_onnx(network)`` to a file, atomically, after ``onnx.checker`` has checked it; errors as of that."""
-    onnx = _package()
+    onnx = package()
     model = to_onnx(network)
     onnx.checker.check_model(model, full_check=True)
     write_atomically(Path(file), model.SerializeToString())
 
 
-def _package() -> Any:
+def package() -> Any:
+    """Return the package ``onnx``, or raise a ModuleNotFoundError with the remedy."""
     try:
         import onnx
     except ModuleNotFoundError as error:
@@ -82,7 +84,7 @@ def _model(onnx: Any, network: Network, graph: Graph, name: str) -> Any:
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="xpnet")
     model.ir_version = IR
     config = network.config or {}
-    about = {"name": network.title}
+    about = {"name": network.title, "target_kind": network.last_layer.target_kind}
     about |= {key: json_text.dump(config[key]) for key in ("classes", "columns", "target", "dataset") if key in config}
     helper.set_model_props(model, about)
     return model

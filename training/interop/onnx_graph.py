@@ -174,7 +174,7 @@ def _batch_normalization(graph: Graph, layer: BatchNormalization, place: str, x:
     names = [
         graph.constant(f"{place}.{name}", arrays[name]) for name in ("gamma", "beta", "running_mean", "running_var")
     ]
-    y = graph.node("BatchNormalization", place, x, *names, epsilon=layer.eps)
+    y = graph.node("BatchNormalization", place, x, *names, epsilon=layer.eps, momentum=layer.momentum)
     return _reshaped(graph, place, y, shape) if by_pixel else y
 
 
