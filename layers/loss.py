@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from backend import array_module, asarray, current_device, is_array, require_same_device
+from backend import array_module, asarray, current_device, is_array, require_arrays, require_same_device
 from backend.checks import LARGEST_SIZE, Hyperparameter, real, refusal, several, whole
 from backend.types import Array
 from kernels import cross_entropy, labels
@@ -130,20 +130,21 @@ class SoftmaxWithLoss(Loss):
     """Softmax cross-entropy loss: the mean of -log softmax(x)[label].
 
     ``forward(x, t)`` takes scores (N, classes) and labels, as class indices (N,) or as distributions (N, classes), such
-    as one-hot rows or soft targets. The loss and the probabilities of float16 scores are float32: float16 is coarse
-    near 1, where probabilities end up. (``layers.compat.book.SoftmaxWithLoss`` adds 1e-7 to a probability and ignores
-    ``dout``, as the book does.)
+    as one-hot rows or soft targets; or those of sequences, scores (N, T, classes) and labels (N, T) or (N, T, classes),
+    where the mean is that over all steps. The loss and the probabilities of float16 scores are float32: float16 is
+    coarse near 1, where probabilities end up. (``layers.compat.book.SoftmaxWithLoss`` adds 1e-7 to a probability and
+    ignores ``dout``, as the book does.)
 
     Args:
         label_smoothing: share of each label that is spread evenly over all classes, from 0 to below 1 (Szegedy et al.,
             2016, section 7).
         class_weights: the cost of each class, positive or 0; the mean is then weighted by the samples' classes. None
             for equal costs.
-        ignore_index: label of samples that do not count, out of the classes' range or in it. A batch without other
-            samples has the loss 0. Labels are class indices then.
+        ignore_index: label of samples, or of steps, that do not count, out of the classes' range or in it. A batch
+            without others has the loss 0. Labels are class indices then.
 
     Attributes:
-        loss, y, t: loss, probabilities (N, classes) and labels of the latest forward.
+        loss, y, t: loss, probabilities, of the shape of the scores, and labels of the latest forward.
 
     Raises:
         TypeError: scores are not floating, labels are neither integers nor distributions, or host and device arrays are
@@ -184,16 +185,20 @@ class SoftmaxWithLoss(Loss):
         require_same_device(x, t)
         checks.floating("SoftmaxWithLoss", x=x)
         checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
-        wide, given, weight = x.astype(acc_dtype(x.dtype), copy=False), t, None
+        shape, given, weight = x.shape, t, None
+        if x.ndim == 3:
+            x, t = _as_rows(x, t)
+        wide = x.astype(acc_dtype(x.dtype), copy=False)
         if x.ndim == 2 and (self.class_weights is not None or self.ignore_index is not None or self.label_smoothing):
             t, weight = self._soft(t, wide)
-        self.loss, self.y = kernel.softmax_cross_entropy(wide, t)
-        self.t, self.weight = given, len(t) if weight is None else weight
-        return self.save(self.loss, self.y, t, x.dtype)
+        self.loss, y = kernel.softmax_cross_entropy(wide, t)
+        self.y, self.t, self.weight = y.reshape(shape), given, len(t) if weight is None else weight
+        return self.save(self.loss, y, t, x.dtype, shape)
 
     def backward(self, dout: Any = 1.0) -> Array:
-        y, t, dtype = self.saved()  # any number or 0-d array scales, whatever its dtype
-        return kernel.softmax_cross_entropy_backward(y, t, self._factor(dout)).astype(dtype, copy=False)
+        y, t, dtype, shape = self.saved()  # any number or 0-d array scales, whatever its dtype
+        dx = kernel.softmax_cross_entropy_backward(y, t, self._factor(dout))
+        return dx.astype(dtype, copy=False).reshape(shape)
 
     def predictions(self, x: Array) -> Array:
         return kernel.softmax(x.astype(acc_dtype(x.dtype), copy=False))
@@ -248,6 +253,19 @@ class SoftmaxWithLoss(Loss):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_weight_arrays": {}}
+
+
+def _as_rows(x: Array, t: Array) -> tuple[Array, Array]:
+    """Return scores (N, T, classes) and their labels as those of N·T samples.
+
+    Raises:
+        ValueError: the labels are of another shape.
+    """
+    require_arrays(t=t)
+    if t.shape not in (x.shape[:2], x.shape):
+        raise ValueError(f"labels for scores of {x.shape} are {x.shape[:2]} or {x.shape}, got {t.shape}")
+    rows = x.shape[0] * x.shape[1]
+    return x.reshape(rows, x.shape[2]), t.reshape(rows, *t.shape[2:])
 
 
 def _weights(given: Any) -> tuple[float, ...]:
