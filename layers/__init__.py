@@ -4,6 +4,7 @@ from layers import _neighbours  # noqa: F401  (first: it says which file is in t
 from layers.activations import Gelu, LeakyRelu, Relu, Relu6, Sigmoid, Tanh
 from layers.affine import Affine
 from layers.arithmetic import AddLayer, MulLayer
+from layers.attention import MultiHeadAttention, PositionwiseAffine
 from layers.base import Layer
 from layers.compat.book.functions import col2im, im2col, relu, sigmoid, softmax
 from layers.convolution import Convolution, ConvolutionTranspose
@@ -15,6 +16,7 @@ from layers.normalization import BatchNormalization, LayerNormalization
 from layers.numerical import numerical_gradient
 from layers.parameters import parameter
 from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
+from layers.positional import PositionalEmbedding, PositionalEncoding
 from layers.recurrent import GRU, LSTM, RNN
 from layers.regression_loss import HuberLoss, MeanSquaredError
 from layers.sequential import Residual, Sequential
@@ -44,8 +46,12 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "MulLayer",
+    "MultiHeadAttention",
     "Permute",
     "Pooling",
+    "PositionalEmbedding",
+    "PositionalEncoding",
+    "PositionwiseAffine",
     "Relu",
     "Relu6",
     "Reshape",

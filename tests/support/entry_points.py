@@ -39,7 +39,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                 "implicit_gemm", "labels", "layer_norm", "loss_scale", "masking", "optimizers", "regression",
                 "soft_targets", "sums", "targets", "totals"),
     "layers": ("checks", "base"),
-    "training": ("check.bounds", "check.cases", "check.devices", "check.layer_bounds", "check.links",
+    "training": ("check.bounds", "check.cases", "check.devices", "check.inputs", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
                  "data.pictures", "data.prefetch", "data.rows", "distributed",
                  "files", "interop", "loop.callbacks", "loop.checkpoint", "loop.display",
@@ -155,6 +155,14 @@ _PARAMS = {"params": lambda: {"W": numbers(3, 2)}, "grads": lambda: {"W": number
 EXAMPLES: dict[str, dict[str, Callable[[], Any]]] = {
     "Affine": {"W": lambda: numbers(4, 3), "b": lambda: numbers(3)},
     "Embedding": {"W": lambda: numbers(5, 4)},
+    "MultiHeadAttention": {
+        "W_in": lambda: numbers(4, 12),
+        "b_in": lambda: numbers(12),
+        "W_out": lambda: numbers(4, 4),
+        "b_out": lambda: numbers(4),
+    },
+    "PositionwiseAffine": {"W": lambda: numbers(4, 3), "b": lambda: numbers(3)},
+    "PositionalEmbedding": {"W": lambda: numbers(5, 4)},
     "attention": _HEADS,
     "attention_backward": {"dy": _heads, "y": _heads, "log_sums": lambda: numbers(2, 2, 5), **_HEADS},
     **{name: _recurrent(gates) for name, gates in (("RNN", 1), ("LSTM", 4), ("GRU", 3))},

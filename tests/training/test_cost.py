@@ -14,7 +14,11 @@ from layers import (
     ConvolutionTranspose,
     Embedding,
     Layer,
+    MultiHeadAttention,
     Pooling,
+    PositionalEmbedding,
+    PositionalEncoding,
+    PositionwiseAffine,
     Relu,
     Residual,
     Sequential,
@@ -95,6 +99,33 @@ def test_a_convolution_counted_by_hand():
     assert cost.keeps_input
     layer.input_gradient = False
     assert cost_of(layer, x).backward.product_flops == forward.product_flops
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_counted_by_hand(causal):
+    """Four products with weights, two of the heads forward and five backward, which makes the scores again."""
+    layer, x = MultiHeadAttention.of(12, 3, causal), Batch(10, (8, 12), FLOAT)
+    forward, backward, kept, keeps_input, _ = cost_of(layer, x)
+    weights, scores = 2 * 10 * 8 * 12 * 48, 10 * 8 * 8 // (2 if causal else 1)
+    assert forward.product_flops == weights + 2 * (2 * scores * 12)
+    assert backward.product_flops == 2 * weights + 5 * (2 * scores * 12)
+    assert kept == 4 * (4 * 10 * 8 * 12 + 10 * 3 * 8)  # q, k, v, y and a number of each row
+    assert keeps_input
+    layer.input_gradient = False
+    assert backward.product_flops - cost_of(layer, x).backward.product_flops == 2 * 10 * 8 * 12 * 36
+
+
+def test_positions_counted_by_hand():
+    x = Batch(10, (8, 12), FLOAT)
+    forward, backward, *kept = cost_of(PositionwiseAffine.of(12, 5), x)
+    assert forward == Work(2 * 80 * 12 * 5, 80 * 5, 4 * (80 * 12 + 12 * 5 + 5 + 80 * 5))
+    assert backward.product_flops == 2 * forward.product_flops
+    assert kept == [0, True, False]
+    for layer, learned in ((PositionalEncoding(8, 12), 0), (PositionalEmbedding.of(8, 12), 1)):
+        forward, backward, *kept = cost_of(layer, x)
+        assert forward == Work(0, 960, 4 * (960 + 96 + 960))
+        assert backward == Work(0, 960 * learned, 4 * (960 + 960 + 96 * learned))
+        assert kept == [0, False, False]
 
 
 def test_a_transposed_convolution_is_the_convolution_back():

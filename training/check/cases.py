@@ -16,7 +16,9 @@ from kernels.col2im import col2im
 from kernels.core.dtypes import acc_dtype
 from kernels.core.window import Window
 from kernels.im2col import im2col
+from training.check.attention_cases import attention_layers
 from training.check.bounds import Bound, sum_ulps, ulps
+from training.check.inputs import numbers
 from training.check.layer_bounds import Bounds, layer_bounds, run_layer
 from training.check.loss_bounds import loss_bounds
 from training.check.loss_cases import loss_cases
@@ -57,18 +59,12 @@ class CheckCase:
     bounds: Callable[[str], Bounds] | None = None
 
 
-def numbers(shape: tuple[int, ...], dtype: str, seed: int = 0, ties: bool = False) -> Array:
-    """Return numbers around 0 on the active device, the same on every device; with ``ties`` many of them are equal."""
-    values = numpy.random.default_rng(seed).standard_normal(shape)
-    return asarray((numpy.round(values) if ties else values).astype(dtype))
-
-
 def cases() -> Iterator[CheckCase]:
     """Yield every operation, forward and backward, each over several shapes."""
     yield CheckCase("random numbers", lambda dtype: {"bits": random.bits(1001), "uniform": random.uniform(999, dtype)})
     for shape, window in GEOMETRIES:
         yield from _window_cases(shape, window)
-    for operation, make, input_shape in _layers():
+    for operation, make, input_shape in (*_layers(), *attention_layers()):
         yield _layer_case(operation, make, input_shape)
         if "normalization" in operation:  # again with ε at least as large as the variance
             yield _layer_case(operation, make, input_shape, scale=2.0**-9)

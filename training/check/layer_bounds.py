@@ -163,6 +163,9 @@ def _terms(layer: Any, x: numpy.ndarray, y: numpy.ndarray) -> dict[str, int]:
     W, samples = layer.W, len(x)
     if isinstance(layer, layers.Affine):
         return {"y": len(W) + 1, "dx": W.shape[1], "dW": samples, "db": samples}
+    if isinstance(layer, layers.PositionwiseAffine):
+        positions = samples * x.shape[1]
+        return {"y": len(W) + 1, "dx": W.shape[1], "dW": positions, "db": positions}
     of_filter, of_channel = W.size // y.shape[1], W.size // x.shape[1]
     pixels = samples * math.prod((x if isinstance(layer, layers.ConvolutionTranspose) else y).shape[2:])
     return {"y": of_filter + 1, "dx": of_channel, "dW": pixels, "db": samples * math.prod(y.shape[2:])}
@@ -263,6 +266,7 @@ def _normalization(
 
 _RULES: dict[type, Callable[[Any, numpy.ndarray, numpy.ndarray], Bounds]] = {
     layers.Affine: _linear,
+    layers.PositionwiseAffine: _linear,
     layers.Convolution: _linear,
     layers.ConvolutionTranspose: _linear,
     layers.Relu: _without_rounding,

@@ -57,6 +57,12 @@ LAYERS = {
     "LayerNormalization": lambda: LayerNormalization.of((4, 2, 2)),
     "Relu6": Relu6,
     "LeakyRelu": lambda: LeakyRelu(0.3),
+    "MultiHeadAttention": lambda: layers.MultiHeadAttention.of(4, 2, causal=True),
+    "PositionwiseAffine": lambda: Sequential(
+        *(layers.PositionwiseAffine.of(4, 3, bias=bias) for bias in (True, False))
+    ),
+    "PositionalEncoding": lambda: layers.PositionalEncoding(5, 4),
+    "PositionalEmbedding": lambda: layers.PositionalEmbedding.of(5, 4),
     "Permute": lambda: layers.Permute((2, 1, 3)),
     "Reshape": lambda: layers.Reshape((3, 4)),
     "Pooling": lambda: Pooling(2, 3, 2, (0, 1), (2, 1), "ceil"),
@@ -95,7 +101,18 @@ def test_every_layer_is_made_again(device, name, dtype):
     for own, other in ((layer.params, again.params), (layer.state, again.state)):
         shapes = [[(key, a.shape, a.dtype, type(a)) for key, a in arrays.items()] for arrays in (own, other)]
         assert shapes[0] == shapes[1]
-    for attribute in ("window", "groups", "winograd", "momentum", "eps", "count_padding", "slope", "dropout_ratio"):
+    for attribute in (
+        "window",
+        "groups",
+        "winograd",
+        "momentum",
+        "eps",
+        "count_padding",
+        "slope",
+        "dropout_ratio",
+        "heads",
+        "causal",
+    ):
         assert getattr(layer, attribute, None) == getattr(again, attribute, None)
 
 

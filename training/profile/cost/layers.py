@@ -26,8 +26,12 @@ from layers import (
     LayerNormalization,
     LeakyRelu,
     MeanSquaredError,
+    MultiHeadAttention,
     Permute,
     Pooling,
+    PositionalEmbedding,
+    PositionalEncoding,
+    PositionwiseAffine,
     Relu,
     Relu6,
     Reshape,
@@ -72,7 +76,7 @@ def _convolution_transpose(layer: ConvolutionTranspose, x: Batch, y: Batch) -> C
 
 
 def _with_products(
-    layer: Affine | Convolution | ConvolutionTranspose,
+    layer: Affine | Convolution | ConvolutionTranspose | PositionwiseAffine,
     x: Batch,
     y: Batch,
     products: int,
@@ -85,6 +89,39 @@ def _with_products(
     if layer.input_gradient:
         backward += Work(products, 0, layer.W.nbytes + x.nbytes)
     return Cost(Work(products, of_bias, moved), backward, kept, keeps_input)
+
+
+@formula(PositionwiseAffine)
+def _positionwise_affine(layer: PositionwiseAffine, x: Batch, y: Batch) -> Cost:
+    return _with_products(layer, x, y, 2 * x.size * y.shape[1])
+
+
+@formula(MultiHeadAttention)
+def _attention(layer: MultiHeadAttention, x: Batch, y: Batch) -> Cost:
+    """Return the cost of two projections, and of attention that keeps no scores: backward computes them again.
+
+    An exponential, a maximum, a scaling and a sum are counted for each score; with ``causal`` half of the scores.
+    """
+    (length, size), pairs = x.shape, x.samples * x.shape[0] ** 2 // (2 if layer.causal else 1)
+    projections, of_scores, scores = 2 * x.size * 4 * size, 2 * pairs * size, pairs * layer.heads
+    packed, sums = 3 * x.nbytes, x.samples * layer.heads * length * x.acc_itemsize
+    kept = packed + x.nbytes + sums  # queries, keys and values; the heads' results
+    nbytes = x.nbytes + _parameter_bytes(layer) + y.nbytes + kept
+    forward = Work(projections + 2 * of_scores, 4 * x.size + 5 * scores, nbytes)
+    backward = Work(2 * projections + 5 * of_scores, 4 * x.size + 8 * scores, 2 * nbytes)
+    if not layer.input_gradient:
+        backward = Work(
+            backward.product_flops - 2 * x.size * 3 * size, backward.other_flops, backward.nbytes - x.nbytes
+        )
+    return Cost(forward, backward, kept, keeps_input=True)
+
+
+@formula(PositionalEmbedding, PositionalEncoding)
+def _positional(layer: PositionalEmbedding | PositionalEncoding, x: Batch, y: Batch) -> Cost:
+    of_positions = _parameter_bytes(layer) or x.nbytes // max(x.samples, 1)
+    learned = x.size if layer.params else 0
+    forward = Work(0, x.size, x.nbytes + of_positions + y.nbytes)
+    return Cost(forward, Work(0, learned, y.nbytes + x.nbytes + _parameter_bytes(layer)))
 
 
 def _winograd_flops(x: Batch, y: Batch) -> int:
