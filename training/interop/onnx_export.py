@@ -12,6 +12,7 @@ from backend.checks import instance
 from training.files import json_text
 from training.files.durable import write_atomically
 from training.interop.onnx_graph import Graph
+from training.interop.onnx_sequences import takes_indices
 from training.loop.recipe import normalization_of, target_normalization_of
 from training.models.network import Network
 
@@ -23,7 +24,8 @@ def to_onnx(network: Network) -> Any:
     """Return a network as an ``onnx.ModelProto``: in float32 and evaluation, for batches of any size.
 
     Its input ``x`` is (batch, *input_dim): as the network's training data were before they were normalized, pictures in
-    0 … 1. The mean and standard deviation of the training data, which the network's ``config`` has, are in the graph.
+    0 … 1; or int64 indices where the first layer is an embedding. The mean and standard deviation of the training data,
+    which the network's ``config`` has, are in the graph.
     Its output is ``scores`` (batch, classes), before a softmax or sigmoid; of a network that predicts numbers
     ``values``, in their own unit. The metadata have the name, the classes, and whether "classes", "labels" or "values"
     are predicted.
@@ -74,10 +76,11 @@ def package() -> Any:
 
 def _model(onnx: Any, network: Network, graph: Graph, name: str) -> Any:
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    of_inputs = onnx.TensorProto.INT64 if takes_indices(network.layers) else kind
     made = helper.make_graph(
         graph.nodes,
         network.title,
-        [helper.make_tensor_value_info("x", kind, ["batch", *network.input_dim])],
+        [helper.make_tensor_value_info("x", of_inputs, ["batch", *network.input_dim])],
         [helper.make_tensor_value_info(name, kind, ["batch", network.classes])],
         [onnx.numpy_helper.from_array(array, key) for key, array in graph.constants.items()],
     )

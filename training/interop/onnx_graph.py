@@ -88,7 +88,9 @@ Writer = Callable[[Graph, Any, str, str, Shape], str]
 _WRITERS: dict[type[Layer], Writer] = {}
 
 
-def _writes(*kinds: type[Layer]) -> Callable[[Writer], Writer]:
+def writes(*kinds: type[Layer]) -> Callable[[Writer], Writer]:
+    """Register the function that writes layers of these kinds."""
+
     def register(writer: Writer) -> Writer:
         _WRITERS.update(dict.fromkeys(kinds, writer))
         return writer
@@ -96,32 +98,32 @@ def _writes(*kinds: type[Layer]) -> Callable[[Writer], Writer]:
     return register
 
 
-@_writes(Sequential)
+@writes(Sequential)
 def _sequential(graph: Graph, layer: Sequential, place: str, x: str, shape: Shape) -> str:
     for name, each in layer.sublayers():
         x, shape = graph.layer(each, joined(place, name), x, shape), each.output_shape(shape)
     return x
 
 
-@_writes(Residual)
+@writes(Residual)
 def _residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shape) -> str:
     body = graph.layer(layer.body, f"{place}.body", x, shape)
     bypass = x if layer.shortcut is None else graph.layer(layer.shortcut, f"{place}.shortcut", x, shape)
     return graph.node("Add", place, body, bypass)
 
 
-@_writes(Affine)
+@writes(Affine)
 def _affine(graph: Graph, layer: Affine, place: str, x: str, shape: Shape) -> str:
     x = x if len(shape) == 1 else graph.node("Flatten", place, x, axis=1)
     return graph.node("Gemm", place, x, *graph.parameters(layer, place))
 
 
-@_writes(Convolution)
+@writes(Convolution)
 def _convolution(graph: Graph, layer: Convolution, place: str, x: str, shape: Shape) -> str:
     return graph.node("Conv", place, x, *graph.parameters(layer, place), **_window(layer, shape), group=layer.groups)
 
 
-@_writes(ConvolutionTranspose)
+@writes(ConvolutionTranspose)
 def _convolution_transpose(graph: Graph, layer: ConvolutionTranspose, place: str, x: str, shape: Shape) -> str:
     window = _window(layer, layer.output_shape(shape))
     return graph.node("ConvTranspose", place, x, *graph.parameters(layer, place), **window)
@@ -146,12 +148,12 @@ def _window(layer: Any, shape: Shape) -> dict[str, Any]:
     }
 
 
-@_writes(Pooling)
+@writes(Pooling)
 def _pooling(graph: Graph, layer: Pooling, place: str, x: str, shape: Shape) -> str:
     return graph.node("MaxPool", place, x, **_window(layer, shape))
 
 
-@_writes(AveragePooling)
+@writes(AveragePooling)
 def _average_pooling(graph: Graph, layer: AveragePooling, place: str, x: str, shape: Shape) -> str:
     attributes = _window(layer, shape)
     if attributes.pop("dilations") != [1, 1]:
@@ -161,12 +163,12 @@ def _average_pooling(graph: Graph, layer: AveragePooling, place: str, x: str, sh
     return graph.node("AveragePool", place, x, **attributes, count_include_pad=int(layer.count_padding))
 
 
-@_writes(GlobalAveragePooling)
+@writes(GlobalAveragePooling)
 def _global_average_pooling(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     return graph.node("Flatten", place, graph.node("GlobalAveragePool", place, x), axis=1)
 
 
-@_writes(BatchNormalization)
+@writes(BatchNormalization)
 def _batch_normalization(graph: Graph, layer: BatchNormalization, place: str, x: str, shape: Shape) -> str:
     by_pixel = len(shape) == 3 and len(layer.gamma) != shape[0]
     x = graph.node("Flatten", place, x, axis=1) if by_pixel else x
@@ -178,7 +180,7 @@ def _batch_normalization(graph: Graph, layer: BatchNormalization, place: str, x:
     return _reshaped(graph, place, y, shape) if by_pixel else y
 
 
-@_writes(LayerNormalization)
+@writes(LayerNormalization)
 def _layer_normalization(graph: Graph, layer: LayerNormalization, place: str, x: str, shape: Shape) -> str:
     names, by_pixel = graph.parameters(layer, place), len(shape) == 3 and layer.gamma.ndim == 1
     x = graph.node("Transpose", place, x, perm=[0, 2, 3, 1]) if by_pixel else x
@@ -186,24 +188,24 @@ def _layer_normalization(graph: Graph, layer: LayerNormalization, place: str, x:
     return graph.node("Transpose", place, y, perm=[0, 3, 1, 2]) if by_pixel else y
 
 
-@_writes(Relu, Sigmoid, Tanh)
+@writes(Relu, Sigmoid, Tanh)
 def _function(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     kind = next(kind for kind in (Relu, Sigmoid, Tanh) if isinstance(layer, kind))
     return graph.node(kind.__name__, place, x)
 
 
-@_writes(Relu6)
+@writes(Relu6)
 def _relu6(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     least, most = graph.constant(f"{place}.least", 0.0), graph.constant(f"{place}.most", 6.0)
     return graph.node("Clip", place, x, least, most)
 
 
-@_writes(LeakyRelu)
+@writes(LeakyRelu)
 def _leaky_relu(graph: Graph, layer: LeakyRelu, place: str, x: str, shape: Shape) -> str:
     return graph.node("LeakyRelu", place, x, alpha=layer.slope)
 
 
-@_writes(Gelu)
+@writes(Gelu)
 def _gelu(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     """Write x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))): the operator Gelu is younger than opset 17."""
 
@@ -217,29 +219,29 @@ def _gelu(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     return graph.node("Mul", place, share, x)
 
 
-@_writes(Softmax)
+@writes(Softmax)
 def _softmax(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     return graph.node("Softmax", place, x, axis=1 if len(shape) == 3 else -1)
 
 
-@_writes(Dropout)
+@writes(Dropout)
 def _dropout(graph: Graph, layer: Dropout, place: str, x: str, shape: Shape) -> str:
     if layer.inverted or not layer.dropout_ratio:
         return x
     return graph.node("Mul", place, x, graph.constant(f"{place}.stays", 1 - layer.dropout_ratio))
 
 
-@_writes(Flatten)
+@writes(Flatten)
 def _flatten(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> str:
     return graph.node("Flatten", place, x, axis=1)
 
 
-@_writes(Reshape)
+@writes(Reshape)
 def _reshape(graph: Graph, layer: Reshape, place: str, x: str, shape: Shape) -> str:
     return _reshaped(graph, place, x, layer.shape)
 
 
-@_writes(Permute)
+@writes(Permute)
 def _permute(graph: Graph, layer: Permute, place: str, x: str, shape: Shape) -> str:
     return graph.node("Transpose", place, x, perm=[0, *layer.axes])
 
