@@ -124,7 +124,7 @@ threads_option = click.option(
 run_option = click.option(
     "--run",
     type=click.Path(path_type=Path),
-    help="A run's folder or a .safetensors file.  [default: the newest run in runs/]",
+    help="A run's folder, a .safetensors or an .onnx file.  [default: the newest run in runs/]",
 )
 allow_import_option = click.option(
     "--allow-import",

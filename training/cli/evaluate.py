@@ -22,7 +22,7 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.data_options import DATASET, path_options
-from training.cli.inputs import MODEL, check_fit, find_model, load_data, run_data, with_classes
+from training.cli.inputs import MODEL, check_fit, find_model, load_data, load_model, run_data, with_classes
 from training.cli.loss_options import metrics_option
 from training.data import EMBEDDED, Data
 from training.data.collection import KINDS
@@ -33,7 +33,6 @@ from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import build_network, loader_for, measure
 from training.loop.settings import EVALUATION_BATCH, Settings
 from training.models import Network
-from training.models.loading import load_network
 from training.models.metrics import as_metrics
 from training.terminal.tables import show, table
 
@@ -69,7 +68,8 @@ def command(
 ) -> None:
     """Measure a model on test data: loss, accuracy, and each class.
 
-    RUN is the folder of a run, a .safetensors file or, with --model, an .npz file; by default the newest run in runs/.
+    RUN is the folder of a run, a .safetensors or .onnx file, or, with --model, an .npz file; by default the newest run
+    in runs/.
     """
     file = find_model(run)
     choose_compute(device, threads)
@@ -78,7 +78,7 @@ def command(
         data = _load(file, None, wanted, data_dir, as_json)
         network = _from_npz(file, model, data)
     else:
-        network = _from_safetensors(file, model, allow_import)
+        network = _from_its_file(file, model, allow_import)
         data = with_classes(_load(file, network, wanted, data_dir, as_json), network)
     check_fit(network, data)
     part = next(part for part in ("test", "val", "train") if part in data.parts)
@@ -136,9 +136,9 @@ def _from_npz(file: Path, model: str | None, data: Data) -> Network:
     return network
 
 
-def _from_safetensors(file: Path, model: str | None, allow_import: bool) -> Network:
+def _from_its_file(file: Path, model: str | None, allow_import: bool) -> Network:
     with user_errors():
-        network = load_network(file, allow_import)
+        network = load_model(file, allow_import)
     if model is not None and model != network.title:
         raise UserError(f"{file} is a {network.title}, not a {model}")
     return network

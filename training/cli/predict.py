@@ -21,7 +21,7 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.inputs import find_model
+from training.cli.inputs import find_model, load_model
 from training.cli.picture_files import picture_files
 from training.cli.predict_rows import RowPredictor, is_table, print_rows
 from training.cli.prediction import Prediction, Reader
@@ -31,7 +31,6 @@ from training.files.printable import printable
 from training.loop.non_finite import in_parameters
 from training.loop.recipe import normalization_of
 from training.models import Network
-from training.models.loading import load_network
 
 
 @click.command("predict")
@@ -74,7 +73,7 @@ def command(
         if file.suffix == ".npz":
             raise ValueError(f"{file} does not say which model it is; predict needs a run or a .safetensors file")
         files = picture_files(images)
-        network = load_network(file, allow_import)
+        network = load_model(file, allow_import)
         has_tables = any(map(is_table, files))
         if has_tables and not all(map(is_table, files)):
             raise ValueError("expected tables or pictures, got both")

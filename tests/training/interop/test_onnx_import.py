@@ -4,14 +4,15 @@ import importlib.util
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from backend import random
+from backend import asnumpy, random, use
 from layers import Affine, BatchNormalization, Convolution, Dropout, Relu, Residual, Sequential
 from layers.initializers import unfilled
 from tests.support.command_line import xpnet
 from tests.support.networks import NETWORKS
 from tests.training.interop.test_onnx import CASES, session, stirred
-from training.data import Normalization
+from training.data import Normalization, load
 from training.interop.onnx_export import export_onnx, to_onnx
 from training.interop.onnx_import import from_onnx, layers_from_onnx
 from training.models import Network, build_for
@@ -161,6 +162,23 @@ def test_what_is_saved_is_a_model_as_any_other(tmp_path, monkeypatch):
     assert shown[0].out.splitlines()[1:] == shown[1].out.splitlines()[1:]
 
 
+def test_commands_take_a_model_of_onnx_as_one_of_their_own(tmp_path, monkeypatch):
+    """The same loss, accuracy and classes."""
+    monkeypatch.chdir(tmp_path)
+    random.seed(0)
+    network = build_for("LeNet5", (1, 28, 28), 10)
+    network.config |= {"dataset": "mnist10k", "classes": list("0123456789"), "input_dim": [1, 28, 28]}
+    network.config |= {"normalization": {"mean": [0.13], "std": [0.31]}}
+    network.save_params("own.safetensors")
+    export_onnx(network, "model.onnx")
+    Image.fromarray(load().test_images[0, 0]).save("picture.png")
+    for arguments in (("evaluate",), ("predict", "picture.png", "--run")):
+        own, found = (xpnet(*arguments, file) for file in ("own.safetensors", "model.onnx"))
+        assert (own.code, found.code) == (0, 0)
+        assert found.out.replace("model.onnx", "own.safetensors") == own.out
+        assert found.err == own.err
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\x08" + data, lambda _: b""])
 def test_a_damaged_file_is_refused(damage, tmp_path):
     file = tmp_path / "model.onnx"
@@ -201,6 +219,20 @@ def test_other_arguments_are_refused(tmp_path):
         from_onnx(model, shape=(5,))
     with pytest.raises(ValueError, match="the model has no value 'y'; its outputs are 'scores'"):
         from_onnx(model, output="y")
+
+
+@pytest.mark.gpu
+def test_the_network_is_on_the_active_device():
+    """With scalings that become part of weights, which are computed on the host."""
+    random.seed(0)
+    with use("cpu"):
+        network = stirred(NETWORKS["activations"]())
+        model, x = to_onnx(network), batch(network)
+        expected = network.predict(x)
+    with use("cuda"):
+        found = from_onnx(model)
+        assert type(found.params.flat) is not np.ndarray
+        assert_same(asnumpy(found.predict(x)), expected)
 
 
 def test_the_model_is_not_changed():

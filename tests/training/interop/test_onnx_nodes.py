@@ -7,8 +7,10 @@ The others are constants, as they are in networks. Of several outputs the first 
 import functools
 import importlib
 import importlib.util
+import pkgutil
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +24,8 @@ if HAS_ONNX:
 
 pytestmark = pytest.mark.skipif(not HAS_ONNX, reason="onnx, which ships the tests of nodes, is not installed")
 
-MODULES = {"BatchNormalization": "batch_normalization"}
-"""The modules with the tests of an operator that are not called as the operator is, in lower case."""
+OLD = {"batchnormalization": "batchnorm"}
+"""The modules with the tests of an operator that older versions of onnx call otherwise."""
 
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 """Operators whose tests have samples of any shape: their data are one sample."""
@@ -74,11 +76,13 @@ def cases(operator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package's own
         state = np.random.get_state()
-        importlib.import_module(f"onnx.backend.test.case.node.{MODULES.get(operator, operator.lower())}")
+        package = importlib.import_module("onnx.backend.test.case.node")
+        modules = {each.name.replace("_", ""): each.name for each in pkgutil.iter_modules(package.__path__)}
+        name = modules.get(operator.lower()) or modules[OLD[operator.lower()]]
+        importlib.import_module(f"{package.__name__}.{name}")
         np.random.set_state(state)
-        from onnx.backend.test.case.node import _NodeTestCases as known
     found = {}
-    for case in known:
+    for case in package._NodeTestCases:
         nodes = case.model.graph.node
         if len(nodes) == 1 and nodes[0].op_type == operator and "_expanded" not in case.name:
             found[case.name.removeprefix("test_")] = case
@@ -141,3 +145,29 @@ def test_nine_of_ten_that_can_be_expressed_pass():
 def test_the_table_names_tests_that_there_are():
     names = [name for operator in READERS for name in cases(operator)]
     assert [pattern for pattern in NOT_EXPRESSIBLE if not any(re.fullmatch(pattern, name) for name in names)] == []
+
+
+def converted():
+    """Return the folders of the models that PyTorch's own tests of layers were converted to, long ago, in opset 6."""
+    return sorted((Path(onnx.__file__).parent / "backend/test/data/pytorch-converted").glob("test_*"))
+
+
+def tensors(folder, kind):
+    files = sorted(folder.glob(f"test_data_set_0/{kind}_*.pb"))
+    return [onnx.numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
+
+
+def test_models_of_pytorch_compute_what_it_did_or_are_refused():
+    if not converted():
+        pytest.skip("this version of onnx ships no models of PyTorch")
+    done = []
+    for folder in converted():
+        try:
+            network = layers_from_onnx(folder / "model.onnx").eval()
+        except ValueError as error:
+            assert re.match(r"the node '\w+', \w+: |expected an input", str(error)), folder.name  # noqa: PT017
+            continue
+        (x,), (expected,) = tensors(folder, "input"), tensors(folder, "output")
+        np.testing.assert_allclose(network.forward(x), expected, rtol=1e-5, atol=1e-6, err_msg=folder.name)
+        done.append(folder.name)
+    assert len(done) >= 45, done
