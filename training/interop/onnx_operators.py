@@ -10,13 +10,13 @@ import numpy
 from layers import (
     Affine,
     BatchNormalization,
-    Convolution,
     Dropout,
     Gelu,
     Layer,
     LayerNormalization,
     LeakyRelu,
     Permute,
+    PositionwiseAffine,
     Relu,
     Relu6,
     Reshape,
@@ -87,7 +87,7 @@ def _gemm(at: Reading) -> list[Item]:
 
 @reads("MatMul")
 def _matmul(at: Reading) -> list[Item]:
-    """Read rows times a matrix; of samples with more axes, the last one is multiplied: a 1×1 convolution."""
+    """Read rows times a matrix; of samples with more axes, the last one is multiplied."""
     at.first("samples")
     W = at.array(1, "a matrix")
     if W.ndim > 2 and W.ndim <= len(at.shape) + 1 and math.prod(W.shape[:-2]) == 1:
@@ -97,10 +97,8 @@ def _matmul(at: Reading) -> list[Item]:
     *leading, inputs = at.shape
     if not leading:
         return [Affine(at.parameter(W))]
-    rows, outputs = math.prod(leading), W.shape[1]
-    convolution = Convolution(at.parameter(W.T.reshape(outputs, inputs, 1, 1)))
-    into: list[Item] = [Reshape((rows, inputs)), Permute((2, 1)), Reshape((inputs, rows, 1))]
-    return [*into, convolution, Reshape((outputs, rows)), Permute((2, 1)), Reshape((*leading, outputs))]
+    layer = PositionwiseAffine(at.parameter(W))
+    return [Reshape((math.prod(leading), inputs)), layer, Reshape((*leading, W.shape[1]))]
 
 
 @reads("Add", "Sub", "Mul", "Div")

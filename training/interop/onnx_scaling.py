@@ -7,7 +7,7 @@ import math
 import numpy
 
 from backend import asarray, asnumpy
-from layers import Affine, Convolution, ConvolutionTranspose, Layer, Reshape
+from layers import Affine, Convolution, ConvolutionTranspose, Layer, PositionalEmbedding, PositionwiseAffine, Reshape
 from layers.base import Shape
 
 
@@ -40,14 +40,13 @@ class Scaling:
 
     def into_layer_before(self, layer: Layer) -> bool:
         """Change the weights of the layer whose output is scaled; return whether they could be."""
-        if not isinstance(layer, (Affine, Convolution, ConvolutionTranspose)):
+        if not isinstance(layer, (Affine, PositionwiseAffine, Convolution, ConvolutionTranspose)):
             return False
-        if not all(_is_even(array) for array in (self.factor, self.shift)):
+        factor, shift = (_by_feature(array, layer) for array in (self.factor, self.shift))
+        if factor is None or shift is None:
             return False
-        factor, shift = (array.reshape(len(array), -1)[:, 0] for array in (self.factor, self.shift))
-        weight = asnumpy(layer.W)
-        along = (-1, 1, 1, 1) if isinstance(layer, Convolution) else (-1, 1, 1)
-        layer.W = _as(layer, weight * (factor if isinstance(layer, Affine) else factor.reshape(along)))
+        along = (-1, *[1] * (3 if isinstance(layer, Convolution) else layer.W.ndim - 2))
+        layer.W = _as(layer, asnumpy(layer.W) * factor.reshape(along))
         if layer.b is not None or shift.any():
             bias = 0 if layer.b is None else asnumpy(layer.b).astype("float64")
             layer.b = _as(layer, bias * factor + shift)
@@ -55,23 +54,29 @@ class Scaling:
 
     def into_layer_behind(self, layer: Layer) -> bool:
         """Change the weights of the layer whose input is scaled, by factors alone; return whether they could be."""
-        if self.shift.any():
+        if self.shift.any() or not isinstance(layer, (Affine, PositionwiseAffine, Convolution)):
             return False
-        if isinstance(layer, Affine):
-            layer.W = _as(layer, asnumpy(layer.W) * self.factor.reshape(-1, 1))
-            return True
-        if not isinstance(layer, Convolution) or not _is_even(self.factor):
+        factor = self.factor.reshape(-1) if isinstance(layer, Affine) else _by_feature(self.factor, layer)
+        if factor is None:
             return False
-        factor, weight = self.factor[:, 0, 0], asnumpy(layer.W)
-        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
-        grouped = grouped * factor.reshape(layer.groups, 1, -1, 1, 1)
-        layer.W = _as(layer, grouped.reshape(weight.shape))
+        weight = asnumpy(layer.W)
+        if isinstance(layer, Convolution):
+            grouped = weight.reshape(layer.groups, -1, *weight.shape[1:]) * factor.reshape(layer.groups, 1, -1, 1, 1)
+            layer.W = _as(layer, grouped.reshape(weight.shape))
+        else:
+            layer.W = _as(layer, weight * factor[:, None])
         return True
 
     def as_layers(self, dtype: str) -> list[Layer]:
-        """Return it as a depthwise 1×1 convolution, with a channel for each number that differs; [] for y = x."""
-        if (self.factor == 1).all() and not self.shift.any():
+        """Return it as a depthwise 1×1 convolution, with a channel for each number that differs; [] for y = x.
+
+        A sum of sequences with a constant whose rows differ is a ``PositionalEmbedding``.
+        """
+        is_sum = bool((self.factor == 1).all())
+        if is_sum and not self.shift.any():
             return []
+        if is_sum and len(self.shape) == 2 and not _is_even_along(self, 0):
+            return [PositionalEmbedding(asarray(self.shift.astype(dtype)))]
         first = 1 if len(self.shape) == 3 else 0  # images keep their channels
         axes = [axis for axis, size in enumerate(self.shape) if size > 1 and not _is_even_along(self, axis)]
         leading = max(first, *(axis + 1 for axis in axes)) if axes else first
@@ -88,10 +93,11 @@ class Scaling:
         return [Reshape(flat), convolution, Reshape(self.shape)]
 
 
-def _is_even(array: numpy.ndarray) -> bool:
-    """Return whether the numbers of each channel, along the first axis, are equal."""
-    flat = array.reshape(len(array), -1)
-    return bool((flat == flat[:, :1]).all())
+def _by_feature(array: numpy.ndarray, layer: Layer) -> numpy.ndarray | None:
+    """Return a number for each channel of images, or for each feature of rows; None if places or pixels differ."""
+    flat = array.reshape(-1, array.shape[-1]).T if isinstance(layer, PositionwiseAffine) else array
+    flat = flat.reshape(len(flat), -1)
+    return flat[:, 0] if bool((flat == flat[:, :1]).all()) else None
 
 
 def _is_even_along(scaling: Scaling, axis: int) -> bool:
@@ -99,5 +105,5 @@ def _is_even_along(scaling: Scaling, axis: int) -> bool:
     return all(bool((array == array.take([0], axis)).all()) for array in arrays)
 
 
-def _as(layer: Affine | Convolution | ConvolutionTranspose, array: numpy.ndarray) -> object:
-    return asarray(numpy.ascontiguousarray(array, asnumpy(layer.W).dtype))
+def _as(layer: Layer, array: numpy.ndarray) -> object:
+    return asarray(numpy.ascontiguousarray(array, layer.params["W"].dtype))

@@ -79,6 +79,20 @@ GRAPHS = {
     "rows of tokens": lambda: model(
         (6, 4), [("MatMul", ["x", "W"], {}), ("Add", [".", "b"], {}), ("Relu", ["."], {})], {"W": of(4, 5), "b": of(5)}
     ),
+    "factors and positions of tokens": lambda: model(
+        (6, 4),
+        [
+            ("Add", ["x", "positions"], {}),
+            ("Relu", ["."], {}),
+            ("Mul", [".", "c"], {}),
+            ("MatMul", [".", "W"], {}),
+            ("Mul", [".", "d"], {}),
+            ("Sub", [".", "b"], {}),
+            ("Mul", [".", "rows"], {}),
+        ],
+        {"positions": of(6, 4), "c": of(4), "W": of(4, 5), "d": of(5), "b": of(1, 1, 5), "rows": of(6, 1)},
+    ),
+    "a matrix for the last axis of images": lambda: model((2, 3, 4), [("MatMul", ["x", "W"], {})], {"W": of(4, 5)}),
     "gemm": lambda: model(
         (4,), [("Gemm", ["x", "W", "c"], {"transB": 1, "alpha": 0.5, "beta": 2.0})], {"W": of(5, 4), "c": of(1)}
     ),
@@ -286,6 +300,8 @@ def test_what_a_graph_writes_in_several_nodes_is_one_layer():
     assert named["flattened by its own batch"] == ["Affine1"]
     assert named["factors before weights"] == ["Relu1", "Convolution1", "Relu2", "Affine1"]
     assert named["factors behind weights"][:3] == ["Convolution1", "ConvolutionTranspose1", "Permute1"]
+    assert named["rows of tokens"] == ["PositionwiseAffine1", "Relu1"]
+    assert named["factors and positions of tokens"][:3] == ["PositionalEmbedding1", "Relu1", "PositionwiseAffine1"]
     assert named["mean of pixels"] == ["GlobalAveragePooling1", "Reshape1"]
     tokens = layers_from_onnx(GRAPHS["an image as tokens"]())
     assert sum(isinstance(layer, LayerNormalization) for layer in tokens.layers.values()) == 1
