@@ -1,0 +1,56 @@
+"""Networks that predict the next character."""
+
+import numpy as np
+import pytest
+
+from backend import asarray, random
+from layers import GRU, LSTM, RNN, Dropout, SoftmaxWithLoss
+from training.models.bound_layers import BoundLayers
+from training.optim.optimizers import Adam
+from training.zoo.recurrent import CHARACTER_NETWORKS, char_lstm
+
+CELLS = {"CharRNN": (RNN, 1), "CharLSTM": (LSTM, 4), "CharGRU": (GRU, 3)}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_layers_and_numbers_of_parameters(device, name):
+    kind, gates = CELLS[name]
+    network = BoundLayers(CHARACTER_NETWORKS[name](11, size=4, hidden=6, depth=2))
+    assert [type(layer) for layer in network.layers.layers.values()][1:3] == [kind, kind]
+    cells = sum(gates * 6 * (inputs + 6 + 2) for inputs in (4, 6))
+    assert network.params.flat.size == 11 * 4 + cells + 6 * 11 + 11
+    assert network.layers.forward(asarray(np.zeros((3, 5), "uint8"))).shape == (3, 5, 11)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_text_that_repeats_itself_is_learned(device, name):
+    """The second of two equal characters is known by the one before it alone: no network without a state learns it."""
+    random.seed(0)
+    network, loss, optimizer = BoundLayers(CHARACTER_NETWORKS[name](2, 8, 16)), SoftmaxWithLoss(), Adam(0.02)
+    pieces = asarray(np.array([[(place + start) // 2 % 2 for place in range(13)] for start in range(4)], "int32"))
+    found = []
+    for _ in range(60):
+        found.append(float(loss.forward(network.layers.train().forward(pieces[:, :-1]), pieces[:, 1:])))
+        network.layers.backward(loss.backward())
+        optimizer.update(network.params, network.grads)
+    assert found[0] > 0.5
+    assert found[-1] < 0.1  # but the first of a piece cannot be known: log 2 / 12, of half of them
+
+
+def test_dropout_is_behind_each_recurrent_layer():
+    names = list(char_lstm(5, 3, 4, depth=2, dropout=0.25).layers)
+    assert names == ["Embedding1", "LSTM1", "Dropout1", "LSTM2", "Dropout2", "PositionwiseAffine1"]
+    dropout = char_lstm(5, dropout=0.25).layers["Dropout1"]
+    assert isinstance(dropout, Dropout)
+    assert (dropout.dropout_ratio, dropout.inverted) == (0.25, True)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({"characters": 0}, "count must be a whole number"),
+    ({"characters": 5, "hidden": 0}, "hidden must be a whole number"),
+    ({"characters": 5, "depth": 0}, "depth must be a whole number"),
+    ({"characters": 5, "dropout": 1.5}, "ratio"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        char_lstm(**arguments)
