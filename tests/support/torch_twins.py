@@ -212,6 +212,32 @@ def mixer(depth, channels, over_patches, over_channels, patches, classes):
     return nn.Sequential(*layers, PixelNorm(channels), GlobalMean(), nn.Linear(channels, classes))
 
 
+class SelfAttention(nn.MultiheadAttention):
+    """Attends to its own input."""
+
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+class Positions(nn.Embedding):
+    """Adds a learned vector for each position."""
+
+    def forward(self, x):
+        return x + self.weight[: x.shape[1]]
+
+
+def vision_transformer(depth, features, heads, hidden, patches, classes):
+    """Vision transformer of 4x4 patches, with the normalization first, without a position for the class."""
+    cut = Apply(lambda x: x.flatten(2)), Apply(lambda x: x.transpose(1, 2))
+    layers = [nn.Conv2d(3, features, 4, 4), *cut, Positions(patches, features)]
+    for _ in range(depth):
+        layers.append(Sum(nn.Sequential(nn.LayerNorm(features), SelfAttention(features, heads, batch_first=True))))
+        mlp = nn.Linear(features, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, features)
+        layers.append(Sum(nn.Sequential(nn.LayerNorm(features), *mlp)))
+    mean = Apply(lambda x: x.transpose(1, 2)), Apply(lambda x: x.unsqueeze(3)), GlobalMean()
+    return nn.Sequential(*layers, nn.LayerNorm(features), *mean, nn.Linear(features, classes))
+
+
 TWINS = {
     "LeNet5": lambda: lenet(7),
     "VGG11": lambda: VGG(((64, 1), (128, 1), (256, 2), (512, 2), (512, 2)), 512, 7),

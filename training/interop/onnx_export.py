@@ -11,6 +11,7 @@ import numpy
 from backend.checks import instance
 from training.files import json_text
 from training.files.durable import write_atomically
+from training.interop import onnx_attention  # noqa: F401  (registers its layers)
 from training.interop.onnx_graph import Graph
 from training.interop.onnx_sequences import takes_indices
 from training.loop.recipe import normalization_of, target_normalization_of

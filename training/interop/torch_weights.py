@@ -3,14 +3,17 @@
 PyTorch itself is not needed. A network computes what PyTorch's does where the layers have the same arguments; these
 differ by name:
 
-=====================  ==========================================================================================
-``Affine``             its weights are the transpose of ``nn.Linear``'s
-``RNN, LSTM, GRU``     are PyTorch's with one layer, one direction and ``batch_first=True``; weights are the transposes
-``BatchNormalization`` ``momentum`` is 1 - PyTorch's; ``unbiased=True`` moves the running variance as PyTorch does
-``Dropout``            ``inverted=True`` is PyTorch's
-``Gelu``               is ``nn.GELU(approximate="tanh")``
-``AveragePooling``     ``count_padding=True`` is PyTorch's default
-=====================  ==========================================================================================
+=======================  ========================================================================================
+``Affine``               its weights are the transpose of ``nn.Linear``'s
+``PositionwiseAffine``   is ``nn.Linear`` over sequences; its weights are the transpose, too
+``MultiHeadAttention``   is ``nn.MultiheadAttention(batch_first=True)``; its weights are the transposes
+``RNN, LSTM, GRU``       are PyTorch's with one layer, one direction, ``batch_first=True``; weights are the transposes
+``PositionalEmbedding``  has the weights of an ``nn.Embedding`` of the positions
+``BatchNormalization``   ``momentum`` is 1 - PyTorch's; ``unbiased=True`` moves the running variance as PyTorch does
+``Dropout``              ``inverted=True`` is PyTorch's
+``Gelu``                 is ``nn.GELU(approximate="tanh")``
+``AveragePooling``       ``count_padding=True`` is PyTorch's default
+=======================  ========================================================================================
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ from layers import (
     Embedding,
     Layer,
     LayerNormalization,
+    MultiHeadAttention,
+    PositionalEmbedding,
+    PositionwiseAffine,
 )
 from layers.base import walk
 from training.files import clipped
@@ -55,13 +61,21 @@ _KEYS: dict[type[Layer], dict[str, str]] = {
     RNN: _OF_A_CELL,
     LSTM: _OF_A_CELL,
     GRU: _OF_A_CELL,
+    PositionwiseAffine: {"W": "weight", "b": "bias"},
+    PositionalEmbedding: {"W": "weight"},
+    MultiHeadAttention: {
+        "W_in": "in_proj_weight", "b_in": "in_proj_bias", "W_out": "out_proj.weight", "b_out": "out_proj.bias"
+    },
     LayerNormalization: {"gamma": "weight", "beta": "bias"},
     BatchNormalization: {
         "gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"
     },
 }  # fmt: skip
-_TRANSPOSED = {(Affine, "W"), *((kind, name) for kind in (RNN, LSTM, GRU) for name in ("Wx", "Wh"))}
-_BIASES = ("b", "bx", "bh")
+_TRANSPOSED = {
+    (Affine, "W"), (PositionwiseAffine, "W"), (MultiHeadAttention, "W_in"), (MultiHeadAttention, "W_out"),
+    *((kind, name) for kind in (RNN, LSTM, GRU) for name in ("Wx", "Wh")),
+}  # fmt: skip
+_BIASES = ("b", "bx", "bh", "b_in", "b_out")
 _COUNTER = "num_batches_tracked"
 
 
@@ -102,6 +116,7 @@ def from_torch(network: N, state: Mapping[str, Any] | str | Path, names: Mapping
         module, _, key = name.rpartition(".")
         if key != _COUNTER:
             modules.setdefault(module, {})[key] = array
+    _join_projections(modules)
     leaves = leaves_of(network.layers)
     found = _matched(network, leaves, modules, names, ordered)
     changes = []
@@ -236,6 +251,14 @@ def _keys(place: str, layer: Layer) -> dict[str, str]:
         if isinstance(layer, kind):
             return keys
     raise ValueError(f"the layer {place}, {layer!r}, has parameters that PyTorch has no module for")
+
+
+def _join_projections(modules: dict[str, dict[str, numpy.ndarray]]) -> None:
+    """Give the arrays of an attention's module "out_proj" to the attention, which is one layer here."""
+    for name in [name for name in modules if name.rpartition(".")[2] == "out_proj"]:
+        attention = modules.get(name.rpartition(".")[0], {})
+        if "in_proj_weight" in attention:
+            attention.update({f"out_proj.{key}": array for key, array in modules.pop(name).items()})
 
 
 def _turned(layer: Layer, own: str, array: numpy.ndarray) -> numpy.ndarray:

@@ -21,6 +21,7 @@ from training.zoo.lenet import lenet5
 from training.zoo.mixer import mixer_b, mixer_s
 from training.zoo.mobilenet import mobilenet_v2
 from training.zoo.resnet import resnet18, resnet20, resnet32, resnet50, resnet56
+from training.zoo.transformer import vit_tiny
 from training.zoo.vgg import vgg11, vgg16
 from training.zoo.wide_resnet import wide_resnet16_4, wide_resnet28_10
 
@@ -36,6 +37,7 @@ NETWORKS: dict[str, Callable[[Image, int], Sequential]] = {
     "ResNet32": resnet32,
     "ResNet50": resnet50,
     "ResNet56": resnet56,
+    "ViTTiny": vit_tiny,
     "WideResNet16-4": wide_resnet16_4,
     "WideResNet28-10": wide_resnet28_10,
 }
@@ -62,6 +64,7 @@ __all__ = [
     "usual_size",
     "vgg11",
     "vgg16",
+    "vit_tiny",
     "wide_resnet16_4",
     "wide_resnet28_10",
 ]

@@ -77,7 +77,9 @@ def test_every_layer_and_geometry(name, tmp_path):
     assert_same_outputs(stirred(NETWORKS[name]()), tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("name", ["LeNet5", "VGG11", "ResNet18", "ResNet20", "WideResNet16-4", "MobileNetV2", "MixerS"])
+@pytest.mark.parametrize(
+    "name", ["LeNet5", "VGG11", "ResNet18", "ResNet20", "WideResNet16-4", "MobileNetV2", "MixerS", "ViTTiny"]
+)
 def test_a_network_of_the_zoo(name, tmp_path):
     random.seed(0)
     assert_same_outputs(stirred(build_for(name, (3, 32, 32), 7)), tmp_path / "model.onnx")

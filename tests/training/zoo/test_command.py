@@ -44,6 +44,15 @@ def test_a_network_is_trained_resumed_evaluated_and_asked_by_name(tmp_path):
     said("train", *options, "--init", "run", "--out", "again")
 
 
+def test_a_transformer_is_trained_by_name(tmp_path):
+    pictures(tmp_path / "two", count=4, size=8)
+    options = ("--data", "two", "--model", "ViTTiny", "--epochs", 1, "--batch-size", 4, "--device", "cpu")
+    out = said("train", *options, "--out", "run")
+    assert "ViTTiny, 5,349,314 parameters" in out  # with 4 patches and 2 classes
+    assert json.loads(said("evaluate", "run", "--json"))["model"] == "ViTTiny"
+    assert "MultiHeadAttention" in said("summary", "run")
+
+
 def test_a_run_s_folder_has_the_network_s_name(tmp_path):
     pictures(tmp_path / "two", count=4)
     said("train", "--data", "two", "--model", "LeNet5", "--epochs", 1, "--batch-size", 4, "--device", "cpu")

@@ -22,6 +22,7 @@ PARAMETERS = {
     "MobileNetV2": 3_504_872,  # torchvision's
     "ResNet18": 11_689_512,  # torchvision's
     "ResNet50": 25_557_032,  # torchvision's
+    "ViTTiny": 5_717_416 - 2 * 192,  # timm's vit_tiny_patch16_224, less the class's position and its embedding
     "WideResNet16-4": 2_748_890,  # the paper's code; 2.7 million in its table 4
     "WideResNet28-10": 36_479_194,  # the paper's code; 36.5 million in its table 4
 }
