@@ -22,6 +22,7 @@ from layers.regression_loss import HuberLoss, MeanSquaredError
 from layers.sequential import Residual, Sequential
 from layers.shape import Flatten, Permute, Reshape
 from layers.sigmoid_loss import SigmoidWithLoss
+from layers.skip import Skip
 
 __all__ = [
     "GRU",
@@ -59,6 +60,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "SigmoidWithLoss",
+    "Skip",
     "Softmax",
     "SoftmaxWithLoss",
     "Tanh",

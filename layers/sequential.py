@@ -17,7 +17,7 @@ from layers.base import Layer, Shape
 from layers.normalization import BatchNormalization
 
 
-class _Composite(Layer):
+class Composite(Layer):
     """A layer whose parameters are those of its sublayers, named ``sublayer.parameter``."""
 
     @property
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     relu: Relu | None
 
 
-class Sequential(_Composite):
+class Sequential(Composite):
     """A chain of layers: each takes the output of the one before it.
 
     A Relu is fused with the layer before it where that layer has a ``forward_relu``: the results are the same, bit for
@@ -186,7 +186,7 @@ _BODY, _SHORTCUT = (
 )
 
 
-class Residual(_Composite):
+class Residual(Composite):
     """y = body(x) + shortcut(x) (He et al., "Deep residual learning for image recognition", CVPR 2016).
 
     Args:

@@ -56,6 +56,36 @@ def copy_channels_last(x: Array) -> Array:
     return as_nchw(array_module(x).array(x.transpose(0, 2, 3, 1), order="C"))
 
 
+@profiling.operation
+def joined(a: Array, b: Array) -> Array:
+    """Return the channels of images ``a`` and then of ``b`` (N, C, H, W), with channels-last memory.
+
+    Other arrays are joined along their last axis. The shapes differ in that axis alone; of two dtypes it is the wider.
+    """
+    dtype = numpy.promote_types(a.dtype, b.dtype)
+    axis = channel_axis(a)
+    shape = (*a.shape[:axis], a.shape[axis] + b.shape[axis], *a.shape[axis + 1 :])
+    if a.ndim == 4:
+        n, c, h, w = shape
+        y = as_nchw(workspace.empty((n, h, w, c), dtype))
+    else:
+        y = workspace.empty(shape, dtype)
+    first, rest = parted(y, a.shape[axis])
+    first[...], rest[...] = a, b
+    return y
+
+
+def parted(array: Array, channels: int) -> tuple[Array, Array]:
+    """Return the first channels, or numbers of the last axis, and the others: views."""
+    before = (slice(None),) * channel_axis(array)
+    return array[(*before, slice(channels))], array[(*before, slice(channels, None))]
+
+
+def channel_axis(array: Array) -> int:
+    """Return the axis of the channels of images (N, C, H, W), else the last one."""
+    return 1 if array.ndim == 4 else array.ndim - 1
+
+
 def is_channels_last(x: Array) -> bool:
     """Return whether the memory behind ``x`` (N, C, H, W) is contiguous in the order (N, H, W, C)."""
     return bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)

@@ -165,6 +165,7 @@ LAYERS = {
     "Permute": lambda: layers.Permute((2, 1, 3)),
     "Reshape": lambda: layers.Reshape((4, 36, 1)),
     "Residual": lambda: layers.Residual(layers.Relu()),
+    "Skip": lambda: layers.Skip(layers.Relu()),
     "Sequential": lambda: layers.Sequential(layers.Relu()),
 }
 SEQUENCES = ("MultiHeadAttention", "PositionwiseAffine", "PositionalEncoding", "PositionalEmbedding")

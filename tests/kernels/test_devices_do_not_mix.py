@@ -191,7 +191,8 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     convolution: "flipped",
     gemm: "check_product into matmul_native add_rows matmul_part",
     sums: "column_totals square_sum stages total_of_parts",
-    layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last elementwise target",
+    layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last elementwise target joined parted "
+    "channel_axis",
     dropout: "dropout_mask",
     softmax: "is_one_launch",
     max_pooling: "pool pool_backward",

@@ -54,6 +54,21 @@ def test_channels_last_keeps_values_and_memory_that_is_right(device):
         assert xp.shares_memory(result, view) == (name == "channels_last")
 
 
+def test_channels_are_joined_and_parted(device):
+    a, b = normal((2, 3, 4, 5)), normal((2, 1, 4, 5))
+    for _, view in variants(a):
+        with frozen(view, b):
+            result = layout.joined(view, b)
+        assert_channels_last(result)
+        assert_same(result, xp.concatenate([a, b], axis=1))
+        first, rest = layout.parted(result, 3)
+        assert_same(first, a)
+        assert_same(rest, b)
+        assert xp.shares_memory(first, result)
+    assert layout.joined(xp.zeros((2, 0)), xp.ones((2, 3), "float32")).dtype == "float64"
+    assert layout.joined(normal((0, 3, 4, 5)), normal((0, 1, 4, 5))).shape == (0, 4, 4, 5)
+
+
 def test_copy_channels_last_is_always_a_copy(device):
     x = normal((2, 3, 4, 5))
     for _, view in variants(x):

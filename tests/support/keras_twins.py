@@ -35,6 +35,7 @@ from layers import (
     Reshape,
     Residual,
     Sequential,
+    Skip,
     Tanh,
 )
 from tests.support.networks import keras_example
@@ -79,6 +80,8 @@ def _applied(layer, x, shape):
     if isinstance(layer, Residual):
         body = _applied(layer.body, x, shape)
         return k.Add()([body, x if layer.shortcut is None else _applied(layer.shortcut, x, shape)])
+    if isinstance(layer, Skip):
+        return k.Concatenate()([x, _applied(layer.body, x, shape)])
     if isinstance(layer, Affine):
         x = k.Flatten()(x) if len(shape) == 3 else x
         return k.Dense(layer.W.shape[1], use_bias=layer.b is not None)(x)

@@ -24,6 +24,7 @@ from layers import (
     Residual,
     Sequential,
     Sigmoid,
+    Skip,
     Softmax,
     Tanh,
 )
@@ -173,6 +174,18 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         Relu(),
         Residual(Sequential(conv(4, 6, 3, stride=2, pad=1), norm(6), Relu()), conv(4, 6, 1, stride=2)),
         Relu(),
+    ),
+    "skip": lambda: classifier(
+        (3, 8, 6),
+        conv(3, 4, 3, pad=1),
+        Skip(
+            Sequential(
+                Pooling(2, 2, stride=2), conv(4, 6, 3, pad=1), Relu(), ConvolutionTranspose.of(6, 5, 2, stride=2)
+            )
+        ),
+        conv(9, 2, 1),
+        Flatten(),
+        Skip(Affine.of(96, 4)),
     ),
     "residual of images": lambda: classifier((3, 8, 8), Residual(conv(3, 3, 3, pad=1))),
 }

@@ -22,6 +22,7 @@ from layers import (
     Relu,
     Residual,
     Sequential,
+    Skip,
     Tanh,
     parameter,
 )
@@ -281,6 +282,16 @@ def test_a_residual_holds_its_input_once():
     assert list(found)[:4] == ["Affine1", "Residual1.body", "Residual1.shortcut", "Residual1"]
     assert [found[f"Residual1.{part}"].kept for part in ("body", "shortcut")] == [4 * 4 * 6, 0]
     assert found["Residual1"].parameters == 0
+
+
+def test_a_skip_costs_its_copies_and_its_body():
+    network = Network(Sequential(Skip(Affine.of(6, 4)), Affine.of(10, 3)), (6,))
+    found = rows(cost_of_step(network, 4, SGD()))
+    assert list(found)[:3] == ["Skip1.body", "Skip1", "Affine1"]
+    assert (found["Skip1"].parameters, found["Skip1"].shape) == (0, (10,))
+    x, y = 4 * 4 * 6, 4 * 4 * 10
+    assert [found["Skip1"].work[phase].nbytes for phase in ("forward", "backward")] == [2 * y, 2 * y + x]
+    assert found["Affine1"].kept == y
 
 
 def test_a_layer_that_does_not_fit_is_refused_as_by_the_layer():

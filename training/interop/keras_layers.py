@@ -19,6 +19,7 @@ from layers import (
     Reshape,
     Residual,
     Sequential,
+    Skip,
 )
 from layers.base import Shape, joined
 
@@ -82,6 +83,11 @@ def _walk(layer: Layer, place: str, shape: Shape, images: Shape | None, found: l
         if ends[0] != ends[1]:
             raise ValueError(f"the layer {place}, {layer!r}, adds numbers that Keras has in two orders")
         return ends[0]
+    if isinstance(layer, Skip):
+        after = _walk(layer.body, joined(place, "body"), shape, images, found)
+        if images or after:
+            raise ValueError(f"the layer {place}, {layer!r}, puts numbers side by side that Keras has in another order")
+        return None
     after = _images_after(layer, place, shape, images)
     if layer.params:
         by_pixel = isinstance(layer, BatchNormalization) and layer.gamma.shape != shape[:1]

@@ -1,15 +1,16 @@
-"""Branches of a graph that meet in sums, as layers: chains and residual connections.
+"""Branches of a graph that meet in sums or side by side, as layers: chains, residual connections and skips.
 
 Every value has a dominator: the nearest value through which all paths from the graph's input to it pass. Of a node with
-one input it is that input, of a sum the value where its two branches part.
+one input it is that input, of a sum, or of two values side by side, the value where the two branches part.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from layers import Layer, Residual, Sequential
+from layers import Layer, Residual, Sequential, Skip
 from layers.base import Shape
+from training.interop.onnx_reading import Node
 from training.interop.onnx_tidy import Item, tidied
 from training.models.architecture import DEEPEST
 
@@ -25,6 +26,7 @@ class Value:
         dominator: as above; None of the graph's input.
         items: what computes it from its dominator, if it is no sum.
         branches: the two values that it is the sum of.
+        beside: of a value that is its dominator with another one beside it, that one.
         problem: why there are no layers for it; "" if there are.
     """
 
@@ -34,6 +36,7 @@ class Value:
     dominator: Value | None = None
     items: list[Item] = field(default_factory=list)
     branches: tuple[Value, Value] | None = None
+    beside: Value | None = None
     problem: str = ""
 
     def __post_init__(self) -> None:
@@ -48,6 +51,22 @@ def parting(one: Value, other: Value) -> Value:
         assert one.dominator is not None  # only the input has none, and both depend on it
         one = one.dominator
     return one
+
+
+def joined_shape(node: Node, first: Value, second: Value) -> Shape:
+    """Return the shape of samples of two values side by side, as ``Skip`` puts them.
+
+    Raises:
+        ValueError: they are joined along another axis, or do not fit.
+    """
+    rank, axis = len(first.shape) + 1, node.attributes.get("axis", 1)
+    channels = 1 if rank == 4 else rank - 1
+    if not -rank <= axis < rank or axis % rank != channels:
+        raise ValueError(f"expected values side by side along the axis {channels}, the channels, got {axis}")
+    own, other = first.shape, second.shape
+    if len(own) != len(other) or own[: channels - 1] + own[channels:] != other[: channels - 1] + other[channels:]:
+        raise ValueError(f"it joins samples of {own} and {other}")
+    return (*own[: channels - 1], own[channels - 1] + other[channels - 1], *own[channels:])
 
 
 class Branches:
@@ -65,7 +84,8 @@ class Branches:
         """Return the layers that compute ``end`` from ``start``, its dominator or that of it, and so on.
 
         Raises:
-            ValueError: branches part or meet otherwise than around a residual connection, or are nested too deep.
+            ValueError: branches part or meet otherwise than around a residual connection or a skip, or are nested too
+                deep.
         """
         if nested > DEEPEST:
             raise ValueError(f"expected branches in at most {DEEPEST} others")
@@ -74,12 +94,17 @@ class Branches:
             if end in self._used:
                 raise ValueError(
                     f"the node {end.title}: its output goes to several branches that do not meet in one sum; layers "
-                    "have chains and residual connections"
+                    "have chains, residual connections and skips"
                 )
-            if end.items or end.branches:
+            if end.items or end.branches or end.beside:
                 self._used.add(end)
             assert end.dominator is not None
-            parts.append(end.items if end.branches is None else [self._sum(end.dominator, *end.branches, nested)])
+            if end.branches is not None:
+                parts.append([self._sum(end.dominator, *end.branches, nested)])
+            elif end.beside is not None:
+                parts.append([Skip(Sequential(*self.path(end.dominator, end.beside, nested + 1)))])
+            else:
+                parts.append(end.items)
             end = end.dominator
         return tidied([item for part in reversed(parts) for item in part], start.shape, self._dtype)
 

@@ -34,6 +34,7 @@ from layers import (
     Residual,
     Sequential,
     Sigmoid,
+    Skip,
     Softmax,
     Tanh,
 )
@@ -110,6 +111,12 @@ def _residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shape) -
     body = graph.layer(layer.body, f"{place}.body", x, shape)
     bypass = x if layer.shortcut is None else graph.layer(layer.shortcut, f"{place}.shortcut", x, shape)
     return graph.node("Add", place, body, bypass)
+
+
+@writes(Skip)
+def _skip(graph: Graph, layer: Skip, place: str, x: str, shape: Shape) -> str:
+    body = graph.layer(layer.body, f"{place}.body", x, shape)
+    return graph.node("Concat", place, x, body, axis=1 if len(shape) == 3 else -1)
 
 
 @writes(Affine)

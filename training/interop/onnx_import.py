@@ -1,7 +1,8 @@
 """Import networks from ONNX, as onnxruntime and many other programs write it; by the package ``onnx``.
 
 A graph of one input and one output becomes a ``Sequential`` of xpnet's layers, whose parameters are trained as any
-others. Sums of two branches become ``Residual``. Operators with constants, such as the normalization of inputs, become
+others. Sums of two branches become ``Residual``, a value beside what is made of it
+``Skip``. Operators with constants, such as the normalization of inputs, become
 part of the layer before them where they can, else a depthwise 1×1 convolution.
 """
 
@@ -13,7 +14,7 @@ from layers import Layer, Loss, Sequential
 from layers.base import Shape
 from training.files import clipped, json_text
 from training.interop import onnx_images  # noqa: F401  (it registers operators)
-from training.interop.onnx_branches import Branches, Value, parting
+from training.interop.onnx_branches import Branches, Value, joined_shape, parting
 from training.interop.onnx_export import package
 from training.interop.onnx_functions import recognized
 from training.interop.onnx_model import damage_in_words, input_of, opened, opset_of
@@ -197,10 +198,18 @@ class _Graph:
             if sources[0].shape != sources[1].shape:
                 raise ValueError(f"it adds samples of {sources[0].shape} and {sources[1].shape}")
             value.branches, value.shape = (sources[0], sources[1]), sources[0].shape
+        elif node.kind == "Concat" and len(sources) == len(node.inputs) == 2:
+            value.beside, value.shape = sources[1], joined_shape(node, *sources)
+            if sources[0] is not start:
+                raise ValueError("expected a value and then what is made of it, side by side; xpnet joins no others")
         elif node.kind not in READERS:
-            raise ValueError(f"xpnet has no layer for it; it imports {', '.join(sorted([*READERS, 'Constant']))}")
+            raise ValueError(
+                f"xpnet has no layer for it; it imports {', '.join(sorted([*READERS, 'Concat', 'Constant']))}"
+            )
         elif len(sources) > 1:
-            raise ValueError("expected one input that is not constant; only Add has two, of branches that part before")
+            raise ValueError(
+                "expected one input that is not constant; only Add and Concat have two, of branches that part before"
+            )
         else:
             value.items = READERS[node.kind](self._reading(node, start.shape))
             for item in value.items:

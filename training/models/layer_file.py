@@ -14,9 +14,9 @@
 
 Each layer is a type of ``layers`` and the arguments of its ``of``, or else of its constructor. What the layer before
 decides is left out: ``channels``, ``inputs`` and ``features``. ``"classes"`` is the number of classes of the data.
-``Residual`` has a list of layers as ``body`` and, if it has a shortcut, as ``shortcut``; ``repeat = 3`` with a list as
-``layers`` stands for them three times. ``name``, ``input`` and ``classes`` at the top are the network's name, by
-default the file's, and the size in which ``xpnet summary`` shows it.
+``Residual`` has a list of layers as ``body`` and, if it has a shortcut, as ``shortcut``; ``Skip`` has one as ``body``;
+``repeat = 3`` with a list as ``layers`` stands for them three times. ``name``, ``input`` and ``classes`` at the top are
+the network's name, by default the file's, and the size in which ``xpnet summary`` shows it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import layers
 from backend.checks import LARGEST_SIZE, sizes, whole
-from layers import Layer, Loss, Residual, Sequential
+from layers import Layer, Loss, Residual, Sequential, Skip
 from layers.base import Shape
 from training.files import clipped, toml_text
 from training.models.architecture import DEEPEST, MOST
@@ -158,7 +158,7 @@ class _Builder:
         given = {key: value for key, value in one.items() if key != "type"}
         make: Any = getattr(kind, "of", kind)
         taken = inspect.signature(make).parameters
-        if kind is Residual:
+        if kind in (Residual, Skip):
             arguments: dict[str, Any] = {
                 key: self.sequence(value, shape, f"{where} {key} ", depth + 1)[0] if key in taken else value
                 for key, value in given.items()

@@ -15,8 +15,10 @@ from layers import (
     Flatten,
     LayerNormalization,
     LeakyRelu,
+    Relu,
     Residual,
     Sequential,
+    Skip,
 )
 from tests.support.networks import keras_example
 from training.interop import from_keras
@@ -76,6 +78,10 @@ CASES = {
             LayerNormalization.of((2, 3, 4)), Flatten(), Dropout(0.3), LayerNormalization.of(24), Affine.of(24, 3)
         ),
         (2, 3, 4),
+    ),
+    "skip": lambda: Network(
+        Sequential(Skip(Sequential(Convolution.of(2, 3, 3, pad=1), Relu())), Convolution.of(5, 2, 1), Affine.of(30, 3)),
+        (2, 3, 5),
     ),
     "residual of images": lambda: Network(
         Sequential(

@@ -411,6 +411,12 @@ REFUSED = {
     r"the node 'node1', Add: it adds samples of \(3, 1, 1\) and \(3, 4, 5\)": (
         (3, 4, 5), [("GlobalAveragePool", ["x"], {}), ("Add", [".", "x"], {})]
     ),
+    "the node 'node1', Concat: expected a value and then what is made of it, side by side": (
+        (3, 4, 5), [("Relu", ["x"], {}), ("Concat", [".", "x"], {"axis": 1})]
+    ),
+    "the node 'node1', Concat: expected values side by side along the axis 1, the channels, got 3": (
+        (3, 4, 5), [("Relu", ["x"], {}), ("Concat", ["x", "."], {"axis": 3})]
+    ),
     "the node 'node0', Relu: its output goes to several branches that do not meet in one sum": (
         (3,),
         [

@@ -70,6 +70,7 @@ LAYERS = {
     "Residual": lambda: Residual(Sequential(Convolution.of(2, 4, 3, pad=1), Relu()), Convolution.of(2, 4, 1)),
     "Sequential": lambda: Sequential({"first": Affine.of(3, 4), "then": Sequential(Relu(), Affine.of(4, 2))}),
     "Sigmoid": Sigmoid,
+    "Skip": lambda: layers.Skip(Sequential(Convolution.of(2, 4, 3, pad=1), Relu())),
     "Softmax": layers.Softmax,
     "Tanh": Tanh,
     "AddLayer": layers.AddLayer,

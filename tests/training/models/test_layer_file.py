@@ -172,3 +172,13 @@ def test_the_examples_in_the_documents_are_networks(file):
     assert isinstance(layers, Sequential)
     kinds = {type(layer) for layer in layers.layers.values()}
     assert {Convolution, BatchNormalization, Relu, Residual, Affine} <= kinds
+
+
+def test_a_skip_has_a_body_and_makes_more_channels(tmp_path):
+    body = '[{ type = "Convolution", filters = 5, size = 3, pad = 1 }, { type = "Relu" }]'
+    (tmp_path / "net.toml").write_text(
+        f'layers = [{{ type = "Skip", body = {body} }}, {{ type = "Affine", outputs = "classes" }}]'
+    )
+    network = build_for(str(tmp_path / "net.toml"), (2, 4, 4), 3)
+    assert network.layers["Skip1"].output_shape((2, 4, 4)) == (7, 4, 4)
+    assert network.params["W2"].shape == (7 * 16, 3)

@@ -38,6 +38,7 @@ from layers import (
     Residual,
     Sigmoid,
     SigmoidWithLoss,
+    Skip,
     Softmax,
     SoftmaxWithLoss,
     Tanh,
@@ -260,3 +261,9 @@ def _global_average_pooling(layer: GlobalAveragePooling, x: Batch, y: Batch) -> 
 def _residual(layer: Residual, x: Batch, y: Batch) -> Cost:
     """Return the cost of the two sums alone: body and shortcut have rows of their own."""
     return Cost(Work(0, y.size, 3 * y.nbytes), Work(0, x.size, 3 * x.nbytes))
+
+
+@formula(Skip)
+def _skip(layer: Skip, x: Batch, y: Batch) -> Cost:
+    """Return the cost of the copies and the sum alone: the body has rows of its own."""
+    return Cost(Work(0, 0, 2 * y.nbytes), Work(0, x.size, 2 * y.nbytes + x.nbytes))

@@ -9,7 +9,7 @@ import numpy
 
 from backend import array_module
 from kernels.core.dtypes import acc_dtype
-from layers import BatchNormalization, Layer, Residual, Sequential
+from layers import BatchNormalization, Layer, Residual, Sequential, Skip
 from layers.base import Shape, joined
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
@@ -30,6 +30,7 @@ UPDATE_FLOPS: dict[type[Optimizer], int] = {
 
 Phase = Literal["forward", "backward"]
 _PHASES: tuple[Phase, ...] = ("forward", "backward")
+_COMPOSITES = (Residual, Skip)
 
 
 class CostRow(NamedTuple):
@@ -135,17 +136,18 @@ def _walk(place: str, layer: Layer, x: Batch, is_kept: bool) -> tuple[list[CostR
                     rows[-1], inside[0] = _fused(rows[-1], inside[0], phase, _has_mask(before))
             rows += inside
         return rows, x, is_kept
-    if type(layer) is Residual:
-        rows, y, _ = _walk(joined(place, "body"), layer.body, x, is_kept)
-        if layer.shortcut is not None:
-            rows += _walk(joined(place, "shortcut"), layer.shortcut, x, is_kept or _keeps_input(layer.body, x))[0]
-        return [*rows, _row(place, layer, x, y, is_kept=True)], y, False
+    if type(layer) in _COMPOSITES:
+        inside, y = [], output_of(layer, x)
+        for name, each in layer.sublayers():
+            inside += _walk(joined(place, name), each, x, is_kept)[0]
+            is_kept = is_kept or _keeps_input(each, x)
+        return [*inside, _row(place, layer, x, y, is_kept=True)], y, False
     cost, y = cost_of(layer, x), output_of(layer, x)
     return [_row(place, layer, x, y, is_kept)], y, cost is not None and cost.keeps_output
 
 
 def _row(name: str, layer: Layer, x: Batch, y: Batch, is_kept: bool) -> CostRow:
-    parameters = 0 if type(layer) is Residual else sum(array.size for array in layer.params.values())
+    parameters = 0 if type(layer) in _COMPOSITES else sum(array.size for array in layer.params.values())
     cost = cost_of(layer, x)
     if cost is None:
         return CostRow(name, type(layer).__name__, y.shape, parameters, {}, is_known=False)
