@@ -21,6 +21,8 @@ from layers import (
     Layer,
     LayerNormalization,
     Permute,
+    PositionalEmbedding,
+    PositionalEncoding,
     Relu,
     Relu6,
     Reshape,
@@ -37,6 +39,7 @@ from training.optim.loss_scaling import LossScaler
 from training.optim.schedules import by_name as schedule
 from training.optim.schedules import observe
 from training.optim.update import Update
+from training.zoo.transformer import encoder, mean_of_positions
 
 pytestmark = pytest.mark.gpu
 
@@ -68,6 +71,18 @@ def residual():
     shortcut = Sequential(Convolution.of(2, 4, 1, stride=2), LayerNormalization.of((4, 3, 3)))
     blocks = [Residual(body, shortcut), Relu(), Residual(Sequential(Convolution.of(4, 4, 3, pad=1), Sigmoid()))]
     return Network(Sequential(*blocks, GlobalAveragePooling(), Affine.of(4, 5)), IMAGES)
+
+
+def transformer():
+    """Patches of images as sequences, with learned positions and waves."""
+    patches = Convolution.of(2, 8, 2, stride=2), Reshape((8, 9)), Permute((2, 1))
+    positions = PositionalEmbedding.of(9, 8), PositionalEncoding(9, 8)
+    return Network(
+        Sequential(
+            *patches, *positions, *encoder(1, 8, 2, 12, causal=True), *mean_of_positions((9, 8)), Affine.of(8, 5)
+        ),
+        IMAGES,
+    )
 
 
 def trainer(
@@ -154,9 +169,10 @@ def test_convolutions_give_the_bits_of_eager_steps():
     assert graphs_of(made) == [(4, 2, 6, 6), (2, 2, 6, 6)]
 
 
-@pytest.mark.parametrize("name", ["TwoLayerNet", "SimpleConvNet", "ConvNet", "DeepConvNet", "residual"])
+@pytest.mark.parametrize("name", ["TwoLayerNet", "SimpleConvNet", "ConvNet", "DeepConvNet", "residual", "transformer"])
 def test_every_model_gives_the_bits_of_eager_steps(name):
-    make = residual if name == "residual" else lambda: build_for(name, (1, 12, 12), 5)
+    own = {"residual": residual, "transformer": transformer}
+    make = own.get(name) or (lambda: build_for(name, (1, 12, 12), 5))
     made = compare(make=make, optimizer="adam", steps=12)
     assert len(graphs_of(made)) == 1
 
