@@ -85,7 +85,7 @@ MISTAKES = {
     "rows not cleared": Mistake(
         "embedding.c", "(last - first) * size * sizeof(A)", "size * sizeof(A)", "embedding"
     ),
-    "a row of the next range": Mistake("embedding.c", "row >= last", "row > last", "embedding"),
+    "a row of the range before": Mistake("embedding.c", "row < first ||", "row < first - 1 ||", "embedding"),
     "a row's last number left out": Mistake("embedding.c", "(; i < size; ++i)", "(; i + 1 < size; ++i)", "embedding"),
     "epsilon left out": Mistake("layer_norm.c", " + (A)epsilon", "", "layer_norm"),
     "kept and dropped": Mistake("masking.c", "kept[i] ? values[i] : 0", "kept[i] ? 0 : values[i]", "masking"),
