@@ -27,6 +27,7 @@ class Value:
         items: what computes it from its dominator, if it is no sum.
         branches: the two values that it is the sum of.
         beside: of a value that is its dominator with another one beside it, that one.
+        layout: "", or where the batch is not first, that of ``onnx_steps``.
         problem: why there are no layers for it; "" if there are.
     """
 
@@ -37,6 +38,7 @@ class Value:
     items: list[Item] = field(default_factory=list)
     branches: tuple[Value, Value] | None = None
     beside: Value | None = None
+    layout: str = ""
     problem: str = ""
 
     def __post_init__(self) -> None:

@@ -20,6 +20,8 @@ from training.interop.onnx_functions import recognized
 from training.interop.onnx_model import damage_in_words, input_of, opened, opset_of
 from training.interop.onnx_operators import READERS
 from training.interop.onnx_reading import Constants, Node, Reading
+from training.interop.onnx_steps import RECURRENT, of_steps
+from training.interop.onnx_tidy import Item
 from training.models.config import check_data
 from training.models.network import Network
 
@@ -105,6 +107,8 @@ class _Graph:
             )
         if end.problem:
             raise ValueError(end.problem)
+        if end.layout:
+            raise ValueError(f"the node {end.title}: it moves the batch to another axis")
         return Sequential(*Branches(self._input.dtype.name).path(self._start, end))
 
     def config(self) -> dict[str, Any]:
@@ -151,8 +155,8 @@ class _Graph:
     def _read(self, node: Node) -> None:
         """Add the values that a node makes."""
         try:
-            shapes = {name: self._values[name].shape for name in node.inputs if name in self._values}
-            if self._constants.fold(node, shapes):
+            known = {name: self._values[name] for name in node.inputs if name in self._values}
+            if self._constants.fold(node, {name: each.shape for name, each in known.items() if not each.layout}):
                 return
         except (ValueError, IndexError, TypeError) as error:
             raise ValueError(f"the node {node.title}: {error}") from error
@@ -185,7 +189,7 @@ class _Graph:
         """
         start = value.dominator
         assert start is not None
-        if node.kind == "Mul" and len(sources) == 2 and not start.problem:
+        if node.kind == "Mul" and len(sources) == 2 and not (start.problem or start.layout):
             value.items = recognized(start.name, node.outputs[0], start.shape, self._by_value, self._constants)
             if value.items:
                 return
@@ -194,7 +198,14 @@ class _Graph:
             value.problem = problem
         elif index:
             raise ValueError(f"its output {index + 1} is used; layers have one")
+        elif self._start in sources and self._input.has_indices and node.kind != "Gather":
+            raise ValueError("the input of the model are indices, which only Gather takes")
+        elif len(sources) == 1 and (read := of_steps(self._reading(node, start.shape), start.layout)) is not None:
+            items, value.layout = read
+            self._add(value, items)
         elif node.kind == "Add" and len(sources) == 2:
+            if any(source.layout for source in sources):
+                raise ValueError("it adds sequences with their steps before the batch; layers take the batch first")
             if sources[0].shape != sources[1].shape:
                 raise ValueError(f"it adds samples of {sources[0].shape} and {sources[1].shape}")
             value.branches, value.shape = (sources[0], sources[1]), sources[0].shape
@@ -204,16 +215,20 @@ class _Graph:
                 raise ValueError("expected a value and then what is made of it, side by side; xpnet joins no others")
         elif node.kind not in READERS:
             raise ValueError(
-                f"xpnet has no layer for it; it imports {', '.join(sorted([*READERS, 'Concat', 'Constant']))}"
+                f"xpnet has no layer for it; it imports {', '.join(sorted([*READERS, *RECURRENT, 'Concat', 'Constant']))}"
             )
         elif len(sources) > 1:
             raise ValueError(
                 "expected one input that is not constant; only Add and Concat have two, of branches that part before"
             )
         else:
-            value.items = READERS[node.kind](self._reading(node, start.shape))
-            for item in value.items:
-                value.shape = item.output_shape(value.shape) if isinstance(item, Layer) else value.shape
+            self._add(value, READERS[node.kind](self._reading(node, start.shape)))
+
+    @staticmethod
+    def _add(value: Value, items: list[Item]) -> None:
+        value.items = items
+        for item in items:
+            value.shape = item.output_shape(value.shape) if isinstance(item, Layer) else value.shape
 
     def _reading(self, node: Node, shape: Shape) -> Reading:
         arrays = {i: array for i, name in enumerate(node.inputs) if (array := self._constants.get(name)) is not None}

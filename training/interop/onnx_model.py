@@ -24,15 +24,17 @@ class Input(NamedTuple):
         name: of the value.
         shape: of a sample.
         batch: the number of samples that the model is for; None for any.
-        kind: the number by which ONNX names the dtype.
-        dtype: floating.
+        dtype: of the network, floating.
+        kind: the number by which ONNX names that.
+        has_indices: whether it takes whole numbers, for an embedding.
     """
 
     name: str
     shape: Shape
     batch: int | None
-    kind: int
     dtype: numpy.dtype
+    kind: int
+    has_indices: bool
 
 
 @contextmanager
@@ -106,11 +108,15 @@ def input_of(onnx: Any, graph: Any, shape: Shape | None) -> Input:
         names = ", ".join(clipped(each.name) for each in inputs[:5])
         raise ValueError(f"expected a model of one input, got {len(inputs)}: {names or 'none'}")
     name, tensor = inputs[0].name, inputs[0].type.tensor_type
-    kinds = onnx.TensorProto
-    dtype = {kinds.FLOAT16: "float16", kinds.FLOAT: "float32", kinds.DOUBLE: "float64"}.get(tensor.elem_type)
+    kinds, kind = onnx.TensorProto, tensor.elem_type
+    has_indices = kind in (kinds.INT32, kinds.INT64)
+    if has_indices:
+        kind = kinds.FLOAT
+    dtype = {kinds.FLOAT16: "float16", kinds.FLOAT: "float32", kinds.DOUBLE: "float64"}.get(kind)
     if dtype is None:
-        given = {number: kind.lower() for kind, number in kinds.DataType.items()}.get(tensor.elem_type, "others")
-        raise ValueError(f"expected an input {clipped(name)} of float16, float32 or float64, got {given}")
+        given = {number: each.lower() for each, number in kinds.DataType.items()}.get(kind, "others")
+        expected = "float16, float32 or float64, or int32 or int64 for indices"
+        raise ValueError(f"expected an input {clipped(name)} of {expected}, got {given}")
     known = [each.dim_value if each.HasField("dim_value") else None for each in tensor.shape.dim]
     given = ", ".join("?" if size is None else str(size) for size in known)
     if shape is None:
@@ -121,4 +127,4 @@ def input_of(onnx: Any, graph: Any, shape: Shape | None) -> Input:
     fits = len(shape) == len(known) - 1 and all(size in (None, own) for size, own in zip(known[1:], shape, strict=True))
     if known and not fits:
         raise ValueError(f"the input {clipped(name)} is ({given}): samples of shape={shape} do not fit")
-    return Input(name, shape, known[0] if known else None, tensor.elem_type, numpy.dtype(dtype))
+    return Input(name, shape, known[0] if known else None, numpy.dtype(dtype), kind, has_indices)

@@ -44,7 +44,7 @@ class Node:
     def of(cls, onnx: Any, proto: Any) -> Node:
         """Return a node of the package ``onnx``; an operator of another domain is called "domain.operator"."""
         kind = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
-        name = proto.name or (proto.output[0] if proto.output else "")
+        name = proto.name or next(filter(None, proto.output), "")
         attributes = {each.name: onnx.helper.get_attribute_value(each) for each in proto.attribute}
         for key, value in attributes.items():
             if isinstance(value, bytes):

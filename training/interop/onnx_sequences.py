@@ -10,7 +10,7 @@ from layers import GRU, LSTM, RNN, Embedding, Layer, Sequential
 from layers.base import Shape
 from training.interop.onnx_graph import Graph, writes
 
-_GATES: dict[type[Layer], tuple[int, ...]] = {RNN: (0,), LSTM: (0, 3, 1, 2), GRU: (1, 0, 2)}
+GATES: dict[type[Layer], tuple[int, ...]] = {RNN: (0,), LSTM: (0, 3, 1, 2), GRU: (1, 0, 2)}
 """ONNX's order of gates by their places in the layers': i, o, f, c for i, f, g, o, and z, r, h for r, z, n."""
 
 
@@ -43,4 +43,4 @@ def _recurrent(graph: Graph, layer: RNN | LSTM | GRU, place: str, x: str, shape:
 def _rows_by_gate(layer: RNN | LSTM | GRU, kind: type[Layer], array: Array) -> numpy.ndarray:
     """Return the transpose of weights (…, gates·H), or biases, with the gates in ONNX's order."""
     parts = numpy.split(asnumpy(array).T, layer.gates)
-    return numpy.concatenate([parts[gate] for gate in _GATES[kind]])
+    return numpy.concatenate([parts[gate] for gate in GATES[kind]])

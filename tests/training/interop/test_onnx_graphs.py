@@ -467,7 +467,9 @@ REFUSED = {
     "the node 'node0', Gemm: expected B as a constant|expected rows and a matrix": (
         (3, 3), [("Gemm", ["x", "W"], {})], {"W": np.ones((3, 2), "float32")}
     ),
-    "expected an input 'x' of float16, float32 or float64, got int32": ((3,), [("Relu", ["x"], {})], {}, 17, "n", 6),
+    "expected an input 'x' of float16, float32 or float64, or int32 or int64 for indices, got int8": (
+        (3,), [("Relu", ["x"], {})], {}, 17, "n", 3
+    ),
     "expected operators of opset 6 or later, got 5": ((3,), [("Relu", ["x"], {})], {}, 5),
     "the node 'node7', Mul: xpnet's Gelu is the approximation by tanh": None,
 }  # fmt: skip

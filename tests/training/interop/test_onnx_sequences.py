@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from backend import random
-from layers import GRU, LSTM, RNN, Affine, Embedding, Flatten, Sequential
-from training.interop.onnx_export import export_onnx
+from layers import GRU, LSTM, RNN, Affine, Embedding, Flatten, Residual, Sequential
+from training.interop.onnx_export import export_onnx, to_onnx
+from training.interop.onnx_import import from_onnx, layers_from_onnx
 from training.models import Network
+from training.models.architecture import describe
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 if HAS_ONNX:
+    import onnx
     import onnxruntime
 
 pytestmark = pytest.mark.skipif(
@@ -62,3 +65,73 @@ def test_indices_of_several_axes(tmp_path):
     network = Network(Sequential(Embedding.of(5, 2), Flatten(), Affine.of(24, 2)), (3, 4))
     x = np.random.default_rng(1).integers(0, 5, (2, 3, 4))
     np.testing.assert_allclose(outputs(network, x, tmp_path / "model.onnx"), network.predict(x), rtol=0, atol=1e-5)
+
+
+NETWORKS = {
+    "RNN": lambda: ((7, 3), RNN.of(3, 5), Flatten(), Affine.of(35, 2)),
+    "LSTM": lambda: ((7, 3), LSTM.of(3, 5), LSTM.of(5, 4), Flatten(), Affine.of(28, 2)),
+    "GRU": lambda: ((7, 3), GRU.of(3, 5), Residual(Sequential(GRU.of(5, 5))), Flatten(), Affine.of(35, 2)),
+    "indices": lambda: ((7,), Embedding.of(11, 3), LSTM.of(3, 5), Flatten(), Affine.of(35, 2)),
+    "indices of several axes": lambda: ((3, 4), Embedding.of(11, 2), Flatten(), Affine.of(24, 2)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_over_sequences_comes_back(name):
+    random.seed(0)
+    shape, *layers = NETWORKS[name]()
+    network = stirred(Network(Sequential(*layers), shape))
+    found = from_onnx(to_onnx(network))
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 11, (4, *shape)) if "indices" in name else rng.standard_normal((4, *shape), "float32")
+    np.testing.assert_allclose(found.predict(x), network.predict(x), rtol=0, atol=1e-6)
+    flat = Sequential(*(layer for layer in layers if not isinstance(layer, Flatten)))  # an Affine needs none
+    assert describe(found.layers) == describe(flat)
+
+
+def changed(**attributes):
+    """Return a model of a network with an LSTM, whose node has other attributes."""
+    model = to_onnx(Network(Sequential(LSTM.of(3, 5), Flatten(), Affine.of(35, 2)), (7, 3)))
+    node = next(node for node in model.graph.node if node.op_type == "LSTM")
+    for name, value in attributes.items():
+        node.attribute.append(onnx.helper.make_attribute(name, value))
+    return model, node
+
+
+def test_what_recurrent_layers_do_not_have_is_refused():
+    for attributes in ({"direction": "reverse"}, {"clip": 1.0}, {"activations": ["Relu", "Tanh", "Tanh"]}):
+        with pytest.raises(ValueError, match="LSTM: expected the direction forward, the usual activations"):
+            from_onnx(changed(**attributes)[0])
+    model, node = changed()
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 1, 5), "float32"), "h"))
+    node.input.extend(["", "h"])
+    with pytest.raises(ValueError, match="LSTM: initial_h is given; sequences have one length and begin with zeros"):
+        from_onnx(model)
+    model, node = changed()
+    node.input[0] = "x"
+    with pytest.raises(ValueError, match="LSTM: expected sequences with their steps before the batch"):
+        from_onnx(model)
+    model = to_onnx(Network(Sequential(GRU.of(3, 5), Flatten(), Affine.of(35, 2)), (7, 3)))
+    node = next(node for node in model.graph.node if node.op_type == "GRU")
+    del node.attribute[:]
+    with pytest.raises(ValueError, match="GRU: expected linear_before_reset=1"):
+        from_onnx(model)
+
+
+def test_steps_before_the_batch_are_only_for_recurrent_layers():
+    model, _ = changed()
+    squeeze = next(each for each in model.graph.node if each.op_type == "Squeeze")
+    squeeze.op_type = "Relu"
+    del squeeze.input[1]
+    with pytest.raises(ValueError, match=r"Relu: its input is \(T, 1, N, …\), the steps of sequences before the batch"):
+        from_onnx(model)
+    transposed = model.graph.node[0].output[0]
+    with pytest.raises(ValueError, match="Transpose: it moves the batch to another axis"):
+        layers_from_onnx(model, output=transposed)
+
+
+def test_indices_are_for_embeddings():
+    model = to_onnx(Network(Sequential(Embedding.of(11, 3), Flatten(), Affine.of(21, 2)), (7,)))
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Identity", ["x"], list(model.graph.node[0].output), "first"))
+    with pytest.raises(ValueError, match="the node 'first', Identity: the input of the model are indices, which only"):
+        from_onnx(model)
