@@ -20,7 +20,7 @@ from training.interop.onnx_functions import recognized
 from training.interop.onnx_model import damage_in_words, input_of, opened, opset_of
 from training.interop.onnx_operators import READERS
 from training.interop.onnx_reading import Constants, Node, Reading
-from training.interop.onnx_steps import RECURRENT, of_steps
+from training.interop.onnx_steps import RECURRENT, full_shape, of_steps
 from training.interop.onnx_tidy import Item
 from training.models.config import check_data
 from training.models.network import Network
@@ -155,8 +155,8 @@ class _Graph:
     def _read(self, node: Node) -> None:
         """Add the values that a node makes."""
         try:
-            known = {name: self._values[name] for name in node.inputs if name in self._values}
-            if self._constants.fold(node, {name: each.shape for name, each in known.items() if not each.layout}):
+            shapes = {name: full_shape(self._values[name]) for name in node.inputs if name in self._values}
+            if self._constants.fold(node, shapes):
                 return
         except (ValueError, IndexError, TypeError) as error:
             raise ValueError(f"the node {node.title}: {error}") from error
@@ -198,14 +198,14 @@ class _Graph:
             value.problem = problem
         elif index:
             raise ValueError(f"its output {index + 1} is used; layers have one")
+        elif len(sources) > 1 and any(source.layout for source in sources):
+            raise ValueError("an input has the steps of sequences before the batch; layers take the batch first")
         elif self._start in sources and self._input.has_indices and node.kind != "Gather":
             raise ValueError("the input of the model are indices, which only Gather takes")
         elif len(sources) == 1 and (read := of_steps(self._reading(node, start.shape), start.layout)) is not None:
             items, value.layout = read
             self._add(value, items)
-        elif node.kind == "Add" and len(sources) == 2:
-            if any(source.layout for source in sources):
-                raise ValueError("it adds sequences with their steps before the batch; layers take the batch first")
+        elif node.kind in ("Add", "Sum") and len(sources) == len(node.inputs) == 2:
             if sources[0].shape != sources[1].shape:
                 raise ValueError(f"it adds samples of {sources[0].shape} and {sources[1].shape}")
             value.branches, value.shape = (sources[0], sources[1]), sources[0].shape
@@ -214,9 +214,8 @@ class _Graph:
             if sources[0] is not start:
                 raise ValueError("expected a value and then what is made of it, side by side; xpnet joins no others")
         elif node.kind not in READERS:
-            raise ValueError(
-                f"xpnet has no layer for it; it imports {', '.join(sorted([*READERS, *RECURRENT, 'Concat', 'Constant']))}"
-            )
+            known = sorted([*READERS, *RECURRENT, "Concat", "Constant", "Sum"])
+            raise ValueError(f"xpnet has no layer for it; it imports {', '.join(known)}")
         elif len(sources) > 1:
             raise ValueError(
                 "expected one input that is not constant; only Add and Concat have two, of branches that part before"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,11 @@ from training.interop.onnx_model import Input
 _FOLDED = frozenset(
     ("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 )  # none makes more numbers than it is given, save Gather, whose indices are given
-_BATCH = -1
+BATCH = -1
 """What ``Shape`` says of the batch axis: a ``Reshape`` to it keeps the batch, or infers it."""
+
+_MOST_REPEATED = 1 << 27
+"""The most numbers that ``ConstantOfShape`` and ``Expand`` may make."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,32 @@ class Constants:
         """Compute a node whose outputs are constant; return whether they are.
 
         Args:
-            shapes: the sample shapes of values that are not constant.
+            shapes: the shapes of values that are not constant, with ``BATCH`` for the batch.
         """
         if node.kind == "Constant":
             self._arrays[node.outputs[0]] = self._value(node)
         elif node.kind == "Shape" and node.inputs[0] in shapes:
-            sizes = numpy.array([_BATCH, *shapes[node.inputs[0]]])
+            sizes = numpy.array(shapes[node.inputs[0]])
             begin, end = node.attributes.get("start", 0), node.attributes.get("end", len(sizes))
             self._arrays[node.outputs[0]] = sizes[begin:end]
         elif node.kind in _FOLDED and all(name in self._arrays for name in node.inputs if name):
             self._arrays[node.outputs[0]] = self._computed(node)
+        elif node.kind in ("ConstantOfShape", "Expand") and all(name in self._arrays for name in node.inputs):
+            self._arrays[node.outputs[0]] = self._of_shape(node)
         else:
             return False
         return True
+
+    def _of_shape(self, node: Node) -> numpy.ndarray:
+        """Return numbers that are repeated along a shape, the same for each sample: the batch is an axis of 1."""
+        *given, wanted = (self._arrays[name] for name in node.inputs)
+        sizes = tuple(1 if size == BATCH else int(size) for size in wanted.reshape(-1))
+        if min(sizes, default=1) < 0 or math.prod(sizes) > _MOST_REPEATED:
+            raise ValueError(f"expected a shape of at most {_MOST_REPEATED:,} numbers, got {clipped(sizes)}")
+        if given:
+            return numpy.broadcast_to(given[0], numpy.broadcast_shapes(given[0].shape, sizes))
+        value = node.attributes.get("value")
+        return numpy.full(sizes, numpy.float32(0) if value is None else self._array(value).reshape(()))
 
     def _computed(self, node: Node) -> numpy.ndarray:
         from onnx.reference import ReferenceEvaluator

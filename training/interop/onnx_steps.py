@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy
 
 from layers import GRU, LSTM, RNN, Embedding
+from layers.base import Shape
+from training.interop.onnx_branches import Value
 from training.interop.onnx_operators import reads
-from training.interop.onnx_reading import Reading
+from training.interop.onnx_reading import BATCH, Reading
 from training.interop.onnx_sequences import GATES
 from training.interop.onnx_tidy import Item
 
@@ -25,6 +27,14 @@ _ACTIVATIONS = {
     "LSTM": ["Sigmoid", "Tanh", "Tanh"],
     "GRU": ["Sigmoid", "Tanh"],
 }
+
+
+def full_shape(value: Value) -> Shape:
+    """Return the shape of a value with the batch as ``BATCH``, in its layout."""
+    if not value.layout:
+        return (BATCH, *value.shape)
+    steps, *others = value.shape
+    return (steps, BATCH, *others) if value.layout == STEPS else (steps, 1, BATCH, *others)
 
 
 def of_steps(at: Reading, layout: str) -> tuple[list[Item], str] | None:

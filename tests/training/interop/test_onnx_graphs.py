@@ -72,6 +72,10 @@ def vector(*numbers):
     return np.asarray(numbers, "int64")
 
 
+def number(value):
+    return numpy_helper.from_array(np.full(1, value, "float32"))
+
+
 GRAPHS = {
     "a matrix, then a bias": lambda: model(
         (4,), [("MatMul", ["x", "W"], {}), ("Add", ["b", "."], {})], {"W": of(4, 5), "b": of(5)}
@@ -285,6 +289,16 @@ GRAPHS = {
         (3,), [("Constant", [], {"value_floats": [1.0, 2.0, 4.0]}), ("Mul", [".", "x"], {})]
     ),
     "a sum of a value and itself": lambda: model((3,), [("Relu", ["x"], {}), ("Add", [".", "."], {})]),
+    "a sum by its name": lambda: model((3,), [("Relu", ["x"], {}), ("Sum", [".", "x"], {})]),
+    "a number for each sample": lambda: model(
+        (2, 3),
+        [("Shape", ["x"], {}), ("Expand", ["c", "."], {}), ("Relu", ["x"], {}), ("Mul", [".", "1"], {})],
+        {"c": of(3)},
+    ),
+    "equal numbers": lambda: model(
+        (2, 3),
+        [("Shape", ["x"], {}), ("ConstantOfShape", ["."], {"value": number(3)}), ("Add", ["x", "."], {})],
+    ),
     "a batch of one size": lambda: model((2, 3), [("Reshape", ["x", "s"], {})], {"s": vector(3, 6)}, batch=3),
 }  # fmt: skip
 
@@ -471,6 +485,9 @@ REFUSED = {
         (3,), [("Relu", ["x"], {})], {}, 17, "n", 3
     ),
     "expected operators of opset 6 or later, got 5": ((3,), [("Relu", ["x"], {})], {}, 5),
+    "the node 'node1', Add: an input has the steps of sequences before the batch": (
+        (3, 4), [("Transpose", ["x"], {"perm": [1, 0, 2]}), ("Add", [".", "."], {})]
+    ),
     "the node 'node7', Mul: xpnet's Gelu is the approximation by tanh": None,
 }  # fmt: skip
 

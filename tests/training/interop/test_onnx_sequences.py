@@ -89,6 +89,31 @@ def test_a_network_over_sequences_comes_back(name):
     assert describe(found.layers) == describe(flat)
 
 
+def test_states_that_begin_with_zeros_for_each_sample(tmp_path):
+    """As PyTorch writes them: of the batch's size, which is known only as the model runs."""
+    random.seed(0)
+    network = stirred(Network(Sequential(LSTM.of(3, 5), Flatten(), Affine.of(35, 2)), (7, 3)))
+    model, node = to_onnx(network), onnx.helper.make_node
+    for name, array in {"one": 1, "axes": [0], "first": [1], "last": [5]}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    place = next(place for place, each in enumerate(model.graph.node) if each.op_type == "LSTM")
+    model.graph.node[place].input.extend(["", "zeros", "zeros"])
+    more = [
+        node("Shape", [model.graph.node[place].input[0]], ["sizes"]),
+        node("Gather", ["sizes", "one"], ["batch"]),
+        node("Unsqueeze", ["batch", "axes"], ["middle"]),
+        node("Concat", ["first", "middle", "last"], ["shape"], axis=0),
+        node("ConstantOfShape", ["shape"], ["zeros"]),
+    ]
+    for each in reversed(more):
+        model.graph.node.insert(place, each)
+    run = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).standard_normal((4, 7, 3), "float32")
+    found = from_onnx(model).predict(x)
+    np.testing.assert_array_equal(found, network.predict(x))
+    np.testing.assert_allclose(found, run.run(None, {"x": x})[0], rtol=0, atol=1e-5)
+
+
 def changed(**attributes):
     """Return a model of a network with an LSTM, whose node has other attributes."""
     model = to_onnx(Network(Sequential(LSTM.of(3, 5), Flatten(), Affine.of(35, 2)), (7, 3)))
