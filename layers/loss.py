@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -131,16 +132,17 @@ class SoftmaxWithLoss(Loss):
 
     ``forward(x, t)`` takes scores (N, classes) and labels, as class indices (N,) or as distributions (N, classes), such
     as one-hot rows or soft targets; or those of sequences, scores (N, T, classes) and labels (N, T) or (N, T, classes),
-    where the mean is that over all steps. The loss and the probabilities of float16 scores are float32: float16 is
-    coarse near 1, where probabilities end up. (``layers.compat.book.SoftmaxWithLoss`` adds 1e-7 to a probability and
-    ignores ``dout``, as the book does.)
+    or those of pixels, scores (N, classes, H, W) and labels (N, H, W) or (N, classes, H, W), where the mean is that
+    over all steps or pixels. The loss and the probabilities of float16 scores are float32: float16 is coarse near 1,
+    where probabilities end up. (``layers.compat.book.SoftmaxWithLoss`` adds 1e-7 to a probability and ignores ``dout``,
+    as the book does.)
 
     Args:
         label_smoothing: share of each label that is spread evenly over all classes, from 0 to below 1 (Szegedy et al.,
             2016, section 7).
         class_weights: the cost of each class, positive or 0; the mean is then weighted by the samples' classes. None
             for equal costs.
-        ignore_index: label of samples, or of steps, that do not count, out of the classes' range or in it. A batch
+        ignore_index: label of samples, steps or pixels that do not count, out of the classes' range or in it. A batch
             without others has the loss 0. Labels are class indices then.
 
     Attributes:
@@ -184,24 +186,25 @@ class SoftmaxWithLoss(Loss):
     def forward(self, x: Array, t: Array) -> Array:  # type: ignore[override]
         require_same_device(x, t)
         checks.floating("SoftmaxWithLoss", x=x)
-        checks.more_than_one_score("SoftmaxWithLoss", x.shape[-1] if x.ndim else 0)
+        checks.more_than_one_score("SoftmaxWithLoss", x.shape[1 if x.ndim == 4 else -1] if x.ndim else 0)
         shape, given, weight = x.shape, t, None
-        if x.ndim == 3:
-            x, t = _as_rows(x, t)
+        if x.ndim in (3, 4):
+            x, t = as_rows(x, t)
         wide = x.astype(acc_dtype(x.dtype), copy=False)
         if x.ndim == 2 and (self.class_weights is not None or self.ignore_index is not None or self.label_smoothing):
             t, weight = self._soft(t, wide)
         self.loss, y = kernel.softmax_cross_entropy(wide, t)
-        self.y, self.t, self.weight = y.reshape(shape), given, len(t) if weight is None else weight
+        self.y, self.t, self.weight = _as_scores(y, shape), given, len(t) if weight is None else weight
         return self.save(self.loss, y, t, x.dtype, shape)
 
     def backward(self, dout: Any = 1.0) -> Array:
         y, t, dtype, shape = self.saved()  # any number or 0-d array scales, whatever its dtype
         dx = kernel.softmax_cross_entropy_backward(y, t, self._factor(dout))
-        return dx.astype(dtype, copy=False).reshape(shape)
+        return _as_scores(dx.astype(dtype, copy=False), shape)
 
     def predictions(self, x: Array) -> Array:
-        return kernel.softmax(x.astype(acc_dtype(x.dtype), copy=False))
+        y = kernel.softmax((to_nhwc(x) if x.ndim == 4 else x).astype(acc_dtype(x.dtype), copy=False))
+        return as_nchw(y) if x.ndim == 4 else y
 
     def check_outputs(self, owner: str, outputs: int) -> None:
         checks.more_than_one_score(owner, outputs)
@@ -255,17 +258,29 @@ class SoftmaxWithLoss(Loss):
         return {**super().__getstate__(), "_weight_arrays": {}}
 
 
-def _as_rows(x: Array, t: Array) -> tuple[Array, Array]:
-    """Return scores (N, T, classes) and their labels as those of N·T samples.
+def as_rows(x: Array, t: Array) -> tuple[Array, Array]:
+    """Return scores of steps (N, T, classes) or pixels (N, classes, H, W), and their labels, as those of samples.
 
     Raises:
         ValueError: the labels are of another shape.
     """
     require_arrays(t=t)
-    if t.shape not in (x.shape[:2], x.shape):
-        raise ValueError(f"labels for scores of {x.shape} are {x.shape[:2]} or {x.shape}, got {t.shape}")
-    rows = x.shape[0] * x.shape[1]
-    return x.reshape(rows, x.shape[2]), t.reshape(rows, *t.shape[2:])
+    places = (x.shape[0], *x.shape[2:]) if x.ndim == 4 else x.shape[:2]
+    if t.shape not in (places, x.shape):
+        raise ValueError(f"labels for scores of {x.shape} are {places} or {x.shape}, got {t.shape}")
+    is_indices = t.ndim < x.ndim
+    if x.ndim == 4:
+        x, t = to_nhwc(x), t if is_indices else to_nhwc(t)
+    rows = math.prod(places)
+    return x.reshape(rows, x.shape[-1]), t.reshape(rows) if is_indices else t.reshape(rows, x.shape[-1])
+
+
+def _as_scores(rows: Array, shape: tuple[int, ...]) -> Array:
+    """Return rows of numbers, one for each sample, step or pixel, in the shape of the scores."""
+    if len(shape) != 4:
+        return rows.reshape(shape)
+    n, classes, h, w = shape
+    return as_nchw(rows.reshape(n, h, w, classes))
 
 
 def _weights(given: Any) -> tuple[float, ...]:

@@ -11,8 +11,8 @@ from training.cli.common import Choice, Real
 from training.loop.settings import DEFAULTS, LOSSES
 
 METRICS_HELP = (
-    "A further measure of the evaluated data; may be repeated: top5 (any number), precision, recall, f1, per-class or "
-    "confusion for classes; precision, recall, f1 or per-class for labels; mae or r2 for numbers."
+    "A further measure of the evaluated data; may be repeated: top5 (any number), precision, recall, f1, iou, "
+    "per-class or confusion for classes; precision, recall, f1, iou or per-class for labels; mae or r2 for numbers."
 )
 
 metrics_option = click.option("--metrics", metavar="NAME", multiple=True, help=METRICS_HELP)

@@ -15,6 +15,7 @@ from backend.types import Array
 from kernels import targets
 from kernels.gemm import matmul
 from layers import Loss
+from layers.loss import as_rows
 from training.models.accuracy import right_count
 from training.models.metric import Metric, decisions, ratio, stacked, truth_of, wide
 
@@ -118,6 +119,35 @@ class F1(_ClassMean):
 
 
 @dataclass(frozen=True)
+class IoU(PerClass):
+    """Mean intersection over union (Jaccard index): a class's right samples by all that it has or that are given to it.
+
+    The mean is that over the classes with a union. Samples may be pixels: scores (N, classes, H, W) with labels
+    (N, H, W), as of a U-Net.
+
+    Examples:
+        >>> import numpy
+        >>> from layers import SoftmaxWithLoss
+        >>> from training.models.metrics import IoU
+        >>> scores, labels = numpy.eye(2)[[0, 0, 1, 1]], numpy.array([0, 1, 1, 1])
+        >>> metric = IoU()
+        >>> round(metric.value(metric.sums(SoftmaxWithLoss(), scores, labels)), 4)  # of 1/2 and 2/3
+        0.5833
+    """
+
+    name = "iou"
+
+    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        return super().sums(loss, *(as_rows(scores, t) if scores.ndim in (3, 4) else (scores, t)))
+
+    def value(self, total: numpy.ndarray) -> float:
+        right, decided, there = total
+        union = decided + there - right
+        known = union > 0
+        return float((right[known] / union[known]).mean()) if known.any() else float("nan")
+
+
+@dataclass(frozen=True)
 class Confusion(Metric):
     """Numbers of samples of class i (rows) taken for class j (columns), as lists of whole numbers."""
 
@@ -184,7 +214,7 @@ class R2(Metric):
 
 
 _BY_NAME: dict[str, type[Metric]] = {
-    kind.name: kind for kind in (Accuracy, Precision, Recall, F1, PerClass, Confusion, MeanAbsoluteError, R2)
+    kind.name: kind for kind in (Accuracy, Precision, Recall, F1, IoU, PerClass, Confusion, MeanAbsoluteError, R2)
 }
 NAMES = (*_BY_NAME, "top<k>")
 """The names that ``as_metrics`` accepts, "top<k>" with any number, as in "top5"."""

@@ -18,6 +18,7 @@ from training.models.metrics import (
     R2,
     Accuracy,
     Confusion,
+    IoU,
     MeanAbsoluteError,
     PerClass,
     Precision,
@@ -86,6 +87,34 @@ def test_of_classes(device, batch, ignored):
     confusion = np.zeros((CLASSES, CLASSES), int)
     np.add.at(confusion, (t[kept], order[:, 0]), 1)
     assert found["confusion"] == confusion.tolist()
+
+
+def jaccard(decided, truth):
+    """Return the mean over classes of what two sets have in common by what either has."""
+    pairs = zip(decided.T, truth.T, strict=True)
+    sets = [({*np.flatnonzero(one)}, {*np.flatnonzero(other)}) for one, other in pairs]
+    return np.mean([len(one & other) / len(one | other) for one, other in sets if one | other])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60])
+@pytest.mark.parametrize("ignored", [None, 2])
+def test_intersection_over_union(device, batch, ignored):
+    scores, t = scores_and("classes")
+    kept = t != ignored if ignored is not None else np.ones(N, bool)
+    decided = np.eye(CLASSES, dtype=bool)[scores[kept].argmax(axis=1)]
+    expected = jaccard(decided, np.eye(CLASSES, dtype=bool)[t[kept]])
+    loss = SoftmaxWithLoss(ignore_index=ignored)
+    assert measured([IoU()], loss, scores, t, batch)["iou"] == pytest.approx(expected, rel=1e-12)
+    pixels = scores.reshape(4, 5, 3, CLASSES).transpose(0, 3, 1, 2)
+    of_pixels = measured([IoU()], loss, pixels, t.reshape(4, 5, 3), -(-batch // 15))
+    assert of_pixels["iou"] == pytest.approx(expected, rel=1e-12)
+    labels = scores_and("labels")[1]
+    of_labels = jaccard(scores > 0, labels.astype(bool))
+    assert measured([IoU()], SigmoidWithLoss(), scores, labels, batch)["iou"] == pytest.approx(of_labels, rel=1e-12)
+
+
+def test_without_samples_there_is_no_union():
+    assert math.isnan(IoU().value(np.zeros((3, 2))))
 
 
 @pytest.mark.parametrize("batch", [1, 60])
