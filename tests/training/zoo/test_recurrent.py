@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from backend import asarray, random
-from layers import GRU, LSTM, RNN, Dropout, SoftmaxWithLoss
+from layers import GRU, LSTM, RNN, Affine, Dropout, Embedding, Flatten, Sequential, SoftmaxWithLoss
+from training.data.batches import Batches
+from training.loop.trainer import Trainer
+from training.models import Network
 from training.models.bound_layers import BoundLayers
+from training.models.loading import load_network
 from training.optim.optimizers import Adam
 from training.zoo.recurrent import CHARACTER_NETWORKS, char_lstm
 
@@ -43,6 +47,41 @@ def test_dropout_is_behind_each_recurrent_layer():
     dropout = char_lstm(5, dropout=0.25).layers["Dropout1"]
     assert isinstance(dropout, Dropout)
     assert (dropout.dropout_ratio, dropout.inverted) == (0.25, True)
+
+
+def classifier():
+    """Return a network of indices that ends in one row of numbers, with samples and labels."""
+    random.seed(0)
+    x = np.random.default_rng(0).integers(0, 5, (64, 6))
+    return Network(Sequential(Embedding.of(5, 8), GRU.of(8, 16), Flatten(), Affine.of(96, 2)), (6,)), x, x[:, 0] // 3
+
+
+def test_a_network_of_indices_comes_back_from_its_file(tmp_path):
+    network, x, _ = classifier()
+    network.save_params(tmp_path / "network.safetensors")
+    again = load_network(tmp_path / "network.safetensors")
+    assert repr(again) == repr(network)
+    np.testing.assert_array_equal(again.predict(x), network.predict(x))
+
+
+def test_a_trainer_refuses_indices_in_words():
+    """A loader makes floating-point numbers of them."""
+    network, x, t = classifier()
+    before, batches = network.params.flat.copy(), Batches([(x, t)])
+    with pytest.raises(TypeError, match="Embedding needs x as indices of an integer dtype, got float32"):
+        Trainer(network, batches, batches, Adam(0.01), epochs=1).train()
+    np.testing.assert_array_equal(network.params.flat, before)
+
+
+def test_a_trainer_takes_sequences_of_numbers(device):
+    """Whether the first of six numbers is positive is known in the end by what the network remembers."""
+    random.seed(0)
+    x = np.random.default_rng(0).standard_normal((128, 6, 2), "float32")
+    t = (x[:, 0, 0] > 0).astype("int64")
+    batches = [(x[start : start + 32], t[start : start + 32]) for start in range(0, 128, 32)]
+    network = Network(Sequential(LSTM.of(2, 16), Flatten(), Affine.of(96, 2)), (6, 2))
+    Trainer(network, Batches(batches), Batches(batches), Adam(0.02), epochs=8).train()
+    assert network.accuracy(asarray(x), asarray(t)) > 0.9
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
