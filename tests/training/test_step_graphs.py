@@ -13,10 +13,14 @@ import pytest
 import backend
 from backend import random, xp
 from layers import (
+    GRU,
+    LSTM,
+    RNN,
     Affine,
     BatchNormalization,
     Convolution,
     Dropout,
+    Flatten,
     GlobalAveragePooling,
     Layer,
     LayerNormalization,
@@ -83,6 +87,12 @@ def transformer():
         ),
         IMAGES,
     )
+
+
+def recurrent():
+    """The rows of images as sequences."""
+    cells = RNN.of(6, 8), LSTM.of(8, 5), GRU.of(5, 4)
+    return Network(Sequential(Reshape((12, 6)), *cells, Flatten(), Affine.of(48, 5)), IMAGES)
 
 
 def trainer(
@@ -169,9 +179,11 @@ def test_convolutions_give_the_bits_of_eager_steps():
     assert graphs_of(made) == [(4, 2, 6, 6), (2, 2, 6, 6)]
 
 
-@pytest.mark.parametrize("name", ["TwoLayerNet", "SimpleConvNet", "ConvNet", "DeepConvNet", "residual", "transformer"])
+@pytest.mark.parametrize(
+    "name", ["TwoLayerNet", "SimpleConvNet", "ConvNet", "DeepConvNet", "residual", "transformer", "recurrent"]
+)
 def test_every_model_gives_the_bits_of_eager_steps(name):
-    own = {"residual": residual, "transformer": transformer}
+    own = {"residual": residual, "transformer": transformer, "recurrent": recurrent}
     make = own.get(name) or (lambda: build_for(name, (1, 12, 12), 5))
     made = compare(make=make, optimizer="adam", steps=12)
     assert len(graphs_of(made)) == 1
