@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from backend import profiling
-from backend.checks import instance, shown
+from backend.checks import flag, instance, shown
 from backend.types import Array
 from kernels.activations import add, relu_in_place
 from layers import checks
@@ -114,7 +114,12 @@ class Sequential(Composite):
             filled: called with each layer whose gradients are done; or None.
             forgetting: True to let each layer forget its forward once its backward is done, as training steps do: the
                 gradients then take the memory of the activations. There is no second backward.
+
+        Raises:
+            TypeError: ``forgetting`` is neither True nor False.
         """
+        if forgetting is not True and forgetting is not False:
+            forgetting = flag("forgetting", forgetting)
         if not self.steps:
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()

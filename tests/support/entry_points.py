@@ -48,8 +48,8 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
                  "models.architecture", "models.config", "models.freezing", "models.layer_file", "models.loading",
                  "models.saving",
-                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "terminal",
-                 "zoo"),  # build_for, which is tried, calls those of the zoo
+                 "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "sweep",
+                 "terminal", "zoo"),  # build_for, which is tried, calls those of the zoo
 }  # fmt: skip
 
 OPERATIONS = (
@@ -69,6 +69,7 @@ EXCLUDED = {
     "training.optim.schedules.observe": "for the Trainer and Warmup",
     "kernels.core.window.pair": "checks numbers for layers",
     "kernels.winograd.check_window": "checks numbers for layers",
+    "layers.sequential.Sequential.backward": "belongs to a forward before it; its flag is checked",
     "layers.sequential.Sequential.end_backward_at": "for networks' own use",
     "layers.sequential.Sequential.plan": "for the library's own tools",
     "layers.affine.permutes_weight": "for Affine's own use",

@@ -423,7 +423,7 @@ def test_auto_says_why_there_is_no_gpu(tmp_path, monkeypatch, caplog):
         (["predict", "file", "--run", "small.safetensors"], "an image file gives (1, H, W) in gray"),
         (["predict", "file", "--run", "own.npz"], "predict needs a run or a .safetensors file"),
         (["predict"], "Missing argument 'INPUT...'"),
-        (["serve"], "No such command 'serve': xpnet --help lists the commands"),
+        (["quit"], "No such command 'quit': xpnet --help lists the commands"),
         (["trian"], "No such command 'trian': did you mean train?"),
         (["train", "--model", "convnt"], "'wideresnet28-10': did you mean ConvNet?"),
         (["train", "--schedule", "one-cylce"], "'one-cycle': did you mean one-cycle?"),

@@ -324,3 +324,5 @@ def test_a_training_step_forgets_each_layer_once_its_backward_is_done():
         np.testing.assert_array_equal(gradient, expected[name])
     with pytest.raises(RuntimeError, match="needs a forward before it"):
         net.layers.backward(np.ones((64, 10), "float32"))
+    with pytest.raises(TypeError, match="forgetting"):
+        net.layers.backward(np.ones((64, 10), "float32"), forgetting="yes")

@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "Commands", "main"]
 
 COMMANDS = {
     "train": "Train a model and keep settings, metrics, the best model and figures in a folder.",
+    "sweep": "Search for the settings of a training by many runs.",
     "evaluate": "Measure a model on test data: loss, accuracy, and each class.",
     "predict": "Classify image files: PNG, JPEG, BMP, GIF, WebP and TIFF, of any size.",
     "report": "Describe a run in one HTML page: curves, classes, mistakes, settings, machine.",

@@ -66,6 +66,24 @@ def keys(command: click.Command) -> dict[str, click.Option]:
     return {key: option for key, option in options.items() if key not in _NOT_IN_FILES}
 
 
+def check_value(command: click.Command, name: str, value: Any) -> str:
+    """Return the name of a command's option if a value from a file is right for it.
+
+    Raises:
+        ValueError: it is not, or there is no such option.
+    """
+    try:
+        option = _find(command, name, "")
+    except UserError as error:
+        raise ValueError(error.message) from error
+    try:
+        _checked(option, value, click.Context(command))
+    except (ValueError, click.BadParameter) as error:
+        said = error.message.rstrip(".") if isinstance(error, click.BadParameter) else in_words(error)
+        raise ValueError(f"{_key(option)}: {said}") from error
+    return _key(option)
+
+
 def dump(config: Mapping[str, Any]) -> bytes:
     """Return the settings, device and threads that a run's ``config.json`` holds as a file for ``--config``."""
     return toml_text.dump(
