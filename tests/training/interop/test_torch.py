@@ -75,7 +75,9 @@ def test_the_forward_is_pytorchs_within_1e_5(name):
     [
         ("LeNet5", "float32", 0.01, 1e-4),
         ("VGG11", "float32", 0.0001, 1e-4),
-        ("ResNet18", "float32", 0.001, 1e-4),
+        # In float32 a number within rounding of 0 before a ReLU is now and then positive in one of the two alone.
+        # Behind it are 16 samples of a single pixel: weights then change by 1e-3, here or there, from those of float64.
+        ("ResNet18", "float64", 0.001, 1e-10),
         ("ResNet20", "float32", 0.001, 1e-4),
         ("ResNet20", "float64", 0.01, 1e-10),  # float32 rounding grows by a factor of 3 a step at this rate
     ],
