@@ -83,7 +83,8 @@ class Bound:
 def measured_bound(expected: numpy.ndarray, given: numpy.ndarray) -> Bound:
     """Return a bound for a function of which nothing is known but what the CPU made of it.
 
-    An error may be 16 times the CPU's largest one, and 8 units of the largest element more.
+    An error may be 16 times the CPU's largest one, and 8 units of the largest element more; in float64, in which the
+    CPU's own errors are not known, 64 units.
 
     Args:
         expected: the CPU's result in float64.
@@ -95,7 +96,8 @@ def measured_bound(expected: numpy.ndarray, given: numpy.ndarray) -> Bound:
     size = float(numpy.abs(expected[finite]).max(initial=0.0)) or 1.0
     off = float(numpy.nan_to_num(numpy.abs(given - expected)[finite]).max(initial=0.0))
     magnitude = numpy.full(expected.shape, size)
-    return Bound(expected, given.dtype, 16 * off / (size * _unit(given.dtype)) + 8, magnitude)
+    units = 64 if given.dtype == "float64" else 8
+    return Bound(expected, given.dtype, 16 * off / (size * _unit(given.dtype)) + units, magnitude)
 
 
 def sum_ulps(terms: float) -> float:

@@ -28,6 +28,7 @@ _OTHER_SETTINGS = (
     "parts",
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
+_OF_FORWARD = ("training", "_kept")  # what a forward sets, or leaves for its backward, is no setting
 
 
 class StepGraphs:
@@ -158,7 +159,7 @@ class StepGraphs:
         ]
         for _, values in self._own_layers:
             plain = ((name, value) for name, value in values.items() if isinstance(value, _PLAIN))
-            found.append({name: value for name, value in plain if name != "training"})
+            found.append({name: value for name, value in plain if name not in _OF_FORWARD})
         return found
 
     def _names_of_changed(self, before: list[Any]) -> list[str]:
