@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend import array_module, xp
-from backend.checks import LARGEST_SIZE, array_shape, flag, sizes, whole
+from backend.checks import LARGEST_SIZE, array_shape, flag, whole
 from backend.types import Array
 from kernels.affine import affine
 from kernels.attention import attention, attention_backward
@@ -77,10 +77,8 @@ class PositionwiseAffine(Layer):
         return matmul(dy, self.W.T).reshape(shape) if self.input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:
-        shape = sizes("shape", shape)
-        if len(shape) != 2 or shape[1] != len(self.W):
-            raise ValueError(f"takes sequences (T, {len(self.W)}), got {shape}")
-        return shape[0], self.W.shape[1]
+        steps, _ = checks.sequence_shape(shape, len(self.W))
+        return steps, self.W.shape[1]
 
     def describe(self) -> str:
         return f"{self.W.shape[0]} → {self.W.shape[1]}" + (", no bias" if self.b is None else "")
@@ -176,10 +174,7 @@ class MultiHeadAttention(Layer):
         return matmul(packed, self.W_in.T).reshape(dout.shape) if self.input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:
-        shape = sizes("shape", shape)
-        if len(shape) != 2 or shape[1] != len(self.W_in):
-            raise ValueError(f"takes sequences (T, {len(self.W_in)}), got {shape}")
-        return shape
+        return checks.sequence_shape(shape, len(self.W_in))
 
     def describe(self) -> str:
         heads = f"{len(self.W_in)}, {self.heads} head{'s' if self.heads > 1 else ''}"

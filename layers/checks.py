@@ -83,6 +83,24 @@ def image_shape(shape: Any, channels: int | None = None) -> tuple[int, int, int]
     return given[0], given[1], given[2]
 
 
+def sequence_shape(shape: Any, features: int, longest: int | None = None) -> tuple[int, int]:
+    """Return ``shape`` as that of a sequence, (T, features).
+
+    Args:
+        features: the number of features that it must have.
+        longest: the most steps that it may have; None for any number.
+
+    Raises:
+        TypeError: ``shape`` is not a tuple of whole numbers.
+        ValueError: it does not have two axes, or another number of features, or too many steps.
+    """
+    given = sizes("shape", shape)
+    if len(given) != 2 or given[1] != features or (longest is not None and given[0] > longest):
+        at_most = "" if longest is None else f" with T up to {longest}"
+        raise ValueError(f"takes sequences (T, {features}){at_most}, got {given}")
+    return given[0], given[1]
+
+
 def kind_of(value: Any) -> str:
     """Return the dtype of an array, the type of anything else, for an error message."""
     return str(value.dtype) if is_array(value) else type(value).__name__

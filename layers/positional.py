@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from backend import asarray, current_device
-from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
+from backend.checks import LARGEST_SIZE, array_shape, whole
 from backend.types import Array
 from kernels.sums import axis_sums
 from layers import checks
@@ -57,7 +57,7 @@ class PositionalEncoding(Layer):
         return dout.copy()
 
     def output_shape(self, shape: Shape) -> Shape:
-        return _fitting(shape, self.length, self.size)
+        return checks.sequence_shape(shape, self.size, self.length)
 
     def describe(self) -> str:
         return f"{self.length} x {self.size}"
@@ -112,7 +112,8 @@ class PositionalEmbedding(Layer):
         return dout.copy()
 
     def output_shape(self, shape: Shape) -> Shape:
-        return _fitting(shape, *self.W.shape)
+        length, features = self.W.shape
+        return checks.sequence_shape(shape, features, length)
 
     def describe(self) -> str:
         return " x ".join(map(str, self.W.shape))
@@ -124,10 +125,3 @@ def _waves(length: int, size: int, dtype: str, device: str) -> Array:
     even = numpy.arange(size) // 2 * 2
     angles = numpy.arange(length)[:, None] / 10000.0 ** (even / size)
     return asarray(numpy.where(numpy.arange(size) % 2, numpy.cos(angles), numpy.sin(angles)).astype(dtype))
-
-
-def _fitting(shape: Shape, length: int, size: int) -> Shape:
-    shape = sizes("shape", shape)
-    if len(shape) != 2 or shape[1] != size or shape[0] > length:
-        raise ValueError(f"takes sequences (T, {size}) with T up to {length}, got {shape}")
-    return shape

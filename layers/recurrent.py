@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from backend import array_module, workspace, xp
-from backend.checks import LARGEST_SIZE, array_shape, sizes, whole
+from backend.checks import LARGEST_SIZE, array_shape, whole
 from backend.types import Array
 from kernels.activations import sigmoid, sigmoid_backward, tanh, tanh_backward
 from kernels.affine import affine
@@ -91,10 +91,8 @@ class _Recurrent(Layer):
         return array_module(dx).array(dx.swapaxes(0, 1), order="C")
 
     def output_shape(self, shape: Shape) -> Shape:
-        shape = sizes("shape", shape)
-        if len(shape) != 2 or shape[1] != len(self.Wx):
-            raise ValueError(f"takes sequences (T, {len(self.Wx)}), got {shape}")
-        return shape[0], self.hidden
+        steps, _ = checks.sequence_shape(shape, len(self.Wx))
+        return steps, self.hidden
 
     def describe(self) -> str:
         return f"{len(self.Wx)} → {self.hidden}"
