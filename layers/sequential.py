@@ -182,11 +182,11 @@ class Sequential(Composite):
         self._prepare()
 
     def __repr__(self) -> str:
-        lines = "".join(f"  {name}: {_indented(layer)}\n" for name, layer in self._layers.items())
+        lines = "".join(f"  {name}: {indented(layer)}\n" for name, layer in self._layers.items())
         return f"{type(self).__name__}(\n{lines})"
 
 
-_BODY, _SHORTCUT = (
+BODY, _SHORTCUT = (
     {phase: profiling.Range(name, phase, "layer") for phase in ("forward", "backward")} for name in ("body", "shortcut")
 )
 
@@ -232,7 +232,7 @@ class Residual(Composite):
         return [("body", self.body)] + ([] if self.shortcut is None else [("shortcut", self.shortcut)])
 
     def forward(self, x: Array) -> Array:
-        with _BODY["forward"].of(x):
+        with BODY["forward"].of(x):
             y = self.body.forward(x)
         bypass = self._bypass(x)
         self._check_sum(y, bypass)
@@ -244,11 +244,11 @@ class Residual(Composite):
         if last is None or last.relu is not None or type(last.layer) is not BatchNormalization:
             y = self.forward(x)
             return y, relu_in_place(y)
-        with _BODY["forward"].of(x):
+        with BODY["forward"].of(x):
             y = self._before_last.forward(x) if len(self._before_last) else x
         bypass = self._bypass(x)
         self._check_sum(y, bypass)  # normalization keeps the shape
-        with _BODY["forward"].of(y), last.range.of(y):
+        with BODY["forward"].of(y), last.range.of(y):
             return last.layer.forward_added_relu(y, bypass)
 
     def _bypass(self, x: Array) -> Array:
@@ -267,7 +267,7 @@ class Residual(Composite):
         if self.shortcut is not None:
             with _SHORTCUT["backward"].of(dout):
                 bypass = self.shortcut.backward(dout)
-        with _BODY["backward"].of(dout):
+        with BODY["backward"].of(dout):
             dx = self.body.backward(dout)
         return add(dx, bypass)
 
@@ -280,7 +280,7 @@ class Residual(Composite):
 
     def describe(self) -> str:
         bypass = "" if self.shortcut is None else f", {self.shortcut!r}"
-        return f"{_indented(self.body)}{bypass}"
+        return f"{indented(self.body)}{bypass}"
 
 
 def _fuse(layer: Layer, relu: Relu, phase: str) -> bool:
@@ -304,5 +304,6 @@ def _named(layers: tuple[Any, ...]) -> dict[str, Any]:
     return named
 
 
-def _indented(layer: Any) -> str:
+def indented(layer: Any) -> str:
+    """Return a layer's ``repr`` as it stands inside that of the layer around it."""
     return repr(layer).replace("\n", "\n  ")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from backend import profiling
 from backend.checks import instance
 from backend.types import Array
 from kernels.activations import add
 from kernels.core.layout import channel_axis, copy_channels_last, joined, parted
 from layers import checks
 from layers.base import Layer, Shape
-from layers.sequential import Composite
-
-_BODY = {phase: profiling.Range("body", phase, "layer") for phase in ("forward", "backward")}
+from layers.sequential import BODY, Composite, indented
 
 
 class Skip(Composite):
@@ -48,7 +45,7 @@ class Skip(Composite):
         return [("body", self.body)]
 
     def forward(self, x: Array) -> Array:
-        with _BODY["forward"].of(x):
+        with BODY["forward"].of(x):
             made = self.body.forward(x)
         checks.floating("Skip", x=x)
         if x.ndim < 2 or not _fit(x.shape[1:], made.shape[1:]):
@@ -59,7 +56,7 @@ class Skip(Composite):
         channels, dtype = self.saved(dout)
         own, rest = parted(dout, channels)
         rest = (copy_channels_last(rest) if rest.ndim == 4 else rest.copy()).astype(dtype, copy=False)
-        with _BODY["backward"].of(rest):
+        with BODY["backward"].of(rest):
             dx = self.body.backward(rest)
         return add(own, dx)
 
@@ -71,7 +68,7 @@ class Skip(Composite):
         return *shape[:axis], shape[axis] + made[axis], *shape[axis + 1 :]
 
     def describe(self) -> str:
-        return repr(self.body).replace("\n", "\n  ")
+        return indented(self.body)
 
 
 def _fit(shape: Shape, made: Shape) -> bool:
