@@ -160,7 +160,7 @@ def _attention_backward_numpy(
 
 
 def _scale(q: Array) -> float:
-    return 1 / math.sqrt(q.shape[3])
+    return 1 / math.sqrt(q.shape[-1])
 
 
 def _views(shape: tuple[int, ...], *arrays: Array) -> list[Array]:
@@ -191,7 +191,7 @@ def _parts(heads: Array, causal: bool, *others: Array) -> list[Part]:
 def _scores(query: Array, keys: Array, first: int | None) -> Array:
     """Return the scaled scores of queries against keys; -inf for keys after a query, if ``first`` is the first's."""
     scores = matmul_part(query, keys.swapaxes(-2, -1))
-    scores *= 1 / math.sqrt(query.shape[-1])
+    scores *= _scale(query)
     if first is not None:
         _overwrite_later(scores, first, -numpy.inf)
     return scores
