@@ -240,3 +240,60 @@ def test_settings_become_arguments():
     assert arguments(given) == [
         "--set=lr=0.1", "--set=sync_batch_norm=true", "--set=metrics=f1", "--set=metrics=top5", "--set=model=ConvNet",
     ]  # fmt: skip
+
+
+def test_a_range_between_whole_numbers_is_of_the_options_kind():
+    content = {"search": {name: {"low": 0 if name == "weight_decay" else 1, "high": 4} for name in
+               ("weight_decay", "batch_size")}}  # fmt: skip
+    plan = Plan.read(content, check_value_of_train)
+    assert plan.search == {"weight_decay": Range(0.0, 4.0), "batch_size": Range(1, 4)}
+    assert isinstance(plan.search["weight_decay"].low, float)
+
+
+def test_folders_with_any_name_have_their_own_database(tmp_path, table):
+    file = plan_file(tmp_path, table, more='target = "kind"', epochs=1, trials=1)
+    for name in ("a?1", "a%3F2", "ä 3"):
+        result, (*_, last) = sweep("--config", file, "--out", tmp_path / name)
+        assert result.code == 0, result.err
+        assert last["run"] == str(tmp_path / name / "trial-0000")
+        assert (tmp_path / name / "sweep.db").is_file()
+
+
+def test_a_damaged_folder_is_named(tmp_path, table):
+    out = tmp_path / "out"
+    sweep("--config", plan_file(tmp_path, table, more='target = "kind"', epochs=1, trials=1), "--out", out)
+    plan, database = (out / "sweep.json").read_bytes(), (out / "sweep.db").read_bytes()
+    for content in (b"nothing", database[:3000]):
+        (out / "sweep.db").write_bytes(content)
+        result = xpnet("sweep", "--resume", out)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "sweep.db: not the database of a sweep" in result.err
+    (out / "sweep.db").unlink()
+    assert "it has no sweep.db" in xpnet("sweep", "--resume", out).err
+    (out / "sweep.db").write_bytes(database)
+    for content in (b"[1]", b"{", b"{}"):
+        (out / "sweep.json").write_bytes(content)
+        result = xpnet("sweep", "--resume", out)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "sweep.json: " in result.err
+    (out / "sweep.json").write_bytes(plan)
+    assert xpnet("sweep", "--resume", out).code == 0
+
+
+def test_a_sweep_goes_on_from_another_folder(tmp_path, table, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.toml").write_text("[[layers]]\ntype = 'Affine'\noutputs = 2\n")
+    more = 'target = "kind"\nmodel = "net.toml"'
+    plan_file(tmp_path, "table.csv", more=more, epochs=1, trials=1)
+    result, _ = sweep("--config", "sweep.toml", "--out", "out")
+    assert result.code == 0, result.err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "net.toml").rename(tmp_path / "gone.toml")
+    result = xpnet("sweep", "--resume", "../out", "--trials", 2)
+    assert result.code == 2
+    assert f"model: there is no file {tmp_path / 'net.toml'}" in result.err
+    (tmp_path / "gone.toml").rename(tmp_path / "net.toml")
+    result, (run, last) = sweep("--resume", "../out", "--trials", 2)
+    assert result.code == 0, result.err
+    assert (run["trial"], last["trials"]) == (2, 2)

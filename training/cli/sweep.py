@@ -21,7 +21,8 @@ from training.files.printable import printable
 from training.loop.lock import FolderLock
 from training.loop.run_folder import RUNS, json_line
 from training.sweep.plan import Plan
-from training.sweep.study import Study, require_optuna
+from training.sweep.space import OneOf
+from training.sweep.study import DATABASE, Study, require_optuna
 from training.sweep.trial import TrialError, run_trial
 
 PLAN = "sweep.json"
@@ -94,6 +95,7 @@ def command(
 
 def _search(study: Study, plan: Plan, folder: Path, as_json: bool) -> None:
     """Make the runs that are missing."""
+    first = len(study.ended) + 1
     while (number := len(study.ended) + 1) <= plan.trials:
         start = time.perf_counter()
         trial, settings = study.ask()
@@ -108,9 +110,10 @@ def _search(study: Study, plan: Plan, folder: Path, as_json: bool) -> None:
         try:
             is_whole = run_trial({**plan.shared, **settings}, folder / _name(trial.number), goes_on)
         except TrialError as error:
-            study.fail(trial, str(error))
-            if error.code == 2 and number == 1:  # and all others would be wrong, too
+            if error.code == 2 and number == first:  # and all others would be wrong, too
+                study.fail(trial, "")
                 raise UserError(f"the first run, with {_settings(settings)}: {error}") from error
+            study.fail(trial, str(error))
             outcome["failed"] = str(error)
         except ValueError as error:
             study.fail(trial, "")
@@ -151,14 +154,25 @@ def _read(file: Path) -> Plan:
     for name in plan.search:
         if name in _SHARED_ONLY:
             raise UserError(f"{printable(file)}: search.{name}: runs with different {name} do not compare")
-    absolute = {name: os.path.abspath(value) for name, value in plan.shared.items() if name in _PATHS}
-    return replace(plan, shared={**plan.shared, **absolute})
+    shared = {name: _absolute(name, value) for name, value in plan.shared.items()}
+    search = {
+        name: OneOf(tuple(_absolute(name, value) for value in choice.values)) if isinstance(choice, OneOf) else choice
+        for name, choice in plan.search.items()
+    }
+    return replace(plan, shared=shared, search=search)
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """Return a path as an absolute one, so that the sweep goes on from any folder; other values as they are."""
+    is_path = name in _PATHS or (name == "model" and str(value).endswith(".toml"))
+    return os.path.abspath(value) if is_path else value
 
 
 def _reopen(folder: Path) -> Plan:
     file = folder / PLAN
-    if not file.is_file():
-        raise UserError(f"{printable(folder)}: not the folder of a sweep, it has no {PLAN}")
+    for needed in (PLAN, DATABASE):
+        if not (folder / needed).is_file():
+            raise UserError(f"{printable(folder)}: not the folder of a sweep, it has no {needed}")
     try:
         return Plan.read(json_text.parse(file.read_bytes()), check_value_of_train)
     except ValueError as error:

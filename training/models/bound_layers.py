@@ -35,9 +35,11 @@ class BoundLayers:
 
     Raises:
         TypeError: parameters have different dtypes.
+        ValueError: a layer stands in two places: it keeps what backward needs of its latest forward alone.
     """
 
     def __init__(self, layers: Sequential) -> None:
+        _refuse_shared(layers)
         self.layers = layers
         self.foreign_frozen: list[str] = []
         self._bind()
@@ -194,3 +196,15 @@ class BoundLayers:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._bind()  # a copy has its own buffers
+
+
+def _refuse_shared(layers: Sequential) -> None:
+    """Raise ValueError if a layer stands in two places."""
+    places: dict[int, str] = {}
+    for place, layer in walk(layers):
+        if id(layer) in places:
+            raise ValueError(
+                f"a network needs a different layer object in each place; "
+                f"one {type(layer).__name__} is {places[id(layer)]} and {place}"
+            )
+        places[id(layer)] = place

@@ -174,7 +174,10 @@ class Network(BoundLayers):
         with BACKWARD, self.within_memory(len(x)):
             with _LOSS["backward"]:
                 dout = self.last_layer.backward(scale)
-            self.layers.backward(dout, filled, forgetting=True)
+            if type(self.layers).backward is Sequential.backward:
+                self.layers.backward(dout, filled, forgetting=True)
+            else:  # a class of one's own
+                self.layers.backward(dout, *([] if filled is None else [filled]))
             for name in self.foreign_frozen:  # a layer of one's own fills them all the same
                 self.grads[name][...] = 0
         return loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from training.files import clipped
@@ -74,6 +74,8 @@ class Plan:
         Raises:
             ValueError: something is wrong; the message begins with its name.
         """
+        if not isinstance(content, Mapping):
+            raise ValueError(f"expected settings by name, got {clipped(content)}")
         for name in ("search", "sweep"):
             if not isinstance(content.get(name, {}), Mapping):
                 raise ValueError(f"{name}: expected a table, [{name}], got {clipped(content[name])}")
@@ -89,10 +91,21 @@ class Plan:
             (key,) = {check(name, example) for example in choice.examples}
             if key in shared or key in search:
                 raise ValueError(f"{name} is given twice")
-            search[key] = choice
+            search[key] = _of_its_kind(choice, name, check)
         if not search:
             raise ValueError("nothing to search: expected a table [search], as in lr = {low = 1e-4, high = 0.1}")
         return cls(shared, search, **_own(content.get("sweep", {})))
+
+
+def _of_its_kind(choice: OneOf | Range, name: str, check: Callable[[str, Any], str]) -> OneOf | Range:
+    """Return a range between whole numbers as one of all numbers where the option takes them."""
+    if not isinstance(choice, Range) or choice.step is not None:
+        return choice
+    try:
+        check(name, choice.low + 0.37 * (choice.high - choice.low))
+    except ValueError:
+        return choice
+    return replace(choice, low=float(choice.low), high=float(choice.high))
 
 
 def _given(choice: Range) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from training.files import FileError
 from training.files.durable import write_atomically
+from training.files.errors import shortened
 from training.loop.figures import DOTS_PER_INCH
 from training.sweep.plan import Plan
 
@@ -38,21 +41,32 @@ class Study:
 
     The choice of a trial's settings depends on the seed and on the trials that have ended alone: a sweep that was
     interrupted goes on as if nothing had happened.
+
+    Raises:
+        FileError: the folder's database is damaged.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         self._plan = plan
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{folder.resolve() / DATABASE}")
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name="sweep",
-            direction="minimize" if plan.falls else "maximize",
-            pruner=optuna.pruners.MedianPruner(n_warmup_steps=2) if plan.prune else optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
-        for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        file = folder.resolve() / DATABASE
+        try:
+            # Opened by its path: in an address, ? and % of a folder's name would mean something else.
+            own = {"creator": lambda: sqlite3.connect(file, timeout=60, check_same_thread=False)}
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs=own)
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name="sweep",
+                direction="minimize" if plan.falls else "maximize",
+                pruner=optuna.pruners.MedianPruner(n_warmup_steps=2) if plan.prune else optuna.pruners.NopPruner(),
+                load_if_exists=True,
+            )
+            running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise FileError(f"{folder / DATABASE}: not the database of a sweep: {shortened(error)}") from error
+        for trial in running:
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was killed
 
     def close(self) -> None:

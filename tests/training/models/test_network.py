@@ -504,3 +504,23 @@ def test_parameters_cannot_be_cut_from_the_layers(device):
             setattr(network, name, {})
     for name, array in before.items():
         assert_same(network.params[name], array)
+
+
+def test_a_sequential_with_a_backward_of_its_own_trains(device):
+    class Doubling(Sequential):
+        def backward(self, dout, filled=None):
+            return super().backward(2 * dout, filled)
+
+    backend.random.seed(3)
+    own = Network(Doubling(Affine.of(4, 3)), (4,))
+    backend.random.seed(3)
+    plain = Network(Sequential(Affine.of(4, 3)), (4,))
+    x, t = xp.ones((2, 4), "float32"), xp.array([0, 2])
+    np.testing.assert_array_equal(asnumpy(own.gradient(x, t).flat), asnumpy(2 * plain.gradient(x, t).flat))
+
+
+def test_one_layer_in_two_places_is_refused():
+    shared = Relu()
+    branches = [Residual(Sequential(Affine.of(4, 4), shared)) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"one Relu is Residual1.body.Relu1 and Residual2.body.Relu1"):
+        Network(Sequential(*branches), (4,))
