@@ -13,10 +13,11 @@
     outputs = "classes"
 
 Each layer is a type of ``layers`` and the arguments of its ``of``, or else of its constructor. What the layer before
-decides is left out: ``channels``, ``inputs`` and ``features``. ``"classes"`` is the number of classes of the data.
-``Residual`` has a list of layers as ``body`` and, if it has a shortcut, as ``shortcut``; ``Skip`` has one as ``body``;
-``repeat = 3`` with a list as ``layers`` stands for them three times. ``name``, ``input`` and ``classes`` at the top are
-the network's name, by default the file's, and the size in which ``xpnet summary`` shows it.
+decides is left out: ``channels``, ``inputs``, ``features`` and the ``size`` of a ``PositionalEncoding``. ``"classes"``
+is the number of classes of the data. ``Residual`` has a list of layers as ``body`` and, if it has a shortcut, as
+``shortcut``; ``Skip`` has one as ``body``; ``repeat = 3`` with a list as ``layers`` stands for them three times.
+``name``, ``input`` and ``classes`` at the top are the network's name, by default the file's, and the size in which
+``xpnet summary`` shows it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 
 import layers
 from backend.checks import LARGEST_SIZE, sizes, whole
-from layers import Layer, Loss, Residual, Sequential, Skip
+from layers import GRU, LSTM, RNN, Layer, Loss, PositionalEncoding, Residual, Sequential, Skip
 from layers.base import Shape
 from training.files import clipped, toml_text
 from training.models.architecture import DEEPEST, MOST
@@ -39,6 +40,8 @@ from training.models.network import Network
 SUFFIX = ".toml"
 
 _FROM_BEFORE = ("channels", "inputs", "features")
+_OF_SEQUENCES: dict[type[Layer], str] = {RNN: "inputs", LSTM: "inputs", GRU: "inputs", PositionalEncoding: "size"}
+"""The argument that is the last axis of sequences (T, D), by the type of the layer."""
 
 
 class LayerFile(NamedTuple):
@@ -165,9 +168,9 @@ class _Builder:
             }
         else:
             arguments = {key: self._value(value, where) for key, value in given.items()}
-            for key in _FROM_BEFORE:
+            for key in (*_FROM_BEFORE, *filter(None, [_OF_SEQUENCES.get(kind)])):
                 if key in taken and key not in arguments:
-                    arguments[key] = _before(key, str(name), shape, where)
+                    arguments[key] = _before(key, kind, shape, where)
         unknown = [key for key in arguments if key not in taken]
         if unknown:
             raise _LayerError(f"{where}: {name} takes {', '.join(taken) or 'no arguments'}, not {clipped(unknown[0])}")
@@ -184,12 +187,15 @@ class _Builder:
         return tuple(value) if isinstance(value, list) else value
 
 
-def _before(key: str, name: str, shape: Shape, where: str) -> int:
+def _before(key: str, kind: type[Layer], shape: Shape, where: str) -> int:
     """Return the argument that the output of the layer before decides."""
-    if key == "inputs":
+    of_sequences = key == _OF_SEQUENCES.get(kind)
+    if key == "inputs" and not of_sequences:
         return math.prod(shape)
     if not shape:
-        raise _LayerError(f"{where}: {name} has no output before it")
+        raise _LayerError(f"{where}: {kind.__name__} has no output before it")
+    if of_sequences:
+        return shape[-1]
     return shape[0] if len(shape) in (1, 3) else shape[-1]
 
 

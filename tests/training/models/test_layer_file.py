@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend import random
+from backend import random, xp
 from layers import Affine, BatchNormalization, Convolution, Relu, Residual, Sequential
 from tests.support.command_line import xpnet
 from training.cli.resume import ResumedRun
@@ -182,3 +182,29 @@ def test_a_skip_has_a_body_and_makes_more_channels(tmp_path):
     network = build_for(str(tmp_path / "net.toml"), (2, 4, 4), 3)
     assert network.layers["Skip1"].output_shape((2, 4, 4)) == (7, 4, 4)
     assert network.params["W2"].shape == (7 * 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize(("shape", "first", "size"), [
+    ((7,), 'type = "Embedding", count = 10, size = 6', 6),
+    ((1, 4, 9), 'type = "Reshape", shape = [4, 9]', 9),
+])  # fmt: skip
+def test_layers_of_sequences_take_the_last_axis(tmp_path, kind, shape, first, size):
+    (tmp_path / "net.toml").write_text(
+        f'layers = [{{ {first} }}, {{ type = "PositionalEncoding", length = 7 }}, {{ type = "{kind}", hidden = 5 }}, '
+        f'{{ type = "{kind}", hidden = 3 }}, {{ type = "Flatten" }}, {{ type = "Affine", outputs = "classes" }}]'
+    )
+    network = build_for(str(tmp_path / "net.toml"), shape, 4)
+    assert network.layers["PositionalEncoding1"].size == size
+    assert [network.layers[f"{kind}{place}"].Wx.shape[0] for place in (1, 2)] == [size, 5]
+    x = xp.ones((2, *shape), "int32" if "Embedding" in first else "float32")
+    assert network.layers.forward(x).shape == (2, 4)
+
+
+def test_a_layer_of_sequences_takes_the_inputs_that_are_given(tmp_path):
+    (tmp_path / "net.toml").write_text(
+        'layers = [{ type = "Reshape", shape = [4, 9] }, { type = "GRU", inputs = 8, hidden = 5 }, '
+        '{ type = "Flatten" }, { type = "Affine", outputs = "classes" }]'
+    )
+    with pytest.raises(ValueError, match=r"layer 2, GRU\(8 → 5\): takes sequences \(T, 8\), got \(4, 9\)"):
+        build_for(str(tmp_path / "net.toml"), (1, 4, 9), 4)
