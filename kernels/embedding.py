@@ -20,6 +20,7 @@ from backend import (
     workspace,
 )
 from backend.types import Array
+from kernels.core.checks import check_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel
@@ -59,6 +60,7 @@ def embedding(weight: Array, indices: Array) -> Array:
     require_active(weight, "weight")
     if weight.ndim != 2:
         raise ValueError(f"weight must be a matrix (count, size), got shape {weight.shape}")
+    check_dtype("embedding", weight)
     check_indices(indices, len(weight))
     return implementation(weight, _embedding_numpy, _embedding_cuda)(weight, indices)
 
@@ -95,13 +97,16 @@ def embedding_backward(dout: Array, indices: Array, out: Array) -> Array:
         ``out``.
 
     Raises:
-        TypeError: as of ``embedding``.
+        TypeError: ``dout`` is not floating, ``out`` is of another dtype, or as of ``embedding``.
         ValueError: shapes do not fit; or, on the CPU, an index is out of range.
     """
     require_same_device(dout, indices, out)
     require_active(dout, "dout")
     if out.ndim != 2:
         raise ValueError(f"out must be a matrix (count, size), got shape {out.shape}")
+    check_dtype("embedding", dout)
+    if out.dtype != dout.dtype:
+        raise TypeError(f"embedding needs one dtype, got dout {dout.dtype} and out {out.dtype}")
     check_indices(indices, len(out))
     if dout.shape != (*indices.shape, out.shape[1]):
         raise ValueError(f"dout must be of {(*indices.shape, out.shape[1])}, got {dout.shape}")

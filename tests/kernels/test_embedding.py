@@ -100,6 +100,28 @@ def test_what_does_not_fit_is_refused(weight, indices, error, words):
         embedding(normal(weight), np.array(indices))
 
 
+@pytest.mark.parametrize("dtype", ["int64", "bool", "complex64"])
+def test_rows_that_are_not_floating_are_refused(dtype):
+    with backend.use("cpu"):
+        weight, out = np.ones((3, 2), dtype), np.zeros((3, 2), dtype)
+        for compute in (
+            lambda: embedding(weight, np.array([0])),
+            lambda: embedding_backward(weight, np.arange(3), out),
+        ):
+            with pytest.raises(TypeError, match=f"embedding needs float16, float32 or float64, got {dtype}"):
+                compute()
+        assert not out.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
+def test_gradients_of_another_dtype_are_refused(dtype):
+    with backend.use("cpu"):
+        out = np.full((3, 2), 7, dtype)
+        with pytest.raises(TypeError, match=f"embedding needs one dtype, got dout float64 and out {dtype}"):
+            embedding_backward(normal((2, 2), "float64"), np.array([0, 1]), out)
+        assert (out == 7).all()
+
+
 @pytest.mark.parametrize(("dout", "out", "words"), [
     ((2, 4), (3, 5), r"dout must be of \(2, 5\), got \(2, 4\)"),
     ((2, 4), (4,), r"out must be a matrix \(count, size\), got shape \(4,\)"),
