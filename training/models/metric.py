@@ -14,6 +14,7 @@ from backend import array_module
 from backend.types import Array
 from kernels import targets
 from layers import Loss
+from layers.loss import as_rows
 
 
 class Metric:
@@ -46,6 +47,15 @@ class Metric:
                 f"metric {self.name!r} measures predicted {' or '.join(self.kinds)}; a network with "
                 f"{type(loss).__name__} predicts {loss.target_kind}"
             )
+
+
+def rows_of(loss: Loss, scores: Array, t: Array) -> tuple[Array, Array]:
+    """Return scores (N, outputs) and targets of samples; those of classes may be steps of sequences, or pixels.
+
+    Raises:
+        ValueError: the targets are of another shape than such scores need.
+    """
+    return as_rows(scores, t) if loss.target_kind == "classes" and scores.ndim in (3, 4) else (scores, t)
 
 
 def decisions(loss: Loss, scores: Array) -> Array:

@@ -1,4 +1,8 @@
-"""Measures of a network's predictions over a data set, added up on the device batch by batch."""
+"""Measures of a network's predictions over a data set, added up on the device batch by batch.
+
+The samples of those of classes may be the steps of sequences, scores (N, T, classes) with labels (N, T), or pixels,
+scores (N, classes, H, W) with labels (N, H, W), as of a U-Net.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,8 @@ from backend.types import Array
 from kernels import targets
 from kernels.gemm import matmul
 from layers import Loss
-from layers.loss import as_rows
 from training.models.accuracy import right_count
-from training.models.metric import Metric, decisions, ratio, stacked, truth_of, wide
+from training.models.metric import Metric, decisions, ratio, rows_of, stacked, truth_of, wide
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Accuracy(Metric):
     kinds = ("classes", "labels")
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        scores, t = rows_of(loss, scores, t)
         return stacked(right_count(loss, scores, t), loss.samples(t))
 
     def value(self, total: numpy.ndarray) -> float:
@@ -54,6 +58,7 @@ class TopK(Metric):
             raise ValueError(f"metric {self.name!r} needs at least {self.k} classes, the network has {outputs}")
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        scores, t = rows_of(loss, scores, t)
         library, truth = array_module(scores), truth_of(loss, scores, t)
         of_label = library.where(truth, scores, 0).sum(axis=1, keepdims=True)
         ahead = ~(scores <= of_label)  # not ">": NaN is ahead of all
@@ -73,6 +78,7 @@ class PerClass(Metric):
     kinds = ("classes", "labels")
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        scores, t = rows_of(loss, scores, t)
         decided, truth = decisions(loss, scores), truth_of(loss, scores, t)
         counted = loss.counted(t)
         if counted is not None:
@@ -122,8 +128,7 @@ class F1(_ClassMean):
 class IoU(PerClass):
     """Mean intersection over union (Jaccard index): a class's right samples by all that it has or that are given to it.
 
-    The mean is that over the classes with a union. Samples may be pixels: scores (N, classes, H, W) with labels
-    (N, H, W), as of a U-Net.
+    The mean is that over the classes with a union.
 
     Examples:
         >>> import numpy
@@ -136,9 +141,6 @@ class IoU(PerClass):
     """
 
     name = "iou"
-
-    def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
-        return super().sums(loss, *(as_rows(scores, t) if scores.ndim in (3, 4) else (scores, t)))
 
     def value(self, total: numpy.ndarray) -> float:
         right, decided, there = total
@@ -155,6 +157,7 @@ class Confusion(Metric):
     kinds = ("classes",)
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
+        scores, t = rows_of(loss, scores, t)
         # A product of ones and zeros: exact in float32 below 2²⁴ samples in a batch, and in no order of threads.
         truth, decided = (part.astype("float32") for part in (truth_of(loss, scores, t), decisions(loss, scores)))
         return matmul(truth.T, decided).astype("float64")

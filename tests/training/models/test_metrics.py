@@ -68,9 +68,10 @@ def per_class(decided, truth):
     return found
 
 
+@pytest.mark.parametrize("samples", ["rows", "steps", "pixels"])
 @pytest.mark.parametrize("batch", [1, 7, 60])
 @pytest.mark.parametrize("ignored", [None, 2])
-def test_of_classes(device, batch, ignored):
+def test_of_classes(device, batch, ignored, samples):
     scores, t = scores_and("classes")
     kept = t != ignored if ignored is not None else np.ones(N, bool)
     truth = np.eye(CLASSES, dtype=bool)[t[kept]]
@@ -78,7 +79,12 @@ def test_of_classes(device, batch, ignored):
     decided = np.eye(CLASSES, dtype=bool)[order[:, 0]]
     expected = per_class(decided, truth)
     metrics = [Accuracy(), TopK(1), TopK(3), PerClass(), Precision(), Recall(), F1(), Confusion()]
-    found = measured(metrics, SoftmaxWithLoss(ignore_index=ignored), scores, t, batch)
+    given = {
+        "rows": (scores, t),
+        "steps": (scores.reshape(12, 5, CLASSES), t.reshape(12, 5)),
+        "pixels": (scores.reshape(10, 2, 3, CLASSES).transpose(0, 3, 1, 2), t.reshape(10, 2, 3)),
+    }[samples]
+    found = measured(metrics, SoftmaxWithLoss(ignore_index=ignored), *given, batch)
     assert found["accuracy"] == found["top1"] == np.mean(order[:, 0] == t[kept])
     assert found["top3"] == np.mean([label in row[:3] for label, row in zip(t[kept], order, strict=True)])
     for name, values in expected.items():
@@ -87,6 +93,16 @@ def test_of_classes(device, batch, ignored):
     confusion = np.zeros((CLASSES, CLASSES), int)
     np.add.at(confusion, (t[kept], order[:, 0]), 1)
     assert found["confusion"] == confusion.tolist()
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), TopK(2), F1(), IoU(), Confusion()], ids=str)
+@pytest.mark.parametrize(("shape", "labels", "words"), [
+    ((2, 3, 4, 4), (2, 4), r"labels for scores of \(2, 3, 4, 4\) are \(2, 4, 4\) or \(2, 3, 4, 4\), got \(2, 4\)"),
+    ((2, 4, 3), (2,), r"labels for scores of \(2, 4, 3\) are \(2, 4\) or \(2, 4, 3\), got \(2,\)"),
+])  # fmt: skip
+def test_labels_that_do_not_fit_pixels_or_steps_are_refused(metric, shape, labels, words):
+    with pytest.raises(ValueError, match=words):
+        metric.sums(SoftmaxWithLoss(), backend.xp.zeros(shape, "float32"), backend.xp.zeros(labels, "int32"))
 
 
 def jaccard(decided, truth):
