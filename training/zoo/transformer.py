@@ -7,6 +7,7 @@ baselines for ImageNet-1k" (2022), not from a position of its own.
 
 from __future__ import annotations
 
+from backend.checks import LARGEST_SIZE, sizes, whole
 from layers import (
     Affine,
     Convolution,
@@ -37,6 +38,7 @@ def vit_tiny(shape: Image = (3, 224, 224), classes: int = 1000) -> Sequential:
 
 def vision_transformer(depth: int, features: int, heads: int, hidden: int, shape: Image, classes: int) -> Sequential:
     """Return the network of ``depth`` blocks over patches, with ``hidden`` units in the layers of each position."""
+    shape = sizes("shape", shape, 1, 3)  # type: ignore[assignment]
     size = 16 if min(shape[1:]) >= 224 else 4
     embedding = Convolution.of(shape[0], features, size, stride=size, init="xavier")
     _, rows, columns = embedding.output_shape(shape)
@@ -60,6 +62,10 @@ def encoder(depth: int, features: int, heads: int, hidden: int, causal: bool = F
     Args:
         causal: let a position see no later one.
 
+    Raises:
+        TypeError: an argument is not a whole number, or ``causal`` neither True nor False.
+        ValueError: one is out of range, or ``heads`` does not divide ``features``.
+
     Examples:
         >>> from backend import xp
         >>> from layers import Sequential
@@ -67,8 +73,9 @@ def encoder(depth: int, features: int, heads: int, hidden: int, causal: bool = F
         >>> Sequential(*encoder(depth=2, features=8, heads=2, hidden=16)).forward(xp.ones((3, 5, 8), "float32")).shape
         (3, 5, 8)
     """
+    hidden = whole("hidden", hidden, 1, LARGEST_SIZE)
     layers: list[Layer] = []
-    for _ in range(depth):
+    for _ in range(whole("depth", depth, 0, LARGEST_SIZE)):
         attention = MultiHeadAttention.of(features, heads, causal)
         wide, narrow = PositionwiseAffine.of(features, hidden), PositionwiseAffine.of(hidden, features, "xavier")
         layers.append(Residual(Sequential(LayerNormalization.of(features), attention)))

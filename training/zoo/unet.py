@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from backend.checks import LARGEST_SIZE, sizes, whole
 from layers import Convolution, ConvolutionTranspose, Layer, Pooling, Sequential, Skip
 from training.zoo.blocks import Image, conv_norm_relu
+
+_DEEPEST = 16
+"""The most levels below the first: of 2 to the power of it times the filters."""
 
 
 def unet(shape: Image = (1, 512, 512), classes: int = 2, filters: int = 64, depth: int = 4) -> Sequential:
@@ -19,14 +23,17 @@ def unet(shape: Image = (1, 512, 512), classes: int = 2, filters: int = 64, dept
         depth: how often the image is halved: H and W are multiples of 2 to the power of it.
 
     Raises:
-        ValueError: H or W is no such multiple.
+        TypeError: an argument is not a whole number, or ``shape`` not three of them.
+        ValueError: one is out of range, or H or W is no such multiple.
 
     Examples:
         >>> from training.zoo.unet import unet
         >>> unet((3, 32, 48), classes=5, filters=4, depth=2).output_shape((3, 32, 48))
         (5, 32, 48)
     """
-    channels, *size = shape
+    channels, *size = sizes("shape", shape, 1, 3)
+    classes, filters = (whole(name, n, 1, LARGEST_SIZE) for name, n in (("classes", classes), ("filters", filters)))
+    depth = whole("depth", depth, 0, _DEEPEST)
     if any(length % (1 << depth) for length in size):
         raise ValueError(
             f"a U-Net of depth {depth} takes images whose sides are multiples of {1 << depth}, got {shape}"

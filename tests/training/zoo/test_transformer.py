@@ -50,6 +50,28 @@ def test_a_network_by_name_comes_back_from_its_file(tmp_path):
     np.testing.assert_array_equal(again.predict(x), network.predict(x))
 
 
+@pytest.mark.parametrize(("given", "error", "words"), [
+    ({"depth": -1}, ValueError, "depth must be a whole number from 0 to .*, got -1"),
+    ({"depth": 1.5}, TypeError, "depth must be a whole number from 0 to .*, got 1.5"),
+    ({"depth": 0, "hidden": "8"}, TypeError, "hidden must be a whole number from 1 to .*, got '8'"),
+    ({"depth": 0, "features": 0}, ValueError, r"features\[0\] must be a whole number of at least 1, got 0"),
+    ({"heads": 3}, ValueError, "heads must divide features 8, got 3"),
+    ({"causal": "no"}, TypeError, "causal must be True or False, got 'no'"),
+])  # fmt: skip
+def test_wrong_arguments_of_an_encoder_are_named(given, error, words):
+    with pytest.raises(error, match=words):
+        encoder(**{"depth": 1, "features": 8, "heads": 2, "hidden": 12, **given})
+
+
+@pytest.mark.parametrize(("shape", "error", "words"), [
+    ("abc", TypeError, r"shape\[0\] must be a whole number of at least 1, got 'abc'"),
+    ((8, 8), ValueError, r"shape must be 3 whole numbers, got \(8, 8\)"),
+])  # fmt: skip
+def test_a_vision_transformer_takes_a_shape_of_images(shape, error, words):
+    with pytest.raises(error, match=words):
+        vision_transformer(1, 8, 2, 12, shape, 3)
+
+
 def test_every_parameter_has_its_gradient():
     """Numerically, in float64, at a few numbers of each array."""
     random.seed(1)

@@ -29,6 +29,20 @@ def test_images_that_cannot_be_halved_so_often_are_refused():
         unet((1, 16, 20), depth=3)
 
 
+@pytest.mark.parametrize(("given", "error", "words"), [
+    ({"depth": -1}, ValueError, "depth must be a whole number from 0 to 16, got -1"),
+    ({"depth": 1.5}, TypeError, "depth must be a whole number from 0 to 16, got 1.5"),
+    ({"shape": "abc"}, TypeError, r"shape\[0\] must be a whole number of at least 1, got 'abc'"),
+    ({"shape": (16, 16)}, ValueError, r"shape must be 3 whole numbers, got \(16, 16\)"),
+    ({"shape": (1, 0, 16)}, ValueError, r"shape\[1\] must be a whole number of at least 1, got 0"),
+    ({"classes": 0}, ValueError, "classes must be a whole number from 1 to .*, got 0"),
+    ({"filters": 2.0}, TypeError, "filters must be a whole number from 1 to .*, got 2.0"),
+])  # fmt: skip
+def test_wrong_arguments_are_named(given, error, words):
+    with pytest.raises(error, match=words):
+        unet(**given)
+
+
 @pytest.mark.skipif(not HAS_ONNX, reason="onnx and onnxruntime are not installed")
 def test_onnxruntime_computes_the_same(tmp_path):
     import onnxruntime
