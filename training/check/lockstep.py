@@ -22,6 +22,7 @@ from training.check.links import Link, links, unchecked, unless
 from training.check.replica import Replica
 from training.data import Loader, load
 from training.models import Network, build_for
+from training.models.indices import check_takes_numbers
 from training.models.loading import load_network
 from training.profile.meter import example_batch
 
@@ -126,11 +127,12 @@ def check_network(file: Path, allow_import: bool = False) -> Network:
     """Return the network of a file on the CPU, in float32; raise unless ``train_file_in_lockstep`` can check it.
 
     Raises:
-        ValueError: it cannot be made, or a layer combines others by code of its own.
+        ValueError: it cannot be made, takes indices, or a layer combines others by code of its own.
         OSError: the file cannot be read.
     """
     with use("cpu"):
         network = load_network(file, allow_import).astype("float32")
+    check_takes_numbers(network)
     place = unchecked(network.layers)
     if place is not None:
         raise ValueError(f"{file} cannot be checked: layer {place} combines other layers by code of its own")

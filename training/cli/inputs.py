@@ -18,6 +18,7 @@ from training.files.printable import printable
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
+from training.models.indices import check_takes_numbers
 from training.models.layer_file import SUFFIX
 from training.models.loading import load_network
 from training.terminal.bars import Bar, bar
@@ -164,9 +165,10 @@ def check_fit(network: Network, data: Data) -> None:
     """Check that a network takes the inputs of the data and has their number of classes.
 
     Raises:
-        UserError: inputs, a table's columns or the number of classes do not fit.
+        UserError: inputs, a table's columns or the number of classes do not fit, or the network takes indices.
     """
     with user_errors():
+        check_takes_numbers(network)
         known = (network.config or {}).get("columns")
         if known and data.columns is not None and known != list(data.columns.features):
             raise ValueError(

@@ -11,10 +11,10 @@ import numpy
 from backend.checks import instance
 from training.files import json_text
 from training.files.durable import write_atomically
-from training.interop import onnx_attention  # noqa: F401  (registers its layers)
+from training.interop import onnx_attention, onnx_sequences  # noqa: F401  (register their layers)
 from training.interop.onnx_graph import Graph
-from training.interop.onnx_sequences import takes_indices
 from training.loop.recipe import normalization_of, target_normalization_of
+from training.models.indices import takes_indices
 from training.models.network import Network
 
 OPSET, IR = 17, 8

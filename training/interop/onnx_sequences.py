@@ -6,19 +6,12 @@ import numpy
 
 from backend import asnumpy
 from backend.types import Array
-from layers import GRU, LSTM, RNN, Embedding, Layer, Sequential
+from layers import GRU, LSTM, RNN, Embedding, Layer
 from layers.base import Shape
 from training.interop.onnx_graph import Graph, writes
 
 GATES: dict[type[Layer], tuple[int, ...]] = {RNN: (0,), LSTM: (0, 3, 1, 2), GRU: (1, 0, 2)}
 """ONNX's order of gates by their places in the layers': i, o, f, c for i, f, g, o, and z, r, h for r, z, n."""
-
-
-def takes_indices(layer: Layer) -> bool:
-    """Return whether a network's layers begin with an embedding, whose inputs are whole numbers."""
-    while isinstance(layer, Sequential) and len(layer):
-        layer = layer.sublayers()[0][1]
-    return isinstance(layer, Embedding)
 
 
 @writes(Embedding)

@@ -21,6 +21,7 @@ from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, S
 from training.loop.trainer import Trainer
 from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
+from training.models.indices import check_takes_numbers
 from training.models.metric import Metric
 from training.models.metrics import F1, R2, MeanAbsoluteError, PerClass
 from training.optim import LossScaler, Update, optimizers, schedules
@@ -63,9 +64,10 @@ def build_network(model: str, data: Data, loss: Loss | None = None) -> Network:
     normalization of its inputs.
 
     Raises:
-        ValueError: the model cannot take inputs of this shape.
+        ValueError: the model cannot take inputs of this shape, or takes indices.
     """
     network = build_for(model, data.shape, data.outputs, loss or loss_for(data))
+    check_takes_numbers(network)
     about: dict[str, Any] = {"dataset": data.name, "input_dim": list(data.shape)}
     if data.classes:
         about["classes"] = list(data.classes)

@@ -1,0 +1,93 @@
+"""Networks whose inputs are indices, such as those of words: what the commands say of them."""
+
+import importlib.util
+
+import pytest
+
+from layers import GRU, Affine, Convolution, Embedding, Flatten, Permute, Relu, Sequential
+from tests.support.command_line import xpnet
+from training.check.lockstep import check_network
+from training.models import Network
+from training.models.indices import check_takes_numbers, takes_indices
+
+LAYERS = """
+layers = [
+  { type = "Embedding", count = 10, size = 6 },
+  { type = "GRU", hidden = 5 },
+  { type = "Flatten" },
+  { type = "Affine", outputs = "classes" },
+]
+"""
+HAS_ONNX = importlib.util.find_spec("onnx") is not None
+
+
+def of_characters():
+    return Network(Sequential(Embedding.of(10, 6), GRU.of(6, 5), Flatten(), Affine.of(20, 2)), (4,))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"{n % 7},{n % 5},{n % 3},{n % 2},{'yes' if n % 3 else 'no'}" for n in range(40))
+    (tmp_path / "table.csv").write_text(f"a,b,c,d,t\n{rows}\n")
+    (tmp_path / "net.toml").write_text(LAYERS)
+    of_characters().save_params(tmp_path / "net.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [
+    ("train", "--data", "table.csv", "--model", "net.toml"),
+    ("train", "--data", "table.csv", "--model", "net.toml", "--find-lr"),
+    ("profile", "--data", "table.csv", "--model", "net.toml"),
+    ("profile", "net.safetensors"),
+    ("predict", "table.csv", "--run", "net.safetensors"),
+    ("evaluate", "net.safetensors", "--data", "table.csv"),
+    ("summary", "net.safetensors", "--measure"),
+], ids=" ".join)  # fmt: skip
+def test_a_command_with_data_refuses_them_in_one_line(folder, words):
+    before = set(folder.iterdir())
+    result = xpnet(*words, "--device", "cpu")
+    assert (result.code, result.out) == (2, "")
+    name = "net" if "net.toml" in words else "Network"
+    assert result.err == (
+        f"Error: {name} takes indices, by layer Embedding1, and commands give numbers or pictures: such a network is "
+        "trained and used in a program\n"
+    )
+    assert set(folder.iterdir()) == before, "no folder of a run is left"
+
+
+def test_a_comparison_of_devices_refuses_them(folder):
+    with pytest.raises(ValueError, match="Network takes indices, by layer Embedding1, and"):
+        check_network(folder / "net.safetensors")
+
+
+def test_a_summary_takes_them(folder):
+    result = xpnet("summary", "net.safetensors")
+    assert (result.code, result.err) == (0, "")
+    assert "Embedding1" in result.out
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="onnx is not installed")
+def test_an_onnx_file_is_no_other(folder):
+    from training.interop.onnx_export import export_onnx
+
+    export_onnx(of_characters(), folder / "net.onnx")
+    for words in (("evaluate", "net.onnx", "--data", "table.csv"), ("predict", "table.csv", "--run", "net.onnx")):
+        result = xpnet(*words)
+        assert result.code == 2
+        assert "takes indices, by layer Embedding1" in result.err
+
+
+def test_an_embedding_is_found_wherever_it_stands():
+    inner = Sequential(Affine.of(4, 4), Sequential(Relu(), Embedding.of(3, 4)), Flatten(), Affine.of(16, 2))
+    assert not takes_indices(inner)
+    with pytest.raises(ValueError, match=r"takes indices, by layer Sequential1\.Embedding1, and"):
+        check_takes_numbers(Network(inner, (4,)))
+
+
+def test_which_networks_take_indices():
+    assert takes_indices(of_characters().layers)
+    assert takes_indices(Sequential(Sequential(Embedding.of(3, 4)), Relu()))
+    assert not takes_indices(Sequential(Permute((2, 1)), GRU.of(3, 4)))
+    assert not takes_indices(Sequential())
+    check_takes_numbers(Network(Sequential(Convolution.of(1, 2, 3), Affine.of(8, 2)), (1, 4, 4)))
