@@ -29,6 +29,16 @@ def test_a_summary_of_an_onnx_file_without_the_package_says_the_remedy(tmp_path,
     assert result.err == "Error: ONNX needs the package onnx; remedy: pip install 'xpnet[onnx]'\n"
 
 
+@pytest.mark.parametrize("command", ["summary", "evaluate", "predict", "profile"])
+def test_another_ending_is_told_which_there_are(command, tmp_path):
+    (tmp_path / "E.ONNX").write_bytes(b"")
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    arguments = {"predict": ("rows.csv", "--run", "E.ONNX")}.get(command, ("E.ONNX",))
+    result = xpnet(command, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "Error: expected the name of a model to end in .safetensors or .onnx, got E.ONNX\n"
+
+
 def test_mistakes_are_told_in_one_line(tmp_path):
     TwoLayerNet(4, 3, 2).save_params("model.safetensors")
     for arguments, message in (

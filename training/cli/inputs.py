@@ -13,6 +13,7 @@ import training.data
 from training.cli.common import Choice, UserError, user_errors
 from training.data import Data
 from training.files import clipped
+from training.files.arrays import SUFFIXES
 from training.files.opening import not_a_link, stored_path
 from training.files.printable import printable
 from training.loop.run_folder import RunFolder
@@ -148,9 +149,11 @@ def load_model(file: Path, allow_import: bool) -> Network:
     """Load the network of a file of xpnet's own, or import one from ONNX.
 
     Raises:
-        ValueError: it is damaged, or needs the package onnx, which is not installed.
+        ValueError: its name has another ending, it is damaged, or needs the package onnx, which is not installed.
         OSError: it cannot be read.
     """
+    if file.suffix not in (*SUFFIXES, ".onnx"):
+        raise ValueError(f"expected the name of a model to end in .safetensors or .onnx, got {file.name}")
     if file.suffix != ".onnx":
         return load_network(file, allow_import)
     from training.interop.onnx_import import from_onnx
@@ -159,6 +162,10 @@ def load_model(file: Path, allow_import: bool) -> Network:
         return from_onnx(file)
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
+    except ValueError as error:
+        if str(error).startswith(str(file)):
+            raise
+        raise ValueError(f"{file}: {error}") from error
 
 
 def check_fit(network: Network, data: Data) -> None:

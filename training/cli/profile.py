@@ -21,7 +21,7 @@ from training.cli.common import (
     threads_option,
     user_errors,
 )
-from training.cli.inputs import find_model, load_data
+from training.cli.inputs import find_model, load_data, load_model
 from training.cli.profile_with_tool import Prepared, about, keep, profile_with_tool
 from training.cli.train import settings_options
 from training.files.printable import printable
@@ -29,7 +29,6 @@ from training.loop.non_finite import NonFiniteError
 from training.loop.recipe import build_trainer
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
-from training.models.loading import load_network
 from training.profile import nsight
 from training.profile.cost import cost_of_step
 from training.profile.report import meanwhile, table_of
@@ -121,8 +120,8 @@ def command(
 ) -> None:
     """Profile training steps, by layer and phase; the trained model is not kept.
 
-    FILE is a .safetensors file that says which model it is, or the folder of a run: its training is profiled on random
-    samples. Without it, --model is trained on --data.
+    FILE is a .safetensors file that says which model it is, an .onnx file, or the folder of a run: its training is
+    profiled on random samples. Without it, --model is trained on --data.
 
     On the CPU, the table has the time in each layer's calls: calls are those of operations (convolution, max pooling,
     …), MB the arrays that they were given and returned, each counted once an operation, and GB/s these over the layer's
@@ -142,7 +141,7 @@ def command(
     def prepare(settings: Settings) -> Prepared:
         if file is not None:
             with user_errors():
-                return Prepared(trainer_of(load_network(find_model(file), allow_import), settings), "random samples")
+                return Prepared(trainer_of(load_model(find_model(file), allow_import), settings), "random samples")
         data = load_data(settings, data_dir, show_progress=sys.stderr.isatty())
         with user_errors():
             return Prepared(build_trainer(settings, data), data.name)

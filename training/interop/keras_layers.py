@@ -16,6 +16,7 @@ from layers import (
     GlobalAveragePooling,
     Layer,
     LayerNormalization,
+    Permute,
     Reshape,
     Residual,
     Sequential,
@@ -106,6 +107,9 @@ def _images_after(layer: Layer, place: str, shape: Shape, images: Shape | None) 
         if before != after:
             raise ValueError(f"the layer {place}, {layer!r}, orders numbers by channels, and Keras's by pixels")
         return None
+    moves_channels = isinstance(layer, Permute) and layer.axes[0] != 1
+    if moves_channels and (_grid(shape) or _grid(layer.output_shape(shape))):
+        raise ValueError(f"the layer {place}, {layer!r}, moves the channels, which Keras has behind the pixels")
     return images
 
 

@@ -77,7 +77,7 @@ def _computed(start: str, end: str, nodes: Mapping[str, Node], constants: Consta
             waiting.pop()
         elif name in constants:
             array = constants.get(name)
-            if array is None or array.size != 1 or array.dtype.kind not in "fiu":
+            if array is None or array.size != 1 or array.dtype.kind not in "fiu" or constants.holds_batch(name):
                 return None
             known[name] = numpy.full(_POINTS.shape, array.item(), "float64")
         else:

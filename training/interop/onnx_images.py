@@ -21,7 +21,7 @@ from layers import (
 from layers.base import Layer, Shape
 from training.files import clipped
 from training.interop.onnx_operators import axis_of_sample, reads
-from training.interop.onnx_reading import Reading
+from training.interop.onnx_reading import BATCH, Reading
 from training.interop.onnx_tidy import Item
 
 
@@ -44,8 +44,14 @@ def _over_images(layer: Layer, images: Shape, at: Reading) -> list[Item]:
 
 
 def _pair(at: Reading, name: str, axes: int) -> tuple[int, int]:
-    """Return an attribute of a number for each axis, 1 by default."""
+    """Return an attribute of a number for each axis, 1 by default.
+
+    Raises:
+        ValueError: one is less than 1.
+    """
     numbers = at.numbers(name, [1] * axes)
+    if min(numbers, default=1) < 1:
+        raise ValueError(f"expected {name} of 1 or more, got {clipped(numbers)}")
     return (numbers[0], numbers[1]) if axes == 2 else (1, numbers[0])
 
 
@@ -81,6 +87,19 @@ def _padding(kind: str, totals: list[int], pad: list[int]) -> tuple[int, ...]:
     return first[0], totals[0] - first[0], first[1], totals[1] - first[1]
 
 
+def _kernel(at: Reading, W: numpy.ndarray) -> tuple[int, ...]:
+    """Return the size of the windows of weights, which the attribute ``kernel_shape`` only repeats.
+
+    Raises:
+        ValueError: that is another.
+    """
+    kernel = W.shape[2:]
+    given = tuple(at.attribute("kernel_shape", kernel))
+    if given != kernel:
+        raise ValueError(f"its kernel_shape is {clipped(given)}, and that of W {W.shape} is {kernel}")
+    return kernel
+
+
 def _two(numbers: tuple[int, ...] | list[int]) -> tuple[int, int]:
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (1, numbers[0])
 
@@ -89,7 +108,7 @@ def _two(numbers: tuple[int, ...] | list[int]) -> tuple[int, int]:
 def _convolution(at: Reading) -> list[Item]:
     at.first("images")
     W, b = at.array(1, "W"), at.optional(2, "B")
-    kernel = W.shape[2:]
+    kernel = _kernel(at, W)
     images = _images(at, len(kernel))
     window, groups = _window(at, kernel, images), at.attribute("group", 1)
     weight = at.parameter(W.reshape(*W.shape[:2], *_two(kernel)))
@@ -101,7 +120,7 @@ def _convolution(at: Reading) -> list[Item]:
 def _convolution_transpose(at: Reading) -> list[Item]:
     at.first("images")
     W, b = at.array(1, "W"), at.optional(2, "B")
-    kernel = W.shape[2:]
+    kernel = _kernel(at, W)
     images, axes = _images(at, len(kernel)), len(kernel)
     if at.attribute("group", 1) != 1:
         raise ValueError("ConvolutionTranspose has no groups")
@@ -196,10 +215,10 @@ def _reshape(at: Reading) -> list[Item]:
     numbers = math.prod(at.shape)
     if sizes.count(-1) == 1 and (known := -math.prod(sizes)) > 0:
         sizes[sizes.index(-1)] = numbers // known
-    keeps = first in (-1, at.input.batch) or (first == 0 and not at.attribute("allowzero", 0))
+    keeps = first in (-1, BATCH, at.input.batch) or (first == 0 and not at.attribute("allowzero", 0))
     if not keeps or min(sizes, default=1) < 1 or math.prod(sizes) != numbers:
-        given = clipped([] if wanted is None else wanted.tolist())
-        raise ValueError(f"the shape {given} does not keep the batch and the {numbers} numbers of a sample")
+        given = ", ".join("the batch" if size == BATCH else str(size) for size in ([] if wanted is None else wanted))
+        raise ValueError(f"the shape [{given}] does not keep the batch and the {numbers} numbers of a sample")
     return [Reshape(tuple(sizes))]
 
 
@@ -213,6 +232,8 @@ def _squeeze(at: Reading) -> list[Item]:
         return [Reshape(tuple(size for axis, size in enumerate(at.shape) if axis not in dropped))]
     rank = len(at.shape) + 1 + len(axes)
     added = {int(axis) % rank for axis in axes}
+    if len(added) != len(axes) or not all(-rank <= axis < rank for axis in axes):
+        raise ValueError(f"expected axes of {rank}, each once, got {clipped(list(map(int, axes)))}")
     if 0 in added:
         raise ValueError("it adds an axis before the batch")
     sizes = iter(at.shape)

@@ -1,9 +1,9 @@
 """Import networks from ONNX, as onnxruntime and many other programs write it; by the package ``onnx``.
 
 A graph of one input and one output becomes a ``Sequential`` of xpnet's layers, whose parameters are trained as any
-others. Sums of two branches become ``Residual``, a value beside what is made of it
-``Skip``. Operators with constants, such as the normalization of inputs, become
-part of the layer before them where they can, else a depthwise 1×1 convolution.
+others. Sums of two branches become ``Residual``, a value beside what is made of it ``Skip``. Operators with constants,
+such as the normalization of inputs, become part of the layer before them where they can, else a depthwise 1×1
+convolution.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from training.interop import onnx_images  # noqa: F401  (it registers operators)
 from training.interop.onnx_branches import Branches, Value, joined_shape, parting
 from training.interop.onnx_export import package
 from training.interop.onnx_functions import recognized
+from training.interop.onnx_loss import with_loss
 from training.interop.onnx_model import damage_in_words, input_of, opened, opset_of
 from training.interop.onnx_operators import READERS
 from training.interop.onnx_reading import Constants, Node, Reading
@@ -38,21 +39,24 @@ def from_onnx(
     """Return the network of an ONNX model, on the active device and with the dtype of its input.
 
     It computes what the model does in evaluation, and can be trained: batch normalizations and dropouts are layers
-    again, if the model has them. Of a model that ``export_onnx`` wrote, the name and the classes are in ``config``.
-    The network takes what the model takes: inputs are not to be normalized before, if the model does that itself.
+    again, if the model has them. A softmax over the classes or a sigmoid at the end is left out where the loss computes
+    it: ``predict`` returns the scores before it, as of any network. Of a model that ``export_onnx`` wrote, the name and
+    the classes are in ``config``. The network takes what the model takes: inputs are not to be normalized before, if
+    the model does that itself.
 
     Args:
         model: a file's name, or an ``onnx.ModelProto``.
-        loss: as for ``Network``; by default softmax, or for a single output mean-squared. Of xpnet's own models it
-            is the usual one for what they predict: softmax, sigmoid for several labels, mean-squared for numbers.
+        loss: as for ``Network``; by default softmax, sigmoid for a model that ends in one, or for another single
+            output mean-squared. Of xpnet's own models it is the usual one for what they predict: softmax, sigmoid for
+            several labels, mean-squared for numbers.
         shape: of a sample, where the model leaves sizes besides the batch open.
         output: name of the value to end at, such as the scores before a softmax; by default the model's only output.
 
     Raises:
         ModuleNotFoundError: the package ``onnx`` is not installed.
         TypeError: an argument is of another kind.
-        ValueError: the file is damaged, a node has no layers (the message names it and says why), or the output is not
-            a row of numbers.
+        ValueError: the file is damaged, a node has no layers (the message names it and says why), the output is not a
+            row of numbers, or the model is only the softmax or sigmoid of the loss.
         OSError: the file cannot be read.
 
     Examples:
@@ -67,8 +71,7 @@ def from_onnx(
     with damage_in_words():
         graph = _Graph(model, shape, output)
         layers, config, usual = graph.layers(), graph.config(), graph.usual_loss()
-    if loss is None:
-        loss = usual or ("mean-squared" if layers.output_shape(graph.shape) == (1,) else None)
+    layers, loss = with_loss(layers, graph.shape, loss, usual)
     network = Network(layers, graph.shape, config or None, loss)
     check_data(config, network.input_dim, network.classes)
     return network
@@ -176,6 +179,7 @@ class _Graph:
             start = parting(start, other)
         value = Value(node.outputs[index], node.title, start.shape, start)
         try:
+            self._constants.refuse_batch(node.inputs[:1] if node.kind == "Reshape" else node.inputs)
             self._fill(value, node, index, sources)
         except (ValueError, TypeError, IndexError, KeyError) as error:
             value.problem = f"the node {node.title}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,11 @@ from training.interop.onnx_model import Input
 _FOLDED = frozenset(
     ("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 )  # none makes more numbers than it is given, save Gather, whose indices are given
-BATCH = -1
-"""What ``Shape`` says of the batch axis: a ``Reshape`` to it keeps the batch, or infers it."""
+BATCH = -(1 << 30)
+"""What ``Shape`` says of the batch axis: a number that no size is, and that int32, int64 and floats hold exactly."""
 
-_MOST_REPEATED = 1 << 27
-"""The most numbers that ``ConstantOfShape`` and ``Expand`` may make."""
+_MOST_MADE = 1 << 27
+"""The most numbers that the nodes of a graph may make which can make more than the file holds, all together."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Constants:
         self._onnx = onnx
         self._opset = opset
         self._arrays = {tensor.name: self._array(tensor) for tensor in graph.initializer}
+        self._batched: set[str] = set()
+        self._made = 0
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -77,11 +80,26 @@ class Constants:
         """Return the array of that name, or None."""
         return self._arrays.get(name)
 
+    def holds_batch(self, name: str) -> bool:
+        """Return whether the array of that name is made of a shape, and ``BATCH`` is in it."""
+        return name in self._batched
+
+    def refuse_batch(self, names: Iterable[str]) -> None:
+        """Raise a ValueError if one of the inputs ``names`` of a node holds the size of the batch."""
+        if any(map(self.holds_batch, names)):
+            raise ValueError(
+                "it computes with the size of the batch, which only the shape of a Reshape, Expand or ConstantOfShape "
+                "may have in it; layers compute with each sample alone"
+            )
+
     def fold(self, node: Node, shapes: dict[str, Shape]) -> bool:
         """Compute a node whose outputs are constant; return whether they are.
 
         Args:
             shapes: the shapes of values that are not constant, with ``BATCH`` for the batch.
+
+        Raises:
+            ValueError: it computes with the size of the batch.
         """
         if node.kind == "Constant":
             self._arrays[node.outputs[0]] = self._value(node)
@@ -89,29 +107,56 @@ class Constants:
             sizes = numpy.array(shapes[node.inputs[0]])
             begin, end = node.attributes.get("start", 0), node.attributes.get("end", len(sizes))
             self._arrays[node.outputs[0]] = sizes[begin:end]
+            self._mark(node)
         elif node.kind in _FOLDED and all(name in self._arrays for name in node.inputs if name):
+            self.refuse_batch(() if node.kind == "Concat" else node.inputs[1:])
             self._arrays[node.outputs[0]] = self._computed(node)
+            if any(map(self.holds_batch, node.inputs)):
+                self._mark(node)
         elif node.kind in ("ConstantOfShape", "Expand") and all(name in self._arrays for name in node.inputs):
+            self.refuse_batch(node.inputs[:-1])
             self._arrays[node.outputs[0]] = self._of_shape(node)
         else:
             return False
         return True
 
+    def _mark(self, node: Node) -> None:
+        """Note whether what a node has made of a shape has the batch in it."""
+        made = self._arrays[node.outputs[0]]
+        if node.kind == "Cast" and (made == BATCH).sum() != (self._arrays[node.inputs[0]] == BATCH).sum():
+            self.refuse_batch(node.inputs)
+        if (made == BATCH).any():
+            self._batched.add(node.outputs[0])
+
     def _of_shape(self, node: Node) -> numpy.ndarray:
         """Return numbers that are repeated along a shape, the same for each sample: the batch is an axis of 1."""
         *given, wanted = (self._arrays[name] for name in node.inputs)
         sizes = tuple(1 if size == BATCH else int(size) for size in wanted.reshape(-1))
-        if min(sizes, default=1) < 0 or math.prod(sizes) > _MOST_REPEATED:
-            raise ValueError(f"expected a shape of at most {_MOST_REPEATED:,} numbers, got {clipped(sizes)}")
+        if min(sizes, default=1) < 0:
+            raise ValueError(f"expected a shape of sizes, got {clipped(sizes)}")
         if given:
-            return numpy.broadcast_to(given[0], numpy.broadcast_shapes(given[0].shape, sizes))
+            sizes = numpy.broadcast_shapes(given[0].shape, sizes)
+        self._count(math.prod(sizes))
+        if given:
+            return numpy.broadcast_to(given[0], sizes)
         value = node.attributes.get("value")
         return numpy.full(sizes, numpy.float32(0) if value is None else self._array(value).reshape(()))
+
+    def _count(self, numbers: int) -> None:
+        """Add to the numbers that nodes have made; a ValueError where they would be too many."""
+        self._made += numbers
+        if self._made > _MOST_MADE:
+            raise ValueError(f"the constants of the nodes would be more than {_MOST_MADE:,} numbers")
 
     def _computed(self, node: Node) -> numpy.ndarray:
         from onnx.reference import ReferenceEvaluator
 
         given = {name: self._arrays[name] for name in node.inputs if name}
+        if node.kind == "Concat":
+            self._count(sum(self._arrays[name].size for name in node.inputs))
+        elif node.kind == "Gather":
+            data, indices = (self._arrays[name] for name in node.inputs)
+            self._count(indices.size * data.size // max(1, data.shape[node.attributes.get("axis", 0)]))
         graph = self._onnx.GraphProto(name="constant", node=[node.proto])
         graph.input.extend(self._onnx.ValueInfoProto(name=name) for name in given)
         graph.output.append(self._onnx.ValueInfoProto(name=node.outputs[0]))

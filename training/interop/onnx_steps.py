@@ -10,6 +10,7 @@ import numpy
 
 from layers import GRU, LSTM, RNN, Embedding
 from layers.base import Shape
+from training.files import clipped
 from training.interop.onnx_branches import Value
 from training.interop.onnx_operators import reads
 from training.interop.onnx_reading import BATCH, Reading
@@ -82,6 +83,11 @@ def _recurrent(at: Reading) -> RNN | LSTM | GRU:
     W, R, B = at.array(1, "W"), at.array(2, "R"), at.optional(3, "B")
     if W.ndim != 3 or R.ndim != 3 or len(W) != 1 or len(R) != 1 or R.shape[1] % kind.gates:
         raise ValueError(f"expected W and R of one direction, got {W.shape} and {R.shape}")
+    hidden = at.attribute("hidden_size", R.shape[2])
+    if R.shape[1:] != (kind.gates * hidden, hidden) or W.shape[1] != R.shape[1]:
+        raise ValueError(f"its hidden_size {clipped(hidden)} does not fit W {W.shape} and R {R.shape}")
+    if B is not None and B.size != 2 * R.shape[1]:
+        raise ValueError(f"expected {2 * R.shape[1]} numbers as B, got {B.size}")
     biases = numpy.zeros(2 * R.shape[1]) if B is None else B.reshape(-1)
     arrays = W[0], R[0], *numpy.split(biases, 2)
     return kind(*(at.parameter(_columns_by_gate(kind, array)) for array in arrays))

@@ -16,6 +16,7 @@ from layers import (
     Flatten,
     Layer,
     LayerNormalization,
+    Permute,
     Relu,
     Reshape,
     Residual,
@@ -271,6 +272,9 @@ class Scale(Layer):
 ORDERS = {
     "image from rows": ((8,), Affine.of(8, 12), Reshape((3, 2, 2)), Affine.of(12, 2)),
     "other channels": ((4, 2, 3), Reshape((2, 4, 3)), Affine.of(24, 2)),
+    "channels moved": ((4, 2, 3), Permute((2, 3, 1)), Flatten(), Affine.of(24, 2)),
+    "channels moved, for an affine layer": ((4, 2, 3), Permute((3, 1, 2)), Affine.of(24, 2)),
+    "pixels as channels": ((1, 2, 3), Permute((3, 1, 2)), Reshape((6,)), Affine.of(6, 2)),
     "two orders": ((2, 2, 2), Flatten(), Residual(Affine.of(8, 8)), Affine.of(8, 2)),
 }
 
@@ -278,8 +282,22 @@ ORDERS = {
 @pytest.mark.parametrize("case", ORDERS)
 def test_an_order_that_keras_does_not_have_is_refused(case, tmp_path):
     shape, *layers = ORDERS[case]
-    with pytest.raises(ValueError, match=r"the layer (Reshape1|Residual1), .*Keras"):
+    with pytest.raises(ValueError, match=r"the layer (Reshape1|Permute1|Residual1), .*Keras"):
         from_keras(Network(Sequential(*layers), shape), tmp_path / "a.weights.h5")
+
+
+@needs_h5py
+def test_pixels_may_change_places(tmp_path):
+    """Permute((1, 3, 2)) of channels first is Keras's Permute((2, 1, 3)), before it flattens them as (W, H, C)."""
+    W, b, x = np.arange(24 * 2.0).reshape(24, 2), np.ones(2), np.random.default_rng(0).random((5, 4, 2, 3))
+    with h5py.File(tmp_path / "a.weights.h5", "w") as file:
+        for name, array in (("0", W), ("1", b)):
+            file[f"layers/dense/vars/{name}"] = array
+    layers = Sequential(Permute((1, 3, 2)), Flatten(), Affine.of(24, 2, dtype="float64"))
+    network = Network(layers, (4, 2, 3))
+    from_keras(network, tmp_path / "a.weights.h5")
+    expected = x.transpose(0, 2, 3, 1).transpose(0, 2, 1, 3).reshape(5, 24) @ W + b
+    np.testing.assert_allclose(network.predict(x), expected, rtol=1e-12)
 
 
 def test_a_layer_of_ones_own_is_refused_by_name():

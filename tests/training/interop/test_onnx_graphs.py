@@ -388,7 +388,7 @@ def test_shapes_that_are_open_are_given():
 
 def test_the_network_ends_at_a_value():
     given = model((4,), [("Gemm", ["x", "W"], {}), ("Softmax", ["."], {})], {"W": of(4, 5)})
-    assert list(from_onnx(given).layers.layers) == ["Affine1", "Softmax1"]
+    assert list(layers_from_onnx(given).layers) == ["Affine1", "Softmax1"]
     assert list(from_onnx(given, output="0").layers.layers) == ["Affine1"]
 
 
