@@ -36,7 +36,7 @@ def test_another_ending_is_told_which_there_are(command, tmp_path):
     arguments = {"predict": ("rows.csv", "--run", "E.ONNX")}.get(command, ("E.ONNX",))
     result = xpnet(command, *arguments)
     assert (result.code, result.out) == (2, "")
-    assert result.err == "Error: expected the name of a model to end in .safetensors or .onnx, got E.ONNX\n"
+    assert result.err == "Error: expected the name of a model to end in .safetensors or .onnx, got 'E.ONNX'\n"
 
 
 def test_mistakes_are_told_in_one_line(tmp_path):

@@ -153,7 +153,7 @@ def load_model(file: Path, allow_import: bool) -> Network:
         OSError: it cannot be read.
     """
     if file.suffix not in (*SUFFIXES, ".onnx"):
-        raise ValueError(f"expected the name of a model to end in .safetensors or .onnx, got {file.name}")
+        raise ValueError(f"expected the name of a model to end in .safetensors or .onnx, got {file.name!r}")
     if file.suffix != ".onnx":
         return load_network(file, allow_import)
     from training.interop.onnx_import import from_onnx
