@@ -213,7 +213,7 @@ def test_what_is_missing_or_in_conflict_is_said(tmp_path, table):
     assert "give --config FILE" in xpnet("sweep", "--config", file, "--resume", tmp_path).err
     assert "not the folder of a sweep" in xpnet("sweep", "--resume", tmp_path).err
     assert "--out conflicts with --resume" in xpnet("sweep", "--resume", tmp_path, "--out", "x").err
-    assert "expected a new or an empty folder" in xpnet("sweep", "--config", file, "--out", tmp_path).err
+    assert "exists and is not an empty folder" in xpnet("sweep", "--config", file, "--out", tmp_path).err
     result = xpnet("sweep", "--config", plan_file(tmp_path, tmp_path / "nosuch.csv"), "--out", tmp_path / "out")
     assert result.code == 2
     assert "the first run, with lr=" in result.err

@@ -76,11 +76,7 @@ def check_value(command: click.Command, name: str, value: Any) -> str:
         option = _find(command, name, "")
     except UserError as error:
         raise ValueError(error.message) from error
-    try:
-        _checked(option, value, click.Context(command))
-    except (ValueError, click.BadParameter) as error:
-        said = error.message.rstrip(".") if isinstance(error, click.BadParameter) else in_words(error)
-        raise ValueError(f"{_key(option)}: {said}") from error
+    _checked(option, value, click.Context(command))
     return _key(option)
 
 
@@ -106,9 +102,8 @@ def _read(command: click.Command, ctx: click.Context, path: Path) -> dict[str, A
             raise UserError(f"{file}: {clipped(key)} is given twice")
         try:
             values[name] = _checked(option, value, ctx)
-        except (ValueError, click.BadParameter) as error:
-            said = error.message.rstrip(".") if isinstance(error, click.BadParameter) else in_words(error)
-            raise UserError(f"{file}: {_key(option)}: {said}") from error
+        except ValueError as error:
+            raise UserError(f"{file}: {in_words(error)}") from error
     return values
 
 
@@ -127,11 +122,15 @@ def _checked(option: click.Option, value: Any, ctx: click.Context) -> Any:
     """Return a value from a file if it is of the option's kind and within its bounds.
 
     Raises:
-        ValueError, click.BadParameter: it is not.
+        ValueError: it is not; the message begins with the option's name.
     """
-    if option.multiple:
-        return [_one(option, each, ctx) for each in (value if isinstance(value, list) else [value])]
-    return _one(option, value, ctx)
+    try:
+        if option.multiple:
+            return [_one(option, each, ctx) for each in (value if isinstance(value, list) else [value])]
+        return _one(option, value, ctx)
+    except (ValueError, click.BadParameter) as error:
+        said = error.message.rstrip(".") if isinstance(error, click.BadParameter) else in_words(error)
+        raise ValueError(f"{_key(option)}: {said}") from error
 
 
 def _one(option: click.Option, value: Any, ctx: click.Context) -> Any:

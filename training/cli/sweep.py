@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ import click
 from training.cli.common import UserError, count_from, in_words, user_errors
 from training.cli.config import check_value
 from training.files import json_text, toml_text
-from training.files.durable import make_folder, write_atomically
+from training.files.durable import write_atomically
 from training.files.printable import printable
-from training.loop.lock import FolderLock
-from training.loop.run_folder import RUNS, json_line
+from training.loop.run_folder import RunFolder, json_line
 from training.sweep.plan import Plan
 from training.sweep.space import OneOf
 from training.sweep.study import DATABASE, Study, require_optuna
@@ -64,12 +62,11 @@ def command(
             raise UserError("give --config FILE for a new sweep, or --resume SWEEP to go on with one")
         if resume is not None and out is not None:
             raise UserError("--out conflicts with --resume: a sweep keeps its folder")
-        folder = (out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-sweep") if resume is None else resume
-        plan = _read(config) if config is not None else _reopen(folder)
+        plan = _read(config) if config is not None else _plan_of(Path(resume or ""))
         plan = plan if trials is None else replace(plan, trials=trials)
-        if resume is None:
-            _make(folder)
-        context.call_on_close(FolderLock(folder).release)
+        kept = RunFolder.create(out, name="sweep") if resume is None else RunFolder.reopen(resume)
+        context.call_on_close(kept.close)
+        folder = kept.path
         write_atomically(folder / PLAN, json_text.dump(plan.as_dict(), indent=2).encode())
         study = Study(folder, plan)
         context.call_on_close(study.close)
@@ -136,15 +133,6 @@ def _search(study: Study, plan: Plan, folder: Path, as_json: bool) -> None:
             click.echo(_line(plan, number, outcome, settings) + ("  best" if is_best else ""))
 
 
-def _make(folder: Path) -> None:
-    """Make a folder, or take an empty one."""
-    try:
-        make_folder(folder)
-    except FileExistsError as error:
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise UserError(f"{printable(folder)}: expected a new or an empty folder") from error
-
-
 def _read(file: Path) -> Plan:
     content = toml_text.read(file)
     try:
@@ -168,7 +156,7 @@ def _absolute(name: str, value: Any) -> Any:
     return os.path.abspath(value) if is_path else value
 
 
-def _reopen(folder: Path) -> Plan:
+def _plan_of(folder: Path) -> Plan:
     file = folder / PLAN
     for needed in (PLAN, DATABASE):
         if not (folder / needed).is_file():
