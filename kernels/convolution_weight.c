@@ -3,12 +3,13 @@
 //
 // A tile is P rows of dW, a number of x for each, times V vectors of filters. Its P·V sums stay in registers while a
 // band of windows passes: per window P numbers are broadcast and V vectors loaded for P·V products. A band is some rows
-// of windows, few enough for their x and dy to stay in cache over all tiles; meanwhile the next band's are fetched.
+// of windows, few enough for their x and dy to stay in cache over all tiles; meanwhile the next band's are fetched. Where
+// tiles take some of a block's vectors only, dy is packed by vectors: what they skip would take their place in L1.
 // The rows of a tile are channels and, where all taps have the same windows, taps. Padding costs no branch: each tap
 // has its range of rows and columns of windows. Where a tap alone has too few channels for a tile, rows of x are copied
 // into scratch memory, with zeros for the padding; so are those of float16, which are converted there. A vector of dy
 // may reach into the next pixel's numbers: such lanes' sums are not used. Where it would reach beyond the array, dy is
-// copied.
+// packed.
 //
 // Order of a sum: by fused products over the windows of a band, then over the bands of a part, then over the parts,
 // each ascending. Bands and parts are cut by shapes alone. Sums of float16 are those of float32, rounded once.
@@ -25,11 +26,13 @@
 #define FEW_CHANNELS 6                            // that would make a tile too small
 #define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // of 16 or 32 registers, the sums take up to 12 or 24
 #define MOST_TILE_ROWS 12
+#define FETCHES (VECTOR_BYTES != 32) // ahead: on an AMD Zen 3, tiles of x86-64-v3 are a fifth slower with it
 
 typedef struct {
     const A *x[MOST_BAND_ROWS], *dy[MOST_BAND_ROWS]; // where rows of windows begin, of those whose tap meets a pixel
     index rows;
     index x_step, dy_step;   // numbers from one window of a row to the next
+    index dy_vector;         // from one vector of a window's filters to the next
     index x_ahead, dy_ahead; // to the next band's
 } Band;
 
@@ -43,13 +46,14 @@ INLINE void tile(const int P, const int V, const Band *band, const index *x_at, 
     vec total[MOST_TILE_ROWS][4];
     UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) total[p][v] = (vec){0};
     const index x_ahead = x_at[0] + band->x_ahead, dy_ahead = line * LANES + band->dy_ahead;
+    const index dy_vector = band->dy_vector;
     for (index row = 0; row < band->rows; ++row) {
         const A *x = band->x[row], *dy = band->dy[row] + dy_at;
         for (index i = 0; i < columns; ++i, x += band->x_step, dy += band->dy_step) {
-            if (V > 1) __builtin_prefetch(x + x_ahead); // of one vector, tiles are bound by their loads
-            __builtin_prefetch(dy + dy_ahead);
+            if (FETCHES && V > 1) __builtin_prefetch(x + x_ahead); // of one vector, tiles are bound by their loads
+            if (FETCHES) __builtin_prefetch(dy + dy_ahead);
             vec d[4];
-            UNROLL for (int v = 0; v < V; ++v) d[v] = load_sums(dy + v * LANES);
+            UNROLL for (int v = 0; v < V; ++v) d[v] = load_sums(dy + v * dy_vector);
             UNROLL for (int p = 0; p < P; ++p) {
                 const vec value = all(x[x_at[p]]);
                 UNROLL for (int v = 0; v < V; ++v) total[p][v] = fma(value, d[v], total[p][v]);
@@ -84,7 +88,7 @@ static void tiles(const Band *band, Form form, index x_at, index dy_at, index co
                   index width) {
     const index cuts = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
     for (index cut = 0; cut < cuts; ++cut) {
-        const index v = vectors * cut / cuts, wide = vectors * (cut + 1) / cuts - v, dy_from = dy_at + v * LANES;
+        const index v = vectors * cut / cuts, wide = vectors * (cut + 1) / cuts - v, dy_from = dy_at + v * band->dy_vector;
         const index most_rows = least((VECTOR_BYTES == 32 ? 12 : 24) / wide, MOST_TILE_ROWS);
         const index pieces = (form.rows + most_rows - 1) / most_rows;
         for (index piece = 0; piece < pieces; ++piece) {
@@ -111,6 +115,12 @@ static void copy(const T *from, A *to, index count) {
     for (; i < count; ++i) to[i] = get(from + i);
 }
 
+// Packs the filters of a window, whole vectors with zeros at the end, `step` numbers from one to the next.
+static void pack(const T *from, A *to, index count, index step) {
+    for (; count >= LANES; count -= LANES, from += LANES, to += step) store_sums(to, load(from));
+    if (count > 0) store_sums(to, load_some(from, count));
+}
+
 static void clear(A *to, index count) {
     for (index i = 0; i < count; ++i) to[i] = 0;
 }
@@ -132,7 +142,7 @@ static void add_bias(const Band *band, index columns, index vectors, A *sums) {
     for (index v = 0; v < vectors; ++v) {
         vec total[4] = {{0}, {0}, {0}, {0}};
         for (index row = 0; row < band->rows; ++row) {
-            const A *dy = band->dy[row] + v * LANES;
+            const A *dy = band->dy[row] + v * band->dy_vector;
             index i = 0;
             for (; i + 4 <= columns; i += 4)
                 UNROLL for (int j = 0; j < 4; ++j) total[j] += load_sums(dy + (i + j) * band->dy_step);
@@ -157,6 +167,7 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
     const index x_row = (index)g->width * g->channels, dy_row = g->out_width * filters;
     const index reach = (g->out_width - 1) * step + (kernel_width - 1) * g->dilation_width + 1;
     const index drop = (index)(g->out_height - 1) * g->stride_height + (kernel_height - 1) * g->dilation_height + 1;
+    const index k = kernel_height * kernel_width * own;
     const int half = sizeof(T) != sizeof(A), few = own < FEW_CHANNELS;
     const int no_sides = g->pad_left == 0 && reach <= g->width, no_ends = g->pad_top == 0 && drop <= g->height;
     // Do all columns, and all rows, of the window have the same windows, and lie evenly in memory?
@@ -176,8 +187,8 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
         const index unit = units * block / blocks, width = (units * (block + 1) / blocks - unit) * UNIT;
         const index used = least(width, own_filters - unit * UNIT), vectors = (used + LANES - 1) / LANES;
         const index filter = group * own_filters + unit * UNIT, slot = ((part * groups + group) * units + unit) * UNIT;
-        A *total = sums + slot * kernel_height * kernel_width * own, *bias = bias_sums ? bias_sums + slot : 0;
-        clear(total, kernel_height * kernel_width * own * width);
+        A *total = sums + slot * k, *bias = bias_sums ? bias_sums + slot : 0;
+        clear(total, k * width);
         if (bias) clear(bias, width);
 
         const index end = outputs * (part + 1) / parts;
@@ -185,22 +196,21 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
             all_rows.rows = least(band_rows, end - from);
             const index last_window = (from + all_rows.rows) * dy_row - filters + filter;
             const int beyond = last_window + vectors * LANES > outputs * dy_row;
-            all_rows.dy_step = half || beyond ? width : filters;
+            const int packed = half || beyond || vectors > MOST_VECTORS;
+            band.dy_step = all_rows.dy_step = packed ? LANES : filters;
+            band.dy_vector = all_rows.dy_vector = packed ? band_rows * g->out_width * LANES : LANES;
             for (index row = 0; row < all_rows.rows; ++row) {
                 const T *place = dy + (from + row) * dy_row + filter;
-                A *to = scratch + row * g->out_width * width;
-                all_rows.dy[row] = half || beyond ? to : (const void *)place;
-                for (index i = 0; (half || beyond) && i < g->out_width; ++i) {
-                    copy(place + i * filters, to + i * width, used);
-                    clear(to + i * width + used, width - used);
-                }
+                A *to = scratch + row * g->out_width * LANES;
+                all_rows.dy[row] = packed ? to : (const void *)place;
+                for (index i = 0; packed && i < g->out_width; ++i, to += LANES, place += filters)
+                    pack(place, to, used, all_rows.dy_vector);
             }
             if (bias) add_bias(&all_rows, g->out_width, vectors, bias);
 
             band.x_step = step * channels;
-            band.dy_step = all_rows.dy_step;
             band.x_ahead = copied ? 0 : band_rows * g->stride_height * x_row;
-            band.dy_ahead = band_rows * dy_row;
+            band.dy_ahead = packed ? 0 : band_rows * dy_row;
             for (index a = 0; a < kernel_height; a += tall) {
                 band.rows = 0;
                 for (index row = 0; row < all_rows.rows; ++row) {
