@@ -4,8 +4,11 @@
 // The depth goes in runs of RUN, columns in panels of WIDTH, VECTORS vectors. A run of a panel of b is packed: its rows
 // lie one after the other, converted to the type of sums, filled up to whole vectors. All rows of a then go over it in
 // tiles of ROWS, whose sums stay in registers: for every step in depth VECTORS loads of b, ROWS numbers of a, each spread
-// over a vector, and ROWS * VECTORS fma. The packed panel, 64 KiB of stack, comes from the second level of cache, 256
-// bytes for 24 fma of 64 bytes. With few rows b is not packed where it lies in order: nothing would be gained.
+// over a vector, and ROWS * VECTORS fma. With few rows b is not packed where it lies in order: nothing would be gained.
+//
+// With 32 registers a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes. With 16 it
+// is narrow, and a would come from there once for each: so a block of rows goes over PANELS of them, 128 KiB, and stays
+// in the first level. Where a is transposed, and its numbers in lines far from each other, the block is packed, too.
 //
 // Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
 // vectors better: a weight gradient (512, 10) is 10 times 32 vectors, not 512 times 1.
@@ -25,6 +28,8 @@ enum {
     WIDTH = VECTORS * LANES,
     RUN = 256,
     UNPACKED = 12, // rows up to which b is not packed
+    PANELS = VECTOR_BYTES == 32 ? 8 : 1, // that a block of rows goes over
+    BLOCK = 4 * ROWS,
 };
 
 #define ALIGNED __attribute__((aligned(VECTOR_BYTES))) // else a vector's load takes two lines of the cache
@@ -32,8 +37,8 @@ enum {
 typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
 
 typedef struct {
-    const T *a;
-    index a_row, a_depth; // strides of a
+    const T *a, *packed; // NULL, or rows of a from `packed_from` on, side by side in each tile
+    index a_row, a_depth, packed_from; // strides of a
     const A *b;
     index b_depth; // stride of the panel
     index depth;
@@ -50,8 +55,8 @@ typedef struct {
 // is inlined.
 INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row, A *total,
                      index stride) {
-    const index a_row = p->a_row, a_depth = p->a_depth, b_depth = p->b_depth;
-    const T *a = p->a + row * a_row;
+    const index a_row = p->packed ? 1 : p->a_row, a_depth = p->packed ? rows : p->a_depth, b_depth = p->b_depth;
+    const T *a = p->packed ? p->packed + (row - p->packed_from) * RUN : p->a + row * a_row;
     const A *b = p->b;
     vec sum[ROWS][VECTORS];
     narrow rest[ROWS];
@@ -131,13 +136,15 @@ static void finish_4(const Panel *p, index row, const A *total) { finish(4, p, r
 static void finish_2(const Panel *p, index row, const A *total) { finish(2, p, row, total); }
 static void finish_1(const Panel *p, index row, const A *total) { finish(1, p, row, total); }
 
-// Multiply all rows by a panel. The sums of a tile lie in c, if it has their type and its rows whole vectors, else apart.
+INLINE int tall(index left) { return left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; } // rows of the next tile
+
+// Multiply rows by a panel. The sums of a tile lie in c, if it has their type and its rows whole vectors, else apart.
 INLINE void rows_of(const int vectors, const int half, const Panel *p, index row, index last) {
     A tile[ROWS * WIDTH] ALIGNED;
     const int direct = sizeof(T) == sizeof(A) && p->c_column == 1 && p->width == vectors * LANES + half * LANES / 2;
     const index stride = direct ? p->c_row : WIDTH;
     while (row < last) {
-        const int rows = last - row >= 6 ? 6 : last - row >= 4 ? 4 : last - row >= 2 ? 2 : 1;
+        const int rows = tall(last - row);
         A *total = direct ? (A *)p->c + row * p->c_row : tile;
         if (!direct && !p->is_first) fetch(p, row, rows, tile);
         switch (rows) {
@@ -187,10 +194,39 @@ INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int
     }
 }
 
+// Multiply rows by a panel of any width.
+static void multiply_panel(const Panel *p, index row, index last) {
+    switch (halves(p->width)) {
+    case 1: rows_of(0, 1, p, row, last); break;
+    case 2: rows_of(1, 0, p, row, last); break;
+    case 3: rows_of(1, 1, p, row, last); break;
+    case 4: rows_of(2, 0, p, row, last); break;
+#if VECTOR_BYTES != 32
+    case 5: rows_of(2, 1, p, row, last); break;
+    case 6: rows_of(3, 0, p, row, last); break;
+    case 7: rows_of(3, 1, p, row, last); break;
+    case 8: rows_of(4, 0, p, row, last); break;
+#endif
+    }
+}
+
+// Pack `count` rows of a, which is transposed, for the tiles of `rows_of`.
+static void pack_rows(const Panel *p, index row, index count, T *to) {
+    const T *a = p->a + row;
+    for (index k = 0; k < p->depth; ++k, a += p->a_depth)
+        for (index r = 0, rows; r < count; r += rows) {
+            rows = tall(count - r);
+            if (rows == ROWS) __builtin_memcpy(to + r * RUN + k * ROWS, a + r, ROWS * sizeof(T)); // no call
+            else __builtin_memcpy(to + r * RUN + k * rows, a + r, rows * sizeof(T));
+        }
+}
+
 static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsigned char *positive, A *sums, int rows,
                               int depth, int columns, int a_transposed, int b_transposed, int first_row, int last_row,
                               int first_column, int last_column) {
-    A panel[RUN * WIDTH] ALIGNED;
+    A packed[PANELS][RUN * WIDTH] ALIGNED;
+    T packed_rows[BLOCK * RUN];
+    Panel panels[PANELS];
     Panel p = {.a_row = a_transposed ? 1 : depth, .a_depth = a_transposed ? rows : 1, .c_row = columns, .c_column = 1};
     if (sizeof(T) == sizeof(A)) sums = (A *)c;
     index b_row = columns;
@@ -205,37 +241,40 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
         b_row = rows, b_transposed = 0;
         first_row = first_column, last_row = last_column, first_column = first, last_column = last;
     }
-    for (index column = first_column; column < last_column; column += WIDTH) {
-        p.width = least(WIDTH, last_column - column);
-        p.bias = bias ? bias + column : bias;
-        p.c = c + column * p.c_column;
-        p.positive = positive ? positive + column : positive;
-        p.sums = sums ? sums + column * p.c_column : sums;
-        const int padded = (halves(p.width) + 1) / 2 * LANES;
+    for (index column = first_column, end; column < last_column; column = end) {
+        end = least(column + PANELS * WIDTH, last_column);
         for (index k = 0; k < depth || k == 0; k += RUN) {
+            int count = 0;
             p.depth = least(RUN, depth - k);
             p.is_first = k == 0;
             p.is_last = k + RUN >= depth;
             p.a = a + k * p.a_depth;
-            p.b = panel;
-            p.b_depth = padded;
-            if (b_transposed)
-                pack_transposed(panel, b + column * depth + k, depth, p.depth, p.width, padded);
-            else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
-                p.b = (const A *)(b + k * b_row + column), p.b_depth = b_row;
-            else
-                pack(panel, b + k * b_row + column, b + depth * b_row, b_row, p.depth, p.width, padded);
-            switch (halves(p.width)) {
-            case 1: rows_of(0, 1, &p, first_row, last_row); break;
-            case 2: rows_of(1, 0, &p, first_row, last_row); break;
-            case 3: rows_of(1, 1, &p, first_row, last_row); break;
-            case 4: rows_of(2, 0, &p, first_row, last_row); break;
-#if VECTOR_BYTES != 32
-            case 5: rows_of(2, 1, &p, first_row, last_row); break;
-            case 6: rows_of(3, 0, &p, first_row, last_row); break;
-            case 7: rows_of(3, 1, &p, first_row, last_row); break;
-            case 8: rows_of(4, 0, &p, first_row, last_row); break;
-#endif
+            for (index from = column; from < end; from += WIDTH, ++count) {
+                p.width = least(WIDTH, end - from);
+                p.bias = bias ? bias + from : bias;
+                p.c = c + from * p.c_column;
+                p.positive = positive ? positive + from : positive;
+                p.sums = sums ? sums + from * p.c_column : sums;
+                const int padded = p.b_depth = (halves(p.width) + 1) / 2 * LANES;
+                p.b = packed[count];
+                if (b_transposed)
+                    pack_transposed(packed[count], b + from * depth + k, depth, p.depth, p.width, padded);
+                else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
+                    p.b = (const A *)(b + k * b_row + from), p.b_depth = b_row;
+                else
+                    pack(packed[count], b + k * b_row + from, b + depth * b_row, b_row, p.depth, p.width, padded);
+                panels[count] = p;
+            }
+            const index block = PANELS > 1 ? BLOCK : last_row - first_row;
+            for (index row = first_row, end_row; row < last_row; row = end_row) {
+                end_row = least(row + block, last_row);
+                const int packs = PANELS > 1 && count > 1 && p.a_row == 1;
+                if (packs) pack_rows(&p, row, end_row - row, packed_rows);
+                for (int i = 0; i < count; ++i) {
+                    panels[i].packed = packs ? packed_rows : 0;
+                    panels[i].packed_from = row;
+                    multiply_panel(panels + i, row, end_row);
+                }
             }
         }
     }
