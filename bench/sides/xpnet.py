@@ -102,6 +102,7 @@ def _both_ways(layer: Any, x: Array, dout: Array, others: Any = dict) -> Case:
 
     def step() -> None:
         nonlocal y, dx
+        dx = None  # as PyTorch's side lets go of x.grad
         y = layer.forward(x)
         dx = layer.backward(dout)
 
