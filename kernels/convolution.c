@@ -52,7 +52,7 @@ static __attribute__((noinline)) void convolve_lines(const Convolution *c, const
                 switch (many) {
                 case 1: compute_line(8, 1, c, lines + i, channel, filter, left, filters); break;
 #if VECTOR_BYTES == 32
-                default: compute_line(4, 2, c, lines + i, channel, filter, left, filters);
+                default: compute_line(6, 2, c, lines + i, channel, filter, left, filters);
 #else
                 case 2: compute_line(8, 2, c, lines + i, channel, filter, left, filters); break;
                 case 3: compute_line(6, 3, c, lines + i, channel, filter, left, filters); break;

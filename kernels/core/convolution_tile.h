@@ -132,7 +132,7 @@ INLINE void compute_line(const int P, const int V, const Convolution *c, const L
         line->target_step, count};
     for (index pixel = 0; pixel < line->count;) {
         const index left = line->count - pixel;
-        if (line->count >= P && (P == 4 || (left > 4 && (P != 6 || left != 8)))) {
+        if (line->count >= P && left > 4 && (P != 6 || left != 8)) {
             compute(P, V, w, left < P ? line->count - P : pixel);
             pixel += P;
         } else if (line->count >= 4) {
