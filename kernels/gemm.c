@@ -7,8 +7,8 @@
 // over a vector, and ROWS * VECTORS fma. With few rows b is not packed where it lies in order: nothing would be gained.
 //
 // With 32 registers a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes. With 16 it
-// is narrow, and a would come from there once for each: so a block of rows goes over PANELS of them, 128 KiB, and stays
-// in the first level. Where a is transposed, and its numbers in lines far from each other, the block is packed, too.
+// is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB of panels, and stays in
+// the first level. Where a is transposed, and its numbers in lines far from each other, the block is packed, too.
 //
 // Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
 // vectors better: a weight gradient (512, 10) is 10 times 32 vectors, not 512 times 1.
@@ -28,7 +28,8 @@ enum {
     WIDTH = VECTORS * LANES,
     RUN = 256,
     UNPACKED = 12, // rows up to which b is not packed
-    PANELS = VECTOR_BYTES == 32 ? 8 : 1, // that a block of rows goes over
+    PANELS = VECTOR_BYTES == 32 ? 8 : 1, // of whole runs, that a block of rows goes over
+    MOST_PANELS = VECTOR_BYTES == 32 ? 32 : 1,
     BLOCK = 4 * ROWS,
 };
 
@@ -37,7 +38,7 @@ enum {
 typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
 
 typedef struct {
-    const T *a, *packed; // NULL, or rows of a from `packed_from` on, side by side in each tile
+    const T *a, *packed;               // NULL, or rows of a from `packed_from` on, side by side in each tile
     index a_row, a_depth, packed_from; // strides of a
     const A *b;
     index b_depth; // stride of the panel
@@ -136,7 +137,8 @@ static void finish_4(const Panel *p, index row, const A *total) { finish(4, p, r
 static void finish_2(const Panel *p, index row, const A *total) { finish(2, p, row, total); }
 static void finish_1(const Panel *p, index row, const A *total) { finish(1, p, row, total); }
 
-INLINE int tall(index left) { return left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; } // rows of the next tile
+// Rows of the next tile: 8 left are 4 and 4, as a tile of 2 takes as long as one of 4.
+INLINE int tall(index left) { return left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
 // Multiply rows by a panel. The sums of a tile lie in c, if it has their type and its rows whole vectors, else apart.
 INLINE void rows_of(const int vectors, const int half, const Panel *p, index row, index last) {
@@ -224,9 +226,9 @@ static void pack_rows(const Panel *p, index row, index count, T *to) {
 static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsigned char *positive, A *sums, int rows,
                               int depth, int columns, int a_transposed, int b_transposed, int first_row, int last_row,
                               int first_column, int last_column) {
-    A packed[PANELS][RUN * WIDTH] ALIGNED;
+    A packed[PANELS * RUN * WIDTH] ALIGNED;
     T packed_rows[BLOCK * RUN];
-    Panel panels[PANELS];
+    Panel panels[MOST_PANELS];
     Panel p = {.a_row = a_transposed ? 1 : depth, .a_depth = a_transposed ? rows : 1, .c_row = columns, .c_column = 1};
     if (sizeof(T) == sizeof(A)) sums = (A *)c;
     index b_row = columns;
@@ -241,14 +243,13 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
         b_row = rows, b_transposed = 0;
         first_row = first_column, last_row = last_column, first_column = first, last_column = last;
     }
+    const index run = least(RUN, depth), fit = least(PANELS * RUN / most(run, 1), MOST_PANELS);
     for (index column = first_column, end; column < last_column; column = end) {
-        end = least(column + PANELS * WIDTH, last_column);
+        end = least(column + fit * WIDTH, last_column);
         for (index k = 0; k < depth || k == 0; k += RUN) {
             int count = 0;
-            p.depth = least(RUN, depth - k);
-            p.is_first = k == 0;
-            p.is_last = k + RUN >= depth;
-            p.a = a + k * p.a_depth;
+            p.a = a + k * p.a_depth, p.depth = least(RUN, depth - k);
+            p.is_first = k == 0, p.is_last = k + RUN >= depth;
             for (index from = column; from < end; from += WIDTH, ++count) {
                 p.width = least(WIDTH, end - from);
                 p.bias = bias ? bias + from : bias;
@@ -256,13 +257,13 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
                 p.positive = positive ? positive + from : positive;
                 p.sums = sums ? sums + from * p.c_column : sums;
                 const int padded = p.b_depth = (halves(p.width) + 1) / 2 * LANES;
-                p.b = packed[count];
+                p.b = packed + count * run * WIDTH;
                 if (b_transposed)
-                    pack_transposed(packed[count], b + from * depth + k, depth, p.depth, p.width, padded);
+                    pack_transposed(packed + count * run * WIDTH, b + from * depth + k, depth, p.depth, p.width, padded);
                 else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
                     p.b = (const A *)(b + k * b_row + from), p.b_depth = b_row;
                 else
-                    pack(packed[count], b + k * b_row + from, b + depth * b_row, b_row, p.depth, p.width, padded);
+                    pack(packed + count * run * WIDTH, b + k * b_row + from, b + depth * b_row, b_row, p.depth, p.width, padded);
                 panels[count] = p;
             }
             const index block = PANELS > 1 ? BLOCK : last_row - first_row;
