@@ -10,6 +10,7 @@ import click
 
 from backend import threads, use
 from bench import compare, machine, report
+from bench.accuracy import accuracy
 from bench.epoch import measure_epoch
 from bench.faults.command import faults
 from bench.gpu.convolutions import convolutions
@@ -162,6 +163,7 @@ main.add_command(faults)
 main.add_command(photographs)
 main.add_command(all_reduce)
 main.add_command(ranks)
+main.add_command(accuracy)
 
 
 def _sides(peers: tuple[str, ...]) -> list[Side]:

@@ -39,7 +39,7 @@ class Torch(Side):
 
     def training(self, network: Any, x: Any, t: Any, optimizer: str, way: str = "") -> Case:
         memory, implementation = way.split()
-        model = nn.Sequential(*_modules(network.layers, len(network.input_dim) == 3)).train()
+        model = nn.Sequential(*modules_of(network.layers, len(network.input_dim) == 3)).train()
         x, t = torch.from_numpy(x), torch.from_numpy(t).long()
         if x.ndim == 4:
             model, x = model.to(memory_format=FORMATS[memory]), x.contiguous(memory_format=FORMATS[memory])
@@ -155,7 +155,15 @@ class _Residual(nn.Module):
         return self.body(x).add_(self.shortcut(x))
 
 
-def _modules(layers: Any, images: bool) -> list[Any]:
+def modules_of(layers: Any, images: bool) -> list[Any]:
+    """Return PyTorch's modules for a ``Sequential``, with copies of its parameters.
+
+    Args:
+        images: the inputs are images (N, C, H, W): what is affine takes them flattened.
+
+    Raises:
+        ValueError: a layer has no counterpart here.
+    """
     modules: list[Any] = []
     for layer in layers.layers.values():
         match type(layer).__name__:
@@ -172,8 +180,8 @@ def _modules(layers: Any, images: bool) -> list[Any]:
             case "BatchNormalization":
                 modules.append(_with(nn.BatchNorm2d(len(layer.gamma)), layer.gamma, layer.beta))
             case "Residual":
-                shortcut = _modules(layer.shortcut, images) if layer.shortcut is not None else []
-                modules.append(_Residual(nn.Sequential(*_modules(layer.body, images)), nn.Sequential(*shortcut)))
+                shortcut = modules_of(layer.shortcut, images) if layer.shortcut is not None else []
+                modules.append(_Residual(nn.Sequential(*modules_of(layer.body, images)), nn.Sequential(*shortcut)))
             case "Relu":
                 modules.append(nn.ReLU(inplace=True))
             case "Pooling":
@@ -183,7 +191,7 @@ def _modules(layers: Any, images: bool) -> list[Any]:
             case "Dropout":
                 modules.append(nn.Dropout(layer.dropout_ratio))
             case kind:
-                raise NotImplementedError(f"the bench has no PyTorch counterpart of {kind}")
+                raise ValueError(f"the bench has no PyTorch counterpart of {kind}")
     return modules
 
 
