@@ -166,6 +166,9 @@ def test_names_say_what_belongs_where(tmp_path):
     network = from_keras(small(), file, {**names, "Affine1": "layers/head/layers/dense"})
     with h5py.File(file) as opened:
         np.testing.assert_array_equal(network.layers["Affine1"].b, opened["layers/head/layers/dense/vars/1"][:])
+    refusal = r"names: 'Afine1' is no layer with parameters of the network, which has Convolution1, Batch.*, Affine1$"
+    with pytest.raises(ValueError, match=refusal):
+        from_keras(small(), file, {**names, "Afine1": "layers/head/layers/dense"})
     with pytest.raises(ValueError, match=r"one for each layer with parameters, got none for Affine1"):
         from_keras(small(), file, names)
     with pytest.raises(ValueError, match=r"names\['Affine1'\]: expected a group of the file \(.*\), got 'dense'"):
