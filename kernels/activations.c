@@ -46,14 +46,8 @@ KERNEL(leaky_relu_backward)(const T *dy /* count */, const unsigned char *positi
     EACH(LEAKY_BACKWARD)
 }
 
-// 1 / (1 + exp(-x)) as exp(min(x, 0)) / (1 + exp(-|x|)).
-INLINE vec sigmoid_of(vec x) {
-    const vec small = vec_exp(-__builtin_elementwise_abs(x));
-    return choose(x < all(0), small, all(1)) / (all(1) + small);
-}
-
 KERNEL(sigmoid)(const T *x /* count */, T *y /* count */, index count, index first, index last) {
-#define SIGMOID(i, own) store_up_to(y + i, sigmoid_of(load_up_to(x + i, own)), own);
+#define SIGMOID(i, own) store_up_to(y + i, vec_sigmoid(load_up_to(x + i, own)), own);
     EACH(SIGMOID)
 }
 

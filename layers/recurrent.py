@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 from backend import array_module, workspace, xp
 from backend.checks import LARGEST_SIZE, array_shape, whole
 from backend.types import Array
-from kernels.activations import sigmoid, sigmoid_backward, tanh, tanh_backward
+from kernels.activations import tanh, tanh_backward
 from kernels.affine import affine
 from kernels.gemm import matmul
+from kernels.gru import gru_step, gru_step_backward
+from kernels.lstm import lstm_step, lstm_step_backward
 from kernels.sums import column_sums
 from layers import checks
 from layers.base import Layer, Shape
@@ -78,7 +80,8 @@ class _Recurrent(Layer):
     def backward(self, dout: Array) -> Array | None:
         rows, states, *kept = self.saved(dout)
         steps, samples, hidden = len(states) - 1, states.shape[1], self.hidden
-        of_inputs, of_states = self._steps_backward(dout.swapaxes(0, 1), states, *kept)
+        dout = array_module(dout).ascontiguousarray(dout.swapaxes(0, 1))
+        of_inputs, of_states = self._steps_backward(dout, states, *kept)
         dinputs, dstates = (sums.reshape(steps * samples, len(self.bx)) for sums in (of_inputs, of_states))
         if not self.frozen:
             matmul(rows.T, dinputs, out=self.gradient("Wx"))
@@ -116,11 +119,6 @@ class _Recurrent(Layer):
     def _of_states(self, h: Array) -> Array:
         """Return h·Wh + bh."""
         return affine(h, self.Wh, self.bh)[0]
-
-    def _columns(self, sums: Array) -> list[Array]:
-        """Return the columns of each gate: views (N, H)."""
-        hidden = self.hidden
-        return [sums[:, gate * hidden : (gate + 1) * hidden] for gate in range(self.gates)]
 
 
 class RNN(_Recurrent):
@@ -195,30 +193,18 @@ class LSTM(_Recurrent):
         squashed = workspace.empty((steps, samples, self.hidden), states.dtype)
         cells[0] = 0
         for step in range(steps):
-            i, f, g, o = self._columns(gates[step])
-            own = self._columns(sums[step] + self._of_states(states[step]))
-            i[...], f[...], g[...], o[...] = sigmoid(own[0]), sigmoid(own[1]), tanh(own[2]), sigmoid(own[3])
-            cells[step + 1] = f * cells[step] + i * g
-            squashed[step] = tanh(cells[step + 1])
-            states[step + 1] = o * squashed[step]
+            of_states = self._of_states(states[step])
+            results = gates[step], cells[step + 1], squashed[step], states[step + 1]
+            lstm_step(sums[step], of_states, cells[step], *results)
         return gates, cells, squashed
 
     def _steps_backward(self, dout: Array, states: Array, *kept: Array) -> tuple[Array, Array]:
         gates, cells, squashed = kept
-        dsums = workspace.empty(gates.shape, gates.dtype)
-        dh: Any = 0
-        dc: Any = 0
+        dsums, dc = workspace.empty(gates.shape, gates.dtype), workspace.zeros(dout.shape[1:], dout.dtype)
+        dh = None
         for step in reversed(range(len(dout))):
-            i, f, g, o = self._columns(gates[step])
-            di, df, dg, do = self._columns(dsums[step])
-            dh = dout[step] + dh
-            dc = dc + tanh_backward(dh * o, squashed[step])
-            di[...] = sigmoid_backward(dc * g, i)
-            df[...] = sigmoid_backward(dc * cells[step], f)
-            dg[...] = tanh_backward(dc * i, g)
-            do[...] = sigmoid_backward(dh * squashed[step], o)
-            dc = dc * f
-            dh = matmul(dsums[step], self.Wh.T) if step else 0
+            lstm_step_backward(dout[step], dh, dc, gates[step], cells[step], squashed[step], dsums[step])
+            dh = matmul(dsums[step], self.Wh.T) if step else None
         return dsums, dsums
 
 
@@ -255,27 +241,16 @@ class GRU(_Recurrent):
         gates = workspace.empty(sums.shape, sums.dtype)
         products = workspace.empty((steps, samples, self.hidden), states.dtype)  # of the states, for n
         for step in range(steps):
-            (ar, az, an), (r, z, n) = self._columns(sums[step]), self._columns(gates[step])
-            br, bz, bn = self._columns(self._of_states(states[step]))
-            products[step] = bn
-            r[...] = sigmoid(ar + br)
-            z[...] = sigmoid(az + bz)
-            n[...] = tanh(an + r * bn)
-            states[step + 1] = (1 - z) * n + z * states[step]
+            of_states = self._of_states(states[step])
+            gru_step(sums[step], of_states, states[step], gates[step], products[step], states[step + 1])
         return gates, products
 
     def _steps_backward(self, dout: Array, states: Array, *kept: Array) -> tuple[Array, Array]:
         gates, products = kept
         of_inputs, of_states = (workspace.empty(gates.shape, gates.dtype) for _ in range(2))
-        dh: Any = 0
+        carried, dproduct = workspace.zeros(dout.shape[1:], dout.dtype), None
         for step in reversed(range(len(dout))):
-            r, z, n = self._columns(gates[step])
-            dr, dz, dn = self._columns(of_inputs[step])
-            dh = dout[step] + dh
-            dn[...] = tanh_backward(dh * (1 - z), n)
-            dz[...] = sigmoid_backward(dh * (states[step] - n), z)
-            dr[...] = sigmoid_backward(dn * products[step], r)
-            of_states[step] = of_inputs[step]
-            self._columns(of_states[step])[2][...] = dn * r
-            dh = dh * z + matmul(of_states[step], self.Wh.T) if step else 0
+            kept_of_step = gates[step], products[step], states[step]
+            gru_step_backward(dout[step], dproduct, carried, *kept_of_step, of_inputs[step], of_states[step])
+            dproduct = matmul(of_states[step], self.Wh.T) if step else None
         return of_inputs, of_states

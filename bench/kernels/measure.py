@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from backend import asnumpy, current_device, use, xp
-from bench.kernels import attention_cases, embedding_cases, other_cases, step_cases, sum_cases, window_cases
+from bench.kernels import (
+    attention_cases,
+    embedding_cases,
+    other_cases,
+    recurrent_cases,
+    step_cases,
+    sum_cases,
+    window_cases,
+)
 from bench.kernels.case import DTYPES, Call, KernelCase, KernelRow
 from bench.kernels.stopwatch import Samples, Stopwatch
 from bench.workloads import DisagreementError
@@ -24,7 +32,7 @@ SETS = 3
 
 def cases(tiny: bool) -> list[KernelCase]:
     """Return every case, on realistic or tiny shapes, ordered by operation."""
-    kinds = window_cases, other_cases, step_cases, sum_cases, embedding_cases, attention_cases
+    kinds = window_cases, other_cases, step_cases, sum_cases, embedding_cases, attention_cases, recurrent_cases
     found = [case for kind in kinds for dtype in DTYPES for case in kind.cases(dtype, tiny)]
     operations = list(dict.fromkeys(case.operation for case in found))
     return sorted(found, key=lambda case: operations.index(case.operation))

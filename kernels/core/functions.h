@@ -1,4 +1,4 @@
-// exp, log and tanh of vectors, which C's library computes number by number.
+// exp, log, tanh and the sigmoid of vectors; C's library computes number by number.
 //
 // Each brings its argument close to 0, where a polynomial does, and multiplies by powers of two through the bits of the
 // exponent. The coefficients are those of least largest error, found by Remez' exchange in 90 digits and rounded to the
@@ -101,4 +101,10 @@ INLINE vec vec_tanh(vec x) {
     const vec inverse = all(1) / sum, quotient = e * inverse;
     const vec left = fma(-quotient, lost, fma(-quotient, sum, e));
     return __builtin_elementwise_copysign(fma(left, inverse, quotient), x);
+}
+
+// 1 / (1 + exp(-x)) as exp(min(x, 0)) / (1 + exp(-|x|)).
+INLINE vec vec_sigmoid(vec x) {
+    const vec small = vec_exp(-__builtin_elementwise_abs(x));
+    return choose(x < all(0), small, all(1)) / (all(1) + small);
 }

@@ -77,7 +77,7 @@ MISTAKES = {
         "convolution_weight",
     ),
     "no bias": Mistake("gemm.c", "if (p->bias) value += load(p->bias + i);", "", "gemm_native"),
-    "sums of the last run alone": Mistake("gemm.c", "p.is_first = k == 0;", "p.is_first = 1;", "gemm"),
+    "sums of the last run alone": Mistake("gemm.c", "p.is_first = k == 0,", "p.is_first = 1,", "gemm"),
     "a quarter of the squares": Mistake("sums.c", "(sum[0] + sum[1]) + (sum[2] + sum[3])", "sum[0] + sum[1]", "sums"),
     "gradient without the mask": Mistake("affine.c", "choose(load_mask(positive + at), load(dy + at), all(0))",
                                          "load(dy + at)", "affine"),
@@ -87,6 +87,15 @@ MISTAKES = {
     ),
     "a row of the range before": Mistake("embedding.c", "row < first ||", "row < first - 1 ||", "embedding"),
     "a row's last number left out": Mistake("embedding.c", "(; i < size; ++i)", "(; i + 1 < size; ++i)", "embedding"),
+    "cells of the step after": Mistake(
+        "lstm.c", "(dcell * load_up_to(before + at, own))", "(dcell * load_up_to(dc + at, own))", "recurrent_steps"
+    ),
+    "the gradient from the step after": Mistake(
+        "lstm.c", "(dh ? load_up_to(dh + at, own) : all(0))", "all(0)", "recurrent_steps"
+    ),
+    "the reset gate left out": Mistake(
+        "gru.c", "vec_tanh(a[2] + r * b[2])", "vec_tanh(a[2] + b[2])", "recurrent_steps"
+    ),
     "epsilon left out": Mistake("layer_norm.c", " + (A)epsilon", "", "layer_norm"),
     "kept and dropped": Mistake("masking.c", "kept[i] ? values[i] : 0", "kept[i] ? 0 : values[i]", "masking"),
     "nine rounds of Philox": Mistake("dropout.c", "round < 10", "round < 9", "dropout"),

@@ -59,10 +59,8 @@ def matched(
 def _checked(names: Mapping[str, str], layers: list[tuple[str, Layer]], groups: list[str]) -> dict[str, str]:
     places = [place for place, _ in layers]
     if unknown := [place for place in names if place not in places]:
-        raise ValueError(
-            f"names: {clipped(unknown[0])} is no layer with parameters of the network, which has {', '.join(places[:5])}"
-            + (", …" if len(places) > 5 else "")
-        )
+        shown = ", ".join(places[:5]) + (", …" if len(places) > 5 else "")
+        raise ValueError(f"names: {clipped(unknown[0])} is no layer with parameters of the network, which has {shown}")
     for place, layer in layers:
         if place not in names:
             raise ValueError(f"names: expected one for each layer with parameters, got none for {place}")
