@@ -2,7 +2,7 @@
 
 Forward goes over blocks of queries and keeps each row's log Σ exp(score), from which backward computes the
 probabilities again (Dao et al., "FlashAttention", NeurIPS 2022). So memory grows with the length of a sequence, not
-with its square.
+with its square. On the CPU threads share blocks of queries in forward, and whole heads in backward.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 
 import numpy
 
-from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
+from backend import array_module, profiling, require_active, require_arrays, require_same_device, tuning, workspace
 from backend.checks import flag
 from backend.types import Array
 from kernels.core.checks import check_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
+from kernels.core.native import Function, sharers
 from kernels.core.tiling import Part, cut, parallel_for
 from kernels.gemm import matmul_part
 
@@ -26,6 +27,9 @@ _FORWARD, _BACKWARD_QUERIES, _BACKWARD_KEYS = (
     Kernel("attention.cu", name) for name in ("attention", "attention_backward_queries", "attention_backward_keys")
 )
 _LANES, _OWN = 32, 4  # of attention.cu
+
+_FORWARD_NATIVE, _BACKWARD_NATIVE = (Function("attention.c", name) for name in ("attention", "attention_backward"))
+_BLOCK, _OTHERS = 64, 48  # OWN and OTHER of attention.c
 
 
 @profiling.operation
@@ -55,7 +59,7 @@ def attention(q: Array, k: Array, v: Array, causal: bool = False) -> tuple[Array
     """
     causal = flag("causal", causal)
     _check(q=q, k=k, v=v)
-    return implementation(q, _attention_numpy, _attention_cuda)(q, k, v, causal)
+    return implementation(q, _attention_numpy, _attention_cuda, _attention_native)(q, k, v, causal)
 
 
 @profiling.operation
@@ -80,7 +84,7 @@ def attention_backward(
     if log_sums.shape != q.shape[:3] or log_sums.dtype != acc_dtype(q.dtype):
         expected, given = (q.shape[:3], acc_dtype(q.dtype)), (log_sums.shape, log_sums.dtype)
         raise ValueError(f"log_sums must be {expected[0]} of {expected[1]}, got {given[0]} of {given[1]}")
-    compute = implementation(q, _attention_backward_numpy, _attention_backward_cuda)
+    compute = implementation(q, _attention_backward_numpy, _attention_backward_cuda, _attention_backward_native)
     return compute(dy, q, k, v, y, log_sums, causal)
 
 
@@ -201,6 +205,38 @@ def _overwrite_later(scores: Array, first: int, value: float) -> None:
     """Overwrite what queries from ``first`` on have of keys after their own."""
     later = numpy.arange(first, scores.shape[-1]) > numpy.arange(first, first + scores.shape[-2])[:, None]
     numpy.copyto(scores[..., first:], value, where=later)
+
+
+def _attention_native(q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, Array]:
+    dtype, (n, heads, length, depth) = q.dtype, q.shape
+    y, log_sums = workspace.empty(q.shape, dtype), numpy.empty(q.shape[:3], acc_dtype(dtype))
+    items = n * heads * -(-length // _BLOCK)
+    item_bytes = 2 * _BLOCK * length * depth // tuning.PRODUCTS_PER_BYTE
+    team, room = sharers(items, item_bytes), 2 * (_BLOCK + _OTHERS) * _padded(depth)
+    arrays = *map(numpy.ascontiguousarray, (q, k, v)), y, log_sums, workspace.empty(team * room, acc_dtype(dtype))
+    sizes = n * heads, length, depth, int(causal), room, team
+    _FORWARD_NATIVE.share(dtype, items, item_bytes, *arrays, _scale(q), *sizes)
+    return y, log_sums
+
+
+def _attention_backward_native(
+    dy: Array, q: Array, k: Array, v: Array, y: Array, log_sums: Array, causal: bool
+) -> tuple[Array, Array, Array]:
+    dtype, (n, heads, length, depth) = q.dtype, q.shape
+    dq, dk, dv = (workspace.empty(q.shape, dtype) for _ in range(3))
+    item_bytes = 5 * length * length * depth // tuning.PRODUCTS_PER_BYTE
+    room = (5 * _BLOCK + 2 * _OTHERS + length) * _padded(depth) + _padded(length)
+    team = sharers(n * heads, item_bytes)
+    given = map(numpy.ascontiguousarray, (dy, q, k, v, y, log_sums))
+    arrays = *given, dq, dk, dv, workspace.empty(team * room, acc_dtype(dtype))
+    sizes = n * heads, length, depth, int(causal), room, team
+    _BACKWARD_NATIVE.share(dtype, n * heads, item_bytes, *arrays, _scale(q), *sizes)
+    return dq, dk, dv
+
+
+def _padded(count: int) -> int:
+    """Return the numbers of whole vectors of any processor that ``count`` numbers fill."""
+    return -(-count // 16) * 16
 
 
 def _attention_cuda(q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, Array]:

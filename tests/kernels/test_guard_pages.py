@@ -20,7 +20,7 @@ def run(what):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("what", ["windows", "convolutions", "rows"])
+@pytest.mark.parametrize("what", ["windows", "convolutions", "rows", "heads"])
 def test_kernels_touch_their_arrays_alone(what):
     done = run(what)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 python -m tests.support.guard_pages windows        pooling, im2col and col2im of many geometries
 python -m tests.support.guard_pages convolutions   convolutions and their gradients
 python -m tests.support.guard_pages rows           normalization, sums, masks and activations
+python -m tests.support.guard_pages heads          attention and its gradients
 python -m tests.support.guard_pages beyond         read one byte behind an array, for a test of this module
 """
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from backend import workspace
 from kernels import (
     activations,
+    attention,
     batch_norm,
     batch_norm_backward,
     col2im,
@@ -135,6 +137,21 @@ def rows(count, columns, dtype, at_end):
         embedding.embedding_backward(embedding.embedding(weight, indices), indices, weight)
 
 
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(SIZES, SIZES.filter(bool), st.sampled_from(["float16", "float32", "float64"]), st.booleans(), st.booleans())
+def heads(length, depth, dtype, causal, at_end):
+    """Attention of heads (length, depth). The scratch memory of threads is guarded, too."""
+    guard = Guard()
+    guard.at_end, workspace.empty = at_end, guard.empty
+    q, k, v, dy = (guard.empty((1, 2, length, depth), dtype) for _ in range(4))
+    for index, array in enumerate((q, k, v, dy)):
+        array[...] = np.random.default_rng(index).standard_normal(array.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "empty", guard.empty)
+        y, log_sums = attention.attention(q, k, v, causal)
+        attention.attention_backward(dy, q, k, v, y, log_sums, causal)
+
+
 def beyond():
     array = Guard().empty(8, "uint8")
     ctypes.string_at(array.ctypes.data + array.size, 1)
@@ -142,4 +159,5 @@ def beyond():
 
 if __name__ == "__main__":
     assert native.available(), native.refusal()
-    {"windows": windows, "convolutions": convolutions, "rows": rows, "beyond": beyond}[sys.argv[1]]()
+    checks = {"windows": windows, "convolutions": convolutions, "rows": rows, "heads": heads, "beyond": beyond}
+    checks[sys.argv[1]]()

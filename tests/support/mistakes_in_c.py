@@ -98,6 +98,18 @@ MISTAKES = {
     ),
     "epsilon left out": Mistake("layer_norm.c", " + (A)epsilon", "", "layer_norm"),
     "kept and dropped": Mistake("masking.c", "kept[i] ? values[i] : 0", "kept[i] ? 0 : values[i]", "masking"),
+    "sums of keys before not scaled": Mistake(
+        "attention.c", "load_sums(run->total + i) * keep + sum", "load_sums(run->total + i) + sum", "attention"
+    ),
+    "one later key is seen": Mistake(
+        "attention.c", ".seen = {causal ? UP_TO : ALL, shift}", ".seen = {causal ? UP_TO : ALL, shift + 1}",
+        "attention_native",
+    ),
+    "an earlier query's gradient": Mistake(
+        "attention.c", "seeing = {causal ? FROM : ALL, -shift}", "seeing = {causal ? FROM : ALL, -shift - 1}",
+        "attention_native",
+    ),
+    "slopes without their mean": Mistake("attention.c", "(load_sums(slope) - mean)", "load_sums(slope)", "attention"),
     "nine rounds of Philox": Mistake("dropout.c", "round < 10", "round < 9", "dropout"),
     "a word in another's byte": Mistake("dropout.c", "& 0x10000ull", "& 0x1000000ull", "dropout"),
 }  # fmt: skip
