@@ -62,10 +62,11 @@ def check_dtype(t: Any) -> None:
 
 
 def check_range(t: numpy.ndarray, classes: int) -> None:
-    """Raise a ValueError that names the first label in ``t``, on the host, that is not below ``classes``."""
-    bad = find_out_of_range(t, classes)
+    """Raise a ValueError that names the first label in ``t`` (N, …), on the host, that is not below ``classes``."""
+    bad = find_out_of_range(t.reshape(-1), classes)
     if bad is not None:
-        raise ValueError(range_error(t, bad, classes))
+        index = tuple(int(i) for i in numpy.unravel_index(bad, t.shape))
+        raise ValueError(range_error(t, index, classes))
 
 
 def find_out_of_range(t: numpy.ndarray, classes: int) -> int | None:
@@ -87,9 +88,10 @@ def _unsigned(dtype: numpy.dtype, classes: int) -> tuple[numpy.dtype, int]:
     return numpy.dtype(dtype.str.replace("i", "u")), end
 
 
-def range_error(t: numpy.ndarray, index: int, classes: int) -> str:
+def range_error(t: numpy.ndarray, index: int | tuple[int, ...], classes: int) -> str:
     """Return the error message for the label at ``index``."""
-    return f"label {t[index]} at index {index} is out of range: expected 0 to {classes - 1}"
+    at = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    return f"label {t[index]} at index {at} is out of range: expected 0 to {classes - 1}"
 
 
 def words_of(t: Array) -> tuple[Array, int]:

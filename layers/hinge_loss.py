@@ -58,5 +58,5 @@ class HingeLoss(Loss):
         if outputs == 1:
             raise ValueError(f"{owner}: expected a score for each class (two for yes or no), got one score per sample")
 
-    def check_targets(self, t: Any, outputs: tuple[int, int]) -> None:
+    def check_targets(self, t: Any, outputs: tuple[int, ...]) -> None:
         labels.check(t, outputs, distributions=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from backend import array_module, asarray, current_device, is_array, require_arrays, require_same_device
+from backend import array_module, asarray, current_device, is_array, require_same_device
 from backend.checks import LARGEST_SIZE, Hyperparameter, real, refusal, several, whole
 from backend.types import Array
 from kernels import cross_entropy, labels
@@ -16,6 +15,7 @@ from kernels.core.layout import as_nchw, to_nhwc
 from kernels.soft_targets import soft_targets, which_count
 from layers import checks
 from layers.base import Layer
+from layers.places import as_rows, as_scores, label_rows
 
 
 def cross_entropy_error(y: Array, t: Any) -> Array:
@@ -56,6 +56,9 @@ class Loss(Layer):
     target_kind: ClassVar[Literal["classes", "labels", "values"]]
     """The predictions of a network with this loss: one of several classes, any of several labels, or numbers."""
 
+    takes_places: ClassVar[bool] = False
+    """Whether it takes scores of steps (N, T, classes) and of pixels (N, classes, H, W), too."""
+
     def __init__(self) -> None:
         self.loss: Any = None
         self.y: Any = None
@@ -75,8 +78,12 @@ class Loss(Layer):
     def check_outputs(self, owner: str, outputs: int) -> None:
         """Raise a ValueError that names ``owner`` unless the loss takes that many numbers per sample."""
 
-    def check_targets(self, t: Any, outputs: tuple[int, int]) -> None:
-        """Check the targets of a whole data set on the host, before a training; ``outputs`` is the shape (N, numbers).
+    def check_targets(self, t: Any, outputs: tuple[int, ...]) -> None:
+        """Check the targets of a whole data set on the host, before a training.
+
+        Args:
+            outputs: the shape (N, numbers) of what the network computes; with ``takes_places`` also that of scores of
+                steps or pixels.
 
         Raises:
             TypeError: they are not of a right dtype.
@@ -85,11 +92,11 @@ class Loss(Layer):
         raise NotImplementedError(f"{type(self).__name__} defines no check_targets")
 
     def counted(self, t: Array) -> Array | None:
-        """Return which samples of a batch count: bool (N,), or None for all."""
+        """Return which samples of a batch count: bool (N,), or None for all; steps and pixels are given as samples."""
         return None
 
     def samples(self, t: Array) -> int | Array:
-        """Return how many samples of a batch count: a number, or 0-d on the device."""
+        """Return how many samples of a batch count: a number, or 0-d on the device; of what ``counted`` is given."""
         return len(t)
 
     def forget(self) -> Layer:
@@ -166,7 +173,7 @@ class SoftmaxWithLoss(Loss):
         SoftmaxWithLoss(label_smoothing 0.1, class_weights [1, 3])
     """
 
-    target_kind = "classes"
+    target_kind, takes_places = "classes", True
     label_smoothing = Hyperparameter(least=0, below=1)
 
     def __init__(
@@ -194,13 +201,13 @@ class SoftmaxWithLoss(Loss):
         if x.ndim == 2 and (self.class_weights is not None or self.ignore_index is not None or self.label_smoothing):
             t, weight = self._soft(t, wide)
         self.loss, y = kernel.softmax_cross_entropy(wide, t)
-        self.y, self.t, self.weight = _as_scores(y, shape), given, len(t) if weight is None else weight
+        self.y, self.t, self.weight = as_scores(y, shape), given, len(t) if weight is None else weight
         return self.save(self.loss, y, t, x.dtype, shape)
 
     def backward(self, dout: Any = 1.0) -> Array:
         y, t, dtype, shape = self.saved()  # any number or 0-d array scales, whatever its dtype
         dx = kernel.softmax_cross_entropy_backward(y, t, self._factor(dout))
-        return _as_scores(dx.astype(dtype, copy=False), shape)
+        return as_scores(dx.astype(dtype, copy=False), shape)
 
     def predictions(self, x: Array) -> Array:
         y = kernel.softmax((to_nhwc(x) if x.ndim == 4 else x).astype(acc_dtype(x.dtype), copy=False))
@@ -211,10 +218,17 @@ class SoftmaxWithLoss(Loss):
         if self.class_weights is not None and len(self.class_weights) != outputs:
             raise ValueError(f"{owner}: class_weights must be {outputs} numbers, got {len(self.class_weights)}")
 
-    def check_targets(self, t: Any, outputs: tuple[int, int]) -> None:
-        labels.check_form(t, outputs, distributions=self.ignore_index is None)
+    def check_targets(self, t: Any, outputs: tuple[int, ...]) -> None:
+        rows, allowed = t, self.ignore_index is None
+        if len(outputs) in (3, 4):
+            rows = label_rows(t, outputs, distributions=allowed)
+            outputs = len(rows), outputs[1 if len(outputs) == 4 else -1]
+        labels.check_form(rows, outputs, distributions=allowed)
+        if rows.ndim > 1:
+            labels.check(rows, outputs)
+            return
         counted = which_count(t, self.ignore_index)
-        labels.check(t if counted is None else t * counted, outputs)
+        labels.check_range(t if counted is None else t * counted, outputs[1])
 
     def counted(self, t: Array) -> Array | None:
         return None if self.ignore_index is None else which_count(t, self.ignore_index)
@@ -256,31 +270,6 @@ class SoftmaxWithLoss(Loss):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_weight_arrays": {}}
-
-
-def as_rows(x: Array, t: Array) -> tuple[Array, Array]:
-    """Return scores of steps (N, T, classes) or pixels (N, classes, H, W), and their labels, as those of samples.
-
-    Raises:
-        ValueError: the labels are of another shape.
-    """
-    require_arrays(t=t)
-    places = (x.shape[0], *x.shape[2:]) if x.ndim == 4 else x.shape[:2]
-    if t.shape not in (places, x.shape):
-        raise ValueError(f"labels for scores of {x.shape} are {places} or {x.shape}, got {t.shape}")
-    is_indices = t.ndim < x.ndim
-    if x.ndim == 4:
-        x, t = to_nhwc(x), t if is_indices else to_nhwc(t)
-    rows = math.prod(places)
-    return x.reshape(rows, x.shape[-1]), t.reshape(rows) if is_indices else t.reshape(rows, x.shape[-1])
-
-
-def _as_scores(rows: Array, shape: tuple[int, ...]) -> Array:
-    """Return rows of numbers, one for each sample, step or pixel, in the shape of the scores."""
-    if len(shape) != 4:
-        return rows.reshape(shape)
-    n, classes, h, w = shape
-    return as_nchw(rows.reshape(n, h, w, classes))
 
 
 def _weights(given: Any) -> tuple[float, ...]:

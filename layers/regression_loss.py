@@ -16,7 +16,7 @@ from layers.loss import Loss
 class _ValueLoss(Loss):
     target_kind = "values"
 
-    def check_targets(self, t: Any, outputs: tuple[int, int]) -> None:
+    def check_targets(self, t: Any, outputs: tuple[int, ...]) -> None:
         targets.check(t, outputs)
 
     def forward(self, x: Array, t: Array) -> Array:  # type: ignore[override]

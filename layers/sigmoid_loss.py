@@ -53,5 +53,5 @@ class SigmoidWithLoss(Loss):
     def predictions(self, x: Array) -> Array:
         return activations.sigmoid(x.astype(acc_dtype(x.dtype), copy=False))
 
-    def check_targets(self, t: Any, outputs: tuple[int, int]) -> None:
+    def check_targets(self, t: Any, outputs: tuple[int, ...]) -> None:
         targets.check(t, outputs, least=0, most=1)

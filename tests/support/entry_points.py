@@ -38,7 +38,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                 "core.ranges", "core.tensor_tiles", "core.tiling", "depthwise", "embedding", "gemm", "im2col",
                 "implicit_gemm", "labels", "layer_norm", "loss_scale", "masking", "optimizers", "regression",
                 "soft_targets", "sums", "targets", "totals"),
-    "layers": ("checks", "base"),
+    "layers": ("checks", "base", "places"),
     "training": ("check.bounds", "check.cases", "check.devices", "check.inputs", "check.layer_bounds", "check.links",
                  "check.lockstep", "check.loss_bounds", "check.replica", "cli", "compat", "data.formats",
                  "data.pictures", "data.prefetch", "data.rows", "distributed",
@@ -47,7 +47,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
                  "loop.non_finite", "loop.progress", "loop.provenance", "loop.recipe", "loop.recorder",
                  "loop.run_folder", "loop.settings", "loop.shown_figure", "loop.step", "loop.stopping", "loop.watch",
                  "models.architecture", "models.config", "models.freezing", "models.layer_file", "models.loading",
-                 "models.saving",
+                 "models.outputs", "models.saving",
                  "optim.checks", "optim.formulas", "optim.groups", "optim.optimizer", "profile", "report", "sweep",
                  "terminal", "zoo"),  # build_for, which is tried, calls those of the zoo
 }  # fmt: skip

@@ -1,14 +1,15 @@
-"""Networks whose inputs are indices, such as those of words: what the commands say of them."""
+"""Networks of indices, such as those of words, and with scores of steps or pixels: what the commands say of them."""
 
 import importlib.util
 
 import pytest
+from PIL import Image
 
 from layers import GRU, Affine, Convolution, Embedding, Flatten, Permute, Relu, Sequential
 from tests.support.command_line import xpnet
 from training.check.lockstep import check_network
 from training.models import Network
-from training.models.indices import check_takes_numbers, takes_indices
+from training.models.indices import check_for_commands, takes_indices
 
 LAYERS = """
 layers = [
@@ -51,9 +52,36 @@ def test_a_command_with_data_refuses_them_in_one_line(folder, words):
     name = "net" if "net.toml" in words else "Network"
     assert result.err == (
         f"Error: {name} takes indices, by layer Embedding1, and commands give numbers or pictures: such a network is "
-        "trained and used in a program\n"
+        "trained and used in a program, by training.Trainer\n"
     )
     assert set(folder.iterdir()) == before, "no folder of a run is left"
+
+
+@pytest.mark.parametrize("words", [
+    ("profile", "pixels.safetensors"),
+    ("predict", "picture.png", "--run", "pixels.safetensors"),
+    ("predict", "table.csv", "--run", "pixels.safetensors"),
+    ("evaluate", "pixels.safetensors"),
+    ("summary", "pixels.safetensors", "--measure"),
+], ids=" ".join)  # fmt: skip
+def test_scores_of_pixels_are_refused_in_one_line(folder, words):
+    Network(Sequential(Convolution.of(1, 3, 3, pad=1)), (1, 28, 28)).save_params(folder / "pixels.safetensors")
+    Image.new("L", (28, 28)).save(folder / "picture.png")
+    before = set(folder.iterdir())
+    result = xpnet(*words, "--device", "cpu")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "Error: Network makes scores (3, 28, 28) of a sample, and the data of commands have one target for each: such "
+        "a network is trained and used in a program, by training.Trainer\n"
+    )
+    assert set(folder.iterdir()) == before
+
+
+def test_a_summary_takes_scores_of_pixels(folder):
+    Network(Sequential(Convolution.of(1, 3, 3, pad=1)), (1, 28, 28)).save_params(folder / "pixels.safetensors")
+    result = xpnet("summary", "pixels.safetensors")
+    assert (result.code, result.err) == (0, "")
+    assert "3 x 28 x 28" in result.out
 
 
 def test_a_comparison_of_devices_refuses_them(folder):
@@ -82,7 +110,7 @@ def test_an_embedding_is_found_wherever_it_stands():
     inner = Sequential(Affine.of(4, 4), Sequential(Relu(), Embedding.of(3, 4)), Flatten(), Affine.of(16, 2))
     assert not takes_indices(inner)
     with pytest.raises(ValueError, match=r"takes indices, by layer Sequential1\.Embedding1, and"):
-        check_takes_numbers(Network(inner, (4,)))
+        check_for_commands(Network(inner, (4,)))
 
 
 def test_which_networks_take_indices():
@@ -90,4 +118,4 @@ def test_which_networks_take_indices():
     assert takes_indices(Sequential(Sequential(Embedding.of(3, 4)), Relu()))
     assert not takes_indices(Sequential(Permute((2, 1)), GRU.of(3, 4)))
     assert not takes_indices(Sequential())
-    check_takes_numbers(Network(Sequential(Convolution.of(1, 2, 3), Affine.of(8, 2)), (1, 4, 4)))
+    check_for_commands(Network(Sequential(Convolution.of(1, 2, 3), Affine.of(8, 2)), (1, 4, 4)))

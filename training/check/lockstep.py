@@ -22,7 +22,7 @@ from training.check.links import Link, links, unchecked, unless
 from training.check.replica import Replica
 from training.data import Loader, load
 from training.models import Network, build_for
-from training.models.indices import check_takes_numbers
+from training.models.indices import check_for_commands
 from training.models.loading import load_network
 from training.profile.meter import example_batch
 
@@ -132,7 +132,7 @@ def check_network(file: Path, allow_import: bool = False) -> Network:
     """
     with use("cpu"):
         network = load_network(file, allow_import).astype("float32")
-    check_takes_numbers(network)
+    check_for_commands(network)
     place = unchecked(network.layers)
     if place is not None:
         raise ValueError(f"{file} cannot be checked: layer {place} combines other layers by code of its own")

@@ -19,7 +19,7 @@ from training.files.printable import printable
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
-from training.models.indices import check_takes_numbers
+from training.models.indices import check_for_commands
 from training.models.layer_file import SUFFIX
 from training.models.loading import load_network
 from training.terminal.bars import Bar, bar
@@ -175,7 +175,7 @@ def check_fit(network: Network, data: Data) -> None:
         UserError: inputs, a table's columns or the number of classes do not fit, or the network takes indices.
     """
     with user_errors():
-        check_takes_numbers(network)
+        check_for_commands(network)
         known = (network.config or {}).get("columns")
         if known and data.columns is not None and known != list(data.columns.features):
             raise ValueError(

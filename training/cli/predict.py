@@ -31,7 +31,7 @@ from training.files.printable import printable
 from training.loop.non_finite import in_parameters
 from training.loop.recipe import normalization_of
 from training.models import Network
-from training.models.indices import check_takes_numbers
+from training.models.indices import check_for_commands
 
 
 @click.command("predict")
@@ -75,7 +75,7 @@ def command(
             raise ValueError(f"{file} does not say which model it is; predict needs a run or a .safetensors file")
         files = picture_files(images)
         network = load_model(file, allow_import)
-        check_takes_numbers(network)
+        check_for_commands(network)
         has_tables = any(map(is_table, files))
         if has_tables and not all(map(is_table, files)):
             raise ValueError("expected tables or pictures, got both")

@@ -32,7 +32,7 @@ from training.files import json_text
 from training.files.printable import printable
 from training.loop.settings import DEFAULT_MODEL, DEFAULTS
 from training.models import Network, build_for
-from training.models.indices import check_takes_numbers
+from training.models.indices import check_for_commands
 from training.models.layer_file import SUFFIX, read_layer_file
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
@@ -157,7 +157,7 @@ def _new(model: str, dataset: str | None) -> Network:
 
 def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str, compute: Compute) -> Measured:
     with user_errors():
-        check_takes_numbers(network)
+        check_for_commands(network)
         allow_tf32(precision == "tf32")
     scaler = LossScaler() if precision == "fp16" else None
     try:

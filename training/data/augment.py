@@ -26,10 +26,12 @@ class Change(ABC):
     Attributes:
         draws: how many random numbers it takes for each sample.
         mixes: it makes rows (n, classes) of labels.
+        keeps_places: every pixel stays where it is, so that labels of pixels stay right.
     """
 
     draws = 1
     mixes = False
+    keeps_places = False
 
     @abstractmethod
     def apply(self, x: Array, t: Array, u: numpy.ndarray, classes: int) -> tuple[Array, Array]:
@@ -113,6 +115,7 @@ class Cutout(Change):
     """
 
     draws = 2
+    keeps_places = True
 
     def __init__(self, share: float = 0.25) -> None:
         self.share = checks.real("share", share, least=0, most=1)
@@ -131,6 +134,7 @@ class Color(Change):
     """
 
     draws = 3
+    keeps_places = True
 
     def __init__(self, strength: float = 0.2) -> None:
         self.strength = checks.real("strength", strength, least=0, below=1)
@@ -211,6 +215,16 @@ class Augmentation:
             stored, t = change.apply(stored, t, numbers[:, first : first + change.draws], self.classes)
             first += change.draws
         return (stored.transpose(0, 3, 1, 2) if x.ndim == 4 else stored), t
+
+    def check_places(self) -> None:
+        """Raise a ValueError if a change moves pixels: labels of pixels would stay where they are."""
+        for change in self.changes:
+            if not change.keeps_places:
+                kept = ", ".join(name for name, kind in CHANGES.items() if kind.keeps_places)
+                raise ValueError(
+                    f"{type(change).__name__.lower()} moves or mixes pixels and not their labels: of a network with "
+                    f"scores of steps or pixels the augmentation can be {kept}"
+                )
 
     def check_loss(self, loss: Loss, outputs: int) -> None:
         """Raise a ValueError if a change mixes labels, and a loss of that many outputs does not take mixed ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy
 
 from backend import asarray, asnumpy, checks
 from layers import Loss
+from layers.base import Shape
 from training.data.loader import Batch, Loader
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Batches(Loader):
     """Batches ``(x, t)`` of any collection that can be gone through in each epoch, such as a torch ``DataLoader``.
 
     Arrays may be NumPy's, CuPy's or those of another library that ``backend.from_dlpack`` takes, such as tensors of
-    PyTorch. Bytes are divided by 255, labels become int32, and other numbers get the dtype.
+    PyTorch. Bytes are divided by 255, labels become int32, and other numbers get the dtype; integers for a network that
+    begins with an ``Embedding`` stay indices. Integers (n, T) are labels of steps for a network with such scores.
 
     The order is the collection's own. A run that is interrupted and goes on in the same program continues the pass that
     was under way. One that goes on from a checkpoint inside an epoch passes over as many batches as were done, and is
@@ -51,7 +53,8 @@ class Batches(Loader):
             raise checks.refusal(TypeError, "batches", "a collection of (x, t) that can be gone through again", batches)
         self.dtype = checks.floating_dtype("dtype", dtype)
         self._batches_given = batches
-        self._loss: tuple[Loss, int] | None = None
+        self._loss: tuple[Loss, int | Callable[[Shape], Shape]] | None = None
+        self._has_places = False
         self._last: tuple[int, int, Batch] | None = None
         self._pass: Iterator[Any] = iter(())
         self._mark: list[int] = []
@@ -63,6 +66,7 @@ class Batches(Loader):
         whole: Any = getattr(batches, "dataset", None)
         self.samples = len(whole) if isinstance(whole, Sized) else self._count * self.batch_size
         self.shuffle, self.seed, self.normalization, self.augment = False, 0, None, None
+        self.gives_indices = False
         self._next_epoch = 0
 
     def __len__(self) -> int:
@@ -71,7 +75,12 @@ class Batches(Loader):
     def __repr__(self) -> str:
         return f"Batches({type(self._batches_given).__name__} → {self.dtype}, batches={len(self)})"
 
-    def check_targets(self, loss: Loss, outputs: int) -> None:
+    def for_network(self, network: Network) -> Batches:
+        """Make batches of integers as a network needs them: those of inputs, and those of two axes as targets."""
+        self.gives_indices, self._has_places = network.takes_indices, network.has_places
+        return self
+
+    def check_targets(self, loss: Loss, outputs: int | Callable[[Shape], Shape]) -> None:
         """Have the targets of each batch checked as it comes."""
         self._loss = loss, outputs
 
@@ -158,18 +167,21 @@ class Batches(Loader):
 
     def _made(self, given: Any, place: int) -> Batch:
         x, t = _pair(given, place)
-        if x.dtype == numpy.uint8:
+        is_index = self.gives_indices and x.dtype.kind in "iu" and numpy.can_cast(x.dtype, "int64")
+        if x.dtype == numpy.uint8 and not is_index:
             x = numpy.divide(x, 255, dtype=self.dtype)
         if x.ndim == 4:  # channels last in memory, as a Loader's
             x = numpy.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        t = t.astype("int32" if t.ndim == 1 and t.dtype.kind in "iub" else numpy.promote_types(self.dtype, "float32"))
+        is_class = t.dtype.kind in ("iub" if t.ndim == 1 else "iu" if self._has_places else "")
+        t = t.astype("int32" if is_class else numpy.promote_types(self.dtype, "float32"))
         if self._loss is not None:
             loss, outputs = self._loss
             try:
-                loss.check_targets(t, (len(t), outputs))
+                loss.check_targets(t, (len(t), *(outputs(x.shape[1:]) if callable(outputs) else [outputs])))
             except ValueError as error:
                 raise ValueError(f"batch {place}: {error}") from None
-        return asarray(x.astype(self.dtype, copy=False)), asarray(t)
+        dtype = numpy.promote_types(x.dtype, "int32") if is_index else self.dtype
+        return asarray(x.astype(dtype, copy=False)), asarray(t)
 
 
 class OneEpoch(Batches):
@@ -265,12 +277,13 @@ def as_loader(name: str, given: Any, network: Network, epochs: int | None = None
         epochs: how often it will be gone through; None for any number.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: it is none of these, or gives numbers to a network that takes indices.
         ValueError: an iterator is to be gone through more than once, or a target is not one of the network's.
     """
     loader = _as_loader(name, given, network.params.flat.dtype, epochs)
     try:
-        loader.check_targets(network.last_layer, network.classes)
+        loader = loader.for_network(network)
+        loader.check_targets(network.last_layer, network.outputs_of if network.has_places else network.classes)
     except (TypeError, ValueError) as error:
         data = {"train": "training data: ", "test": "test data: "}.get(name, "")
         raise type(error)(f"{data}{error}") from None
@@ -303,6 +316,6 @@ def _pair(given: Any, place: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         x, t = (numpy.asarray(asnumpy(array)) for array in given)
     except (TypeError, RuntimeError) as error:  # a tensor of bfloat16, on another device, or with a gradient
         raise TypeError(f"batch {place} must be arrays that NumPy can read: {error}") from error
-    if x.ndim < 2 or t.ndim not in (1, 2) or len(x) != len(t) or not math.prod(x.shape):
+    if x.ndim < 2 or not t.ndim or len(x) != len(t) or not math.prod(x.shape):
         raise ValueError(f"batch {place} must be x (n, ...) and t (n,) or (n, ...), got {x.shape} and {t.shape}")
     return x, t

@@ -21,25 +21,37 @@ def checked_samples(images: Any, labels: Any) -> tuple[Inputs, numpy.ndarray]:
 
     Raises:
         TypeError: one is not an array, or of no dtype that can be trained on.
-        ValueError: shapes do not match, there are no samples, or a label does not fit into int32.
+        ValueError: shapes do not match, there are no samples, or a class index does not fit into int32.
     """
     if not isinstance(images, Inputs) and not is_mapped(images):
         images = _on_host("images", images)
     labels = _on_host("labels", labels)
-    if images.dtype != numpy.uint8 and not numpy.issubdtype(images.dtype, numpy.floating):
-        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-    if images.ndim < 2 or labels.ndim not in (1, 2) or labels.shape[:1] != images.shape[:1]:
+    if not are_indices(images) and images.dtype != numpy.uint8 and not numpy.issubdtype(images.dtype, numpy.floating):
+        raise TypeError(f"images must be uint8, floating point or indices up to int64, got {images.dtype}")
+    if images.ndim < 2 or not labels.ndim or labels.shape[:1] != images.shape[:1]:
         raise ValueError(f"images must be (N, ...) and labels (N,) or (N, ...), got {images.shape} and {labels.shape}")
     if not len(images):
         raise ValueError("Loader needs at least one sample, got none")
     if labels.dtype.kind == "f" or labels.ndim == 2:
         target_checks.check(labels, labels.shape)
     else:
-        label_checks.check_dtype(labels)
-        # A negative one may be what a loss ignores; the loss checks the labels again.
-        ignored = (labels < 0) & (labels >= -MOST_CLASSES) if labels.dtype.kind == "i" else False
-        label_checks.check_range(numpy.where(ignored, 0, labels).astype(labels.dtype), MOST_CLASSES)
+        check_indices(labels)
     return as_inputs(images), labels
+
+
+def are_indices(images: Any) -> bool:
+    """Return whether inputs are whole numbers that an ``Embedding`` takes; bytes are pixels."""
+    return images.dtype != numpy.uint8 and images.dtype.kind in "iu" and numpy.can_cast(images.dtype, "int64")
+
+
+def check_indices(labels: numpy.ndarray) -> None:
+    """Raise unless labels, of any number of axes, are integers that fit into int32; the first that does not is named.
+
+    A negative one may be what a loss ignores; the loss checks the labels again.
+    """
+    label_checks.check_dtype(labels)
+    ignored = (labels < 0) & (labels >= -MOST_CLASSES) if labels.dtype.kind == "i" else False
+    label_checks.check_range(numpy.where(ignored, 0, labels).astype(labels.dtype), MOST_CLASSES)
 
 
 def _on_host(name: str, given: Any) -> numpy.ndarray:

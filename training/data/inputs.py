@@ -28,7 +28,7 @@ class Inputs(ABC):
 
     Attributes:
         shape: (N, C, H, W) of images, (N, features) of the rows of a table, or any other.
-        dtype: uint8 or floating.
+        dtype: uint8 or floating; other integers are indices.
     """
 
     shape: tuple[int, ...]
@@ -80,7 +80,7 @@ class ArrayInputs(Inputs):
     """The samples of an array in memory.
 
     Args:
-        array: (N, C, H, W), or any other (N, ...), uint8 or floating.
+        array: (N, C, H, W), or any other (N, ...), of a dtype as above.
     """
 
     def __init__(self, array: numpy.ndarray) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +16,14 @@ from backend import Device, array_module, checks, current_device, profiling, ran
 from backend.transfer import copy_to_device, empty_pinned
 from backend.types import Array
 from layers import Loss
+from layers.base import Shape
 from training.data.augment import Augmentation
-from training.data.given import MOST_CLASSES, checked_samples
+from training.data.given import MOST_CLASSES, are_indices, check_indices, checked_samples
 from training.data.normalization import Normalization
 from training.data.prefetch import HostBatch, Prefetch
+
+if TYPE_CHECKING:
+    from training.models.network import Network
 
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
@@ -40,12 +45,13 @@ class Loader:
     The order depends on (seed, epoch) only, so that a run can resume at any epoch, and a batch can be made again.
 
     Args:
-        images: (N, ...), uint8 or floating point; as a rule (N, C, H, W). A memory-mapped array stays on the disk, and
+        images: (N, ...), uint8 or floating point; as a rule (N, C, H, W). Other integers, up to int64, are indices for
+            an ``Embedding``, such as those of characters (N, T). A memory-mapped array stays on the disk, and
             ``training.data.inputs.Inputs`` are read as batches need them. Arrays of other libraries, such as tensors of
             PyTorch, are taken as ``backend.from_dlpack`` takes them.
-        labels: class indices (N,), of any integer dtype; or targets for other losses, (N,) or (N, numbers): floating
-            numbers, or labels that are each right or wrong (bool or integers of two axes). An index may be negative
-            for a loss that ignores it.
+        labels: class indices (N,), of any integer dtype; those of steps (N, T) or of pixels (N, H, W); or targets for
+            other losses, (N,) or (N, numbers): floating numbers, or labels that are each right or wrong (bool or
+            integers of two axes). An index may be negative for a loss that ignores it.
         batch_size: samples in a batch; the last one of an epoch has the rest.
         shuffle: draw a new order for each epoch; False keeps the samples' order.
         seed: of the shuffle, 0 ≤ seed < 2⁶⁴.
@@ -61,7 +67,8 @@ class Loader:
     Raises:
         TypeError: the dtype of images, labels or batches is not one of the above, or another argument is not a number.
         ValueError: a number is out of range; shapes do not match, there are no samples, or less than one full batch
-            with ``drop_last``; or a label does not fit into int32 (the first one is named).
+            with ``drop_last``; a label does not fit into int32 (the first one is named); or indices are to be
+            normalized or augmented.
 
     Examples:
         >>> import numpy as np
@@ -105,7 +112,13 @@ class Loader:
         self._next_epoch = 0
         self.normalization, self.augment = normalization, augment
         self._is_image = self._inputs.ndim == 4
-        is_classes = labels.ndim == 1 and labels.dtype.kind in "iu"  # they fit into int32
+        self.gives_indices = are_indices(self._inputs)
+        if self.gives_indices and (normalization is not None or augment is not None):
+            raise ValueError(f"indices are neither normalized nor augmented, got images of {self._inputs.dtype}")
+        self._dtype_of_x = np.promote_types(self._inputs.dtype, np.int32) if self.gives_indices else self.dtype
+        # Integers of two axes are class indices of steps, or labels that are right or wrong: see `for_network`.
+        self._integers = labels if labels.ndim == 2 and labels.dtype.kind in "iu" else None
+        is_classes = labels.dtype.kind in "iu" and (self._integers is None or self.gives_indices)
         self._labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
         batch_bytes = batch_size * max(1, math.prod(self._inputs.stored_shape)) * self.dtype.itemsize
         self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
@@ -142,17 +155,48 @@ class Loader:
             return np.arange(self.samples)
         return random.Generator(self.seed, SHUFFLE_STREAM + epoch).permutation(count)[: self.samples]
 
-    def check_targets(self, loss: Loss, outputs: int) -> None:
-        """Raise unless a loss takes all labels or targets, for that many scores or other numbers per sample.
+    def for_network(self, network: Network) -> Loader:
+        """Return this loader, with integer labels (N, T) as class indices for a network with scores of steps or pixels.
+
+        Other networks get them as numbers, labels that are each right or wrong.
+
+        Raises:
+            TypeError: the network takes indices, and the inputs are none.
+            ValueError: an index does not fit into int32.
+        """
+        if network.takes_indices and not self.gives_indices:
+            raise TypeError(
+                f"{network.title} takes indices, by its first layer, of an integer dtype such as int32 and not uint8, "
+                f"got {self._inputs.dtype}"
+            )
+        if not network.has_places or self._integers is None:
+            return self
+        check_indices(self._integers)
+        other = copy.copy(self)
+        other._labels, other._integers = self._integers.astype(np.int32), None
+        return other
+
+    def check_targets(self, loss: Loss, outputs: int | Callable[[Shape], Shape]) -> None:
+        """Raise unless a loss takes all labels or targets.
 
         The host checks them in advance: a loss on a GPU could not raise without waiting for the device.
+
+        Args:
+            outputs: how many scores or other numbers a network computes of a sample; or a function that returns the
+                shape of its scores of steps or pixels, for the shape of a sample: ``Network.outputs_of``.
 
         Raises:
             TypeError: they are of another dtype than the loss takes.
             ValueError: a label is out of range, or another is wrong; the message has the first one and its index in the
-                data set. Or the augmentation mixes labels, and the loss takes none that are mixed.
+                data set. Or the augmentation mixes labels, and the loss takes none that are mixed; or it moves pixels
+                that have labels.
         """
         checks.instance("loss", loss, Loss, "a Loss")
+        if callable(outputs):
+            loss.check_targets(self._labels, (len(self._labels), *outputs(self._inputs.shape[1:])))
+            if self.augment is not None:
+                self.augment.check_places()
+            return
         outputs = checks.whole("outputs", outputs, 1, MOST_CLASSES)
         loss.check_targets(self._labels, (len(self._labels), outputs))
         if self.augment is not None:
@@ -191,9 +235,9 @@ class Loader:
 
         Yields:
             ``(x, t)``: ``x`` (n, ...) of the loader's dtype, uint8 images divided by 255 and 4-D ones with
-            channels-last memory; ``t`` int32 (n,), or targets that are no classes as float32 (float64 for float64
-            batches). Both may be kept: they are not written to again. On a GPU they are ready for the stream that is
-            current when they are taken, and the host does not wait for them.
+            channels-last memory, indices as int32 or int64; ``t`` int32, or targets that are no classes as float32
+            (float64 for float64 batches). Both may be kept: they are not written to again. On a GPU they are ready for
+            the stream that is current when they are taken, and the host does not wait for them.
 
         Raises:
             ValueError: ``epoch`` or ``first`` is out of range. An exception of the background thread is raised here,
@@ -263,7 +307,7 @@ class Loader:
 
     def _allocate(self, count: int) -> HostBatch:
         # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
-        dtype = self._inputs.dtype if self._inputs.dtype == np.uint8 else self.dtype
+        dtype = self._inputs.dtype if self._inputs.dtype == np.uint8 else self._dtype_of_x
         labels = empty_pinned((count, *self._labels.shape[1:]), self._labels.dtype)
         return empty_pinned((count, *self._inputs.stored_shape), dtype), labels
 

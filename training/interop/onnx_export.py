@@ -14,7 +14,6 @@ from training.files.durable import write_atomically
 from training.interop import onnx_attention, onnx_sequences  # noqa: F401  (register their layers)
 from training.interop.onnx_graph import Graph
 from training.loop.recipe import normalization_of, target_normalization_of
-from training.models.indices import takes_indices
 from training.models.network import Network
 
 OPSET, IR = 17, 8
@@ -27,7 +26,7 @@ def to_onnx(network: Network) -> Any:
     Its input ``x`` is (batch, *input_dim): as the network's training data were before they were normalized, pictures in
     0 … 1; or int64 indices where the first layer is an embedding. The mean and standard deviation of the training data,
     which the network's ``config`` has, are in the graph.
-    Its output is ``scores`` (batch, classes), before a softmax or sigmoid; of a network that predicts numbers
+    Its output is ``scores`` (batch, *output_dim), before a softmax or sigmoid; of a network that predicts numbers
     ``values``, in their own unit. The metadata have the name, the classes, and whether "classes", "labels" or "values"
     are predicted.
 
@@ -77,12 +76,12 @@ def package() -> Any:
 
 def _model(onnx: Any, network: Network, graph: Graph, name: str) -> Any:
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    of_inputs = onnx.TensorProto.INT64 if takes_indices(network.layers) else kind
+    of_inputs = onnx.TensorProto.INT64 if network.takes_indices else kind
     made = helper.make_graph(
         graph.nodes,
         network.title,
         [helper.make_tensor_value_info("x", of_inputs, ["batch", *network.input_dim])],
-        [helper.make_tensor_value_info(name, kind, ["batch", network.classes])],
+        [helper.make_tensor_value_info(name, kind, ["batch", *network.output_dim])],
         [onnx.numpy_helper.from_array(array, key) for key, array in graph.constants.items()],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="xpnet")

@@ -55,8 +55,8 @@ def from_onnx(
     Raises:
         ModuleNotFoundError: the package ``onnx`` is not installed.
         TypeError: an argument is of another kind.
-        ValueError: the file is damaged, a node has no layers (the message names it and says why), the output is not a
-            row of numbers, or the model is only the softmax or sigmoid of the loss.
+        ValueError: the file is damaged, a node has no layers (the message names it and says why), the output is not one
+            that the loss takes, or the model is only the softmax or sigmoid of the loss.
         OSError: the file cannot be read.
 
     Examples:

@@ -33,7 +33,7 @@ def with_loss(
     last = layers[names[count - 1]] if count else None
     if loss is None:
         loss = usual or _suited(last, layers.output_shape(shape))
-    if last is None or not _applies(as_loss(loss), last, _shape_before(layers, count - 1, shape)):
+    if last is None or not _applies(as_loss(loss), last, _shape_before(layers, count - 1, shape), count == len(names)):
         return layers, loss
     rest = [layer for index, layer in enumerate(layers.layers.values()) if index != count - 1]
     if not rest:
@@ -47,14 +47,14 @@ def _suited(last: Layer | None, output: Shape) -> str | None:
     return "mean-squared" if output == (1,) else None
 
 
-def _applies(loss: Loss, last: Layer, shape: Shape) -> bool:
-    """Return whether a loss computes what the last layer does of samples of ``shape``."""
+def _applies(loss: Loss, last: Layer, shape: Shape, is_end: bool) -> bool:
+    """Return whether a loss computes what the last layer does of samples of ``shape``; it may not be the very end."""
     if isinstance(last, Sigmoid):
         return isinstance(loss, SigmoidWithLoss)
     if not isinstance(last, Softmax) or not isinstance(loss, SoftmaxWithLoss):
         return False
     together = shape[0] if len(shape) == 3 else shape[-1]
-    return together == math.prod(shape)  # one softmax, over all classes
+    return is_end or together == math.prod(shape)  # behind it a row: then one softmax, over all classes
 
 
 def _shape_before(layers: Sequential, index: int, shape: Shape) -> Shape:

@@ -54,7 +54,9 @@ def _evaluated(trainer: Trainer, epoch: int) -> EpochResult:
     """Evaluate an epoch whose batches are done."""
     parameters_agree(trainer)
     tell(trainer, "on_epoch_trained")
-    figures = trainer.so_far.figures()
+    # The loader of an iterator does not know its samples, but gives one epoch.
+    images = trainer.train_loader.samples or trainer.samples
+    figures = trainer.so_far.figures(images if trainer.network.has_places else None)
     scale, skipped = loss_scale(trainer)
     tested = trainer.evaluate(trainer.test_loader)
     result = EpochResult(

@@ -18,7 +18,8 @@ class EpochSoFar:
         library: ``numpy`` or ``cupy``, of the totals.
 
     Attributes:
-        totals: sum of losses, correct samples and samples so far: float64 (3,), on the device.
+        totals: sum of losses, correct samples and samples so far: float64 (3,), on the device. Steps and pixels count
+            as samples.
         batches: number of batches that are done.
         skipped_before: steps that a loss scale skipped before this epoch.
     """
@@ -44,10 +45,14 @@ class EpochSoFar:
         """The seconds so far, of a block that has not ended, too."""
         return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)
 
-    def figures(self) -> dict[str, float]:
-        """Return mean loss, accuracy and images per second, as ``EpochResult`` calls them. Waits for the device."""
+    def figures(self, images: int | None = None) -> dict[str, float]:
+        """Return mean loss, accuracy and images per second, as ``EpochResult`` calls them. Waits for the device.
+
+        Args:
+            images: how many there were, where the totals are of their steps or pixels; None for as many as samples.
+        """
         loss, correct, samples = asnumpy(self.totals)
-        rate = float(samples / self.seconds)
+        rate = float((samples if images is None else images) / self.seconds)
         samples = samples or numpy.nan  # 0 where no sample counts
         return {"loss": float(loss / samples), "accuracy": float(correct / samples), "images_per_second": rate}
 

@@ -20,7 +20,7 @@ from training.data.batches import as_loader
 from training.loop.epoch_table import results_html
 from training.loop.non_finite import NonFiniteError, in_evaluation
 from training.models.accuracy import right_count
-from training.models.metric import Metric
+from training.models.metric import Metric, rows_of
 from training.models.metrics import as_metrics, values_of
 from training.models.network import Network
 
@@ -36,7 +36,8 @@ class Evaluation:
 
     Attributes:
         loss: the mean loss.
-        accuracy: the share of samples, or of labels, that are decided right; NaN for a network that predicts numbers.
+        accuracy: the share of samples, steps, pixels or labels that are decided right; NaN for a network that predicts
+            numbers.
         metrics: results of further metrics by name.
     """
 
@@ -141,8 +142,9 @@ def evaluate(
                 scores = network.predict(x)
             of_batch[0] = last.forward(scores, t) * last.weight
             of_batch[1] = last.weight
-            of_batch[2] = right_count(last, scores, t)
-            of_batch[3] = last.samples(t)
+            rows = rows_of(last, scores, t)
+            of_batch[2] = right_count(last, *rows)
+            of_batch[3] = last.samples(rows[1])
             for place, metric in enumerate(metrics):
                 sums = metric.sums(last, scores, t)
                 figures[place] = sums if figures[place] is None else metric.merged(figures[place], sums)
@@ -174,7 +176,8 @@ def predict(network: Network, samples: Loader | Iterable[Any], metrics: Iterable
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: the samples do not fit the network, a label is not one of its classes, or it predicts no classes.
+        ValueError: the samples do not fit the network, a label is not one of its classes, or it does not predict one
+            class of each sample.
         NonFiniteError: the loss is infinite or NaN; the message names the sample, parameter or layer it begins in.
         OutOfMemoryError: the loader's batches are too large.
     """
@@ -182,6 +185,11 @@ def predict(network: Network, samples: Loader | Iterable[Any], metrics: Iterable
     samples = as_loader("samples", samples, network)
     if network.last_layer.target_kind != "classes":
         raise ValueError(f"a network with {type(network.last_layer).__name__} predicts no classes; use evaluate")
+    if network.has_places:
+        raise ValueError(
+            f"a network that makes {network.output_dim} of a sample predicts no one class for it; use evaluate, or "
+            "Network.predict for its scores"
+        )
     kept: list[tuple[Array, Array, Array]] = []
 
     def keep(scores: Array, t: Array) -> None:

@@ -198,15 +198,18 @@ def _in_input(x: Array, sample: SampleName, loader: Loader | None = None, indice
 
 def _in_targets(t: Array, network: Network, sample: SampleName) -> Origin | None:
     t, loss, classes = asnumpy(t), network.last_layer, network.classes
-    if t.dtype.kind == "f" or t.ndim > 1:
+    if t.dtype.kind == "f" or t.ndim > len(network.output_dim):
         at = targets.find_wrong(t, *((0, 1) if loss.target_kind == "labels" else ()))
         return None if at is None else Origin(f"the labels: {sample(at[0])} has {_value(t, at, at[1:])}", _BETTER_DATA)
     if loss.target_kind != "classes":
         return None
     counted = loss.counted(t)
-    bad = labels.find_out_of_range(t if counted is None else t * counted, classes)
-    place = "" if bad is None else f"the labels: {sample(bad)} has {t[bad]}, expected 0 to {classes - 1}"
-    return Origin(place, _BETTER_DATA) if place else None
+    bad = labels.find_out_of_range((t if counted is None else t * counted).reshape(-1), classes)
+    if bad is None:
+        return None
+    first, *within = map(int, numpy.unravel_index(bad, t.shape))
+    given = f"{t.reshape(-1)[bad]}{f' at {tuple(within)}' if within else ''}"
+    return Origin(f"the labels: {sample(first)} has {given}, expected 0 to {classes - 1}", _BETTER_DATA)
 
 
 def _in_forward(network: Network, x: Array, t: Array, sample: SampleName, training: bool) -> Origin | None:
@@ -237,6 +240,8 @@ def _loss_name(network: Network) -> str:
 
 def _scale_remedy(x: Array, sample: SampleName) -> str:
     """Return what may help if a forward overflows: to scale the data if the input is large, else smaller steps."""
+    if x.dtype.kind != "f":  # indices
+        return SMALLER_STEPS
     sizes = abs(x)
     at = tuple(int(i) for i in numpy.unravel_index(int(sizes.argmax()), x.shape))
     if float(sizes[at]) <= (_LARGE_FLOAT16 if x.dtype == numpy.float16 else _LARGE):

@@ -21,7 +21,7 @@ from training.loop.settings import EVALUATION_BATCH, EVALUATION_FACTOR, PARTS, S
 from training.loop.trainer import Trainer
 from training.loop.weight_average import WeightAverage
 from training.models import Network, build_for
-from training.models.indices import check_takes_numbers
+from training.models.indices import check_for_commands
 from training.models.metric import Metric
 from training.models.metrics import F1, R2, MeanAbsoluteError, PerClass
 from training.optim import LossScaler, Update, optimizers, schedules
@@ -67,7 +67,7 @@ def build_network(model: str, data: Data, loss: Loss | None = None) -> Network:
         ValueError: the model cannot take inputs of this shape, or takes indices.
     """
     network = build_for(model, data.shape, data.outputs, loss or loss_for(data))
-    check_takes_numbers(network)
+    check_for_commands(network)
     about: dict[str, Any] = {"dataset": data.name, "input_dim": list(data.shape)}
     if data.classes:
         about["classes"] = list(data.classes)

@@ -15,6 +15,7 @@ from kernels.totals import add_to_totals
 from training.data.rows import Rows
 from training.loop.callbacks import Callback
 from training.models.accuracy import right_count
+from training.models.metric import rows_of
 from training.models.network import Network
 from training.optim.optimizer import Optimizer
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 UPDATE = profiling.Range("update", "update")
 
 Figures = tuple[Any, Any, Any]
-"""Sum of losses, right samples, and samples: numbers, or 0-d arrays on the device."""
+"""Sum of losses, right samples, and samples (or steps, or pixels): numbers, or 0-d arrays on the device."""
 
 
 def compute_step(trainer: Trainer, x: Array, t: Array, on_gradients: Callable[[Array], None] | None = None) -> Array:
@@ -46,9 +47,11 @@ def compute_step(trainer: Trainer, x: Array, t: Array, on_gradients: Callable[[A
     with UPDATE.of((network.params.flat, network.grads.flat)):
         update.step(network.params, network.grads)
     last = network.last_layer
-    if figures is None and last.target_kind == "classes" and t.ndim == 1 and last.counted(t) is None:
-        add_to_totals(totals, loss, last.y, t)
-        return loss
+    if figures is None and last.target_kind == "classes":
+        y, labels = rows_of(last, last.y, t)
+        if labels.ndim == 1 and last.counted(labels) is None:
+            add_to_totals(totals, loss, y, labels)
+            return loss
     for place, figure in enumerate(figures or _figures(network, loss, t)):
         totals[place] += figure
     return loss
@@ -144,5 +147,6 @@ def ignoring_overflow(trainer: Trainer) -> AbstractContextManager:
 
 def _figures(network: Network, loss: Array, t: Array) -> Figures:
     last = network.last_layer
+    y, t = rows_of(last, last.y, t)
     samples = last.samples(t)  # len(t), unless some do not count
-    return loss * samples, right_count(last, last.y, t, threshold=0.5), samples
+    return loss * samples, right_count(last, y, t, threshold=0.5), samples

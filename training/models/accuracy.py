@@ -14,12 +14,17 @@ from backend.checks import LARGEST_SIZE, whole
 from backend.types import Array
 from kernels import targets
 from layers import Loss
+from layers.base import Shape
+from training.models.metric import rows_of
 
 
-def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int, batch_size: int, loss: Loss) -> float:
+def accuracy(
+    predict: Callable[[Array], Array], x: Array, t: Array, outputs: Shape, batch_size: int, loss: Loss
+) -> float:
     """Return the share of samples ``x`` whose highest score is at their label ``t``; with labels, the share of them.
 
-    Arguments, errors and warnings are those of ``training.Network.accuracy``.
+    ``outputs`` is the shape of a sample's scores; other arguments, errors and warnings are those of
+    ``training.Network.accuracy``.
     """
     if loss.target_kind == "values":
         raise ValueError(f"a network with {type(loss).__name__} predicts numbers, which have no accuracy")
@@ -27,7 +32,7 @@ def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int
         raise ValueError("accuracy needs at least one sample x")
     batch_size = whole("batch_size", batch_size, 1, LARGEST_SIZE)
     # This waits for the device, as the result does.
-    loss.check_targets(asnumpy(t) if is_array(t) else t, (len(x), classes))
+    loss.check_targets(asnumpy(t) if is_array(t) else t, (len(x), *outputs))
     correct: Any = 0
     counted: Any = 0
     unclear: Any = 0
@@ -38,9 +43,11 @@ def accuracy(predict: Callable[[Array], Array], x: Array, t: Array, classes: int
         if isinstance(own, numpy.ndarray) and not isinstance(scores, numpy.ndarray):
             own = asarray(own)
         require_same_device(scores, own)
+        finite = array_module(scores).isfinite(scores).all(axis=tuple(range(1, scores.ndim)))
+        unclear = unclear + (~finite).sum()
+        scores, own = rows_of(loss, scores, own)
         correct = correct + right_count(loss, scores, own)
         counted = counted + loss.samples(own)
-        unclear = unclear + (~array_module(scores).isfinite(scores).all(axis=1)).sum()
     if numpy.geterr()["invalid"] != "ignore" and unclear:
         warnings.warn(
             f"{int(unclear)} of {len(x)} samples have scores that are not finite; where they come from, "
@@ -59,7 +66,7 @@ def right_count(loss: Loss, scores: Array, t: Array, threshold: float = 0.0) -> 
     Args:
         loss: says what the network predicts, and which samples count.
         scores: (N, outputs); or probabilities, with the ``threshold`` 0.5 of labels.
-        t: the targets that the loss takes.
+        t: the targets that the loss takes, of as many samples.
     """
     if loss.target_kind == "values":
         return math.nan

@@ -19,7 +19,8 @@ def network_table(network: Network) -> str:
     Frozen layers are marked. It has no styles, scripts or links, so that a notebook's own style holds.
     """
     total = network.params.flat.size
-    title = f"{network.title}: {network.input_dim} → {network.classes}, {total:,} parameters, "
+    made = network.output_dim if network.has_places else network.classes
+    title = f"{network.title}: {network.input_dim} → {made}, {total:,} parameters, "
     rows, shape = [], network.input_dim
     for name, layer in network.layers.sublayers():
         shape = layer.output_shape(shape)

@@ -1,10 +1,17 @@
-"""Networks whose inputs are indices, as those of words or characters are."""
+"""Networks whose inputs are indices, as those of words or characters are, and others that commands have no data for."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from layers import Embedding, Layer, Sequential
 from layers.base import walk
-from training.models.network import Network
+
+if TYPE_CHECKING:
+    from training.models.network import Network
+
+
+_REMEDY = "such a network is trained and used in a program, by training.Trainer"
 
 
 def takes_indices(layer: Layer) -> bool:
@@ -14,15 +21,20 @@ def takes_indices(layer: Layer) -> bool:
     return isinstance(layer, Embedding)
 
 
-def check_takes_numbers(network: Network) -> None:
-    """Check that no layer of a network takes indices: the batches of a ``Loader`` are floating numbers.
+def check_for_commands(network: Network) -> None:
+    """Check that the data of commands, numbers or pictures with one target each, are what a network takes.
 
     Raises:
-        ValueError: there is an embedding, wherever it stands; the message names it.
+        ValueError: there is an embedding, wherever it stands (the message names it), or the network makes scores of
+            steps or pixels.
     """
     for place, layer in walk(network.layers):
         if isinstance(layer, Embedding):
             raise ValueError(
-                f"{network.title} takes indices, by layer {place}, and commands give numbers or pictures: such a "
-                "network is trained and used in a program"
+                f"{network.title} takes indices, by layer {place}, and commands give numbers or pictures: {_REMEDY}"
             )
+    if network.has_places:
+        raise ValueError(
+            f"{network.title} makes scores {network.output_dim} of a sample, and the data of commands have one target "
+            f"for each: {_REMEDY}"
+        )

@@ -14,7 +14,7 @@ from backend import array_module
 from backend.types import Array
 from kernels import targets
 from layers import Loss
-from layers.loss import as_rows
+from layers.places import as_rows
 
 
 class Metric:
@@ -50,12 +50,12 @@ class Metric:
 
 
 def rows_of(loss: Loss, scores: Array, t: Array) -> tuple[Array, Array]:
-    """Return scores (N, outputs) and targets of samples; those of classes may be steps of sequences, or pixels.
+    """Return scores (N, outputs) and targets of samples; for a loss that takes them, steps and pixels as samples.
 
     Raises:
         ValueError: the targets are of another shape than such scores need.
     """
-    return as_rows(scores, t) if loss.target_kind == "classes" and scores.ndim in (3, 4) else (scores, t)
+    return as_rows(scores, t) if loss.takes_places and scores.ndim in (3, 4) else (scores, t)
 
 
 def decisions(loss: Loss, scores: Array) -> Array:

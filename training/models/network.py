@@ -15,12 +15,15 @@ from backend.foreign import opened
 from backend.tuning import COLUMN_BYTES
 from backend.types import Array
 from layers import Layer, Loss, Sequential, numerical_gradient
+from layers.base import Shape
 from layers.losses import as_loss
 from training.models import saving
 from training.models.accuracy import accuracy
 from training.models.architecture import describe
 from training.models.bound_layers import BoundLayers
 from training.models.html import network_table
+from training.models.indices import takes_indices
+from training.models.outputs import check_loss, checked_classes, classes_in
 from training.models.parameters import ParameterDict
 
 FORWARD, BACKWARD = profiling.Range("forward", "forward"), profiling.Range("backward", "backward")
@@ -28,7 +31,10 @@ _LOSS = {phase: profiling.Range("loss", phase, "layer") for phase in ("forward",
 
 
 class Network(BoundLayers):
-    """A network with the book's methods, over any ``layers.Sequential`` that ends in a row of numbers per sample.
+    """A network with the book's methods, over any ``layers.Sequential`` that ends in what a loss takes.
+
+    That is a row of numbers per sample, (outputs,); or, with ``SoftmaxWithLoss``, scores of each step of a sequence,
+    (T, classes), or of each pixel of an image, (classes, H, W).
 
     Args:
         layers: the layers. The network takes them over: their parameters move into its flat buffers.
@@ -41,7 +47,9 @@ class Network(BoundLayers):
     Attributes:
         layers: the ``layers.Sequential``.
         last_layer: the loss; another may take its place.
-        classes: how many numbers the layers make of a sample: the scores of a classifier.
+        output_dim: shape of what the layers make of a sample of ``input_dim``: (classes,), (T, classes) or
+            (classes, H, W).
+        classes: how many numbers that are of a sample, or of each of its steps or pixels: the scores of a classifier.
         params: a ``training.models.ParameterDict``: W1, b1, W2, …; gamma1, beta1, … of normalizations.
         grads: the gradients of the latest step, by the same names; the next step overwrites them.
         state: arrays that are saved but not learned, by name, such as running_mean1.
@@ -50,8 +58,8 @@ class Network(BoundLayers):
     then free what they had computed and leave the parameters as they were: a smaller batch can follow.
 
     Raises:
-        ValueError: a layer does not fit the one before it (the message names it), or the output of the last is not a
-            row of numbers that the loss takes: two or more for softmax.
+        ValueError: a layer does not fit the one before it (the message names it), or the output of the last is not one
+            that the loss takes: for softmax two scores or more.
         TypeError: parameters have different dtypes.
 
     Examples:
@@ -78,19 +86,37 @@ class Network(BoundLayers):
         self.config = config
         if not len(layers):
             raise ValueError("a network needs at least one layer")
-        scores = layers.output_shape(self.input_dim)
-        if len(scores) != 1:
-            raise ValueError(
-                f"a network ends in (outputs,), a row of numbers; its layers make {scores} of {self.input_dim}"
-            )
-        self.classes = scores[0]
+        self.output_dim = layers.output_shape(self.input_dim)
+        self.classes = checked_classes(self.output_dim, self.input_dim)
         self.last_layer = as_loss(loss)
         super().__init__(layers)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "last_layer":
-            instance("last_layer", value, Loss, "a Loss").check_outputs(type(self).__name__, self.classes)
+            loss: Loss = instance("last_layer", value, Loss, "a Loss")
+            check_loss(type(self).__name__, loss, self.output_dim)
         super().__setattr__(name, value)
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the scores are those of steps or pixels: ``output_dim`` is (T, classes) or (classes, H, W)."""
+        return len(self.output_dim) > 1
+
+    @property
+    def takes_indices(self) -> bool:
+        """Whether samples are whole numbers: the layers begin with an ``Embedding``."""
+        return takes_indices(self.layers)
+
+    def outputs_of(self, shape: Shape) -> Shape:
+        """Return the shape of the scores of a sample of a shape, such as those of a longer sequence or a larger image.
+
+        Raises:
+            ValueError: the layers do not take such samples, or make another number of scores of them.
+        """
+        made = self.layers.output_shape(shape)
+        if len(made) != len(self.output_dim) or classes_in(made) != self.classes:
+            raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got samples of {shape}")
+        return made
 
     @property
     def title(self) -> str:
@@ -99,8 +125,9 @@ class Network(BoundLayers):
         return name if isinstance(name, str) and name.isprintable() else type(self).__name__
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
-        """Return the scores (N, classes) of samples ``x`` (N, *input_dim), before a softmax or sigmoid.
+        """Return the scores (N, *output_dim) of samples ``x`` (N, *input_dim), before a softmax or sigmoid.
 
+        Sequences may be longer or shorter, and images larger or smaller, where the layers take them.
         In evaluation ``x`` may lie on the host where the network is on a GPU: it is copied there. Arrays of other
         libraries, such as tensors of PyTorch, are taken without a copy, as ``backend.from_dlpack`` takes them.
         ``network(x)`` is the same.
@@ -122,6 +149,8 @@ class Network(BoundLayers):
     def loss(self, x: Array, t: Array, train_flg: bool = True) -> Array:
         """Return the mean loss, 0-d, of samples ``x`` against targets ``t``: for softmax indices or one-hot rows.
 
+        Scores of steps have labels (N, T), those of pixels (N, H, W); the mean is that over all of them.
+
         Args:
             train_flg: the mode that all layers are set to: by default training, where dropout drops and batches are
                 normalized by their own statistics; or evaluation.
@@ -133,6 +162,7 @@ class Network(BoundLayers):
     def accuracy(self, x: Array, t: Array, batch_size: int = 1000) -> float:
         """Return the share of samples ``x`` whose highest score, in evaluation, is at their label ``t``.
 
+        Of a network of sequences or pixels it is the share of steps or pixels.
         Both may lie on the host where the network is on a GPU. With ``SigmoidWithLoss`` it is the share of labels whose
         score is above 0 where they are right, and only there.
 
@@ -150,7 +180,7 @@ class Network(BoundLayers):
         """
         x, t = opened(x, "x"), opened(t, "t")
         self._check(x)
-        return accuracy(self.predict, x, t, self.classes, batch_size, self.last_layer)
+        return accuracy(self.predict, x, t, self.outputs_of(x.shape[1:]), batch_size, self.last_layer)
 
     def gradient(self, x: Array, t: Array) -> ParameterDict:
         """Return the gradient of the loss with respect to every parameter, by backpropagation, in new arrays."""
@@ -255,9 +285,10 @@ class Network(BoundLayers):
 
     def _check(self, x: Any) -> None:
         require_arrays(x=x)
-        fits = x.ndim and (x.shape[1:] == self.input_dim or self.layers.output_shape(x.shape[1:]) == (self.classes,))
-        if not fits:
+        if not x.ndim:
             raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
+        if x.shape[1:] != self.input_dim:
+            self.outputs_of(x.shape[1:])
 
     def _repr_html_(self) -> str:
         return network_table(self)
@@ -265,4 +296,5 @@ class Network(BoundLayers):
     def __repr__(self) -> str:
         size = sum(array.size for array in self.params.values())
         loss = "" if repr(self.last_layer) == "SoftmaxWithLoss()" else f", {self.last_layer!r}"
-        return f"{type(self).__name__}({self.input_dim} → {self.classes}, {size:,} parameters{loss})\n{self.layers!r}"
+        made = self.output_dim if self.has_places else self.classes
+        return f"{type(self).__name__}({self.input_dim} → {made}, {size:,} parameters{loss})\n{self.layers!r}"

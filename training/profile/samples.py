@@ -7,7 +7,7 @@ from training.data import Loader
 from training.loop.settings import Settings
 from training.loop.trainer import Trainer
 from training.models import Network
-from training.models.indices import check_takes_numbers
+from training.models.indices import check_for_commands
 from training.optim import LossScaler, Update, optimizers
 from training.profile.meter import example_batch
 
@@ -21,7 +21,7 @@ def trainer_of(network: Network, settings: Settings) -> Trainer:
         DeviceError: the device has no TF32.
         ValueError: the network takes indices.
     """
-    check_takes_numbers(network)
+    check_for_commands(network)
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
     random.seed(settings.seed)

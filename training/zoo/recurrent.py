@@ -2,8 +2,8 @@
 neural networks" (2015).
 
 They take indices of characters (N, T) and return scores (N, T, characters), for ``SoftmaxWithLoss`` with the characters
-that follow. ``xpnet train`` has data sets of pictures and tables, and a ``Network`` ends in one row of numbers. So a
-loop of one's own trains these, as in ``examples/char_rnn.py``.
+that follow. A ``training.Trainer`` trains a ``training.models.Network`` of them, or a loop of one's own, as in
+``examples/char_rnn.py``; ``xpnet train`` has data sets of pictures and tables alone.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ def unet(shape: Image = (1, 512, 512), classes: int = 2, filters: int = 64, dept
 
     Its convolutions keep the size of the image, and have a batch normalization in the place of a bias; those of the
     paper do not, and its output is smaller than the image. Its scores are for ``layers.SoftmaxWithLoss``, with labels
-    (N, H, W); a ``training.models.Network`` ends in one row of numbers, so a program trains it by a loop over
-    ``training.models.bound_layers.BoundLayers``.
+    (N, H, W); a ``training.Trainer`` trains a ``training.models.Network`` of it.
 
     Args:
         filters: those of the first level; each level below has twice as many.

@@ -359,7 +359,8 @@ IMAGES, LABELS = numbered(10)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((IMAGES.astype(int), LABELS, 2), TypeError, "images must be uint8 or floating point, got int64"),
+        ((IMAGES.astype(bool), LABELS, 2), TypeError, "must be uint8, floating point or indices up to int64, got bool"),
+        ((IMAGES.astype("uint64"), LABELS, 2), TypeError, "indices up to int64, got uint64"),
         ((IMAGES, LABELS.astype(bool), 2), TypeError, "labels are class indices, of an integer dtype, got bool"),
         ((IMAGES, LABELS.astype(complex), 2), TypeError, "labels are class indices, of an integer dtype, got complex"),
         ((IMAGES, np.where(LABELS == 3, np.nan, 0.5), 2), ValueError, "target nan at index 3 must be a finite number"),
@@ -371,7 +372,10 @@ IMAGES, LABELS = numbered(10)
         ((IMAGES, [*range(9), 2**31], 2), ValueError, "label 2147483648 at index 9"),
         ((IMAGES, [0, -(2**31) - 1, *range(8)], 2), ValueError, "label -2147483649 at index 1"),
         ((IMAGES, LABELS[:9], 2), ValueError, r"got \(10, 1, 2, 3\) and \(9,\)"),
-        ((IMAGES, np.zeros((10, 2, 2)), 2), ValueError, r"labels \(N,\) or \(N, ...\), got .* and \(10, 2, 2\)"),
+        ((IMAGES, np.zeros((9, 2, 2)), 2), ValueError, r"labels \(N,\) or \(N, ...\), got .* and \(9, 2, 2\)"),
+        ((IMAGES, np.zeros(()), 2), ValueError, r"labels \(N,\) or \(N, ...\), got .* and \(\)"),
+        ((IMAGES, np.zeros((10, 2, 2), bool), 2), TypeError, "labels are class indices, of an integer dtype, got bool"),
+        ((IMAGES, np.full((10, 2, 2), 2**31), 2), ValueError, r"label 2147483648 at index \(0, 0, 0\)"),
         ((IMAGES, np.zeros((9, 2)), 2), ValueError, r"and \(9, 2\)"),
         ((LABELS.astype(float), LABELS, 2), ValueError, r"got \(10,\) and \(10,\)"),
         ((IMAGES[:0], LABELS[:0], 2), ValueError, "at least one sample, got none"),

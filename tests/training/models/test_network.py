@@ -447,8 +447,8 @@ def test_a_layer_that_does_not_fit_is_named():
 
 
 def test_a_classifier_ends_in_scores():
-    with pytest.raises(ValueError, match=r"ends in \(outputs,\).*\(2, 6, 6\).*\(1, 8, 8\)"):
-        Network(Sequential(Convolution.of(1, 2, 3)), (1, 8, 8))
+    with pytest.raises(ValueError, match=r"SigmoidWithLoss takes \(outputs,\), a row .*, got \(2, 6, 6\)"):
+        Network(Sequential(Convolution.of(1, 2, 3)), (1, 8, 8), loss="sigmoid")
 
 
 def test_dtypes_are_not_mixed():

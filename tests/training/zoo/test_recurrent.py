@@ -64,10 +64,17 @@ def test_a_network_of_indices_comes_back_from_its_file(tmp_path):
     np.testing.assert_array_equal(again.predict(x), network.predict(x))
 
 
-def test_a_trainer_refuses_indices_in_words():
-    """A loader makes floating-point numbers of them."""
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int16"])
+def test_a_trainer_takes_indices(device, dtype):
     network, x, t = classifier()
-    before, batches = network.params.flat.copy(), Batches([(x, t)])
+    batches = Batches([(x.astype(dtype), t)])
+    Trainer(network, batches, batches, Adam(0.02), epochs=60).train()
+    assert network.accuracy(asarray(x), asarray(t)) > 0.95
+
+
+def test_a_trainer_refuses_numbers_for_indices_in_words():
+    network, x, t = classifier()
+    before, batches = network.params.flat.copy(), Batches([(x.astype("float32"), t)])
     with pytest.raises(TypeError, match="Embedding needs x as indices of an integer dtype, got float32"):
         Trainer(network, batches, batches, Adam(0.01), epochs=1).train()
     np.testing.assert_array_equal(network.params.flat, before)
