@@ -10,6 +10,7 @@ from tests.support.command_line import xpnet
 from training.check.lockstep import check_network
 from training.models import Network
 from training.models.indices import check_for_commands, takes_indices
+from training.profile.meter import example_batch
 
 LAYERS = """
 layers = [
@@ -40,10 +41,8 @@ def folder(tmp_path, monkeypatch):
     ("train", "--data", "table.csv", "--model", "net.toml"),
     ("train", "--data", "table.csv", "--model", "net.toml", "--find-lr"),
     ("profile", "--data", "table.csv", "--model", "net.toml"),
-    ("profile", "net.safetensors"),
     ("predict", "table.csv", "--run", "net.safetensors"),
     ("evaluate", "net.safetensors", "--data", "table.csv"),
-    ("summary", "net.safetensors", "--measure"),
 ], ids=" ".join)  # fmt: skip
 def test_a_command_with_data_refuses_them_in_one_line(folder, words):
     before = set(folder.iterdir())
@@ -58,30 +57,59 @@ def test_a_command_with_data_refuses_them_in_one_line(folder, words):
 
 
 @pytest.mark.parametrize("words", [
-    ("profile", "pixels.safetensors"),
     ("predict", "picture.png", "--run", "pixels.safetensors"),
     ("predict", "table.csv", "--run", "pixels.safetensors"),
     ("evaluate", "pixels.safetensors"),
-    ("summary", "pixels.safetensors", "--measure"),
+    ("train", "--model", "pixels.toml"),
+    ("train", "--model", "pixels.toml", "--find-lr"),
+    ("profile", "--model", "pixels.toml"),
 ], ids=" ".join)  # fmt: skip
 def test_scores_of_pixels_are_refused_in_one_line(folder, words):
     Network(Sequential(Convolution.of(1, 3, 3, pad=1)), (1, 28, 28)).save_params(folder / "pixels.safetensors")
+    (folder / "pixels.toml").write_text('layers = [{ type = "Convolution", filters = "classes", size = 1 }]')
     Image.new("L", (28, 28)).save(folder / "picture.png")
     before = set(folder.iterdir())
     result = xpnet(*words, "--device", "cpu")
     assert (result.code, result.out) == (2, "")
+    owner = "pixels makes scores (10, 28, 28)" if "pixels.toml" in words else "Network makes scores (3, 28, 28)"
     assert result.err == (
-        "Error: Network makes scores (3, 28, 28) of a sample, and the data of commands have one target for each: such "
-        "a network is trained and used in a program, by training.Trainer\n"
+        f"Error: {owner} of a sample, and the data of commands have one target for each sample: such a network is "
+        "trained and used in a program, by training.Trainer\n"
     )
     assert set(folder.iterdir()) == before
 
 
-def test_a_summary_takes_scores_of_pixels(folder):
+@pytest.mark.parametrize("words", [
+    ("summary", "pixels.safetensors"),
+    ("summary", "pixels.safetensors", "--measure"),
+    ("summary", "net.safetensors", "--measure"),
+    ("profile", "pixels.safetensors", "--steps", 2, "--warmup", 1),
+    ("profile", "net.safetensors", "--steps", 2, "--warmup", 1),
+], ids=lambda words: " ".join(map(str, words)))  # fmt: skip
+def test_what_needs_no_data_takes_them(folder, words):
     Network(Sequential(Convolution.of(1, 3, 3, pad=1)), (1, 28, 28)).save_params(folder / "pixels.safetensors")
-    result = xpnet("summary", "pixels.safetensors")
+    result = xpnet(*words, "--device", "cpu")
     assert (result.code, result.err) == (0, "")
-    assert "3 x 28 x 28" in result.out
+    assert ("Convolution1" if "pixels.safetensors" in words else "Embedding1") in result.out
+
+
+def test_an_embedding_behind_other_layers_is_not_measured(folder):
+    layers = Sequential(Flatten(), Embedding.of(10, 6), GRU.of(6, 5), Flatten(), Affine.of(20, 2))
+    Network(layers, (4,)).save_params(folder / "behind.safetensors")
+    for words in (("summary", "behind.safetensors", "--measure"), ("profile", "behind.safetensors")):
+        result = xpnet(*words, "--device", "cpu")
+        assert (result.code, result.out) == (2, "")
+        assert "Network takes indices, by layer Embedding1, which is not its first: such a network is" in result.err
+
+
+def test_examples_are_what_the_network_takes():
+    network = of_characters()
+    x, t = example_batch(network, 300)
+    assert (x.dtype, t.dtype, x.shape, t.shape) == ("int32", "int32", (300, 4), (300,))
+    assert {*x.ravel().tolist()} == {*range(10)}
+    pixels = Network(Sequential(Convolution.of(1, 3, 3)), (1, 6, 7))
+    x, t = example_batch(pixels, 2)
+    assert (x.dtype, x.shape, t.shape, {*t.ravel().tolist()}) == ("float32", (2, 1, 6, 7), (2, 4, 5), {0, 1, 2})
 
 
 def test_a_comparison_of_devices_refuses_them(folder):

@@ -23,6 +23,7 @@ from layers import (
     Residual,
     Sequential,
     Skip,
+    SoftmaxWithLoss,
     Tanh,
     parameter,
 )
@@ -331,6 +332,16 @@ def test_an_embedding_reads_the_rows_of_its_indices():
     assert cost.forward == Work(0, 0, 15 * 4 + 2 * 90 * 4)
     assert cost.backward == Work(0, 90, 15 * 4 + 90 * 4 + 600 * 4)
     assert cost.kept == 60
+
+
+@pytest.mark.parametrize(("scores", "labels"), [((4,), ()), ((5, 4), (5,)), ((4, 5, 6), (5, 6))])
+def test_a_softmax_loss_keeps_probabilities_and_a_label_of_each_step_or_pixel(scores, labels):
+    layer, x = SoftmaxWithLoss(), np.zeros((3, *scores), "float32")
+    cost = cost_of(layer, Batch(3, scores, FLOAT))
+    layer.forward(x, np.zeros((3, *labels), "int32"))
+    probabilities, kept, *_ = layer.saved()
+    assert cost.kept == probabilities.nbytes + kept.nbytes
+    assert cost.forward.other_flops == 4 * x.size + 2 * kept.size
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(RNN, 1), (LSTM, 4), (GRU, 3)])

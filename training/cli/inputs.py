@@ -19,19 +19,25 @@ from training.files.printable import printable
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
-from training.models.indices import check_for_commands
+from training.models.indices import NO_DATA, check_for_commands
 from training.models.layer_file import SUFFIX
 from training.models.loading import load_network
 from training.terminal.bars import Bar, bar
-from training.zoo import NETWORKS
+from training.zoo import NETWORKS, PLACE_NETWORKS
 
 
 class ModelName(Choice):
-    """The type of an option that takes a model: a name in any case, or a TOML file of layers."""
+    """The type of an option that takes a model: a name in any case, or a TOML file of layers.
+
+    A network of the zoo that the data of commands cannot feed is refused with the reason.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name as xpnet writes it, or the path of the file as it is; or fail in words."""
         if not str(value).endswith(SUFFIX):
+            known = {name.casefold(): name for name in PLACE_NETWORKS if name not in self.choices}
+            if name := known.get(str(value).casefold()):
+                self.fail(f"{name} makes scores of each pixel or step, {NO_DATA}", param, ctx)
             return super().convert(value, param, ctx)
         if not Path(value).is_file():
             self.fail(f"there is no file {printable(value)}", param, ctx)
@@ -39,6 +45,7 @@ class ModelName(Choice):
 
 
 MODEL = ModelName([*MODELS, *NETWORKS], case_sensitive=False)
+ANY_MODEL = ModelName([*MODELS, *NETWORKS, *PLACE_NETWORKS], case_sensitive=False)
 
 
 def load_data(

@@ -25,14 +25,14 @@ from training.cli.common import (
     user_errors,
 )
 from training.cli.data_options import DATASET
-from training.cli.inputs import MODEL, find_model, load_model
+from training.cli.inputs import ANY_MODEL, find_model, load_model
 from training.cli.train import PRECISION
 from training.data.sources import INPUT_DIM, SOURCES
 from training.files import json_text
 from training.files.printable import printable
 from training.loop.settings import DEFAULT_MODEL, DEFAULTS
 from training.models import Network, build_for
-from training.models.indices import check_for_commands
+from training.models.indices import check_examples
 from training.models.layer_file import SUFFIX, read_layer_file
 from training.optim import LossScaler, optimizers
 from training.optim.optimizer import Optimizer
@@ -41,7 +41,7 @@ from training.profile.launches import NoCounterError
 from training.profile.meter import Readings, example_batch, launches_of_a_step, seconds_of_a_step
 from training.profile.paths import Path, paths_of
 from training.terminal.tables import show, table
-from training.zoo import NETWORKS, usual_size
+from training.zoo import NETWORKS, PLACE_NETWORKS, usual_size
 
 _PHASES = ("forward", "backward")
 
@@ -57,7 +57,10 @@ class Measured(NamedTuple):
 @click.command("summary")
 @click.argument("run", required=False, type=click.Path(path_type=pathlib.Path))
 @click.option(
-    "--model", type=MODEL, metavar="NAME", help=f"One of {', '.join(MODEL.choices)}.  [default: {DEFAULT_MODEL}]"
+    "--model",
+    type=ANY_MODEL,
+    metavar="NAME",
+    help=f"One of {', '.join(ANY_MODEL.choices)}.  [default: {DEFAULT_MODEL}]",
 )
 @click.option("--dataset", type=DATASET, help=f"The data set whose images it takes.  [default: {DEFAULTS.dataset}]")
 @allow_import_option
@@ -126,7 +129,8 @@ def command(
             record["ranks"] = summary_ranks.record(on_ranks)
         click.echo(json_text.dump(record))
         return
-    inputs = f"{'x'.join(map(str, network.input_dim))} {'images' if len(network.input_dim) == 3 else 'rows'}"
+    kind = "indices" if network.takes_indices else "images" if len(network.input_dim) == 3 else "rows"
+    inputs = f"{'x'.join(map(str, network.input_dim))} {kind}"
     whose = "new, of no run" if run is None else printable(run)
     click.echo(f"{model} ({whose}) on {inputs}, batch {batch_size}, {precision}, {type(optimizer).__name__}")
     show(table(_rows(cost, rates, precision, measured), words=3))
@@ -146,7 +150,7 @@ def _new(model: str, dataset: str | None) -> Network:
     """Return a model for the images of a data set; without one, of the zoo or a file, in its usual size."""
     shape: tuple[int, ...] = INPUT_DIM
     classes = len(SOURCES[dataset or DEFAULTS.dataset].classes)
-    if dataset is None and model in NETWORKS:
+    if dataset is None and model in (*NETWORKS, *PLACE_NETWORKS):
         shape, classes = usual_size(model)
     elif dataset is None and model.endswith(SUFFIX):
         described = read_layer_file(pathlib.Path(model))
@@ -157,7 +161,7 @@ def _new(model: str, dataset: str | None) -> Network:
 
 def _measured(network: Network, optimizer: Optimizer, batch_size: int, precision: str, compute: Compute) -> Measured:
     with user_errors():
-        check_for_commands(network)
+        check_examples(network)
         allow_tf32(precision == "tf32")
     scaler = LossScaler() if precision == "fp16" else None
     try:

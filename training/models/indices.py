@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _REMEDY = "such a network is trained and used in a program, by training.Trainer"
 
+NO_DATA = f"and the data of commands have one target for each sample: {_REMEDY}"
+"""Why commands do not take a network with scores of steps or pixels."""
+
 
 def takes_indices(layer: Layer) -> bool:
     """Return whether a network's layers begin with an embedding, whose inputs are whole numbers."""
@@ -34,7 +37,15 @@ def check_for_commands(network: Network) -> None:
                 f"{network.title} takes indices, by layer {place}, and commands give numbers or pictures: {_REMEDY}"
             )
     if network.has_places:
-        raise ValueError(
-            f"{network.title} makes scores {network.output_dim} of a sample, and the data of commands have one target "
-            f"for each: {_REMEDY}"
-        )
+        raise ValueError(f"{network.title} makes scores {network.output_dim} of a sample, {NO_DATA}")
+
+
+def check_examples(network: Network) -> None:
+    """Check that ``training.profile.meter.example_batch`` has samples that a network takes.
+
+    Raises:
+        ValueError: there is an embedding behind other layers; the message names it.
+    """
+    embeddings = [place for place, layer in walk(network.layers) if isinstance(layer, Embedding)]
+    if others := embeddings[network.takes_indices :]:
+        raise ValueError(f"{network.title} takes indices, by layer {others[0]}, which is not its first: {_REMEDY}")

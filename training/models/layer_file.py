@@ -14,8 +14,9 @@
 
 Each layer is a type of ``layers`` and the arguments of its ``of``, or else of its constructor. What the layer before
 decides is left out: ``channels``, ``inputs``, ``features`` and the ``size`` of a ``PositionalEncoding``. ``"classes"``
-is the number of classes of the data. ``Residual`` has a list of layers as ``body`` and, if it has a shortcut, as
-``shortcut``; ``Skip`` has one as ``body``; ``repeat = 3`` with a list as ``layers`` stands for them three times.
+is the number of classes of the data: the layers end in a number for each, or in scores of steps, (T, classes), or of
+pixels, (classes, H, W). ``Residual`` has a list of layers as ``body`` and, if it has a shortcut, as ``shortcut``;
+``Skip`` has one as ``body``; ``repeat = 3`` with a list as ``layers`` stands for them three times.
 ``name``, ``input`` and ``classes`` at the top are the network's name, by default the file's, and the size in which
 ``xpnet summary`` shows it.
 """
@@ -36,6 +37,7 @@ from layers.base import Shape
 from training.files import clipped, toml_text
 from training.models.architecture import DEEPEST, MOST
 from training.models.network import Network
+from training.models.outputs import classes_in
 
 SUFFIX = ".toml"
 
@@ -99,10 +101,11 @@ def build_from_file(file: Path, shape: Shape, classes: int, loss: str | Loss | N
         made, end = builder.sequence(described.layers, tuple(shape), "layer ", 0)
     except _LayerError as error:
         raise ValueError(f"{file}: {error}") from error
-    if end != (classes,):
+    if classes_in(end) != classes:
         raise ValueError(
             f"{file}: the layers make {end} of {tuple(shape)}, expected ({classes},): a last layer of type Affine with "
-            'outputs = "classes" makes a number for each class'
+            'outputs = "classes" makes a number for each class; or scores of steps (T, classes) or of pixels '
+            "(classes, H, W)"
         )
     return Network(made, tuple(shape), {"name": described.name, "layers_sha256": described.digest}, loss)
 

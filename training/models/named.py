@@ -19,7 +19,7 @@ from training.models.arguments import ACTIVATIONS, ConvParam, remembered, size
 from training.models.config import checked_arguments
 from training.models.layer_file import SUFFIX, build_from_file
 from training.models.network import Network
-from training.zoo import NETWORKS
+from training.zoo import NETWORKS, PLACE_NETWORKS, layers_of
 
 
 class TwoLayerNet(Network):
@@ -249,8 +249,11 @@ def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | L
     """Return the model called ``name`` in the size for inputs and a number of classes, with fresh weights.
 
     Args:
-        name: of ``MODELS`` or ``training.zoo.NETWORKS``; or a TOML file of layers (``training.models.layer_file``).
-        input_dim: shape of an input: (C, H, W), or for TwoLayerNet and MultiLayerNet any.
+        name: of ``MODELS``, ``training.zoo.NETWORKS`` or ``training.zoo.PLACE_NETWORKS``; or a TOML file of layers
+            (``training.models.layer_file``).
+        input_dim: shape of an input: (C, H, W), (T,) for the networks of characters, or for TwoLayerNet and
+            MultiLayerNet any.
+        classes: number of classes, or of different characters.
         loss: as ``Network`` takes it.
 
     Raises:
@@ -262,14 +265,16 @@ def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | L
         >>> from training.models import build_for
         >>> build_for("SimpleConvNet", (3, 32, 32), 5).classes
         5
+        >>> build_for("CharLSTM", (50,), 65).output_dim  # a score of each character, behind each of 50
+        (50, 65)
     """
     shape = sizes("input_dim", input_dim, 1)
     if isinstance(name, str) and name.endswith(SUFFIX):
         return build_from_file(Path(name), shape, size("classes", classes), loss)
-    name = choice("name", name, (*MODELS, *NETWORKS))
+    name = choice("name", name, (*MODELS, *NETWORKS, *PLACE_NETWORKS))
     arguments: dict[str, Any] = {"output_size": size("classes", classes)}
-    if name in NETWORKS:
-        return Network(NETWORKS[name](_image(name, shape), arguments["output_size"]), shape, {"name": name}, loss)
+    if name not in MODELS:
+        return Network(layers_of(name, shape, arguments["output_size"]), shape, {"name": name}, loss)
     if name == "TwoLayerNet":
         arguments |= {"input_size": math.prod(shape), "hidden_size": 50}
     elif name == "MultiLayerNet":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from backend import asarray, random, synchronize, threads
 from backend.recording import Recorder
 from backend.types import Array
 from kernels.core.layout import copy_channels_last
+from layers import Embedding
+from layers.base import walk
 from training.loop.step import UPDATE
 from training.loop.trainer import STEP
 from training.models.network import Network
@@ -28,10 +31,18 @@ _WARM_UP = 3
 
 
 def example_batch(network: Network, samples: int) -> tuple[Array, Array]:
-    """Return random samples and targets for a network, on the active device and in the network's dtype."""
-    x = random.uniform((samples, *network.input_dim)).astype(network.params.flat.dtype, copy=False)
+    """Return random samples and targets for a network, on the active device and in the network's dtype.
+
+    Samples of a network that begins with an ``Embedding`` are indices. Scores of steps and pixels get a label each.
+    """
+    if network.takes_indices:
+        count = next(layer for _, layer in walk(network.layers) if isinstance(layer, Embedding)).W.shape[0]
+        x = (random.uniform((samples, *network.input_dim), "float64") * count).astype("int32")
+    else:
+        x = random.uniform((samples, *network.input_dim)).astype(network.params.flat.dtype, copy=False)
     if network.last_layer.target_kind == "classes":
-        t = numpy.arange(samples, dtype="int32") % network.classes
+        places = network.output_dim[1:] if len(network.output_dim) == 3 else network.output_dim[:-1]
+        t = numpy.arange(samples * math.prod(places), dtype="int32").reshape(samples, *places) % network.classes
     else:
         t = numpy.arange(samples * network.classes).reshape(samples, -1) % 2 * numpy.float32(1)
     return copy_channels_last(x) if x.ndim == 4 else x, asarray(t)

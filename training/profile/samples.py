@@ -7,7 +7,7 @@ from training.data import Loader
 from training.loop.settings import Settings
 from training.loop.trainer import Trainer
 from training.models import Network
-from training.models.indices import check_for_commands
+from training.models.indices import check_examples
 from training.optim import LossScaler, Update, optimizers
 from training.profile.meter import example_batch
 
@@ -19,9 +19,9 @@ def trainer_of(network: Network, settings: Settings) -> Trainer:
 
     Raises:
         DeviceError: the device has no TF32.
-        ValueError: the network takes indices.
+        ValueError: the network takes indices behind other layers.
     """
-    check_for_commands(network)
+    check_examples(network)
     allow_tf32(settings.precision == "tf32")
     half = settings.precision == "fp16"
     random.seed(settings.seed)

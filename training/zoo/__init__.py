@@ -1,7 +1,9 @@
-"""Well-known networks of images, each a plain function that returns its layers.
+"""Well-known networks, each a plain function that returns its layers.
 
-``NETWORKS`` has them by the names that ``training.models.build_for`` and ``--model`` take. All take the shape of an
-image (C, H, W) and the number of classes; the defaults are those of the paper.
+``NETWORKS`` has classifiers of images by the names that ``training.models.build_for`` and ``--model`` take. All take
+the shape of an image (C, H, W) and the number of classes; the defaults are those of the paper. ``PLACE_NETWORKS`` has
+those that score each pixel of an image, or each step of a sequence: their names are for ``build_for`` and
+``xpnet summary``.
 
 Examples:
     >>> from training.models import Network
@@ -16,12 +18,15 @@ import inspect
 from collections.abc import Callable
 
 from layers import Sequential
+from layers.base import Shape
 from training.zoo.blocks import Image
 from training.zoo.lenet import lenet5
 from training.zoo.mixer import mixer_b, mixer_s
 from training.zoo.mobilenet import mobilenet_v2
+from training.zoo.recurrent import CHARACTER_NETWORKS
 from training.zoo.resnet import resnet18, resnet20, resnet32, resnet50, resnet56
 from training.zoo.transformer import vit_tiny
+from training.zoo.unet import unet
 from training.zoo.vgg import vgg11, vgg16
 from training.zoo.wide_resnet import wide_resnet16_4, wide_resnet28_10
 
@@ -43,15 +48,51 @@ NETWORKS: dict[str, Callable[[Image, int], Sequential]] = {
 }
 """The networks by name."""
 
+PLACE_NETWORKS: dict[str, Callable[..., Sequential]] = {"UNet": unet, **CHARACTER_NETWORKS}
+"""Networks that score each pixel or step, by name."""
 
-def usual_size(name: str) -> tuple[Image, int]:
-    """Return the shape of an image and the number of classes that a network of ``NETWORKS`` has in its paper."""
-    given = inspect.signature(NETWORKS[name]).parameters
+
+def layers_of(name: str, shape: Shape, classes: int) -> Sequential:
+    """Return the layers of a network, of ``NETWORKS`` or ``PLACE_NETWORKS``, for inputs of a shape.
+
+    Args:
+        shape: (C, H, W), or (T,) for a network of characters, whose indices they are.
+        classes: number of classes, or of different characters.
+
+    Raises:
+        ValueError: the network takes inputs of another shape.
+
+    Examples:
+        >>> from training.zoo import layers_of
+        >>> layers_of("UNet", (1, 32, 32), 3).output_shape((1, 32, 32))
+        (3, 32, 32)
+        >>> layers_of("CharGRU", (50,), 65).output_shape((50,))
+        (50, 65)
+    """
+    if name in CHARACTER_NETWORKS:
+        if len(shape) != 1:
+            raise ValueError(f"{name} takes sequences of indices (T,), got inputs of {shape}")
+        return CHARACTER_NETWORKS[name](classes)
+    if len(shape) != 3:
+        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}; rows are for MultiLayerNet")
+    return {**NETWORKS, **PLACE_NETWORKS}[name](shape, classes)
+
+
+def usual_size(name: str) -> tuple[Shape, int]:
+    """Return the shape of an input and the number of classes that a network has in its paper.
+
+    Those of characters get Karpathy's (2015) pieces of 50 characters, 65 of them different, as in his Shakespeare.
+    """
+    if name in CHARACTER_NETWORKS:
+        return (50,), 65
+    given = inspect.signature({**NETWORKS, **PLACE_NETWORKS}[name]).parameters
     return given["shape"].default, given["classes"].default
 
 
 __all__ = [
     "NETWORKS",
+    "PLACE_NETWORKS",
+    "layers_of",
     "lenet5",
     "mixer_b",
     "mixer_s",
@@ -61,6 +102,7 @@ __all__ = [
     "resnet32",
     "resnet50",
     "resnet56",
+    "unet",
     "usual_size",
     "vgg11",
     "vgg16",

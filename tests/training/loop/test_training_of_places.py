@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from backend import asarray, asnumpy, random
-from layers import LSTM, Affine, Convolution, PositionwiseAffine, Sequential, SoftmaxWithLoss
+from layers import (
+    LSTM,
+    Affine,
+    Convolution,
+    Embedding,
+    PositionalEncoding,
+    PositionwiseAffine,
+    Sequential,
+    SoftmaxWithLoss,
+)
 from tests.training.loop.small_runs import Every, numbers
 from training import SGD, Adam, Loader, Trainer
 from training.data.augment import Augmentation
@@ -17,6 +26,7 @@ from training.loop.non_finite import find_non_finite
 from training.loop.step import gradients_in_parts
 from training.models import Network
 from training.zoo.recurrent import char_lstm
+from training.zoo.transformer import encoder
 from training.zoo.unet import unet
 
 TEXT = "the cat sat on the mat, and the rat sat on the cat. " * 6
@@ -44,34 +54,33 @@ def text(length=12):
     return alphabet, codes[places[:, :-1]], codes[places[:, 1:]]
 
 
-def segmentation(epochs=10, callbacks=(), collection=False, **options):
+def segmentation(epochs=10, callbacks=(), collection=False, batch=8):
     random.seed(4)
     (x, t), (other_x, other_t) = shapes(48, 0), shapes(24, 1)
     network = Network(unet((1, 16, 16), 3, 6, 2), (1, 16, 16))
     if collection:
-        train = Batches([(x[at : at + 8], t[at : at + 8]) for at in range(0, 48, 8)])
+        train = Batches([(x[at : at + batch], t[at : at + batch]) for at in range(0, 48, batch)])
     else:
-        train = Loader(x, t, 8, seed=2)
+        train = Loader(x, t, batch, seed=2)
     test = Loader(other_x, other_t, 12, shuffle=False)
-    return Trainer(
-        network, train, test, Adam(0.02), epochs=epochs, callbacks=callbacks, metrics=["iou", "confusion"], **options
-    )
+    return Trainer(network, train, test, Adam(0.02), epochs=epochs, callbacks=callbacks, metrics=["iou", "confusion"])
 
 
-def writing(epochs=6, callbacks=(), collection=False, **options):
+def writing(epochs=6, callbacks=(), collection=False, batch=12):
     random.seed(4)
     alphabet, x, t = text()
     network = Network(char_lstm(len(alphabet), 12, 48), (x.shape[1],))
-    train = Batches([(x[at::8], t[at::8]) for at in range(8)]) if collection else Loader(x, t, 12, seed=2)
-    return Trainer(
-        network, train, Loader(x, t, 40, shuffle=False), Adam(0.02), epochs=epochs, callbacks=callbacks, **options
-    )
+    if collection:
+        train = Batches([(x[at : at + batch], t[at : at + batch]) for at in range(0, len(x), batch)])
+    else:
+        train = Loader(x, t, batch, seed=2)
+    return Trainer(network, train, Loader(x, t, 40, shuffle=False), Adam(0.02), epochs=epochs, callbacks=callbacks)
 
 
 TASKS = {"segmentation": segmentation, "writing": writing}
 
 
-def test_a_unet_finds_squares_and_discs(device):
+def test_a_unet_finds_squares_and_discs():
     trainer = segmentation()
     history = trainer.train(quiet=True)
     assert history[-1].metrics["iou"] > 0.85
@@ -83,7 +92,7 @@ def test_a_unet_finds_squares_and_discs(device):
     assert np.sum(history[-1].metrics["confusion"]) == t.size
 
 
-def test_an_lstm_learns_a_text(device):
+def test_an_lstm_learns_a_text():
     """All but the first characters of a piece follow from those before them."""
     trainer = writing()
     history = trainer.train(quiet=True)
@@ -96,19 +105,35 @@ def test_an_lstm_learns_a_text(device):
     assert "".join(alphabet[code] for code in written) in TEXT
 
 
+def test_a_causal_transformer_learns_a_text():
+    random.seed(4)
+    alphabet, x, t = text()
+    blocks = encoder(1, 32, 4, 64, causal=True)
+    ends = Embedding.of(len(alphabet), 32), PositionwiseAffine.of(32, len(alphabet), "xavier")
+    network = Network(Sequential(ends[0], PositionalEncoding(12, 32), *blocks, ends[1]), (12,))
+    test = Loader(x, t, 40, shuffle=False)
+    history = Trainer(network, Loader(x, t, 12, seed=2), test, Adam(0.01), epochs=8).train(quiet=True)
+    assert history[-1].test_accuracy > 0.85
+    later = x[:2].copy()
+    later[:, 6:] = 0
+    before, after = (asnumpy(network.predict(asarray(given)))[:, :6] for given in (x[:2], later))
+    np.testing.assert_allclose(before, after, atol=1e-5)  # no position sees a later one
+
+
 @pytest.mark.parametrize("collection", [False, True])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path, device, task, collection):
-    file, saved_at = tmp_path / "run.safetensors", 9
+    file, saved_at = tmp_path / "run.safetensors", 4
 
     def save(run, step):
         if step == saved_at:  # inside an epoch
             checkpoint.save(run, file)
 
-    whole = TASKS[task](2, [Every(save)], collection)
+    whole = TASKS[task](2, [Every(save)], collection, batch=16 if task == "segmentation" else 40)
+    assert len(whole.train_loader) == 3
     whole.train(quiet=True)
     random.seed(99)
-    again = TASKS[task](2, (), collection)
+    again = TASKS[task](2, (), collection, batch=16 if task == "segmentation" else 40)
     again.resume(file)
     assert again.step == saved_at
     again.train(quiet=True)

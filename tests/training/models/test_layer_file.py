@@ -201,6 +201,24 @@ def test_layers_of_sequences_take_the_last_axis(tmp_path, kind, shape, first, si
     assert network.layers.forward(x).shape == (2, 4)
 
 
+@pytest.mark.parametrize(("layers", "shape", "output"), [
+    ('{ type = "Convolution", filters = 4, size = 3, pad = 1 }, '
+     '{ type = "Convolution", filters = "classes", size = 1 }', (2, 6, 8), (3, 6, 8)),
+    ('{ type = "Embedding", count = "classes", size = 5 }, { type = "GRU", hidden = 4 }, '
+     '{ type = "PositionwiseAffine", outputs = "classes" }', (7,), (7, 3)),
+])  # fmt: skip
+def test_layers_may_end_in_scores_of_pixels_or_steps(tmp_path, layers, shape, output):
+    (tmp_path / "net.toml").write_text(f"layers = [{layers}]")
+    network = build_for(str(tmp_path / "net.toml"), shape, 3)
+    assert (network.output_dim, network.classes) == (output, 3)
+
+
+def test_scores_of_another_number_of_classes_are_refused(tmp_path):
+    (tmp_path / "net.toml").write_text('layers = [{ type = "Convolution", filters = 4, size = 1 }]')
+    with pytest.raises(ValueError, match=r"the layers make \(4, 6, 8\) of \(2, 6, 8\), expected \(3,\)"):
+        build_for(str(tmp_path / "net.toml"), (2, 6, 8), 3)
+
+
 def test_a_layer_of_sequences_takes_the_inputs_that_are_given(tmp_path):
     (tmp_path / "net.toml").write_text(
         'layers = [{ type = "Reshape", shape = [4, 9] }, { type = "GRU", inputs = 8, hidden = 5 }, '

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.support.command_line import xpnet
 from training.models.loading import load_network
+from training.zoo import PLACE_NETWORKS
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,43 @@ def test_summary_shows_a_network_in_its_usual_size_or_for_a_data_set(options, in
     out = said("summary", *options, "--batch-size", 1)
     assert f"on {inputs} images" in out.splitlines()[0]
     assert f"parameters  {parameters}\n" in out
+
+
+@pytest.mark.parametrize(("options", "inputs", "layer", "parameters"), [
+    (("--model", "unet"), "1x512x512 images", "2 x 512 x 512", "31,036,546"),
+    (("--model", "CharLSTM"), "50 indices", "50 x 65", "93,409"),
+    (("--model", "chargru", "--measure", "--gpu", "h100"), "50 indices", "50 x 65", "72,673"),
+])  # fmt: skip
+def test_summary_shows_networks_that_score_pixels_and_steps(options, inputs, layer, parameters):
+    out = said("summary", *options, "--batch-size", 1, "--device", "cpu")
+    assert f"on {inputs}, batch 1" in out.splitlines()[0]
+    assert f"  {layer}  " in out
+    assert f"parameters  {parameters}\n" in out
+    assert ("measured" in out) == ("--measure" in options)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--model", "UNet"), "a U-Net of depth 4 takes images whose sides are multiples of 16, got (1, 28, 28)"),
+    (("--model", "CharRNN"), "CharRNN takes sequences of indices (T,), got inputs of (1, 28, 28)"),
+])  # fmt: skip
+def test_summary_refuses_a_data_set_that_does_not_fit(options, words):
+    result = xpnet("summary", *options, "--dataset", "mnist")
+    assert (result.code, result.out, result.err) == (2, "", f"Error: {words}\n")
+
+
+@pytest.mark.parametrize("name", ["UNet", "CharRNN", "charlstm", "CHARGRU"])
+@pytest.mark.parametrize("command", ["train", "train --find-lr", "profile", "evaluate model.npz", "train --config"])
+def test_commands_with_data_refuse_them_before_anything_is_made(tmp_path, command, name):
+    (tmp_path / "run.toml").write_text(f'model = "{name}"\n')
+    words = (*command.split(), "run.toml") if "--config" in command else (*command.split(), "--model", name)
+    result = xpnet(*words, "--device", "cpu")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    shown = {each.casefold(): each for each in PLACE_NETWORKS}[name.casefold()]
+    assert result.err.endswith(
+        f"{shown} makes scores of each pixel or step, and the data of commands have one target for each sample: such a "
+        "network is trained and used in a program, by training.Trainer\n"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_a_name_that_does_not_exist_is_refused_with_those_that_do():

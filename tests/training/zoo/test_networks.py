@@ -10,7 +10,8 @@ from layers.initializers import unfilled
 from training.models import build_for
 from training.models.loading import load_network
 from training.models.network import Network
-from training.zoo import NETWORKS, usual_size
+from training.profile.meter import example_batch
+from training.zoo import NETWORKS, PLACE_NETWORKS, layers_of, usual_size
 from training.zoo.mixer import mixer
 
 PARAMETERS = {
@@ -30,10 +31,10 @@ IN_ALL_BLOCKS = {"ResNet20": 269_722, "ResNet32": 464_154, "ResNet56": 853_018}
 """The paper's 0.27, 0.46 and 0.85 million: without biases before a normalization, and with shortcuts that have none."""
 
 
-def layers_of(name, *size):
+def undrawn(name, *size):
     """Return the layers of a network without drawing, or even touching, its weights."""
     with unfilled():
-        return NETWORKS[name](*(size or usual_size(name)))
+        return layers_of(name, *(size or usual_size(name)))
 
 
 def count(layers):
@@ -46,12 +47,12 @@ def test_every_network_has_a_published_number_of_parameters():
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_parameters_are_as_many_as_published(name):
-    assert count(layers_of(name)) == PARAMETERS[name]
+    assert count(undrawn(name)) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", IN_ALL_BLOCKS)
 def test_the_parameters_of_small_resnets_are_as_many_as_published(name):
-    layers = layers_of(name)
+    layers = undrawn(name)
     biases = sum(layer.b.size for _, layer in walk(layers) if isinstance(layer, Convolution))
     shortcuts = sum(count(layer) for place, layer in walk(layers) if place.endswith("shortcut"))
     of_shortcuts = 32 + 64  # biases in shortcuts, counted in both
@@ -61,7 +62,7 @@ def test_the_parameters_of_small_resnets_are_as_many_as_published(name):
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 48)])
 def test_every_network_takes_small_images_and_any_number_of_classes(name, shape):
-    assert layers_of(name, shape, 7).output_shape(shape) == (7,)
+    assert undrawn(name, shape, 7).output_shape(shape) == (7,)
 
 
 def test_images_that_are_too_small_are_refused_in_words():
@@ -75,8 +76,52 @@ def test_rows_are_refused_in_words():
 
 
 def test_a_network_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(ValueError, match="'ResNet20'"):
+    with pytest.raises(ValueError, match=r"'ResNet20'.*'UNet'.*'CharLSTM'"):
         build_for("ResNet21", (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize(("name", "shape", "classes", "output", "parameters"), [
+    # Ronneberger's with batch normalizations, as in test_unet.py, for 1 channel in the place of 3
+    ("UNet", (1, 512, 512), 2, (2, 512, 512), 31_037_698 - 2 * 64 * 9),
+    # an embedding, weights and two biases of the gates, and scores
+    ("CharRNN", (50,), 65, (50, 65), 65 * 32 + (32 + 128 + 2) * 128 + 129 * 65),
+    ("CharLSTM", (50,), 65, (50, 65), 65 * 32 + 4 * (32 + 128 + 2) * 128 + 129 * 65),
+    ("CharGRU", (50,), 65, (50, 65), 65 * 32 + 3 * (32 + 128 + 2) * 128 + 129 * 65),
+])  # fmt: skip
+def test_networks_that_score_pixels_and_steps(name, shape, classes, output, parameters):
+    assert usual_size(name) == (shape, classes)
+    layers = undrawn(name)
+    assert (layers.output_shape(shape), count(layers)) == (output, parameters)
+
+
+def test_all_of_them_have_their_numbers_here():
+    assert set(PLACE_NETWORKS) == {"UNet", "CharRNN", "CharLSTM", "CharGRU"}
+
+
+@pytest.mark.parametrize(("name", "shape", "classes"), [
+    ("UNet", (3, 16, 32), 4), ("CharRNN", (7,), 5), ("CharLSTM", (7,), 5), ("CharGRU", (7,), 5)
+])  # fmt: skip
+def test_one_of_them_comes_back_from_its_file(name, shape, classes, tmp_path):
+    random.seed(3)
+    network = build_for(name, shape, classes)
+    network.save_params(tmp_path / "model.safetensors")
+    again = load_network(tmp_path / "model.safetensors")
+    assert (again.title, again.config, repr(again)) == (name, {"name": name}, repr(network))
+    x, t = example_batch(network, 2)
+    np.testing.assert_array_equal(again.predict(x), network.predict(x))
+    assert np.isfinite(float(network.loss(x, t)))
+
+
+@pytest.mark.parametrize(("name", "shape", "classes", "words"), [
+    ("UNet", (9,), 2, r"UNet takes images \(C, H, W\), got inputs of \(9,\)"),
+    ("UNet", (1, 20, 16), 2, r"of depth 4 takes images whose sides are multiples of 16, got \(1, 20, 16\)"),
+    ("UNet", (1, 16, 16), 1, "got one score per sample"),
+    ("CharGRU", (1, 28, 28), 10, r"CharGRU takes sequences of indices \(T,\), got inputs of \(1, 28, 28\)"),
+    ("CharGRU", (50,), 0, "classes must be a whole number of at least 1|classes must be a whole number from 1"),
+])  # fmt: skip
+def test_what_they_do_not_take_is_refused_in_words(name, shape, classes, words):
+    with pytest.raises(ValueError, match=words):
+        build_for(name, shape, classes)
 
 
 @pytest.mark.parametrize("name", ["LeNet5", "ResNet20", "WideResNet16-4", "MobileNetV2"])
