@@ -11,7 +11,7 @@ import numpy
 
 from backend import random
 from training.data import Loader
-from training.data.loader import Batch
+from training.data.blocks import Batch
 from training.loop import step_graphs
 from training.loop.trainer import Trainer
 

@@ -120,8 +120,8 @@ Trainer(TwoLayerNet(6, 5, 3), train, test, SGD(), epochs=1).train()
     assert {push.path[2] for push in main if len(push.path) == 3} == {"step", "evaluate"}
     assert [(push.category, push.message, push.payload) for push in loader] == [
         ("data", "load", None),
-        ("data", "loader.gather 4 4x6 4", 8 * 4 + 4 * 6 + 4 * 4),
-        ("data", "loader.divide_by_255 4x6", 4 * 6),
+        ("data", "blocks.gather 4 4x6 4", 8 * 4 + 4 * 6 + 4 * 4),
+        ("data", "blocks.divide_by_255 4x6", 4 * 6),
     ]
 
 

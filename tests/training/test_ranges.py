@@ -105,7 +105,7 @@ def test_the_loader_loads_on_its_own_thread():
     with Recorder() as recorder:
         trainer().train()
     loaded = [event for event in recorder.events if event.thread.startswith("xpnet-loader")]
-    assert {path(event) for event in loaded} == {("load",), ("load", "loader.gather"), ("load", "loader.divide_by_255")}
+    assert {path(event) for event in loaded} == {("load",), ("load", "blocks.gather"), ("load", "blocks.divide_by_255")}
     assert {event.category for event in loaded} == {"data"}
 
 
@@ -148,7 +148,7 @@ def test_an_exception_leaves_every_range(where, monkeypatch):
     elif where == "loss":
         monkeypatch.setattr(training.network.last_layer, "forward", fail)
     elif where == "data":
-        monkeypatch.setattr(training.train_loader, "_gather", fail)
+        monkeypatch.setattr(training.train_loader._blocks, "_gather", fail)
     with Recorder() as recorder:
         with pytest.raises(KeyError, match=where):
             training.train()

@@ -14,7 +14,7 @@ import pytest
 
 import backend
 from backend import asarray, random
-from training.data import Loader, loader
+from training.data import Loader, blocks
 from training.loop.callbacks import Callback
 from training.loop.trainer import Trainer
 from training.models import ConvNet, DeepConvNet, SimpleConvNet, TwoLayerNet
@@ -91,7 +91,7 @@ def test_steps_with_a_loader_copy_nothing_but_its_blocks_and_one_loss(monkeypatc
     images = np.random.default_rng(0).integers(0, 256, (96, 1, 28, 28), dtype=np.uint8)
     labels = np.arange(96) % 10
     batch_bytes = 8 * 784 * 4
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 3 * batch_bytes)  # 12 batches in 4 blocks
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 3 * batch_bytes)  # 12 batches in 4 blocks
     steps = CountSteps()
     asynchronous = []
     with backend.use("cuda") as device:

@@ -13,7 +13,8 @@ import numpy
 from backend import asarray, asnumpy, checks
 from layers import Loss
 from layers.base import Shape
-from training.data.loader import Batch, Loader
+from training.data.blocks import Batch
+from training.data.loader import Loader
 
 if TYPE_CHECKING:
     from training.models.network import Network

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import copy
-import math
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backend import Device, array_module, checks, current_device, profiling, random
-from backend.transfer import copy_to_device, empty_pinned
-from backend.types import Array
+from backend import checks, random
 from layers import Loss
 from layers.base import Shape
 from training.data.augment import Augmentation
+from training.data.blocks import Batch, Blocks
 from training.data.given import MOST_CLASSES, are_indices, check_indices, checked_samples
 from training.data.normalization import Normalization
-from training.data.prefetch import HostBatch, Prefetch
 
 if TYPE_CHECKING:
     from training.models.network import Network
@@ -28,15 +25,8 @@ if TYPE_CHECKING:
 SHUFFLE_STREAM = 1 << 62
 """Epoch k is shuffled by the seed's stream ``SHUFFLE_STREAM + k``, far from those of other purposes."""
 
-BLOCK_BYTES = 2 << 20
-"""Batches are gathered in blocks of about this size: the cost of a block's calls is shared by its batches."""
-
 CHECKSUMS = ("inputs", "labels")
 """The entries of ``Loader.identity`` that are checksums."""
-
-Batch = tuple[Array, Array]
-
-LOAD = profiling.Range("load", "data")
 
 
 class Loader:
@@ -107,26 +97,27 @@ class Loader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.prefetch = prefetch
         self.samples = count - count % batch_size if drop_last else count
         self._next_epoch = 0
         self.normalization, self.augment = normalization, augment
-        self._is_image = self._inputs.ndim == 4
         self.gives_indices = are_indices(self._inputs)
         if self.gives_indices and (normalization is not None or augment is not None):
             raise ValueError(f"indices are neither normalized nor augmented, got images of {self._inputs.dtype}")
-        self._dtype_of_x = np.promote_types(self._inputs.dtype, np.int32) if self.gives_indices else self.dtype
         # Integers of two axes are class indices of steps, or labels that are right or wrong: see `for_network`.
         self._integers = labels if labels.ndim == 2 and labels.dtype.kind in "iu" else None
         is_classes = labels.dtype.kind in "iu" and (self._integers is None or self.gives_indices)
         self._labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
-        batch_bytes = batch_size * max(1, math.prod(self._inputs.stored_shape)) * self.dtype.itemsize
-        self._block = batch_size * max(1, BLOCK_BYTES // batch_bytes)
+        self._blocks = Blocks(self._inputs, self._labels, batch_size, self.dtype, normalization, prefetch)
 
     @property
     def largest_batch(self) -> int:
         """Number of samples in the largest batch: fewer than ``batch_size`` if an epoch has fewer."""
         return min(self.batch_size, self.samples)
+
+    @property
+    def prefetch(self) -> int:
+        """Number of blocks that are made ahead of time."""
+        return self._blocks.prefetch
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -174,6 +165,7 @@ class Loader:
         check_indices(self._integers)
         other = copy.copy(self)
         other._labels, other._integers = self._integers.astype(np.int32), None
+        other._blocks = self._blocks.with_labels(other._labels)
         return other
 
     def check_targets(self, loss: Loss, outputs: int | Callable[[Shape], Shape]) -> None:
@@ -246,8 +238,8 @@ class Loader:
         """
         first = checks.whole("first", first, 0, len(self))
         # Whole blocks are passed over, and the rest batch by batch: a batch lies in memory as it always does.
-        blocks, rest = divmod(first * self.batch_size, self._block)
-        return self._augmented(self.order(epoch), epoch, blocks * self._block, rest // self.batch_size)
+        blocks, rest = divmod(first * self.batch_size, self._blocks.samples)
+        return self._augmented(self.order(epoch), epoch, blocks * self._blocks.samples, rest // self.batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Make the batch that ``epoch(epoch)`` yields at ``index`` again.
@@ -256,7 +248,7 @@ class Loader:
             IndexError: ``index`` is out of range.
         """
         indices = self.indices(epoch, index)
-        (batch,) = self._split(*self._make(indices))
+        (batch,) = self._blocks.make(indices)
         return batch if self.augment is None else self.augment(*batch, epoch, indices)
 
     def indices(self, epoch: int, index: int) -> np.ndarray:
@@ -280,70 +272,8 @@ class Loader:
 
     def _augmented(self, order: np.ndarray, epoch: int, place: int, passed: int) -> Generator[Batch, None, None]:
         """Yield the batches from a place of the order on, without the first ones that are passed over."""
-        with closing(self._batches(order[place:])) as batches:
+        with closing(self._blocks.batches(order[place:])) as batches:
             place += passed * self.batch_size
             for x, t in islice(batches, passed, None):
                 yield (x, t) if self.augment is None else self.augment(x, t, epoch, order[place : place + len(t)])
                 place += len(t)
-
-    def _batches(self, order: np.ndarray) -> Generator[Batch, None, None]:
-        """Yield batches: block by block gathered on a thread, copied while the consumer computes, scaled when due."""
-        due = (order[first : first + self._block] for first in range(0, len(order), self._block))
-        if self.prefetch == 0:
-            for indices in due:
-                yield from self._split(*self._make(indices))
-            return
-        with Prefetch(due, self._allocate, self._load, self.prefetch) as ahead:
-            for x, t in ahead:
-                for batch in self._split(self._scale(x), t):
-                    ahead.copy_what_is_loaded()
-                    yield batch
-
-    def _make(self, indices: np.ndarray) -> Batch:
-        """Gather, copy and scale one block, one after the other."""
-        loaded = self._load(indices, *self._allocate(len(indices)), current_device())
-        x, t = copy_to_device(*loaded).get()
-        return self._scale(x), t
-
-    def _allocate(self, count: int) -> HostBatch:
-        # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
-        dtype = self._inputs.dtype if self._inputs.dtype == np.uint8 else self._dtype_of_x
-        labels = empty_pinned((count, *self._labels.shape[1:]), self._labels.dtype)
-        return empty_pinned((count, *self._inputs.stored_shape), dtype), labels
-
-    def _load(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray, device: Device) -> HostBatch:
-        with LOAD:
-            self._gather(indices, x, t)
-            # A GPU scales the bytes after their copy; on a CPU this thread does, while the consumer computes.
-            return (self._scale(x) if device.kind == "cpu" else x), t
-
-    @profiling.operation
-    def _gather(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
-        if self.normalization is None or x.dtype == np.uint8:
-            self._inputs.read(indices, x)
-        else:  # in float64: a column of dates has few digits left in float32
-            exact = np.empty(x.shape)
-            self._inputs.read(indices, exact)
-            x[...] = self.normalization.apply(exact)
-        self._labels.take(indices, axis=0, out=t, mode="clip")
-
-    def _scale(self, x: Array) -> Array:
-        """Return bytes as numbers from 0 to 1, or normalized; other images as they are."""
-        if x.dtype != np.uint8:
-            return x
-        if self.normalization is None:
-            return _divide_by_255(x, self.dtype)
-        return self.normalization.apply(_divide_by_255(x, np.promote_types(self.dtype, np.float32)), self.dtype)
-
-    def _split(self, x: Array, t: Array) -> Iterator[Batch]:
-        if self._is_image:
-            x = x.transpose(0, 3, 1, 2)
-        for first in range(0, len(t), self.batch_size):
-            yield x[first : first + self.batch_size], t[first : first + self.batch_size]
-
-
-@profiling.operation
-def _divide_by_255(x: Array, dtype: np.dtype) -> Array:
-    # Not times 1/255, which differs in the last bit for some of the 256 values. A quotient is rounded
-    # correctly on both devices (IEEE 754), so it has the same bits; none is subnormal.
-    return array_module(x).divide(x, 255, dtype=dtype)

@@ -10,7 +10,8 @@ import numpy
 
 from training.data.augment import CutMix, Mixup
 from training.data.batches import Batches, checksum
-from training.data.loader import Batch, Loader
+from training.data.blocks import Batch
+from training.data.loader import Loader
 from training.data.rows import Rows
 
 
@@ -36,7 +37,7 @@ class Shard(Loader):
         self._takes_rows = mixes or isinstance(whole, Batches)
         self.batch_size = self.rows(0).size
         if not self._takes_rows:
-            self._block = max(self.batch_size, whole._block // whole.batch_size * self.batch_size)
+            self._blocks = whole._blocks.with_batches_of(self.batch_size)
 
     @property
     def largest_batch(self) -> int:

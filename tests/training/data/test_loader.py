@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend import asarray, asnumpy, profiling, random
 from backend.recording import Recorder
-from training.data import Loader, loader
+from training.data import Loader, blocks, loader
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -51,7 +51,7 @@ def test_every_sample_once(count, batch_size, drop_last, shuffle, prefetch, bloc
     images, labels = numbered(count)
     drop_last = drop_last and count >= batch_size
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "BLOCK_BYTES", block_bytes)
+        patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         load = Loader(images, labels, batch_size, shuffle=shuffle, seed=3, drop_last=drop_last, prefetch=prefetch)
     batches = drain(load.epoch(epoch))
     sizes = [len(t) for _, t in batches]
@@ -157,7 +157,7 @@ def test_strided_inputs_which_are_left_alone():
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_batches_may_be_kept_and_made_again(device, monkeypatch, prefetch):
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
     images = np.random.default_rng(1).integers(0, 256, (100, 2, 6, 6), dtype=np.uint8)
     load = Loader(images, np.arange(100) % 7, 8, seed=2, prefetch=prefetch)
     kept = [list(load.epoch(epoch)) for epoch in range(3)]  # all alive while the others are made
@@ -172,18 +172,18 @@ def test_batches_may_be_kept_and_made_again(device, monkeypatch, prefetch):
 
 
 def test_gathers_ahead_on_a_thread_of_its_own(device, monkeypatch):
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
     images, labels = numbered(10)
     load = Loader(images, labels, 1, shuffle=False, prefetch=2)
     gathered = [threading.Event() for _ in range(10)]
-    threads, gather = set(), load._gather
+    threads, gather = set(), load._blocks._gather
 
     def watch(indices, *host):
         threads.add(threading.current_thread().name)
         gathered[indices[0]].set()
         gather(indices, *host)
 
-    monkeypatch.setattr(load, "_gather", watch)
+    monkeypatch.setattr(load._blocks, "_gather", watch)
     for index, _ in enumerate(load.epoch(0)):
         # While batch `index` is in the consumer's hands, the next two are made, and no more than these.
         for ahead in gathered[index + 1 : index + 3]:
@@ -195,17 +195,17 @@ def test_gathers_ahead_on_a_thread_of_its_own(device, monkeypatch):
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_an_exception_of_the_thread_is_raised_in_the_consumer(device, monkeypatch, prefetch):
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
     images, labels = numbered(10)
     load = Loader(images, labels, 2, shuffle=False, prefetch=prefetch)
-    gather = load._gather
+    gather = load._blocks._gather
 
     def fail(indices, *host):
         if indices[0] == 4:
             raise MemoryError("no room for block 2")
         gather(indices, *host)
 
-    monkeypatch.setattr(load, "_gather", fail)
+    monkeypatch.setattr(load._blocks, "_gather", fail)
     batches = load.epoch(0)
     assert [next(batches)[1].tolist() for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(MemoryError, match="no room for block 2"):
@@ -215,7 +215,7 @@ def test_an_exception_of_the_thread_is_raised_in_the_consumer(device, monkeypatc
 
 @pytest.mark.parametrize("stop", [None, RuntimeError, KeyboardInterrupt], ids=["break", "error", "ctrl-c"])
 def test_leaving_early_stops_the_thread(device, monkeypatch, stop):
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
     images, labels = numbered(100)
     load = Loader(images, labels, 2, prefetch=4)
     started = []
@@ -283,8 +283,8 @@ def test_a_thread_of_the_program_can_go_on_as_the_main_one_ends():
     code = (
         "import threading, time\n"
         "import numpy as np\n"
-        "from training.data import Loader, loader\n"
-        "loader.BLOCK_BYTES = 1\n"
+        "from training.data import Loader, blocks\n"
+        "blocks.BLOCK_BYTES = 1\n"
         "load = Loader(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int), 2)\n"
         "def work():\n"
         "    threading.main_thread().join()\n"
@@ -301,7 +301,7 @@ def test_no_thread_to_be_had_is_no_error(monkeypatch, prefetch):
     def refuse(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     images, labels = numbered(10)
     load = Loader(images, labels, 2, shuffle=False, prefetch=prefetch)
@@ -325,11 +325,11 @@ def test_gathering_and_copying_are_seen_by_a_profiler(device, prefetch):
     on_gpu = device.kind != "cpu"
     # Three batches, one block; a CPU copies nothing.
     assert len(events) == len(recorder.events)
-    assert set(events) == {"load", "loader.gather", "loader.divide_by_255", *(["copy"] if on_gpu else [])}
-    scaled = events.pop("loader.divide_by_255")
+    assert set(events) == {"load", "blocks.gather", "blocks.divide_by_255", *(["copy"] if on_gpu else [])}
+    scaled = events.pop("blocks.divide_by_255")
     assert scaled.category == ("" if on_gpu else "data")  # on a GPU in the range of the one who takes the batch
     assert {event.category for event in events.values()} == {"data"}
-    gather = events["loader.gather"]
+    gather = events["blocks.gather"]
     assert gather.parent is events["load"]
     assert gather.shapes == ((10,), (10, *images.shape[2:], images.shape[1]), (10,))
     assert gather.bytes == 10 * 8 + images.nbytes + 10 * 4
@@ -343,13 +343,13 @@ def test_gathering_and_copying_are_seen_by_a_profiler(device, prefetch):
 def test_ranges_of_a_loader_that_fails_are_left(prefetch):
     images, labels = numbered(10)
     load = Loader(images, labels, 4, prefetch=prefetch)
-    load._labels = load._labels[:0]  # gathering fails, on whichever thread
+    load._blocks = load._blocks.with_labels(load._labels[:0])  # gathering fails, on whichever thread
     with Recorder() as recorder:
         with pytest.raises(IndexError):
             drain(load.epoch(0))
         with profiling.Range("after"):
             pass
-    assert [event.name for event in recorder.events] == ["load", "loader.gather", "after"]
+    assert [event.name for event in recorder.events] == ["load", "blocks.gather", "after"]
     assert all(event.end for event in recorder.events)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import backend
 from backend import asnumpy, xp
-from training.data import Loader, loader, prefetch
+from training.data import Loader, blocks, prefetch
 
 
 class AtOnce:
@@ -29,7 +29,7 @@ class AtOnce:
 @pytest.fixture
 def pairs(monkeypatch):
     """A loader of six blocks, each a batch of two, on a GPU; two blocks are gathered ahead and never late."""
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
     monkeypatch.setattr(prefetch, "Background", AtOnce)
     with backend.use("cuda"):
         yield Loader(np.zeros((12, 1, 2, 3), np.uint8), np.arange(12), 2, shuffle=False, prefetch=2)

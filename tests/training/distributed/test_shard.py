@@ -66,8 +66,8 @@ def test_indices_name_the_samples_of_the_data_set(ranks):
 
 def test_only_its_own_samples_are_read():
     shard, seen = Shard(images(), 1, 2), []
-    gather = shard._gather
-    shard._gather = lambda indices, x, t: (seen.extend(indices), gather(indices, x, t))
+    gather = shard._blocks._gather
+    shard._blocks._gather = lambda indices, x, t: (seen.extend(indices), gather(indices, x, t))
     for _ in shard.epoch(0):
         pass
     assert len(seen) == 24 + 3
