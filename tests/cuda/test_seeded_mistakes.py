@@ -193,6 +193,19 @@ MISTAKES |= {
     )
 }
 
+MISTAKES |= {
+    f"recurrent: {name}": Mistake(run.recurrent_steps, file, old, new, words)
+    for name, file, old, new, words in (
+        ("gates of the sample before", "lstm.cu", "at / hidden * 4 * hidden + at % hidden;\n        ACC gate[4];",
+         "at * 4;\n        ACC gate[4];", None),
+        ("dh at the last step", "lstm.cu", "later ? widen(dh[at]) : (ACC)0", "widen(dh[at])", _BEYOND),
+        ("cells forgotten", "lstm.cu", "narrow(dcell * f, dc[at])", "narrow(dcell, dc[at])", None),
+        ("reset behind tanh", "gru.cu", "tanh(widen(of_inputs[of_n]) + r * widen(of_states[of_n]))",
+         "r * tanh(widen(of_inputs[of_n]) + widen(of_states[of_n]))", None),
+        ("nothing carried", "gru.cu", "narrow(dh * z, carried[at])", "narrow(0 * dh, carried[at])", None),
+    )
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_is_found(name):

@@ -21,7 +21,9 @@ from kernels import (
     col2im,
     dropout,
     embedding,
+    gru,
     im2col,
+    lstm,
     max_pooling,
     pooling,
     softmax,
@@ -244,6 +246,36 @@ def attention_of(case):
     return tuple(results)
 
 
+def recurrent_steps(case):
+    """Make a step of an LSTM and of a GRU, and go back: from the last step, and from one before it."""
+    n, c, h, w = case.shape
+    unit = (n * h, c * w)
+    results = []
+    for of_last in (True, False):
+        (cells, states, squashed, products), gates = _empty(case, 4, unit, 1), _empty(case, 1, unit, 4)[0]
+        lstm.lstm_step(
+            _gates(case, unit, 4), _gates(case, unit, 4) / 2, _normal(case, unit), gates, cells, squashed, states
+        )
+        dc, dsums, dout = _normal(case, unit), _empty(case, 1, unit, 4)[0], _normal(case, unit)
+        later = None if of_last else dout / 2
+        lstm.lstm_step_backward(dout, later, dc, gates, _normal(case, unit) * 2, squashed, dsums)
+        results += [gates, cells, squashed, states, dc, dsums]
+        (states,), gates = _empty(case, 1, unit, 1), _empty(case, 1, unit, 3)[0]
+        gru.gru_step(_gates(case, unit, 3), _gates(case, unit, 3) / 2, _normal(case, unit), gates, products, states)
+        carried, of_inputs, of_states = _normal(case, unit) / 2, *_empty(case, 2, unit, 3)
+        gru.gru_step_backward(dout, later, carried, gates, products, _normal(case, unit) * 2, of_inputs, of_states)
+        results += [gates, products, states, carried, of_inputs, of_states]
+    return tuple(results)
+
+
+def _gates(case, unit, gates):
+    return _normal(case, (unit[0], gates * unit[1]))
+
+
+def _empty(case, count, unit, gates):
+    return [np.empty((unit[0], gates * unit[1]), case.dtype) for _ in range(count)]
+
+
 def batch_normalization(case):
     n, c, h, w = case.shape
     x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
@@ -285,6 +317,7 @@ OPERATIONS = [
     *(Operation(run) for run in (epoch_totals, embedding_rows)),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(attention_of, False, 100),
+    Operation(recurrent_steps, False, 32),
     Operation(batch_normalization, False, 200),
     Operation(batch_normalization_with_relu, False, 200),
 ]

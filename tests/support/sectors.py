@@ -29,7 +29,9 @@ from kernels import (
 from kernels.col2im import col2im
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
+from kernels.gru import gru_step, gru_step_backward
 from kernels.im2col import im2col
+from kernels.lstm import lstm_step, lstm_step_backward
 from kernels.sums import column_sums, square_sum
 from tests.support.fresh import counted
 
@@ -71,6 +73,7 @@ def cases():
     yield from _batch_norm_cases()
     yield from _softmax_cases()
     yield from _attention_cases()
+    yield from _recurrent_cases()
     flat, *matrices = _numbers(4096 * 64), _numbers(4096, 64), _numbers(4096, 3)
     yield "262144", ["square_ranges"], lambda: square_sum(flat)
     for tall in matrices:
@@ -135,6 +138,17 @@ def _attention_cases():
     yield words, ["attention"], lambda: attention.attention(q, k, v)
     kernels = [f"attention_backward_{of}" for of in ("queries", "keys")]
     yield words, kernels, lambda: attention.attention_backward(dy, q, k, v, y, log_sums)
+
+
+def _recurrent_cases():
+    words, unit = "64 samples of 128 units", (64, 128)
+    a, b, c, d, dout, dh, dc = (_numbers(*unit) for _ in range(7))
+    wide = [_numbers(64, 4 * 128) for _ in range(3)]
+    yield words, ["lstm"], lambda: lstm_step(wide[0], wide[1], a, wide[2], b, c, d)
+    yield words, ["lstm_backward"], lambda: lstm_step_backward(dout, dh, dc, wide[2], a, c, wide[0])
+    three = [_numbers(64, 3 * 128) for _ in range(3)]
+    yield words, ["gru"], lambda: gru_step(three[0], three[1], a, three[2], b, d)
+    yield words, ["gru_backward"], lambda: gru_step_backward(dout, dh, dc, three[2], b, a, three[0], three[1])
 
 
 def _numbers(*shape):
