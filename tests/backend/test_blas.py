@@ -60,14 +60,14 @@ def numbers(shape, dtype="f4", seed=0):
 
 
 def close(got, a, b, beta=0.0, before=0.0):
-    """Assert that ``got`` is a @ b + beta · before, up to the rounding of its dtype and of float32 sums."""
-    a, b, before = (np.asarray(x, "f8") for x in (a, b, before))
+    """Assert that ``got`` is a @ b + beta · before, up to the rounding of its dtype and of its sums."""
+    a, b, before = (np.asarray(x, "longdouble") for x in (a, b, before))
     want = np.asarray(a @ b + beta * before)
     scale = np.asarray(abs(a) @ abs(b) + abs(beta * before))
-    sums = 0 if got.dtype == "f8" else 2.0**-24 * (8 + np.sqrt(max(a.shape[-1], 1)))
+    sums = (2.0**-53 if got.dtype == "f8" else 2.0**-24) * (8 + np.sqrt(max(a.shape[-1], 1)))
     bound = scale * (sums + np.finfo(got.dtype).eps) + np.finfo(got.dtype).tiny
     assert got.shape == want.shape
-    error = abs(got.get().astype("f8") - want)
+    error = abs(got.get().astype("longdouble") - want)
     assert (error <= bound).all(), f"error {error.max():.2e}"
 
 
