@@ -262,7 +262,8 @@ def recurrent_steps(case):
         results += [gates, cells, squashed, states, dc, dsums]
         (states,), gates = _empty(case, 1, unit, 1), _empty(case, 1, unit, 3)[0]
         gru.gru_step(_gates(case, unit, 3), _gates(case, unit, 3) / 2, _normal(case, unit), gates, products, states)
-        carried, of_inputs, of_states = _normal(case, unit) / 2, *_empty(case, 2, unit, 3)
+        carried = _normal(case, unit) / 2
+        of_inputs, of_states = _empty(case, 2, unit, 3)
         gru.gru_step_backward(dout, later, carried, gates, products, _normal(case, unit) * 2, of_inputs, of_states)
         results += [gates, products, states, carried, of_inputs, of_states]
     return tuple(results)

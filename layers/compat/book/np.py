@@ -49,15 +49,13 @@ class _DrawnOnHost:
                 args[0][...] = asarray(on_host[0])  # in place: what was shuffled is a copy
             if isinstance(drawn, numpy.ndarray):
                 return asarray(drawn) if drawn.dtype.kind in "biuf" else drawn
-            return _DrawnOnHost(drawn) if isinstance(drawn, _GENERATORS) else drawn
+            generators = numpy.random.Generator, numpy.random.RandomState  # here: its import takes a while
+            return _DrawnOnHost(drawn) if isinstance(drawn, generators) else drawn
 
         return draw
 
     def __repr__(self) -> str:
         return f"<{self._source!r}, with arrays on {current_device()}>"
-
-
-_GENERATORS = (numpy.random.Generator, numpy.random.RandomState)
 
 
 def _to_host(value: Any) -> Any:
