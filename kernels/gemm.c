@@ -18,22 +18,17 @@
 //
 // Least bytes: a once for each panel, b once, c once for each run.
 
-#include "core/vectors.h"
+#include "core/product_registers.h"
 
 #define GROUP 16
 
 enum {
-    VECTORS = VECTOR_BYTES == 32 ? 2 : 4, // of 16 registers, or 32
-    ROWS = 6,
-    WIDTH = VECTORS * LANES,
     RUN = 256,
     UNPACKED = 12, // rows up to which b is not packed
     PANELS = VECTOR_BYTES == 32 ? 8 : 1, // of whole runs, that a block of rows goes over
     MOST_PANELS = VECTOR_BYTES == 32 ? 32 : 1,
     BLOCK = 4 * ROWS,
 };
-
-#define ALIGNED __attribute__((aligned(VECTOR_BYTES))) // else a vector's load takes two lines of the cache
 
 typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
 
@@ -136,9 +131,6 @@ static void finish_6(const Panel *p, index row, const A *total) { finish(6, p, r
 static void finish_4(const Panel *p, index row, const A *total) { finish(4, p, row, total); }
 static void finish_2(const Panel *p, index row, const A *total) { finish(2, p, row, total); }
 static void finish_1(const Panel *p, index row, const A *total) { finish(1, p, row, total); }
-
-// Rows of the next tile: 8 left are 4 and 4, as a tile of 2 takes as long as one of 4.
-INLINE int tall(index left) { return left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
 // Multiply rows by a panel. The sums of a tile lie in c, if it has their type and its rows whole vectors, else apart.
 INLINE void rows_of(const int vectors, const int half, const Panel *p, index row, index last) {

@@ -8,15 +8,7 @@
 // added to what was there.
 #pragma once
 
-#include "vectors.h"
-
-#define ALIGNED __attribute__((aligned(VECTOR_BYTES))) // else a vector's load takes two lines of the cache
-
-enum {
-    VECTORS = VECTOR_BYTES == 32 ? 2 : 4, // of 16 registers, or 32
-    ROWS = 6,
-    WIDTH = VECTORS * LANES,
-};
+#include "product_registers.h"
 
 // What row r sees: all, or what has a number up to r + shift, or from there on.
 typedef struct {
@@ -70,9 +62,6 @@ INLINE void multiply(const int rows, const int vectors, const Product *p, index 
         store_sums(to, sum[r][v]);
     }
 }
-
-// Rows of the next tile: 8 left are 4 and 4, as a tile of 2 takes as long as one of 4.
-INLINE int tall(index left) { return left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
 INLINE void rows_of(const int vectors, const Product *p, index row, index last) {
     for (int rows; row < last; row += rows) {
