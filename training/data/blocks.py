@@ -36,6 +36,7 @@ class Blocks:
 
     Attributes:
         samples: in a block, a multiple of the batch size.
+        labels: as they were given.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Blocks:
     ) -> None:
         self.batch_size = batch_size
         self.prefetch = prefetch
-        self._inputs, self._labels = inputs, labels
+        self._inputs, self.labels = inputs, labels
         self._dtype, self._normalization = dtype, normalization
         self._dtype_of_x = np.promote_types(inputs.dtype, np.int32) if are_indices(inputs) else dtype
         batch_bytes = batch_size * max(1, math.prod(inputs.stored_shape)) * dtype.itemsize
@@ -58,7 +59,7 @@ class Blocks:
     def with_labels(self, labels: np.ndarray) -> Blocks:
         """Return blocks of the same samples with other labels."""
         other = copy.copy(self)
-        other._labels = labels
+        other.labels = labels
         return other
 
     def with_batches_of(self, size: int) -> Blocks:
@@ -93,7 +94,7 @@ class Blocks:
     def _allocate(self, count: int) -> HostBatch:
         # Bytes are copied as bytes, a quarter of float32's; other images in their final dtype.
         dtype = self._inputs.dtype if self._inputs.dtype == np.uint8 else self._dtype_of_x
-        labels = empty_pinned((count, *self._labels.shape[1:]), self._labels.dtype)
+        labels = empty_pinned((count, *self.labels.shape[1:]), self.labels.dtype)
         return empty_pinned((count, *self._inputs.stored_shape), dtype), labels
 
     def _load(self, indices: np.ndarray, x: np.ndarray, t: np.ndarray, device: Device) -> HostBatch:
@@ -110,7 +111,7 @@ class Blocks:
             exact = np.empty(x.shape)
             self._inputs.read(indices, exact)
             x[...] = self._normalization.apply(exact)
-        self._labels.take(indices, axis=0, out=t, mode="clip")
+        self.labels.take(indices, axis=0, out=t, mode="clip")
 
     def _scale(self, x: Array) -> Array:
         """Return bytes as numbers from 0 to 1, or normalized; other images as they are."""

@@ -106,8 +106,8 @@ class Loader:
         # Integers of two axes are class indices of steps, or labels that are right or wrong: see `for_network`.
         self._integers = labels if labels.ndim == 2 and labels.dtype.kind in "iu" else None
         is_classes = labels.dtype.kind in "iu" and (self._integers is None or self.gives_indices)
-        self._labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
-        self._blocks = Blocks(self._inputs, self._labels, batch_size, self.dtype, normalization, prefetch)
+        labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
+        self._blocks = Blocks(self._inputs, labels, batch_size, self.dtype, normalization, prefetch)
 
     @property
     def largest_batch(self) -> int:
@@ -164,8 +164,7 @@ class Loader:
             return self
         check_indices(self._integers)
         other = copy.copy(self)
-        other._labels, other._integers = self._integers.astype(np.int32), None
-        other._blocks = self._blocks.with_labels(other._labels)
+        other._blocks, other._integers = self._blocks.with_labels(self._integers.astype(np.int32)), None
         return other
 
     def check_targets(self, loss: Loss, outputs: int | Callable[[Shape], Shape]) -> None:
@@ -184,13 +183,14 @@ class Loader:
                 that have labels.
         """
         checks.instance("loss", loss, Loss, "a Loss")
+        labels = self._blocks.labels
         if callable(outputs):
-            loss.check_targets(self._labels, (len(self._labels), *outputs(self._inputs.shape[1:])))
+            loss.check_targets(labels, (len(labels), *outputs(self._inputs.shape[1:])))
             if self.augment is not None:
                 self.augment.check_places()
             return
         outputs = checks.whole("outputs", outputs, 1, MOST_CLASSES)
-        loss.check_targets(self._labels, (len(self._labels), outputs))
+        loss.check_targets(labels, (len(labels), outputs))
         if self.augment is not None:
             self.augment.check_loss(loss, outputs)
 
@@ -198,7 +198,7 @@ class Loader:
         """Return what the batches depend on, for comparison: two loaders with other batches differ in it."""
         given = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "seed")}
         given |= {"dtype": self.dtype.name, "shape": list(self._inputs.shape)}
-        given |= dict(zip(CHECKSUMS, (self._inputs.checksum, zlib.crc32(self._labels.data)), strict=True))
+        given |= dict(zip(CHECKSUMS, (self._inputs.checksum, zlib.crc32(self._blocks.labels.data)), strict=True))
         if self.normalization is not None:
             given["normalization"] = self.normalization.as_config()
         if self.augment is not None:

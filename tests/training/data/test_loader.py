@@ -343,7 +343,7 @@ def test_gathering_and_copying_are_seen_by_a_profiler(device, prefetch):
 def test_ranges_of_a_loader_that_fails_are_left(prefetch):
     images, labels = numbered(10)
     load = Loader(images, labels, 4, prefetch=prefetch)
-    load._blocks = load._blocks.with_labels(load._labels[:0])  # gathering fails, on whichever thread
+    load._blocks = load._blocks.with_labels(load._blocks.labels[:0])  # gathering fails, on whichever thread
     with Recorder() as recorder:
         with pytest.raises(IndexError):
             drain(load.epoch(0))
