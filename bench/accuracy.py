@@ -39,19 +39,21 @@ OTHERS = ("accumulate", "clip_norm", "ema", "freeze", "init", "loss", "patience"
 def accuracy(run: Path, count: int | None, epochs: int | None, as_json: bool) -> None:
     """Repeat a run of `xpnet train` for classes in PyTorch, and compare accuracy and seconds.
 
-    PyTorch trains the same network from the same weights on the same batches with the same recipe, in its fastest
-    memory format. Seconds are those of the epochs, without evaluations.
+    PyTorch trains the same network from the same weights on the same batches with the same recipe, images
+    in channels-last memory. Seconds are those of the epochs, without evaluations.
     """
     if not installed("torch"):
         raise UserError("not installed: torch; the extra `bench` of xpnet has the peers")
     with user_errors():
-        config = RunFolder(run).load_config()
+        folder = RunFolder(run)
+        config = folder.load_config()
         settings = run_settings(config)
         use("cpu")
         count = count or config["threads"] or threads.limit()
         threads.set_limit(count)
         load("torch").set_threads(count)
-        data = load_data(settings, None, show_progress=False)
+        kept = config["settings"].get("data_dir")
+        data = load_data(settings, None if kept is None else Path(kept), show_progress=False)
         if data.kind != "classification":
             raise ValueError(f"only runs for classes are repeated in PyTorch, got {data.kind}")
         trainer = build_trainer(settings, data, graph=False)
@@ -61,7 +63,7 @@ def accuracy(run: Path, count: int | None, epochs: int | None, as_json: bool) ->
             click.echo(json.dumps(row) if as_json else _epoch_line(row, epochs))
 
         found = repeat(trainer, data, settings, epochs, after_epoch)
-        done = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+        done = folder.load_metrics()
     known = config.get("results") or {}
     ours = {name: known.get(name) for name in ("best_epoch", "test_accuracy")}
     ours |= {"epochs": len(done), "seconds": sum(row["seconds"] for row in done)}
@@ -88,7 +90,7 @@ def run_settings(config: dict[str, Any]) -> Settings:
     """Return the settings of a run, of those that PyTorch's loop can have.
 
     Raises:
-        ValueError: the run has ended too early, or has a setting that this loop lacks.
+        ValueError: the run has a setting that this loop lacks.
     """
     known = {field.name for field in fields(Settings)}
     settings = Settings(**{name: value for name, value in config["settings"].items() if name in known})

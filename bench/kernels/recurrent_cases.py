@@ -22,9 +22,9 @@ def cases(dtype: str, tiny: bool) -> Iterator[KernelCase]:
     """Yield all cases for one dtype, on realistic or tiny shapes."""
     for size in TINY_SIZES if tiny else SIZES:
         yield _step("lstm", lstm_step, 4, 3, size, dtype)
-        yield _lstm_backward(size, dtype)
+        yield _backward("lstm", lstm_step_backward, 4, 1, size, dtype)
         yield _step("gru", gru_step, 3, 2, size, dtype)
-        yield _gru_backward(size, dtype)
+        yield _backward("gru", gru_step_backward, 3, 2, size, dtype)
 
 
 def _step(name: str, step: Any, gates: int, results: int, size: Size, dtype: str) -> KernelCase:
@@ -46,40 +46,21 @@ def _step(name: str, step: Any, gates: int, results: int, size: Size, dtype: str
     )  # fmt: skip
 
 
-def _lstm_backward(size: Size, dtype: str) -> KernelCase:
-    wide = _wide(size, 4)
+def _backward(name: str, step: Any, gates: int, sums: int, size: Size, dtype: str) -> KernelCase:
+    wide = _wide(size, gates)
 
-    def bind(dout: Array, dh: Array, dc: Array, gates: Array, before: Array, squashed: Array) -> Call:
-        going_on, dsums = dc.copy(), xp.empty(wide, dtype)  # the first is changed in place
+    def bind(dout: Array, later: Array, going_on: Array, kept: Array, one: Array, other: Array) -> Call:
+        changed, dsums = going_on.copy(), [xp.empty(wide, dtype) for _ in range(sums)]  # the first is changed in place
 
         def call() -> tuple[Array, ...]:
-            lstm_step_backward(dout, dh, going_on, gates, before, squashed, dsums)
-            return going_on, dsums
+            step(dout, later, changed, kept, one, other, *dsums)
+            return changed, *dsums
 
         return call
 
-    moved = {"gates and dsums": 2 * nbytes(wide, dtype), "of units": 6 * nbytes(size, dtype)}
+    moved = {"gates and sums": (1 + sums) * nbytes(wide, dtype), "of units": 6 * nbytes(size, dtype)}
     return KernelCase(
-        "lstm step backward", by(*size), dtype, ("lstm_backward",), moved,
-        lambda: tuple(centered(wide if place == 3 else size, dtype) for place in range(6)), bind, tolerance=64,
-    )  # fmt: skip
-
-
-def _gru_backward(size: Size, dtype: str) -> KernelCase:
-    wide = _wide(size, 3)
-
-    def bind(dout: Array, dproduct: Array, carried: Array, gates: Array, products: Array, before: Array) -> Call:
-        going_on, sums = carried.copy(), [xp.empty(wide, dtype) for _ in range(2)]  # the first is changed in place
-
-        def call() -> tuple[Array, ...]:
-            gru_step_backward(dout, dproduct, going_on, gates, products, before, *sums)
-            return going_on, *sums
-
-        return call
-
-    moved = {"gates and sums": 3 * nbytes(wide, dtype), "of units": 6 * nbytes(size, dtype)}
-    return KernelCase(
-        "gru step backward", by(*size), dtype, ("gru_backward",), moved,
+        f"{name} step backward", by(*size), dtype, (f"{name}_backward",), moved,
         lambda: tuple(centered(wide if place == 3 else size, dtype) for place in range(6)), bind, tolerance=64,
     )  # fmt: skip
 
