@@ -6,10 +6,11 @@ place, since a step's are slices of those of all steps.
 
 from __future__ import annotations
 
-from backend import array_module, profiling, require_active, require_same_device
+from backend import profiling
 from backend.types import Array
 from kernels.activations import sigmoid, sigmoid_backward, tanh, tanh_backward
 from kernels.core.dispatch import implementation
+from kernels.core.gates import check_step, columns, launch_step_backward, share_step
 from kernels.core.launch import Kernel
 from kernels.core.native import Function
 
@@ -35,7 +36,7 @@ def gru_step(of_inputs: Array, of_states: Array, before: Array, gates: Array, pr
         TypeError: an array does not lie on the active device.
         ValueError: the shapes do not fit together.
     """
-    _check(before, products, states, gates=(of_inputs, of_states, gates))
+    check_step("a GRU", 3, [before, products, states], [of_inputs, of_states, gates])
     compute = implementation(before, _gru_step_numpy, _gru_step_cuda, _gru_step_native)
     compute(of_inputs, of_states, before, gates, products, states)
 
@@ -66,26 +67,16 @@ def gru_step_backward(
         TypeError: an array does not lie on the active device.
         ValueError: the shapes do not fit together.
     """
-    units = dout, *([] if dproduct is None else [dproduct]), carried, products, before
-    _check(*units, gates=(gates, of_inputs, of_states))
+    units = [dout, *([] if dproduct is None else [dproduct]), carried, products, before]
+    check_step("a GRU", 3, units, [gates, of_inputs, of_states])
     compute = implementation(carried, _gru_step_backward_numpy, _gru_step_backward_cuda, _gru_step_backward_native)
     compute(dout, dproduct, carried, gates, products, before, of_inputs, of_states)
-
-
-def _check(*units: Array, gates: tuple[Array, ...]) -> None:
-    first = units[0]
-    require_active(first)
-    require_same_device(*units, *gates)
-    shapes, expected = {each.shape for each in units}, (len(first), 3 * first.shape[-1])
-    if len(shapes) > 1 or first.ndim != 2 or any(each.shape != expected for each in gates):
-        given = ", ".join(str(each.shape) for each in (*units, *gates))
-        raise ValueError(f"a step of a GRU needs arrays (N, H) and, of gates, (N, 3·H), got {given}")
 
 
 def _gru_step_numpy(
     of_inputs: Array, of_states: Array, before: Array, gates: Array, products: Array, states: Array
 ) -> None:
-    (ar, az, an), (br, bz, bn), (r, z, n) = map(_columns, (of_inputs, of_states, gates))
+    (ar, az, an), (br, bz, bn), (r, z, n) = (columns(each, 3) for each in (of_inputs, of_states, gates))
     products[...] = bn
     r[...] = sigmoid(ar + br)
     z[...] = sigmoid(az + bz)
@@ -93,19 +84,13 @@ def _gru_step_numpy(
     states[...] = (1 - z) * n + z * before
 
 
-def _gru_step_native(
-    of_inputs: Array, of_states: Array, before: Array, gates: Array, products: Array, states: Array
-) -> None:
-    samples, hidden = before.shape
-    arrays = of_inputs, of_states, before, gates, products, states
-    _STEP.share(before.dtype, samples, 12 * hidden * before.itemsize, *arrays, samples, hidden)
+def _gru_step_native(*arrays: Array) -> None:
+    share_step(_STEP, arrays[-1], 12, *arrays)
 
 
-def _gru_step_cuda(
-    of_inputs: Array, of_states: Array, before: Array, gates: Array, products: Array, states: Array
-) -> None:
-    arrays = of_inputs, of_states, before, gates, products, states
-    _STEP_CUDA(before.size, *arrays, before.size, *before.shape)
+def _gru_step_cuda(*arrays: Array) -> None:
+    states = arrays[-1]
+    _STEP_CUDA(states.size, *arrays, states.size, *states.shape)
 
 
 def _gru_step_backward_numpy(
@@ -118,47 +103,19 @@ def _gru_step_backward_numpy(
     of_inputs: Array,
     of_states: Array,
 ) -> None:
-    (r, z, n), (dr, dz, dn) = _columns(gates), _columns(of_inputs)
+    (r, z, n), (dr, dz, dn) = columns(gates, 3), columns(of_inputs, 3)
     dh = dout + (carried if dproduct is None else carried + dproduct)
     dn[...] = tanh_backward(dh * (1 - z), n)
     dz[...] = sigmoid_backward(dh * (before - n), z)
     dr[...] = sigmoid_backward(dn * products, r)
     of_states[...] = of_inputs
-    _columns(of_states)[2][...] = dn * r
+    columns(of_states, 3)[2][...] = dn * r
     carried[...] = dh * z
 
 
-def _gru_step_backward_native(
-    dout: Array,
-    dproduct: Array | None,
-    carried: Array,
-    gates: Array,
-    products: Array,
-    before: Array,
-    of_inputs: Array,
-    of_states: Array,
-) -> None:
-    samples, hidden = carried.shape
-    arrays = dout, dproduct, carried, gates, products, before, of_inputs, of_states
-    _STEP_BACKWARD.share(carried.dtype, samples, 15 * hidden * carried.itemsize, *arrays, samples, hidden)
+def _gru_step_backward_native(dout: Array, dproduct: Array | None, *arrays: Array) -> None:
+    share_step(_STEP_BACKWARD, dout, 15, dout, dproduct, *arrays)
 
 
-def _gru_step_backward_cuda(
-    dout: Array,
-    dproduct: Array | None,
-    carried: Array,
-    gates: Array,
-    products: Array,
-    before: Array,
-    of_inputs: Array,
-    of_states: Array,
-) -> None:
-    later = array_module(carried).empty(0, carried.dtype) if dproduct is None else dproduct
-    arrays = dout, later, carried, gates, products, before, of_inputs, of_states
-    _STEP_BACKWARD_CUDA(carried.size, *arrays, carried.size, later.size, *carried.shape)
-
-
-def _columns(gates: Array) -> list[Array]:
-    """Return the columns of each gate: views (N, H)."""
-    hidden = gates.shape[1] // 3
-    return [gates[:, gate * hidden : (gate + 1) * hidden] for gate in range(3)]
+def _gru_step_backward_cuda(dout: Array, dproduct: Array | None, *arrays: Array) -> None:
+    launch_step_backward(_STEP_BACKWARD_CUDA, dout, dproduct, *arrays)

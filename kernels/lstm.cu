@@ -4,17 +4,6 @@
 // i, f, g and o of a unit lie H numbers apart. Deterministic: a number is written by one thread, from no other's. Results
 // are of type ACC until they are stored, and those that are read again are rounded first. Least bytes: every array once.
 
-__device__ __forceinline__ ACC sigmoid(ACC x) {
-    const ACC small = exp(-fabs(x)); // nothing overflows
-    return (x < 0 ? small : (ACC)1) / (1 + small);
-}
-
-// Rounds to type T, and stores.
-__device__ __forceinline__ ACC kept(ACC value, T &place) {
-    narrow(value, place);
-    return widen(place);
-}
-
 // Least bytes: samples·hidden·16·sizeof(T).
 extern "C" __global__ void lstm(
     const T *__restrict__ of_inputs /* samples * 4 * hidden */, const T *__restrict__ of_states /* samples * 4 * hidden */,

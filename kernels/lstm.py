@@ -6,10 +6,11 @@ in place, since a step's are slices of those of all steps.
 
 from __future__ import annotations
 
-from backend import array_module, profiling, require_active, require_same_device
+from backend import profiling
 from backend.types import Array
 from kernels.activations import sigmoid, sigmoid_backward, tanh, tanh_backward
 from kernels.core.dispatch import implementation
+from kernels.core.gates import check_step, columns, launch_step_backward, share_step
 from kernels.core.launch import Kernel
 from kernels.core.native import Function
 
@@ -35,7 +36,7 @@ def lstm_step(
         TypeError: an array does not lie on the active device.
         ValueError: the shapes do not fit together.
     """
-    _check(before, cells, squashed, states, gates=(of_inputs, of_states, gates))
+    check_step("an LSTM", 4, [before, cells, squashed, states], [of_inputs, of_states, gates])
     compute = implementation(before, _lstm_step_numpy, _lstm_step_cuda, _lstm_step_native)
     compute(of_inputs, of_states, before, gates, cells, squashed, states)
 
@@ -59,50 +60,35 @@ def lstm_step_backward(
         TypeError: an array does not lie on the active device.
         ValueError: the shapes do not fit together.
     """
-    _check(dout, *([] if dh is None else [dh]), dc, before, squashed, gates=(gates, dsums))
+    units = [dout, *([] if dh is None else [dh]), dc, before, squashed]
+    check_step("an LSTM", 4, units, [gates, dsums])
     compute = implementation(dc, _lstm_step_backward_numpy, _lstm_step_backward_cuda, _lstm_step_backward_native)
     compute(dout, dh, dc, gates, before, squashed, dsums)
-
-
-def _check(*units: Array, gates: tuple[Array, ...]) -> None:
-    first = units[0]
-    require_active(first)
-    require_same_device(*units, *gates)
-    shapes, expected = {each.shape for each in units}, (len(first), 4 * first.shape[-1])
-    if len(shapes) > 1 or first.ndim != 2 or any(each.shape != expected for each in gates):
-        given = ", ".join(str(each.shape) for each in (*units, *gates))
-        raise ValueError(f"a step of an LSTM needs arrays (N, H) and, of gates, (N, 4·H), got {given}")
 
 
 def _lstm_step_numpy(
     of_inputs: Array, of_states: Array, before: Array, gates: Array, cells: Array, squashed: Array, states: Array
 ) -> None:
-    (i, f, g, o), own = _columns(gates), _columns(of_inputs + of_states)
+    (i, f, g, o), own = columns(gates, 4), columns(of_inputs + of_states, 4)
     i[...], f[...], g[...], o[...] = sigmoid(own[0]), sigmoid(own[1]), tanh(own[2]), sigmoid(own[3])
     cells[...] = f * before + i * g
     squashed[...] = tanh(cells)
     states[...] = o * squashed
 
 
-def _lstm_step_native(
-    of_inputs: Array, of_states: Array, before: Array, gates: Array, cells: Array, squashed: Array, states: Array
-) -> None:
-    samples, hidden = before.shape
-    arrays = of_inputs, of_states, before, gates, cells, squashed, states
-    _STEP.share(before.dtype, samples, 16 * hidden * before.itemsize, *arrays, samples, hidden)
+def _lstm_step_native(*arrays: Array) -> None:
+    share_step(_STEP, arrays[-1], 16, *arrays)
 
 
-def _lstm_step_cuda(
-    of_inputs: Array, of_states: Array, before: Array, gates: Array, cells: Array, squashed: Array, states: Array
-) -> None:
-    arrays = of_inputs, of_states, before, gates, cells, squashed, states
-    _STEP_CUDA(before.size, *arrays, before.size, *before.shape)
+def _lstm_step_cuda(*arrays: Array) -> None:
+    states = arrays[-1]
+    _STEP_CUDA(states.size, *arrays, states.size, *states.shape)
 
 
 def _lstm_step_backward_numpy(
     dout: Array, dh: Array | None, dc: Array, gates: Array, before: Array, squashed: Array, dsums: Array
 ) -> None:
-    (i, f, g, o), (di, df, dg, do) = _columns(gates), _columns(dsums)
+    (i, f, g, o), (di, df, dg, do) = columns(gates, 4), columns(dsums, 4)
     upstream = dout + (0 if dh is None else dh)
     dcell = dc + tanh_backward(upstream * o, squashed)
     di[...] = sigmoid_backward(dcell * g, i)
@@ -112,22 +98,9 @@ def _lstm_step_backward_numpy(
     dc[...] = dcell * f
 
 
-def _lstm_step_backward_native(
-    dout: Array, dh: Array | None, dc: Array, gates: Array, before: Array, squashed: Array, dsums: Array
-) -> None:
-    samples, hidden = dc.shape
-    arrays = dout, dh, dc, gates, before, squashed, dsums
-    _STEP_BACKWARD.share(dc.dtype, samples, 14 * hidden * dc.itemsize, *arrays, samples, hidden)
+def _lstm_step_backward_native(dout: Array, dh: Array | None, *arrays: Array) -> None:
+    share_step(_STEP_BACKWARD, dout, 14, dout, dh, *arrays)
 
 
-def _lstm_step_backward_cuda(
-    dout: Array, dh: Array | None, dc: Array, gates: Array, before: Array, squashed: Array, dsums: Array
-) -> None:
-    later = array_module(dc).empty(0, dc.dtype) if dh is None else dh
-    _STEP_BACKWARD_CUDA(dc.size, dout, later, dc, gates, before, squashed, dsums, dc.size, later.size, *dc.shape)
-
-
-def _columns(gates: Array) -> list[Array]:
-    """Return the columns of each gate: views (N, H)."""
-    hidden = gates.shape[1] // 4
-    return [gates[:, gate * hidden : (gate + 1) * hidden] for gate in range(4)]
+def _lstm_step_backward_cuda(dout: Array, dh: Array | None, *arrays: Array) -> None:
+    launch_step_backward(_STEP_BACKWARD_CUDA, dout, dh, *arrays)

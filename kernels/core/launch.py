@@ -37,6 +37,7 @@ FOLDER = Path(__file__).parent.parent
 JOINED = {
     **dict.fromkeys(("batch_norm.cu", "batch_norm_backward.cu"), ("column_tiles.cu",)),
     **dict.fromkeys(("convolution.cu", "convolution_weight.cu"), ("tensor_cores.cu",)),
+    **dict.fromkeys(("lstm.cu", "gru.cu"), ("gates.cu",)),
 }
 """The files of ``kernels/core`` that are put between the prelude and a file."""
 

@@ -34,7 +34,7 @@ PRIVATE = {  # modules that programs do not call: parts of others, commands, rec
     "kernels": ("affine", "batch_norm", "batch_norm_across", "batch_norm_backward", "batch_statistics",
                 "binary_cross_entropy", "col2im", "convolution_cuda", "core.arguments", "core.build_native",
                 "core.catalog", "core.checks", "core.columns", "core.compiling", "core.dispatch", "core.dtypes",
-                "core.filters", "core.geometry", "core.launch", "core.layout", "core.native", "core.pool",
+                "core.filters", "core.gates", "core.geometry", "core.launch", "core.layout", "core.native", "core.pool",
                 "core.ranges", "core.tensor_tiles", "core.tiling", "depthwise", "embedding", "gemm", "gru", "im2col",
                 "implicit_gemm", "labels", "layer_norm", "loss_scale", "lstm", "masking", "optimizers", "regression",
                 "soft_targets", "sums", "targets", "totals"),
