@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import training.data
-from training.cli.common import Choice, UserError, user_errors
+from training.cli.common import Choice, UserError, in_words, user_errors
 from training.data import Data
 from training.files import clipped
 from training.files.arrays import SUFFIXES
@@ -20,7 +20,7 @@ from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 from training.models import MODELS, Network
 from training.models.indices import NO_DATA, check_for_commands
-from training.models.layer_file import SUFFIX
+from training.models.layer_file import SUFFIX, check_layer_file
 from training.models.loading import load_network
 from training.terminal.bars import Bar, bar
 from training.zoo import NETWORKS, PLACE_NETWORKS
@@ -33,7 +33,10 @@ class ModelName(Choice):
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name as xpnet writes it, or the path of the file as it is; or fail in words."""
+        """Return the name as xpnet writes it, or the path of the file as it is; or fail in words.
+
+        A file is read here, so that a mistake in it is told before data are read, which may take minutes.
+        """
         if not str(value).endswith(SUFFIX):
             known = {name.casefold(): name for name in PLACE_NETWORKS if name not in self.choices}
             if name := known.get(str(value).casefold()):
@@ -41,6 +44,10 @@ class ModelName(Choice):
             return super().convert(value, param, ctx)
         if not Path(value).is_file():
             self.fail(f"there is no file {printable(value)}", param, ctx)
+        try:
+            check_layer_file(Path(value))
+        except (ValueError, OSError) as error:
+            self.fail(in_words(error), param, ctx)
         return str(value)
 
 

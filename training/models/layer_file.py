@@ -34,6 +34,7 @@ import layers
 from backend.checks import LARGEST_SIZE, sizes, whole
 from layers import GRU, LSTM, RNN, Layer, Loss, PositionalEncoding, Residual, Sequential, Skip
 from layers.base import Shape
+from layers.initializers import unfilled
 from training.files import clipped, toml_text
 from training.models.architecture import DEEPEST, MOST
 from training.models.network import Network
@@ -96,11 +97,7 @@ def build_from_file(file: Path, shape: Shape, classes: int, loss: str | Loss | N
         OSError: the file cannot be read.
     """
     described = read_layer_file(file)
-    builder = _Builder(classes)
-    try:
-        made, end = builder.sequence(described.layers, tuple(shape), "layer ", 0)
-    except _LayerError as error:
-        raise ValueError(f"{file}: {error}") from error
+    made, end = _made(file, described, tuple(shape), classes)
     if classes_in(end) != classes:
         raise ValueError(
             f"{file}: the layers make {end} of {tuple(shape)}, expected ({classes},): a last layer of type Affine with "
@@ -108,6 +105,28 @@ def build_from_file(file: Path, shape: Shape, classes: int, loss: str | Loss | N
             "(classes, H, W)"
         )
     return Network(made, tuple(shape), {"name": described.name, "layers_sha256": described.digest}, loss)
+
+
+def check_layer_file(file: Path) -> None:
+    """Refuse a file without valid layers before data are read for it; weights are not drawn.
+
+    The layers are made for the file's own ``input`` and ``classes``; without both, their arguments are not checked.
+
+    Raises:
+        ValueError: as ``build_from_file``.
+        OSError: the file cannot be read.
+    """
+    described = read_layer_file(file)
+    if described.input_dim is not None and described.classes is not None:
+        with unfilled():
+            _made(file, described, described.input_dim, described.classes)
+
+
+def _made(file: Path, described: LayerFile, shape: Shape, classes: int) -> tuple[Sequential, Shape]:
+    try:
+        return _Builder(classes).sequence(described.layers, shape, "layer ", 0)
+    except _LayerError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 class _LayerError(ValueError):

@@ -1,5 +1,6 @@
 """Networks from TOML files of layers."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -149,6 +150,18 @@ def test_the_command_takes_a_file_in_the_place_of_a_name(file):
     assert xpnet("summary", "run").out.startswith("net (run) on 1x28x28 images")
     result = xpnet("train", "--model", "net.toml")
     assert (result.code, result.err) == (2, "Error: Invalid value for '--model': there is no file net.toml\n")
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('"Relu"', '"ReLU"', "layer 3.1 body 2: type is one of .*, not 'ReLU'"),
+    ("size = [3, 1]", "size = 99\ndepth = 1", "layer 1: Convolution takes .*, not 'depth'"),
+    ("[[layers]]", "[[layers", "line 5"),
+])  # fmt: skip
+def test_a_mistake_in_a_file_is_told_before_data_are_read(file, old, new, message):
+    file.write_text(TEXT.replace(old, new, 1), encoding="utf-8")
+    result = xpnet("train", "--model", "net.toml", "--data", "no-such-data")
+    assert (result.code, result.out) == (2, "")
+    assert re.search(f"^Error: Invalid value for '--model': net.toml: .*{message}", result.err)
 
 
 def test_a_run_does_not_go_on_with_another_file(file):
