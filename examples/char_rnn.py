@@ -1,4 +1,4 @@
-"""Train a recurrent network to write like a text, character by character.
+"""Train a recurrent network, or a transformer, to write like a text, character by character.
 
 Karpathy, "The unreasonable effectiveness of recurrent neural networks" (2015). Each step takes pieces of the text and
 learns, for every place in them, the character that follows. In the end the network writes: each character is drawn from
@@ -25,7 +25,7 @@ from training.cli.common import UserError, device_option, user_errors
 from training.models.bound_layers import BoundLayers
 from training.optim.clipping import clip_gradients
 from training.optim.optimizers import Adam
-from training.zoo.recurrent import CHARACTER_NETWORKS
+from training.zoo import CHARACTER_NETWORKS
 
 LENGTH = 100_000
 """Characters of the default text."""
@@ -94,13 +94,15 @@ def write(network: BoundLayers, start: list[int], characters: int, length: int) 
 @click.command()
 @option("--text", type=click.Path(path_type=Path, dir_okay=False), default=None, help="A text file in UTF-8.")
 @option("--model", type=click.Choice([*CHARACTER_NETWORKS]), default="CharLSTM")
-@option("--hidden", type=count, default=128, help="Units of the recurrent layer.")
+@option("--hidden", type=count, default=None, help="Units of the recurrent layer, or of a transformer's.")
 @option("--steps", type=count, default=1000)
 @option("--length", type=count, default=50, help="Characters that a step goes back through.")
 @option("--write", "characters", type=count, default=300, help="Characters that the network writes.")
 @device_option
-def main(text: Path | None, model: str, hidden: int, steps: int, length: int, characters: int, device: str) -> None:
-    """Train a recurrent network to write like a text."""
+def main(
+    text: Path | None, model: str, hidden: int | None, steps: int, length: int, characters: int, device: str
+) -> None:
+    """Train a recurrent network, or a transformer, to write like a text."""
     prepare(device)
     with user_errors():
         content = default_text() if text is None else text.read_text("utf-8")
@@ -108,7 +110,8 @@ def main(text: Path | None, model: str, hidden: int, steps: int, length: int, ch
         raise UserError(f"a text needs at least {length + 2} characters, two of them different, got {len(content):,}")
     random.seed(0)
     alphabet = Alphabet(content)
-    network, codes = BoundLayers(CHARACTER_NETWORKS[model](len(alphabet), hidden=hidden)), alphabet.encode(content)
+    sizes = {} if hidden is None else {"hidden": hidden}
+    network, codes = BoundLayers(CHARACTER_NETWORKS[model](len(alphabet), **sizes)), alphabet.encode(content)
     click.echo(f"{len(content):,} characters, {len(alphabet)} different: {numpy.log(len(alphabet)):.3f} by chance")
     for tenth, loss in enumerate(losses(network, asarray(codes), steps, length), 1):
         click.echo(f"{tenth * max(steps // 10, 1):>6} steps   loss {loss:.3f}")

@@ -59,10 +59,11 @@ def test_a_network_that_is_sure_writes_what_it_is_sure_of():
     assert write(Next, [3], 7, 4) == [4, 0, 1, 2, 3, 4, 0]
 
 
-def test_the_command(tmp_path):
+@pytest.mark.parametrize("model", ["CharRNN", "CharTransformer"])
+def test_the_command(tmp_path, model):
     file = tmp_path / "text.txt"
     file.write_text(TEXT, "utf-8")
-    arguments = ("--text", file, "--model", "CharRNN", "--hidden", 8, "--steps", 20, "--length", 10, "--write", 30)
+    arguments = ("--text", file, "--model", model, "--hidden", 8, "--steps", 20, "--length", 10, "--write", 30)
     shown = output_of(main, *arguments, "--device", "cpu")
     assert shown.startswith(f"{len(TEXT):,} characters, {len(set(TEXT))} different")
     found = [float(loss) for loss in re.findall(r"steps   loss (\d+\.\d+)", shown)]

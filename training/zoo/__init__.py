@@ -23,9 +23,9 @@ from training.zoo.blocks import Image
 from training.zoo.lenet import lenet5
 from training.zoo.mixer import mixer_b, mixer_s
 from training.zoo.mobilenet import mobilenet_v2
-from training.zoo.recurrent import CHARACTER_NETWORKS
+from training.zoo.recurrent import char_gru, char_lstm, char_rnn
 from training.zoo.resnet import resnet18, resnet20, resnet32, resnet50, resnet56
-from training.zoo.transformer import vit_tiny
+from training.zoo.transformer import char_transformer, vit_tiny
 from training.zoo.unet import unet
 from training.zoo.vgg import vgg11, vgg16
 from training.zoo.wide_resnet import wide_resnet16_4, wide_resnet28_10
@@ -47,6 +47,14 @@ NETWORKS: dict[str, Callable[[Image, int], Sequential]] = {
     "WideResNet28-10": wide_resnet28_10,
 }
 """The networks by name."""
+
+CHARACTER_NETWORKS: dict[str, Callable[..., Sequential]] = {
+    "CharRNN": char_rnn,
+    "CharLSTM": char_lstm,
+    "CharGRU": char_gru,
+    "CharTransformer": char_transformer,
+}
+"""Networks that predict the next character of a text, by name; they take the number of different characters."""
 
 PLACE_NETWORKS: dict[str, Callable[..., Sequential]] = {"UNet": unet, **CHARACTER_NETWORKS}
 """Networks that score each pixel or step, by name."""
@@ -90,8 +98,13 @@ def usual_size(name: str) -> tuple[Shape, int]:
 
 
 __all__ = [
+    "CHARACTER_NETWORKS",
     "NETWORKS",
     "PLACE_NETWORKS",
+    "char_gru",
+    "char_lstm",
+    "char_rnn",
+    "char_transformer",
     "layers_of",
     "lenet5",
     "mixer_b",

@@ -8,8 +8,6 @@ that follow. A ``training.Trainer`` trains a ``training.models.Network`` of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from backend.checks import whole
 from layers import GRU, LSTM, RNN, Dropout, Embedding, Layer, PositionwiseAffine, Sequential
 
@@ -44,14 +42,6 @@ def char_lstm(characters: int, size: int = 32, hidden: int = 128, depth: int = 1
 def char_gru(characters: int, size: int = 32, hidden: int = 128, depth: int = 1, dropout: float = 0.0) -> Sequential:
     """Return ``char_rnn`` of layers ``GRU``; arguments and errors as there."""
     return _of_characters(GRU, characters, size, hidden, depth, dropout)
-
-
-CHARACTER_NETWORKS: dict[str, Callable[..., Sequential]] = {
-    "CharRNN": char_rnn,
-    "CharLSTM": char_lstm,
-    "CharGRU": char_gru,
-}
-"""The networks by name."""
 
 
 def _of_characters(

@@ -2,7 +2,8 @@
 
 The vision transformer is that of Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021): an image is cut into
 patches, a sequence of them. Its scores come from the mean of all positions, as in Beyer et al., "Better plain ViT
-baselines for ImageNet-1k" (2022), not from a position of its own.
+baselines for ImageNet-1k" (2022), not from a position of its own. ``char_transformer`` predicts the next character of a
+text, as the networks of ``training.zoo.recurrent`` do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from backend.checks import LARGEST_SIZE, sizes, whole
 from layers import (
     Affine,
     Convolution,
+    Embedding,
     Gelu,
     GlobalAveragePooling,
     Layer,
@@ -18,6 +20,7 @@ from layers import (
     MultiHeadAttention,
     Permute,
     PositionalEmbedding,
+    PositionalEncoding,
     PositionwiseAffine,
     Reshape,
     Residual,
@@ -51,6 +54,40 @@ def vision_transformer(depth: int, features: int, heads: int, hidden: int, shape
         *encoder(depth, features, heads, hidden),
         *mean_of_positions((patches, features)),
         Affine.of(features, classes, "xavier"),
+    )
+
+
+def char_transformer(
+    characters: int, size: int = 128, hidden: int = 512, depth: int = 2, heads: int = 4, longest: int = 1024
+) -> Sequential:
+    """Return an embedding with sinusoidal positions, a causal encoder, and scores for each character.
+
+    It takes indices of characters (N, T) and returns scores (N, T, characters), those of a position from the characters
+    up to it.
+
+    Args:
+        characters: number of different characters.
+        size: of the vector of a character and of each position.
+        hidden: units of the network over each position.
+        depth: number of blocks.
+        heads: heads of attention of each block; they divide ``size``.
+        longest: the largest T that it takes.
+
+    Raises:
+        TypeError: an argument is not a whole number.
+        ValueError: one is not positive, or ``heads`` does not divide ``size``.
+
+    Examples:
+        >>> import numpy
+        >>> from training.zoo.transformer import char_transformer
+        >>> char_transformer(65).forward(numpy.zeros((2, 7), "int32")).shape
+        (2, 7, 65)
+    """
+    return Sequential(
+        Embedding.of(characters, size),
+        PositionalEncoding(longest, size),
+        *encoder(whole("depth", depth, 1, LARGEST_SIZE), size, heads, hidden, causal=True),
+        PositionwiseAffine.of(size, characters, "xavier"),
     )
 
 

@@ -9,8 +9,9 @@ from backend import random
 from layers import GRU, LSTM, RNN, Affine, Embedding, Flatten, Residual, Sequential
 from training.interop.onnx_export import export_onnx, to_onnx
 from training.interop.onnx_import import from_onnx, layers_from_onnx
-from training.models import Network
+from training.models import Network, build_for
 from training.models.architecture import describe
+from training.zoo import CHARACTER_NETWORKS
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 if HAS_ONNX:
@@ -65,6 +66,16 @@ def test_indices_of_several_axes(tmp_path):
     network = Network(Sequential(Embedding.of(5, 2), Flatten(), Affine.of(24, 2)), (3, 4))
     x = np.random.default_rng(1).integers(0, 5, (2, 3, 4))
     np.testing.assert_allclose(outputs(network, x, tmp_path / "model.onnx"), network.predict(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CHARACTER_NETWORKS)
+def test_a_network_of_characters(name, tmp_path):
+    random.seed(0)
+    network = stirred(build_for(name, (7,), 11))
+    x, expected = np.random.default_rng(1).integers(0, 11, (4, 7)), (4, 7, 11)
+    found = outputs(network, x, tmp_path / "model.onnx")
+    assert found.shape == expected
+    np.testing.assert_allclose(found, network.predict(x), rtol=0, atol=2e-5)  # scores up to 5
 
 
 NETWORKS = {

@@ -79,6 +79,7 @@ def test_summary_shows_a_network_in_its_usual_size_or_for_a_data_set(options, in
     (("--model", "unet"), "1x512x512 images", "2 x 512 x 512", "31,036,546"),
     (("--model", "CharLSTM"), "50 indices", "50 x 65", "93,409"),
     (("--model", "chargru", "--measure", "--gpu", "h100"), "50 indices", "50 x 65", "72,673"),
+    (("--model", "CharTransformer"), "50 indices", "50 x 65", "413,505"),
 ])  # fmt: skip
 def test_summary_shows_networks_that_score_pixels_and_steps(options, inputs, layer, parameters):
     out = said("summary", *options, "--batch-size", 1, "--device", "cpu")
@@ -97,7 +98,7 @@ def test_summary_refuses_a_data_set_that_does_not_fit(options, words):
     assert (result.code, result.out, result.err) == (2, "", f"Error: {words}\n")
 
 
-@pytest.mark.parametrize("name", ["UNet", "CharRNN", "charlstm", "CHARGRU"])
+@pytest.mark.parametrize("name", ["UNet", "CharRNN", "charlstm", "CHARGRU", "chartransformer"])
 @pytest.mark.parametrize("command", ["train", "train --find-lr", "profile", "evaluate model.npz", "train --config"])
 def test_commands_with_data_refuse_them_before_anything_is_made(tmp_path, command, name):
     (tmp_path / "run.toml").write_text(f'model = "{name}"\n')

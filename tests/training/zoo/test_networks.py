@@ -87,6 +87,9 @@ def test_a_network_that_does_not_exist_is_refused_with_those_that_do():
     ("CharRNN", (50,), 65, (50, 65), 65 * 32 + (32 + 128 + 2) * 128 + 129 * 65),
     ("CharLSTM", (50,), 65, (50, 65), 65 * 32 + 4 * (32 + 128 + 2) * 128 + 129 * 65),
     ("CharGRU", (50,), 65, (50, 65), 65 * 32 + 3 * (32 + 128 + 2) * 128 + 129 * 65),
+    # an embedding, blocks of two normalizations, attention and a network over positions, a normalization, and scores
+    ("CharTransformer", (50,), 65, (50, 65),
+     65 * 128 + 2 * (2 * 256 + 4 * 129 * 128 + 129 * 512 + 513 * 128) + 256 + 129 * 65),
 ])  # fmt: skip
 def test_networks_that_score_pixels_and_steps(name, shape, classes, output, parameters):
     assert usual_size(name) == (shape, classes)
@@ -95,11 +98,12 @@ def test_networks_that_score_pixels_and_steps(name, shape, classes, output, para
 
 
 def test_all_of_them_have_their_numbers_here():
-    assert set(PLACE_NETWORKS) == {"UNet", "CharRNN", "CharLSTM", "CharGRU"}
+    assert set(PLACE_NETWORKS) == {"UNet", "CharRNN", "CharLSTM", "CharGRU", "CharTransformer"}
 
 
 @pytest.mark.parametrize(("name", "shape", "classes"), [
-    ("UNet", (3, 16, 32), 4), ("CharRNN", (7,), 5), ("CharLSTM", (7,), 5), ("CharGRU", (7,), 5)
+    ("UNet", (3, 16, 32), 4), ("CharRNN", (7,), 5), ("CharLSTM", (7,), 5), ("CharGRU", (7,), 5),
+    ("CharTransformer", (7,), 5),
 ])  # fmt: skip
 def test_one_of_them_comes_back_from_its_file(name, shape, classes, tmp_path):
     random.seed(3)
@@ -117,6 +121,7 @@ def test_one_of_them_comes_back_from_its_file(name, shape, classes, tmp_path):
     ("UNet", (1, 20, 16), 2, r"of depth 4 takes images whose sides are multiples of 16, got \(1, 20, 16\)"),
     ("UNet", (1, 16, 16), 1, "got one score per sample"),
     ("CharGRU", (1, 28, 28), 10, r"CharGRU takes sequences of indices \(T,\), got inputs of \(1, 28, 28\)"),
+    ("CharTransformer", (1025,), 9, r"PositionalEncoding\(1024 x 128\).*up to 1024.*got \(1025, 128\)"),
     ("CharGRU", (50,), 0, "classes must be a whole number of at least 1|classes must be a whole number from 1"),
 ])  # fmt: skip
 def test_what_they_do_not_take_is_refused_in_words(name, shape, classes, words):

@@ -11,7 +11,8 @@ from training.models import Network
 from training.models.bound_layers import BoundLayers
 from training.models.loading import load_network
 from training.optim.optimizers import Adam
-from training.zoo.recurrent import CHARACTER_NETWORKS, char_lstm
+from training.zoo import CHARACTER_NETWORKS
+from training.zoo.recurrent import char_lstm
 
 CELLS = {"CharRNN": (RNN, 1), "CharLSTM": (LSTM, 4), "CharGRU": (GRU, 3)}
 

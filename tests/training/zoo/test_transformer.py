@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 import backend
-from backend import random, xp
-from layers import Affine, Embedding, PositionalEncoding, Sequential
+from backend import asarray, asnumpy, random, xp
+from layers import Affine, Embedding, PositionalEncoding, Sequential, SoftmaxWithLoss
 from training.interop import from_torch, to_torch
 from training.models import Network, build_for
+from training.models.bound_layers import BoundLayers
 from training.models.loading import load_network
+from training.optim.optimizers import Adam
 from training.profile.cost import Batch, cost_of
-from training.zoo.transformer import encoder, mean_of_positions, vision_transformer
+from training.zoo.transformer import char_transformer, encoder, mean_of_positions, vision_transformer
 
 SHAPE, CLASSES = (3, 12, 16), 5
 
@@ -87,6 +89,34 @@ def test_every_parameter_has_its_gradient():
                 losses.append(float(network.loss(x, t)))
             array[at] += 1e-5
             assert abs((losses[0] - losses[1]) / 2e-5 - gradients[name][at]) < 1e-7, (name, at)
+
+
+def test_a_text_is_learned_without_a_look_at_what_follows(device):
+    """The second of two equal characters is known by those before it alone."""
+    random.seed(0)
+    network, loss, optimizer = BoundLayers(char_transformer(2, 8, 16, depth=1, heads=2)), SoftmaxWithLoss(), Adam(0.02)
+    pieces = asarray(np.array([[(place + start) // 2 % 2 for place in range(13)] for start in range(4)], "int32"))
+    found = []
+    for _ in range(80):
+        found.append(float(loss.forward(network.layers.train().forward(pieces[:, :-1]), pieces[:, 1:])))
+        network.layers.backward(loss.backward())
+        optimizer.update(network.params, network.grads)
+    assert found[0] > 0.5
+    assert found[-1] < 0.1  # but the first of a piece cannot be known: log 2 / 12, of half of them
+    scores, others = network.layers.eval().forward(pieces[:, :-1]), pieces[:, :-1].copy()
+    others[:, 7:] = 1 - others[:, 7:]
+    np.testing.assert_array_equal(asnumpy(network.layers.forward(others)[:, :7]), asnumpy(scores[:, :7]))
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({"characters": 0}, "count must be a whole number"),
+    ({"characters": 5, "depth": 0}, "depth must be a whole number from 1"),
+    ({"characters": 5, "heads": 3}, "heads must divide features 128, got 3"),
+    ({"characters": 5, "longest": 0}, "length must be a whole number from 1"),
+])  # fmt: skip
+def test_wrong_arguments_of_a_network_of_characters_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        char_transformer(**arguments)
 
 
 @pytest.mark.parametrize("causal", [False, True])
