@@ -19,7 +19,8 @@ from layers.pooling import AveragePooling, GlobalAveragePooling, Pooling
 from layers.positional import PositionalEmbedding, PositionalEncoding
 from layers.recurrent import GRU, LSTM, RNN
 from layers.regression_loss import HuberLoss, MeanSquaredError
-from layers.sequential import Residual, Sequential
+from layers.residual import Residual
+from layers.sequential import Sequential
 from layers.shape import Flatten, Permute, Reshape
 from layers.sigmoid_loss import SigmoidWithLoss
 from layers.skip import Skip

@@ -8,7 +8,8 @@ from kernels.activations import add
 from kernels.core.layout import channel_axis, copy_channels_last, joined, parted
 from layers import checks
 from layers.base import Layer, Shape
-from layers.sequential import BODY, Composite, indented
+from layers.residual import BODY
+from layers.sequential import Composite, indented
 
 
 class Skip(Composite):
