@@ -80,7 +80,7 @@ EXCLUDED = {
     "training.data.download.fetch": "reaches for the network",
     "training.data.transfer.transfer": "reaches for the network",
     "training.data.collection.Data": "a result",
-    "training.data.batches.as_loader": "for the Trainer, which is tried",
+    "training.data.as_loader.as_loader": "for the Trainer, which is tried",
     "training.data.batches.checksum": "for the comparison of batches between passes and ranks",
     "training.data.formats.folders.open_folder": "reads files",
     "training.data.image_files.ImageFiles": "reads files",

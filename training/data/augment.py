@@ -15,6 +15,7 @@ import numpy
 from backend import array_module, asnumpy, checks, random
 from backend.types import Array
 from layers import Loss
+from layers.base import Shape
 
 AUGMENT_STREAM = 5 << 60
 """The numbers of epoch k are those of the seed's stream ``AUGMENT_STREAM + k``, far from those of other purposes."""
@@ -216,27 +217,26 @@ class Augmentation:
             first += change.draws
         return (stored.transpose(0, 3, 1, 2) if x.ndim == 4 else stored), t
 
-    def check_places(self) -> None:
-        """Raise a ValueError if a change moves pixels: labels of pixels would stay where they are."""
+    def check_loss(self, loss: Loss, outputs: Shape) -> None:
+        """Raise a ValueError if labels would be wrong after a change.
+
+        Those of pixels or steps, with outputs of several axes, would stay where they are while pixels move; mixed ones
+        are not taken by every loss.
+        """
         for change in self.changes:
-            if not change.keeps_places:
+            name = type(change).__name__.lower()
+            if len(outputs) > 1 and not change.keeps_places:
                 kept = ", ".join(name for name, kind in CHANGES.items() if kind.keeps_places)
                 raise ValueError(
-                    f"{type(change).__name__.lower()} moves or mixes pixels and not their labels: of a network with "
-                    f"scores of steps or pixels the augmentation can be {kept}"
+                    f"{name} moves or mixes pixels and not their labels: of a network with scores of steps or pixels "
+                    f"the augmentation can be {kept}"
                 )
-
-    def check_loss(self, loss: Loss, outputs: int) -> None:
-        """Raise a ValueError if a change mixes labels, and a loss of that many outputs does not take mixed ones."""
-        for change in self.changes:
             if not change.mixes:
                 continue
             try:
-                loss.check_targets(numpy.full((1, outputs), 1 / outputs, "float32"), (1, outputs))
+                loss.check_targets(numpy.full((1, *outputs), 1 / outputs[0], "float32"), (1, *outputs))
             except ValueError as error:
-                raise ValueError(
-                    f"{type(change).__name__.lower()} mixes labels, which {loss!r} does not take: leave one of them out"
-                ) from error
+                raise ValueError(f"{name} mixes labels, which {loss!r} does not take: leave one of them out") from error
 
     def __repr__(self) -> str:
         return f"Augmentation({self.changes}, classes={self.classes}, samples={self.samples}, seed={self.seed})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -54,7 +54,7 @@ class Batches(Loader):
             raise checks.refusal(TypeError, "batches", "a collection of (x, t) that can be gone through again", batches)
         self.dtype = checks.floating_dtype("dtype", dtype)
         self._batches_given = batches
-        self._loss: tuple[Loss, int | Callable[[Shape], Shape]] | None = None
+        self._loss: tuple[Loss, Callable[[Shape], Shape]] | None = None
         self._has_places = False
         self._last: tuple[int, int, Batch] | None = None
         self._pass: Iterator[Any] = iter(())
@@ -81,9 +81,9 @@ class Batches(Loader):
         self.gives_indices, self._has_places = network.takes_indices, network.has_places
         return self
 
-    def check_targets(self, loss: Loss, outputs: int | Callable[[Shape], Shape]) -> None:
+    def check_targets(self, loss: Loss, outputs_of: Callable[[Shape], Shape]) -> None:
         """Have the targets of each batch checked as it comes."""
-        self._loss = loss, outputs
+        self._loss = loss, outputs_of
 
     def identity(self) -> dict[str, Any]:
         """Return what is known of the batches."""
@@ -176,138 +176,19 @@ class Batches(Loader):
         is_class = t.dtype.kind in ("iub" if t.ndim == 1 else "iu" if self._has_places else "")
         t = t.astype("int32" if is_class else numpy.promote_types(self.dtype, "float32"))
         if self._loss is not None:
-            loss, outputs = self._loss
+            loss, outputs_of = self._loss
             try:
-                loss.check_targets(t, (len(t), *(outputs(x.shape[1:]) if callable(outputs) else [outputs])))
+                loss.check_targets(t, (len(t), *outputs_of(x.shape[1:])))
             except ValueError as error:
                 raise ValueError(f"batch {place}: {error}") from None
         dtype = numpy.promote_types(x.dtype, "int32") if is_index else self.dtype
         return asarray(x.astype(dtype, copy=False)), asarray(t)
 
 
-class OneEpoch(Batches):
-    """Batches of an iterator, such as a generator: they come once, and are one epoch, however many there are.
-
-    One batch is taken in advance, to know whether it is the last. ``len`` is the number of batches known so far.
-
-    Args:
-        batches: the iterator.
-        dtype: as for ``Batches``.
-
-    Raises:
-        TypeError, ValueError: as for ``Batches``.
-
-    Examples:
-        >>> import numpy as np
-        >>> from training import SGD, Trainer, TwoLayerNet
-        >>> x, t = np.eye(4, dtype="float32"), np.arange(4) % 2
-        >>> trainer = Trainer(TwoLayerNet(4, 5, 2), ((x, t) for _ in range(3)), [(x, t)], SGD(), epochs=1)
-        >>> history = trainer.train()
-        >>> trainer.step
-        3
-    """
-
-    def __init__(self, batches: Iterator[Any], dtype: Any = "float32") -> None:
-        first = list(islice(batches, 1))
-        super().__init__(first, dtype)
-        self._kind, self._is_begun = type(batches).__name__, False
-        self._ahead = self._looking_ahead(chain(first, batches))
-        self.samples = 0  # unknown
-
-    @property
-    def largest_batch(self) -> int:
-        """Number of samples in the first batch."""
-        return self.batch_size
-
-    def __repr__(self) -> str:
-        return f"OneEpoch({self._kind} → {self.dtype})"
-
-    def identity(self) -> dict[str, Any]:
-        """Return what is known of the batches."""
-        return {"batch_size": self.batch_size, "dtype": self.dtype.name}
-
-    def batch(self, epoch: int, index: int) -> Batch:
-        """Return the latest batch.
-
-        Raises:
-            LookupError: it is an earlier one.
-        """
-        if self._last is None or self._last[:2] != (epoch, index):
-            raise LookupError(f"batch {index} of epoch {epoch + 1} came once, and is gone: {self} cannot give it again")
-        return self._last[2]
-
-    def expect(self, mark: list[int]) -> None:
-        """Refuse to go on inside the epoch where the batch of the mark is another one, or does not come."""
-        super().expect(mark)
-        if mark:
-            self._count = max(self._count, mark[1] + 1)
-
-    def _new_pass(self, epoch: int) -> Iterator[Any]:
-        if epoch == 0 and not self._is_begun:
-            self._is_begun = True
-            return self._ahead
-        if self._last is not None and (epoch, 0) == self._last[:2]:  # the first step was interrupted
-            return chain(self._batches_given, self._ahead)
-        raise ValueError(
-            f"{self} has no batches for a new epoch: an iterator can be gone through once; give a collection that can "
-            "be gone through again, such as a list or an object with __iter__"
-        )
-
-    def _looking_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
-        given, known = next(batches), 1
-        for following in batches:
-            known += 1
-            self._count = max(self._count, known)
-            yield given
-            given = following
-        yield given
-
-
 def checksum(batch: Batch) -> int:
     """Return a number that two batches with other numbers do not have in common, but for one in 4 billion."""
     x, t = (numpy.ascontiguousarray(asnumpy(array)).data for array in batch)
     return zlib.crc32(t, zlib.crc32(x))
-
-
-def as_loader(name: str, given: Any, network: Network, epochs: int | None = None) -> Loader:
-    """Return a loader as it is, another collection of batches as ``Batches``, and an iterator as ``OneEpoch``.
-
-    Args:
-        name: of the argument, such as "train" or "test".
-        network: for which the targets are checked.
-        epochs: how often it will be gone through; None for any number.
-
-    Raises:
-        TypeError: it is none of these, or gives numbers to a network that takes indices.
-        ValueError: an iterator is to be gone through more than once, or a target is not one of the network's.
-    """
-    loader = _as_loader(name, given, network.params.flat.dtype, epochs)
-    try:
-        loader = loader.for_network(network)
-        loader.check_targets(network.last_layer, network.outputs_of if network.has_places else network.classes)
-    except (TypeError, ValueError) as error:
-        data = {"train": "training data: ", "test": "test data: "}.get(name, "")
-        raise type(error)(f"{data}{error}") from None
-    return loader
-
-
-def _as_loader(name: str, given: Any, dtype: Any, epochs: int | None) -> Loader:
-    if isinstance(given, Loader):
-        return given
-    is_whole = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
-    if not is_whole or (isinstance(given, Iterator) and epochs is None):
-        raise checks.refusal(TypeError, name, "a Loader, or (x, t) batches that can be gone through again", given)
-    try:
-        if not isinstance(given, Iterator):
-            return Batches(given, dtype)
-        if epochs is not None and epochs > 1:
-            raise ValueError(
-                f"{name} is an iterator ({type(given).__name__}), whose batches come once, and epochs is {epochs}: "
-                "give epochs=1, or a collection that can be gone through again, such as a list"
-            )
-        return OneEpoch(given, dtype)
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from error
 
 
 def _pair(given: Any, place: int) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -16,7 +16,7 @@ from layers import Loss
 from layers.base import Shape
 from training.data.augment import Augmentation
 from training.data.blocks import Batch, Blocks
-from training.data.given import MOST_CLASSES, are_indices, check_indices, checked_samples
+from training.data.given import are_indices, check_indices, checked_samples
 from training.data.normalization import Normalization
 
 if TYPE_CHECKING:
@@ -167,30 +167,23 @@ class Loader:
         other._blocks, other._integers = self._blocks.with_labels(self._integers.astype(np.int32)), None
         return other
 
-    def check_targets(self, loss: Loss, outputs: int | Callable[[Shape], Shape]) -> None:
+    def check_targets(self, loss: Loss, outputs_of: Callable[[Shape], Shape]) -> None:
         """Raise unless a loss takes all labels or targets.
 
         The host checks them in advance: a loss on a GPU could not raise without waiting for the device.
 
         Args:
-            outputs: how many scores or other numbers a network computes of a sample; or a function that returns the
-                shape of its scores of steps or pixels, for the shape of a sample: ``Network.outputs_of``.
+            outputs_of: returns the shape of what a network computes of a sample of a shape, as ``Network.outputs_of``.
 
         Raises:
             TypeError: they are of another dtype than the loss takes.
-            ValueError: a label is out of range, or another is wrong; the message has the first one and its index in the
-                data set. Or the augmentation mixes labels, and the loss takes none that are mixed; or it moves pixels
-                that have labels.
+            ValueError: the network does not take such samples. Or a label is out of range, or another is wrong: the
+                message has the first one and its index in the data set. Or the augmentation mixes labels, and the loss
+                takes none that are mixed; or it moves pixels that have labels.
         """
         checks.instance("loss", loss, Loss, "a Loss")
-        labels = self._blocks.labels
-        if callable(outputs):
-            loss.check_targets(labels, (len(labels), *outputs(self._inputs.shape[1:])))
-            if self.augment is not None:
-                self.augment.check_places()
-            return
-        outputs = checks.whole("outputs", outputs, 1, MOST_CLASSES)
-        loss.check_targets(labels, (len(labels), outputs))
+        labels, outputs = self._blocks.labels, outputs_of(self._inputs.shape[1:])
+        loss.check_targets(labels, (len(labels), *outputs))
         if self.augment is not None:
             self.augment.check_loss(loss, outputs)
 

@@ -65,8 +65,8 @@ class Shard(Loader):
         rest = Rows.of_rank(len(order) - count * size, self.rank, self.ranks)
         return numpy.concatenate([full.reshape(-1), order[count * size :][rest.slice]])
 
-    def check_targets(self, loss: Any, outputs: Any) -> None:
-        self.whole.check_targets(loss, outputs)
+    def check_targets(self, loss: Any, outputs_of: Any) -> None:
+        self.whole.check_targets(loss, outputs_of)
 
     def identity(self) -> dict[str, Any]:
         return self.whole.identity()

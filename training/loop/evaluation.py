@@ -16,7 +16,7 @@ from backend.checks import instance, whole
 from backend.types import Array
 from kernels.labels import check as check_labels
 from training.data import Loader
-from training.data.batches import as_loader
+from training.data.as_loader import as_loader
 from training.loop.epoch_table import results_html
 from training.loop.non_finite import NonFiniteError, in_evaluation
 from training.models.accuracy import right_count

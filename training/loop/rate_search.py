@@ -14,7 +14,7 @@ import numpy
 
 from backend import blas, random, threads
 from backend.checks import instance, real, refusal, whole
-from training.data.batches import OneEpoch
+from training.data.one_epoch import OneEpoch
 from training.loop.non_finite import NonFiniteError
 from training.loop.trainer import Trainer
 from training.optim.update import Update

@@ -17,7 +17,7 @@ from backend import array_module, checks, copy_to_host, profiling, random
 from backend.transfer import HostCopy
 from backend.types import Array
 from training.data import Loader
-from training.data.batches import as_loader
+from training.data.as_loader import as_loader
 from training.data.rows import Rows
 from training.distributed.shard import rows_of
 from training.distributed.together import Alone, Ranks, begin_together, exchange_of, share_of

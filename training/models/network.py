@@ -113,6 +113,8 @@ class Network(BoundLayers):
         Raises:
             ValueError: the layers do not take such samples, or make another number of scores of them.
         """
+        if tuple(shape) == self.input_dim:
+            return self.output_dim
         made = self.layers.output_shape(shape)
         if len(made) != len(self.output_dim) or classes_in(made) != self.classes:
             raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got samples of {shape}")
@@ -287,8 +289,7 @@ class Network(BoundLayers):
         require_arrays(x=x)
         if not x.ndim:
             raise ValueError(f"samples x are (N, {', '.join(map(str, self.input_dim))}), got {x.shape}")
-        if x.shape[1:] != self.input_dim:
-            self.outputs_of(x.shape[1:])
+        self.outputs_of(x.shape[1:])
 
     def _repr_html_(self) -> str:
         return network_table(self)

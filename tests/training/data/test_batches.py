@@ -5,7 +5,8 @@ import pytest
 
 from backend import asarray, asnumpy, copy_to_host, random
 from training import SGD, Loader, Trainer, TwoLayerNet
-from training.data.batches import Batches, OneEpoch
+from training.data.batches import Batches
+from training.data.one_epoch import OneEpoch
 from training.loop import checkpoint
 from training.loop.non_finite import NonFiniteError
 from training.loop.rate_search import find_learning_rate
