@@ -50,10 +50,11 @@ static __attribute__((noinline)) void convolve_lines(const Convolution *c, const
             for (index i = 0; i < count; ++i) {
                 if (!filter) fetch_ahead(c, lines + i); // once, with the first filters
                 switch (many) {
-                case 1: compute_line(8, 1, c, lines + i, channel, filter, left, filters); break;
 #if VECTOR_BYTES == 32
+                case 1: compute_line(8, 1, c, lines + i, channel, filter, left, filters); break;
                 default: compute_line(6, 2, c, lines + i, channel, filter, left, filters);
 #else
+                case 1: compute_line(16, 1, c, lines + i, channel, filter, left, filters); break;
                 case 2: compute_line(8, 2, c, lines + i, channel, filter, left, filters); break;
                 case 3: compute_line(6, 3, c, lines + i, channel, filter, left, filters); break;
                 default: compute_line(6, 4, c, lines + i, channel, filter, left, filters);

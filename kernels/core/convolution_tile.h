@@ -11,7 +11,7 @@
 #include "vectors.h"
 
 #define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // x86-64-v3 has 16 registers, the others have 32
-#define MOST_PIXELS 8
+#define MOST_PIXELS 16
 #define FLAGS 16 // numbers before the packed filters; the first is 1 where all filters are finite
 
 // Along one axis of the source: tap i of output r lies at r·scale + origin + i·step, and is tap first + i·every of the
@@ -67,16 +67,17 @@ typedef struct {
 } Line;
 
 // Adds up `count` products for each number of the tile. Sums may round once a product: fma.
-INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][4], const T *from, index step,
+INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][MOST_VECTORS], const T *from, index step,
                          const A *filters, index count) {
     const index third = 3 * step;
-    const T *next = from + 4 * step;
+    const T *fours[4];
+    UNROLL for (int i = 0; i < (P + 3) / 4; ++i) fours[i] = from + 4 * i * step;
 #pragma clang loop unroll_count(2)
-    for (index k = 0; k < count; ++k, ++from, ++next) {
-        vec of_filters[4];
+    for (index k = 0; k < count; ++k) {
+        vec of_filters[MOST_VECTORS];
         UNROLL for (int v = 0; v < V; ++v) of_filters[v] = load_sums(filters + (k * V + v) * LANES);
         UNROLL for (int p = 0; p < P; ++p) {
-            const vec of_pixel = all(get((p < 4 ? from : next) + (p % 4 == 3 ? third : p % 4 * step)));
+            const vec of_pixel = all(get(fours[p / 4] + k + (p % 4 == 3 ? third : p % 4 * step)));
             UNROLL for (int v = 0; v < V; ++v) sums[p][v] = fma(of_pixel, of_filters[v], sums[p][v]);
         }
     }
@@ -95,7 +96,7 @@ typedef struct {
 INLINE void compute(const int P, const int V, const Walk w, index pixel) {
     const T *x = w.x + pixel * w.pixel;
     const A *filters = w.filters;
-    vec sums[MOST_PIXELS][4];
+    vec sums[MOST_PIXELS][MOST_VECTORS];
     UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) sums[p][v] = all(0);
     for (index a = 0; a < w.rows; ++a, x += w.row, filters += w.filters_row) {
         for (index run = 0; run < w.runs; ++run)
@@ -130,11 +131,13 @@ INLINE void compute_line(const int P, const int V, const Convolution *c, const L
         line->source_step, row, tap, c->rows.every * c->taps_of_row * many * width, c->columns.every * many * width,
         line->rows.end - line->rows.first, joined ? columns > 0 : columns, joined ? columns * many : many,
         line->target_step, count};
-    for (index pixel = 0; pixel < line->count;) {
-        const index left = line->count - pixel;
-        if (line->count >= P && left > 4 && (P != 6 || left != 8)) {
+    for (index pixel = 0, left; (left = line->count - pixel) > 0;) {
+        if (line->count >= P && left > P - 4 && (P != 6 || (left > 4 && left != 8))) {
             compute(P, V, w, left < P ? line->count - P : pixel);
             pixel += P;
+        } else if (P > 8 && line->count >= 8 && left > 4) {
+            compute(8, V, w, left < 8 ? line->count - 8 : pixel);
+            pixel += 8;
         } else if (line->count >= 4) {
             compute(4, V, w, left < 4 ? line->count - 4 : pixel);
             pixel += 4;
