@@ -29,18 +29,20 @@ def _attention(graph: Graph, layer: MultiHeadAttention, place: str, x: str, shap
     weight, bias, *out = graph.parameters(layer, place)
     packed = _projected(graph, place, x, weight, bias)
     parts = graph.constant(f"{place}.parts", [-1, length, 3, heads, size // heads])
-    packed = graph.node("Transpose", place, graph.node("Reshape", place, packed, parts), perm=[2, 0, 3, 1, 4])
-    q, k, v = (  # each (1, batch, heads, length, size / heads)
-        graph.node("Gather", place, packed, graph.constant(f"{place}.{name}", [index]), axis=0)
-        for index, name in enumerate("qkv")
-    )
-    scores = graph.node("MatMul", place, q, graph.node("Transpose", place, k, perm=[0, 1, 2, 4, 3]))
+    packed = graph.node("Reshape", place, packed, parts)
+
+    def part(name: str, index: int, perm: list[int]) -> str:
+        taken = graph.node("Gather", place, packed, graph.constant(f"{place}.{name}", index), axis=2)
+        return graph.node("Transpose", place, taken, perm=perm)
+
+    q, v = part("q", 0, [0, 2, 1, 3]), part("v", 2, [0, 2, 1, 3])  # (batch, heads, length, size / heads)
+    scores = graph.node("MatMul", place, q, part("k", 1, [0, 2, 3, 1]))
     scores = graph.node("Mul", place, scores, graph.constant(f"{place}.scale", 1 / math.sqrt(size // heads)))
     if layer.causal:
         later = numpy.where(numpy.tri(length, dtype=bool), 0.0, -numpy.inf)
         scores = graph.node("Add", place, scores, graph.constant(f"{place}.later", later))
     y = graph.node("MatMul", place, graph.node("Softmax", place, scores, axis=-1), v)
-    y = graph.node("Transpose", place, y, perm=[0, 1, 3, 2, 4])
+    y = graph.node("Transpose", place, y, perm=[0, 2, 1, 3])
     y = graph.node("Reshape", place, y, graph.constant(f"{place}.rows", [-1, length, size]))
     return _projected(graph, place, y, *out)
 

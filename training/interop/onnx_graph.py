@@ -66,7 +66,7 @@ class Graph:
     def constant(self, name: str, array: Any) -> str:
         """Add a constant, float32 unless it is of whole numbers, and return its name."""
         array = numpy.asarray(array if isinstance(array, (int, float, list)) else asnumpy(array))
-        self.constants[name] = numpy.ascontiguousarray(array, "int64" if array.dtype.kind in "iu" else "float32")
+        self.constants[name] = numpy.asarray(array, "int64" if array.dtype.kind in "iu" else "float32", order="C")
         return name
 
     def parameters(self, layer: Layer, place: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Import networks from ONNX, as onnxruntime and many other programs write it; by the package ``onnx``.
 
 A graph of one input and one output becomes a ``Sequential`` of xpnet's layers, whose parameters are trained as any
-others. Sums of two branches become ``Residual``, a value beside what is made of it ``Skip``. Operators with constants,
-such as the normalization of inputs, become part of the layer before them where they can, else a depthwise 1×1
-convolution.
+others. Sums of two branches become ``Residual``, a value beside what is made of it ``Skip``, products and a softmax
+``MultiHeadAttention``. Operators with constants, such as the normalization of inputs, become part of the layer before
+them where they can, else a depthwise 1×1 convolution.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from training.interop import onnx_images  # noqa: F401  (it registers operators)
 from training.interop.onnx_branches import Branches, Value, joined_shape, parting
 from training.interop.onnx_export import package
 from training.interop.onnx_functions import recognized
+from training.interop.onnx_heads import attention
 from training.interop.onnx_loss import with_loss
 from training.interop.onnx_model import damage_in_words, input_of, opened, opset_of
 from training.interop.onnx_operators import READERS
@@ -177,7 +178,15 @@ class _Graph:
         start = sources[0]
         for other in sources[1:]:
             start = parting(start, other)
-        value = Value(node.outputs[index], node.title, start.shape, start)
+        name = node.outputs[index]
+        if node.kind == "MatMul" and len(sources) == 2:
+            parameter = self._reading(node, start.shape).parameter
+            found = attention(node, start, self._by_value, self._constants, self._opset, parameter)
+            if found is not None:
+                value = Value(name, node.title, found[0].shape, found[0])
+                self._add(value, found[1])
+                return value
+        value = Value(name, node.title, start.shape, start)
         try:
             self._constants.refuse_batch(node.inputs[:1] if node.kind == "Reshape" else node.inputs)
             self._fill(value, node, index, sources)

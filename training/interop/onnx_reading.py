@@ -149,18 +149,13 @@ class Constants:
             raise ValueError(f"the constants of the nodes would be more than {_MOST_MADE:,} numbers")
 
     def _computed(self, node: Node) -> numpy.ndarray:
-        from onnx.reference import ReferenceEvaluator
-
         given = {name: self._arrays[name] for name in node.inputs if name}
         if node.kind == "Concat":
             self._count(sum(self._arrays[name].size for name in node.inputs))
         elif node.kind == "Gather":
             data, indices = (self._arrays[name] for name in node.inputs)
             self._count(indices.size * data.size // max(1, data.shape[node.attributes.get("axis", 0)]))
-        graph = self._onnx.GraphProto(name="constant", node=[node.proto])
-        graph.input.extend(self._onnx.ValueInfoProto(name=name) for name in given)
-        graph.output.append(self._onnx.ValueInfoProto(name=node.outputs[0]))
-        return numpy.asarray(ReferenceEvaluator(graph, opsets={"": self._opset}).run(None, given)[0])
+        return evaluated(node, given, self._opset)[0]
 
     def _array(self, tensor: Any) -> numpy.ndarray:
         try:
@@ -175,6 +170,17 @@ class Constants:
             if key in node.attributes:
                 return numpy.asarray(node.attributes[key], dtype)
         raise ValueError("its constant is neither a dense tensor nor numbers")
+
+
+def evaluated(node: Node, given: dict[str, numpy.ndarray], opset: int) -> list[numpy.ndarray]:
+    """Return the outputs of a node for its inputs by name, as ONNX's reference computes them."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    graph = onnx.GraphProto(name="node", node=[node.proto])
+    graph.input.extend(onnx.ValueInfoProto(name=name) for name in given)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs)
+    return [*map(numpy.asarray, ReferenceEvaluator(graph, opsets={"": opset}).run(None, given))]
 
 
 @dataclass

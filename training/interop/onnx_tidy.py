@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from layers import Affine, Flatten, Layer, Permute, Reshape
+import numpy
+
+from backend import asnumpy
+from layers import Affine, Flatten, Layer, MultiHeadAttention, Permute, PositionwiseAffine, Reshape
 from layers.base import Shape
 from training.interop.onnx_scaling import Scaling
 
@@ -19,7 +22,26 @@ def tidied(items: list[Item], shape: Shape, dtype: str) -> list[Layer]:
     for item, _ in chain.items:
         for layer in item.as_layers(dtype) if isinstance(item, Scaling) else [item]:
             plain.add(layer)  # again: reshapings around a convolution that a scaling became
-    return [layer for layer, _ in plain.items if isinstance(layer, Layer)]
+    return _with_last_products([layer for layer, _ in plain.items if isinstance(layer, Layer)])
+
+
+def _with_last_products(layers: list[Layer]) -> list[Layer]:
+    """Make the product behind attention without one its last one, as ``MultiHeadAttention`` has it."""
+    made: list[Layer] = []
+    for layer in layers:
+        before = made[-1] if made else None
+        if (
+            isinstance(before, MultiHeadAttention)
+            and isinstance(layer, PositionwiseAffine)
+            and layer.W.shape == before.W_out.shape
+            and numpy.array_equal(asnumpy(before.W_out), numpy.eye(len(layer.W)))
+            and not before.b_out.any()
+        ):
+            before.W_out = layer.W
+            before.b_out = before.b_out if layer.b is None else layer.b
+        else:
+            made.append(layer)
+    return made
 
 
 class _Chain:

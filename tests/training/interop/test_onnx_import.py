@@ -39,7 +39,7 @@ def batch(network, samples=3):
     return np.random.default_rng(1).random((samples, *network.input_dim), "float32")
 
 
-@pytest.mark.parametrize("name", sorted(set(ZOO) - {"ViTTiny"}))  # attention is several nodes, which are not read back
+@pytest.mark.parametrize("name", sorted(ZOO))
 def test_a_network_of_the_zoo_comes_back(name):
     shape = (3, 32, 32)
     with unfilled():

@@ -76,6 +76,9 @@ def test_a_network_of_characters(name, tmp_path):
     found = outputs(network, x, tmp_path / "model.onnx")
     assert found.shape == expected
     np.testing.assert_allclose(found, network.predict(x), rtol=0, atol=2e-5)  # scores up to 5
+    again = from_onnx(tmp_path / "model.onnx")
+    assert again.title == name
+    np.testing.assert_allclose(again.predict(x), network.predict(x), rtol=0, atol=1e-5)
 
 
 NETWORKS = {
