@@ -35,7 +35,7 @@ class ModelName(Choice):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name as xpnet writes it, or the path of the file as it is; or fail in words.
 
-        A file is read here, so that a mistake in it is told before data are read, which may take minutes.
+        A file is read here, so that a wrong type or argument is told before data are read, which may take minutes.
         """
         if not str(value).endswith(SUFFIX):
             known = {name.casefold(): name for name in PLACE_NETWORKS if name not in self.choices}

@@ -27,6 +27,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,6 @@ import layers
 from backend.checks import LARGEST_SIZE, sizes, whole
 from layers import GRU, LSTM, RNN, Layer, Loss, PositionalEncoding, Residual, Sequential, Skip
 from layers.base import Shape
-from layers.initializers import unfilled
 from training.files import clipped, toml_text
 from training.models.architecture import DEEPEST, MOST
 from training.models.network import Network
@@ -97,7 +97,8 @@ def build_from_file(file: Path, shape: Shape, classes: int, loss: str | Loss | N
         OSError: the file cannot be read.
     """
     described = read_layer_file(file)
-    made, end = _made(file, described, tuple(shape), classes)
+    with _in_file(file):
+        made, end = _Builder(classes).sequence(described.layers, tuple(shape), "layer ", 0)
     if classes_in(end) != classes:
         raise ValueError(
             f"{file}: the layers make {end} of {tuple(shape)}, expected ({classes},): a last layer of type Affine with "
@@ -108,23 +109,21 @@ def build_from_file(file: Path, shape: Shape, classes: int, loss: str | Loss | N
 
 
 def check_layer_file(file: Path) -> None:
-    """Refuse a file without valid layers before data are read for it; weights are not drawn.
-
-    The layers are made for the file's own ``input`` and ``classes``; without both, their arguments are not checked.
+    """Refuse a file with a mistake that no shape is needed for: before data are read, and without any array.
 
     Raises:
-        ValueError: as ``build_from_file``.
+        ValueError: it is not as ``read_layer_file`` expects, a type is unknown, or an argument.
         OSError: the file cannot be read.
     """
     described = read_layer_file(file)
-    if described.input_dim is not None and described.classes is not None:
-        with unfilled():
-            _made(file, described, described.input_dim, described.classes)
+    with _in_file(file):
+        _Builder(described.classes or 1).check(described.layers, "layer ", 0)
 
 
-def _made(file: Path, described: LayerFile, shape: Shape, classes: int) -> tuple[Sequential, Shape]:
+@contextmanager
+def _in_file(file: Path) -> Iterator[None]:
     try:
-        return _Builder(classes).sequence(described.layers, shape, "layer ", 0)
+        yield
     except _LayerError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -175,31 +174,33 @@ class _Builder:
                     (f"{number}.{inner}", each) for inner, each in self._unrolled(one["layers"], place, depth + 1)
                 )
 
+    def check(self, described: Any, place: str, depth: int) -> None:
+        """Raise if a layer of a list has an unknown type or argument."""
+        for number, one in self._unrolled(described, place, depth):
+            where = f"{place}{number}"
+            kind, _, given = _read(one, where)
+            for key, value in given.items():
+                if kind in (Residual, Skip):
+                    self.check(value, f"{where} {key} ", depth + 1)
+                else:
+                    self._value(value, where)
+
     def _layer(self, one: Mapping[str, Any], shape: Shape, where: str, depth: int) -> Layer:
-        name = one.get("type")
-        kind = getattr(layers, name, None) if isinstance(name, str) and name in _TYPES else None
-        if kind is None:
-            raise _LayerError(f"{where}: type is one of {', '.join(_TYPES)}, not {clipped(name)}")
-        given = {key: value for key, value in one.items() if key != "type"}
-        make: Any = getattr(kind, "of", kind)
-        taken = inspect.signature(make).parameters
+        kind, make, given = _read(one, where)
         if kind in (Residual, Skip):
             arguments: dict[str, Any] = {
-                key: self.sequence(value, shape, f"{where} {key} ", depth + 1)[0] if key in taken else value
-                for key, value in given.items()
+                key: self.sequence(value, shape, f"{where} {key} ", depth + 1)[0] for key, value in given.items()
             }
         else:
             arguments = {key: self._value(value, where) for key, value in given.items()}
+            taken = inspect.signature(make).parameters
             for key in (*_FROM_BEFORE, *filter(None, [_OF_SEQUENCES.get(kind)])):
                 if key in taken and key not in arguments:
                     arguments[key] = _before(key, kind, shape, where)
-        unknown = [key for key in arguments if key not in taken]
-        if unknown:
-            raise _LayerError(f"{where}: {name} takes {', '.join(taken) or 'no arguments'}, not {clipped(unknown[0])}")
         try:
             return make(**arguments)
         except (TypeError, ValueError) as error:
-            raise _LayerError(f"{where}, {name}: {error}") from error
+            raise _LayerError(f"{where}, {kind.__name__}: {error}") from error
 
     def _value(self, value: Any, where: str) -> Any:
         if value == "classes":
@@ -207,6 +208,20 @@ class _Builder:
         if isinstance(value, Mapping):
             raise _LayerError(f"{where}: expected a number, a text or a list, got {clipped(dict(value))}")
         return tuple(value) if isinstance(value, list) else value
+
+
+def _read(one: Mapping[str, Any], where: str) -> tuple[type[Layer], Any, dict[str, Any]]:
+    """Return the type of a layer, what makes it, and the arguments that a file gives."""
+    name = one.get("type")
+    kind = getattr(layers, name, None) if isinstance(name, str) and name in _TYPES else None
+    if kind is None:
+        raise _LayerError(f"{where}: type is one of {', '.join(_TYPES)}, not {clipped(name)}")
+    given, make = {key: value for key, value in one.items() if key != "type"}, getattr(kind, "of", kind)
+    taken = inspect.signature(make).parameters
+    unknown = [key for key in given if key not in taken]
+    if unknown:
+        raise _LayerError(f"{where}: {name} takes {', '.join(taken) or 'no arguments'}, not {clipped(unknown[0])}")
+    return kind, make, given
 
 
 def _before(key: str, kind: type[Layer], shape: Shape, where: str) -> int:

@@ -1,6 +1,9 @@
 """Networks from TOML files of layers."""
 
+import os
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,7 @@ from layers import Affine, BatchNormalization, Convolution, Relu, Residual, Sequ
 from tests.support.command_line import xpnet
 from training.cli.resume import ResumedRun
 from training.models import Network, build_for
+from training.models.layer_file import check_layer_file
 from training.models.loading import load_network
 from training.zoo import resnet20
 
@@ -162,6 +166,31 @@ def test_a_mistake_in_a_file_is_told_before_data_are_read(file, old, new, messag
     result = xpnet("train", "--model", "net.toml", "--data", "no-such-data")
     assert (result.code, result.out) == (2, "")
     assert re.search(f"^Error: Invalid value for '--model': net.toml: .*{message}", result.err)
+
+
+def test_a_mistake_is_told_without_the_sizes_of_the_data(file):
+    file.write_text(TEXT.replace("input = [3, 10, 10]", "").replace('"Relu"', '"ReLU"', 1), encoding="utf-8")
+    result = xpnet("train", "--model", "net.toml", "--data", "no-such-data")
+    assert (result.code, result.out) == (2, "")
+    assert "Invalid value for '--model': net.toml: layer 3.1 body 2: type is one of" in result.err
+
+
+def test_what_depends_on_the_data_is_told_when_they_are_known(file):
+    """The input of a file is the size in which summary shows it; layers may fit the data alone."""
+    file.write_text(TEXT.replace("input = [3, 10, 10]", "input = [3, 1, 1]"), encoding="utf-8")
+    with pytest.raises(ValueError, match="layer 4 body 1, Pooling"):
+        build_for("net.toml", (3, 1, 1), 4)
+    check_layer_file(file)
+    result = xpnet("train", "--model", "net.toml", "--data", "no-such-data")
+    assert "no-such-data" in result.err
+
+
+def test_a_file_is_checked_without_a_device(file):
+    code = "from pathlib import Path; from training.models.layer_file import check_layer_file as check; "
+    code += "check(Path('net.toml')); print('checked')"
+    environment = {**os.environ, "XPNET_DEVICE": "cuda:99"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "checked\n", "")
 
 
 def test_a_run_does_not_go_on_with_another_file(file):
