@@ -155,6 +155,17 @@ class _Residual(nn.Module):
         return self.body(x).add_(self.shortcut(x))
 
 
+class _Times(nn.Module):
+    """Makes of PyTorch's dropout the book's, which scales in evaluation and not in training."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Any) -> Any:
+        return x * self.factor
+
+
 def modules_of(layers: Any, images: bool) -> list[Any]:
     """Return PyTorch's modules for a ``Sequential``, with copies of its parameters.
 
@@ -174,24 +185,28 @@ def modules_of(layers: Any, images: bool) -> list[Any]:
             case "Convolution":
                 filters, channels, *size = layer.W.shape
                 shell = nn.Conv2d(
-                    channels, filters, size, stride=layer.stride, padding=layer.pad, bias=layer.b is not None
-                )
+                    channels * layer.groups, filters, size, layer.stride, layer.pad, layer.dilation, layer.groups,
+                    bias=layer.b is not None,
+                )  # fmt: skip
                 modules.append(_with(shell, layer.W, layer.b))
             case "BatchNormalization":
-                modules.append(_with(nn.BatchNorm2d(len(layer.gamma)), layer.gamma, layer.beta))
+                kind = nn.BatchNorm2d if images else nn.BatchNorm1d
+                modules.append(_with(kind(len(layer.gamma)), layer.gamma, layer.beta))
             case "Residual":
                 shortcut = modules_of(layer.shortcut, images) if layer.shortcut is not None else []
                 modules.append(_Residual(nn.Sequential(*modules_of(layer.body, images)), nn.Sequential(*shortcut)))
             case "Relu":
                 modules.append(nn.ReLU(inplace=True))
             case "Pooling":
-                modules.append(nn.MaxPool2d((layer.pool_h, layer.pool_w), layer.stride, layer.pad))
+                size, ceil = (layer.pool_h, layer.pool_w), layer.rounding == "ceil"
+                modules.append(nn.MaxPool2d(size, layer.stride, layer.pad, layer.dilation, ceil_mode=ceil))
             case "GlobalAveragePooling":
                 modules.append(nn.AdaptiveAvgPool2d(1))
             case "Dropout":
                 modules.append(nn.Dropout(layer.dropout_ratio))
-            case kind:
-                raise ValueError(f"the bench has no PyTorch counterpart of {kind}")
+                modules += [] if layer.inverted else [_Times(1 - layer.dropout_ratio)]
+            case name:
+                raise ValueError(f"the bench has no PyTorch counterpart of {name}")
     return modules
 
 

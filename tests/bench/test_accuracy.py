@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from backend import random
 from bench import sides
+from layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Sequential
 from tests.support.command_line import QUICK, xpnet
 
 with_torch = pytest.mark.skipif(not sides.installed("torch"), reason="torch is not installed")
@@ -62,12 +65,52 @@ def test_epochs_are_lines_and_both_are_told(bench, tmp_path):
         (["--clip-norm", "1", "--accumulate", "2"], "has no accumulate, clip_norm: expected a run without"),
         (["--optimizer", "rmsprop"], "the repetition in PyTorch has no optimizer rmsprop"),
         (["--precision", "fp16"], "has no precision fp16"),
+        (["--schedule", "plateau"], "has no schedule plateau, which goes by xpnet's results"),
     ],
 )
 def test_what_is_not_repeated_is_named(options, reason, bench, tmp_path):
     result = bench("accuracy", train(tmp_path / "run", "--model", "twolayernet", *options))
     assert (result.code, result.out) == (2, "")
     assert reason in result.err
+
+
+@with_torch
+@pytest.mark.parametrize("layers", [
+    lambda: [Affine.of(48, 5), Dropout(0.25), Affine.of(5, 3)], lambda: [Affine.of(48, 3), Dropout(0.5, inverted=True)],
+    lambda: [Convolution.of(3, 6, 2, dilation=2, groups=3), Pooling(2, 2, 2, rounding="ceil"), Affine.of(6, 3)],
+    lambda: [Affine.of(48, 6), BatchNormalization.of(6), Affine.of(6, 3)],
+])  # fmt: skip
+def test_modules_compute_what_the_layers_do(layers):
+    import torch
+
+    from bench.sides.torch import modules_of
+
+    random.seed(0)
+    layers = Sequential(*layers())
+    modules = torch.nn.Sequential(*modules_of(layers, True)).eval()
+    x = np.random.default_rng(0).standard_normal((4, 3, 4, 4)).astype("float32")
+    with torch.no_grad():
+        found = modules(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, layers.eval().forward(x), rtol=1e-5, atol=1e-6)
+
+
+@with_torch
+def test_a_run_of_several_ranks_is_refused(bench, tmp_path):
+    run = train(tmp_path / "run", "--model", "twolayernet")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "ranks": 2}))
+    result = bench("accuracy", run)
+    assert (result.code, result.out) == (2, "")
+    assert "the repetition in PyTorch is one process: expected a run of one, got 2 ranks" in result.err
+
+
+@with_torch
+def test_a_run_whose_best_epoch_is_chosen_by_the_test_data(bench, tmp_path):
+    run = train(tmp_path / "run", *QUICK, "--best-on", "test")
+    result = bench("accuracy", run, "--epochs", "1", "--json")
+    assert result.code == 0, result.err
+    results = json.loads((run / "config.json").read_text())["results"]
+    assert json.loads(result.out.splitlines()[-1])["xpnet"]["test_accuracy"] == results["best_test_accuracy"]
 
 
 def test_without_pytorch_the_extra_is_named(bench, tmp_path, monkeypatch):
