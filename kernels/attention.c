@@ -23,8 +23,8 @@
 #include "core/product_tile.h"
 
 enum {
-    OWN = 64,   // a multiple of WIDTH; as in attention.py
-    OTHER = 48, // as there
+    OWN = 64,   // a multiple of WIDTH; as _OWN_NATIVE in attention.py
+    OTHER = 48, // as _OTHER_NATIVE there
 };
 
 typedef A Scores[OTHER * OWN] ALIGNED; // rows of OWN numbers

@@ -26,10 +26,10 @@ from kernels.gemm import matmul_part
 _FORWARD, _BACKWARD_QUERIES, _BACKWARD_KEYS = (
     Kernel("attention.cu", name) for name in ("attention", "attention_backward_queries", "attention_backward_keys")
 )
-_LANES, _OWN = 32, 4  # of attention.cu
+_LANES_CUDA, _OWN_CUDA = 32, 4  # of attention.cu
 
 _FORWARD_NATIVE, _BACKWARD_NATIVE = (Function("attention.c", name) for name in ("attention", "attention_backward"))
-_BLOCK, _OTHERS = 64, 48  # OWN and OTHER of attention.c
+_OWN_NATIVE, _OTHER_NATIVE = 64, 48  # OWN and OTHER of attention.c
 
 
 @profiling.operation
@@ -210,9 +210,9 @@ def _overwrite_later(scores: Array, first: int, value: float) -> None:
 def _attention_native(q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, Array]:
     dtype, (n, heads, length, depth) = q.dtype, q.shape
     y, log_sums = workspace.empty(q.shape, dtype), numpy.empty(q.shape[:3], acc_dtype(dtype))
-    items = n * heads * -(-length // _BLOCK)
-    item_bytes = 2 * _BLOCK * length * depth // tuning.PRODUCTS_PER_BYTE
-    team, room = sharers(items, item_bytes), 2 * (_BLOCK + _OTHERS) * _padded(depth)
+    items = n * heads * -(-length // _OWN_NATIVE)
+    item_bytes = 2 * _OWN_NATIVE * length * depth // tuning.PRODUCTS_PER_BYTE
+    team, room = sharers(items, item_bytes), 2 * (_OWN_NATIVE + _OTHER_NATIVE) * _padded(depth)
     arrays = *map(numpy.ascontiguousarray, (q, k, v)), y, log_sums, workspace.empty(team * room, acc_dtype(dtype))
     sizes = n * heads, length, depth, int(causal), room, team
     _FORWARD_NATIVE.share(dtype, items, item_bytes, *arrays, _scale(q), *sizes)
@@ -225,7 +225,7 @@ def _attention_backward_native(
     dtype, (n, heads, length, depth) = q.dtype, q.shape
     dq, dk, dv = (workspace.empty(q.shape, dtype) for _ in range(3))
     item_bytes = 5 * length * length * depth // tuning.PRODUCTS_PER_BYTE
-    room = (5 * _BLOCK + 2 * _OTHERS + length) * _padded(depth) + _padded(length)
+    room = (5 * _OWN_NATIVE + 2 * _OTHER_NATIVE + length) * _padded(depth) + _padded(length)
     team = sharers(n * heads, item_bytes)
     given = map(numpy.ascontiguousarray, (dy, q, k, v, y, log_sums))
     arrays = *given, dq, dk, dv, workspace.empty(team * room, acc_dtype(dtype))
@@ -267,4 +267,4 @@ def _sizes(q: Array) -> tuple[int, int, int]:
 def _threads(q: Array) -> int:
     """Return the threads for all tiles of rows: a warp takes a few, and a block's are of one head."""
     heads, length = math.prod(q.shape[:2]), q.shape[2]
-    return heads * -(-length // (block_size() // _LANES * _OWN)) * block_size()
+    return heads * -(-length // (block_size() // _LANES_CUDA * _OWN_CUDA)) * block_size()

@@ -30,7 +30,7 @@ static index vectors_of(index numbers) { return (numbers + LANES - 1) / LANES; }
 
 // How many vectors of filters, of those left, are taken together: blocks are nearly equal.
 static index taken_together(index vectors) {
-    const index blocks = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
+    const index blocks = (vectors + TILE_VECTORS - 1) / TILE_VECTORS;
     return (vectors + blocks - 1) / blocks;
 }
 

@@ -3,8 +3,9 @@
 //
 // A tile is P rows of dW, a number of x for each, times V vectors of filters. Its P·V sums stay in registers while a
 // band of windows passes: per window P numbers are broadcast and V vectors loaded for P·V products. A band is some rows
-// of windows, few enough for their x and dy to stay in cache over all tiles; meanwhile the next band's are fetched. Where
-// tiles take some of a block's vectors only, dy is packed by vectors: what they skip would take their place in L1.
+// of windows, few enough for their x and dy to stay in cache over all tiles; tiles of three vectors and more fetch
+// meanwhile what the next band reads. Where tiles take some of a block's vectors only, dy is packed by vectors: what they
+// skip would take their place in L1.
 // The rows of a tile are channels and, where all taps have the same windows, taps. Padding costs no branch: each tap
 // has its range of rows and columns of windows. Where a tap alone has too few channels for a tile, rows of x are copied
 // into scratch memory, with zeros for the padding; so are those of float16, which are converted there. A vector of dy
@@ -12,7 +13,7 @@
 // packed.
 //
 // Order of a sum: by fused products over the windows of a band, then over the bands of a part, then over the parts,
-// each ascending. Bands and parts are cut by shapes alone. Sums of float16 are those of float32, rounded once.
+// each ascending. Parts are cut by shapes alone, bands also by the level of processor. Sums of float16 are those of float32, rounded once.
 //
 // An item of work is a part of the rows of windows and a block of up to 64 filters of one group. Sums lie by part, by
 // group, by block, as a matrix of FH·FW·C/groups rows and the block's filters, rounded up to 16.
@@ -22,9 +23,8 @@
 #include "core/vectors.h"
 
 #define MOST_BAND_ROWS 128
-#define UNIT 16                                   // filters by which blocks are cut: whole vectors of any level
-#define FEW_CHANNELS 6                            // that would make a tile too small
-#define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // of 16 or 32 registers, the sums take up to 12 or 24
+#define UNIT 16        // filters by which blocks are cut: whole vectors of any level
+#define FEW_CHANNELS 6 // that would make a tile too small
 #define MOST_TILE_ROWS 12
 // Data are fetched ahead by tiles with loads to spare: others are slower by it, a fifth on an AMD Zen 3, a tenth on an
 // Intel Emerald Rapids.
@@ -88,10 +88,10 @@ TILES(4, TO6(4))
 // The tiles of rows of dW, of which the first meets x_at, times the vectors of a block of filters.
 static void tiles(const Band *band, Form form, index x_at, index dy_at, index columns, index vectors, A *sums,
                   index width) {
-    const index cuts = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
+    const index cuts = (vectors + TILE_VECTORS - 1) / TILE_VECTORS;
     for (index cut = 0; cut < cuts; ++cut) {
         const index v = vectors * cut / cuts, wide = vectors * (cut + 1) / cuts - v, dy_from = dy_at + v * band->dy_vector;
-        const index most_rows = least((VECTOR_BYTES == 32 ? 12 : 24) / wide, MOST_TILE_ROWS);
+        const index most_rows = least(6 * TILE_VECTORS / wide, MOST_TILE_ROWS); // sums take 12 of 16 registers, 24 of 32
         const index pieces = (form.rows + most_rows - 1) / most_rows;
         for (index piece = 0; piece < pieces; ++piece) {
             const index p = form.rows * piece / pieces, tall = form.rows * (piece + 1) / pieces - p;
@@ -102,7 +102,7 @@ static void tiles(const Band *band, Form form, index x_at, index dy_at, index co
             }
             A *to = sums + p * width + v * LANES;
             if (wide == 1) tile1(tall, band, from, dy_from, columns, to, width, 0);
-            if (wide == 2) tile2(tall, band, from, dy_from, columns, to, width, piece % 2);
+            if (wide == 2) tile2(tall, band, from, dy_from, columns, to, width, 0);
 #if VECTOR_BYTES != 32
             if (wide == 3) tile3(tall, band, from, dy_from, columns, to, width, piece % 3);
             if (wide == 4) tile4(tall, band, from, dy_from, columns, to, width, piece % 4);
@@ -198,7 +198,7 @@ KERNEL(convolution_weight)(const T *x /* images * pixels * channels */, const T 
             all_rows.rows = least(band_rows, end - from);
             const index last_window = (from + all_rows.rows) * dy_row - filters + filter;
             const int beyond = last_window + vectors * LANES > outputs * dy_row;
-            const int packed = half || beyond || vectors > MOST_VECTORS;
+            const int packed = half || beyond || vectors > TILE_VECTORS;
             band.dy_step = all_rows.dy_step = packed ? LANES : filters;
             band.dy_vector = all_rows.dy_vector = packed ? band_rows * g->out_width * LANES : LANES;
             for (index row = 0; row < all_rows.rows; ++row) {

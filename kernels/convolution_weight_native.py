@@ -46,9 +46,7 @@ class Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def plan(
-    images: int, geometry: Geometry, channels: int, filters: int, groups: int, itemsize: int, level: str = ""
-) -> Plan:
+def plan(images: int, geometry: Geometry, channels: int, filters: int, groups: int, itemsize: int, level: str) -> Plan:
     """Return how the work is cut for sums of ``itemsize`` bytes on a level of processor."""
     (oh, ow), own = geometry.output, channels // groups
     k, units = own * geometry.kernel[0] * geometry.kernel[1], -(-filters // groups // _UNIT)
@@ -70,8 +68,9 @@ def backward_weight(
 ) -> None:
     """Write the gradients of filters and bias, as ``kernels.convolution.convolution_backward_weight`` says."""
     images, filters, channels, dtype = len(source), len(out), source.shape[3], acc_dtype(source.dtype)
-    cut = plan(images, geometry, channels, filters, groups, dtype.itemsize, library().level)
-    parts, units, blocks, band_rows, room = cut
+    parts, units, blocks, band_rows, room = plan(
+        images, geometry, channels, filters, groups, dtype.itemsize, library().level
+    )
     taps, slots, block = geometry.kernel[0] * geometry.kernel[1], groups * units * _UNIT, geometry.block(channels)
     sums = workspace.empty(parts * taps * (channels // groups) * slots, dtype)
     bias_sums = None if bias_out is None else numpy.empty(parts * slots, dtype)

@@ -6,7 +6,7 @@
 // tiles of ROWS, whose sums stay in registers: for every step in depth VECTORS loads of b, ROWS numbers of a, each spread
 // over a vector, and ROWS * VECTORS fma. With few rows b is not packed where it lies in order: nothing would be gained.
 //
-// With 32 registers a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes. With 16 it
+// With vectors of 64 bytes a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes. With 16 it
 // is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB of panels, and stays in
 // the first level. Where a is transposed, and its numbers in lines far from each other, the block is packed, too.
 //
@@ -249,13 +249,14 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
                 p.positive = positive ? positive + from : positive;
                 p.sums = sums ? sums + from * p.c_column : sums;
                 const int padded = p.b_depth = (halves(p.width) + 1) / 2 * LANES;
-                p.b = packed + count * run * WIDTH;
+                A *const panel = packed + count * run * WIDTH;
+                p.b = panel;
                 if (b_transposed)
-                    pack_transposed(packed + count * run * WIDTH, b + from * depth + k, depth, p.depth, p.width, padded);
+                    pack_transposed(panel, b + from * depth + k, depth, p.depth, p.width, padded);
                 else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
                     p.b = (const A *)(b + k * b_row + from), p.b_depth = b_row;
                 else
-                    pack(packed + count * run * WIDTH, b + k * b_row + from, b + depth * b_row, b_row, p.depth, p.width, padded);
+                    pack(panel, b + k * b_row + from, b + depth * b_row, b_row, p.depth, p.width, padded);
                 panels[count] = p;
             }
             const index block = PANELS > 1 ? BLOCK : last_row - first_row;

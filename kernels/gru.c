@@ -2,7 +2,8 @@
 //
 // Rows are samples, vectors neighbouring units; the gates r, z and n of a unit lie H numbers apart. What a step computes
 // of a number stays in registers from the sums to the state. Bits: those of the twins in gru.py, whose order of products
-// and sums this is; float16 rounds once here, where it is stored. Least bytes: every array once.
+// and sums this is; float16 rounds once here, where it is stored, and exp and tanh are those of core/functions.h.
+// Least bytes: every array once.
 
 #include "core/functions.h"
 

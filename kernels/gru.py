@@ -10,7 +10,7 @@ from backend import profiling
 from backend.types import Array
 from kernels.activations import sigmoid, sigmoid_backward, tanh, tanh_backward
 from kernels.core.dispatch import implementation
-from kernels.core.gates import check_step, columns, launch_step_backward, share_step
+from kernels.core.gates import check_step, columns_of_gates, launch_step_backward, share_step
 from kernels.core.launch import Kernel
 from kernels.core.native import Function
 
@@ -76,7 +76,7 @@ def gru_step_backward(
 def _gru_step_numpy(
     of_inputs: Array, of_states: Array, before: Array, gates: Array, products: Array, states: Array
 ) -> None:
-    (ar, az, an), (br, bz, bn), (r, z, n) = (columns(each, 3) for each in (of_inputs, of_states, gates))
+    (ar, az, an), (br, bz, bn), (r, z, n) = (columns_of_gates(each, 3) for each in (of_inputs, of_states, gates))
     products[...] = bn
     r[...] = sigmoid(ar + br)
     z[...] = sigmoid(az + bz)
@@ -103,13 +103,13 @@ def _gru_step_backward_numpy(
     of_inputs: Array,
     of_states: Array,
 ) -> None:
-    (r, z, n), (dr, dz, dn) = columns(gates, 3), columns(of_inputs, 3)
+    (r, z, n), (dr, dz, dn) = columns_of_gates(gates, 3), columns_of_gates(of_inputs, 3)
     dh = dout + (carried if dproduct is None else carried + dproduct)
     dn[...] = tanh_backward(dh * (1 - z), n)
     dz[...] = sigmoid_backward(dh * (before - n), z)
     dr[...] = sigmoid_backward(dn * products, r)
     of_states[...] = of_inputs
-    columns(of_states, 3)[2][...] = dn * r
+    columns_of_gates(of_states, 3)[2][...] = dn * r
     carried[...] = dh * z
 
 

@@ -35,10 +35,19 @@ def check(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> Non
         return
     if t.ndim == 1:
         check_range(t, scores[1])
-    elif t.dtype.kind == "f":
-        bad = targets.find_wrong(t)
-        if bad is not None:
-            raise ValueError(f"labels are finite; {t[bad]} was given for class {bad[1]} at index {bad[0]}")
+    else:
+        check_distributions(t)
+
+
+def check_distributions(t: numpy.ndarray) -> None:
+    """Raise a ValueError that names the first number of distributions that is not finite, of samples or of places."""
+    bad = targets.find_wrong(t) if t.dtype.kind == "f" else None
+    if bad is None:
+        return
+    axis = 1 if t.ndim in (2, 4) else t.ndim - 1
+    at = tuple(index for place, index in enumerate(bad) if place != axis)
+    place = at if at[1:] else at[0]
+    raise ValueError(f"labels are finite; {t[bad]} was given for class {bad[axis]} at index {place}")
 
 
 def check_form(t: Any, scores: tuple[int, ...], *, distributions: bool = True) -> None:

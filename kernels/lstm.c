@@ -2,10 +2,10 @@
 //
 // Rows are samples, vectors neighbouring units; the gates i, f, g and o of a unit lie H numbers apart. What a step
 // computes of a number stays in registers from the sums to the state. Bits: those of the twins in lstm.py, whose order of
-// products and sums this is; float16 rounds once here, where it is stored. Least bytes: every array once.
+// products and sums this is; float16 rounds once here, where it is stored, and exp and tanh are those of core/functions.h.
+// Least bytes: every array once.
 
 #include "core/functions.h"
-
 
 KERNEL(lstm)(const T *of_inputs /* samples * 4 * hidden */, const T *of_states /* samples * 4 * hidden */,
              const T *before /* samples * hidden */, T *gates /* samples * 4 * hidden */,

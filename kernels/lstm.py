@@ -10,7 +10,7 @@ from backend import profiling
 from backend.types import Array
 from kernels.activations import sigmoid, sigmoid_backward, tanh, tanh_backward
 from kernels.core.dispatch import implementation
-from kernels.core.gates import check_step, columns, launch_step_backward, share_step
+from kernels.core.gates import check_step, columns_of_gates, launch_step_backward, share_step
 from kernels.core.launch import Kernel
 from kernels.core.native import Function
 
@@ -69,7 +69,7 @@ def lstm_step_backward(
 def _lstm_step_numpy(
     of_inputs: Array, of_states: Array, before: Array, gates: Array, cells: Array, squashed: Array, states: Array
 ) -> None:
-    (i, f, g, o), own = columns(gates, 4), columns(of_inputs + of_states, 4)
+    (i, f, g, o), own = columns_of_gates(gates, 4), columns_of_gates(of_inputs + of_states, 4)
     i[...], f[...], g[...], o[...] = sigmoid(own[0]), sigmoid(own[1]), tanh(own[2]), sigmoid(own[3])
     cells[...] = f * before + i * g
     squashed[...] = tanh(cells)
@@ -88,7 +88,7 @@ def _lstm_step_cuda(*arrays: Array) -> None:
 def _lstm_step_backward_numpy(
     dout: Array, dh: Array | None, dc: Array, gates: Array, before: Array, squashed: Array, dsums: Array
 ) -> None:
-    (i, f, g, o), (di, df, dg, do) = columns(gates, 4), columns(dsums, 4)
+    (i, f, g, o), (di, df, dg, do) = columns_of_gates(gates, 4), columns_of_gates(dsums, 4)
     upstream = dout + (0 if dh is None else dh)
     dcell = dc + tanh_backward(upstream * o, squashed)
     di[...] = sigmoid_backward(dcell * g, i)

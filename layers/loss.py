@@ -225,7 +225,7 @@ class SoftmaxWithLoss(Loss):
             outputs = len(rows), outputs[1 if len(outputs) == 4 else -1]
         labels.check_form(rows, outputs, distributions=allowed)
         if rows.ndim > 1:
-            labels.check(rows, outputs)
+            labels.check_distributions(t)
             return
         counted = which_count(t, self.ignore_index)
         labels.check_range(t if counted is None else t * counted, outputs[1])

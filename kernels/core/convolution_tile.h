@@ -10,7 +10,6 @@
 
 #include "vectors.h"
 
-#define MOST_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // x86-64-v3 has 16 registers, the others have 32
 #define MOST_PIXELS 16
 #define FLAGS 16 // numbers before the packed filters; the first is 1 where all filters are finite
 
@@ -67,14 +66,14 @@ typedef struct {
 } Line;
 
 // Adds up `count` products for each number of the tile. Sums may round once a product: fma.
-INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][MOST_VECTORS], const T *from, index step,
+INLINE void add_products(const int P, const int V, vec sums[MOST_PIXELS][TILE_VECTORS], const T *from, index step,
                          const A *filters, index count) {
     const index third = 3 * step;
     const T *fours[4];
     UNROLL for (int i = 0; i < (P + 3) / 4; ++i) fours[i] = from + 4 * i * step;
 #pragma clang loop unroll_count(2)
     for (index k = 0; k < count; ++k) {
-        vec of_filters[MOST_VECTORS];
+        vec of_filters[TILE_VECTORS];
         UNROLL for (int v = 0; v < V; ++v) of_filters[v] = load_sums(filters + (k * V + v) * LANES);
         UNROLL for (int p = 0; p < P; ++p) {
             const vec of_pixel = all(get(fours[p / 4] + k + (p % 4 == 3 ? third : p % 4 * step)));
@@ -96,7 +95,7 @@ typedef struct {
 INLINE void compute(const int P, const int V, const Walk w, index pixel) {
     const T *x = w.x + pixel * w.pixel;
     const A *filters = w.filters;
-    vec sums[MOST_PIXELS][MOST_VECTORS];
+    vec sums[MOST_PIXELS][TILE_VECTORS];
     UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < V; ++v) sums[p][v] = all(0);
     for (index a = 0; a < w.rows; ++a, x += w.row, filters += w.filters_row) {
         for (index run = 0; run < w.runs; ++run)
@@ -115,8 +114,8 @@ INLINE void compute(const int P, const int V, const Walk w, index pixel) {
     }
 }
 
-// Computes `count` filters, V vectors or less, of a line: P pixels at a time or 4, the last ones together with some that
-// are computed again.
+// Computes `count` filters, V vectors or less, of a line: P pixels at a time, then 8 where P is more, or 4, the last ones
+// together with some that are computed again; pixels of a line with fewer than 4 one by one.
 INLINE void compute_line(const int P, const int V, const Convolution *c, const Line *line, index channel, index filter,
                          index count, const A *filters) {
     const index many = c->in / c->groups, width = V * LANES, columns = line->columns.end - line->columns.first;

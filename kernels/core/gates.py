@@ -20,20 +20,22 @@ def check_step(layer: str, count: int, units: list[Array], gates: list[Array]) -
         gates: those of gates, (N, count·H).
 
     Raises:
-        TypeError: an array does not lie on the active device.
+        TypeError: an array does not lie on the active device, or is of another dtype.
         ValueError: the shapes do not fit together.
     """
     first = units[0]
     require_active(first)
     require_same_device(*units, *gates)
-    expected = len(first), count * first.shape[-1]
+    if any(each.dtype != first.dtype for each in (*units, *gates)):
+        given = ", ".join(str(each.dtype) for each in (*units, *gates))
+        raise TypeError(f"a step of {layer} needs arrays of one dtype, got {given}")
     fits = first.ndim == 2 and all(each.shape == first.shape for each in units)
-    if not fits or any(each.shape != expected for each in gates):
+    if not fits or any(each.shape != (len(first), count * first.shape[1]) for each in gates):
         given = ", ".join(str(each.shape) for each in (*units, *gates))
         raise ValueError(f"a step of {layer} needs arrays (N, H) and, of gates, (N, {count}·H), got {given}")
 
 
-def columns(gates: Array, count: int) -> list[Array]:
+def columns_of_gates(gates: Array, count: int) -> list[Array]:
     """Return the columns of each gate: views (N, H)."""
     hidden = gates.shape[1] // count
     return [gates[:, gate * hidden : (gate + 1) * hidden] for gate in range(count)]

@@ -6,7 +6,7 @@
 #define ALIGNED __attribute__((aligned(VECTOR_BYTES))) // else a vector's load takes two lines of the cache
 
 enum {
-    VECTORS = VECTOR_BYTES == 32 ? 2 : 4, // of 16 registers, or 32
+    VECTORS = TILE_VECTORS,
     ROWS = 6,
     WIDTH = VECTORS * LANES,
 };

@@ -21,6 +21,7 @@ typedef T A;
 #endif
 
 #define LANES ((int)(VECTOR_BYTES / sizeof(A)))
+#define TILE_VECTORS (VECTOR_BYTES == 32 ? 2 : 4) // that a tile of sums is wide: x86-64-v3 has 16 registers, others 32
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("clang loop unroll(full)")
 

@@ -57,6 +57,20 @@ def operands(given, make):
     )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [15, 16, 17, 20, 21, 22, 24, 25, 28, 29, 31, 32, 33])
+@pytest.mark.parametrize("filters", [4, 16, 33])
+def test_every_end_of_a_row_exactly(width, filters, dtype):
+    """Tiles of the most pixels, of 8, 6 and 4, and those computed again together with others."""
+    window, geometry = Window(3, padding=1), oracles.Geometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), False)
+    shapes = (1, 2, 3, width), (filters, 2, 3, 3), (filters,), (1, filters, 3, width)
+    x, weight, bias, dy = (whole(shape, dtype, seed) for seed, shape in enumerate(shapes))
+    with frozen(x, weight, bias, dy):
+        y, dx = convolution(x, weight, bias, window), convolution_backward_input(dy, weight, x.shape, window)
+    assert_same(y, oracles.convolution(x, weight, bias, geometry, 1), dtype)
+    assert_same(dx, oracles.convolution_backward_input(dy, weight, x.shape, geometry, 1), dtype)
+
+
 @settings(max_examples=150)
 @given(sizes(), st.sampled_from(THREADS), st.booleans())
 def test_every_size_exactly(given, threads, relu):

@@ -121,7 +121,7 @@ SEVERAL_PARTS = [
 @pytest.mark.parametrize(("shape", "filters", "window", "groups"), SEVERAL_PARTS, ids=str)
 def test_threads_change_no_bit(device, dtype, shape, filters, window, groups):
     geometry = window.over(shape[2:])
-    assert convolution_weight_native.plan(shape[0], geometry, shape[1], filters, groups, 4).parts > 3
+    assert convolution_weight_native.plan(shape[0], geometry, shape[1], filters, groups, 4, "v4").parts > 3
     x, dy = normal(shape, dtype), normal((shape[0], filters, *geometry.output), dtype, 1)
     first = None
     for count in (1, 2, 3, 5):
@@ -197,10 +197,11 @@ def test_a_nan_stays_with_its_filter_and_its_channel(device):
     np.testing.assert_array_equal(np.isnan(db), np.arange(20) == 17)
 
 
-def test_the_cut_into_parts_goes_by_shapes_and_keeps_partial_sums_small():
+@pytest.mark.parametrize("level", ["v3", "v4"])
+def test_the_cut_into_parts_goes_by_shapes_and_keeps_partial_sums_small(level):
     geometry = Window(3, padding=1).over((14, 14))
     for images, channels, filters in ((1, 3, 5), (256, 64, 64), (256, 512, 512), (4, 2048, 2048)):
-        cut = convolution_weight_native.plan(images, geometry, channels, filters, 1, 4)
+        cut = convolution_weight_native.plan(images, geometry, channels, filters, 1, 4, level)
         assert cut.parts == 1 or cut.parts * channels * 9 * cut.units * 16 * 4 <= 16 << 20
         assert 1 <= cut.parts <= 16
         assert cut.blocks * 64 >= filters

@@ -274,6 +274,17 @@ def test_wrong_targets_are_named(name, t, kind, message):
             layer.check_targets(t, (3, 5))
 
 
+@pytest.mark.parametrize(("outputs", "at", "words"), [
+    ((2, 3, 4, 4), (1, 2, 0, 3), r"nan was given for class 2 at index \(1, 0, 3\)"),
+    ((2, 5, 3), (1, 4, 2), r"nan was given for class 2 at index \(1, 4\)"),
+])  # fmt: skip
+def test_a_wrong_number_in_distributions_of_places_is_named(outputs, at, words):
+    t = np.full(outputs, 1 / 3, "float32")
+    t[at] = np.nan
+    with pytest.raises(ValueError, match=words):
+        SoftmaxWithLoss().check_targets(t, outputs)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("name", "t", "kind", "message"), [form for form in FORMS if "index" in form[3]])
 def test_a_gpu_gives_nan_for_a_wrong_target(name, t, kind, message):
