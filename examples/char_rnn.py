@@ -111,6 +111,7 @@ def main(
     random.seed(0)
     alphabet = Alphabet(content)
     sizes = {} if hidden is None else {"hidden": hidden}
+    sizes |= {"longest": max(length, 1024)} if model == "CharTransformer" else {}
     network, codes = BoundLayers(CHARACTER_NETWORKS[model](len(alphabet), **sizes)), alphabet.encode(content)
     click.echo(f"{len(content):,} characters, {len(alphabet)} different: {numpy.log(len(alphabet)):.3f} by chance")
     for tenth, loss in enumerate(losses(network, asarray(codes), steps, length), 1):

@@ -9,7 +9,7 @@ from layers import GRU, Affine, Convolution, Embedding, Flatten, Permute, Relu, 
 from tests.support.command_line import xpnet
 from training.check.lockstep import check_network
 from training.models import Network
-from training.models.indices import check_for_commands, takes_indices
+from training.models.indices import check_for_commands, index_count
 from training.profile.meter import example_batch
 
 LAYERS = """
@@ -136,14 +136,14 @@ def test_an_onnx_file_is_no_other(folder):
 
 def test_an_embedding_is_found_wherever_it_stands():
     inner = Sequential(Affine.of(4, 4), Sequential(Relu(), Embedding.of(3, 4)), Flatten(), Affine.of(16, 2))
-    assert not takes_indices(inner)
+    assert index_count(inner) is None
     with pytest.raises(ValueError, match=r"takes indices, by layer Sequential1\.Embedding1, and"):
         check_for_commands(Network(inner, (4,)))
 
 
 def test_which_networks_take_indices():
-    assert takes_indices(of_characters().layers)
-    assert takes_indices(Sequential(Sequential(Embedding.of(3, 4)), Relu()))
-    assert not takes_indices(Sequential(Permute((2, 1)), GRU.of(3, 4)))
-    assert not takes_indices(Sequential())
+    assert index_count(of_characters().layers) == len(of_characters().layers[0].W)
+    assert index_count(Sequential(Sequential(Embedding.of(3, 4)), Relu())) == 3
+    assert index_count(Sequential(Permute((2, 1)), GRU.of(3, 4))) is None
+    assert index_count(Sequential()) is None
     check_for_commands(Network(Sequential(Convolution.of(1, 2, 3), Affine.of(8, 2)), (1, 4, 4)))

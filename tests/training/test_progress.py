@@ -33,6 +33,11 @@ class Trainer(SimpleNamespace):
         self.so_far = SimpleNamespace(batches=0)
         self.network = SimpleNamespace(last_layer=SimpleNamespace(target_kind="classes"))
 
+    @property
+    def samples(self):
+        """Trained on so far, in this epoch alone: those of the totals, or those where it goes on."""
+        return vars(self).get("totals", (0, 0, self.so_far.batches * self.train_loader.largest_batch))[2]
+
     def running_totals(self):
         self.asked.append(Totals(*self.totals))
         return self.asked[-1]
@@ -95,6 +100,7 @@ def test_numbers_of_the_last_epoch_are_not_shown_in_this_one(trainer):
         bar.on_epoch_begin(trainer, 1)
         bar.on_step_end(trainer, 1)
         bar.on_epoch_end(trainer, result)
+        trainer.totals = (0.0, 0, 0)
         bar.on_epoch_begin(trainer, 2)
         trainer.asked[0].done = True  # too late
         trainer.totals = (10.0, 100, 100)

@@ -168,19 +168,21 @@ class Batches(Loader):
 
     def _made(self, given: Any, place: int) -> Batch:
         x, t = _pair(given, place)
-        is_index = self.gives_indices and x.dtype.kind in "iu" and numpy.can_cast(x.dtype, "int64")
+        is_index = self.gives_indices and x.dtype.kind in "iu"
+        if is_index and not numpy.can_cast(x.dtype, "int64"):
+            raise TypeError(f"batch {place}: indices are integers up to int64, got {x.dtype}")
         if x.dtype == numpy.uint8 and not is_index:
             x = numpy.divide(x, 255, dtype=self.dtype)
         if x.ndim == 4:  # channels last in memory, as a Loader's
             x = numpy.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        is_class = t.dtype.kind in ("iub" if t.ndim == 1 else "iu" if self._has_places else "")
+        is_class = t.dtype.kind in ("iub" if t.ndim == 1 or self._has_places else "")
         t = t.astype("int32" if is_class else numpy.promote_types(self.dtype, "float32"))
         if self._loss is not None:
             loss, outputs_of = self._loss
             try:
                 loss.check_targets(t, (len(t), *outputs_of(x.shape[1:])))
-            except ValueError as error:
-                raise ValueError(f"batch {place}: {error}") from None
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"batch {place}: {error}") from None
         dtype = numpy.promote_types(x.dtype, "int32") if is_index else self.dtype
         return asarray(x.astype(dtype, copy=False)), asarray(t)
 

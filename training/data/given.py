@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -10,7 +11,7 @@ from backend import asnumpy, checks
 from backend.foreign import opened
 from kernels import labels as label_checks
 from kernels import targets as target_checks
-from training.data.inputs import Inputs, as_inputs, is_mapped
+from training.data.inputs import BLOCK_BYTES, Inputs, as_inputs, is_mapped
 
 MOST_CLASSES = 1 << 31
 """Labels are int32: from minus this number to below it."""
@@ -52,6 +53,23 @@ def check_indices(labels: numpy.ndarray) -> None:
     label_checks.check_dtype(labels)
     ignored = (labels < 0) & (labels >= -MOST_CLASSES) if labels.dtype.kind == "i" else False
     label_checks.check_range(numpy.where(ignored, 0, labels).astype(labels.dtype), MOST_CLASSES)
+
+
+def fit_int32(labels: numpy.ndarray) -> bool:
+    """Return whether whole numbers are int32."""
+    return not labels.size or (labels.min() >= -MOST_CLASSES and labels.max() < MOST_CLASSES)
+
+
+def check_inputs(inputs: Inputs, count: int) -> None:
+    """Raise a ValueError that names the first index, and its sample, that is not one of ``count`` rows."""
+    step = max(1, BLOCK_BYTES // max(1, math.prod(inputs.shape[1:]) * inputs.dtype.itemsize))
+    for first in range(0, len(inputs), step):
+        block = inputs[first : first + step]
+        bad = label_checks.find_out_of_range(block.reshape(-1), count)
+        if bad is not None:
+            sample, *within = map(int, numpy.unravel_index(bad, block.shape))
+            place = f"{first + sample}{f' at {tuple(within)}' if within else ''}"
+            raise ValueError(f"sample {place} has index {block.reshape(-1)[bad]}, expected 0 to {count - 1}")
 
 
 def _on_host(name: str, given: Any) -> numpy.ndarray:

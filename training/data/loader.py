@@ -16,7 +16,7 @@ from layers import Loss
 from layers.base import Shape
 from training.data.augment import Augmentation
 from training.data.blocks import Batch, Blocks
-from training.data.given import are_indices, check_indices, checked_samples
+from training.data.given import are_indices, check_indices, check_inputs, checked_samples, fit_int32
 from training.data.normalization import Normalization
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ class Loader:
             raise ValueError(f"indices are neither normalized nor augmented, got images of {self._inputs.dtype}")
         # Integers of two axes are class indices of steps, or labels that are right or wrong: see `for_network`.
         self._integers = labels if labels.ndim == 2 and labels.dtype.kind in "iu" else None
-        is_classes = labels.dtype.kind in "iu" and (self._integers is None or self.gives_indices)
+        is_classes = labels.dtype.kind in "iu" and (
+            self._integers is None or (self.gives_indices and fit_int32(labels))
+        )
         labels = labels.astype(np.int32 if is_classes else np.promote_types(self.dtype, np.float32))
         self._blocks = Blocks(self._inputs, labels, batch_size, self.dtype, normalization, prefetch)
 
@@ -149,22 +151,29 @@ class Loader:
     def for_network(self, network: Network) -> Loader:
         """Return this loader, with integer labels (N, T) as class indices for a network with scores of steps or pixels.
 
-        Other networks get them as numbers, labels that are each right or wrong.
+        Other networks get them as numbers, such as labels that are each right or wrong.
 
         Raises:
             TypeError: the network takes indices, and the inputs are none.
-            ValueError: an index does not fit into int32.
+            ValueError: an input is an index that the network has no row for, and is named with its sample; or a label
+                does not fit into int32.
         """
         if network.takes_indices and not self.gives_indices:
             raise TypeError(
                 f"{network.title} takes indices, by its first layer, of an integer dtype such as int32 and not uint8, "
                 f"got {self._inputs.dtype}"
             )
-        if not network.has_places or self._integers is None:
+        if network.index_count is not None:
+            check_inputs(self._inputs, network.index_count)
+        if self._integers is None:
             return self
-        check_indices(self._integers)
+        if network.has_places:
+            check_indices(self._integers)
+        dtype = np.int32 if network.has_places else np.promote_types(self.dtype, np.float32)
+        if dtype == self._blocks.labels.dtype:
+            return self
         other = copy.copy(self)
-        other._blocks, other._integers = self._blocks.with_labels(self._integers.astype(np.int32)), None
+        other._blocks = self._blocks.with_labels(self._integers.astype(dtype))
         return other
 
     def check_targets(self, loss: Loss, outputs_of: Callable[[Shape], Shape]) -> None:

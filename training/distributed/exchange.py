@@ -38,7 +38,8 @@ class Exchange:
     Args:
         ranks: the ranks.
         network: its gradients are summed.
-        compress: "fp16" sends gradients as float16, divided by a power of 2 at least as large as the part's samples.
+        compress: "fp16" sends gradients as float16, divided by a power of 2 not less than the number of labels in the
+            part.
         state: average the running statistics, which each rank takes of its own samples.
     """
 
@@ -59,7 +60,8 @@ class Exchange:
 
         Args:
             sums: the flat buffer whose parts ``send`` sums in place.
-            weight: the samples of the largest part, the same number on all ranks; float16 numbers are divided by it.
+            weight: the samples of the largest part, or all their steps or pixels where these have labels; the same
+                on all ranks; float16 numbers are divided by it.
         """
         self._buffer, self._unsent = sums, sums.size
         self._wire = array_module(sums).empty(sums.size, "float16") if self.is_compressed else sums

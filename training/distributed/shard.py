@@ -65,6 +65,10 @@ class Shard(Loader):
         rest = Rows.of_rank(len(order) - count * size, self.rank, self.ranks)
         return numpy.concatenate([full.reshape(-1), order[count * size :][rest.slice]])
 
+    def for_network(self, network: Any) -> Shard:
+        """Return this share, of a loader that was made for a network: that of the trainer."""
+        return self
+
     def check_targets(self, loss: Any, outputs_of: Any) -> None:
         self.whole.check_targets(loss, outputs_of)
 

@@ -68,7 +68,7 @@ def find_non_finite(
         training: whether layers behave as in training.
     """
     return (
-        _in_input(x, sample)
+        _in_input(network, x, sample)
         or _in_targets(t, network, sample)
         or in_parameters(network)
         or _in_forward(network, x, t, sample, training)
@@ -112,7 +112,7 @@ def in_step(network: Network, loader: Loader, epoch: int, index: int, step: int)
         remedy = f"{SMALLER_STEPS}; on the CPU (XPNET_DEVICE=cpu) the very step is caught"
     spoilt = in_parameters(network, since, learned_only=True)
     found = (
-        _in_input(x, sample, loader, loader.indices(epoch, index))
+        _in_input(network, x, sample, loader, loader.indices(epoch, index))
         or (spoilt and replace(spoilt, remedy=remedy if since else spoilt.remedy))
         or _in_forward(network, x, t, sample, training=True)
         or Origin(
@@ -140,7 +140,7 @@ def in_evaluation(network: Network, loader: Loader, data: str, since: str | None
             break
         (x, t), indices = loader.batch(0, index), loader.indices(0, index)
         sample = _names(data, indices)
-        found = _in_input(x, sample, loader, indices) or _in_forward(network, x, t, sample, training=False)
+        found = _in_input(network, x, sample, loader, indices) or _in_forward(network, x, t, sample, training=False)
     found = found or Origin("the sum of the losses, each of which is finite")
     return replace(found, remedy=_OTHER_MODEL) if since is None and found.remedy == SMALLER_STEPS else found
 
@@ -184,7 +184,11 @@ def in_backward(network: Network, loader: Loader, epoch: int, index: int, scale:
     return found[0] if found else Origin("no gradient of the batch, computed again", remedy, is_found=False)
 
 
-def _in_input(x: Array, sample: SampleName, loader: Loader | None = None, indices: Any = ()) -> Origin | None:
+def _in_input(
+    network: Network, x: Array, sample: SampleName, loader: Loader | None = None, indices: Any = ()
+) -> Origin | None:
+    if network.index_count is not None:
+        return _in_indices(asnumpy(x), network.index_count, sample)
     at = _first(x)
     if at is None:
         return None
@@ -194,6 +198,16 @@ def _in_input(x: Array, sample: SampleName, loader: Loader | None = None, indice
         if numpy.isfinite(given):
             return Origin(f"{place}, {given:g} in the data set", f"{x.dtype} holds no such number: scale the data")
     return Origin(place, _BETTER_DATA)
+
+
+def _in_indices(x: numpy.ndarray, count: int, sample: SampleName) -> Origin | None:
+    bad = labels.find_out_of_range(numpy.ascontiguousarray(x).reshape(-1), count)
+    if bad is None:
+        return None
+    first, *within = map(int, numpy.unravel_index(bad, x.shape))
+    place = f" at {tuple(within)}" if within else ""
+    given = f"index {x.reshape(-1)[bad]}{place}, expected 0 to {count - 1}"
+    return Origin(f"the input: {sample(first)} has {given}", _BETTER_DATA)
 
 
 def _in_targets(t: Array, network: Network, sample: SampleName) -> Origin | None:

@@ -30,7 +30,8 @@ class Progress(Callback):
         self._interval = interval
         self._next = time.perf_counter() + delay
         self._totals: HostCopy | None = None
-        self._epoch = self._before = self._done = 0
+        self._seen = 0  # samples at these totals, which count the rows of a loss: steps or pixels may be samples' rows
+        self._epoch = self._before = self._done = self._first = 0
         self._start = 0.0
 
     def show(self, trainer: Trainer, loss: float, accuracy: float, samples: int, rate: float) -> None:
@@ -41,6 +42,7 @@ class Progress(Callback):
         self._epoch = epoch
         self._before = (epoch - 1) * trainer.train_loader.samples
         self._done = trainer.so_far.batches * trainer.train_loader.largest_batch  # where an epoch goes on
+        self._first = trainer.samples
         self._start = time.perf_counter()
         self._totals = None
 
@@ -49,13 +51,13 @@ class Progress(Callback):
         if now < self._next:
             return
         if self._totals is None:
-            self._totals = trainer.running_totals()
+            self._totals, self._seen = trainer.running_totals(), trainer.samples - self._first
         if self._totals.done:
-            loss, correct, samples = (float(total) for total in self._totals.get())
+            loss, correct, rows = (float(total) for total in self._totals.get())
             has_accuracy = trainer.network.last_layer.target_kind != "values"
-            rate = (samples - self._done) / max(now - self._start, 1e-9)
-            accuracy = correct / samples if has_accuracy else math.nan
-            self.show(trainer, loss / samples, accuracy, int(samples), rate)
+            rate = self._seen / max(now - self._start, 1e-9)
+            accuracy = correct / rows if has_accuracy else math.nan
+            self.show(trainer, loss / rows, accuracy, self._done + self._seen, rate)
             self._totals = None
             self._next = now + self._interval
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from training.loop.callbacks import Callback
 from training.models.accuracy import right_count
 from training.models.metric import rows_of
 from training.models.network import Network
+from training.models.outputs import places_in
 from training.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def gradients_in_parts(
     scaled = xp.empty_like(sums) if len(parts) > 1 else sums
     figures: tuple[Any, ...] = (xp.zeros((), "float64"), xp.zeros((), "float64"), 0, 0)
     if exchange is not None:
-        exchange.begin(sums, -(-parts[0].whole // total))
+        places = math.prod(places_in(network.outputs_of(x.shape[1:])))
+        exchange.begin(sums, -(-parts[0].whole // total) * places)
 
     def add(begin: int, end: int) -> None:
         own = slice(begin, end)

@@ -17,11 +17,11 @@ NO_DATA = f"and the data of commands have one target for each sample: {_REMEDY}"
 """Why commands do not take a network with scores of steps or pixels."""
 
 
-def takes_indices(layer: Layer) -> bool:
-    """Return whether a network's layers begin with an embedding, whose inputs are whole numbers."""
+def index_count(layer: Layer) -> int | None:
+    """Return how many indices an embedding takes that a network's layers begin with; None if they begin otherwise."""
     while isinstance(layer, Sequential) and len(layer):
         layer = layer.sublayers()[0][1]
-    return isinstance(layer, Embedding)
+    return len(layer.W) if isinstance(layer, Embedding) else None
 
 
 def check_for_commands(network: Network) -> None:

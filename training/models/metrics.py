@@ -149,6 +149,10 @@ class IoU(PerClass):
         return float((right[known] / union[known]).mean()) if known.any() else float("nan")
 
 
+_EXACT = 1 << 24
+"""Whole numbers up to this one are float32."""
+
+
 @dataclass(frozen=True)
 class Confusion(Metric):
     """Numbers of samples of class i (rows) taken for class j (columns), as lists of whole numbers."""
@@ -158,9 +162,13 @@ class Confusion(Metric):
 
     def sums(self, loss: Loss, scores: Array, t: Array) -> Array:
         scores, t = rows_of(loss, scores, t)
-        # A product of ones and zeros: exact in float32 below 2²⁴ samples in a batch, and in no order of threads.
+        # Products of ones and zeros: exact in float32 for so many rows, and in any order of threads.
         truth, decided = (part.astype("float32") for part in (truth_of(loss, scores, t), decisions(loss, scores)))
-        return matmul(truth.T, decided).astype("float64")
+        total = matmul(truth[:_EXACT].T, decided[:_EXACT]).astype("float64")
+        for first in range(_EXACT, len(truth), _EXACT):
+            own = slice(first, first + _EXACT)
+            total += matmul(truth[own].T, decided[own])
+        return total
 
     def value(self, total: numpy.ndarray) -> list[list[int]]:
         return total.astype("int64").tolist()

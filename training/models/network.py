@@ -22,7 +22,7 @@ from training.models.accuracy import accuracy
 from training.models.architecture import describe
 from training.models.bound_layers import BoundLayers
 from training.models.html import network_table
-from training.models.indices import takes_indices
+from training.models.indices import index_count
 from training.models.outputs import check_loss, checked_classes, classes_in
 from training.models.parameters import ParameterDict
 
@@ -105,7 +105,12 @@ class Network(BoundLayers):
     @property
     def takes_indices(self) -> bool:
         """Whether samples are whole numbers: the layers begin with an ``Embedding``."""
-        return takes_indices(self.layers)
+        return self.index_count is not None
+
+    @property
+    def index_count(self) -> int | None:
+        """How many indices there are, the rows of that ``Embedding``; None where samples are other numbers."""
+        return index_count(self.layers)
 
     def outputs_of(self, shape: Shape) -> Shape:
         """Return the shape of the scores of a sample of a shape, such as those of a longer sequence or a larger image.

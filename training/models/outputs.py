@@ -19,6 +19,17 @@ def classes_in(shape: Shape) -> int | None:
     return shape[0] if len(shape) == 3 else shape[-1]
 
 
+def places_in(shape: Shape) -> Shape:
+    """Return the places with scores, for the shape of a sample's scores: (T,) steps, (H, W) pixels, or () for a row.
+
+    Examples:
+        >>> from training.models.outputs import places_in
+        >>> places_in((10,)), places_in((50, 65)), places_in((2, 128, 96))
+        ((), (50,), (128, 96))
+    """
+    return shape[1:] if len(shape) == 3 else shape[:-1]
+
+
 def checked_classes(shape: Shape, input_dim: Shape) -> int:
     """Return ``classes_in(shape)``, of what a network makes of a sample; raise a ValueError that names both if None."""
     classes = classes_in(shape)

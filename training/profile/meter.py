@@ -13,11 +13,10 @@ from backend import asarray, random, synchronize, threads
 from backend.recording import Recorder
 from backend.types import Array
 from kernels.core.layout import copy_channels_last
-from layers import Embedding
-from layers.base import walk
 from training.loop.step import UPDATE
 from training.loop.trainer import STEP
 from training.models.network import Network
+from training.models.outputs import places_in
 from training.optim.loss_scaling import LossScaler
 from training.optim.optimizer import Optimizer
 from training.optim.update import Update
@@ -35,13 +34,12 @@ def example_batch(network: Network, samples: int) -> tuple[Array, Array]:
 
     Samples of a network that begins with an ``Embedding`` are indices. Scores of steps and pixels get a label each.
     """
-    if network.takes_indices:
-        count = next(layer for _, layer in walk(network.layers) if isinstance(layer, Embedding)).W.shape[0]
-        x = (random.uniform((samples, *network.input_dim), "float64") * count).astype("int32")
+    if network.index_count is not None:
+        x = (random.uniform((samples, *network.input_dim), "float64") * network.index_count).astype("int32")
     else:
         x = random.uniform((samples, *network.input_dim)).astype(network.params.flat.dtype, copy=False)
     if network.last_layer.target_kind == "classes":
-        places = network.output_dim[1:] if len(network.output_dim) == 3 else network.output_dim[:-1]
+        places = places_in(network.output_dim)
         t = numpy.arange(samples * math.prod(places), dtype="int32").reshape(samples, *places) % network.classes
     else:
         t = numpy.arange(samples * network.classes).reshape(samples, -1) % 2 * numpy.float32(1)

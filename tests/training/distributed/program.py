@@ -14,6 +14,7 @@ from training import SGD, Checkpoints, Loader, LossScaler, Momentum, Trainer, Up
 from training.distributed.communicator import Ranks, RanksError
 from training.loop import epoch
 from training.loop.non_finite import NonFiniteError
+from training.models import build_for
 from training.models.metrics import PerClass
 
 RUNS = {
@@ -154,6 +155,18 @@ def not_finite(ranks):
     return "nothing"
 
 
+def of_steps(ranks, compress="none", parts=1):
+    """Train a network of characters, with a loss that is so large that sums of all steps are no float16 numbers."""
+    backend.random.seed(3)
+    codes = (np.arange(40)[:, None] * 3 + np.arange(33)) % 7
+    train, test = (Loader(codes[:, :-1], codes[:, 1:], size, seed=1) for size in (16, 40))
+    update = Update(SGD(0.1), scaler=LossScaler(2.0**15))
+    own = {"ranks": ranks, "compress": compress, "parts": parts}
+    run = Trainer(build_for("CharGRU", (32,), 7), train, test, update, epochs=2, **own)
+    run.train(quiet=True)
+    return outcome(run)
+
+
 def sums(ranks):
     """Return sums of numbers whose sum depends on the order, as one process adds them up, and of float16 ones."""
     mine = np.float32(1 + ranks.rank * 1e-3) * np.arange(1, 6, dtype="float32")
@@ -186,6 +199,7 @@ def main(folder, *names):
         found["resumed"] = resumed(ranks, folder)
         found["sums"] = sums(ranks)
         found["not finite"] = not_finite(ranks)
+        found["steps"], found["steps, compressed"] = of_steps(ranks), of_steps(ranks, "fp16")
         found["generator"] = of_batches(ranks, batches())
         found["list"] = of_batches(ranks, list(batches()), epochs=2)
         found["other batches"] = other_batches(ranks)

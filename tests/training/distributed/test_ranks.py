@@ -86,6 +86,17 @@ def test_compressed_gradients_are_near(two, name):
     np.testing.assert_allclose(found["parameters"], exact["parameters"], rtol=0, atol=0.03)
 
 
+def test_ranks_train_networks_of_steps(two):
+    """float16 gradients are divided by the number of labels, not of samples: no step is skipped."""
+    expected = program.of_steps(None, parts=2)
+    assert two["steps"]["bits"] == expected["bits"]
+    assert two["steps"]["history"] == expected["history"]
+    found = two["steps, compressed"]
+    assert found["bits"] != expected["bits"]
+    assert [result["skipped_steps"] for result in found["history"]] == [0, 0]
+    np.testing.assert_allclose(found["parameters"], expected["parameters"], rtol=0, atol=0.01)
+
+
 @pytest.mark.parametrize("ranks", ["two", "three"])
 def test_a_run_goes_on_to_the_same_bits(request, ranks):
     found = request.getfixturevalue(ranks)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from training import Loader
+from layers import Convolution, Sequential
+from training import Loader, Network
+from training.data.as_loader import as_loader
 from training.data.augment import Augmentation
 from training.data.batches import Batches
 from training.distributed.shard import Shard
@@ -71,3 +73,12 @@ def test_only_its_own_samples_are_read():
     for _ in shard.epoch(0):
         pass
     assert len(seen) == 24 + 3
+
+
+def test_a_share_is_of_a_loader_that_was_made_for_its_network():
+    """As `find_learning_rate` gives it to a trainer of its own."""
+    network = Network(Sequential(Convolution.of(1, 2, 3, pad=1)), (1, 4, 4))
+    batches = [(np.zeros((4, 1, 4, 4), "float32"), np.ones((4, 4, 4), "int32"))] * 2
+    share = Shard(as_loader("train", batches, network), 1, 2)
+    assert as_loader("train", share, network) is share
+    assert [t.shape for _, t in share.epoch(0)] == [(2, 4, 4)] * 2

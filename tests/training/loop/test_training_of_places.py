@@ -1,5 +1,7 @@
 """A ``Trainer`` over networks of pixels and steps: tiny tasks learned, labels of every form, and runs that go on."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from training.data.rows import Rows
 from training.loop import checkpoint
 from training.loop.epoch_so_far import EpochSoFar
 from training.loop.non_finite import find_non_finite
+from training.loop.progress import Progress
 from training.loop.step import gradients_in_parts
 from training.models import Network
 from training.zoo.recurrent import char_lstm
@@ -184,6 +187,25 @@ def test_the_rate_of_a_training_counts_samples_and_not_pixels(monkeypatch, data,
     assert so_far.figures()["images_per_second"] == 1280
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_progress_counts_samples_and_not_pixels_or_steps(task):
+    class Look(Progress):
+        shown: ClassVar = []
+
+        def show(self, trainer, loss, accuracy, samples, rate):
+            self.shown.append((samples, loss, accuracy))
+
+    Look.shown.clear()
+    trainer = TASKS[task](epochs=2, callbacks=[Look(interval=0.0)])
+    trainer.train(quiet=True)
+    steps, batch = len(trainer.train_loader), trainer.train_loader.batch_size
+    assert [samples for samples, _, _ in Look.shown] == [batch * step for step in range(1, steps)] * 2 or all(
+        samples in range(batch, trainer.train_loader.samples + 1) for samples, _, _ in Look.shown
+    )
+    assert len(Look.shown) >= 4
+    assert all(0 <= accuracy <= 1 and loss < 10 for _, loss, accuracy in Look.shown)
+
+
 @pytest.mark.parametrize("ignore_index", [None, 1])
 def test_gradients_in_parts_are_those_of_the_batch(device, ignore_index):
     random.seed(0)
@@ -293,6 +315,50 @@ def test_a_loader_of_numbers_is_refused_where_indices_are_needed(dtype):
     data = Loader(np.zeros((6, 12), dtype), np.zeros((6, 12), "int32"), 6)
     with pytest.raises(TypeError, match=f"training data: Network takes indices, .* and not uint8, got {dtype}"):
         Trainer(trainer.network, data, data, SGD(), epochs=1)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_an_index_without_a_row_is_named_before_the_first_step(tmp_path, mapped):
+    trainer = writing()
+    count, before = trainer.network.index_count, trainer.network.params.flat.copy()
+    x, t = (array.copy() for array in text()[1:])
+    x[41, 7] = count
+    if mapped:
+        np.save(tmp_path / "x.npy", x)
+        x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    words = rf"training data: sample 41 at \(7,\) has index {count}, expected 0 to {count - 1}"
+    with pytest.raises(ValueError, match=words):
+        Trainer(trainer.network, Loader(x, t, 12), trainer.test_loader, SGD(), epochs=1)
+    np.testing.assert_array_equal(trainer.network.params.flat, before)
+
+
+def test_an_index_without_a_row_is_where_nan_comes_from():
+    network = writing().network
+    x, t = (array[:4].copy() for array in text()[1:])
+    x[2, 5] = -1
+    found = find_non_finite(network, asarray(x), asarray(t))
+    expected = f"index -1 at (5,), expected 0 to {network.index_count - 1}"
+    assert found.place == f"the input: sample 2 of the batch has {expected}"
+
+
+def test_large_numbers_are_targets_of_indices_as_they_are():
+    """Not class indices, which would wrap around in int32."""
+    random.seed(0)
+    network = Network(Sequential(Embedding.of(5, 4), Affine.of(12, 2)), (3,), loss="mean-squared")
+    x, t = np.arange(12).reshape(4, 3) % 5, np.full((4, 2), 3_000_000_000)
+    loader = Loader(x, t, 4).for_network(network)
+    ((_, given),) = loader.epoch(0)
+    assert given.dtype == "float32"
+    np.testing.assert_array_equal(asnumpy(given), t)
+
+
+def test_masks_that_are_true_or_false_are_classes_of_pixels():
+    network = Network(Sequential(Convolution.of(1, 2, 3, pad=1)), (1, 4, 4))
+    x, t = np.zeros((2, 1, 4, 4), "float32"), np.eye(4, dtype=bool)[None].repeat(2, axis=0)
+    trainer = Trainer(network, Batches([(x, t)]), Batches([(x, t)]), SGD(), epochs=1)
+    assert trainer.train(quiet=True)[0].test_accuracy in np.arange(17) / 16
+    with pytest.raises(TypeError, match="batch 0: labels are class indices, of an integer dtype, got float32"):
+        Trainer(network, Batches([(x, t * 1.0)]), Batches([(x, t)]), SGD(), epochs=1).train(quiet=True)
 
 
 def test_a_label_that_is_not_a_class_is_where_nan_comes_from():

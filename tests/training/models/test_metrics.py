@@ -12,6 +12,7 @@ from training.data import Loader
 from training.loop.evaluation import evaluate, predict
 from training.loop.trainer import Trainer
 from training.models import Network
+from training.models import metrics as metrics_module
 from training.models.metrics import (
     F1,
     NAMES,
@@ -93,6 +94,15 @@ def test_of_classes(device, batch, ignored, samples):
     confusion = np.zeros((CLASSES, CLASSES), int)
     np.add.at(confusion, (t[kept], order[:, 0]), 1)
     assert found["confusion"] == confusion.tolist()
+
+
+def test_a_confusion_of_more_rows_than_float32_counts(monkeypatch):
+    """Products are of as many rows at a time as are exact: here of 3."""
+    scores, labels = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2, 0]], np.array([0, 1, 1, 2, 1, 2, 0])
+    expected = Confusion().sums(SoftmaxWithLoss(), scores, labels)
+    monkeypatch.setattr(metrics_module, "_EXACT", 3)
+    np.testing.assert_array_equal(Confusion().sums(SoftmaxWithLoss(), scores, labels), expected)
+    assert expected.tolist() == [[2, 0, 0], [0, 2, 1], [1, 0, 1]]
 
 
 @pytest.mark.parametrize("metric", [Accuracy(), TopK(2), F1(), IoU(), Confusion()], ids=str)

@@ -44,6 +44,7 @@ from layers import (
     Tanh,
 )
 from layers.affine import permutes_weight
+from training.models.outputs import places_in
 from training.profile.cost.work import Batch, Cost, Work, formula
 
 
@@ -161,7 +162,7 @@ def _by_number(layer: Layer, x: Batch, y: Batch) -> Cost:
 @formula(SoftmaxWithLoss)
 def _softmax_with_loss(layer: SoftmaxWithLoss, x: Batch, y: Batch) -> Cost:
     """Return the cost with int32 labels, of samples or of all steps or pixels."""
-    rows = x.samples * math.prod(x.shape[1:] if len(x.shape) == 3 else x.shape[:-1])
+    rows = x.samples * math.prod(places_in(x.shape))
     labels, probabilities = 4 * rows, x.size * x.acc_itemsize
     forward = Work(0, 4 * x.size + 2 * rows, x.nbytes + labels + probabilities + x.acc_itemsize)
     return Cost(forward, Work(0, 2 * x.size, probabilities + labels + x.nbytes), kept=probabilities + labels)
