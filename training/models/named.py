@@ -20,6 +20,7 @@ from training.models.config import checked_arguments
 from training.models.layer_file import SUFFIX, build_from_file
 from training.models.network import Network
 from training.zoo import NETWORKS, PLACE_NETWORKS, layers_of
+from training.zoo.blocks import image_of
 
 
 class TwoLayerNet(Network):
@@ -280,16 +281,10 @@ def build_for(name: str, input_dim: tuple[int, ...], classes: int, loss: str | L
     elif name == "MultiLayerNet":
         arguments |= {"input_size": math.prod(shape), "hidden_size_list": [100, 100]}
     else:
-        arguments["input_dim"] = _image(name, shape)
+        arguments["input_dim"] = image_of(name, shape)
     if name == "SimpleConvNet":
         arguments["weight_init_std"] = "he"
     return build({"model": name, "arguments": arguments}, loss)
-
-
-def _image(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) != 3:
-        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}; rows are for MultiLayerNet")
-    return shape[0], shape[1], shape[2]
 
 
 def _convolution(channels: int, param: ConvParam, init: Init, dtype: Any) -> Convolution:

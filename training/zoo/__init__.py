@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from layers import Sequential
 from layers.base import Shape
-from training.zoo.blocks import Image
+from training.zoo.blocks import Image, image_of
 from training.zoo.lenet import lenet5
 from training.zoo.mixer import mixer_b, mixer_s
 from training.zoo.mobilenet import mobilenet_v2
@@ -81,9 +81,7 @@ def layers_of(name: str, shape: Shape, classes: int) -> Sequential:
         if len(shape) != 1:
             raise ValueError(f"{name} takes sequences of indices (T,), got inputs of {shape}")
         return CHARACTER_NETWORKS[name](classes)
-    if len(shape) != 3:
-        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}; rows are for MultiLayerNet")
-    return {**NETWORKS, **PLACE_NETWORKS}[name](shape, classes)
+    return {**NETWORKS, **PLACE_NETWORKS}[name](image_of(name, shape), classes)
 
 
 def usual_size(name: str) -> tuple[Shape, int]:

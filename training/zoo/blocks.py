@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from layers import BatchNormalization, Convolution, Layer, Relu
+from layers.base import Shape
 
 Image = tuple[int, int, int]
 """The shape of an image, (C, H, W)."""
+
+
+def image_of(name: str, shape: Shape) -> Image:
+    """Return the shape of an input as that of an image, or raise a ValueError that names the network."""
+    if len(shape) != 3:
+        rows = "; rows are for MultiLayerNet" if len(shape) == 1 else ""
+        raise ValueError(f"{name} takes images (C, H, W), got inputs of {shape}{rows}")
+    return shape[0], shape[1], shape[2]
 
 
 def conv_norm(
