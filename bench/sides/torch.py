@@ -152,7 +152,8 @@ class _Residual(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Any) -> Any:
-        return self.body(x).add_(self.shortcut(x))
+        y, bypass = self.body(x), self.shortcut(x)
+        return y + bypass if isinstance(self.body[-1], nn.ReLU) else y.add_(bypass)  # a ReLU's backward reads y
 
 
 class _Times(nn.Module):

@@ -95,6 +95,23 @@ def test_modules_compute_what_the_layers_do(layers):
 
 
 @with_torch
+def test_a_residual_connection_whose_body_ends_in_a_relu(bench, tmp_path):
+    """It is not added to in place: the backward of the ReLU reads what it made."""
+    file = tmp_path / "net.toml"
+    file.write_text(
+        'layers = [{ type = "Pooling", pool_h = 2, pool_w = 2, stride = 2 },'
+        ' { type = "Residual", body = [{ type = "Convolution", filters = 1, size = 3, pad = 1 }, { type = "Relu" }] },'
+        ' { type = "Affine", outputs = "classes" }]',
+        encoding="utf-8",
+    )
+    run = train(tmp_path / "run", *QUICK[2:], "--model", file)
+    result = bench("accuracy", run, "--json")
+    assert result.code == 0, result.err
+    last = json.loads(result.out.splitlines()[-1])
+    assert last["torch"]["test_accuracy"] == pytest.approx(last["xpnet"]["test_accuracy"], abs=0.003)
+
+
+@with_torch
 def test_a_run_of_several_ranks_is_refused(bench, tmp_path):
     run = train(tmp_path / "run", "--model", "twolayernet")
     config = json.loads((run / "config.json").read_text())
