@@ -268,3 +268,12 @@ def test_a_layer_of_sequences_takes_the_inputs_that_are_given(tmp_path):
     )
     with pytest.raises(ValueError, match=r"layer 2, GRU\(8 → 5\): takes sequences \(T, 8\), got \(4, 9\)"):
         build_for(str(tmp_path / "net.toml"), (1, 4, 9), 4)
+
+
+def test_the_network_of_docs_results():
+    """examples/resnet9.toml, for pictures in color and in gray."""
+    from pathlib import Path
+
+    file = Path(__file__).parents[3] / "examples" / "resnet9.toml"
+    assert build_for(str(file), (3, 32, 32), 10).params.flat.size == 1_646_122
+    assert build_for(str(file), (1, 28, 28), 10).params.flat.size == 1_646_122 - 2 * 32 * 9
