@@ -81,6 +81,7 @@ EXCLUDED = {
     "training.data.transfer.transfer": "reaches for the network",
     "training.data.collection.Data": "a result",
     "training.data.as_loader.as_loader": "for the Trainer, which is tried",
+    "training.data.given.check_inputs": "for Loader.for_network, with a network's own number of rows",
     "training.data.batches.checksum": "for the comparison of batches between passes and ranks",
     "training.data.formats.folders.open_folder": "reads files",
     "training.data.image_files.ImageFiles": "reads files",

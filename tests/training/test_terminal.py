@@ -175,6 +175,7 @@ def test_lines_of_progress_are_rare_and_never_wait(monkeypatch):
         total_epochs=2,
         train_loader=SimpleNamespace(samples=400, largest_batch=100),
         so_far=SimpleNamespace(batches=0),
+        samples=500,
         network=SimpleNamespace(last_layer=SimpleNamespace(target_kind="labels")),
         running_totals=lambda: totals,
     )
@@ -182,6 +183,7 @@ def test_lines_of_progress_are_rare_and_never_wait(monkeypatch):
     monkeypatch.setattr("training.loop.progress.time.perf_counter", lambda: now[0])
     lines = ProgressLines(out, interval=0.1)
     lines.on_epoch_begin(trainer, 2)
+    trainer.samples += 100
     for step in range(1, 40):
         now[0] += 0.25
         totals.done = step > 20
