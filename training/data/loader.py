@@ -101,6 +101,7 @@ class Loader:
         self._next_epoch = 0
         self.normalization, self.augment = normalization, augment
         self.gives_indices = are_indices(self._inputs)
+        self._index_count: int | None = None  # for which the inputs were checked
         if self.gives_indices and (normalization is not None or augment is not None):
             raise ValueError(f"indices are neither normalized nor augmented, got images of {self._inputs.dtype}")
         # Integers of two axes are class indices of steps, or labels that are right or wrong: see `for_network`.
@@ -163,8 +164,9 @@ class Loader:
                 f"{network.title} takes indices, by its first layer, of an integer dtype such as int32 and not uint8, "
                 f"got {self._inputs.dtype}"
             )
-        if network.index_count is not None:
+        if network.index_count not in (None, self._index_count):  # once, not in each epoch's evaluation
             check_inputs(self._inputs, network.index_count)
+            self._index_count = network.index_count
         if self._integers is None:
             return self
         if network.has_places:
