@@ -169,11 +169,11 @@ class Loader:
             self._index_count = network.index_count
         if self._integers is None:
             return self
-        if network.has_places:
-            check_indices(self._integers)
         dtype = np.int32 if network.has_places else np.promote_types(self.dtype, np.float32)
         if dtype == self._blocks.labels.dtype:
             return self
+        if network.has_places:
+            check_indices(self._integers)
         other = copy.copy(self)
         other._blocks = self._blocks.with_labels(self._integers.astype(dtype))
         return other
