@@ -1,42 +1,17 @@
 // Batch normalization of the columns of a matrix, with a ReLU behind it. core/columns.h says how the matrix is cut.
 //
-// The mean of a block's columns comes before the sums of the squares of their deviations from it, while the block is in
-// cache: E[x²] - E[x]² would cancel. The parts are put together by the formula of Chan, Golub and LeVeque, "Algorithms
-// for computing the sample variance" (1983), eq. 2.1.
+// Moments of blocks of rows (core/moments.h), which a convolution leaves as well, are put together by the formula of
+// Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), eq. 2.1.
 //
 // Least bytes: statistics count·sizeof(T), normalization 2·count·sizeof(T).
 
 #include "core/batch_norm.h"
-
-INLINE void block_moments(const T *x, A *means, A *squares, index width, index rows, int vectors, index last) {
-    vec mean[STRIP] = {0}, square[STRIP] = {0};
-    for (index row = 0; row < rows; ++row)
-        EACH_VECTOR mean[j] += load(x + row * width + place(j, vectors, last));
-    EACH_VECTOR mean[j] /= all(rows);
-    for (index row = 0; row < rows; ++row)
-        EACH_VECTOR {
-            const vec deviation = load(x + row * width + place(j, vectors, last)) - mean[j];
-            square[j] = fma(deviation, deviation, square[j]); // one rounding less, and one instruction
-        }
-    EACH_VECTOR store_sums(means + place(j, vectors, last), mean[j]);
-    EACH_VECTOR store_sums(squares + place(j, vectors, last), square[j]);
-}
+#include "core/moments.h"
 
 // Mean and sum of squared deviations of each part.
 KERNEL(batch_norm_moments)(const T *x /* count */, A *means /* partial */, A *squares /* partial */, index partial,
                            index count, index width, index block_rows, index first, index last_block) {
-    for (index block = first; block < last_block; ++block) {
-        const T *from = x + block * block_rows * width;
-        const index rows = rows_of(block, block_rows, count, width), to = block * width;
-#define MOMENTS(at, vectors, last)                                                                                     \
-    block_moments(from + at, means + to + at, squares + to + at, width, rows, vectors, last)
-        EACH_STRIP(width, MOMENTS)
-    }
-    const index rest = rest_of(count, width, first);
-    for (index i = 0; i < rest; ++i) {
-        means[partial - rest + i] = get(x + count - rest + i);
-        squares[partial - rest + i] = 0;
-    }
+    measure(&(Measured){x, means, squares, partial, count, width, block_rows}, first, last_block);
 }
 
 INLINE void join(const A *means, const A *squares, A *mean, A *variance, index parts, index channels, index own,

@@ -79,16 +79,16 @@ extern "C" __global__ void batch_norm_moments(
     }
 }
 
-// Stage 2: the moments of a column from those of its ranges, over which lanes go; lane 0 gets the result. All ranges
-// but the last have range_rows rows.
+// Stage 2: the moments of a column from those of its ranges, over which lanes go, from `first` to `end` - 1; lane 0 gets
+// the result. All ranges but the last of `ranges` have range_rows rows.
 template <class Number>
 __device__ __forceinline__ Moments of_ranges(
-    const Number *means, const Number *squares, Tile at, int channels, int width, int ranges, ACC range_rows,
-    ACC last_rows) {
+    const Number *means, const Number *squares, Tile at, int channels, int width, int first, int end, int ranges,
+    ACC range_rows, ACC last_rows) {
     Moments own = {0, 0, 0};
     if (at.channel < channels) {
 #pragma unroll 4
-        for (int range = at.lane; range < ranges; range += at.lanes) {
+        for (int range = first + at.lane; range < end; range += at.lanes) {
             const INDEX in = (INDEX)range * channels + at.channel;
             const Moments next = {range < ranges - 1 ? range_rows : last_rows, widen(means[in]), widen(squares[in])};
             own = merged(own, next);
@@ -104,10 +104,27 @@ extern "C" __global__ void batch_norm_statistics(
     int ranges, ACC range_rows, ACC last_rows) {
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, ranges, channels, width, ranges);
-        const Moments own = of_ranges(means, squares, at, channels, width, ranges, range_rows, last_rows);
+        const Moments own = of_ranges(means, squares, at, channels, width, 0, ranges, ranges, range_rows, last_rows);
         if (at.lane == 0 && at.channel < channels) {
             narrow(own.mean, mean[at.channel]);
             narrow(own.squares / own.count, variance[at.channel]);
+        }
+    }
+}
+
+// The moments of `together` ranges each, which are ranges in turn: where there are more than a pass should read.
+extern "C" __global__ void batch_norm_join(
+    const T *__restrict__ means /* ranges * channels */, const T *__restrict__ squares /* ranges * channels */,
+    T *__restrict__ joined_means, T *__restrict__ joined_squares, INDEX tiles, int channels, int width, int ranges,
+    INDEX together, ACC range_rows, ACC last_rows) {
+    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const Tile at = tile_of(tile, ranges, channels, width, together);
+        const Moments own =
+            of_ranges(means, squares, at, channels, width, at.begin, at.end, ranges, range_rows, last_rows);
+        if (at.lane == 0 && at.channel < channels) {
+            const INDEX out = at.begin / together * channels + at.channel;
+            narrow(own.mean, joined_means[out]);
+            narrow(own.squares, joined_squares[out]);
         }
     }
 }
@@ -147,7 +164,8 @@ __device__ __forceinline__ void forward_pass(
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, rows, channels, width, pass_rows);
         const INDEX last_rows = rows - (ranges - 1) * range_rows;
-        Moments own = of_ranges(means, squares, at, channels, width, ranges, (ACC)range_rows, (ACC)last_rows);
+        Moments own =
+            of_ranges(means, squares, at, channels, width, 0, ranges, ranges, (ACC)range_rows, (ACC)last_rows);
         const ACC center = from_first_lane(own.mean, width);
         const ACC variance = from_first_lane(own.squares / own.count, width);
         if (at.channel >= channels) continue;

@@ -14,7 +14,7 @@ from backend import array_module, profiling, require_active, require_same_device
 from backend.checks import LARGEST_EPSILON, real
 from backend.types import Array
 from kernels.activations import rectify
-from kernels.batch_statistics import moments, move_running, pass_tiling, statistics, tiling_of
+from kernels.batch_statistics import Moments, fewer, joined, moments, move_running, pass_tiling, statistics
 from kernels.core.columns import Columns, columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
@@ -39,6 +39,7 @@ def batch_norm(
     momentum: float,
     relu: bool = False,
     bypass: Array | None = None,
+    measured: Moments | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """Normalize a batch by its own statistics, and move the running ones: momentum·running + (1 - momentum)·batch.
 
@@ -54,6 +55,7 @@ def batch_norm(
         momentum: weight of the old running statistics, from 0 to 1.
         relu: apply max(·, 0) at the end.
         bypass: (M, C), added before that; only with ``relu``.
+        measured: moments of ``x``, if the operation that made it has left them: ``x`` is not read for them.
 
     Returns:
         y (M, C) in the dtype of ``x``; mean and 1 / √(variance + ε) (C,) in the dtype of sums; and with ``relu`` where
@@ -70,8 +72,10 @@ def batch_norm(
         raise ValueError(f"gamma, beta and running statistics must have shape {x.shape[1:]}")
     if given and not (relu and bypass is not None and bypass.shape == x.shape and bypass.dtype == x.dtype):
         raise ValueError(f"a bypass needs relu, and the shape and dtype of x, {x.dtype}{list(x.shape)}")
+    if measured is not None and (measured.rows, measured.means.shape[1]) != x.shape:
+        raise ValueError(f"moments of {x.shape} are needed, got those of {(measured.rows, measured.means.shape[1])}")
     compute = implementation(x, _batch_norm_cpu, _batch_norm_cuda)
-    return compute(x, gamma, beta, (running_mean, running_variance), epsilon, momentum, relu, bypass)
+    return compute(x, gamma, beta, (running_mean, running_variance), epsilon, momentum, relu, bypass, measured)
 
 
 def _batch_norm_cpu(
@@ -83,8 +87,9 @@ def _batch_norm_cpu(
     momentum: float,
     relu: bool,
     bypass: Array | None,
+    measured: Moments | None,
 ) -> tuple[Array, Array, Array, Array | None]:
-    mean, variance = statistics(x)
+    mean, variance = statistics(x) if measured is None else joined(measured)
     move_running(running, (mean, variance), momentum)
     positive = None if bypass is None else workspace.empty(x.shape, bool)
     compute = implementation(x, _normalize_numpy, _normalize_cuda, _normalize_native)
@@ -101,26 +106,29 @@ def _batch_norm_cuda(
     momentum: float,
     relu: bool,
     bypass: Array | None,
+    measured: Moments | None,
 ) -> tuple[Array, Array, Array, Array | None]:
     library, dtype = array_module(x), acc_dtype(x.dtype)
     x, gamma, beta = (library.ascontiguousarray(array, x.dtype) for array in (x, gamma, beta))
-    sums, own = tiling_of(*x.shape), pass_tiling(*x.shape)
+    means, squares, _, sums = moments(x) if measured is None else fewer(measured)
+    own = pass_tiling(*x.shape)
     y = library.empty(x.shape, x.dtype)
     mean, inverse = (library.empty(x.shape[1], dtype) for _ in range(2))
     # Of strided ones a copy is moved.
     old = [library.ascontiguousarray(array) for array in running]
     numbers = (epsilon, momentum, 1 - momentum)
-    cut = (own.blocks, *x.shape, own.width, own.range_rows, sums.ranges, sums.range_rows)
-    sums_of_x, positive = moments(x), None
+    cut = (own.blocks, *x.shape, own.width, own.range_rows, len(means), sums.range_rows)
+    positive = None
     if bypass is None:
-        arrays = (x, *sums_of_x, gamma, beta, y, mean, inverse, *old)
+        arrays = (x, means, squares, gamma, beta, y, mean, inverse, *old)
         _FORWARD(own.blocks * block_size(), *arrays, *numbers, *cut, int(relu))
     else:
         positive = library.empty(x.shape, "uint8")
         arrays = (
             x,
             library.ascontiguousarray(bypass),
-            *sums_of_x,
+            means,
+            squares,
             gamma,
             beta,
             y,

@@ -6,21 +6,40 @@ ranges together (``kernels.batch_norm``); ``batch_statistics`` alone has a secon
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
 from backend import array_module, profiling, require_active
 from backend.types import Array
-from kernels.core.columns import columns
+from kernels.core.columns import Columns, columns
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.native import Function
 from kernels.core.tiling import power_of_two
 
-_MOMENTS, _STATISTICS = (Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics"))
+_MOMENTS, _STATISTICS, _JOIN = (
+    Kernel("batch_norm.cu", f"batch_norm_{name}") for name in ("moments", "statistics", "join")
+)
 _PARTS, _JOINED = (Function("batch_norm.c", f"batch_norm_{name}") for name in ("moments", "statistics"))
+
+
+class Moments(NamedTuple):
+    """Mean and sum of squared deviations of the columns of a matrix, in parts of its rows.
+
+    The operation that writes the matrix may leave them, so that ``kernels.batch_norm`` need not read it for them.
+
+    Attributes:
+        means, squares: (parts, C), in the dtype of sums.
+        rows: of the matrix.
+        cut: into parts, as ``moments`` has it on this device.
+    """
+
+    means: Array
+    squares: Array
+    rows: int
+    cut: Any
 
 
 class Tiling(NamedTuple):
@@ -36,6 +55,7 @@ _MOST_SUMS = 256  # blocks that leave a partial result: two for each processor o
 _MOST_BLOCKS = 1024  # blocks of a pass that writes its results, each of which reads all ranges of its columns
 _CHUNK = 8  # of batch_norm.cu: rows that a thread has at least in a sum
 _PASS_ROWS = 32  # in a pass
+_JOINED_AT_LEAST = 16  # ranges, where there are too many
 
 
 def tiling_of(rows: int, channels: int) -> Tiling:
@@ -94,33 +114,90 @@ def _batch_statistics_numpy(x: Array) -> tuple[Array, Array]:
 
 
 def _batch_statistics_native(x: Array) -> tuple[Array, Array]:
-    x, dtype, (rows, channels) = numpy.ascontiguousarray(x), acc_dtype(x.dtype), x.shape
-    cut = columns(rows, channels)
-    means, squares = (numpy.empty((cut.parts, channels), dtype) for _ in range(2))
+    x, cut = numpy.ascontiguousarray(x), columns(*x.shape)
+    means, squares = parts_of(cut, x.shape[1], x.dtype)
     sizes = means.size, x.size, cut.width, cut.block_rows
-    _PARTS.share(x.dtype, cut.blocks, cut.block_size * x.itemsize, x, means, squares, *sizes)
+    blocks = -(-x.size // max(cut.block_size, 1))  # with the rows too few for a wide one
+    _PARTS.share(x.dtype, blocks, cut.block_size * x.itemsize, x, means, squares, *sizes)
+    return _joined_native(Moments(means, squares, len(x), cut))
+
+
+def parts_of(cut: Columns, channels: int, dtype: numpy.dtype) -> tuple[Array, Array]:
+    """Return new arrays for the means and squares of a matrix of ``dtype`` that a C kernel measures."""
+    means, squares = (numpy.empty((cut.parts, channels), acc_dtype(dtype)) for _ in range(2))
+    return means, squares
+
+
+def _joined_native(given: Moments) -> tuple[Array, Array]:
+    (parts, channels), dtype, cut = given.means.shape, given.means.dtype, given.cut
     mean, variance = (numpy.empty(channels, dtype) for _ in range(2))
-    _JOINED(x.dtype, means, squares, mean, variance, cut.parts, channels, rows, cut.block_rows, cut.fold)
+    sizes = parts, channels, given.rows, cut.block_rows, cut.fold
+    _JOINED(dtype, given.means, given.squares, mean, variance, *sizes)
     return mean, variance
 
 
 def _batch_statistics_cuda(x: Array) -> tuple[Array, Array]:
-    library, dtype = array_module(x), acc_dtype(x.dtype)
-    (rows, channels), (width, range_rows, ranges, _) = x.shape, tiling_of(*x.shape)
+    return _joined_cuda(moments(array_module(x).ascontiguousarray(x)))
+
+
+def _joined_cuda(given: Moments) -> tuple[Array, Array]:
+    (ranges, channels), dtype, library = given.means.shape, given.means.dtype, array_module(given.means)
     mean, variance = (library.empty(channels, dtype) for _ in range(2))
-    blocks, narrow_width = narrow(channels, width)
-    last_rows = rows - (ranges - 1) * range_rows
+    (blocks, width), range_rows = narrow(channels, given.cut.width), given.cut.range_rows
+    last_rows = given.rows - (ranges - 1) * range_rows
     _STATISTICS(
-        blocks * block_size(), *moments(library.ascontiguousarray(x)), mean, variance, blocks, channels, narrow_width,
-        ranges, range_rows, last_rows,
+        blocks * block_size(), given.means, given.squares, mean, variance, blocks, channels, width, ranges, range_rows,
+        last_rows,
     )  # fmt: skip
     return mean, variance
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """Return mean and sum of squared deviations of each range of rows: (ranges, C), on the device."""
-    library, dtype = array_module(x), acc_dtype(x.dtype)
-    width, range_rows, ranges, blocks = tiling_of(*x.shape)
-    means, squares = (library.empty((ranges, x.shape[1]), dtype) for _ in range(2))
-    _MOMENTS(blocks * block_size(), x, means, squares, blocks, *x.shape, width, range_rows)
-    return means, squares
+def joined(given: Moments) -> tuple[Array, Array]:
+    """Return mean and variance of each column, as ``statistics`` does, of a matrix whose moments are there."""
+    return implementation(given.means, _joined_native, _joined_cuda)(given)  # NumPy's operations leave none
+
+
+def moments(x: Array) -> Moments:
+    """Return the moments of each range of rows, on a device."""
+    library, dtype, cut = array_module(x), acc_dtype(x.dtype), tiling_of(*x.shape)
+    means, squares = (library.empty((cut.ranges, x.shape[1]), dtype) for _ in range(2))
+    _MOMENTS(cut.blocks * block_size(), x, means, squares, cut.blocks, *x.shape, cut.width, cut.range_rows)
+    return Moments(means, squares, len(x), cut)
+
+
+def fewer(given: Moments) -> Moments:
+    """Return moments, on a device, of no more ranges than a pass should read: several put together, or those given."""
+    ranges = len(given.means)
+    return given if ranges <= _MOST_SUMS else join(given, max(-(-ranges // _MOST_SUMS), _JOINED_AT_LEAST))
+
+
+def join(given: Moments, together: int) -> Moments:
+    """Return the moments of ranges that are each so many of those given, which ``cut.range_rows`` rows make."""
+    (ranges, channels), (width, range_rows, *_) = given.means.shape, given.cut
+    across, joined_ranges = -(-channels // width), -(-ranges // together)
+    cut = Tiling(width, together * range_rows, joined_ranges, across * joined_ranges)
+    library, dtype = array_module(given.means), given.means.dtype
+    means, squares = (library.empty((joined_ranges, channels), dtype) for _ in range(2))
+    compute = implementation(given.means, _join_numpy, _join_cuda)
+    compute(given, Moments(means, squares, given.rows, cut), together)
+    return Moments(means, squares, given.rows, cut)
+
+
+def _join_numpy(given: Moments, joined: Moments, together: int) -> None:
+    starts, ends = (numpy.arange(len(given.means)) + after for after in (0, 1))
+    counts = numpy.minimum(ends * given.cut.range_rows, given.rows) - starts * given.cut.range_rows
+    for i in range(len(joined.means)):
+        own = slice(i * together, (i + 1) * together)
+        weights, means = counts[own, None], given.means[own].astype(numpy.float64)
+        mean = (weights * means).sum(axis=0) / weights.sum()
+        joined.means[i] = mean
+        joined.squares[i] = (given.squares[own] + weights * (means - mean) ** 2).sum(axis=0)
+
+
+def _join_cuda(given: Moments, joined: Moments, together: int) -> None:
+    (ranges, channels), cut = given.means.shape, joined.cut
+    last_rows = given.rows - (ranges - 1) * given.cut.range_rows
+    _JOIN(
+        cut.blocks * block_size(), given.means, given.squares, joined.means, joined.squares, cut.blocks, channels,
+        cut.width, ranges, together, given.cut.range_rows, last_rows,
+    )  # fmt: skip

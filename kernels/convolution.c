@@ -18,6 +18,7 @@
 // Least bytes: x, filters, y and mask once each.
 
 #include "core/convolution_tile.h"
+#include "core/moments.h"
 
 #define CHUNK_NUMBERS (1 << 17)  // of x, for which all filters are taken
 #define WINDOW_NUMBERS (1 << 16) // of the rows of x that the windows of a position's images are in
@@ -161,11 +162,13 @@ static void convolve_positions(const Convolution *c, index image, index images) 
     }
 }
 
-// Convolves the lines from `first` to `last` - 1: rows of results, numbered by image and row.
-static void convolve(const Convolution *c, T *padded, index room, index first, index last) {
+// Convolves the lines from `first` to `last` - 1: rows of results, numbered by image and row. Results are measured, where
+// that is asked for, block by block of so many lines, while they are in cache; `first` begins a block, and `last` ends one.
+static void convolve(const Convolution *c, T *padded, index room, index first, index last, const Measured *measured,
+                     index block_lines) {
     if (first >= last || !c->columns.outputs) return;
-    const index height = c->rows.outputs, together = images_together(c);
-    while (first < last) {
+    const index height = c->rows.outputs, together = images_together(c), end = (last + block_lines - 1) / block_lines;
+    for (index done = first / block_lines, computed; first < last; done = computed) {
         const index whole = first % height ? 0 : least((last - first) / height, together);
         if (whole >= 4) {
             convolve_positions(c, first / height, whole);
@@ -173,6 +176,8 @@ static void convolve(const Convolution *c, T *padded, index room, index first, i
         } else {
             first = convolve_rows(c, padded, room, first, last);
         }
+        computed = first < last ? first / block_lines : end;
+        if (measured && (done < computed || first == last)) measure(measured, done, computed);
     }
 }
 
@@ -211,19 +216,26 @@ KERNEL(convolution_pack)(const T *filters /* taps * channels * out */, const T *
     (void)numbers;
 }
 
+// Items are blocks of `block_lines` rows of results, whose moments are left as batch_norm_moments does, for the columns
+// (out) of the results as a matrix: `partial` numbers of each kind, if they are asked for.
 KERNEL(convolution_forward)(const T *x /* images * pixels * channels */, const A *filters /* numbers */,
                             T *y /* images * windows * out */, unsigned char *positive /* NULL or images * windows * out */,
-                            T *padded /* threads * room */, const Geometry *geometry, index images, index out, index groups,
-                            index numbers, index room, index threads, index thread, index first, index last) {
+                            T *padded /* threads * room */, A *means /* NULL or partial */, A *squares /* NULL or partial */,
+                            const Geometry *geometry, index images, index out, index groups, index numbers, index room,
+                            index partial, index width, index block_lines, index block_rows, index threads, index thread,
+                            index first, index last) {
     const Geometry g = *geometry;
+    const index lines = images * g.out_height;
+    const Measured measured = {y, means, squares, partial, lines * g.out_width * out, width, block_rows};
     const Convolution c = {
         x, filters, y, positive,
         windows_of(g.height, g.out_height, g.stride_height, g.pad_top, g.dilation_height, g.kernel_height),
         windows_of(g.width, g.out_width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width),
         g.channels, out, groups, g.out_height, g.out_width, g.kernel_height * g.kernel_width, g.kernel_width,
         (index)g.height * g.width * g.channels, (index)g.width * g.channels};
-    convolve(&c, padded + thread * room, room, first, last);
-    (void)images, (void)numbers, (void)threads;
+    convolve(&c, padded + thread * room, room, first * block_lines, least(last * block_lines, lines),
+             means ? &measured : 0, block_lines);
+    (void)numbers, (void)threads;
 }
 
 // Lines are rows of pixels with the same remainders, numbered by the remainders, image and row.
@@ -243,7 +255,7 @@ KERNEL(convolution_backward_input)(const T *dy /* images * windows * out */, con
             out, g.channels, groups, g.height, g.width, g.kernel_height * g.kernel_width, g.kernel_width,
             (index)g.out_height * g.out_width * out, (index)g.out_width * out};
         const index lines = images * c.rows.outputs;
-        convolve(&c, padded + thread * room, room, most(first - before, 0), least(last - before, lines));
+        convolve(&c, padded + thread * room, room, most(first - before, 0), least(last - before, lines), 0, 1);
         before += lines;
     }
     (void)numbers, (void)threads;

@@ -10,7 +10,8 @@
 //
 // blockIdx.x is a tile of BM rows, blockIdx.y a group and a tile of BN of its columns. A thread copies the same VECTOR
 // places along the depth of several rows; which of their taps lie inside the image it keeps as bits, and it goes from
-// tap to tap by additions. Bias, ReLU and its mask are applied to the sums in registers.
+// tap to tap by additions. Bias, ReLU and its mask are applied to the sums in registers, and the moments for a batch
+// normalization are taken of them: mean and sum of squared deviations of each column of the block's tile.
 //
 // Deterministic: one thread makes and writes each number, in one order.
 //
@@ -50,14 +51,13 @@ __device__ __forceinline__ unsigned int taps_inside(const Axis &axis, int start)
     return bits;
 }
 
-// Writes two neighbouring numbers of the result, with bias and ReLU: of `out` columns in all, from `column` on.
+// Writes two neighbouring numbers of the result, with ReLU: of `out` columns in all, from `column` on.
 __device__ __forceinline__ void store(
-    T *to, unsigned char *positive, const T *bias, float first, float second, int column, int out, bool together) {
-    float values[2] = {first, second};
+    T *to, unsigned char *positive, float first, float second, int column, int out, bool together) {
+    const float values[2] = {first, second};
     T numbers[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        if (bias && column + i < out) values[i] += widen(bias[column + i]);
         narrow(values[i], numbers[i]);
         if (positive) {  // of the rounded number, as ReLU after the convolution sees it
             const float rounded = widen(numbers[i]);
@@ -74,11 +74,63 @@ __device__ __forceinline__ void store(
     }
 }
 
+// Sums over the rows of a tile, of a number for each of a thread's columns: over the lanes and warps that have the same
+// columns, in one order. Every thread gets those of its own columns; `room` is for WM·BN numbers.
+__device__ __forceinline__ void sum_rows(float (&own)[COLUMN_TILES][2], float *room) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = warp / WM * 8 * COLUMN_TILES + lane % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < COLUMN_TILES; ++j)
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+#pragma unroll
+            for (int step = 4; step < 32; step *= 2) own[j][k] += __shfl_xor_sync(0xffffffffu, own[j][k], step);
+            if (lane < 4) room[warp % WM * BN + column + 8 * j + k] = own[j][k];
+        }
+    __syncthreads();  // of all warps
+#pragma unroll
+    for (int j = 0; j < COLUMN_TILES; ++j)
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+            own[j][k] = 0;
+#pragma unroll
+            for (int w = 0; w < WM; ++w) own[j][k] += room[w * BN + column + 8 * j + k];
+        }
+}
+
+// Leaves the moments of the first `rows` of a block's tile, for its columns of which there are `columns`: the squares
+// are of deviations from the mean, as E[x²] - E[x]² would cancel. `room` is for 2·WM·BN numbers.
+__device__ __forceinline__ void leave_moments(
+    const float (&sums)[ROW_TILES][COLUMN_TILES][4], float *means, float *squares, float *room, int rows, int columns) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = warp % WM * 16 * ROW_TILES + lane / 4;
+    float mean[COLUMN_TILES][2] = {}, square[COLUMN_TILES][2] = {};
+#pragma unroll
+    for (int i = 0; i < ROW_TILES * 2 * COLUMN_TILES * 2; ++i) {
+        const int k = i % 2, j = i / 2 % COLUMN_TILES, half = i / 2 / COLUMN_TILES % 2, r = i / 4 / COLUMN_TILES;
+        if (row + 16 * r + 8 * half < rows) mean[j][k] += sums[r][j][2 * half + k];
+    }
+    sum_rows(mean, room);
+#pragma unroll
+    for (int j = 0; j < COLUMN_TILES; ++j) mean[j][0] /= rows, mean[j][1] /= rows;
+#pragma unroll
+    for (int i = 0; i < ROW_TILES * 2 * COLUMN_TILES * 2; ++i) {
+        const int k = i % 2, j = i / 2 % COLUMN_TILES, half = i / 2 / COLUMN_TILES % 2, r = i / 4 / COLUMN_TILES;
+        const float deviation = sums[r][j][2 * half + k] - mean[j][k];
+        if (row + 16 * r + 8 * half < rows) square[j][k] += deviation * deviation;
+    }
+    sum_rows(square, room + WM * BN);
+    if (warp % WM || lane >= 4) return;  // these have every column once
+#pragma unroll
+    for (int i = 0; i < COLUMN_TILES * 2; ++i) {
+        const int n = warp / WM * 8 * COLUMN_TILES + i / 2 * 8 + lane % 4 * 2 + i % 2;
+        if (n < columns) means[n] = mean[i / 2][i % 2], squares[n] = square[i / 2][i % 2];
+    }
+}
+
 // Forward and input gradient: the source's windows by the filters. `in` and `out` are channels of a group.
 template <bool BACKWARD>
 __device__ __forceinline__ void gather_product(
-    const T *source, const T *filters, const T *bias, T *result, unsigned char *positive, int images, const Axis &down,
-    const Axis &across, int in, int out, int groups, int filter_width, int height, int width, int rest_down,
+    const T *source, const T *filters, const T *bias, T *result, unsigned char *positive, float *means, float *squares,
+    int images, const Axis &down, const Axis &across, int in, int out, int groups, int filter_width, int height, int width, int rest_down,
     int rest_across, int scale_down, int scale_across) {
     constexpr int A_TILE = BM * DEEP, TILE = A_TILE + (BACKWARD ? BN * DEEP : BK * (BN + 8));
     constexpr int ACROSS = BK / VECTOR, DOWN = THREADS / ACROSS, COPIES = BM / DOWN;
@@ -164,6 +216,26 @@ __device__ __forceinline__ void gather_product(
     }
     wait_for_all();
 
+    // Rounded as they are stored: what follows sees no other numbers.
+    if (!BACKWARD) {
+#pragma unroll
+        for (int i = 0; i < COLUMN_TILES * 2; ++i) {
+            const int n = first_column + column + i / 2 * 8 + lane % 4 * 2 + i % 2;
+            const float shift = bias && n < out ? widen(bias[group * out + n]) : 0;
+#pragma unroll
+            for (int r = 0; r < ROW_TILES * 2; ++r) {
+                T number;
+                narrow(sums[r / 2][i / 2][r % 2 * 2 + i % 2] + shift, number);
+                sums[r / 2][i / 2][r % 2 * 2 + i % 2] = widen(number);
+            }
+        }
+        if (means) {
+            __syncthreads();  // the last tile was read
+            const INDEX to = (INDEX)blockIdx.x * all_out + group * out + first_column;
+            leave_moments(sums, means + to, squares + to, (float *)tiles, (int)min((INDEX)BM, rows - first_row),
+                          out - first_column);
+        }
+    }
     const bool together = out % 2 == 0;
 #pragma unroll
     for (int i = 0; i < ROW_TILES; ++i)
@@ -180,8 +252,8 @@ __device__ __forceinline__ void gather_product(
             for (int j = 0; j < COLUMN_TILES; ++j) {
                 const int n = first_column + column + 8 * j + lane % 4 * 2;
                 const INDEX at = r * all_out + group * out + n;
-                store(result + at, positive ? positive + at : positive, bias ? bias + group * out : bias,
-                      sums[i][j][2 * half], sums[i][j][2 * half + 1], n, out, together);
+                store(result + at, positive ? positive + at : positive, sums[i][j][2 * half],
+                      sums[i][j][2 * half + 1], n, out, together);
             }
         }
 }
@@ -190,15 +262,16 @@ __device__ __forceinline__ void gather_product(
 
 #if KERNEL == 1
 // y = x ⋆ filters (+ bias, where not null); where `positive` is not null, max(·, 0) of that, and where it is above 0.
+// Where `means` is not null, the moments of y's channels in each run of BM pixels (kernels.batch_statistics.Moments).
 extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_forward(
     const T *__restrict__ x /* images * pixels * channels */, const T *__restrict__ filters, const T *__restrict__ bias,
-    T *__restrict__ y /* images * windows * out_channels */, unsigned char *__restrict__ positive, Geometry g,
-    int images, int out_channels, int groups) {
+    T *__restrict__ y /* images * windows * out_channels */, unsigned char *__restrict__ positive,
+    float *__restrict__ means, float *__restrict__ squares, Geometry g, int images, int out_channels, int groups) {
 #if TENSOR_CORES
     const Axis down =
         windows_of(g.height, g.out_height, g.stride_height, g.pad_top, g.dilation_height, g.kernel_height);
     const Axis across = windows_of(g.width, g.out_width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width);
-    gather_product<false>(x, filters, bias, y, positive, images, down, across, g.channels / groups,
+    gather_product<false>(x, filters, bias, y, positive, means, squares, images, down, across, g.channels / groups,
                           out_channels / groups, groups, g.kernel_width, g.out_height, g.out_width, 0, 0, 1, 1);
 #endif
 }
@@ -215,7 +288,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_input(
         g.out_height, g.height, g.stride_height, g.pad_top, g.dilation_height, g.kernel_height, rest_down);
     const Axis across = pixels_of(
         g.out_width, g.width, g.stride_width, g.pad_left, g.dilation_width, g.kernel_width, rest_across);
-    gather_product<true>(dy, filters, nullptr, dx, nullptr, images, down, across, out_channels / groups,
+    gather_product<true>(dy, filters, nullptr, dx, nullptr, nullptr, nullptr, images, down, across, out_channels / groups,
                          g.channels / groups, groups, g.kernel_width, g.height, g.width, rest_down, rest_across,
                          g.stride_height, g.stride_width);
 #endif

@@ -32,6 +32,7 @@ from kernels import (
     depthwise,
     implicit_gemm,
 )
+from kernels.batch_statistics import Moments
 from kernels.col2im import add_windows
 from kernels.core.checks import check_convolution
 from kernels.core.dispatch import implementation
@@ -71,22 +72,58 @@ def convolution(
     """
     groups = whole("groups", groups, 1)
     geometry = check_convolution(window, groups, x=x, weight=weight, bias=bias)
-    return _convolve(x, weight, bias, geometry, groups, relu)
+    y, positive, _ = _convolve(x, weight, bias, geometry, groups, relu)
+    return (y, positive) if relu else y
 
 
-def _convolve(x: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, relu: bool = False) -> Any:
+@profiling.operation
+def convolution_measured(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
+) -> tuple[Array, Moments | None]:
+    """Do what ``convolution`` does, and measure its output for a batch normalization while parts of it are in cache.
+
+    Returns:
+        What ``convolution`` does, the same bits; and the moments of the matrix of its pixels by filters, which
+        ``kernels.batch_norm`` takes; or None where there is no kernel that takes them as it writes the output.
+
+    Raises:
+        TypeError, ValueError: as ``convolution``.
+    """
+    groups = whole("groups", groups, 1)
+    geometry = check_convolution(window, groups, x=x, weight=weight, bias=bias)
+    y, _, moments = _convolve(x, weight, bias, geometry, groups, measured=True)
+    return y, moments
+
+
+def _convolve(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    groups: int,
+    relu: bool = False,
+    measured: bool = False,
+) -> tuple[Array, Array | None, Moments | None]:
     source, y = to_nhwc(x), workspace.empty((len(x), *geometry.output, len(weight)), x.dtype)
     positive = workspace.empty(y.shape, bool) if relu else None
     if is_depthwise(weight.shape, groups):
         depthwise.forward(source, weight, bias, geometry, y, positive)
+        moments = None
     else:
         compute = implementation(x, _convolve_numpy, convolution_cuda.forward, convolution_native.forward)
-        compute(source, weight, bias, geometry, groups, y, positive)
-    return as_nchw(y) if positive is None else (as_nchw(y), as_nchw(positive))
+        moments = compute(source, weight, bias, geometry, groups, y, positive, measured)
+    return as_nchw(y), None if positive is None else as_nchw(positive), moments
 
 
 def _convolve_numpy(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    groups: int,
+    y: Array,
+    positive: Array | None,
+    measured: bool,
 ) -> None:
     n, oh, ow, fn = y.shape
     dtype = acc_dtype(y.dtype)  # there is no half-precision BLAS
@@ -142,7 +179,7 @@ def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, win
 
 def _backward_input_numpy(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
     if geometry.mirrored is not None:
-        return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)
+        return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)[0]
     return _by_col2im(dy, weight, input_shape, geometry, groups)
 
 

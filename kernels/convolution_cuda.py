@@ -8,6 +8,7 @@ from __future__ import annotations
 from backend import array_module, blas, workspace
 from backend.types import Array
 from kernels import activations, implicit_gemm
+from kernels.batch_statistics import Moments
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import filter_matrices, group_ranges, taps_first
 from kernels.core.geometry import Geometry
@@ -19,16 +20,26 @@ from kernels.sums import column_sums
 
 
 def forward(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
-) -> None:
-    """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows."""
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    groups: int,
+    y: Array,
+    positive: Array | None,
+    measured: bool = False,
+) -> Moments | None:
+    """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows.
+
+    With ``measured``, return the moments of y's channels, if it is an implicit GEMM.
+    """
     if implicit_gemm.refusal(y.dtype, weight.shape, geometry, groups):
         _forward_by_columns(source, weight, bias, geometry, groups, y)
         if positive is not None:
             activations.rectify(y, positive)
-        return
+        return None
     filters, bias = _contiguous(taps_first(weight)), None if bias is None else _contiguous(bias)
-    implicit_gemm.forward(source, filters, bias, geometry, groups, y, positive)
+    return implicit_gemm.forward(source, filters, bias, geometry, groups, y, positive, measured)
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:

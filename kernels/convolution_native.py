@@ -6,6 +6,8 @@ import numpy
 
 from backend import tuning, workspace
 from backend.types import Array
+from kernels.batch_statistics import Moments, parts_of
+from kernels.core.columns import columns
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
@@ -23,18 +25,34 @@ _ROOM = 1 << 15
 
 
 def forward(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
-) -> None:
-    """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows."""
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    groups: int,
+    y: Array,
+    positive: Array | None,
+    measured: bool = False,
+) -> Moments | None:
+    """Compute ``y`` (N, OH, OW, FN) of ``source`` (N, H, W, C); with ``positive``, a ReLU follows.
+
+    With ``measured``, return the moments of y's channels, taken while its rows are in cache.
+    """
     (n, oh, ow, fn), c, dtype = y.shape, source.shape[3], y.dtype
     filters, block = _packed(weight, bias, groups, False), geometry.block(c)
     (eh, ew), sw = geometry.extent, geometry.stride[1]
     room = max(_ROOM, eh * ((ow - 1) * sw + ew) * c)
 
-    item_bytes = ow * weight[0].size * fn // tuning.PRODUCTS_PER_BYTE
-    team = sharers(n * oh, item_bytes)
-    arrays = source, filters, y, positive, workspace.empty(team * room, dtype)
-    _FORWARD.share(dtype, n * oh, item_bytes, *arrays, block, n, fn, groups, filters.size, room, team)
+    cut = columns(n * oh * ow, fn, ow)
+    measured = measured and y.size > 0
+    means, squares = parts_of(cut, fn, dtype) if measured else (None, None)
+    lines = cut.block_rows * cut.fold // ow if measured else 1
+    items, item_bytes = -(-n * oh // lines), lines * ow * weight[0].size * fn // tuning.PRODUCTS_PER_BYTE
+    team = sharers(items, item_bytes)
+    arrays = source, filters, y, positive, workspace.empty(team * room, dtype), means, squares
+    sizes = filters.size, room, cut.parts * fn, cut.width, lines, cut.block_rows, team
+    _FORWARD.share(dtype, items, item_bytes, *arrays, block, n, fn, groups, *sizes)
+    return None if means is None or squares is None else Moments(means, squares, n * oh * ow, cut)
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:

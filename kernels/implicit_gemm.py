@@ -22,6 +22,7 @@ import numpy
 
 from backend import current_device, profiling, tf32, workspace
 from backend.types import Array
+from kernels.batch_statistics import Moments, Tiling
 from kernels.core import compiling
 from kernels.core.geometry import Geometry, Pair
 from kernels.core.tensor_tiles import (
@@ -35,6 +36,7 @@ from kernels.core.tensor_tiles import (
     blocks_across,
     plan,
 )
+from kernels.core.tiling import power_of_two
 
 _MOST_BLOCKS = (1 << 16) - 1  # along a grid's second axis, and its third, which has the remainders by the strides
 _MOST_NUMBERS = (1 << 31) - 64  # of a weight gradient, which is counted by int
@@ -91,17 +93,34 @@ def _compiled(variant: Variant, name: str) -> Any:
 
 
 def forward(
-    x: Array, filters: Array, bias: Array | None, geometry: Geometry, groups: int, y: Array, positive: Array | None
-) -> None:
+    x: Array,
+    filters: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    groups: int,
+    y: Array,
+    positive: Array | None,
+    measured: bool = False,
+) -> Moments | None:
     """Compute y = x ⋆ filters + bias; with ``positive``, max(·, 0) of that, and in ``positive`` (bool) where it is > 0.
+
+    With ``measured``, return the moments of the channels of y before that, for ``kernels.batch_norm``.
 
     Raises:
         TypeError: an array is not on the active device, or of another dtype.
         ValueError: an array is not C-contiguous, or shapes do not belong together.
     """
-    if y.size:
-        launch = _launch_for(FORWARD, geometry, groups, x, filters, y, bias, positive)
-        launch(x, filters, bias, y, positive)
+    if not y.size:
+        return None
+    launch = _launch_for(FORWARD, geometry, groups, x, filters, y, bias, positive)
+    if not measured:
+        launch(x, filters, bias, y, positive, None, None)
+        return None
+    ranges, fn = launch.plan.grid[0], y.shape[-1]
+    means, squares = (workspace.empty((ranges, fn), numpy.float32) for _ in range(2))
+    launch(x, filters, bias, y, positive, means, squares)
+    cut = Tiling(min(power_of_two(fn), 32), launch.plan.variant.tile.BM, ranges, math.prod(launch.plan.grid))
+    return Moments(means, squares, y.size // fn, cut)
 
 
 def backward_input(dy: Array, filters: Array, geometry: Geometry, groups: int, dx: Array) -> None:

@@ -92,6 +92,13 @@ class Layer:
     where the class that defines it defines ``forward``, too.
     """
 
+    forward_measured: Callable[[Any], tuple[Any, Any]] | None = None
+    """``forward`` with the statistics for a ``layers.BatchNormalization`` behind it; None for layers without.
+
+    Takes what ``forward`` takes; returns the output, bit for bit, and its ``kernels.batch_statistics.Moments``, or None
+    where they were not taken. A ``Sequential`` uses it where the class that defines it defines ``forward``, too.
+    """
+
     backward_relu: Callable[[Any, Any], Any] | None = None
     """``backward`` fused with that of the Relu behind the layer; None for layers that have none.
 
@@ -271,7 +278,7 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is not bound to a network or to other processes, and keeps nothing of a forward.
-        own = {name: value for name, value in self.__dict__.items() if name not in ("_kept", "across")}
+        own = {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_expected", "across")}
         return own | {"_bound": False, "_params": dict(self._params), "_grads": {}}
 
     def describe(self) -> str:

@@ -130,6 +130,14 @@ class Convolution(Layer):
         y, positive = kernels.convolution(x, W, self.b, self.window, self.groups, relu=True)
         return self.save(y, x), positive
 
+    def forward_measured(self, x: Array) -> tuple[Array, Any]:
+        W = self.W
+        x = as_parameter("Convolution", x, W)
+        if self.winograd:
+            return self.forward(x), None
+        y, moments = convolution.convolution_measured(x, W, self.b, self.window, self.groups)
+        return self.save(y, x), moments
+
     def backward(self, dout: Array) -> Array | None:
         (x,) = self.saved(dout)
         W, kernels = self.W, winograd_kernels if self.winograd else convolution

@@ -84,6 +84,8 @@ class BatchNormalization(Layer):
     momentum = Hyperparameter(least=0, most=1)
     eps = Hyperparameter(least=0, most=LARGEST_EPSILON)
 
+    _expected: tuple[Any, Any] = (None, None)
+
     across: Any = None
     """What takes statistics over the samples of several processes (``training.distributed.statistics``), or None."""
 
@@ -117,6 +119,15 @@ class BatchNormalization(Layer):
         channels, dtype = whole("channels", channels, 1, LARGEST_SIZE), floating_dtype("dtype", dtype)
         return cls(xp.ones(channels, dtype), xp.zeros(channels, dtype), momentum)
 
+    @property
+    def takes_moments(self) -> bool:
+        """Whether the next forward needs statistics of this process's batch, which the layer before may take."""
+        return self.training and not self.frozen and self.across is None
+
+    def expect(self, x: Array, moments: Any) -> None:
+        """Take the moments of ``x``, which the next forward is given, from the layer that has made it; or None."""
+        self._expected = (x, moments)
+
     def forward(self, x: Array) -> Array:
         return self._forward(x, relu=False)[0]
 
@@ -127,6 +138,8 @@ class BatchNormalization(Layer):
         return self._forward(x, relu=True, bypass=bypass)
 
     def _forward(self, x: Array, relu: bool, bypass: Array | None = None) -> tuple[Array, Any]:
+        (expected, moments), self._expected = self._expected, (None, None)
+        measured = moments if moments is not None and x is expected and x.shape[1] == len(self.gamma) else None
         x = as_parameter("BatchNormalization", x, self.gamma)
         rows = self._rows(x)
         together = self.training and not self.frozen and self.across is not None
@@ -139,7 +152,7 @@ class BatchNormalization(Layer):
             if together:
                 y, mean, inverse, positive, count = batch_norm_across.batch_norm(rows, *own, relu, added, self.across)
             else:
-                y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added)
+                y, mean, inverse, positive = kernel.batch_norm(rows, *own, relu, added, measured)
             if self.unbiased:
                 self._move_unbiased(moved, len(rows) if count is None else count)
         else:

@@ -10,7 +10,7 @@ from backend.types import Array
 from kernels.activations import add, relu_in_place
 from layers.base import Layer, Shape
 from layers.normalization import BatchNormalization
-from layers.sequential import Composite, Sequential, indented
+from layers.sequential import Composite, Sequential, indented, run
 
 BODY, _SHORTCUT = (
     {phase: profiling.Range(name, phase, "layer") for phase in ("forward", "backward")} for name in ("body", "shortcut")
@@ -43,8 +43,6 @@ class Residual(Composite):
         self._shortcut: Layer | None = instance("Residual: shortcut", shortcut, (Layer, type(None)), "a layer or None")
         if body is shortcut:
             raise ValueError("Residual needs different layer objects as body and shortcut; one is both")
-        # The same layers as the body's: the last may be done along with the sum.
-        self._before_last = Sequential(dict(list(body.layers.items())[:-1]) if isinstance(body, Sequential) else {})
 
     @property
     def body(self) -> Layer:
@@ -71,7 +69,7 @@ class Residual(Composite):
             y = self.forward(x)
             return y, relu_in_place(y)
         with BODY["forward"].of(x):
-            y = self._before_last.forward(x) if len(self._before_last) else x
+            y = run(body.steps[:-1], x)
         bypass = self._bypass(x)
         self._check_sum(y, bypass)  # normalization keeps the shape
         with BODY["forward"].of(y), last.range.of(y):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from backend.types import Array
 from layers import checks
 from layers.activations import Relu
 from layers.base import Layer, Shape
+from layers.normalization import BatchNormalization
 
 
 class Composite(Layer):
@@ -39,18 +40,22 @@ class Step(NamedTuple):
         layer: the layer that computes.
         relu: the Relu behind it that ``layer.forward_relu`` computes as well, or, of a backward, whose gradient
             ``layer.backward_relu`` takes; or None.
+        normalization: the batch normalization behind it, whose statistics ``layer.forward_measured`` takes; or None.
     """
 
     range: profiling.Range
     layer: Layer
-    relu: Relu | None
+    relu: Relu | None = None
+    normalization: BatchNormalization | None = None
 
 
 class Sequential(Composite):
     """A chain of layers: each takes the output of the one before it.
 
     A Relu is fused with the layer before it where that layer has a ``forward_relu``: the results are the same, bit for
-    bit. Which layers are fused is decided once, here, so the layers of a ``Sequential`` cannot be replaced later.
+    bit. A batch's statistics are taken by the layer before a BatchNormalization where that has a ``forward_measured``:
+    the same up to the order of their sums. Which layers are fused is decided once, here, so the layers of a
+    ``Sequential`` cannot be replaced later.
 
     Args:
         layers: the layers, named by class and place ("Convolution1", "Relu1", "Convolution2", …); or one dict of
@@ -95,13 +100,7 @@ class Sequential(Composite):
         if not self.steps:
             checks.floating("Sequential", x=x)
             return x.copy()  # an output is never its input
-        for entered, layer, relu in self.steps:
-            entered.push(x)
-            try:
-                x = layer.forward(x) if relu is None else relu.save(*layer.forward_relu(x))  # type: ignore[misc]
-            finally:
-                profiling.pop()
-        return x
+        return run(self.steps, x)
 
     def backward(
         self, dout: Array, filled: Callable[[Layer], None] | None = None, *, forgetting: bool = False
@@ -121,7 +120,7 @@ class Sequential(Composite):
         if not self.steps:
             checks.floating("Sequential.backward", dout=dout)
             return dout.copy()
-        for entered, layer, relu in self.backward_steps:
+        for entered, layer, relu, _ in self.backward_steps:
             entered.push(dout)
             try:
                 if relu is None:
@@ -139,14 +138,16 @@ class Sequential(Composite):
         return dout
 
     def plan(self, phase: Literal["forward", "backward"] = "forward", fuse: bool = True) -> tuple[Step, ...]:
-        """Return the steps of a forward or a backward, in the order of the layers, with or without fused Relus."""
+        """Return the steps of a forward or a backward, in the order of the layers, with or without fused ones."""
         steps: list[Step] = []
         for name, layer in self._layers.items():
-            relu = layer if fuse and steps and isinstance(layer, Relu) and steps[-1].relu is None else None
-            if relu is not None and _fuse(steps[-1].layer, relu, phase):
-                steps[-1] = steps[-1]._replace(relu=relu)
-            else:
-                steps.append(Step(profiling.Range(name, phase, "layer"), layer, None))
+            before = steps[-1] if fuse and steps and steps[-1].relu is None else None
+            if before is not None and isinstance(layer, Relu) and _fuse(before.layer, layer, phase):
+                steps[-1] = before._replace(relu=layer)
+                continue
+            if before is not None and type(layer) is BatchNormalization and _has(before.layer, phase, "measured"):
+                steps[-1] = before._replace(normalization=layer)
+            steps.append(Step(profiling.Range(name, phase, "layer"), layer))
         return tuple(steps)
 
     def _prepare(self) -> None:
@@ -184,15 +185,38 @@ class Sequential(Composite):
         return f"{type(self).__name__}(\n{lines})"
 
 
+def run(steps: Sequence[Step], x: Array) -> Array:
+    """Return what some steps of a forward, one after another, make of ``x``."""
+    for entered, layer, relu, normalization in steps:
+        entered.push(x)
+        try:
+            if relu is not None:
+                x = relu.save(*layer.forward_relu(x))  # type: ignore[misc]
+            elif normalization is not None and normalization.takes_moments:
+                x, moments = layer.forward_measured(x)  # type: ignore[misc]
+                normalization.expect(x, moments)
+            else:
+                x = layer.forward(x)
+        finally:
+            profiling.pop()
+    return x
+
+
 def _fuse(layer: Layer, relu: Relu, phase: str) -> bool:
-    """Return whether ``layer.forward_relu`` (``backward_relu``) computes what the two layers do, one after the other.
+    """Return whether ``layer.forward_relu`` (``backward_relu``) computes what the two layers do, one by one."""
+    return _has(layer, phase, "relu") and getattr(type(relu), phase) is getattr(Relu, phase)
+
+
+def _has(layer: Layer, phase: str, more: str) -> bool:
+    """Return whether ``layer`` has a forward (backward) that does something more, such as ``forward_relu``.
 
     A subclass that overrides ``forward`` alone does something else than the ``forward_relu`` that it inherits.
     """
-    kind, methods = type(layer), (phase, f"{phase}_relu")
+    kind, methods = type(layer), (phase, f"{phase}_{more}")
+    if getattr(kind, methods[1], None) is None:
+        return False
     definers = [next(base for base in kind.__mro__ if method in vars(base)) for method in methods]
-    fuses = getattr(kind, methods[1]) is not None and definers[0] is definers[1]
-    return fuses and getattr(type(relu), phase) is getattr(Relu, phase)
+    return definers[0] is definers[1]
 
 
 def _named(layers: tuple[Any, ...]) -> dict[str, Any]:

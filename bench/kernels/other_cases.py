@@ -11,8 +11,9 @@ from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.activations import relu
 from kernels.batch_norm import batch_norm, normalize
 from kernels.batch_norm_backward import normalize_backward, normalize_backward_fixed
-from kernels.batch_statistics import batch_statistics
+from kernels.batch_statistics import Moments, Tiling, batch_statistics, join
 from kernels.core.dtypes import acc_dtype
+from kernels.core.tiling import power_of_two
 from kernels.dropout import dropout_mask
 from kernels.masking import masked
 from kernels.softmax import is_one_launch, softmax, softmax_cross_entropy, softmax_cross_entropy_backward
@@ -97,6 +98,8 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
         "batch norm statistics", by(*shape), dtype, ("batch_norm_moments", "batch_norm_statistics"),
         {"x": matrix, "mean": sums, "variance": sums}, rows, bind_statistics, tolerance=64,
     )  # fmt: skip
+    if dtype == sums_dtype:  # others' sums are as those of float32
+        yield _ranges(shape, dtype)
     yield KernelCase(
         "batch norm normalize", by(*shape), dtype, ("batch_norm_normalize",),
         {
@@ -129,6 +132,23 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
             "dgamma": sums, "dbeta": sums, "x": matrix, "dy": matrix, "dx": matrix,
         },
         with_gradients, bind_backward, tolerance=64,
+    )  # fmt: skip
+
+
+def _ranges(shape: Matrix, dtype: str) -> KernelCase:
+    """What a convolution has measured of such a matrix, by 128 rows, for a pass that reads fewer ranges."""
+    rows, channels = -(-shape[0] // 128) * 128, shape[1]
+    given, together = (rows // 128, channels), 16
+    joined = -(-given[0] // together)
+
+    def bind(means: Array, squares: Array) -> Call:
+        moments = Moments(means, squares, rows, Tiling(min(power_of_two(channels), 32), 128, *given))
+        return lambda: join(moments, together)[:2]
+
+    return KernelCase(
+        "batch norm ranges", by(*given), dtype, ("batch_norm_join",),
+        {"ranges": 2 * nbytes(given, dtype), "joined": 2 * nbytes((joined, channels), dtype)},
+        lambda: (random.uniform(given, dtype), random.uniform(given, dtype)), bind, tolerance=64,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 _FEW = 64  # columns up to which rows are joined
@@ -30,10 +31,13 @@ class Columns(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def columns(rows: int, channels: int) -> Columns:
-    """Return the cut of a (rows, channels) matrix."""
+def columns(rows: int, channels: int, run: int = 1) -> Columns:
+    """Return the cut of a (rows, channels) matrix into blocks of whole runs of so many rows."""
     fold = max(_FEW // max(channels, 1), 1)
     width = fold * channels
     block_rows = max(_BLOCK // max(width, 1), _LEAST_ROWS)
+    if run > 1:  # a block has whole wide rows as well
+        least = math.lcm(fold, run)
+        block_rows = max(block_rows * fold // least, 1) * least // fold
     blocks = -(-(rows // fold) // block_rows) if channels else 0
     return Columns(fold, width, block_rows, width * block_rows, blocks, blocks * fold + rows % fold)

@@ -78,6 +78,12 @@ MISTAKES = {
         run.batch_normalization_with_relu, "batch_norm.cu", "rows - (ranges - 1) * range_rows",
         "rows - (ranges - 1) * pass_rows",
     ),
+    "ranges of another group": Mistake(
+        run.joined_ranges, "batch_norm.cu", "width, at.begin, at.end, ranges", "width, 0, at.end, ranges"
+    ),
+    "place of a group": Mistake(
+        run.joined_ranges, "batch_norm.cu", "at.begin / together * channels", "at.lane * channels"
+    ),
     "variance moves the running mean": Mistake(
         run.batch_normalization_with_relu, "batch_norm.cu", "rounded_product(center, rest)",
         "rounded_product(variance, rest)",

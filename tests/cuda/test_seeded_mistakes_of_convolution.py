@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import backend
+from backend import asnumpy, xp
 from kernels import implicit_gemm
+from kernels.batch_statistics import joined
 from kernels.core.tensor_tiles import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD, KERNELS, Variant
 from kernels.core.window import Window
 from tests.support.implicit_cases import Case, arrays, run, truth
@@ -113,6 +115,39 @@ def test_mistake_is_found(name, monkeypatch):
         assert wrong(mistake)
 
 
+MEASURED = {
+    "rows beyond the last": ("if (row + 16 * r + 8 * half < rows) mean", "mean"),
+    "mean of a whole tile": ("(int)min((INDEX)BM, rows - first_row)", "BM"),
+    "lanes left out": ("step = 4; step < 32; step *= 2", "step = 4; step < 16; step *= 2"),
+    "a warp left out": ("w < WM; ++w) own", "w < WM - 1; ++w) own"),
+    "squares of the numbers": ("[2 * half + k] - mean[j][k];", "[2 * half + k];"),
+    "moments of another tile": ("(INDEX)blockIdx.x * all_out + group * out", "group * out"),
+    "moments of another group": ("* all_out + group * out + first_column;", "* all_out + first_column;"),
+}
+
+
+def wrong_moments(case):
+    """Return whether what is measured of a convolution of normal numbers is wrong."""
+    x, filters, bias, _ = arrays(case, "float32", small=False)
+    geometry = case.window.over((case.h, case.w))
+    y = xp.empty((case.n, *geometry.output, case.fn), "float32")
+    moments = implicit_gemm.forward(*map(xp.asarray, (x, filters, bias + 3)), geometry, case.groups, y, None, True)
+    rows = asnumpy(y).reshape(-1, case.fn).astype("float64")
+    found = map(asnumpy, joined(moments))
+    pairs = zip((rows.mean(axis=0), rows.var(axis=0)), found, strict=True)
+    return not all(np.allclose(other, expected, rtol=1e-4, atol=1e-4) for expected, other in pairs)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_wrong_moments_are_found(name, monkeypatch):
+    case = GROUPED if "group" in name else PLAIN
+    assert not wrong_moments(case), "the source is wrong without a mistake"
+    implicit_gemm._compiled.cache_clear()
+    implicit_gemm._checked.cache_clear()
+    monkeypatch.setattr(Variant, "code", seeded(*MEASURED[name], FORWARD))
+    assert wrong_moments(case)
+
+
 _CHECKED = """
 import backend
 from tests.cuda import test_seeded_mistakes_of_convolution as module
@@ -120,14 +155,24 @@ from tests.support import implicit_cases
 module.Variant.code = module.seeded({old!r}, {new!r}, {product})
 with backend.use("cuda"):
     implicit_cases.run(module.PLAIN, *implicit_cases.arrays(module.PLAIN, "float16"))
+    module.wrong_moments(module.PLAIN)
 """
 
 
-@pytest.mark.parametrize("product", [FORWARD, BACKWARD_WEIGHT])
-def test_a_missing_barrier_is_found_in_checked_mode(product):
+WAITS = '"n"(STAGES - 2) : "memory");'
+BARRIERS = {
+    "of a tile": (FORWARD, f"{WAITS}\n    __syncthreads();", WAITS),
+    "of a weight gradient's tile": (BACKWARD_WEIGHT, f"{WAITS}\n    __syncthreads();", WAITS),
+    "before moments": (FORWARD, "__syncthreads();  // the last tile was read", ""),
+    "of moments": (FORWARD, "__syncthreads();  // of all warps", ""),
+}
+
+
+@pytest.mark.parametrize("name", BARRIERS)
+def test_a_missing_barrier_is_found_in_checked_mode(name):
     """Threads of the emulated device run in step, so that numbers alone do not show it."""
-    waits = '"n"(STAGES - 2) : "memory");'
-    script = _CHECKED.format(old=f"{waits}\n    __syncthreads();", new=waits, product=product)
+    product, old, new = BARRIERS[name]
+    script = _CHECKED.format(old=old, new=new, product=product)
     folders = [str(Path(__file__).parents[2]), os.environ["PYTHONPATH"]]
     environment = os.environ | {"CUDA_ON_CPU_CHECK": "1", "PYTHONPATH": os.pathsep.join(folders)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)

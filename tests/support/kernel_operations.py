@@ -31,6 +31,7 @@ from kernels import (
     totals,
 )
 from kernels.core.dtypes import acc_dtype
+from kernels.core.tiling import power_of_two
 from tests.support import geometries, host_kernels
 from tests.support.checks import assert_same
 
@@ -303,6 +304,20 @@ def batch_normalization_with_relu(case):
     return y, mean, inverse, added, right, plain, *running, *gradients
 
 
+def joined_ranges(case):
+    """Put ranges of rows together, some of a matrix's at a time."""
+    n, c, h, w = case.shape
+    rows, channels, range_rows = n * h * w + 1, max(c, 1), 1 + case.seed % 5
+    x, dtype = (_normal(case, (rows, channels)) + 3).astype("float64"), acc_dtype(case.dtype)
+    parts = [x[first : first + range_rows] for first in range(0, rows, range_rows)]
+    means, squares = ([f(part, axis=0) for part in parts] for f in (np.mean, np.var))
+    squares = [square * len(part) for square, part in zip(squares, parts, strict=True)]
+    cut = batch_statistics.Tiling(min(power_of_two(channels), 32), range_rows, len(parts), 0)
+    given = batch_statistics.Moments(np.array(means, dtype), np.array(squares, dtype), rows, cut)
+    joined = batch_statistics.join(given, 2 + case.seed % 40)
+    return joined.means, joined.squares
+
+
 def sums_of(case):
     """Sum whole numbers, so that every order gives the same bits: in one stage and in two."""
     x, tall = _whole(case, case.shape), np.resize(_whole(case, (7, max(case.shape[1], 1))), (1500, case.shape[1]))
@@ -321,6 +336,7 @@ OPERATIONS = [
     Operation(recurrent_steps, False, 32),
     Operation(batch_normalization, False, 200),
     Operation(batch_normalization_with_relu, False, 200),
+    Operation(joined_ranges, False, 200),
 ]
 
 

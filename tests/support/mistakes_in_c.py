@@ -69,6 +69,12 @@ MISTAKES = {
     "a position's taps": Mistake(
         "convolution.c", "all.rows, met_by(columns, column + i)", "all.rows, met_by(columns, column)", "convolution"
     ),
+    "measured before it is computed": Mistake(
+        "convolution.c", "first < last ? first / block_lines : end;", "end;", "convolution_measured"
+    ),
+    "measured by another's blocks": Mistake(
+        "convolution.c", "measure(measured, done, computed)", "measure(measured, 0, computed)", "convolution_measured"
+    ),
     "padding of the weight's gradient": Mistake(
         "convolution_weight.c", "least(g->pad_left, columns)", "least(0 * g->pad_left, columns)", "convolution_weight"
     ),

@@ -106,7 +106,7 @@ class Replica:
             return Step(records, grads, params, state, slots, random.current().state)
 
 
-_METHODS = ("forward", "forward_relu", "forward_added_relu", "backward", "backward_relu")
+_METHODS = ("forward", "forward_relu", "forward_added_relu", "forward_measured", "backward", "backward_relu")
 
 
 @contextmanager
@@ -144,8 +144,8 @@ def _recording(record: LayerRecord, method: str, original: Callable[..., Any], r
         record.inputs = tuple(_copy(argument) for argument in arguments)
         record.random_state = random.current().state
         result = original(*arguments)
-        record.rectified = method != "forward"
-        record.y = _copy(result[0] if record.rectified else result)
+        record.rectified = method in ("forward_relu", "forward_added_relu")
+        record.y = _copy(result if method == "forward" else result[0])
         return result
 
     def backward(dout: Array) -> Any:
