@@ -129,6 +129,52 @@ extern "C" __global__ void batch_norm_join(
     }
 }
 
+// What a pass computes with, for each column of a tile.
+struct Columns { ACC center[TILE_COLUMNS], scale[TILE_COLUMNS], shift[TILE_COLUMNS]; };
+
+// y = γ·(x - mean)·inverse + β of a tile. With a bypass, y + bypass; then with `relu` max(·, 0), where a NaN passes;
+// `positive` tells, unless it is null, where that is above 0.
+template <int MANY>
+__device__ __forceinline__ void pass(
+    const Columns &by, const T *__restrict__ x, const T *__restrict__ bypass, T *__restrict__ y,
+    unsigned char *__restrict__ positive, const Part at, int channels, bool relu) {
+    ACC center[MANY], scale[MANY], shift[MANY];
+#pragma unroll
+    for (int k = 0; k < MANY; ++k) {
+        center[k] = by.center[at.column + k];
+        scale[k] = by.scale[at.column + k];
+        shift[k] = by.shift[at.column + k];
+    }
+#pragma unroll 2
+    for (INDEX row = at.first; row < at.end; row += at.step) {
+        const INDEX i = row * channels + at.channel;
+        const Numbers<MANY> given = numbers_at<MANY>(x + i);
+        Numbers<MANY> added = {}, made;
+        Flags<MANY> above;
+        if (bypass) added = numbers_at<MANY>(bypass + i);
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) {
+            ACC value = stored(normalized(widen(given.at[k]), center[k], scale[k], shift[k]));
+            if (bypass) value = stored(value + widen(added.at[k]));
+            if (relu && value <= 0) value = 0;
+            narrow(value, made.at[k]);
+            above.at[k] = value > 0;
+        }
+        *(Numbers<MANY> *)(y + i) = made;
+        if (positive) *(Flags<MANY> *)(positive + i) = above;
+    }
+}
+
+__device__ __forceinline__ void pass_of(
+    const Columns &by, const T *__restrict__ x, const T *__restrict__ bypass, T *__restrict__ y,
+    unsigned char *__restrict__ positive, INDEX tile, INDEX rows, int channels, int width, INDEX pass_rows, bool relu) {
+    if (is_together(channels, x, y, bypass, positive))
+        pass<TOGETHER>(by, x, bypass, y, positive, part_of<TOGETHER>(tile, rows, channels, width, pass_rows), channels,
+                       relu);
+    else
+        pass<1>(by, x, bypass, y, positive, part_of<1>(tile, rows, channels, width, pass_rows), channels, relu);
+}
+
 // y = γ·(x - mean)·inverse + β with inverse = 1 / √(variance + ε), which the threads of the first range write.
 extern "C" __global__ void batch_norm_normalize(
     const T *__restrict__ x /* rows * channels */, const ACC *__restrict__ mean /* channels */,
@@ -136,57 +182,52 @@ extern "C" __global__ void batch_norm_normalize(
     const T *__restrict__ beta /* channels */, T *__restrict__ y /* rows * channels */,
     ACC *__restrict__ inverse /* channels */, ACC epsilon, INDEX tiles, INDEX rows, int channels, int width,
     INDEX range_rows) {
+    __shared__ Columns by;
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, rows, channels, width, range_rows);
-        if (at.channel >= channels) continue;
-        const ACC center = mean[at.channel], shift = widen(beta[at.channel]);
-        const ACC own_inverse = inverse_deviation(variance[at.channel], epsilon);
-        const ACC scale = own_inverse * widen(gamma[at.channel]);
-        if (at.begin == 0 && at.lane == 0) inverse[at.channel] = own_inverse;
-#pragma unroll 4
-        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
-            const INDEX i = row * channels + at.channel;
-            narrow(normalized(widen(x[i]), center, scale, shift), y[i]);
+        if (at.lane == 0 && at.channel < channels) {
+            const ACC own_inverse = inverse_deviation(variance[at.channel], epsilon);
+            by.center[threadIdx.x] = mean[at.channel];
+            by.scale[threadIdx.x] = own_inverse * widen(gamma[at.channel]);
+            by.shift[threadIdx.x] = widen(beta[at.channel]);
+            if (at.begin == 0) inverse[at.channel] = own_inverse;
         }
+        __syncthreads();
+        pass_of(by, x, 0, y, 0, tile, rows, channels, width, range_rows, false);
+        __syncthreads();  // before the next tile's columns
     }
 }
 
-// The pass of training: y = γ·(x - mean)·inverse + β with the statistics of the ranges' moments, which the threads of
-// the first range write, and by which they move the running statistics: old·momentum + new·rest, each product rounded.
-// With a bypass, y + bypass; then with `relu` max(·, 0), where a NaN passes; `positive` tells, unless it is null, where
-// that is above 0.
+// The pass of training: y with the statistics of the ranges' moments, which the threads of the first range write, and by
+// which they move the running statistics: old·momentum + new·rest, each product rounded.
 __device__ __forceinline__ void forward_pass(
     const T *__restrict__ x, const T *__restrict__ bypass, const ACC *__restrict__ means,
     const ACC *__restrict__ squares, const T *__restrict__ gamma, const T *__restrict__ beta, T *__restrict__ y,
     unsigned char *__restrict__ positive, ACC *__restrict__ mean, ACC *__restrict__ inverse,
     ACC *__restrict__ running_mean, ACC *__restrict__ running_variance, ACC epsilon, ACC momentum, ACC rest,
     INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows, int ranges, INDEX range_rows, bool relu) {
+    __shared__ Columns by;
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, rows, channels, width, pass_rows);
         const INDEX last_rows = rows - (ranges - 1) * range_rows;
-        Moments own =
+        const Moments own =
             of_ranges(means, squares, at, channels, width, 0, ranges, ranges, (ACC)range_rows, (ACC)last_rows);
-        const ACC center = from_first_lane(own.mean, width);
-        const ACC variance = from_first_lane(own.squares / own.count, width);
-        if (at.channel >= channels) continue;
-        const ACC own_inverse = inverse_deviation(variance, epsilon), shift = widen(beta[at.channel]);
-        const ACC scale = own_inverse * widen(gamma[at.channel]);
-        if (at.begin == 0 && at.lane == 0) {
+        if (at.lane == 0 && at.channel < channels) {
             const int c = at.channel;
-            mean[c] = center;
-            inverse[c] = own_inverse;
-            running_mean[c] = rounded_product(running_mean[c], momentum) + rounded_product(center, rest);
-            running_variance[c] = rounded_product(running_variance[c], momentum) + rounded_product(variance, rest);
+            const ACC variance = own.squares / own.count, own_inverse = inverse_deviation(variance, epsilon);
+            by.center[threadIdx.x] = own.mean;
+            by.scale[threadIdx.x] = own_inverse * widen(gamma[c]);
+            by.shift[threadIdx.x] = widen(beta[c]);
+            if (at.begin == 0) {
+                mean[c] = own.mean;
+                inverse[c] = own_inverse;
+                running_mean[c] = rounded_product(running_mean[c], momentum) + rounded_product(own.mean, rest);
+                running_variance[c] = rounded_product(running_variance[c], momentum) + rounded_product(variance, rest);
+            }
         }
-#pragma unroll 4
-        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
-            const INDEX i = row * channels + at.channel;
-            ACC value = stored(normalized(widen(x[i]), center, scale, shift));
-            if (bypass) value = stored(value + widen(bypass[i]));
-            if (relu && value <= 0) value = 0;
-            narrow(value, y[i]);
-            if (positive) positive[i] = value > 0;
-        }
+        __syncthreads();
+        pass_of(by, x, bypass, y, positive, tile, rows, channels, width, pass_rows, relu);
+        __syncthreads();  // before the next tile's columns
     }
 }
 

@@ -82,6 +82,39 @@ extern "C" __global__ void batch_norm_parameter_gradients(
     }
 }
 
+// What the gradient's pass computes with, for each column of a tile.
+struct Columns {
+    ACC center[TILE_COLUMNS], scale[TILE_COLUMNS], shift[TILE_COLUMNS], slope[TILE_COLUMNS], level[TILE_COLUMNS];
+};
+
+template <int MANY>
+__device__ __forceinline__ void pass(
+    const Columns &by, const T *__restrict__ dy, const T *__restrict__ x, T *__restrict__ dx, const Part at,
+    int channels, int relu) {
+    ACC center[MANY], scale[MANY], shift[MANY], slope[MANY], level[MANY];
+#pragma unroll
+    for (int k = 0; k < MANY; ++k) {
+        center[k] = by.center[at.column + k];
+        scale[k] = by.scale[at.column + k];
+        shift[k] = by.shift[at.column + k];
+        slope[k] = by.slope[at.column + k];
+        level[k] = by.level[at.column + k];
+    }
+#pragma unroll 2
+    for (INDEX row = at.first; row < at.end; row += at.step) {
+        const INDEX i = row * channels + at.channel;
+        const Numbers<MANY> given = numbers_at<MANY>(x + i), upstreams = numbers_at<MANY>(dy + i);
+        Numbers<MANY> made;
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) {
+            const ACC number = widen(given.at[k]);
+            const ACC upstream = unrectified(widen(upstreams.at[k]), number, center[k], scale[k], shift[k], relu);
+            narrow((upstream - (number - center[k]) * slope[k] - level[k]) * scale[k], made.at[k]);
+        }
+        *(Numbers<MANY> *)(dx + i) = made;
+    }
+}
+
 // dγ and dβ from the ranges' sums, which the threads of the first range write, and
 // dx = γ·inverse·(dy - dβ/M - (x - mean)·inverse·dγ/M).
 extern "C" __global__ void batch_norm_backward(
@@ -92,24 +125,30 @@ extern "C" __global__ void batch_norm_backward(
     ACC *__restrict__ dgamma /* channels */, ACC *__restrict__ dbeta /* channels */,
     T *__restrict__ dx /* rows * channels */, INDEX tiles, INDEX rows, int channels, int width, INDEX pass_rows,
     int ranges, int relu) {
+    __shared__ Columns by;
     for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const Tile at = tile_of(tile, rows, channels, width, pass_rows);
-        const ACC product = from_first_lane(sum_of_ranges(products, at, channels, width, ranges), width);
-        const ACC sum = from_first_lane(sum_of_ranges(sums, at, channels, width, ranges), width);
-        if (at.channel >= channels) continue;
-        const ACC center = mean[at.channel], own_inverse = inverse[at.channel], along = product * own_inverse;
-        if (at.begin == 0 && at.lane == 0) {
-            dgamma[at.channel] = along;
-            dbeta[at.channel] = sum;
+        const ACC product = sum_of_ranges(products, at, channels, width, ranges);
+        const ACC sum = sum_of_ranges(sums, at, channels, width, ranges);
+        if (at.lane == 0 && at.channel < channels) {
+            const int c = at.channel;
+            const ACC own_inverse = inverse[c], along = product * own_inverse;
+            by.center[threadIdx.x] = mean[c];
+            by.scale[threadIdx.x] = own_inverse * widen(gamma[c]);
+            by.shift[threadIdx.x] = widen(beta[c]);
+            by.slope[threadIdx.x] = own_inverse * along / rows;
+            by.level[threadIdx.x] = sum / rows;
+            if (at.begin == 0) {
+                dgamma[c] = along;
+                dbeta[c] = sum;
+            }
         }
-        const ACC slope = own_inverse * along / rows, mean_gradient = sum / rows;
-        const ACC scale = own_inverse * widen(gamma[at.channel]), shift = widen(beta[at.channel]);
-#pragma unroll 4
-        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
-            const INDEX i = row * channels + at.channel;
-            const ACC number = widen(x[i]);
-            const ACC upstream = unrectified(widen(dy[i]), number, center, scale, shift, relu);
-            narrow((upstream - (number - center) * slope - mean_gradient) * scale, dx[i]);
-        }
+        __syncthreads();
+        if (is_together(channels, dy, x, dx))
+            pass<TOGETHER>(
+                by, dy, x, dx, part_of<TOGETHER>(tile, rows, channels, width, pass_rows), channels, relu);
+        else
+            pass<1>(by, dy, x, dx, part_of<1>(tile, rows, channels, width, pass_rows), channels, relu);
+        __syncthreads();  // before the next tile's columns
     }
 }

@@ -22,6 +22,7 @@ from kernels.core.geometry import Geometry, Tap
 from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.native import Function
+from kernels.core.tiling import together
 from kernels.core.window import Window
 
 _FORWARD = Kernel("pooling.cu", "max_pool")
@@ -124,8 +125,9 @@ def _pool_native(source: Array, y: Array, winners: Array, geometry: Geometry) ->
 
 
 def _pool_cuda(source: Array, y: Array, winners: Array, geometry: Geometry) -> None:
-    places = winners.view("uint8")
-    _FORWARD(y.size, source, y, places, y.size, geometry.struct(y.shape[3]), winners.itemsize)
+    count, channels = y.size, y.shape[3]
+    given = source, y, winners.view("uint8"), count, geometry.struct(channels), winners.itemsize
+    _FORWARD(count // together(channels, y.dtype), *given)
 
 
 def _pool_backward(dy: Array, winners: Array, input_shape: tuple[int, int, int, int], window: Window) -> Array:
@@ -161,4 +163,5 @@ def _pool_backward_native(gradient: Array, winners: Array, dx: Array, geometry: 
 
 def _pool_backward_cuda(gradient: Array, winners: Array, dx: Array, geometry: Geometry) -> None:
     kernel, count = (_GATHER, dx.size) if geometry.overlaps else (_SCATTER, gradient.size)
-    kernel(count, gradient, winners.view("uint8"), dx, count, geometry.struct(dx.shape[3]), winners.itemsize)
+    threads = count // together(dx.shape[3], dx.dtype)
+    kernel(threads, gradient, winners.view("uint8"), dx, count, geometry.struct(dx.shape[3]), winners.itemsize)

@@ -4,72 +4,128 @@
 // winner `winner_bytes` are kept: one for its tap, counted from 0 along the rows of the window, or four for its index
 // row·W + column in its plane, an int.
 //
-// Neighbouring threads hold neighbouring channels: reads and writes are coalesced for 32 channels and more.
+// Neighbouring threads hold neighbouring channels: reads and writes are coalesced for 32 channels and more. Max pooling's
+// threads take MANY channels at once, of 16 bytes together, where they can (`channels` and `at.channel` count such).
 //
 // Deterministic: every number is written once, by one thread, which adds up in a fixed order and reads nothing that
 // another writes.
 
 // Max: one thread for each output, which looks at the taps in ascending order. Least bytes: N·H·W·C·sizeof(T) read,
 // N·OH·OW·C·(sizeof(T) + winner_bytes) written.
-extern "C" __global__ void max_pool(
-    const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
-    unsigned char *__restrict__ winners /* count * winner_bytes */, INDEX count, Geometry g, int winner_bytes) {
-    FOR_EACH(i, count) {
-        const Position at = position_of(i, g.out_height, g.out_width, g.channels);
+template <int MANY>
+__device__ __forceinline__ void max_pool_of(
+    const T *__restrict__ x, T *__restrict__ y, unsigned char *__restrict__ winners, INDEX count, const Geometry &g,
+    int winner_bytes) {
+    const int channels = g.channels / MANY;
+    FOR_EACH(i, count / MANY) {
+        const Position at = position_of(i, g.out_height, g.out_width, channels);
         const int top = at.row * g.stride_height - g.pad_top, left = at.column * g.stride_width - g.pad_left;
-        ACC best = 0;
-        int where = -1;  // the host made sure that every window has a pixel: it does not stay -1
+        ACC best[MANY] = {};
+        int where[MANY] = {};
+        bool met = false;  // the host made sure that every window has a pixel
         for (int a = 0; a < g.kernel_height; ++a) {
             const int h = top + a * g.dilation_height;
             if (h < 0 || h >= g.height) continue;
             for (int b = 0; b < g.kernel_width; ++b) {
                 const int w = left + b * g.dilation_width;
                 if (w < 0 || w >= g.width) continue;
-                const ACC value = widen(x[((at.image * g.height + h) * g.width + w) * g.channels + at.channel]);
-                // A NaN is greater than none and none is greater than it: it takes over once, and stays.
-                if (where < 0 || value > best || (value != value && best == best)) {
-                    best = value;
-                    where = winner_bytes == 1 ? a * g.kernel_width + b : h * g.width + w;
+                const INDEX pixel = (at.image * g.height + h) * g.width + w;
+                const Numbers<MANY> given = numbers_at<MANY>(x + (pixel * channels + at.channel) * MANY);
+                const int place = winner_bytes == 1 ? a * g.kernel_width + b : h * g.width + w;
+#pragma unroll
+                for (int k = 0; k < MANY; ++k) {
+                    const ACC value = widen(given.at[k]);
+                    // A NaN is greater than none and none is greater than it: it takes over once, and stays.
+                    if (!met || value > best[k] || (value != value && best[k] == best[k])) {
+                        best[k] = value;
+                        where[k] = place;
+                    }
                 }
+                met = true;
             }
         }
-        narrow(best, y[i]);
-        if (winner_bytes == 1) winners[i] = (unsigned char)where;
-        else ((int *)winners)[i] = where;
+        Numbers<MANY> made;
+        Flags<MANY> taps;
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) {
+            narrow(best[k], made.at[k]);
+            taps.at[k] = (unsigned char)where[k];
+            if (winner_bytes != 1) ((int *)winners)[i * MANY + k] = where[k];
+        }
+        *(Numbers<MANY> *)(y + i * MANY) = made;
+        if (winner_bytes == 1) *(Flags<MANY> *)(winners + i * MANY) = taps;
     }
 }
 
-__device__ __forceinline__ int winner_of(const unsigned char *winners, INDEX i, int winner_bytes) {
-    return winner_bytes == 1 ? winners[i] : ((const int *)winners)[i];
+extern "C" __global__ void max_pool(
+    const T *__restrict__ x /* count / windows * pixels */, T *__restrict__ y /* count */,
+    unsigned char *__restrict__ winners /* count * winner_bytes */, INDEX count, Geometry g, int winner_bytes) {
+    if (is_together(g.channels, x, y, 0, winners)) max_pool_of<TOGETHER>(x, y, winners, count, g, winner_bytes);
+    else max_pool_of<1>(x, y, winners, count, g, winner_bytes);
+}
+
+// The winners of MANY outputs from `first` on: taps, or indices.
+template <int MANY>
+__device__ __forceinline__ void winners_of(
+    const unsigned char *winners, INDEX first, int winner_bytes, int (&found)[MANY]) {
+    if (winner_bytes == 1) {
+        const Flags<MANY> taps = *(const Flags<MANY> *)(winners + first);
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) found[k] = taps.at[k];
+    } else {
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) found[k] = ((const int *)winners)[first + k];
+    }
 }
 
 // Its gradient by gather, where windows overlap: one thread for each pixel. It visits the windows that contain its pixel, taps
 // in ascending order (the order of the loop in pooling.py, bit for bit), and takes the gradient of those that it won.
 // Least bytes: N·OH·OW·C·(sizeof(T) + winner_bytes) read, N·H·W·C·sizeof(T) written.
-extern "C" __global__ void max_pool_backward_gather(
-    const T *__restrict__ dy /* count / pixels * windows */,
-    const unsigned char *__restrict__ winners /* count / pixels * windows * winner_bytes */,
-    T *__restrict__ dx /* count */, INDEX count, Geometry g, int winner_bytes) {
+template <int MANY>
+__device__ __forceinline__ void gather_of(
+    const T *__restrict__ dy, const unsigned char *__restrict__ winners, T *__restrict__ dx, INDEX count,
+    const Geometry &g, int winner_bytes) {
     const Start down = start_of(g.dilation_height, g.stride_height);
     const Start across = start_of(g.dilation_width, g.stride_width);
-    FOR_EACH(i, count) {
-        const Position at = position_of(i, g.height, g.width, g.channels);
+    const int channels = g.channels / MANY;
+    FOR_EACH(i, count / MANY) {
+        const Position at = position_of(i, g.height, g.width, channels);
         const Start first = start_of(at.column + g.pad_left, g.stride_width);
         Start y = start_of(at.row + g.pad_top, g.stride_height);
-        ACC sum = 0;
+        ACC sum[MANY] = {};
         for (int a = 0; a < g.kernel_height; ++a, next_tap(y, down, g.stride_height)) {
             if (!exists(y, g.out_height)) continue;
             Start x = first;
             for (int b = 0; b < g.kernel_width; ++b, next_tap(x, across, g.stride_width)) {
                 if (!exists(x, g.out_width)) continue;
-                const INDEX output =
-                    ((at.image * g.out_height + y.window) * g.out_width + x.window) * g.channels + at.channel;
+                const INDEX window = (at.image * g.out_height + y.window) * g.out_width + x.window;
+                const INDEX output = (window * channels + at.channel) * MANY;
                 const int own = winner_bytes == 1 ? a * g.kernel_width + b : at.row * g.width + at.column;
-                if (winner_of(winners, output, winner_bytes) == own) sum += widen(dy[output]);
+                int winner[MANY];
+                winners_of<MANY>(winners, output, winner_bytes, winner);
+                bool won = false;
+#pragma unroll
+                for (int k = 0; k < MANY; ++k) won |= winner[k] == own;
+                if (!won) continue;
+                const Numbers<MANY> upstream = numbers_at<MANY>(dy + output);
+#pragma unroll
+                for (int k = 0; k < MANY; ++k)
+                    if (winner[k] == own) sum[k] += widen(upstream.at[k]);
             }
         }
-        narrow(sum, dx[i]);
+        Numbers<MANY> made;
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) narrow(sum[k], made.at[k]);
+        *(Numbers<MANY> *)(dx + i * MANY) = made;
     }
+}
+
+extern "C" __global__ void max_pool_backward_gather(
+    const T *__restrict__ dy /* count / pixels * windows */,
+    const unsigned char *__restrict__ winners /* count / pixels * windows * winner_bytes */,
+    T *__restrict__ dx /* count */, INDEX count, Geometry g, int winner_bytes) {
+    if (is_together(g.channels, dy, dx, 0, winners)) gather_of<TOGETHER>(dy, winners, dx, count, g, winner_bytes);
+    else gather_of<1>(dy, winners, dx, count, g, winner_bytes);
 }
 
 // Along one axis, the pixels that the thread of a window writes: the window's own and the gap to the next; for the last
@@ -85,23 +141,42 @@ __device__ __forceinline__ Extent extent_of(int window, int windows, int stride,
 // into rectangles, and a thread writes all of its own: dy's bits to the winner, 0 to every other pixel. So one launch
 // writes every pixel, for any stride, without atomics and without setting memory to zero before. Least bytes: as by
 // gather.
+template <int MANY>
+__device__ __forceinline__ void scatter_of(
+    const T *__restrict__ dy, const unsigned char *__restrict__ winners, T *__restrict__ dx, INDEX count,
+    const Geometry &g, int winner_bytes) {
+    const int channels = g.channels / MANY;
+    FOR_EACH(i, count / MANY) {
+        const Position at = position_of(i, g.out_height, g.out_width, channels);
+        const Extent rows = extent_of(at.row, g.out_height, g.stride_height, g.pad_top, g.height);
+        const Extent columns = extent_of(at.column, g.out_width, g.stride_width, g.pad_left, g.width);
+        const int top = at.row * g.stride_height - g.pad_top, left = at.column * g.stride_width - g.pad_left;
+        int winner[MANY];
+        winners_of<MANY>(winners, i * MANY, winner_bytes, winner);
+        if (winner_bytes == 1) {
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) {
+                const int h = top + winner[k] / g.kernel_width * g.dilation_height;
+                winner[k] = h * g.width + left + winner[k] % g.kernel_width * g.dilation_width;
+            }
+        }
+        const Numbers<MANY> upstream = numbers_at<MANY>(dy + i * MANY);
+        for (int h = rows.begin; h < rows.end; ++h)
+            for (int w = columns.begin; w < columns.end; ++w) {
+                Numbers<MANY> made;
+#pragma unroll
+                for (int k = 0; k < MANY; ++k) made.at[k] = h * g.width + w == winner[k] ? upstream.at[k] : T{};
+                const INDEX pixel = (at.image * g.height + h) * g.width + w;
+                *(Numbers<MANY> *)(dx + (pixel * channels + at.channel) * MANY) = made;
+            }
+    }
+}
+
 extern "C" __global__ void max_pool_backward_scatter(
     const T *__restrict__ dy /* count */, const unsigned char *__restrict__ winners /* count * winner_bytes */,
     T *__restrict__ dx /* count / windows * pixels */, INDEX count, Geometry g, int winner_bytes) {
-    FOR_EACH(i, count) {
-        const Position at = position_of(i, g.out_height, g.out_width, g.channels);
-        const Extent rows = extent_of(at.row, g.out_height, g.stride_height, g.pad_top, g.height);
-        const Extent columns = extent_of(at.column, g.out_width, g.stride_width, g.pad_left, g.width);
-        int winner = winner_of(winners, i, winner_bytes);
-        if (winner_bytes == 1)
-            winner = (at.row * g.stride_height - g.pad_top + winner / g.kernel_width * g.dilation_height) * g.width +
-                     at.column * g.stride_width - g.pad_left + winner % g.kernel_width * g.dilation_width;
-        const T upstream = dy[i];
-        for (int h = rows.begin; h < rows.end; ++h)
-            for (int w = columns.begin; w < columns.end; ++w)
-                dx[((at.image * g.height + h) * g.width + w) * g.channels + at.channel] =
-                    h * g.width + w == winner ? upstream : T{};
-    }
+    if (is_together(g.channels, dy, dx, 0, winners)) scatter_of<TOGETHER>(dy, winners, dx, count, g, winner_bytes);
+    else scatter_of<1>(dy, winners, dx, count, g, winner_bytes);
 }
 
 // Average: sum · weight, weight = 1 / (taps that count). A tap counts where its row is in first_row … end_row - 1 and its

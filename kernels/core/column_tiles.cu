@@ -10,7 +10,8 @@
 // and column; stage 2 puts the ranges together. Within a thread terms come in ascending order, the lanes of a block
 // are combined in a fixed tree, and the cut into ranges depends on M and C alone. In training, stage 2 is the
 // beginning of the pass that needs its results: each block puts the ranges of its own columns together, all in the
-// same order and so with the same bits, which costs less than a launch. That pass is cut into other tiles.
+// same order and so with the same bits, which costs less than a launch. That pass is cut into other tiles, and its
+// threads take several neighbouring columns where they can.
 //
 // The arrays of the kernels that are a second stage alone are of the type of sums: T is that type where they are
 // launched.
@@ -35,13 +36,25 @@ __device__ __forceinline__ Tile tile_of(INDEX tile, INDEX rows, int channels, in
     return own;
 }
 
-// The number of the first lane of each column, for all of its lanes.
-__device__ __forceinline__ ACC from_first_lane(ACC own, int width) {
-    __shared__ ACC of_column[32];
-    if (threadIdx.x < width) of_column[threadIdx.x] = own;
-    __syncthreads();
-    own = of_column[threadIdx.x % width];
-    __syncthreads();
+#define TILE_COLUMNS 32  // at most
+
+// The part of a tile that a thread of a pass works on, which adds up nothing: MANY columns from `channel` on, number
+// `column` and more of the tile.
+struct Part {
+    int column, channel;
+    INDEX first, end, step;  // rows
+};
+
+template <int MANY>
+__device__ __forceinline__ Part part_of(INDEX tile, INDEX rows, int channels, int width, INDEX range_rows) {
+    const int across = (channels + width - 1) / width, threads = width / MANY;
+    const INDEX begin = tile / across * range_rows;
+    Part own;
+    own.column = threadIdx.x % threads * MANY;
+    own.channel = tile % across * width + own.column;
+    own.first = begin + threadIdx.x / threads;
+    own.step = blockDim.x / threads;
+    own.end = own.channel >= channels ? begin : rows - begin < range_rows ? rows : begin + range_rows;
     return own;
 }
 

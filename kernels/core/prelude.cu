@@ -35,6 +35,22 @@ __device__ __forceinline__ double rounded_product(double a, double b) { return _
     for (INDEX i = (INDEX)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                       \
          i += (INDEX)gridDim.x * blockDim.x)
 
+// Neighbouring numbers that a thread reads or writes at once: 16 bytes of them, where rows and arrays begin at multiples of
+// that.
+#define TOGETHER (16 / (int)sizeof(T))
+
+template <int MANY> struct alignas(MANY * sizeof(T)) Numbers { T at[MANY]; };
+template <int MANY> struct alignas(MANY) Flags { unsigned char at[MANY]; };
+
+template <int MANY>
+__device__ __forceinline__ Numbers<MANY> numbers_at(const T *from) { return *(const Numbers<MANY> *)from; }
+
+// Whether a row's numbers, or none, can be read and written so, and in another array a byte for each.
+__device__ __forceinline__ bool is_together(
+    int row, const void *a, const void *b, const void *c = 0, const unsigned char *bytes = 0) {
+    return row % TOGETHER == 0 && ((size_t)a | (size_t)b | (size_t)c) % 16 == 0 && (size_t)bytes % TOGETHER == 0;
+}
+
 // A number of an (images, rows, columns, channels) array, from its index.
 struct Position { INDEX image; int row, column, channel; };
 

@@ -38,6 +38,15 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
+def together(row: int, dtype: numpy.dtype) -> int:
+    """Return how many neighbouring numbers a GPU's thread takes of rows of ``row``: 16 bytes, or one number.
+
+    ``is_together`` of prelude.cu decides; arrays that do not begin at such an address are taken by as many threads.
+    """
+    many = 16 // dtype.itemsize
+    return many if row % many == 0 else 1
+
+
 def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
     """Cut (images, output rows) into parts whose columns fit ``backend.tuning.COLUMN_BYTES``.
 

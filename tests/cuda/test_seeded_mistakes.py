@@ -36,7 +36,9 @@ _SUMMED = "sums[t] = own;\n        __syncthreads();"
 _BEYOND = "heap-buffer-overflow"
 
 MISTAKES = {
-    "index one too far": Mistake(run.max_pool, "pooling.cu", "+ at.channel]", "+ at.channel + 1]", _BEYOND),
+    "index one too far": Mistake(
+        run.max_pool, "pooling.cu", "+ at.channel) * MANY);", "+ at.channel + 1) * MANY);", _BEYOND
+    ),
     "loop one too long": Mistake(run.scatter, "col2im.cu", "i < (count)", "i <= (count)", _BEYOND),
     "upper bound left out": Mistake(run.gather, "col2im.cu", " && start.window < windows", "", _BEYOND),
     "lower bound left out": Mistake(run.gather, "col2im.cu", " && start.window >= 0", ""),
@@ -44,15 +46,15 @@ MISTAKES = {
     "borrow left out": Mistake(run.max_pool_backward, "pooling.cu", "--start.window;", ""),
     "bound one too far": Mistake(run.max_pool, "pooling.cu", "w >= g.width", "w > g.width"),
     "first pixel left out": Mistake(run.max_pool, "pooling.cu", "w < 0 ||", "w <= 0 ||"),
-    "last maximum wins": Mistake(run.max_pool, "pooling.cu", "value > best", "value >= best"),
-    "NaN loses": Mistake(run.max_pool, "pooling.cu", "(value != value && best == best)", "false"),
+    "last maximum wins": Mistake(run.max_pool, "pooling.cu", "value > best[k]", "value >= best[k]"),
+    "NaN loses": Mistake(run.max_pool, "pooling.cu", "(value != value && best[k] == best[k])", "false"),
     "taps descending": Mistake(
         run.gather, "col2im.cu", "int b = 0; b < g.kernel_width; ++b", "int b = g.kernel_width - 1; b >= 0; --b"
     ),
-    "set instead of added": Mistake(run.max_pool_backward, "pooling.cu", "sum += widen(dy", "sum = widen(dy"),
+    "set instead of added": Mistake(run.max_pool_backward, "pooling.cu", "sum[k] += widen(", "sum[k] = widen("),
     "a zero's sign": Mistake(run.scatter, "col2im.cu", "narrow(0 + widen", "narrow(widen"),
     "losers not written": Mistake(
-        run.max_pool_backward, "pooling.cu", _COLUMNS, f"{_COLUMNS} if (h * g.width + w == winner)"
+        run.max_pool_backward, "pooling.cu", _COLUMNS, f"{_COLUMNS} if (h * g.width + w == winner[0])"
     ),
     "gaps not written": Mistake(run.max_pool_backward, "pooling.cu", "end = begin + stride;", "end = begin + 1;"),
     "edge not written": Mistake(run.max_pool_backward, "pooling.cu", "window == windows - 1 || ", ""),
@@ -66,10 +68,10 @@ MISTAKES = {
     ),
     "no barrier after a broadcast": Mistake(
         run.batch_normalization_with_relu, "batch_norm.cu",
-        "of_column[threadIdx.x % width];\n    __syncthreads();", "of_column[threadIdx.x % width];", "data race",
+        "__syncthreads();\n        pass_of(by, x, bypass", "pass_of(by, x, bypass", "data race",
     ),
     "another lane's column": Mistake(
-        run.batch_normalization_with_relu, "batch_norm.cu", "of_column[threadIdx.x % width]", "of_column[0]"
+        run.batch_normalization_with_relu, "batch_norm.cu", "by.center[at.column + k]", "by.center[k]"
     ),
     "statistics of the last range": Mistake(
         run.batch_normalization_with_relu, "batch_norm.cu", "range < ranges - 1 ? range_rows : last_rows", "range_rows"
@@ -85,19 +87,22 @@ MISTAKES = {
         run.joined_ranges, "batch_norm.cu", "at.begin / together * channels", "at.lane * channels"
     ),
     "variance moves the running mean": Mistake(
-        run.batch_normalization_with_relu, "batch_norm.cu", "rounded_product(center, rest)",
+        run.batch_normalization_with_relu, "batch_norm.cu", "rounded_product(own.mean, rest)",
         "rounded_product(variance, rest)",
     ),
     "every range moves the running statistics": Mistake(
         run.batch_normalization_with_relu, "batch_norm.cu",
-        "if (at.begin == 0 && at.lane == 0) {\n            const int c", "{\n            const int c",
+        "if (at.begin == 0) {\n                mean[c]", "{\n                mean[c]",
+    ),
+    "every other row": Mistake(
+        run.batch_normalization_with_relu, "batch_norm.cu", "row += at.step", "row += 2 * at.step"
     ),
     "no bypass": Mistake(
-        run.batch_normalization_with_relu, "batch_norm.cu", "value + widen(bypass[i])", "value"
+        run.batch_normalization_with_relu, "batch_norm.cu", "value + widen(added.at[k])", "value"
     ),
     "no ReLU": Mistake(run.batch_normalization_with_relu, "batch_norm.cu", "if (relu && value <= 0) value = 0;", ""),
     "a mask of all": Mistake(
-        run.batch_normalization_with_relu, "batch_norm.cu", "positive[i] = value > 0;", "positive[i] = 1;"
+        run.batch_normalization_with_relu, "batch_norm.cu", "above.at[k] = value > 0;", "above.at[k] = 1;"
     ),
     "gradient of the normalization alone": Mistake(
         run.batch_normalization_with_relu, "batch_norm_backward.cu", "return relu && !(", "return false && !("

@@ -418,3 +418,27 @@ def test_wide_indices_and_a_small_grid_change_no_bit(monkeypatch, name, value):
         monkeypatch.setattr(launch, name, value)
         for one, two in zip(expected, results(), strict=True):
             assert_same(two, one)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [8, 12, 40, 7])
+def test_addresses_change_no_bit(device, columns, dtype):
+    """Where a GPU's threads may take several columns at once, and where the addresses do not let them."""
+
+    def shifted(x):
+        room = backend.xp.empty(x.size + 1, x.dtype)
+        room[1:] = x.ravel()
+        return room[1:].reshape(x.shape)
+
+    x, dy, gamma, beta = arrays(300, columns, dtype, 1)
+    bypass = normal((300, columns), dtype, 9)
+
+    def run(x, dy, bypass):
+        running = [backend.xp.ones(columns, wide(dtype)) for _ in range(2)]
+        y, mean, inverse, _ = batch_norm(x, gamma, beta, *running, EPSILON, 0.9, True)
+        added, _, _, positive = batch_norm(x, gamma, beta, *running, EPSILON, 0.9, True, bypass)
+        fixed = normalize(x, mean, mean * mean, gamma, beta, EPSILON)
+        return y, added, positive, *fixed, *normalize_backward(dy, x, mean, inverse, gamma, beta)
+
+    for one, other in zip(run(x, dy, bypass), run(*map(shifted, (x, dy, bypass))), strict=True):
+        assert np.array_equal(asnumpy(one), asnumpy(other))

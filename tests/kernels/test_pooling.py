@@ -355,3 +355,29 @@ def test_refusals_of_the_global_mean(device):
             global_average_pool_backward(whole(shape), (2, 3, 4, 5))
     with pytest.raises(TypeError, match="needs float16, float32 or float64, got int32"):
         global_average_pool(whole((2, 3, 4, 5), "int32"))
+
+
+# -- several channels at once ---------------------------------------------------------------------------------
+
+
+def shifted(x):
+    """Return a copy of a channels-last array that begins one number behind a multiple of 16 bytes."""
+    storage = asnumpy(x).transpose(0, 2, 3, 1)
+    room = backend.xp.empty(x.size + 1, x.dtype)
+    room[1:] = backend.asarray(np.ascontiguousarray(storage).ravel())
+    return room[1:].reshape(storage.shape).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [Window(2, 2), Window(3, 2, 1), Window(20, 1, 10), Window(2, 3)], ids=str)
+@pytest.mark.parametrize("channels", [8, 12, 40])
+def test_addresses_change_no_bit(device, channels, window, dtype):
+    """Where a GPU's threads may take several channels at once, and where the addresses do not let them."""
+    x = with_special_numbers(whole((2, channels, 21, 23), dtype, 1, most=3), 2)
+    y, winners = pool(x, window)
+    other, other_winners = pool(shifted(x), window)
+    assert_same(other, asnumpy(y), dtype)
+    assert np.array_equal(asnumpy(winners), asnumpy(other_winners))
+    dy = normal(y.shape, dtype, 3)
+    dx = pool_backward(dy, winners, x.shape, window)
+    assert_same(pool_backward(shifted(dy), winners, x.shape, window), asnumpy(dx), dtype)

@@ -81,6 +81,12 @@ def _whole(case, shape):
     return _rng(case).integers(-3, 4, shape).astype(case.dtype)
 
 
+def _wide(case):
+    """Return the case, half of the time with channels that a thread takes several of at once."""
+    n, c, h, w = case.shape
+    return case._replace(shape=(n, c * 8 if case.seed % 2 else c, h, w))
+
+
 def _outputs(case):
     return (*case.shape[:2], *case.output)
 
@@ -117,12 +123,14 @@ def scatter(case):
 
 
 def max_pool(case):
+    case = _wide(case)
     x = _specials(case, case.shape)
     y, argmax = max_pooling.max_pool(x, case.window)
     return y, argmax, max_pooling.pool(x, case.window)[0]
 
 
 def max_pool_backward(case):
+    case = _wide(case)
     argmax = backend.asnumpy(max_pooling.max_pool(_whole(case, case.shape), case.window)[1])
     _, winners = max_pooling.pool(_whole(case, case.shape), case.window)
     gradients = [make(case, _outputs(case)) for make in (_normal, _signed)]
@@ -279,7 +287,7 @@ def _empty(case, count, unit, gates):
 
 
 def batch_normalization(case):
-    n, c, h, w = case.shape
+    n, c, h, w = _wide(case).shape
     x, dy = _normal(case, (max(n * h * w, 1), c)), _normal(case, (max(n * h * w, 1), c))
     gamma, beta = _normal(case, c) + 2, _normal(case, c)
     mean, variance = batch_statistics.batch_statistics(x)
@@ -290,7 +298,7 @@ def batch_normalization(case):
 
 def batch_normalization_with_relu(case):
     """Normalize as in training, at the end of a residual block and before another layer, and go back."""
-    n, c, h, w = case.shape
+    n, c, h, w = _wide(case).shape
     x, dy = (_normal(case, (n * h * w + 1, c)) * factor for factor in (1, 2))
     gamma, beta = _normal(case, c) + 2, _normal(case, c)
     running = [(_normal(case, c) + start).astype(acc_dtype(case.dtype)) for start in range(4)]
