@@ -6,7 +6,7 @@
 // Least bytes: statistics M·C·sizeof(T); normalization 2·M·C·sizeof(T), with a bypass M·C·(3·sizeof(T) + 1). The partial
 // results are a small share of that.
 
-#define CHUNK 8  // rows that a thread holds in registers: so many reads are under way at once
+#define CHUNK 8  // rows that a thread holds in registers, or half as many: so many reads are under way at once
 
 // Mean and sum of squared deviations from it, of `count` numbers.
 struct Moments { ACC count, mean, squares; };
@@ -23,60 +23,89 @@ __device__ __forceinline__ Moments merged(Moments a, Moments b) {
     return both;
 }
 
-// The lanes' moments of each column; lane 0 gets the result.
-__device__ __forceinline__ Moments merged_lanes(Moments own, int width) {
-    __shared__ ACC counts[MOST_THREADS], means[MOST_THREADS], squares[MOST_THREADS];
+// The lanes' moments of each of MANY columns, of `threads` in a row; lane 0 gets the result.
+template <int MANY>
+__device__ __forceinline__ void merge_lanes(Moments (&own)[MANY], int threads) {
+    __shared__ ACC counts[MOST_THREADS], means[MANY * MOST_THREADS], squares[MANY * MOST_THREADS];
     const int t = threadIdx.x;
-    for (int half = blockDim.x / 2; half >= width; half /= 2) {
-        counts[t] = own.count;
-        means[t] = own.mean;
-        squares[t] = own.squares;
+    for (int half = blockDim.x / 2; half >= threads; half /= 2) {
+        counts[t] = own[0].count;  // as that of its neighbours
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) {
+            means[k * MOST_THREADS + t] = own[k].mean;
+            squares[k * MOST_THREADS + t] = own[k].squares;
+        }
         __syncthreads();
         if (t < half) {
-            Moments other;
-            other.count = counts[t + half];
-            other.mean = means[t + half];
-            other.squares = squares[t + half];
-            own = merged(own, other);
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) {
+                Moments other;
+                other.count = counts[t + half];
+                other.mean = means[k * MOST_THREADS + t + half];
+                other.squares = squares[k * MOST_THREADS + t + half];
+                own[k] = merged(own[k], other);
+            }
         }
         __syncthreads();
     }
-    return own;
 }
 
 __device__ __forceinline__ ACC inverse_deviation(ACC variance, ACC epsilon) { return 1 / sqrt(variance + epsilon); }
 
 // Stage 1 of the statistics: mean and squares (ranges, C). A thread takes the moments of a few rows at a time by their
 // own mean, in two passes over registers, and merges them: nothing cancels, and there is one division for CHUNK rows.
+template <int MANY, bool WHOLE>
+__device__ __forceinline__ void moments_of(
+    const T *__restrict__ x, ACC *__restrict__ means, ACC *__restrict__ squares, INDEX tiles, INDEX rows, int channels,
+    int width, INDEX range_rows) {
+    constexpr int ROWS = MANY > 4 ? CHUNK / 2 : CHUNK;
+    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const Part at = part_of<MANY>(tile, rows, channels, width, range_rows);
+        Moments own[MANY];
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) own[k] = {0, 0, 0};
+        for (INDEX first = at.first; first < at.end; first += at.step * ROWS) {
+            Numbers<MANY> values[ROWS] = {};
+            int count = 0;
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                const INDEX row = first + r * at.step;
+                if (row < at.end) values[r] = row_at<MANY, WHOLE>(x + row * channels + at.channel), ++count;
+            }
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) {
+                ACC sum = 0;
+#pragma unroll
+                for (int r = 0; r < ROWS; ++r)
+                    if (r < count) sum += widen(values[r].at[k]);
+                Moments next = {(ACC)count, sum / count, 0};
+#pragma unroll
+                for (int r = 0; r < ROWS; ++r) {
+                    const ACC deviation = widen(values[r].at[k]) - next.mean;
+                    if (r < count) next.squares += deviation * deviation;
+                }
+                own[k] = merged(own[k], next);
+            }
+        }
+        merge_lanes<MANY>(own, width / MANY);
+        if (threadIdx.x < width / MANY && at.channel < channels) {
+            const INDEX out = tile / ((channels + width - 1) / width) * channels + at.channel;
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) {
+                means[out + k] = own[k].mean;
+                squares[out + k] = own[k].squares;
+            }
+        }
+    }
+}
+
 extern "C" __global__ void batch_norm_moments(
     const T *__restrict__ x /* rows * channels */, ACC *__restrict__ means, ACC *__restrict__ squares, INDEX tiles,
     INDEX rows, int channels, int width, INDEX range_rows) {
-    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Tile at = tile_of(tile, rows, channels, width, range_rows);
-        Moments own = {0, 0, 0};
-        for (INDEX first = at.begin + at.lane; first < at.end; first += (INDEX)at.lanes * CHUNK) {
-            ACC values[CHUNK], sum = 0;
-            int count = 0;
-#pragma unroll
-            for (int k = 0; k < CHUNK; ++k) {
-                const INDEX row = first + (INDEX)k * at.lanes;
-                values[k] = row < at.end ? widen(x[row * channels + at.channel]) : (ACC)0;
-                count += row < at.end;
-                sum += values[k];
-            }
-            Moments next = {(ACC)count, sum / count, 0};
-#pragma unroll
-            for (int k = 0; k < CHUNK; ++k)
-                if (k < count) next.squares += (values[k] - next.mean) * (values[k] - next.mean);
-            own = merged(own, next);
-        }
-        own = merged_lanes(own, width);
-        if (at.lane == 0 && at.channel < channels) {
-            const INDEX out = at.begin / range_rows * channels + at.channel;
-            means[out] = own.mean;
-            squares[out] = own.squares;
-        }
-    }
+    if (is_together(channels, x, 0)) moments_of<TOGETHER, true>(x, means, squares, tiles, rows, channels, width, range_rows);
+    else if (channels % TOGETHER == 0)
+        moments_of<TOGETHER, false>(x, means, squares, tiles, rows, channels, width, range_rows);
+    else moments_of<1, false>(x, means, squares, tiles, rows, channels, width, range_rows);
 }
 
 // Stage 2: the moments of a column from those of its ranges, over which lanes go, from `first` to `end` - 1; lane 0 gets
@@ -85,16 +114,17 @@ template <class Number>
 __device__ __forceinline__ Moments of_ranges(
     const Number *means, const Number *squares, Tile at, int channels, int width, int first, int end, int ranges,
     ACC range_rows, ACC last_rows) {
-    Moments own = {0, 0, 0};
+    Moments own[1] = {{0, 0, 0}};
     if (at.channel < channels) {
 #pragma unroll 4
         for (int range = first + at.lane; range < end; range += at.lanes) {
             const INDEX in = (INDEX)range * channels + at.channel;
             const Moments next = {range < ranges - 1 ? range_rows : last_rows, widen(means[in]), widen(squares[in])};
-            own = merged(own, next);
+            own[0] = merged(own[0], next);
         }
     }
-    return merged_lanes(own, width);
+    merge_lanes<1>(own, width);
+    return own[0];
 }
 
 // Mean and (biased) variance (C,) from the ranges' moments.

@@ -7,17 +7,21 @@
 // Least bytes: sums of gradients 2·M·C·sizeof(T); gradient 3·M·C·sizeof(T). The partial results are a small share of
 // that.
 
-// The lanes' sums of each column; lane 0 gets the result.
-__device__ __forceinline__ ACC added_lanes(ACC own, int width) {
-    __shared__ ACC sums[MOST_THREADS];
+// The lanes' sums of MANY columns each, of `threads` in a row; lane 0 gets the result.
+template <int MANY>
+__device__ __forceinline__ void add_lanes(ACC (&own)[MANY], int threads) {
+    __shared__ ACC sums[MANY * MOST_THREADS];
     const int t = threadIdx.x;
-    for (int half = blockDim.x / 2; half >= width; half /= 2) {
-        sums[t] = own;
+    for (int half = blockDim.x / 2; half >= threads; half /= 2) {
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) sums[k * MOST_THREADS + t] = own[k];
         __syncthreads();
-        if (t < half) own += sums[t + half];
+        if (t < half) {
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) own[k] += sums[k * MOST_THREADS + t + half];
+        }
         __syncthreads();
     }
-    return own;
 }
 
 // The gradient of the normalization's output from that of the ReLU behind it, if there is one.
@@ -25,45 +29,83 @@ __device__ __forceinline__ ACC unrectified(ACC dy, ACC x, ACC center, ACC scale,
     return relu && !(stored(normalized(x, center, scale, shift)) > 0) ? (ACC)0 : dy;
 }
 
+// What is computed with, for each column of a tile: the last two for the gradient only.
+struct Columns {
+    ACC center[TILE_COLUMNS], scale[TILE_COLUMNS], shift[TILE_COLUMNS], slope[TILE_COLUMNS], level[TILE_COLUMNS];
+};
+
 // Stage 1 of the gradients' sums: Σ dy·(x - mean) and Σ dy (ranges, C).
+template <int MANY, bool WHOLE>
+__device__ __forceinline__ void products_of(
+    const T *__restrict__ dy, const T *__restrict__ x, const ACC *__restrict__ mean, const ACC *__restrict__ inverse,
+    const T *__restrict__ gamma, const T *__restrict__ beta, ACC *__restrict__ products, ACC *__restrict__ sums,
+    INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows, int relu) {
+    __shared__ Columns by;
+    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const Part at = part_of<MANY>(tile, rows, channels, width, range_rows);
+        const int t = threadIdx.x, c = at.channel - at.column + t;
+        if (t < width && c < channels) {
+            by.center[t] = mean[c];
+            by.scale[t] = inverse[c] * widen(gamma[c]);
+            by.shift[t] = widen(beta[c]);
+        }
+        __syncthreads();
+        ACC center[MANY], scale[MANY], shift[MANY], product_and_sum[2 * MANY] = {};
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) {
+            center[k] = by.center[at.column + k];
+            scale[k] = by.scale[at.column + k];
+            shift[k] = by.shift[at.column + k];
+        }
+#pragma unroll 4
+        for (INDEX row = at.first; row < at.end; row += at.step) {
+            const INDEX i = row * channels + at.channel;
+            const Numbers<MANY> given = row_at<MANY, WHOLE>(x + i), upstreams = row_at<MANY, WHOLE>(dy + i);
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) {
+                const ACC number = widen(given.at[k]);
+                const ACC upstream = unrectified(widen(upstreams.at[k]), number, center[k], scale[k], shift[k], relu);
+                product_and_sum[2 * k] += upstream * (number - center[k]);
+                product_and_sum[2 * k + 1] += upstream;
+            }
+        }
+        add_lanes<2 * MANY>(product_and_sum, width / MANY);
+        if (threadIdx.x < width / MANY && at.channel < channels) {
+            const INDEX out = tile / ((channels + width - 1) / width) * channels + at.channel;
+#pragma unroll
+            for (int k = 0; k < MANY; ++k) {
+                products[out + k] = product_and_sum[2 * k];
+                sums[out + k] = product_and_sum[2 * k + 1];
+            }
+        }
+        __syncthreads();  // before the next tile's columns
+    }
+}
+
 extern "C" __global__ void batch_norm_products(
     const T *__restrict__ dy /* rows * channels */, const T *__restrict__ x /* rows * channels */,
     const ACC *__restrict__ mean /* channels */, const ACC *__restrict__ inverse /* channels */,
     const T *__restrict__ gamma /* channels */, const T *__restrict__ beta /* channels */, ACC *__restrict__ products,
     ACC *__restrict__ sums, INDEX tiles, INDEX rows, int channels, int width, INDEX range_rows, int relu) {
-    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const Tile at = tile_of(tile, rows, channels, width, range_rows);
-        const int c = at.channel < channels ? at.channel : 0;
-        const ACC center = mean[c], scale = inverse[c] * widen(gamma[c]), shift = widen(beta[c]);
-        ACC product = 0, sum = 0;
-#pragma unroll 4
-        for (INDEX row = at.begin + at.lane; row < at.end; row += at.lanes) {
-            const INDEX i = row * channels + at.channel;
-            const ACC number = widen(x[i]);
-            const ACC upstream = unrectified(widen(dy[i]), number, center, scale, shift, relu);
-            product += upstream * (number - center);
-            sum += upstream;
-        }
-        product = added_lanes(product, width);
-        sum = added_lanes(sum, width);
-        if (at.lane == 0 && at.channel < channels) {
-            const INDEX out = at.begin / range_rows * channels + at.channel;
-            products[out] = product;
-            sums[out] = sum;
-        }
-    }
+#define PRODUCTS(MANY, WHOLE)                                                                                          \
+    products_of<MANY, WHOLE>(                                                                                          \
+        dy, x, mean, inverse, gamma, beta, products, sums, tiles, rows, channels, width, range_rows, relu)
+    if (is_together(channels, dy, x)) PRODUCTS(TOGETHER, true);
+    else if (channels % TOGETHER == 0) PRODUCTS(TOGETHER, false);
+    else PRODUCTS(1, false);
 }
 
 // Stage 2: a column's sum of what its ranges left, over which lanes go; lane 0 gets the result.
 template <class Number>
 __device__ __forceinline__ ACC sum_of_ranges(const Number *parts, Tile at, int channels, int width, int ranges) {
-    ACC sum = 0;
+    ACC sum[1] = {};
     if (at.channel < channels) {
 #pragma unroll 4
         for (int range = at.lane; range < ranges; range += at.lanes)
-            sum += widen(parts[(INDEX)range * channels + at.channel]);
+            sum[0] += widen(parts[(INDEX)range * channels + at.channel]);
     }
-    return added_lanes(sum, width);
+    add_lanes<1>(sum, width);
+    return sum[0];
 }
 
 // dγ = inverse·Σ dy·(x - mean) and dβ = Σ dy, both (C,).
@@ -81,11 +123,6 @@ extern "C" __global__ void batch_norm_parameter_gradients(
         }
     }
 }
-
-// What the gradient's pass computes with, for each column of a tile.
-struct Columns {
-    ACC center[TILE_COLUMNS], scale[TILE_COLUMNS], shift[TILE_COLUMNS], slope[TILE_COLUMNS], level[TILE_COLUMNS];
-};
 
 template <int MANY>
 __device__ __forceinline__ void pass(

@@ -10,8 +10,9 @@
 // and column; stage 2 puts the ranges together. Within a thread terms come in ascending order, the lanes of a block
 // are combined in a fixed tree, and the cut into ranges depends on M and C alone. In training, stage 2 is the
 // beginning of the pass that needs its results: each block puts the ranges of its own columns together, all in the
-// same order and so with the same bits, which costs less than a launch. That pass is cut into other tiles, and its
-// threads take several neighbouring columns where they can.
+// same order and so with the same bits, which costs less than a launch. That pass is cut into other tiles.
+//
+// Threads that read the whole matrix take several neighbouring columns where there are enough.
 //
 // The arrays of the kernels that are a second stage alone are of the type of sums: T is that type where they are
 // launched.
@@ -38,8 +39,21 @@ __device__ __forceinline__ Tile tile_of(INDEX tile, INDEX rows, int channels, in
 
 #define TILE_COLUMNS 32  // at most
 
-// The part of a tile that a thread of a pass works on, which adds up nothing: MANY columns from `channel` on, number
-// `column` and more of the tile.
+// Numbers of a row, at once or, at an address that does not allow it, one by one.
+template <int MANY, bool WHOLE>
+__device__ __forceinline__ Numbers<MANY> row_at(const T *from) {
+    Numbers<MANY> numbers;
+    if (WHOLE) {
+        numbers = numbers_at<MANY>(from);
+    } else {
+#pragma unroll
+        for (int k = 0; k < MANY; ++k) numbers.at[k] = from[k];
+    }
+    return numbers;
+}
+
+// The part of a tile that a thread works on which takes MANY neighbouring columns: from `channel` on, number `column` and
+// more of the tile. Where sums are made, MANY depends on the number of columns alone.
 struct Part {
     int column, channel;
     INDEX first, end, step;  // rows

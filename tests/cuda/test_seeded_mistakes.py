@@ -31,7 +31,8 @@ class Mistake(NamedTuple):
 _COLUMNS = "for (int w = columns.begin; w < columns.end; ++w)"
 _REUSE = "__syncthreads(); /* before anyone writes to of_warp again */"
 _SHUFFLE = "value = combine(value, __shfl"
-_MOMENTS = "squares[t] = own.squares;\n        __syncthreads();"
+_MOMENTS = "own[k].squares;\n        }\n        __syncthreads();"
+_ADDED = "+ t] = own[k];\n        __syncthreads();"
 _SUMMED = "sums[t] = own;\n        __syncthreads();"
 _BEYOND = "heap-buffer-overflow"
 
@@ -62,9 +63,11 @@ MISTAKES = {
         run.scatter, "col2im.cu", "atomicAdd(&image[target], widen(columns[i]))", "image[target] += widen(columns[i])",
         "data race",
     ),
-    "no barrier": Mistake(run.batch_normalization, "batch_norm.cu", _MOMENTS, _MOMENTS.partition("\n")[0], "data race"),
+    "no barrier": Mistake(
+        run.batch_normalization, "batch_norm.cu", _MOMENTS, _MOMENTS.replace("__syncthreads();", ""), "data race"
+    ),
     "no barrier in the gradients' sums": Mistake(
-        run.batch_normalization, "batch_norm_backward.cu", _SUMMED, _SUMMED.partition("\n")[0], "data race"
+        run.batch_normalization, "batch_norm_backward.cu", _ADDED, _ADDED.replace("__syncthreads();", ""), "data race"
     ),
     "no barrier after a broadcast": Mistake(
         run.batch_normalization_with_relu, "batch_norm.cu",
