@@ -62,7 +62,8 @@ def batch_norm(
         y is above 0, bool (M, C), or None where ``normalize_backward`` computes that faster than it reads it.
     """
     given = [] if bypass is None else [bypass]
-    require_same_device(x, gamma, beta, running_mean, running_variance, *given)
+    of_x = [] if measured is None else [measured.means, measured.squares]
+    require_same_device(x, gamma, beta, running_mean, running_variance, *given, *of_x)
     require_active(x, "x")
     epsilon = real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
     momentum = real("momentum", momentum, least=0, most=1)

@@ -74,6 +74,7 @@ OPERATIONS = [
     Operation(pooling.average_pool_backward, floats(dy=OUT), {"input_shape": SHAPE, "window": WINDOW}),
     Operation(convolution.convolution, floats(x=SHAPE, weight=WEIGHT, bias=(3,)), {"window": WINDOW}),
     Operation(convolution.convolution, floats(x=SHAPE, weight=WEIGHT), {"bias": None, "window": WINDOW}),
+    Operation(convolution.convolution_measured, floats(x=SHAPE, weight=WEIGHT, bias=(3,)), {"window": WINDOW}),
     Operation(
         convolution.convolution, floats(x=SHAPE, weight=(4, 1, 2, 2), bias=(4,)), {"window": WINDOW, "groups": 4}
     ),
@@ -191,7 +192,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     batch_norm: "factors normalized",
     batch_norm_across: "batch_norm backward",
     batch_norm_backward: "positive input_gradient_fixed",
-    batch_statistics: "moments move_running narrow pass_tiling statistics tiling_of",
+    batch_statistics: "fewer join joined moments move_running narrow parts_of pass_tiling statistics tiling_of",
     depthwise: "forward backward_input backward_weight",
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
@@ -204,7 +205,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     softmax: "is_one_launch",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut channel_strips partial_sums parallel_for power_of_two ranges",
+    tiling: "cut channel_strips partial_sums parallel_for power_of_two ranges together",
 }
 
 

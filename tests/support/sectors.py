@@ -1,8 +1,8 @@
 """Count the 32-byte sectors that a warp's request for global memory touches, by kernel, on representative shapes.
 
-A request of 32 lanes for neighboring numbers of 4 bytes touches 4 sectors; of 8 bytes, 8. The emulated CUDA device
-counts them in its COUNT mode. As a program on it, this prints the figures; with ``--write`` it writes them to the table
-``tests/cuda/sectors.json``, and keeps the reasons there.
+A request of 32 lanes for neighboring numbers of 4 bytes touches 4 sectors; of 8 bytes, 8; for 16 bytes each, 16. The
+emulated CUDA device counts them in its COUNT mode. As a program on it, this prints the figures; with ``--write`` it
+writes them to the table ``tests/cuda/sectors.json``, and keeps the reasons there.
 """
 
 import json
@@ -98,6 +98,11 @@ def _batch_norm_cases():
         yield words, ["batch_norm_parameter_gradients"], lambda given=given, fixed=fixed: fixed(*given)
         trained = (x, of_columns, of_columns, mean, variance, 1e-5, 0.9)
         yield words, ["batch_norm_forward"], lambda trained=trained: batch_norm.batch_norm(*trained)
+        moments = batch_statistics.moments(x)
+        ranges = moments._replace(means=_numbers(512, channels), squares=_numbers(512, channels), rows=512 * 8)
+        ranges = ranges._replace(cut=moments.cut._replace(range_rows=8))
+        words_of_ranges = f"512 ranges of {channels} channels"
+        yield words_of_ranges, ["batch_norm_join"], lambda ranges=ranges: batch_statistics.join(ranges, 16)
         added = (*trained, True, x)
         yield words, ["batch_norm_forward_added"], lambda added=added: batch_norm.batch_norm(*added)
 
