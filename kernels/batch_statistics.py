@@ -69,12 +69,20 @@ def pass_tiling(rows: int, channels: int) -> Tiling:
 
 
 def _tiling(rows: int, channels: int, least_rows: int, most_blocks: int) -> Tiling:
-    width = min(power_of_two(channels), 32)
+    width = _width(channels)
     across = -(-channels // width)
     ranges = max(min(-(-rows // (block_size() // width * least_rows)), most_blocks // max(across, 1)), 1)
-    range_rows = max(-(-rows // ranges), 1)
-    ranges = max(-(-rows // range_rows), 1)
-    return Tiling(width, range_rows, ranges, across * ranges)
+    return in_ranges(rows, channels, max(-(-rows // ranges), 1))
+
+
+def in_ranges(rows: int, channels: int, range_rows: int) -> Tiling:
+    """Return the cut into ranges of so many rows, of which the last may have fewer."""
+    width, ranges = _width(channels), max(-(-rows // range_rows), 1)
+    return Tiling(width, range_rows, ranges, -(-channels // width) * ranges)
+
+
+def _width(channels: int) -> int:
+    return min(power_of_two(channels), 32)
 
 
 def move_running(running: tuple[Array, Array], found: tuple[Array, Array], momentum: float) -> None:
@@ -173,14 +181,13 @@ def fewer(given: Moments) -> Moments:
 
 def join(given: Moments, together: int) -> Moments:
     """Return the moments of ranges that are each so many of those given, which ``cut.range_rows`` rows make."""
-    (ranges, channels), (width, range_rows, *_) = given.means.shape, given.cut
-    across, joined_ranges = -(-channels // width), -(-ranges // together)
-    cut = Tiling(width, together * range_rows, joined_ranges, across * joined_ranges)
+    channels = given.means.shape[1]
+    cut = in_ranges(given.rows, channels, together * given.cut.range_rows)
     library, dtype = array_module(given.means), given.means.dtype
-    means, squares = (library.empty((joined_ranges, channels), dtype) for _ in range(2))
-    compute = implementation(given.means, _join_numpy, _join_cuda)
-    compute(given, Moments(means, squares, given.rows, cut), together)
-    return Moments(means, squares, given.rows, cut)
+    means, squares = (library.empty((cut.ranges, channels), dtype) for _ in range(2))
+    joined = Moments(means, squares, given.rows, cut)
+    implementation(given.means, _join_numpy, _join_cuda)(given, joined, together)
+    return joined
 
 
 def _join_numpy(given: Moments, joined: Moments, together: int) -> None:

@@ -22,7 +22,7 @@ import numpy
 
 from backend import current_device, profiling, tf32, workspace
 from backend.types import Array
-from kernels.batch_statistics import Moments, Tiling
+from kernels.batch_statistics import Moments, in_ranges
 from kernels.core import compiling
 from kernels.core.geometry import Geometry, Pair
 from kernels.core.tensor_tiles import (
@@ -36,7 +36,6 @@ from kernels.core.tensor_tiles import (
     blocks_across,
     plan,
 )
-from kernels.core.tiling import power_of_two
 
 _MOST_BLOCKS = (1 << 16) - 1  # along a grid's second axis, and its third, which has the remainders by the strides
 _MOST_NUMBERS = (1 << 31) - 64  # of a weight gradient, which is counted by int
@@ -116,11 +115,11 @@ def forward(
     if not measured:
         launch(x, filters, bias, y, positive, None, None)
         return None
-    ranges, fn = launch.plan.grid[0], y.shape[-1]
-    means, squares = (workspace.empty((ranges, fn), numpy.float32) for _ in range(2))
+    rows, fn = math.prod(y.shape[:-1]), y.shape[-1]
+    cut = in_ranges(rows, fn, launch.plan.variant.tile.BM)
+    means, squares = (workspace.empty((cut.ranges, fn), numpy.float32) for _ in range(2))
     launch(x, filters, bias, y, positive, means, squares)
-    cut = Tiling(min(power_of_two(fn), 32), launch.plan.variant.tile.BM, ranges, math.prod(launch.plan.grid))
-    return Moments(means, squares, y.size // fn, cut)
+    return Moments(means, squares, rows, cut)
 
 
 def backward_input(dy: Array, filters: Array, geometry: Geometry, groups: int, dx: Array) -> None:

@@ -11,9 +11,8 @@ from bench.kernels.case import Call, KernelCase, by, centered, nbytes
 from kernels.activations import relu
 from kernels.batch_norm import batch_norm, normalize
 from kernels.batch_norm_backward import normalize_backward, normalize_backward_fixed
-from kernels.batch_statistics import Moments, Tiling, batch_statistics, join
+from kernels.batch_statistics import Moments, batch_statistics, in_ranges, join
 from kernels.core.dtypes import acc_dtype
-from kernels.core.tiling import power_of_two
 from kernels.dropout import dropout_mask
 from kernels.masking import masked
 from kernels.softmax import is_one_launch, softmax, softmax_cross_entropy, softmax_cross_entropy_backward
@@ -138,12 +137,11 @@ def _batch_norm(shape: Matrix, dtype: str) -> Iterator[KernelCase]:
 def _ranges(shape: Matrix, dtype: str) -> KernelCase:
     """What a convolution has measured of such a matrix, by 128 rows, for a pass that reads fewer ranges."""
     rows, channels = -(-shape[0] // 128) * 128, shape[1]
-    given, together = (rows // 128, channels), 16
-    joined = -(-given[0] // together)
+    cut, together = in_ranges(rows, channels, 128), 16
+    given, joined = (cut.ranges, channels), -(-cut.ranges // together)
 
     def bind(means: Array, squares: Array) -> Call:
-        moments = Moments(means, squares, rows, Tiling(min(power_of_two(channels), 32), 128, *given))
-        return lambda: join(moments, together)[:2]
+        return lambda: join(Moments(means, squares, rows, cut), together)[:2]
 
     return KernelCase(
         "batch norm ranges", by(*given), dtype, ("batch_norm_join",),

@@ -31,7 +31,6 @@ from kernels import (
     totals,
 )
 from kernels.core.dtypes import acc_dtype
-from kernels.core.tiling import power_of_two
 from tests.support import geometries, host_kernels
 from tests.support.checks import assert_same
 
@@ -320,7 +319,7 @@ def joined_ranges(case):
     parts = [x[first : first + range_rows] for first in range(0, rows, range_rows)]
     means, squares = ([f(part, axis=0) for part in parts] for f in (np.mean, np.var))
     squares = [square * len(part) for square, part in zip(squares, parts, strict=True)]
-    cut = batch_statistics.Tiling(min(power_of_two(channels), 32), range_rows, len(parts), 0)
+    cut = batch_statistics.in_ranges(rows, channels, range_rows)
     given = batch_statistics.Moments(np.array(means, dtype), np.array(squares, dtype), rows, cut)
     joined = batch_statistics.join(given, 2 + case.seed % 40)
     return joined.means, joined.squares

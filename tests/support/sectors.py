@@ -98,9 +98,8 @@ def _batch_norm_cases():
         yield words, ["batch_norm_parameter_gradients"], lambda given=given, fixed=fixed: fixed(*given)
         trained = (x, of_columns, of_columns, mean, variance, 1e-5, 0.9)
         yield words, ["batch_norm_forward"], lambda trained=trained: batch_norm.batch_norm(*trained)
-        moments = batch_statistics.moments(x)
-        ranges = moments._replace(means=_numbers(512, channels), squares=_numbers(512, channels), rows=512 * 8)
-        ranges = ranges._replace(cut=moments.cut._replace(range_rows=8))
+        cut = batch_statistics.in_ranges(512 * 8, channels, 8)
+        ranges = batch_statistics.Moments(_numbers(512, channels), _numbers(512, channels), 512 * 8, cut)
         words_of_ranges = f"512 ranges of {channels} channels"
         yield words_of_ranges, ["batch_norm_join"], lambda ranges=ranges: batch_statistics.join(ranges, 16)
         added = (*trained, True, x)
