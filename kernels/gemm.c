@@ -1,14 +1,15 @@
 // Matrix products c = a @ b, (rows, depth) by (depth, columns), either operand transposed in memory, with a bias and a
 // ReLU in the epilogue.
 //
-// The depth goes in runs of RUN, columns in panels of WIDTH, VECTORS vectors. A run of a panel of b is packed: its rows
-// lie one after the other, converted to the type of sums, filled up to whole vectors. All rows of a then go over it in
-// tiles of ROWS, whose sums stay in registers: for every step in depth VECTORS loads of b, ROWS numbers of a, each spread
-// over a vector, and ROWS * VECTORS fma. With few rows b is not packed where it lies in order: nothing would be gained.
+// The depth goes in equal runs of at most RUN, multiples of 4, columns in panels of WIDTH, VECTORS vectors. A run of a
+// panel of b is packed: its rows lie one after the other, converted to the type of sums, filled up to whole vectors. All
+// rows of a then go over it in tiles of ROWS, whose sums stay in registers: for every step in depth VECTORS loads of b,
+// ROWS numbers of a, each spread over a vector, and ROWS * VECTORS fma. With few rows b is not packed where it lies in
+// order: nothing would be gained.
 //
-// With vectors of 64 bytes a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes. With 16 it
-// is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB of panels, and stays in
-// the first level. Where a is transposed, and its numbers in lines far from each other, the block is packed, too.
+// With vectors of 64 bytes a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes.
+// With 16 it is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB of panels, and
+// stays in the first level. Where a is transposed, its numbers in lines far from each other, the block is packed, too.
 //
 // Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
 // vectors better: a weight gradient (512, 10) is 10 times 32 vectors, not 512 times 1.
@@ -18,16 +19,16 @@
 //
 // Least bytes: a once for each panel, b once, c once for each run.
 
-#include "core/product_registers.h"
+#include "core/product_packing.h"
 
 #define GROUP 16
 
 enum {
-    RUN = 256,
     UNPACKED = 12, // rows up to which b is not packed
     PANELS = VECTOR_BYTES == 32 ? 8 : 1, // of whole runs, that a block of rows goes over
     MOST_PANELS = VECTOR_BYTES == 32 ? 32 : 1,
     BLOCK = 4 * ROWS,
+    STEPS = VECTOR_BYTES == 32 ? 4 : 1, // in depth that a whole tile takes without a branch
 };
 
 typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
@@ -47,8 +48,21 @@ typedef struct {
     int is_first, is_last; // of the runs
 } Panel;
 
-// Multiply `rows` rows of a by `vectors` vectors of a panel, and where `half`, by half a vector: constants, where this
-// is inlined.
+// Take a step in depth. How many rows and vectors, and whether half a vector more, are constants where this is inlined.
+INLINE void add_step(const int rows, const int vectors, const int half, vec sum[ROWS][VECTORS], narrow rest[ROWS],
+                     const T *a, index a_row, const A *b) {
+    vec right[VECTORS];
+    narrow last;
+    UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
+    if (half) last = *(const narrow *)(b + vectors * LANES);
+    UNROLL for (int r = 0; r < rows; ++r) {
+        const A left = get(a + r * a_row);
+        UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(all(left), right[v], sum[r][v]);
+        if (half) rest[r] = __builtin_elementwise_fma(left - (narrow){0}, last, rest[r]);
+    }
+}
+
+// Multiply rows of a by a panel.
 INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row, A *total,
                      index stride) {
     const index a_row = p->packed ? 1 : p->a_row, a_depth = p->packed ? rows : p->a_depth, b_depth = p->b_depth;
@@ -60,18 +74,13 @@ INLINE void multiply(const int rows, const int vectors, const int half, const Pa
         UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = all(0);
         rest[r] = (narrow){0};
     }
+    index k = 0;
+    if (rows == ROWS && STEPS > 1)
+        for (; k + STEPS <= p->depth; k += STEPS)
+            UNROLL for (int step = 0; step < STEPS; ++step, a += a_depth, b += b_depth)
+                add_step(rows, vectors, half, sum, rest, a, a_row, b);
 #pragma clang loop unroll(disable)
-    for (index k = 0; k < p->depth; ++k, a += a_depth, b += b_depth) {
-        vec right[VECTORS];
-        narrow last;
-        UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
-        if (half) last = *(const narrow *)(b + vectors * LANES);
-        UNROLL for (int r = 0; r < rows; ++r) {
-            const A left = get(a + r * a_row);
-            UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(all(left), right[v], sum[r][v]);
-            if (half) rest[r] = __builtin_elementwise_fma(left - (narrow){0}, last, rest[r]);
-        }
-    }
+    for (; k < p->depth; ++k, a += a_depth, b += b_depth) add_step(rows, vectors, half, sum, rest, a, a_row, b);
     UNROLL for (int r = 0; r < rows; ++r) {
         UNROLL for (int v = 0; v < vectors; ++v) {
             A *to = total + r * stride + v * LANES;
@@ -161,33 +170,6 @@ INLINE void rows_of(const int vectors, const int half, const Panel *p, index row
 
 INLINE int halves(index columns) { return (columns + LANES / 2 - 1) / (LANES / 2); } // of vectors
 
-// Pack `depth` rows of a panel of b, `stride` numbers from row to row. The numbers behind the panel's last column come
-// along, and belong to no sum that is used; but nothing is read beyond `end`.
-INLINE void pack(A *panel, const T *b, const T *end, index stride, index depth, int width, int padded) {
-    for (index k = 0; k < depth; ++k, b += stride, panel += padded)
-        if (padded <= end - b)
-            for (int j = 0; j < padded; j += LANES) store_sums(panel + j, load(b + j));
-        else
-            for (int j = 0; j < padded; ++j) panel[j] = j < width ? get(b + j) : 0;
-}
-
-// Pack the transpose of `width` rows of `depth` numbers.
-INLINE void pack_transposed(A *panel, const T *b, index stride, index depth, int width, int padded) {
-    for (int j = 0; j < padded; j += LANES) {
-        const int some = least(width - j, LANES), wide = least(padded - j, LANES);
-        index k = 0;
-        if (some == LANES)
-            for (; k + LANES <= depth; k += LANES) {
-                vec block[LANES];
-                UNROLL for (int i = 0; i < LANES; ++i) block[i] = load(b + (j + i) * stride + k);
-                transpose(block);
-                UNROLL for (int i = 0; i < LANES; ++i) store_sums(panel + (k + i) * padded + j, block[i]);
-            }
-        for (; k < depth; ++k)
-            for (int i = 0; i < wide; ++i) panel[k * padded + j + i] = i < some ? get(b + (j + i) * stride + k) : 0;
-    }
-}
-
 // Multiply rows by a panel of any width.
 static void multiply_panel(const Panel *p, index row, index last) {
     switch (halves(p->width)) {
@@ -202,17 +184,6 @@ static void multiply_panel(const Panel *p, index row, index last) {
     case 8: rows_of(4, 0, p, row, last); break;
 #endif
     }
-}
-
-// Pack `count` rows of a, which is transposed, for the tiles of `rows_of`.
-static void pack_rows(const Panel *p, index row, index count, T *to) {
-    const T *a = p->a + row;
-    for (index k = 0; k < p->depth; ++k, a += p->a_depth)
-        for (index r = 0, rows; r < count; r += rows) {
-            rows = tall(count - r);
-            if (rows == ROWS) __builtin_memcpy(to + r * RUN + k * ROWS, a + r, ROWS * sizeof(T)); // no call
-            else __builtin_memcpy(to + r * RUN + k * rows, a + r, rows * sizeof(T));
-        }
 }
 
 static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsigned char *positive, A *sums, int rows,
@@ -235,13 +206,17 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
         b_row = rows, b_transposed = 0;
         first_row = first_column, last_row = last_column, first_column = first, last_column = last;
     }
-    const index run = least(RUN, depth), fit = least(PANELS * RUN / most(run, 1), MOST_PANELS);
+    const int in_place = sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED;
+    const index runs = most((depth + RUN - 1) / RUN, 1), run = most((depth + 4 * runs - 1) / (4 * runs) * 4, 4);
+    const index fit = least(PANELS * RUN / run, MOST_PANELS);
     for (index column = first_column, end; column < last_column; column = end) {
         end = least(column + fit * WIDTH, last_column);
-        for (index k = 0; k < depth || k == 0; k += RUN) {
+        for (index k = 0; k < depth || k == 0; k += run) {
             int count = 0;
-            p.a = a + k * p.a_depth, p.depth = least(RUN, depth - k);
-            p.is_first = k == 0, p.is_last = k + RUN >= depth;
+            p.a = a + k * p.a_depth, p.depth = least(run, depth - k);
+            const index together = b_transposed || in_place ? 0 : (end - column) / WIDTH;
+            pack_together(packed, run * WIDTH, together, b + k * b_row + column, b_row, p.depth);
+            p.is_first = k == 0, p.is_last = k + run >= depth;
             for (index from = column; from < end; from += WIDTH, ++count) {
                 p.width = least(WIDTH, end - from);
                 p.bias = bias ? bias + from : bias;
@@ -253,9 +228,9 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
                 p.b = panel;
                 if (b_transposed)
                     pack_transposed(panel, b + from * depth + k, depth, p.depth, p.width, padded);
-                else if (sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED && p.width % LANES == 0)
+                else if (in_place && p.width % LANES == 0)
                     p.b = (const A *)(b + k * b_row + from), p.b_depth = b_row;
-                else
+                else if (count >= together)
                     pack(panel, b + k * b_row + from, b + depth * b_row, b_row, p.depth, p.width, padded);
                 panels[count] = p;
             }
@@ -263,7 +238,7 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
             for (index row = first_row, end_row; row < last_row; row = end_row) {
                 end_row = least(row + block, last_row);
                 const int packs = PANELS > 1 && count > 1 && p.a_row == 1;
-                if (packs) pack_rows(&p, row, end_row - row, packed_rows);
+                if (packs) pack_rows(packed_rows, p.a + row, p.a_depth, p.depth, end_row - row);
                 for (int i = 0; i < count; ++i) {
                     panels[i].packed = packs ? packed_rows : 0;
                     panels[i].packed_from = row;

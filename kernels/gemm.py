@@ -103,7 +103,7 @@ def matmul_native(a: Array, b: Array, out: Array | None, bias: Array | None, pos
     given = a, b, bias, product, positive, sums, *sizes, a_transposed, b_transposed
     groups = -(-max(rows, columns) // _GROUP)
     item_bytes = math.prod(sizes) // (tuning.PRODUCTS_PER_BYTE * max(groups, 1))
-    _GEMM.share(dtype, groups, item_bytes, *given, each=1)  # a piece packs the other matrix anew
+    _GEMM.share(dtype, groups, item_bytes, *given, each=1 if rows >= columns else 2)  # a piece of rows packs b anew
     return product if out is None or product is out else into(out, product)
 
 

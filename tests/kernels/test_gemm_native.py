@@ -21,10 +21,12 @@ RUN = 256
 
 def in_order(a, b):
     """Return a @ b in the order of gemm.c, each product added in float64 and rounded to float32: by an fma."""
-    total = np.zeros((len(a), b.shape[1]), "float32")
-    for start in range(0, a.shape[1], RUN):
+    total, depth = np.zeros((len(a), b.shape[1]), "float32"), a.shape[1]
+    runs = -(-depth // RUN)
+    steps = -(-depth // (4 * runs)) * 4  # of a run: as equal as multiples of 4 can be
+    for start in range(0, depth, steps):
         run = np.zeros(total.shape, "float32")
-        for k in range(start, min(start + RUN, a.shape[1])):
+        for k in range(start, min(start + steps, depth)):
             run = (np.outer(np.float64(a[:, k]), b[k]) + run).astype("float32")  # one rounding, but for rare ties
         total = run if start == 0 else total + run
     return total

@@ -83,6 +83,9 @@ MISTAKES = {
         "convolution_weight",
     ),
     "no bias": Mistake("gemm.c", "if (p->bias) value += load(p->bias + i);", "", "gemm_native"),
+    "the first panel packed for all": Mistake(
+        "gemm.c", "run * WIDTH, together, b", "run * WIDTH, together > 0, b", "gemm_native"
+    ),
     "sums of the last run alone": Mistake("gemm.c", "p.is_first = k == 0,", "p.is_first = 1,", "gemm"),
     "a quarter of the squares": Mistake("sums.c", "(sum[0] + sum[1]) + (sum[2] + sum[3])", "sum[0] + sum[1]", "sums"),
     "gradient without the mask": Mistake("affine.c", "choose(load_mask(positive + at), load(dy + at), all(0))",
