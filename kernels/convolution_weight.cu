@@ -1,5 +1,5 @@
-// The gradients of a convolution's filters and bias as an implicit matrix product on tensor cores (tensor_cores.cu,
-// which is put before this text).
+// The gradients of a convolution's filters and bias as an implicit matrix product on tensor cores (tensor_cores.cu and
+// add_parts.cu are put before this text).
 //
 // x: (N, H, W, C), dy: (N, OH, OW, FN), dw: (FH, FW, C/groups, FN):
 //   dw = windows of x, transposed (taps·C/groups, pixels), by dy (pixels, FN/groups)
@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
         wait_for_tile();
         load(reading == 0 ? STAGES - 1 : reading - 1);  // into the tile that was read last
         const T *tile = tiles + reading * TILE;
-        multiply_tile<false, false>(sums, tile + row, tile + A_TILE + column);
+        multiply_tile<false, false>(sums, tile + row, [](int) { return 0; }, tile + A_TILE + column);
         if (sums_bias)
             for (int k = thread / BN; k < BK; k += THREADS / BN)
                 bias += widen(tile[A_TILE + k * (BN + 8) + thread % BN]);
@@ -105,25 +105,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
             part[(INDEX)depth * out_channels + first_column + thread] = total;
         }
     }
-#endif
-}
-
-// dw and, where it is not null, dbias, of which `parts` has the sums over parts of the pixels. Blocks of 32 numbers by
-// 8 threads: thread q of a number adds up the parts q, q + 8, …, and the first adds up these sums, in order.
-extern "C" __global__ void __launch_bounds__(256) conv_add_parts(
-    const float *__restrict__ parts, T *__restrict__ dw, T *__restrict__ dbias, int count, int weights,
-    int part_count) {
-#if TENSOR_CORES
-    __shared__ float of_thread[256];
-    const int i = blockIdx.x * 32 + threadIdx.x % 32;
-    float sum = 0;
-    if (i < count)
-        for (int p = threadIdx.x / 32; p < part_count; p += 8) sum += parts[(INDEX)p * count + i];
-    of_thread[threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.x >= 32 || i >= count) return;
-#pragma unroll
-    for (int q = 1; q < 8; ++q) sum += of_thread[threadIdx.x + 32 * q];
-    narrow(sum, i < weights ? dw[i] : dbias[i - weights]);
 #endif
 }

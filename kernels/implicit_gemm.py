@@ -1,4 +1,5 @@
-"""Convolution on tensor cores, without columns: the host's side of ``convolution.cu`` and ``convolution_weight.cu``.
+"""Convolution on tensor cores, without columns: the host's side of ``convolution.cu``, ``convolution_weight.cu`` and
+``convolution_weight_halo.cu``.
 
 For CUDA GPUs from compute capability 8.0 on, float32 and float16. float32 is computed as three products of TF32, whose
 error is near that of float32 products, or as one where ``backend.allow_tf32`` allows it; sums are float32 always.
@@ -159,15 +160,16 @@ class _Launch(NamedTuple):
     numbers: tuple[Any, ...]
 
     def __call__(self, *arrays: Array | None) -> None:
-        _run(self.kernel, self.plan.grid, (self.plan.variant.tile.threads,), (*arrays, *self.numbers))
+        block = (self.plan.variant.tile.threads,)
+        _run(self.kernel, self.plan.grid, block, (*arrays, *self.numbers), self.plan.shared)
 
 
-def _run(kernel: Any, grid: tuple[int, ...], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+def _run(kernel: Any, grid: tuple[int, ...], block: tuple[int], arguments: tuple[Any, ...], shared: int = 0) -> None:
     if profiling.is_listened_to():
         with _RANGES[kernel.name].of(arguments):
-            kernel(grid, block, arguments)
+            kernel(grid, block, arguments, shared_mem=shared)
     else:
-        kernel(grid, block, arguments)
+        kernel(grid, block, arguments, shared_mem=shared)
 
 
 def _launch_for(product: int, geometry: Geometry, groups: int, *arrays: Array | None) -> _Launch:

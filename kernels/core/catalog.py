@@ -69,7 +69,7 @@ class Resources:
     spilled: int | None
 
 
-TILED = ("convolution.cu", "convolution_weight.cu")
+TILED = ("convolution.cu", "convolution_weight.cu", "convolution_weight_halo.cu")
 """The files whose kernels are compiled for tiles that the shapes choose: ``kernels.core.tensor_tiles`` has these."""
 
 

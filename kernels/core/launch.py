@@ -36,7 +36,9 @@ FOLDER = Path(__file__).parent.parent
 
 JOINED = {
     **dict.fromkeys(("batch_norm.cu", "batch_norm_backward.cu"), ("column_tiles.cu",)),
-    **dict.fromkeys(("convolution.cu", "convolution_weight.cu"), ("tensor_cores.cu",)),
+    "convolution.cu": ("tensor_cores.cu", "pixels.cu", "windows.cu", "tile_results.cu"),
+    "convolution_weight.cu": ("tensor_cores.cu", "add_parts.cu"),
+    "convolution_weight_halo.cu": ("tensor_cores.cu", "pixels.cu", "add_parts.cu"),
     **dict.fromkeys(("lstm.cu", "gru.cu"), ("gates.cu",)),
 }
 """The files of ``kernels/core`` that are put between the prelude and a file."""

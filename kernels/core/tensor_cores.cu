@@ -1,11 +1,13 @@
 // The product of two tiles in shared memory by a block's tensor cores, and the copies that fill them, for sm_80 and
-// newer. This text is put behind the prelude, before convolution.cu and convolution_weight.cu.
+// newer. This text is put behind the prelude, before convolution.cu, convolution_weight.cu, convolution_weight_halo.cu and
+// what these are joined with.
 //
 // A block makes BM rows by BN columns of a result, its WM·WN warps each an equal part. It goes through the depth BK
-// at a time: cp.async copies the tiles of both matrices to shared memory, STAGES - 1 tiles ahead, padding as zeros;
-// ldmatrix (or single loads, where numbers of 4 bytes lie transposed) hands them to the tensor cores. A thread copies
-// VECTOR neighbouring numbers of the windows and WIDE of the other matrix at once. Rows of a tile are padded by 16 or
-// 32 bytes, so that no two lanes of a load meet in one bank.
+// at a time: cp.async copies the tiles of both matrices to shared memory, STAGES - 1 tiles ahead, padding as zeros (of
+// pixels that stay there for all taps, the filters alone); ldmatrix (or single loads, where numbers of 4 bytes lie
+// transposed) hands them to the tensor cores. A thread copies VECTOR neighbouring numbers of the windows and WIDE of the
+// other matrix at once. Rows of a tile are padded by 16 or 32 bytes, so that no two lanes of a load meet in one bank; of
+// a halo, where eight rows are of one line.
 //
 // float16: one product of float16 numbers, summed in float32. float32 with PASSES 1: one product of TF32, operands
 // rounded to 10 bits of fraction. float32 with PASSES 3: each number is the sum of two of TF32, a = big + small, and
@@ -116,9 +118,11 @@ __device__ __forceinline__ void split(unsigned int bits, unsigned int &big, unsi
 }
 
 // sums += a·b for a warp's part of a tile. `a` lies as [BM][DEEP] (A_DEEP) or [BK][BM + 8], `b` as [BN][DEEP] (B_DEEP)
-// or [BK][BN + 8]; both pointers are to the first row or column of the warp's part.
-template <bool A_DEEP, bool B_DEEP>
-__device__ __forceinline__ void multiply_tile(float (&sums)[ROW_TILES][COLUMN_TILES][4], const T *a, const T *b) {
+// or [BK][BN + 8]; both pointers are to the first row or column of the warp's part. With A_DEEP, though, rows of `a` lie
+// anywhere: row 16·i + lane % 16 does at a + own_row(i).
+template <bool A_DEEP, bool B_DEEP, class OwnRow>
+__device__ __forceinline__ void multiply_tile(
+    float (&sums)[ROW_TILES][COLUMN_TILES][4], const T *a, const OwnRow &own_row, const T *b) {
     const int lane = threadIdx.x % 32;
 #if T_IS_FLOAT16
 #pragma unroll
@@ -126,7 +130,7 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[ROW_TILES][COLUMN_TI
         unsigned int of_a[ROW_TILES][4], of_b[2];
 #pragma unroll
         for (int i = 0; i < ROW_TILES; ++i) {
-            const T *rows = A_DEEP ? a + (16 * i + lane % 16) * DEEP + k + lane / 16 * 8
+            const T *rows = A_DEEP ? a + own_row(i) + k + lane / 16 * 8
                                    : a + (k + lane % 8 + lane / 16 * 8) * (BM + 8) + 16 * i + lane / 8 % 2 * 8;
             load_matrices<!A_DEEP>(of_a[i], shared_address(rows));
         }
@@ -151,8 +155,7 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[ROW_TILES][COLUMN_TI
             for (int i = 0; i < ROW_TILES; ++i) {
                 unsigned int bits[4];
                 if (A_DEEP)
-                    load_matrices<false>(
-                        bits, shared_address(a + (16 * i + lane % 16) * DEEP + k + 8 * step + lane / 16 * 4));
+                    load_matrices<false>(bits, shared_address(a + own_row(i) + k + 8 * step + lane / 16 * 4));
                 else
 #pragma unroll
                     for (int r = 0; r < 4; ++r)

@@ -48,15 +48,17 @@ def test_table_is_of_these_tiles():
     assert all(set(row["registers"]) == set(map(str, nvrtc.TENSOR_CORES)) for row in table["tiles"].values())
 
 
+@pytest.mark.parametrize("halo", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("product", tensor_tiles.KERNELS)
-def test_other_widths_of_copies_and_indices_compile(product, dtype):
-    tile = next(
-        variant.tile for variant in tensor_tiles.variants() if (variant.product, variant.dtype) == (product, dtype)
+def test_other_widths_of_copies_and_indices_compile(product, dtype, halo):
+    first = next(
+        variant
+        for variant in tensor_tiles.variants()
+        if (variant.product, variant.dtype, variant.halo > 0) == (product, dtype, halo)
     )
-    passes = 1  # of TF32
     for wide_index in (False, True):
-        variant = tensor_tiles.Variant(product, dtype, tile, passes, 1, 2, wide_index)
+        variant = first._replace(passes=1, vector=1, wide=2, wide_index=wide_index)  # one pass of TF32
         assert not nvrtc.build(variant.code, 80).complaints
 
 
@@ -77,7 +79,8 @@ def plan(product, dtype="float32", n=128, c=16, fn=16, window=None, image=(32, 3
 @pytest.mark.parametrize(
     ("changes", "blocks", "parts"),
     [
-        ({}, 3, 88),
+        ({}, 1, 242),  # of 9 times 64 places of 128·33², all taps in a block; 264 parts would have 8.25
+        ({"window": Window(3, 2, 1)}, 3, 86),
         ({"c": 64, "fn": 128, "n": 32, "image": (56, 56)}, 5 * 2, 26),  # of 264 blocks at once
         ({"c": 256, "fn": 256, "n": 32, "image": (14, 14)}, 18 * 4, 7),  # 3 parts fill 82 % of one wave, 7 95 % of two
         ({"c": 512, "fn": 512, "n": 32, "image": (7, 7)}, 36 * 8, 1),  # more blocks than run at once
@@ -123,6 +126,8 @@ def test_grids_cover_the_result(product, changes):
     assert (down - 1) * tile.BM < rows <= down * tile.BM
     assert (across - 1) * tile.BN < columns <= across * tile.BN
     if product == tensor_tiles.BACKWARD_WEIGHT:
+        if chosen.variant.halo:  # places: each line has one of padding, and each image a line
+            windows = shapes["n"] * (shapes["image"][0] + 1) * (shapes["image"][1] + 1)
         assert (third - 1) * chosen.part_pixels < windows <= third * chosen.part_pixels
     else:
         assert third == (sh * sw if product == tensor_tiles.BACKWARD_INPUT else 1)

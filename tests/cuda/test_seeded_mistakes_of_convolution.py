@@ -23,7 +23,10 @@ from tests.support.implicit_cases import Case, arrays, run, truth
 
 pytestmark = pytest.mark.gpu
 
-PLAIN = Case(2, 9, 11, 16, 16, Window(3, 1, 1))
+PLAIN = Case(2, 9, 11, 16, 16, Window(3, 1, 1))  # as a halo: so are all below with 16 channels, at a stride of 1
+MANY = Case(3, 8, 7, 48, 48, Window(3, 1, 1))
+DILATED = Case(2, 9, 11, 16, 16, Window(3, 1, 2, 2))
+BY_TAP = Case(2, 9, 11, 12, 12, Window(3, 1, 1))
 STRIDED = Case(1, 8, 9, 8, 12, Window(3, 2, (1, 0, 0, 1)))
 GROUPED = Case(1, 8, 7, 8, 16, Window(3, 1, 1), groups=2)
 PARTS = Case(5, 17, 13, 4, 4, Window(3, 1, 1))
@@ -45,22 +48,42 @@ MISTAKES = {
     "one wait too few": Mistake(FORWARD, '"n"(STAGES - 2)', '"n"(STAGES - 1)'),
     "no commit": Mistake(FORWARD, "cp.async.commit_group;", ""),
     "loads the tile that is read": Mistake(FORWARD, "load(reading == 0 ? STAGES - 1 : reading - 1)", "load(reading)"),
-    "rows of a fragment swapped": Mistake(FORWARD, "(16 * i + lane % 16) * DEEP", "(16 * i + lane % 8) * DEEP"),
-    "depth of a fragment swapped": Mistake(BACKWARD_WEIGHT, "8 * step + r / 2 * 4", "8 * step + r % 2 * 4"),
+    "rows of a fragment swapped": Mistake(FORWARD, "threadIdx.x % 16) * DEEP; }", "threadIdx.x % 8) * DEEP; }", BY_TAP),
+    "depth of a fragment swapped": Mistake(BACKWARD_WEIGHT, "8 * step + r / 2 * 4", "8 * step + r % 2 * 4", BY_TAP),
     "columns of a fragment": Mistake(FORWARD, "(k + 4 * r) *", "(k + 4 * (3 - r)) *"),
-    "not transposed": Mistake(BACKWARD_WEIGHT, "load_matrices<!A_DEEP>", "load_matrices<false>", dtype="float16"),
-    "column not masked": Mistake(FORWARD, "1u << (a & 15) | 1u << (16 + b)", "1u << (a & 15)"),
-    "row not masked": Mistake(FORWARD, "1u << (a & 15) | 1u << (16 + b)", "1u << (16 + b)"),
-    "tap carried wrongly": Mistake(FORWARD, "if (b >= taps_across) b -= taps_across, ++a;", "", FEW),
-    "channel carried wrongly": Mistake(FORWARD, "if (c >= in) c -= in, ++b;", "if (c >= in) c -= in;", FEW),
+    "not transposed": Mistake(BACKWARD_WEIGHT, "load_matrices<!A_DEEP>", "load_matrices<false>", BY_TAP, "float16"),
+    "column not masked": Mistake(FORWARD, " | 1u << (16 + place.b);", ";", BY_TAP),
+    "row not masked": Mistake(FORWARD, "1u << (place.a & 15) | ", "", BY_TAP),
+    "tap carried wrongly": Mistake(FORWARD, "if (place.b >= taps_across) place.b -= taps_across, ++place.a;", "", FEW),
+    "channel carried wrongly": Mistake(FORWARD, "place.c -= in, ++place.b;", "place.c -= in;", FEW),
+    "padding of a halo": Mistake(FORWARD, "w >= 0 && w < across.size", "w < across.size"),
+    "images of a halo": Mistake(FORWARD, "pixel.image * image_lines + pixel.h", "pixel.image * down.rows + pixel.h"),
+    "first tap of a halo": Mistake(BACKWARD_INPUT, "reading.a * down.step - low_down", "reading.a * down.step"),
+    "second place of a halo": Mistake(FORWARD, "(1 - place.c / BK % 2)", "(place.c / BK % 2)", MANY),
+    "the first place alone": Mistake(BACKWARD_INPUT, "(reading.c / BK % 2 * lines", "(0 * lines", MANY),
+    "channels copied too early": Mistake(FORWARD, "place.b != STAGES - 1", "place.b != 0", MANY),
+    "filters of other channels": Mistake(FORWARD, "place.first += BK - down", "place.first -= down", MANY),
+    "rows of a tap's fragment": Mistake(BACKWARD_WEIGHT, "* ROW + r % 2 * 8])", "* ROW + (1 - r % 2) * 8])"),
+    "columns of a tap's fragment": Mistake(BACKWARD_WEIGHT, "own_b[(8 * step + 4 * r)", "own_b[(8 * step + 4 - 4 * r)"),
+    "a tap's fragment not transposed": Mistake(BACKWARD_WEIGHT, "load_matrices<true>(\n                of_a",
+                                               "load_matrices<false>(\n                of_a", dtype="float16"),
+    "taps one line apart": Mistake(BACKWARD_WEIGHT, "line = g.dilation_height * width;", "line = width;", DILATED),
+    "no place between lines": Mistake(BACKWARD_WEIGHT, "g.width + max(max(g.pad_left, beyond_right), 0)", "g.width"),
+    "no line between images": Mistake(BACKWARD_WEIGHT, "g.height + max(max(g.pad_top, beyond_below), 0)", "g.height"),
+    "places that are no windows": Mistake(BACKWARD_WEIGHT, "&& pixel.w < g.out_width", ""),
+    "lines before the first": Mistake(BACKWARD_WEIGHT, "INDEX image = pixel.image - 1;", "INDEX image = pixel.image;"),
+    "a warp's steps left out": Mistake(BACKWARD_WEIGHT, "w < WM - 1; ++w) sum +=", "w < WM - 2; ++w) sum +="),
+    "a step of the pixels": Mistake(BACKWARD_WEIGHT, "move(of_x, tile, width, lines);", "", MANY),
     "taps of a remainder": Mistake(BACKWARD_INPUT, "-(every * dilation / stride)", "-every", STRIDED),
     "first tap of a remainder": Mistake(BACKWARD_INPUT, "% stride) ++first;", "% stride) first = taps;", STRIDED),
     "pixel of a remainder": Mistake(BACKWARD_INPUT, "* scale_across + rest_across", "* scale_across", STRIDED),
     "group of the source": Mistake(FORWARD, "* all_in + group * in;", "* all_in;", GROUPED),
-    "group of the filters": Mistake(BACKWARD_INPUT, "n) * all_in + group * in + c;", "n) * all_in + c;", GROUPED),
+    "group of the filters": Mistake(BACKWARD_INPUT, "* all_in + group * in + place.c;", "* all_in + place.c;",
+                                       GROUPED),
     "half of a tile": Mistake(FORWARD, "+ lane / 4 + 8 * half", "+ lane / 4 + 4 * half"),
     "end of a part": Mistake(BACKWARD_WEIGHT, "? begin + part_pixels : windows", "? windows : windows", PARTS),
-    "window carried wrongly": Mistake(BACKWARD_WEIGHT, "ow -= g.out_width, ++oh;", "ow -= g.out_width;"),
+    "window carried wrongly": Mistake(BACKWARD_WEIGHT, "ow -= g.out_width, ++oh;", "ow -= g.out_width;", BY_TAP),
+    "pixel carried wrongly": Mistake(FORWARD, "pixel.w -= width, ++pixel.h;", "pixel.w -= width;"),
     "one part left out": Mistake(BACKWARD_WEIGHT, "p < part_count; p += 8", "p < part_count - 1; p += 8", PARTS),
     "a thread's bias left out": Mistake(BACKWARD_WEIGHT, "i < THREADS; i += BN", "i < THREADS - BN; i += BN"),
     "a small product left out": Mistake(FORWARD, "multiply(part[i], small_a[step][i], big_b[step]);", ";", small=False),

@@ -6,6 +6,8 @@ bit, whatever the tiles. The error bounds are for standard normal numbers, relat
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy, xp
@@ -34,6 +36,19 @@ CASES = [
     Case(5, 17, 13, 4, 4, Window(3, 1, 1)),  # several blocks, several parts
     Case(1, 4, 4, 160, 8, Window(3, 1, 1)),  # deep
 ]
+HALOS = [
+    Case(2, 9, 7, 32, 48, Window(3, 1, 1)),  # blocks end within lines
+    Case(3, 8, 8, 64, 64, Window(3, 1, 1)),  # channels in several steps, several images in a block
+    Case(2, 11, 13, 48, 16, Window(3, 1, 2, 2)),
+    Case(2, 5, 30, 16, 16, Window((1, 5), 1, (0, 2))),
+    Case(2, 9, 8, 16, 32, Window((3, 2), 1, (0, 2, 1, 0))),  # uneven padding
+    Case(2, 6, 6, 32, 16, Window(3)),  # none
+    Case(1, 4, 3, 16, 16, Window(3, 1, 2)),  # more windows than pixels
+    Case(2, 8, 7, 32, 64, Window(3, 1, 1), groups=2),
+    Case(1, 3, 3, 16, 80, Window(3, 1, 1)),  # a weight gradient of too many filters
+    Case(2, 6, 9, 16, 16, Window((1, 3), 1, (0, 1))),  # too few taps
+]
+CASES += HALOS
 DTYPES = ["float16", "float32"]
 
 
@@ -52,6 +67,18 @@ def test_products_of_whole_numbers_are_exact(case, dtype):
     for name, expected, found in zip(("y", "dx", "dw", "dbias"), truth(case, *given), run(case, *given), strict=True):
         assert found.dtype == dtype
         assert np.array_equal(found, expected.astype(dtype)), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", HALOS, ids=str)
+def test_pixels_of_these_stay_for_all_taps(case, dtype):
+    geometry = case.window.over((case.h, case.w))
+    for product in tensor_tiles.KERNELS:
+        plan = tensor_tiles.plan(product, dtype, case.n, case.c, case.fn, geometry, case.groups, False, 16, 16)
+        few = product != tensor_tiles.BACKWARD_WEIGHT or case.fn // case.groups <= 64
+        kept = few and np.prod(case.window.kernel) > 3
+        assert (plan.shared > 0) == (plan.variant.halo > 0) == kept, plan
+        assert plan.shared <= 48 << 10
 
 
 @pytest.fixture
@@ -165,6 +192,57 @@ def test_what_is_not_finite_stays_so_and_spreads_no_further(bad, dtype):
     assert np.array_equal(dw[:, :, others], good[2][:, :, others])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_pixel_at_the_edge_that_is_not_finite_spoils_its_channel_alone(dtype):
+    case = CASES[0]
+    x, *others = arrays(case, dtype, small=False)
+    good, spoiled = run(case, x, *others), x.copy()
+    spoiled[0, 0, 0, 3] = np.nan
+    y, dx, dw, dbias = run(case, spoiled, *others)
+    met = np.zeros(y.shape[:3], bool)
+    met[0, :2, :2] = True
+    assert np.isnan(y[met]).all()
+    assert np.isnan(
+        dw[:2, :2, 3]
+    ).all()  # the taps that meet it; others may be NaN, too: a padding of zeros is not skipped
+    channels = np.arange(case.c) != 3
+    for expected, found in ((good[0][~met], y[~met]), (good[1], dx), (good[2][:, :, channels], dw[:, :, channels])):
+        assert np.array_equal(found, expected)
+    assert np.array_equal(good[3], dbias)
+
+
+HALO_CASES = st.builds(
+    Case,
+    st.integers(1, 4),  # images
+    st.integers(1, 12),
+    st.integers(1, 20),
+    st.sampled_from([16, 48]),  # channels: all there at once, or in steps
+    st.just(16),
+    st.builds(
+        lambda kernel, pad, dilation: Window(kernel, 1, pad, dilation),
+        st.sampled_from([3, (2, 4)]),  # each is compiled
+        st.tuples(*[st.integers(0, 3)] * 4),
+        st.sampled_from([1, 2, (2, 1)]),
+    ),
+    st.just(1),  # group
+)
+
+
+def test_halos_of_every_geometry():
+    @settings(max_examples=40)
+    @given(HALO_CASES)
+    def check(case):
+        try:
+            case.window.over((case.h, case.w))
+        except ValueError:  # no window fits
+            return
+        values = arrays(case, "float32")
+        for name, expected, found in zip(("y", "dx", "dw"), truth(case, *values), run(case, *values), strict=False):
+            assert np.array_equal(found, expected.astype("float32")), name
+
+    check()
+
+
 def planned_anew():
     """Let the next launches of all shapes be planned and checked again."""
     tensor_tiles.plan.cache_clear()
@@ -181,6 +259,15 @@ def test_indices_of_64_bits_give_the_same(dtype, monkeypatch):
     wide = run(case, *given)
     planned_anew()
     assert [a.tobytes() for a in narrow] == [a.tobytes() for a in wide]
+
+
+def test_places_beyond_32_bits_are_counted_by_64():
+    """Images of few pixels, whose padding is most of the places of a halo: no array has 2³¹ numbers."""
+    geometry = Window(5).over((5, 5))
+    for images, wide in ((20_000_000, False), (26_600_000, True)):
+        plan = tensor_tiles.plan(tensor_tiles.BACKWARD_INPUT, "float32", images, 1, 16, geometry, 1, False, 16, 16)
+        assert plan.variant.halo
+        assert plan.variant.wide_index == wide
 
 
 def test_an_address_that_is_no_multiple_of_16():
@@ -210,8 +297,8 @@ def test_no_images():
 def test_parts_do_not_depend_on_the_device_and_cover_all_windows():
     geometry = Window(3, 1, 1).over((32, 32))
     plan = tensor_tiles.plan(tensor_tiles.BACKWARD_WEIGHT, "float32", 128, 16, 16, geometry, 1, False, 16, 16)
-    windows, parts = 128 * 32 * 32, plan.grid[2]
-    assert (parts - 1) * plan.part_pixels < windows <= parts * plan.part_pixels
+    places, parts = 128 * 33 * 33, plan.grid[2]  # each line, and each image, with one of padding
+    assert (parts - 1) * plan.part_pixels < places <= parts * plan.part_pixels
     assert plan.part_pixels % plan.variant.tile.BK == 0
 
 

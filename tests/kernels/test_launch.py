@@ -73,7 +73,10 @@ def test_every_array_says_how_many_elements_it_has(file):
             assert all(word in numbers or word.isdigit() for _, word in parameter.size), (name, parameter.name)
 
 
-@pytest.mark.parametrize("file", [*SOURCES, *catalog.TILED])
+JOINED = sorted({f"core/{file}" for files in launch.JOINED.values() for file in files})
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *catalog.TILED, *JOINED])
 def test_sources_need_no_header_and_have_no_mangled_names(file):
     text = (launch.FOLDER / file).read_text()
     assert "#include" not in text

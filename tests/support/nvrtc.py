@@ -184,9 +184,9 @@ def write_table():
     comparable = (old["compiler"], old["options"]) == (version(), list(CUPY_OPTIONS))
     stale = {file for file in sources if not comparable or old["sources"].get(file) != sources[file]}
     results = build_all(ARCHITECTURES, stale)
-    tiles = build_tiles([
-        (variant, at) for variant in tensor_tiles.variants() for at in TENSOR_CORES if stale & set(catalog.TILED)
-    ])  # fmt: skip
+    wanted = tensor_tiles.variants()
+    kept_tiles = not stale & set(catalog.TILED) and set(old["tiles"]) == set(map(str, wanted))
+    tiles = build_tiles([(variant, at) for variant in wanted for at in TENSOR_CORES if not kept_tiles])
     failed = [
         f"{variant} sm_{at}: {line}"
         for built in (results, tiles) for (variant, at), result in built.items() for line in result.complaints

@@ -11,7 +11,7 @@ from tests.support import step_bytes
 
 pytestmark = pytest.mark.gpu
 
-MOST = {("ResNet-20", 2): (2.8, 1.38), ("DeepConvNet", 8): (3.84, 1.54)}
+MOST = {("ResNet-20", 2): (1.76, 1.23), ("DeepConvNet", 8): (2.3, 1.29)}
 """The largest ratios of requested and of distinct bytes to the least, by network and batch."""
 
 

@@ -1,0 +1,21 @@
+// Adds up the parts of a weight gradient: put before convolution_weight.cu and convolution_weight_halo.cu.
+
+// dw and, where it is not null, dbias, of which `parts` has the sums over parts of the pixels. Blocks of 32 numbers by
+// 8 threads: thread q of a number adds up the parts q, q + 8, …, and the first adds up these sums, in order.
+extern "C" __global__ void __launch_bounds__(256) conv_add_parts(
+    const float *__restrict__ parts, T *__restrict__ dw, T *__restrict__ dbias, int count, int weights,
+    int part_count) {
+#if TENSOR_CORES
+    __shared__ float of_thread[256];
+    const int i = blockIdx.x * 32 + threadIdx.x % 32;
+    float sum = 0;
+    if (i < count)
+        for (int p = threadIdx.x / 32; p < part_count; p += 8) sum += parts[(INDEX)p * count + i];
+    of_thread[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x >= 32 || i >= count) return;
+#pragma unroll
+    for (int q = 1; q < 8; ++q) sum += of_thread[threadIdx.x + 32 * q];
+    narrow(sum, i < weights ? dw[i] : dbias[i - weights]);
+#endif
+}
