@@ -8,8 +8,8 @@
 // order: nothing would be gained.
 //
 // With vectors of 64 bytes a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes.
-// With 16 it is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB of panels, and
-// stays in the first level. Where a is transposed, its numbers in lines far from each other, the block is packed, too.
+// With vectors of 32 a panel is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB
+// of panels, and stays in the first level. Where a is transposed, its numbers in lines far from each other, the block is packed, too.
 //
 // Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
 // vectors better: a weight gradient (512, 10) is 10 times 32 vectors, not 512 times 1.
@@ -207,7 +207,7 @@ static void multiply_matrices(const T *a, const T *b, const T *bias, T *c, unsig
         first_row = first_column, last_row = last_column, first_column = first, last_column = last;
     }
     const int in_place = sizeof(T) == sizeof(A) && last_row - first_row <= UNPACKED;
-    const index runs = most((depth + RUN - 1) / RUN, 1), run = most((depth + 4 * runs - 1) / (4 * runs) * 4, 4);
+    const index all = depth, runs = most((all + RUN - 1) / RUN, 1), run = most((all + 4 * runs - 1) / (4 * runs) * 4, 4);
     const index fit = least(PANELS * RUN / run, MOST_PANELS);
     for (index column = first_column, end; column < last_column; column = end) {
         end = least(column + fit * WIDTH, last_column);
