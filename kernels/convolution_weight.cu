@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
     constexpr int A_TILE = BK * (BM + 8), TILE = A_TILE + BK * (BN + 8);
     constexpr int ACROSS = BM / VECTOR, DOWN = THREADS / ACROSS, COPIES = BK / DOWN;
     static_assert(THREADS % ACROSS == 0 && BK % DOWN == 0, "a thread copies the same columns of several pixels");
-    static_assert(THREADS % BN == 0 && STAGES * TILE * SIZE >= THREADS * 4, "the bias's sums have a place");
+    static_assert(STAGES * TILE * SIZE >= THREADS * 4, "the bias's sums have a place");
     __shared__ __align__(16) T tiles[STAGES * TILE];
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const int row = warp % WM * 16 * ROW_TILES, column = warp / WM * 8 * COLUMN_TILES;
@@ -76,9 +76,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
         load(reading == 0 ? STAGES - 1 : reading - 1);  // into the tile that was read last
         const T *tile = tiles + reading * TILE;
         multiply_tile<false, false>(sums, tile + row, [](int) { return 0; }, tile + A_TILE + column);
-        if (sums_bias)
-            for (int k = thread / BN; k < BK; k += THREADS / BN)
-                bias += widen(tile[A_TILE + k * (BN + 8) + thread % BN]);
+        if (sums_bias) add_own_column(bias, tile + A_TILE);
         reading = reading + 1 == STAGES ? 0 : reading + 1;
     }
     wait_for_all();
@@ -94,16 +92,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
                 const int f = first_column + column + 8 * j + lane % 4 * 2 + r % 2;
                 if (k < depth && f < out) part[(INDEX)k * out_channels + f] = sums[i][j][r];
             }
-    if (sums_bias) {
-        float *of_thread = (float *)tiles;
-        __syncthreads();  // the last tile is read
-        of_thread[thread] = bias;
-        __syncthreads();
-        if (thread < BN && first_column + thread < out) {
-            float total = 0;
-            for (int i = thread; i < THREADS; i += BN) total += of_thread[i];
-            part[(INDEX)depth * out_channels + first_column + thread] = total;
-        }
-    }
+    if (sums_bias)
+        leave_columns(part + (INDEX)depth * out_channels + first_column, bias, (float *)tiles, out - first_column);
 #endif
 }

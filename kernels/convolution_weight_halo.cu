@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
 #if TENSOR_CORES
     constexpr int ACROSS = CHANNELS / VECTOR, DOWN = THREADS / ACROSS;  // threads that share a pixel; pixels at once
     constexpr int ACROSS_DY = BN / WIDE, DOWN_DY = THREADS / ACROSS_DY;
-    static_assert(THREADS % ACROSS == 0 && THREADS % ACROSS_DY == 0 && THREADS % BN == 0, "threads share them evenly");
+    static_assert(THREADS % ACROSS == 0 && THREADS % ACROSS_DY == 0, "threads share them evenly");
     static_assert(BK % (16 * WM) == 0 && BN == 16 * WN, "warps share them evenly");
     extern __shared__ __align__(16) unsigned char memory[];
     T *const tiles = (T *)memory;
@@ -156,8 +156,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
         const T *from = tiles + reading * size, *of_filters = from + pixels * ROW;
         const int first = warp % WM * 16;
         multiply_taps(sums, from + first * ROW, of_filters + first * (BN + 8) + column, line, g.dilation_width);
-        if (sums_bias)
-            for (int k = thread / BN; k < BK; k += THREADS / BN) bias += widen(of_filters[k * (BN + 8) + thread % BN]);
+        if (sums_bias) add_own_column(bias, of_filters);
         reading = reading + 1 == STAGES ? 0 : reading + 1;
     }
     wait_for_all();
@@ -181,16 +180,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv_backward_weight(
             const int n = first_column + column + i / 4 % 2 * 8 + lane % 4 * 2 + i % 2;
             if (n < out) part[(INDEX)k * out_channels + n] = sum;
         }
-    if (sums_bias) {
-        float *of_thread = (float *)tiles;
-        __syncthreads();  // the sums are read
-        of_thread[thread] = bias;
-        __syncthreads();
-        if (thread < BN && first_column + thread < out) {
-            float total = 0;
-            for (int i = thread; i < THREADS; i += BN) total += of_thread[i];
-            part[(INDEX)depth * out_channels + first_column + thread] = total;
-        }
-    }
+    if (sums_bias)
+        leave_columns(part + (INDEX)depth * out_channels + first_column, bias, (float *)tiles, out - first_column);
 #endif
 }

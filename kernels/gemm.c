@@ -9,7 +9,8 @@
 //
 // With vectors of 64 bytes a panel of 64 KiB comes from the second level of cache, 256 bytes for 24 fma of 64 bytes.
 // With vectors of 32 a panel is narrow, and a would come from there once for each: so a block of rows goes over 128 KiB
-// of panels, and stays in the first level. Where a is transposed, its numbers in lines far from each other, the block is packed, too.
+// of panels, and stays in the first level. Where a is transposed, its numbers in lines far from each other, the block is
+// packed, too.
 //
 // Where a is transposed, its rows can take the place of the columns, the transposed result being computed, if that fills
 // vectors better: a weight gradient (512, 10) is 10 times 32 vectors, not 512 times 1.

@@ -202,9 +202,8 @@ def test_a_pixel_at_the_edge_that_is_not_finite_spoils_its_channel_alone(dtype):
     met = np.zeros(y.shape[:3], bool)
     met[0, :2, :2] = True
     assert np.isnan(y[met]).all()
-    assert np.isnan(
-        dw[:2, :2, 3]
-    ).all()  # the taps that meet it; others may be NaN, too: a padding of zeros is not skipped
+    # The taps that meet it; others may be NaN, too: a padding of zeros is not skipped.
+    assert np.isnan(dw[:2, :2, 3]).all()
     channels = np.arange(case.c) != 3
     for expected, found in ((good[0][~met], y[~met]), (good[1], dx), (good[2][:, :, channels], dw[:, :, channels])):
         assert np.array_equal(found, expected)
