@@ -6,6 +6,7 @@ ranges together (``kernels.batch_norm``); ``batch_statistics`` alone has a secon
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy
@@ -75,6 +76,7 @@ def _tiling(rows: int, channels: int, least_rows: int, most_blocks: int) -> Tili
     return in_ranges(rows, channels, max(-(-rows // ranges), 1))
 
 
+@functools.lru_cache(maxsize=1024)
 def in_ranges(rows: int, channels: int, range_rows: int) -> Tiling:
     """Return the cut into ranges of so many rows, of which the last may have fewer."""
     width, ranges = _width(channels), max(-(-rows // range_rows), 1)
