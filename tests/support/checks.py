@@ -1,6 +1,5 @@
 """Shared assertions and inputs for tests of operations, on every backend."""
 
-import os
 from contextlib import contextmanager
 from unittest import mock
 
@@ -63,10 +62,7 @@ def variants(x):
 
 
 def for_all(device, *strategies, cpu=150, cuda=5):
-    """Run the decorated function at once, on examples of the strategies; on fewer on a GPU, where they take longer, and
-    on two where the emulated device checks each access, which takes longer still."""
-    if os.environ.get("CUDA_ON_CPU_CHECK") == "1":
-        cuda = min(cuda, 2)
+    """Run the decorated function at once, on examples of the strategies; on fewer on a GPU, where they take longer."""
 
     def run(check):
         examples = settings(max_examples=cpu if device.kind == "cpu" else cuda)

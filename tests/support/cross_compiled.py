@@ -9,16 +9,14 @@ MAGIC = {"Linux": b"\x7fELF", "Darwin": b"\xcf\xfa\xed\xfe", "Windows": b"MZ"}
 
 
 def main() -> None:
-    """Build for each system but this one, faster than for use, and look at what kind of file came out.
-
-    Of several levels of processor the lowest: this system's library, which is built to be used, has them all.
-    """
+    """Build for each system but this one, whose library is built to be used, faster than that, and look at what kind of
+    file came out."""
     with tempfile.TemporaryDirectory() as place:
         for (system, machine), target in build_native.TARGETS.items():
             if target is build_native.this_target():
                 continue
             library = Path(place) / f"{system}-{machine}.lib"
-            build_native.build(target._replace(levels=target.levels[:1]), library, flags=["-O1"])
+            build_native.build(target, library, flags=["-O1"])
             content = library.read_bytes()
             assert content.startswith(MAGIC[system]), content[:4]
             names = (b"relu_float_", b"xpnet_sources", build_native.digest().encode())
