@@ -20,7 +20,7 @@
 //
 // Least bytes: a once for each panel, b once, c once for each run.
 
-#include "core/product_packing.h"
+#include "core/product_panel.h"
 
 #define GROUP 16
 
@@ -29,68 +29,7 @@ enum {
     PANELS = VECTOR_BYTES == 32 ? 8 : 1, // of whole runs, that a block of rows goes over
     MOST_PANELS = VECTOR_BYTES == 32 ? 32 : 1,
     BLOCK = 4 * ROWS,
-    STEPS = VECTOR_BYTES == 32 ? 4 : 1, // in depth that a whole tile takes without a branch
 };
-
-typedef A narrow __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(A)), may_alias)); // half a vector
-
-typedef struct {
-    const T *a, *packed;               // NULL, or rows of a from `packed_from` on, side by side in each tile
-    index a_row, a_depth, packed_from; // strides of a
-    const A *b;
-    index b_depth; // stride of the panel
-    index depth;
-    const T *bias; // NULL or `width` numbers
-    T *c;
-    unsigned char *positive; // as c; or NULL
-    A *sums; // between two runs, as c
-    index c_row, c_column; // strides of c: one of them is 1
-    int width; // columns of the panel
-    int is_first, is_last; // of the runs
-} Panel;
-
-// Take a step in depth. How many rows and vectors, and whether half a vector more, are constants where this is inlined.
-INLINE void add_step(const int rows, const int vectors, const int half, vec sum[ROWS][VECTORS], narrow rest[ROWS],
-                     const T *a, index a_row, const A *b) {
-    vec right[VECTORS];
-    narrow last;
-    UNROLL for (int v = 0; v < vectors; ++v) right[v] = load_sums(b + v * LANES);
-    if (half) last = *(const narrow *)(b + vectors * LANES);
-    UNROLL for (int r = 0; r < rows; ++r) {
-        const A left = get(a + r * a_row);
-        UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = fma(all(left), right[v], sum[r][v]);
-        if (half) rest[r] = __builtin_elementwise_fma(left - (narrow){0}, last, rest[r]);
-    }
-}
-
-// Multiply rows of a by a panel.
-INLINE void multiply(const int rows, const int vectors, const int half, const Panel *p, index row, A *total,
-                     index stride) {
-    const index a_row = p->packed ? 1 : p->a_row, a_depth = p->packed ? rows : p->a_depth, b_depth = p->b_depth;
-    const T *a = p->packed ? p->packed + (row - p->packed_from) * RUN : p->a + row * a_row;
-    const A *b = p->b;
-    vec sum[ROWS][VECTORS];
-    narrow rest[ROWS];
-    UNROLL for (int r = 0; r < rows; ++r) {
-        UNROLL for (int v = 0; v < vectors; ++v) sum[r][v] = all(0);
-        rest[r] = (narrow){0};
-    }
-    index k = 0;
-    if (rows == ROWS && STEPS > 1)
-        for (; k + STEPS <= p->depth; k += STEPS)
-            UNROLL for (int step = 0; step < STEPS; ++step, a += a_depth, b += b_depth)
-                add_step(rows, vectors, half, sum, rest, a, a_row, b);
-#pragma clang loop unroll(disable)
-    for (; k < p->depth; ++k, a += a_depth, b += b_depth) add_step(rows, vectors, half, sum, rest, a, a_row, b);
-    UNROLL for (int r = 0; r < rows; ++r) {
-        UNROLL for (int v = 0; v < vectors; ++v) {
-            A *to = total + r * stride + v * LANES;
-            store_sums(to, p->is_first ? sum[r][v] : load_sums(to) + sum[r][v]);
-        }
-        narrow *to = (narrow *)(total + r * stride + vectors * LANES);
-        if (half) *to = p->is_first ? rest[r] : *to + rest[r];
-    }
-}
 
 // Bring a row of sums to memory, with the bias and the ReLU. A number that is rounded to 0 is not positive.
 INLINE void finish_row(const Panel *p, index to, const A *sums) {
@@ -118,18 +57,26 @@ INLINE void finish_row(const Panel *p, index to, const A *sums) {
     }
 }
 
+// Copy a row of sums, `width` numbers that lie `from_step` and `to_step` apart.
+INLINE void copy_sums(A *to, index to_step, const A *from, index from_step, int width) {
+    int i = 0;
+    if (to_step == 1 && from_step == 1)
+        for (; i + LANES <= width; i += LANES) store_sums(to + i, load_sums(from + i));
+#pragma clang loop unroll(disable) vectorize(disable)
+    for (; i < width; ++i) to[i * to_step] = from[i * from_step];
+}
+
 // Fetch the sums of a tile that the runs before have left.
 static void fetch(const Panel *p, index row, int rows, A *total) {
     for (int r = 0; r < rows; ++r)
-        for (int i = 0; i < p->width; ++i) total[r * WIDTH + i] = p->sums[(row + r) * p->c_row + i * p->c_column];
+        copy_sums(total + r * WIDTH, 1, p->sums + (row + r) * p->c_row, p->c_column, p->width);
 }
 
 // Bring the sums of a tile to memory.
 INLINE void finish(const int rows, const Panel *p, index row, const A *total) {
     const index to = row * p->c_row, c_row = p->c_row, c_column = p->c_column;
     if (!p->is_last)
-        for (int r = 0; r < rows; ++r)
-            for (int i = 0; i < p->width; ++i) p->sums[to + r * c_row + i * c_column] = total[r * WIDTH + i];
+        for (int r = 0; r < rows; ++r) copy_sums(p->sums + to + r * c_row, c_column, total + r * WIDTH, 1, p->width);
     else if (c_column > 1)
         for (int i = 0; i < p->width; ++i)
             UNROLL for (int r = 0; r < rows; ++r) put(p->c + to + i * c_column + r, total[r * WIDTH + i]);
