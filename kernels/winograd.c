@@ -1,4 +1,5 @@
-// The transforms of Winograd's F(4×4, 3×3): tiles of pixels to 36 numbers for each channel, and such numbers to 4×4 pixels.
+// The transforms of Winograd's F(4×4, 3×3): tiles of pixels to 36 numbers for each channel, and such numbers to 4×4 pixels,
+// or to the gradients of 3×3 filters.
 //
 // Matrix products stand between them (winograd.py). A tile and a vector of channels at a time: its pixels are loaded, in
 // zeros where they are outside the image, transformed along rows, then along columns, and the results are written, one
@@ -15,6 +16,9 @@
 static const A INPUT[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
                               {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
 static const A OUTPUT[6][6] = {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
+static const A WEIGHT[6][6] = {{(A)1 / 4, -(A)1 / 6, -(A)1 / 6, (A)1 / 24, (A)1 / 24, 0},
+                               {0, -(A)1 / 6, (A)1 / 6, (A)1 / 12, -(A)1 / 12, 0},
+                               {0, -(A)1 / 6, -(A)1 / 6, (A)1 / 6, (A)1 / 6, 1}}; // Gᵀ
 static const A GRADIENT[6][6] = {{1, 0, 0, 0}, {1, 1, 1, 1}, {1, -1, 1, -1}, {1, 2, 4, 8}, {1, -2, 4, -8}, {0, 0, 0, 1}};
 
 // Multiplies numbers (size, size) by a matrix (made, size) along both axes: made = M · numbers · Mᵀ.
@@ -103,5 +107,31 @@ KERNEL(winograd_outputs)(const A *products /* 36 * images * down * across * filt
                 if (positive) store_mask_up_to(positive + at, above, count);
             }
         }
+    }
+}
+
+// Adds up parts, and transforms the sums to the gradients of filters, of the channels from `first` to `last` - 1.
+KERNEL(winograd_weights)(const A *totals /* parts * 36 * channels * filters */, T *dw /* filters * channels * 9 */,
+                         index parts, index channels, index filters, index first, index last) {
+    const index matrix_size = channels * filters;
+    for (index c = first; c < last; ++c) for (index f = 0; f < filters; f += LANES) {
+        vec numbers[6][6], results[6][6];
+        const index count = least(filters - f, LANES);
+        for (int place = 0; place < PLACES; ++place) {
+            vec sum = all(0);
+            for (index part = 0; part < parts; ++part) {
+                const A *from = totals + (part * PLACES + place) * matrix_size + c * filters + f;
+                vec number = all(0);
+                if (count == LANES) number = load_sums(from);
+                else for (index i = 0; i < count; ++i) number[i] = from[i];
+                sum += number;
+            }
+            numbers[place / 6][place % 6] = sum;
+        }
+        transform(6, 3, WEIGHT, numbers, results);
+        A lanes[9][LANES];
+        UNROLL for (int tap = 0; tap < 9; ++tap) store_sums(lanes[tap], results[tap / 3][tap % 3]);
+        for (index i = 0; i < count; ++i)
+            for (int tap = 0; tap < 9; ++tap) put(dw + ((f + i) * channels + c) * 9 + tap, lanes[tap][i]);
     }
 }

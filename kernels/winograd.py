@@ -26,7 +26,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import flipped
 from kernels.core.geometry import Geometry
-from kernels.core.layout import as_nchw, to_nhwc
+from kernels.core.layout import as_nchw, target, to_nhwc
 from kernels.core.native import Function
 from kernels.core.tiling import Part, cut, parallel_for, partial_sums
 from kernels.core.window import Window
@@ -34,10 +34,13 @@ from kernels.gemm import add_rows, matmul_part
 from kernels.im2col import padded, windows
 from kernels.sums import column_sums
 
-_TILES, _OUTPUTS = (Function("winograd.c", f"winograd_{name}") for name in ("tiles", "outputs"))
+_TILES, _OUTPUTS, _WEIGHTS = (Function("winograd.c", f"winograd_{name}") for name in ("tiles", "outputs", "weights"))
 
 TILE, PATCH = 4, 6
 """Outputs and inputs of a tile, along each axis."""
+
+_LEAST_TILES = 64
+"""Tiles of a part, for which all transformed filters are read: with 384 channels these are 21 MB."""
 
 _TILE_WINDOW, _PATCH_WINDOW = Window(TILE, TILE), Window(PATCH, TILE)
 
@@ -119,25 +122,23 @@ def convolution_backward_weight(
     patches_of = implementation(x, _patches, _patches, _patches_native)
     tiles_of = implementation(x, _gradients, _gradients, _gradients_native)
     parts = partial_sums(_parts(gradient.shape, c, dtype, library), PATCH * PATCH * c * fn * dtype.itemsize)
-    totals = library.zeros((max(len(parts), 1), PATCH * PATCH, c, fn), dtype)
+    totals = workspace.empty((len(parts), PATCH * PATCH, c, fn), dtype)
 
     def add(index: int) -> None:
         for part in parts[index]:
             tiles = tiles_of(gradient[part.images], part, dtype)
-            add_rows(patches_of(source, geometry, part, dtype), tiles, totals[index])
+            patches = patches_of(source, geometry, part, dtype)
+            if part is parts[index][0]:
+                matmul_part(patches.swapaxes(-2, -1), tiles, totals[index])
+            else:
+                add_rows(patches, tiles, totals[index])
 
     parallel_for(add, range(len(parts)), x)
     if bias_out is not None:
         column_sums(gradient.reshape(-1, fn), out=bias_out)
-    total = totals[0]
-    for other in totals[1:]:
-        total += other
-    by_tap = matmul_part(_matrix("filter", dtype.name, library.__name__).T, total.reshape(PATCH * PATCH, -1))
-    result = by_tap.reshape(3, 3, c, fn).transpose(3, 2, 0, 1)
-    if out is None:
-        return result.astype(x.dtype)
-    out[...] = result
-    return out
+    result = library.empty(weight_shape, x.dtype) if out is None else out
+    implementation(x, _weights, _weights, _weights_native)(totals, result)
+    return result
 
 
 @functools.cache
@@ -156,7 +157,8 @@ def _parts(output: tuple[int, ...], channels: int, dtype: numpy.dtype, library: 
     """Cut (images, rows of tiles) into parts whose patches and transformed patches together fit a column buffer."""
     n, oh, ow, fn = output
     down, across = -(-oh // TILE), -(-ow // TILE)
-    return cut(n, down, 2 * across * PATCH * PATCH * max(channels, fn) * dtype.itemsize, library)
+    row_bytes = 2 * across * PATCH * PATCH * max(channels, fn) * dtype.itemsize
+    return cut(n, down, row_bytes, library, -(-_LEAST_TILES // max(across, 1)))
 
 
 def _filters(weight: Array, dtype: numpy.dtype) -> Array:
@@ -201,6 +203,22 @@ def _tiles_native(
     made = workspace.empty((PATCH * PATCH, n * down * across, c), dtype)
     _TILES(images.dtype, images, made, n, h, w, c, first_row, first_column, down, across, int(gradient))
     return made
+
+
+def _weights(totals: Array, out: Array) -> None:
+    """Add up parts (parts, 36, C, FN), transform them to gradients of filters, and write these to (FN, C, 3, 3)."""
+    fn, c, library = *out.shape[:2], array_module(out)
+    to_filters = _matrix("filter", totals.dtype.name, library.__name__).T
+    by_tap = matmul_part(to_filters, totals.sum(axis=0).reshape(PATCH * PATCH, -1))
+    out[...] = by_tap.reshape(3, 3, c, fn).transpose(3, 2, 0, 1)
+
+
+def _weights_native(totals: Array, out: Array) -> None:
+    (fn, c), parts, written = out.shape[:2], len(totals), target(out, out.dtype)
+    channel_bytes = (parts + 1) * PATCH * PATCH * fn * totals.itemsize
+    _WEIGHTS.share(out.dtype, c, channel_bytes, totals, written, parts, c, fn)
+    if written is not out:
+        out[...] = written
 
 
 def _write_native(products: Array, bias: Array | None, y: Array, positive: Array | None, part: Part) -> None:

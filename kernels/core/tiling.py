@@ -47,7 +47,7 @@ def together(row: int, dtype: numpy.dtype) -> int:
     return many if row % many == 0 else 1
 
 
-def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
+def cut(images: int, rows: int, row_bytes: int, library: Any, least_rows: int = 1) -> list[Part]:
     """Cut (images, output rows) into parts whose columns fit ``backend.tuning.COLUMN_BYTES``.
 
     A part is some whole images or, where one image is too large, a band of its rows; a band has at least one row.
@@ -55,8 +55,10 @@ def cut(images: int, rows: int, row_bytes: int, library: Any) -> list[Part]:
     Args:
         row_bytes: bytes of columns that one output row of one image takes.
         library: NumPy or CuPy.
+        least_rows: of a part, even if their columns do not fit.
     """
-    return list(_cut(images, rows, row_bytes, tuning.COLUMN_BYTES[library.__name__], library is numpy))
+    cap = max(tuning.COLUMN_BYTES[library.__name__], least_rows * row_bytes)
+    return list(_cut(images, rows, row_bytes, cap, library is numpy))
 
 
 @lru_cache(maxsize=1024)

@@ -105,25 +105,34 @@ def all_three(window, x, weight, bias, dy):
     ]
 
 
-def test_parts_and_bands(device):
+def test_parts_and_bands(device, monkeypatch):
     """Parts of a single row of tiles give what the whole batch gives, up to the order of the weight's sums."""
     given = arrays((3, 4, 13, 10), 6, 1, "float64")
     expected = all_three(*given)
+    monkeypatch.setattr(winograd, "_LEAST_TILES", 1)
     with column_bytes(1):
         for one, other in zip(expected, all_three(*given), strict=True):
             np.testing.assert_allclose(asnumpy(other), asnumpy(one), rtol=0, atol=1e-12)
 
 
-def test_threads_change_no_bit():
+def test_threads_change_no_bit(device, monkeypatch):
     given = arrays((5, 4, 13, 10), 6, 1, "float32")
-    with backend.use("cpu"), column_bytes(20_000):
+    monkeypatch.setattr(winograd, "_LEAST_TILES", 1)
+    monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 1)
+    with column_bytes(20_000):
         results = []
-        for count in (1, 2, 3):
+        for count in (1, 2, 3, 5):
             with thread_limit(count):
                 results.append(all_three(*given))
     for other in results[1:]:
         for one, same in zip(results[0], other, strict=True):
             assert_same(same, one)
+
+
+def test_a_part_is_worth_its_filters():
+    """All transformed filters are read for each part: it has 64 tiles at least, where there are as many."""
+    parts = winograd._parts((512, 4, 4, 512), 512, np.dtype("float32"), np)
+    assert [part.images.stop - part.images.start for part in parts] == [64] * 8
 
 
 def test_the_error_is_what_the_docstring_says():
