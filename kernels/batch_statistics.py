@@ -43,6 +43,31 @@ class Moments(NamedTuple):
     cut: Any
 
 
+class Lines(NamedTuple):
+    """How a C kernel goes through the rows of pixels of an output: in blocks, each measured while it is in cache.
+
+    Attributes:
+        moments: to be filled; or None where nothing is measured.
+        each: rows of pixels of a block.
+        blocks: of them.
+    """
+
+    moments: Moments | None
+    each: int
+    blocks: int
+
+    @property
+    def arrays(self) -> tuple[Array | None, Array | None]:
+        return (None, None) if self.moments is None else self.moments[:2]
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Numbers of each of the arrays, of a wide row of the matrix, and rows of pixels and wide rows of a block."""
+        if self.moments is None:
+            return 0, 0, self.each, 0
+        return self.moments.means.size, self.moments.cut.width, self.each, self.moments.cut.block_rows
+
+
 class Tiling(NamedTuple):
     """The kernels' cut of (M, C): blocks have ``width`` columns by ``range_rows`` rows."""
 
@@ -136,6 +161,16 @@ def parts_of(cut: Columns, channels: int, dtype: numpy.dtype) -> tuple[Array, Ar
     """Return new arrays for the means and squares of a matrix of ``dtype`` that a C kernel measures."""
     means, squares = (numpy.empty((cut.parts, channels), acc_dtype(dtype)) for _ in range(2))
     return means, squares
+
+
+def lines_of(y: Array, measured: bool) -> Lines:
+    """Return the blocks for an output (N, OH, OW, C), with room for its moments if it is to be measured."""
+    n, oh, ow, channels = y.shape
+    if not (measured and y.size):
+        return Lines(None, 1, n * oh)
+    cut = columns(n * oh * ow, channels, ow)
+    each = cut.block_rows * cut.fold // ow
+    return Lines(Moments(*parts_of(cut, channels, y.dtype), n * oh * ow, cut), each, -(-n * oh // each))
 
 
 def _joined_native(given: Moments) -> tuple[Array, Array]:

@@ -107,8 +107,7 @@ def _convolve(
     source, y = to_nhwc(x), workspace.empty((len(x), *geometry.output, len(weight)), x.dtype)
     positive = workspace.empty(y.shape, bool) if relu else None
     if is_depthwise(weight.shape, groups):
-        depthwise.forward(source, weight, bias, geometry, y, positive)
-        moments = None
+        moments = depthwise.forward(source, weight, bias, geometry, y, positive, measured)
     else:
         compute = implementation(x, _convolve_numpy, convolution_cuda.forward, convolution_native.forward)
         moments = compute(source, weight, bias, geometry, groups, y, positive, measured)

@@ -6,8 +6,7 @@ import numpy
 
 from backend import tuning, workspace
 from backend.types import Array
-from kernels.batch_statistics import Moments, parts_of
-from kernels.core.columns import columns
+from kernels.batch_statistics import Moments, lines_of
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
@@ -38,21 +37,18 @@ def forward(
 
     With ``measured``, return the moments of y's channels, taken while its rows are in cache.
     """
-    (n, oh, ow, fn), c, dtype = y.shape, source.shape[3], y.dtype
+    (n, _, ow, fn), c, dtype = y.shape, source.shape[3], y.dtype
     filters, block = _packed(weight, bias, groups, False), geometry.block(c)
     (eh, ew), sw = geometry.extent, geometry.stride[1]
     room = max(_ROOM, eh * ((ow - 1) * sw + ew) * c)
 
-    cut = columns(n * oh * ow, fn, ow)
-    measured = measured and y.size > 0
-    means, squares = parts_of(cut, fn, dtype) if measured else (None, None)
-    lines = cut.block_rows * cut.fold // ow if measured else 1
-    items, item_bytes = -(-n * oh // lines), lines * ow * weight[0].size * fn // tuning.PRODUCTS_PER_BYTE
-    team = sharers(items, item_bytes)
-    arrays = source, filters, y, positive, workspace.empty(team * room, dtype), means, squares
-    sizes = filters.size, room, cut.parts * fn, cut.width, lines, cut.block_rows, team
-    _FORWARD.share(dtype, items, item_bytes, *arrays, block, n, fn, groups, *sizes)
-    return None if means is None or squares is None else Moments(means, squares, n * oh * ow, cut)
+    lines = lines_of(y, measured)
+    item_bytes = lines.each * ow * weight[0].size * fn // tuning.PRODUCTS_PER_BYTE
+    team = sharers(lines.blocks, item_bytes)
+    arrays = source, filters, y, positive, workspace.empty(team * room, dtype), *lines.arrays
+    sizes = filters.size, room, *lines.sizes, team
+    _FORWARD.share(dtype, lines.blocks, item_bytes, *arrays, block, n, fn, groups, *sizes)
+    return lines.moments
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:

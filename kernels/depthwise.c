@@ -12,51 +12,9 @@
 //
 // Least bytes: every array once.
 
+#include "core/channels.h"
+#include "core/moments.h"
 #include "core/windows.h"
-
-#define MOST_VECTORS 4
-
-// How LANES channels lie in memory: WHOLE, side by side; PART, of which only the first `count` are the pixel's, but all
-// can be read; APART, `count` of them, some numbers from one to the next.
-enum { WHOLE, PART, APART };
-
-INLINE vec read(const int how, const T *p, index step, index count) {
-    if (how != APART) return load(p);
-    A lanes[LANES] = {0};
-    for (index i = 0; i < count; ++i) lanes[i] = get(p + i * step);
-    return load_sums(lanes);
-}
-
-INLINE void write(const int how, T *p, index step, index count, vec value) {
-    if (how == WHOLE) {
-        store(p, value);
-    } else {
-        A lanes[LANES];
-        store_sums(lanes, value);
-        for (index i = 0; i < count; ++i) put(p + i * step, lanes[i]);
-    }
-}
-
-INLINE void add_sums(const int how, A *p, index count, vec value) {
-    if (how == WHOLE) {
-        store_sums(p, load_sums(p) + value);
-    } else {
-        A lanes[LANES];
-        store_sums(lanes, value);
-        for (index i = 0; i < count; ++i) p[i] += lanes[i];
-    }
-}
-
-// Calls `work(V, how, channel, count)` for all channels, of which `readable` numbers lie side by side.
-#define FOR_CHANNELS(channels, readable, work)                                                                         \
-    index channel = 0;                                                                                                 \
-    for (; channel + MOST_VECTORS * LANES <= least(channels, (readable)); channel += MOST_VECTORS * LANES)             \
-        work(MOST_VECTORS, WHOLE, channel, LANES);                                                                     \
-    for (; channel + LANES <= least(channels, (readable)); channel += LANES) work(1, WHOLE, channel, LANES);           \
-    for (; channel < channels; channel += LANES) {                                                                     \
-        if (channel + LANES <= (readable)) work(1, PART, channel, channels - channel)                                  \
-        else work(1, APART, channel, least(LANES, channels - channel))                                                 \
-    }
 
 // Taps and the numbers that they meet, as far as there are any: steps from one row, and column, of taps to the next.
 typedef struct {
@@ -76,39 +34,34 @@ INLINE void add_patch(const int V, const int how, const Patch *patch, index x_at
     }
 }
 
-// Rows first … last - 1 of images · rows of windows. With `positive`, max(·, 0) follows, as in activations.c.
-KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *w /* weights */,
-                          T *y /* images * windows * filters */,
-                          unsigned char *positive /* NULL or images * windows * filters */, const Geometry *geometry,
-                          index images, index filters, index weights, index first, index last) {
-    const Geometry *g = geometry;
+// Computes a row of windows.
+INLINE void forward_row(const T *x, const A *w, T *y, unsigned char *positive, const Geometry *g, index images,
+                        index filters, index row) {
     const index channels = g->channels, m = filters / channels;
     const T *end = x + images * g->height * g->width * channels;
     const A *bias = w + (index)g->kernel_height * g->kernel_width * filters;
-    (void)weights;
-    for (index row = first; row < last; ++row) {
-        const int top = row % g->out_height * g->stride_height - g->pad_top;
-        const Taps rows = taps_inside(top, g->kernel_height, g->dilation_height, g->height);
-        for (int column = 0; column < g->out_width; ++column) {
-            const int left = column * g->stride_width - g->pad_left;
-            const Taps columns = taps_inside(left, g->kernel_width, g->dilation_width, g->width);
-            const index y_first = row / g->out_height * g->height + top + rows.first * g->dilation_height;
-            const index place = (row * g->out_width + column) * filters;
-            const index x_first = left + columns.first * g->dilation_width;
-            Patch patch = {0};
-            if (rows.first < rows.end && columns.first < columns.end) {
-                patch.x = x + (y_first * g->width + x_first) * channels;
-                patch.w = w + (rows.first * g->kernel_width + columns.first) * filters;
-                patch.rows = rows.end - rows.first;
-                patch.columns = columns.end - columns.first;
-            }
-            patch.x_row = (index)g->dilation_height * g->width * channels;
-            patch.x_column = g->dilation_width * channels;
-            patch.w_row = g->kernel_width * filters;
-            patch.w_column = filters;
-            const index furthest = (patch.rows - 1) * patch.x_row + (patch.columns - 1) * patch.x_column;
-            const index readable = m > 1 ? 0 : patch.rows ? end - patch.x - furthest : channels + LANES;
-            for (index i = 0; i < m; ++i) {
+    const int top = row % g->out_height * g->stride_height - g->pad_top;
+    const Taps rows = taps_inside(top, g->kernel_height, g->dilation_height, g->height);
+    for (int column = 0; column < g->out_width; ++column) {
+        const int left = column * g->stride_width - g->pad_left;
+        const Taps columns = taps_inside(left, g->kernel_width, g->dilation_width, g->width);
+        const index y_first = row / g->out_height * g->height + top + rows.first * g->dilation_height;
+        const index place = (row * g->out_width + column) * filters;
+        const index x_first = left + columns.first * g->dilation_width;
+        Patch patch = {0};
+        if (rows.first < rows.end && columns.first < columns.end) {
+            patch.x = x + (y_first * g->width + x_first) * channels;
+            patch.w = w + (rows.first * g->kernel_width + columns.first) * filters;
+            patch.rows = rows.end - rows.first;
+            patch.columns = columns.end - columns.first;
+        }
+        patch.x_row = (index)g->dilation_height * g->width * channels;
+        patch.x_column = g->dilation_width * channels;
+        patch.w_row = g->kernel_width * filters;
+        patch.w_column = filters;
+        const index furthest = (patch.rows - 1) * patch.x_row + (patch.columns - 1) * patch.x_column;
+        const index readable = m > 1 ? 0 : patch.rows ? end - patch.x - furthest : channels + LANES;
+        for (index i = 0; i < m; ++i) {
 #define WINDOW(V, how, c, count)                                                                                       \
     {                                                                                                                  \
         vec total[V];                                                                                                  \
@@ -126,9 +79,26 @@ KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *
             write(how, y + f + v * LANES, m, count, total[v]);                                                         \
         }                                                                                                              \
     }
-                FOR_CHANNELS(channels, readable, WINDOW)
-            }
+            FOR_CHANNELS(channels, readable, WINDOW)
         }
+    }
+}
+
+// Items are blocks of `block_lines` rows of windows, whose moments are left as in convolution_forward, if asked for. With
+// `positive`, max(·, 0) follows, as in activations.c.
+KERNEL(depthwise_forward)(const T *x /* images * pixels * channels */, const A *w /* weights */,
+                          T *y /* images * windows * filters */,
+                          unsigned char *positive /* NULL or images * windows * filters */,
+                          A *means /* NULL or partial */, A *squares /* NULL or partial */, const Geometry *geometry,
+                          index images, index filters, index weights, index partial, index width, index block_lines,
+                          index block_rows, index first, index last) {
+    const index lines = images * geometry->out_height;
+    const Measured measured = {y, means, squares, partial, lines * geometry->out_width * filters, width, block_rows};
+    (void)weights;
+    for (index block = first; block < last; ++block) {
+        for (index row = block * block_lines; row < least((block + 1) * block_lines, lines); ++row)
+            forward_row(x, w, y, positive, geometry, images, filters, row);
+        if (means) measure(&measured, block, block + 1);
     }
 }
 

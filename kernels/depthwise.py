@@ -12,6 +12,7 @@ import numpy
 from backend import array_module, tuning, workspace
 from backend.types import Array
 from kernels import activations
+from kernels.batch_statistics import Moments, lines_of
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
@@ -28,19 +29,32 @@ _MOST_PARTS, _PART_BYTES = 16, 1 << 18  # of the weight gradient: each adds up a
 
 
 def forward(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array, positive: Array | None
-) -> None:
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    y: Array,
+    positive: Array | None,
+    measured: bool = False,
+) -> Moments | None:
     """Write y (N, OH, OW, FN) for source (N, H, W, C), weight (FN, 1, FH, FW) and bias (FN,) or None.
 
     Args:
         positive: None, or array like ``y`` (bool): max(·, 0) follows, and where that is positive is written to it.
+        measured: whether to return the moments of y's channels, where there is a kernel that takes them.
     """
     compute = implementation(source, _forward, _forward, _forward_native)
-    compute(source, weight, bias, geometry, y, positive)
+    return compute(source, weight, bias, geometry, y, positive, measured)
 
 
 def _forward(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array, positive: Array | None
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    y: Array,
+    positive: Array | None,
+    measured: bool,
 ) -> None:
     dtype = acc_dtype(source.dtype)
     filters = _by_tap(weight, source.shape[3], dtype)
@@ -62,13 +76,20 @@ def _forward(
 
 
 def _forward_native(
-    source: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array, positive: Array | None
-) -> None:
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    y: Array,
+    positive: Array | None,
+    measured: bool,
+) -> Moments | None:
     (n, h, w, channels), (_, oh, ow, fn) = source.shape, y.shape
-    weights, block = _for_vectors(weight, channels, bias), geometry.block(channels)
-    arrays, numbers = (source, weights, y, positive), weights.size
-    row_bytes = (h * w * channels // oh + ow * fn) * y.itemsize
-    _FORWARD.share(y.dtype, n * oh, row_bytes, *arrays, block, n, fn, numbers)
+    weights, block, lines = _for_vectors(weight, channels, bias), geometry.block(channels), lines_of(y, measured)
+    arrays, sizes = (source, weights, y, positive, *lines.arrays), (weights.size, *lines.sizes)
+    line_bytes = (h * w * channels // oh + ow * fn) * y.itemsize
+    _FORWARD.share(y.dtype, lines.blocks, lines.each * line_bytes, *arrays, block, n, fn, *sizes)
+    return lines.moments
 
 
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:

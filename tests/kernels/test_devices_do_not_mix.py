@@ -193,7 +193,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     batch_norm_across: "batch_norm backward",
     batch_norm_backward: "positive input_gradient_fixed",
     batch_statistics: (
-        "fewer in_ranges join joined moments move_running narrow parts_of pass_tiling statistics tiling_of"
+        "fewer in_ranges join joined moments lines_of move_running narrow parts_of pass_tiling statistics tiling_of"
     ),
     depthwise: "forward backward_input backward_weight",
     im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
