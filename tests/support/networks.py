@@ -5,12 +5,16 @@ import math
 from collections.abc import Callable
 
 from layers import (
+    GRU,
+    LSTM,
+    RNN,
     Affine,
     AveragePooling,
     BatchNormalization,
     Convolution,
     ConvolutionTranspose,
     Dropout,
+    Embedding,
     Flatten,
     Gelu,
     GlobalAveragePooling,
@@ -18,6 +22,8 @@ from layers import (
     LeakyRelu,
     Permute,
     Pooling,
+    PositionalEmbedding,
+    PositionwiseAffine,
     Relu,
     Relu6,
     Reshape,
@@ -29,6 +35,7 @@ from layers import (
     Tanh,
 )
 from training.models import ConvNet, DeepConvNet, MultiLayerNet, Network, SimpleConvNet, TwoLayerNet
+from training.zoo.transformer import encoder
 
 conv, norm = Convolution.of, BatchNormalization.of
 
@@ -70,6 +77,23 @@ def keras_example():
         ),
         (2, 7, 5),
     )
+
+
+def keras_recurrent():
+    """Return a network of characters with every recurrent layer, as ``keras_example``."""
+    return Network(
+        Sequential(Embedding.of(9, 6), RNN.of(6, 5), LSTM.of(5, 4), GRU.of(4, 3), Flatten(), Affine.of(7 * 3, 4)), (7,)
+    )
+
+
+def keras_attention():
+    """Return a causal transformer of characters with learned positions, as ``keras_example``."""
+    layers = [Embedding.of(11, 8), PositionalEmbedding.of(6, 8), *encoder(2, 8, 2, 12, causal=True)]
+    return Network(Sequential(*layers, PositionwiseAffine.of(8, 11)), (6,))
+
+
+KERAS_EXAMPLES = {"small": keras_example, "recurrent": keras_recurrent, "attention": keras_attention}
+"""The networks whose weights and outputs tests/training/interop/keras has as Keras wrote them, by the files' names."""
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {

@@ -22,8 +22,8 @@ LARGEST_PIECE = 1 << 20
 
 _NOT_WEIGHTS = ("optimizer", "seed_generator")
 
-Group = list[Any]
-"""The variables of a layer, datasets of the open file, in Keras's order."""
+Group = dict[str, Any]
+"""The variables of a layer in Keras's order: datasets of the open file by their names in it, "layers/dense/vars/0"."""
 
 
 @contextmanager
@@ -93,14 +93,14 @@ def _layers(h5py: Any, group: Any, path: str, left: list[int]) -> Iterator[tuple
 
 
 def _variables(h5py: Any, group: Any, path: str) -> Group:
-    """Return the datasets "0", "1", … of a group."""
-    variables = []
+    """Return the datasets "0", "1", … of a group, whose own path is ``path``/vars."""
+    variables = {}
     for number in range(len(group)):
         link = group.get(str(number), getlink=True)
         variable = group[str(number)] if isinstance(link, h5py.HardLink) else None
         if not isinstance(variable, h5py.Dataset):
             raise FileError(f"expected the variables of {clipped(path)} as arrays 0, 1, …, got {clipped(list(group))}")
-        variables.append(variable)
+        variables[f"{path}/vars/{number}"] = variable
     return variables
 
 

@@ -3,156 +3,150 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy
 
 from layers import (
+    GRU,
+    LSTM,
+    RNN,
     Affine,
     BatchNormalization,
     Convolution,
-    Flatten,
-    GlobalAveragePooling,
-    Layer,
+    Embedding,
     LayerNormalization,
-    Permute,
-    Reshape,
-    Residual,
-    Sequential,
-    Skip,
+    MultiHeadAttention,
+    PositionalEmbedding,
+    PositionwiseAffine,
 )
-from layers.base import Shape, joined
+from layers.base import Shape
+from training.interop.keras_orders import Leaf
 
-
-@dataclass(frozen=True)
-class Leaf:
-    """A layer with parameters.
-
-    Attributes:
-        place: where it stands in the network.
-        layer: the layer.
-        images: the shape (C, H, W) of the images that its rows of numbers are, flattened, or None. Keras flattens them
-            as (H, W, C).
-    """
-
-    place: str
-    layer: Layer
-    images: Shape | None
-
-    def __str__(self) -> str:
-        return f"the layer {self.place}, {self.layer!r}"
+ALL_COLUMNS = slice(None)
 
 
 class Variable(NamedTuple):
-    """A variable of Keras.
+    """A variable of Keras, or the part of one that belongs to one of a layer's arrays.
 
     Attributes:
+        number: its place in Keras's group.
         own: the name of the layer's array.
         title: what Keras calls it.
         shapes: those that it may have.
-        turned: makes an array of the layer's shape.
+        turned: makes an array of the shape of these columns of the layer's array.
+        columns: of the layer's array, along its last axis; the others belong to other variables.
     """
 
+    number: int
     own: str
     title: str
     shapes: tuple[Shape, ...]
     turned: Callable[[numpy.ndarray], numpy.ndarray]
-
-
-def leaves(layers: Sequential, shape: Shape) -> list[Leaf]:
-    """Return the layers with parameters and without sublayers, in the order of the forward, for samples of ``shape``.
-
-    Raises:
-        ValueError: a layer orders numbers in a way that Keras's cannot be brought to.
-    """
-    found: list[Leaf] = []
-    _walk(layers, "", shape, None, found)
-    return found
-
-
-def _walk(layer: Layer, place: str, shape: Shape, images: Shape | None, found: list[Leaf]) -> Shape | None:
-    """Add the leaves of a layer for samples of ``shape``; return the images that its output's rows are, or None."""
-    if isinstance(layer, Sequential):
-        for name, each in layer.sublayers():
-            images = _walk(each, joined(place, name), shape, images, found)
-            shape = each.output_shape(shape)
-        return images
-    if isinstance(layer, Residual):
-        ends = [_walk(each, joined(place, name), shape, images, found) for name, each in layer.sublayers()]
-        ends += [images] * (layer.shortcut is None)
-        if ends[0] != ends[1]:
-            raise ValueError(f"the layer {place}, {layer!r}, adds numbers that Keras has in two orders")
-        return ends[0]
-    if isinstance(layer, Skip):
-        after = _walk(layer.body, joined(place, "body"), shape, images, found)
-        if images or after:
-            raise ValueError(f"the layer {place}, {layer!r}, puts numbers side by side that Keras has in another order")
-        return None
-    after = _images_after(layer, place, shape, images)
-    if layer.params:
-        by_pixel = isinstance(layer, BatchNormalization) and layer.gamma.shape != shape[:1]
-        is_flattened = len(shape) == 3 and (by_pixel or isinstance(layer, Affine))
-        found.append(Leaf(place, layer, shape if is_flattened else images))
-    return after
-
-
-def _images_after(layer: Layer, place: str, shape: Shape, images: Shape | None) -> Shape | None:
-    if isinstance(layer, (Affine, GlobalAveragePooling)):
-        return None
-    if isinstance(layer, Flatten) or (isinstance(layer, Reshape) and len(layer.shape) == 1):
-        return shape if len(shape) == 3 else images
-    if isinstance(layer, Reshape):
-        before, after = _grid(images or shape), _grid(layer.shape)
-        if before != after:
-            raise ValueError(f"the layer {place}, {layer!r}, orders numbers by channels, and Keras's by pixels")
-        return None
-    moves_channels = isinstance(layer, Permute) and layer.axes[0] != 1
-    if moves_channels and (_grid(shape) or _grid(layer.output_shape(shape))):
-        raise ValueError(f"the layer {place}, {layer!r}, moves the channels, which Keras has behind the pixels")
-    return images
-
-
-def _grid(shape: Shape) -> int:
-    """Return the number of channels of images, or 0 where the order of channels and pixels is all one."""
-    return 0 if len(shape) != 3 or shape[0] == 1 or shape[1] * shape[2] == 1 else shape[0]
+    columns: slice = ALL_COLUMNS
 
 
 def variables_of(leaf: Leaf, name: str, shapes: list[Shape]) -> Iterator[Variable]:
-    """Yield the variables of Keras's layer, one for each of ``shapes``, which the group ``name`` of a file has.
+    """Yield the variables of Keras's layer, which the group ``name`` of a file has in ``shapes``.
 
     Raises:
-        ValueError: the group has more or fewer.
+        ValueError: the group has more or fewer, or those of a layer that computes something else.
     """
     layer, count = leaf.layer, len(shapes)
     if isinstance(layer, (BatchNormalization, LayerNormalization)):
-        known = [("gamma", "gamma"), ("beta", "beta")]
-        if isinstance(layer, BatchNormalization):
-            statistics = [("running_mean", "moving_mean"), ("running_var", "moving_variance")]
-            known = statistics if count == len(statistics) else known + statistics
-        if len(known) != count:
-            said = "" if count > len(known) else "; a file does not say which of gamma and beta is missing"
-            raise ValueError(f"{leaf}: expected {len(known)} variables in {name!r}, got {count}{said}")
-        yield from (_of_features(leaf, own, title) for own, title in known)
+        yield from _of_normalization(leaf, name, count)
+    elif isinstance(layer, (RNN, LSTM, GRU)):
+        yield from _of_cell(leaf, layer, name, shapes)
+    elif isinstance(layer, MultiHeadAttention):
+        yield from _of_attention(leaf, layer, name, count)
+    elif isinstance(layer, (Embedding, PositionalEmbedding)):
+        _require_count(leaf, name, count, 1)
+        yield Variable(0, "W", "embeddings", (layer.W.shape,), _as_it_is)
+    else:
+        biased = layer.params.get("b") is not None
+        _require_count(leaf, name, count, *((1, 2) if biased else (1,)))
+        yield _kernel(leaf)
+        if count == 2:
+            yield Variable(1, "b", "bias", (layer.params["b"].shape,), _as_it_is)
+
+
+def _require_count(leaf: Leaf, name: str, count: int, *counts: int) -> None:
+    if count not in counts:
+        raise ValueError(f"{leaf}: expected {' or '.join(map(str, counts))} variables in {name!r}, got {count}")
+
+
+def _of_normalization(leaf: Leaf, name: str, count: int) -> Iterator[Variable]:
+    known = [("gamma", "gamma"), ("beta", "beta")]
+    if isinstance(leaf.layer, BatchNormalization):
+        statistics = [("running_mean", "moving_mean"), ("running_var", "moving_variance")]
+        known = statistics if count == len(statistics) else known + statistics
+    if len(known) != count:
+        said = "" if count > len(known) else "; a file does not say which of gamma and beta is missing"
+        raise ValueError(f"{leaf}: expected {len(known)} variables in {name!r}, got {count}{said}")
+    yield from (_of_features(leaf, number, own, title) for number, (own, title) in enumerate(known))
+
+
+def _of_cell(leaf: Leaf, layer: RNN | LSTM | GRU, name: str, shapes: list[Shape]) -> Iterator[Variable]:
+    """Yield the variables of a recurrent layer's cell. Where Keras has one bias it becomes ``bx``; ``bh`` stays 0."""
+    _require_count(leaf, name, len(shapes), 2, 3)
+    columns = layer.bx.shape
+    turned = _reset_first if isinstance(layer, GRU) else _as_it_is
+    yield Variable(0, "Wx", "kernel", (layer.Wx.shape,), turned)
+    yield Variable(1, "Wh", "recurrent_kernel", (layer.Wh.shape,), turned)
+    if len(shapes) == 2:
         return
-    biased = 1 if layer.params.get("b") is None else 2
-    if not 1 <= count <= biased:
+    if not isinstance(layer, GRU):
+        yield Variable(2, "bx", "bias", (columns,), _as_it_is)
+        return
+    if shapes[2] == columns:
         raise ValueError(
-            f"{leaf}: expected {' or '.join(map(str, range(1, biased + 1)))} variables in {name!r}, got {count}"
+            f"{leaf}: expected the bias of {(2, *columns)} of a GRU with reset_after=True, got one of {columns} in "
+            f"{name!r}, that of reset_after=False, which resets the states before their product and not behind it"
         )
-    yield _kernel(leaf)
-    if count == 2:
-        yield Variable("b", "bias", (layer.params["b"].shape,), _as_it_is)
+    for row, own in enumerate(("bx", "bh")):
+        yield Variable(2, own, "bias", ((2, *columns),), _gates_of_row(row))
+
+
+def _reset_first(array: numpy.ndarray) -> numpy.ndarray:
+    """Return the columns of a GRU's gates z, r, h in the order r, z, h."""
+    update, reset, candidate = numpy.split(array, 3, axis=-1)
+    return numpy.concatenate((reset, update, candidate), axis=-1)
+
+
+def _gates_of_row(row: int) -> Callable[[numpy.ndarray], numpy.ndarray]:
+    return lambda array: _reset_first(array[row])
+
+
+def _of_attention(leaf: Leaf, layer: MultiHeadAttention, name: str, count: int) -> Iterator[Variable]:
+    """Yield kernels and biases of the queries, keys, values and outputs, in which Keras has an axis for the heads."""
+    _require_count(leaf, name, count, 4, 8)
+    each, size = count // 4, len(layer.W_in)
+    heads = layer.heads, size // layer.heads
+
+    def row(array: numpy.ndarray) -> numpy.ndarray:
+        return array.reshape(size)
+
+    def square(array: numpy.ndarray) -> numpy.ndarray:
+        return array.reshape(size, size)
+
+    for place, part in enumerate(("query", "key", "value")):
+        columns, number = slice(place * size, (place + 1) * size), place * each
+        yield Variable(number, "W_in", f"kernel of the {part}", ((size, *heads),), square, columns)
+        if each == 2:
+            yield Variable(number + 1, "b_in", f"bias of the {part}", (heads,), row, columns)
+    yield Variable(3 * each, "W_out", "kernel of the output", ((*heads, size),), square)
+    if each == 2:
+        yield Variable(7, "b_out", "bias of the output", ((size,),), _as_it_is)
 
 
 def _kernel(leaf: Leaf) -> Variable:
     W = leaf.layer.params["W"]
-    if isinstance(leaf.layer, Affine):
-        return Variable("W", "kernel", (W.shape,), lambda array: _channels_first(array, leaf.images))
+    if isinstance(leaf.layer, (Affine, PositionwiseAffine)):
+        return Variable(0, "W", "kernel", (W.shape,), lambda array: _channels_first(array, leaf.images))
     filters, channels, *size = W.shape
     usual = (*size, channels, filters)
     if not isinstance(leaf.layer, Convolution) or channels != 1:
-        return Variable("W", "kernel", (usual,), lambda array: array.transpose(3, 2, 0, 1))
+        return Variable(0, "W", "kernel", (usual,), lambda array: array.transpose(3, 2, 0, 1))
     groups = leaf.layer.groups
     depthwise = (*size, groups, filters // groups)
 
@@ -161,15 +155,15 @@ def _kernel(leaf: Leaf) -> Variable:
             W.shape
         )
 
-    return Variable("W", "kernel", (usual, depthwise) if usual != depthwise else (usual,), turned)
+    return Variable(0, "W", "kernel", (usual, depthwise) if usual != depthwise else (usual,), turned)
 
 
-def _of_features(leaf: Leaf, own: str, title: str) -> Variable:
+def _of_features(leaf: Leaf, number: int, own: str, title: str) -> Variable:
     shape = leaf.layer.gamma.shape  # type: ignore[attr-defined]
     if len(shape) == 3:
         channels, *size = shape
-        return Variable(own, title, ((*size, channels),), lambda array: array.transpose(2, 0, 1))
-    return Variable(own, title, (shape,), lambda array: _channels_first(array, leaf.images))
+        return Variable(number, own, title, ((*size, channels),), lambda array: array.transpose(2, 0, 1))
+    return Variable(number, own, title, (shape,), lambda array: _channels_first(array, leaf.images))
 
 
 def _channels_first(array: numpy.ndarray, images: Shape | None) -> numpy.ndarray:

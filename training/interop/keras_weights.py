@@ -4,15 +4,21 @@ Keras keeps images with their channels last and xpnet with their channels first.
 rows of what comes after a ``Flatten``. A network computes what Keras's does where the layers have the same arguments;
 these differ by name:
 
-=====================  ==========================================================================================
-``Affine``             is ``Dense``, without an activation
-``Convolution``        is ``Conv2D``; with as many groups as channels it is ``DepthwiseConv2D``, if the file has such
-``pad="same"``         is ``padding="same"``
-``BatchNormalization`` ``momentum`` is Keras's, whose default is 0.99, and ``eps`` its epsilon, by default 0.001
-``Dropout``            ``inverted=True`` is Keras's
-``Gelu``               is ``gelu(approximate=True)``
-``LeakyRelu``          Keras's slope is by default 0.3, as a layer, or 0.2, as an activation
-=====================  ==========================================================================================
+=======================  ==============================================================================================
+``Affine``               is ``Dense`` without an activation, behind a ``Flatten`` where its input is not a row
+``PositionwiseAffine``   is ``Dense`` without an activation, over sequences (N, T, D)
+``Convolution``          is ``Conv2D``; with as many groups as channels it is ``DepthwiseConv2D``, if the file has such
+``pad="same"``           is ``padding="same"``
+``RNN, LSTM, GRU``       are ``SimpleRNN``, ``LSTM`` and ``GRU`` with ``return_sequences=True``, a GRU with
+                         ``reset_after=True``; where Keras has one bias it becomes ``bx``, and ``bh`` is 0
+``MultiHeadAttention``   is ``MultiHeadAttention(heads, size // heads)`` of x and x; ``causal`` is ``use_causal_mask``
+``PositionalEmbedding``  adds an ``Embedding`` of the positions 0, 1, … to its input
+``Reshape, Permute``     in turn, which make a sequence of images (C, H, W) or images of a sequence, are one ``Reshape``
+``BatchNormalization``   ``momentum`` is Keras's, whose default is 0.99, and ``eps`` its epsilon, by default 0.001
+``Dropout``              ``inverted=True`` is Keras's
+``Gelu``                 is ``gelu(approximate=True)``
+``LeakyRelu``            Keras's slope is by default 0.3, as a layer, or 0.2, as an activation
+=======================  ==============================================================================================
 """
 
 from __future__ import annotations
@@ -29,8 +35,9 @@ from layers import BatchNormalization, Dropout, LayerNormalization
 from layers.base import walk
 from training.interop.conversion import converted
 from training.interop.keras_file import Group, open_weights, read
-from training.interop.keras_layers import Leaf, leaves, variables_of
-from training.interop.keras_names import matched
+from training.interop.keras_layers import variables_of
+from training.interop.keras_names import matched, with_wholes
+from training.interop.keras_orders import Leaf, leaves
 from training.models.network import Network
 
 N = TypeVar("N", bound=Network)
@@ -49,6 +56,7 @@ def from_keras(network: N, file: str | Path, names: Mapping[str, str] | None = N
         names: the group in the file by the place of each layer with parameters, as in
             ``{"Convolution1": "layers/conv2d"}``. By default the layers of each kind are taken in their order, which
             needs a model whose layers lie side by side: a ``Sequential`` or a functional model without models inside.
+            Positions are of the kind of an ``Embedding``.
         eps: ε of all batch and layer normalizations, which the file does not have; None leaves them as they are.
 
     Raises:
@@ -62,7 +70,8 @@ def from_keras(network: N, file: str | Path, names: Mapping[str, str] | None = N
     eps = None if eps is None else real("eps", eps, least=0)
     own = leaves(network.layers, network.input_dim)
     changes = []
-    with open_weights(Path(file)) as groups:
+    with open_weights(Path(file)) as opened:
+        groups = with_wholes(opened)
         found = matched([(leaf.place, leaf.layer) for leaf in own], groups, names)
         for leaf in own:
             changes += _arrays(leaf, found[leaf.place], groups[found[leaf.place]])
@@ -83,15 +92,13 @@ def _arrays(leaf: Leaf, name: str, group: Group) -> list[tuple[Any, numpy.ndarra
         ValueError: the file has more or fewer, or of another shape; the message names the layer.
     """
     arrays = {**leaf.layer.params, **leaf.layer.state}
-    changes = [(array, numpy.full(array.shape, own == "gamma", array.dtype)) for own, array in arrays.items()]
-    place_of = {own: place for place, own in enumerate(arrays)}
-    shapes = [dataset.shape for dataset in group]
-    for number, variable in enumerate(variables_of(leaf, name, shapes)):
-        title = f"{name}/vars/{number}"
-        if shapes[number] not in variable.shapes:
+    filled = {own: numpy.full(array.shape, own == "gamma", array.dtype) for own, array in arrays.items()}
+    titles, shapes = list(group), [dataset.shape for dataset in group.values()]
+    for variable in variables_of(leaf, name, shapes):
+        title, given = titles[variable.number], shapes[variable.number]
+        if given not in variable.shapes:
             expected = " or ".join(map(str, variable.shapes))
-            raise ValueError(f"{leaf}: expected {title!r} ({variable.title}) of {expected}, got {shapes[number]}")
-        kept = arrays[variable.own]
-        array = converted(title, variable.turned(read(title, group[number])), kept.dtype)
-        changes[place_of[variable.own]] = kept, array
-    return changes
+            raise ValueError(f"{leaf}: expected {title!r} ({variable.title}) of {expected}, got {given}")
+        array = variable.turned(read(title, group[title]))
+        filled[variable.own][..., variable.columns] = converted(title, array, arrays[variable.own].dtype)
+    return [(arrays[own], array) for own, array in filled.items()]
