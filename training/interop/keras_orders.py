@@ -10,18 +10,28 @@ from dataclasses import dataclass
 
 from layers import (
     Affine,
+    AveragePooling,
     BatchNormalization,
+    Convolution,
+    ConvolutionTranspose,
     Embedding,
     Flatten,
     GlobalAveragePooling,
     Layer,
     Permute,
+    Pooling,
     Reshape,
     Residual,
     Sequential,
     Skip,
 )
 from layers.base import Shape, joined
+
+_MOVED: Shape = ()
+"""In the place of images: those whose channels a ``Permute`` moved. Where Keras has them, only a layer that needs them
+last says, or a sum with images; before a ``Flatten`` they may be anywhere."""
+
+_OF_CHANNELS = (Convolution, ConvolutionTranspose, Pooling, AveragePooling, GlobalAveragePooling)
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def _walk(layer: Layer, place: str, shape: Shape, images: Shape | None, found: l
         rest = list(reversed(layer.sublayers()))
         while rest:
             name, each = rest.pop()
-            if rest and _is_turned(shape, each, rest[-1][1]):
+            if rest and images is None and _is_turned(shape, each, rest[-1][1]):
                 shape = rest.pop()[1].output_shape(each.output_shape(shape))
                 continue
             images = _walk(each, joined(place, name), shape, images, found)
@@ -69,19 +79,21 @@ def _walk(layer: Layer, place: str, shape: Shape, images: Shape | None, found: l
     if isinstance(layer, Residual):
         ends = [_walk(each, joined(place, name), shape, images, found) for name, each in layer.sublayers()]
         ends += [images] * (layer.shortcut is None)
+        if set(ends) == {None, _MOVED}:
+            return None
         if ends[0] != ends[1]:
             raise ValueError(f"the layer {place}, {layer!r}, adds numbers that Keras has in two orders")
         return ends[0]
     if isinstance(layer, Skip):
         after = _walk(layer.body, joined(place, "body"), shape, images, found)
-        if images or after:
+        if images is not None or after is not None:
             raise ValueError(f"the layer {place}, {layer!r}, puts numbers side by side that Keras has in another order")
         return None
     after = _images_after(layer, place, shape, images)
     if layer.params:
         by_pixel = isinstance(layer, BatchNormalization) and layer.gamma.shape != shape[:1]
         is_flattened = len(shape) == 3 and (by_pixel or isinstance(layer, Affine))
-        found.append(Leaf(place, layer, shape if is_flattened else images))
+        found.append(Leaf(place, layer, shape if is_flattened else images or None))
     return after
 
 
@@ -100,7 +112,11 @@ def _is_turned(shape: Shape, layer: Layer, following: Layer) -> bool:
 def _images_after(layer: Layer, place: str, shape: Shape, images: Shape | None) -> Shape | None:
     if isinstance(layer, Embedding) and len(shape) != 1:
         raise ValueError(f"the layer {place}, {layer!r}: expected indices (T,) of a sequence as in Keras, got {shape}")
-    if isinstance(layer, (Affine, GlobalAveragePooling)):
+    if isinstance(layer, _OF_CHANNELS):
+        return None
+    if images == _MOVED and (layer.params or isinstance(layer, (Flatten, Reshape))):
+        raise ValueError(f"the layer {place}, {layer!r}, takes channels that a Permute moved: Keras has them elsewhere")
+    if isinstance(layer, Affine):
         return None
     if isinstance(layer, Flatten) or (isinstance(layer, Reshape) and len(layer.shape) == 1):
         return shape if len(shape) == 3 else images
@@ -110,9 +126,7 @@ def _images_after(layer: Layer, place: str, shape: Shape, images: Shape | None) 
             raise ValueError(f"the layer {place}, {layer!r}, orders numbers by channels, and Keras's by pixels")
         return None
     moves_channels = isinstance(layer, Permute) and layer.axes[0] != 1
-    if moves_channels and (_grid(shape) or _grid(layer.output_shape(shape))):
-        raise ValueError(f"the layer {place}, {layer!r}, moves the channels, which Keras has behind the pixels")
-    return images
+    return _MOVED if moves_channels and (_grid(shape) or _grid(layer.output_shape(shape))) else images
 
 
 def _grid(shape: Shape) -> int:

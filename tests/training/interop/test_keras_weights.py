@@ -21,6 +21,7 @@ from layers import (
     Reshape,
     Residual,
     Sequential,
+    Skip,
     parameter,
 )
 from tests.support.networks import keras_example
@@ -278,6 +279,8 @@ ORDERS = {
     "channels moved": ((4, 2, 3), Permute((2, 3, 1)), Flatten(), Affine.of(24, 2)),
     "channels moved, for an affine layer": ((4, 2, 3), Permute((3, 1, 2)), Affine.of(24, 2)),
     "pixels as channels": ((1, 2, 3), Permute((3, 1, 2)), Reshape((6,)), Affine.of(6, 2)),
+    "channels moved, for a normalization": ((2, 2, 2), Permute((2, 1, 3)), LayerNormalization.of(2)),
+    "channels moved and put side by side": ((2, 2, 2), Permute((2, 1, 3)), Skip(Relu())),
     "two orders": ((2, 2, 2), Flatten(), Residual(Affine.of(8, 8)), Affine.of(8, 2)),
 }
 
@@ -285,7 +288,8 @@ ORDERS = {
 @pytest.mark.parametrize("case", ORDERS)
 def test_an_order_that_keras_does_not_have_is_refused(case, tmp_path):
     shape, *layers = ORDERS[case]
-    with pytest.raises(ValueError, match=r"the layer (Reshape1|Permute1|Residual1), .*Keras"):
+    known = "Reshape1|Flatten1|Affine1|LayerNormalization1|Skip1|Residual1"
+    with pytest.raises(ValueError, match=rf"the layer ({known}), .*Keras"):
         from_keras(Network(Sequential(*layers), shape), tmp_path / "a.weights.h5")
 
 
