@@ -1,5 +1,6 @@
 """Networks in plain torch.nn whose modules are named as torchvision's are, or as the layers' places say."""
 
+import torch
 from torch import nn
 
 
@@ -212,30 +213,69 @@ def mixer(depth, channels, over_patches, over_channels, patches, classes):
     return nn.Sequential(*layers, PixelNorm(channels), GlobalMean(), nn.Linear(channels, classes))
 
 
-class SelfAttention(nn.MultiheadAttention):
-    """Attends to its own input."""
+class Beside(nn.Module):
+    """x beside body(x), as ``layers.Skip``."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
 
     def forward(self, x):
-        return super().forward(x, x, x, need_weights=False)[0]
+        return torch.cat([x, self.body(x)], 1)
 
 
-class Positions(nn.Embedding):
-    """Adds a learned vector for each position."""
+def unet(channels, classes, filters, depth):
+    def pair(channels, filters):
+        return [*conv_norm(channels, filters, 3), nn.ReLU(), *conv_norm(filters, filters, 3), nn.ReLU()]
 
-    def forward(self, x):
-        return x + self.weight[: x.shape[1]]
+    def below(filters, depth):
+        if not depth:
+            return []
+        up = nn.ConvTranspose2d(2 * filters, filters, 2, 2)
+        body = nn.Sequential(nn.MaxPool2d(2), *pair(filters, 2 * filters), *below(2 * filters, depth - 1), up)
+        return [Beside(body), *pair(2 * filters, filters)]
+
+    return nn.Sequential(*pair(channels, filters), *below(filters, depth), nn.Conv2d(filters, classes, 1))
 
 
-def vision_transformer(depth, features, heads, hidden, patches, classes):
-    """Vision transformer of 4x4 patches, with the normalization first, without a position for the class."""
-    cut = Apply(lambda x: x.flatten(2)), Apply(lambda x: x.transpose(1, 2))
-    layers = [nn.Conv2d(3, features, 4, 4), *cut, Positions(patches, features)]
-    for _ in range(depth):
-        layers.append(Sum(nn.Sequential(nn.LayerNorm(features), SelfAttention(features, heads, batch_first=True))))
-        mlp = nn.Linear(features, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, features)
-        layers.append(Sum(nn.Sequential(nn.LayerNorm(features), *mlp)))
-    mean = Apply(lambda x: x.transpose(1, 2)), Apply(lambda x: x.unsqueeze(3)), GlobalMean()
-    return nn.Sequential(*layers, nn.LayerNorm(features), *mean, nn.Linear(features, classes))
+def of_images():
+    """The twin of ``torch_examples.of_images``."""
+    residual = Sum(nn.Sequential(*conv_norm(6, 6, 3), nn.ReLU(), *conv_norm(6, 6, 3)))
+    return nn.Sequential(*conv_norm(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), residual, nn.ReLU(), FlatLinear(96, 5))
+
+
+def renewed(twin):
+    """Draw weights and statistics of normalizations, and biases of attention: not those of new modules."""
+    with torch.no_grad():
+        for module in twin.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+            if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.1)
+            if isinstance(module, nn.MultiheadAttention):
+                module.in_proj_bias.normal_(0, 0.1)
+                module.out_proj.bias.normal_(0, 0.1)
+    return twin
+
+
+def scores(twin, x):
+    """What a twin makes of an array in evaluation."""
+    with torch.no_grad():
+        return twin.eval()(torch.from_numpy(x)).numpy()
+
+
+def take_steps(twin, batches, rate):
+    """Take a step of SGD with momentum 0.9 on each batch; scores of steps (N, T, classes) have labels (N, T)."""
+    optimizer = torch.optim.SGD(twin.train().parameters(), rate, momentum=0.9)
+    for x, t in batches:
+        y, labels = twin(torch.from_numpy(x)), torch.from_numpy(t)
+        if labels.ndim == 2:
+            y, labels = y.flatten(0, 1), labels.flatten()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(y, labels).backward()
+        optimizer.step()
 
 
 TWINS = {
@@ -245,6 +285,8 @@ TWINS = {
     "MobileNetV2": lambda: MobileNet(7),
     "ResNet18": lambda: ResNet((2, 2, 2, 2), False, 7),
     "ResNet20": lambda: small_resnet(3, 7),
+    "ResNet32": lambda: small_resnet(5, 7),
+    "ResNet56": lambda: small_resnet(9, 7),
     "ResNet50": lambda: ResNet((3, 4, 6, 3), True, 7),
     "WideResNet16-4": lambda: wide_resnet(16, 4, 7),
 }

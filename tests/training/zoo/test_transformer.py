@@ -139,10 +139,10 @@ def test_what_is_kept_is_what_the_cost_says():
 def test_it_is_pytorchs():
     import torch
 
-    from tests.support import torch_twins
+    from tests.support import torch_sequence_twins as twins
 
     torch.manual_seed(0)
-    network, twin = small(), torch_twins.vision_transformer(2, 12, 3, 20, 12, CLASSES)
+    network, twin = small(), twins.vision_transformer(2, 12, 3, 20, 12, CLASSES)
     for module in twin.modules():
         if isinstance(module, torch.nn.LayerNorm):
             torch.nn.init.normal_(module.weight)
