@@ -317,7 +317,7 @@ def test_rates_of_gpus_are_in_order():
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_every_layer_of_the_library_is_known(name, dtype):
+def test_every_layer_of_these_networks_is_known(name, dtype):
     cost = cost_of_step(networks.NETWORKS[name]().astype(dtype), 4, Adam())
     assert not cost.unknown
     for row in cost.rows:
