@@ -160,6 +160,24 @@ def test_a_run_that_falls_behind_is_ended_early(tmp_path):
     study.close()
 
 
+@pytest.mark.parametrize(("last", "sixth"), [("", (2, True)), ("prune = false", (4, False))])
+def test_a_sweep_ends_runs_early(tmp_path, monkeypatch, last, sixth):
+    """Not the second run, which has no five before it, nor the seventh, which is better from its second epoch on."""
+    good, bad = [0.9] * 4, [0.1] * 4
+    runs_to_make = [good, bad, good, good, good, bad, [0.1, 0.95, 0.95, 0.95]]
+
+    def made_up(settings, folder, goes_on):
+        accuracies = runs_to_make.pop(0)
+        return all(goes_on({"epoch": epoch, "val_accuracy": value}) for epoch, value in enumerate(accuracies, 1))
+
+    monkeypatch.setattr("training.cli.sweep.run_trial", made_up)
+    monkeypatch.setattr(Study, "draw", lambda *_: {})
+    file = plan_file(tmp_path, "table.csv", epochs=4, trials=7, last=last)
+    result, (*runs, _) = sweep("--config", file, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert [(run["epochs"], run["pruned"]) for run in runs] == [(4, False)] * 5 + [sixth, (4, False)]
+
+
 def test_a_run_can_be_ended_after_an_epoch(tmp_path, table):
     epochs = []
     settings = {"data": table, "target": "kind", "epochs": 500, "threads": 1}
