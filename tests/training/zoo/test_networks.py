@@ -65,6 +65,16 @@ def test_every_network_takes_small_images_and_any_number_of_classes(name, shape)
     assert undrawn(name, shape, 7).output_shape(shape) == (7,)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_smallest_images_are_those_that_the_page_names(name):
+    page = {"VGG11": 17, "VGG16": 17, "LeNet5": 12, "MixerB": 4, "MixerS": 4, "ViTTiny": 4}
+    size = page.get(name, 1)
+    assert undrawn(name, (3, size, size), 7).output_shape((3, size, size)) == (7,)
+    if size > 1:
+        with pytest.raises(ValueError, match="a window of . does not fit the image"):
+            undrawn(name, (3, size - 1, size - 1), 7)
+
+
 def test_images_that_are_too_small_are_refused_in_words():
     with pytest.raises(ValueError, match=r"layer 'Convolution2', Convolution\(6 → 16.*window"):
         build_for("LeNet5", (1, 4, 4), 10)
