@@ -20,6 +20,7 @@ from tests.support.checks import (
     normal,
     thread_limit,
 )
+from tests.support.device_memory import peak_bytes
 
 SHAPES = [(2, 3, 7, 5), (1, 2, 33, 8), (3, 1, 1, 4), (1, 1, 1, 1), (1, 2, 70, 33), (1, 1, 40, 130)]
 EMPTY = [(0, 2, 5, 4), (2, 0, 5, 4), (2, 3, 0, 4)]
@@ -177,6 +178,23 @@ def test_memory_does_not_grow_with_the_square_of_the_length(in_c, causal):
                 tracemalloc.stop()
     assert peaks[4096] < 4096**2  # bytes: a quarter of one such matrix
     assert peaks[4096] - peaks[1024] < 4 * tuning.COLUMN_BYTES["numpy"] // 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", VIEWS)
+def test_memory_of_a_gpu_does_not_grow_with_the_square_of_the_length(causal):
+    """A matrix of scores would be 4 MiB for the longer sequence, sixteen times as much as for the shorter."""
+    peaks = {}
+    with backend.use("cuda"):
+        for length in (256, 1024):
+            given = arrays((1, 1, length, 4), "float32")
+            both(*given, causal)  # compiles, and makes what is kept for all calls
+            with peak_bytes() as peak:
+                results = both(*given, causal)
+            peaks[length] = peak.most
+            assert peak.most >= sum(array.nbytes for array in results)
+    assert peaks[1024] < 1024**2  # bytes: a quarter of one such matrix
+    assert peaks[1024] <= 4 * peaks[256]
 
 
 def test_what_does_not_fit_is_refused(device):

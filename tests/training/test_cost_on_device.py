@@ -7,6 +7,7 @@ from layers import Sequential
 from layers.base import walk
 from tests.support import networks
 from tests.support.device_counts import BATCH, bytes_by_layer, launches, readings
+from tests.support.device_memory import peak_bytes
 from training.optim.optimizers import Adam
 from training.profile.cost import cost_of_step
 from training.profile.meter import example_batch
@@ -66,20 +67,7 @@ def test_what_is_kept_for_backward_is_what_the_layers_hold(name, dtype):
 
 def peak_of_steps(make_network, samples):
     """The most bytes that arrays took in a network's life of two steps, and its cost."""
-    import cupy
-
-    class Peak(cupy.cuda.MemoryHook):
-        name = "peak"
-        sizes, most = {}, 0
-
-        def malloc_postprocess(self, **block):
-            self.sizes[block["pmem_id"]] = block["size"]
-            self.most = max(self.most, sum(self.sizes.values()))
-
-        def free_postprocess(self, **block):
-            self.sizes.pop(block["pmem_id"], None)
-
-    with Peak() as peak:
+    with peak_bytes() as peak:
         network = make_network()
         _, optimizer = readings(network, samples, launches)
         return peak.most, cost_of_step(network, samples, optimizer)
