@@ -1,8 +1,8 @@
 """Residual networks: He et al., "Deep residual learning for image recognition" (CVPR 2016).
 
 A block adds what its body computes to its input, and a ReLU follows. Where the body changes the shape, the input goes
-through a 1×1 convolution and its normalization (the paper's option B). The paper has that in its large networks; in those
-for small images it takes every other pixel of the input and fills further channels with zeros (option A).
+through a 1×1 convolution and its normalization (the paper's option B). The paper's networks for small images take every
+other pixel of the input there instead, and fill further channels with zeros (option A).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Block = Callable[[int, int, int], Residual]
 def resnet20(shape: Image = (3, 32, 32), classes: int = 10) -> Sequential:
     """Return ResNet-20 for small images (section 4.2 of the paper): 0.27 million parameters.
 
-    Its convolutions have biases, which the paper does not mention, and its shortcuts are option B, not A; so are those of
-    ``resnet32`` and ``resnet56``.
+    Its convolutions have biases, which the paper does not mention, and its shortcuts are option B, not the paper's A; the
+    same holds for ``resnet32`` and ``resnet56``.
     """
     return _small(3, shape, classes)
 
