@@ -121,7 +121,7 @@ def main():
     import torch
 
     torch.manual_seed(0)
-    kept = {}
+    kept: dict[str, np.ndarray] = {}
     for name, make in NETWORKS.items():
         batches = [batch(make(), SAMPLES, seed) for seed in range(STEPS + 1)]
         x, t = (np.stack(arrays) for arrays in zip(*batches, strict=True))

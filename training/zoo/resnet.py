@@ -19,8 +19,8 @@ Block = Callable[[int, int, int], Residual]
 def resnet20(shape: Image = (3, 32, 32), classes: int = 10) -> Sequential:
     """Return ResNet-20 for small images (section 4.2 of the paper): 0.27 million parameters.
 
-    Its convolutions have biases, which the paper does not mention, and its shortcuts are option B, not the paper's A; the
-    same holds for ``resnet32`` and ``resnet56``.
+    Its convolutions have biases, which the paper does not mention, and its shortcuts are option B, not the paper's A.
+    So it is with ``resnet32`` and ``resnet56``.
     """
     return _small(3, shape, classes)
 
