@@ -7,6 +7,7 @@ writes that file again, with PyTorch: weights and batches are drawn anew.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def main():
     import torch
 
     torch.manual_seed(0)
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, Any] = {}
     for name, make in NETWORKS.items():
         batches = [batch(make(), SAMPLES, seed) for seed in range(STEPS + 1)]
         x, t = (np.stack(arrays) for arrays in zip(*batches, strict=True))
