@@ -157,17 +157,36 @@ def _window(layer: Any, shape: Shape) -> dict[str, Any]:
 
 @writes(Pooling)
 def _pooling(graph: Graph, layer: Pooling, place: str, x: str, shape: Shape) -> str:
-    return graph.node("MaxPool", place, x, **_window(layer, shape))
+    window = _window(layer, shape)
+    if _is_padded_beyond(window):
+        top, left, bottom, right = window.pop("pads")
+        pads = graph.constant(f"{place}.pads", [0, 0, top, left, 0, 0, bottom, right])
+        x = graph.node("Pad", place, x, pads, graph.constant(f"{place}.least", -math.inf))
+    return graph.node("MaxPool", place, x, **window)
 
 
 @writes(AveragePooling)
 def _average_pooling(graph: Graph, layer: AveragePooling, place: str, x: str, shape: Shape) -> str:
-    attributes = _window(layer, shape)
-    if attributes.pop("dilations") != [1, 1]:
-        raise ValueError(f"the layer {place}, {layer!r}: AveragePool of ONNX's opset 17 has no dilation")
-    if layer.count_padding and layer.rounding == "ceil":
-        raise ValueError(f"the layer {place}, {layer!r}: ONNX counts the padding of windows that fit in part otherwise")
-    return graph.node("AveragePool", place, x, **attributes, count_include_pad=int(layer.count_padding))
+    """Write AveragePool; sums of windows times 1 / (pixels that count) where opset 17 has no such AveragePool.
+
+    It has no dilation. Nor does it say whether a mean that counts padding counts what lies beyond that, in a window
+    that fits only in part: other programs differ.
+    """
+    window, geometry = _window(layer, shape), layer.window.over(shape[1:])
+    geometry.require_pixels()
+    shares = geometry.reciprocal_counts(layer.count_padding, "float32")[..., 0]
+    counts_all = not layer.count_padding or bool((shares == shares[0, 0]).all())
+    if counts_all and window["dilations"] == [1, 1] and not _is_padded_beyond(window):
+        del window["dilations"]
+        return graph.node("AveragePool", place, x, **window, count_include_pad=int(layer.count_padding))
+    ones = graph.constant(f"{place}.ones", numpy.ones((shape[0], 1, *geometry.kernel)))
+    sums = graph.node("Conv", place, x, ones, **window, group=shape[0])
+    return graph.node("Mul", place, sums, graph.constant(f"{place}.shares", shares))
+
+
+def _is_padded_beyond(window: dict[str, Any]) -> bool:
+    """Return whether padding is as wide as the window or wider, which onnxruntime takes of no pooling."""
+    return any(pad >= size for pad, size in zip(window["pads"], 2 * window["kernel_shape"], strict=True))
 
 
 @writes(GlobalAveragePooling)

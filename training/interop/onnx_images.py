@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy
 
-from kernels.core.window import Window
 from layers import (
     AveragePooling,
     Convolution,
@@ -160,13 +159,6 @@ def _pooling(at: Reading) -> list[Item]:
     if at.node.kind == "MaxPool":
         return _over_images(Pooling(*size, **window), images, at)
     counted = bool(at.attribute("count_include_pad", 0))
-    if counted and window.pop("rounding", "floor") == "ceil":
-        outputs = {
-            Window(size, window["stride"], window["pad"], window["dilation"], rounding).over(images[1:]).output  # type: ignore[arg-type]
-            for rounding in ("floor", "ceil")
-        }
-        if len(outputs) > 1:
-            raise ValueError("it counts padding, but not what lies beyond it, in windows that fit only in part")
     return _over_images(AveragePooling(*size, **window, count_padding=counted), images, at)
 
 

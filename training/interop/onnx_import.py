@@ -227,11 +227,12 @@ class _Graph:
             if sources[0] is not start:
                 raise ValueError("expected a value and then what is made of it, side by side; xpnet joins no others")
         elif node.kind not in READERS:
-            known = sorted([*READERS, *RECURRENT, "Concat", "Constant", "Sum"])
+            known = sorted([*READERS, *RECURRENT, "Concat", "Constant"])
             raise ValueError(f"xpnet has no layer for it; it imports {', '.join(known)}")
         elif len(sources) > 1:
             raise ValueError(
-                "expected one input that is not constant; only Add and Concat have two, of branches that part before"
+                "expected one input that is not constant; only Add, Sum and Concat have two, of branches that "
+                "part before"
             )
         else:
             self._add(value, READERS[node.kind](self._reading(node, start.shape)))

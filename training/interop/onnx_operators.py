@@ -87,18 +87,21 @@ def _gemm(at: Reading) -> list[Item]:
 
 @reads("MatMul")
 def _matmul(at: Reading) -> list[Item]:
-    """Read rows times a matrix; of samples with more axes, the last one is multiplied."""
+    """Read rows times a matrix, or a vector; of samples with more axes, the last one is multiplied."""
     at.first("samples")
     W = at.array(1, "a matrix")
     if W.ndim > 2 and W.ndim <= len(at.shape) + 1 and math.prod(W.shape[:-2]) == 1:
         W = W.reshape(W.shape[-2:])
+    is_vector = W.ndim == 1 and len(at.shape) > 1
+    W = W[:, None] if is_vector else W
     if W.ndim != 2 or not at.shape or at.shape[-1] != len(W):
         raise ValueError(f"expected a matrix with a row for each of the last axis of {at.shape}, got {W.shape}")
     *leading, inputs = at.shape
     if not leading:
         return [Affine(at.parameter(W))]
     layer = PositionwiseAffine(at.parameter(W))
-    return [Reshape((math.prod(leading), inputs)), layer, Reshape((*leading, W.shape[1]))]
+    outputs = [] if is_vector else [W.shape[1]]
+    return [Reshape((math.prod(leading), inputs)), layer, Reshape((*leading, *outputs))]
 
 
 @reads("Add", "Sub", "Mul", "Div")
@@ -108,23 +111,41 @@ def _arithmetic(at: Reading) -> list[Item]:
         raise ValueError("it divides a constant by its input")
     if at.opset < 7 and array.ndim and "axis" in at.node.attributes:  # its first axis there, counted from the batch
         array = array.reshape(array.shape + (1,) * (len(at.shape) + 1 - at.attribute("axis", 0) - array.ndim))
-    if array.ndim > len(at.shape):
-        if array.ndim > len(at.shape) + 1 or len(array) != 1:
-            raise ValueError(f"its constant {array.shape} is another for each sample of {at.shape}")
-        array = array[0]
-    if numpy.broadcast_shapes(array.shape, at.shape) != at.shape:
-        raise ValueError(f"its constant {array.shape} enlarges samples of {at.shape}")
-    array = array.astype("float64")
-    none = numpy.zeros(())
+    array, none = _of_a_sample(at, array), numpy.zeros(())
     factor, shift = {
         "Add": (none + 1, array),
         "Sub": (none + 1, -array) if index else (none - 1, array),
         "Mul": (array, none),
         "Div": (1 / numpy.where(array == 0, numpy.nan, array), none),
     }[kind]
+    return _scaling(at, factor, shift)
+
+
+@reads("Sum")
+def _sum(at: Reading) -> list[Item]:
+    """Read a sum of samples and constants."""
+    return _scaling(at, numpy.ones(()), sum((_of_a_sample(at, array) for array in at.arrays.values()), numpy.zeros(())))
+
+
+def _scaling(at: Reading, factor: numpy.ndarray, shift: numpy.ndarray) -> list[Item]:
     if not numpy.isfinite(factor).all() or not numpy.isfinite(shift).all():
         raise ValueError("expected finite constants, and none of 0 to divide by")
     return [Scaling(at.shape, factor, shift)]
+
+
+def _of_a_sample(at: Reading, array: numpy.ndarray) -> numpy.ndarray:
+    """Return a constant that meets samples number by number in float64, without the axis of the batch.
+
+    Raises:
+        ValueError: it is another for each sample, or does not fit in one.
+    """
+    if array.ndim > len(at.shape):
+        if array.ndim > len(at.shape) + 1 or len(array) != 1:
+            raise ValueError(f"its constant {array.shape} is another for each sample of {at.shape}")
+        array = array[0]
+    if numpy.broadcast_shapes(array.shape, at.shape) != at.shape:
+        raise ValueError(f"its constant {array.shape} enlarges samples of {at.shape}")
+    return array.astype("float64")
 
 
 @reads("BatchNormalization")

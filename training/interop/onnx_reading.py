@@ -16,9 +16,12 @@ from layers.base import Shape
 from training.files import clipped
 from training.interop.onnx_model import Input
 
-_FOLDED = frozenset(
-    ("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-)  # none makes more numbers than it is given, save Gather, whose indices are given
+FOLDED = frozenset(("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"))
+"""Operators that are computed where all they are given is constant.
+
+None makes more numbers than it is given, save Gather, whose indices are given.
+"""
+
 BATCH = -(1 << 30)
 """What ``Shape`` says of the batch axis: a number that no size is, and that int32, int64 and floats hold exactly."""
 
@@ -108,7 +111,7 @@ class Constants:
             begin, end = node.attributes.get("start", 0), node.attributes.get("end", len(sizes))
             self._arrays[node.outputs[0]] = sizes[begin:end]
             self._mark(node)
-        elif node.kind in _FOLDED and all(name in self._arrays for name in node.inputs if name):
+        elif node.kind in FOLDED and all(name in self._arrays for name in node.inputs if name):
             self.refuse_batch(() if node.kind == "Concat" else node.inputs[1:])
             self._arrays[node.outputs[0]] = self._computed(node)
             if any(map(self.holds_batch, node.inputs)):

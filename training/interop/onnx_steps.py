@@ -1,14 +1,15 @@
 """Operators of ONNX as layers over sequences: embeddings, and recurrent layers.
 
 ONNX's recurrent operators take the steps of sequences before the batch, (T, N, D), and return (T, directions, N, H).
-Around them are a ``Transpose``, a ``Squeeze`` and another ``Transpose``, which here are only other layouts.
+Around them are a ``Transpose``, a ``Squeeze`` and another ``Transpose``, which here are only other layouts. With
+layout=1 they take (N, T, D) and return (N, T, directions, H).
 """
 
 from __future__ import annotations
 
 import numpy
 
-from layers import GRU, LSTM, RNN, Embedding
+from layers import GRU, LSTM, RNN, Embedding, Reshape
 from layers.base import Shape
 from training.files import clipped
 from training.interop.onnx_branches import Value
@@ -52,9 +53,15 @@ def of_steps(at: Reading, layout: str) -> tuple[list[Item], str] | None:
     """
     kind = at.node.kind
     if kind in RECURRENT:
-        if layout != STEPS:
-            raise ValueError("expected sequences with their steps before the batch, by a Transpose of 1, 0, 2")
-        return [_recurrent(at)], DIRECTIONS
+        if not at.attribute("layout", 0):
+            if layout != STEPS:
+                raise ValueError("expected sequences with their steps before the batch, by a Transpose of 1, 0, 2")
+            return [_recurrent(at)], DIRECTIONS
+        if layout or len(at.shape) != 2:
+            given = layout or f"samples of {at.shape}"
+            raise ValueError(f"expected sequences (N, T, D), as layout=1 says, got {given}")
+        layer = _recurrent(at)
+        return [layer, Reshape((at.shape[0], 1, layer.hidden))], ""
     is_swap = kind == "Transpose" and len(at.shape) == 2 and list(at.attribute("perm", ())) == [1, 0, 2]
     if is_swap and layout != DIRECTIONS:
         return [], "" if layout else STEPS
@@ -70,7 +77,7 @@ def of_steps(at: Reading, layout: str) -> tuple[list[Item], str] | None:
 def _recurrent(at: Reading) -> RNN | LSTM | GRU:
     kind = RECURRENT[at.node.kind]
     usual = at.attribute("direction", "forward") == "forward" and not at.attribute("input_forget", 0)
-    usual = usual and "clip" not in at.node.attributes and not at.attribute("layout", 0)
+    usual = usual and "clip" not in at.node.attributes
     activations = [each.decode() if isinstance(each, bytes) else each for each in at.attribute("activations", [])]
     if not usual or activations not in ([], _ACTIVATIONS[at.node.kind]):
         raise ValueError("expected the direction forward, the usual activations, and neither clip nor input_forget")

@@ -198,6 +198,23 @@ GRAPHS = {
             ("AveragePool", ["."], {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
         ],
     ),
+    "counted padding of windows that fit in part": lambda: model(
+        (3, 8, 7),
+        [
+            (
+                "AveragePool",
+                ["x"],
+                {
+                    "kernel_shape": [3, 3],
+                    "strides": [2, 2],
+                    "pads": [1, 0, 1, 1],
+                    "ceil_mode": 1,
+                    "count_include_pad": 1,
+                },
+            )
+        ],
+    ),
+    "a sum with constants": lambda: model((3, 4), [("Sum", ["a", "x", "b"], {})], {"a": of(4), "b": of(1, 3, 1)}),
     "softmax of channels": lambda: model((3, 4, 5), [("Softmax", ["x"], {"axis": 1})]),
     "softmax of columns": lambda: model((3, 4, 5), [("Softmax", ["x"], {"axis": -1})]),
     "softmax of tokens": lambda: model((3, 4), [("Softmax", ["x"], {"axis": 1})]),
@@ -458,16 +475,6 @@ REFUSED = {
     ),
     "the node 'node0', MatMul: expected a constant as its second input": (
         (3, 3), [("MatMul", ["W", "x"], {})], {"W": np.ones((3, 3), "float32")}
-    ),
-    "the node 'node0', AveragePool: it counts padding": (
-        (3, 4, 4),
-        [
-            (
-                "AveragePool",
-                ["x"],
-                {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1},
-            )
-        ],
     ),
     r"the node 'node0', Reshape: the shape \[3\] does not keep the batch and the 3 numbers": (
         (3,), [("Reshape", ["x", "s"], {})], {"s": np.asarray([3])}

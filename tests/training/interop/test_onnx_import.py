@@ -11,10 +11,9 @@ from layers import Affine, BatchNormalization, Convolution, Dropout, Relu, Resid
 from layers.initializers import unfilled
 from tests.support.command_line import xpnet
 from tests.support.networks import NETWORKS
-from tests.training.interop.test_onnx import CASES, session, stirred
+from tests.training.interop.test_onnx import CASES, of_the_zoo, session, stirred
 from training.data import Normalization, load
-from training.interop.onnx_export import export_onnx, to_onnx
-from training.interop.onnx_import import from_onnx, layers_from_onnx
+from training.interop import export_onnx, from_onnx, layers_from_onnx, to_onnx
 from training.models import Network, build_for
 from training.models.architecture import describe
 from training.models.loading import load_network
@@ -41,13 +40,7 @@ def batch(network, samples=3):
 
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_a_network_of_the_zoo_comes_back(name):
-    shape = (3, 32, 32)
-    with unfilled():
-        network = build_for(name, shape, 7)
-    # To draw 60 million weights takes long; their size is about that of the usual ones.
-    drawn = np.random.default_rng(0).normal(0, 0.05, 100_003).astype("float32")
-    network.params.flat[...] = np.resize(drawn, network.params.flat.size)
-    network = stirred(network)
+    network = of_the_zoo(name)
     found = from_onnx(to_onnx(network))
     x = batch(network, 2)
     expected = network.predict(x)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend import asarray, asnumpy, random
-from layers import Flatten, Sequential, SoftmaxWithLoss
+from layers import SoftmaxWithLoss
 from layers.initializers import unfilled
 from training.models import Network
 from training.models.metrics import IoU
@@ -50,7 +50,7 @@ def test_onnxruntime_computes_the_same(tmp_path):
     from training.interop.onnx_export import export_onnx
 
     random.seed(0)
-    network = Network(Sequential(*unet((3, 8, 12), 4, 4, 2).layers.values(), Flatten()), (3, 8, 12))
+    network = Network(unet((3, 8, 12), 4, 4, 2), (3, 8, 12))
     rng = np.random.default_rng(0)
     for name, array in network.state.items():
         array[...] = rng.uniform(0.5, 1.5, array.shape) if "var" in name else rng.normal(0, 0.3, array.shape)
