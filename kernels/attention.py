@@ -2,26 +2,27 @@
 
 Forward goes over blocks of queries and keeps each row's log Σ exp(score), from which backward computes the
 probabilities again (Dao et al., "FlashAttention", NeurIPS 2022). So memory grows with the length of a sequence, not
-with its square. On the CPU threads share blocks of queries in forward, and whole heads in backward.
+with its square. The C kernels' threads share blocks of queries in forward, and whole heads in backward.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterator
 
 import numpy
 
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, tuning, workspace
 from backend.checks import flag
+from backend.threads import single_threaded_blas
 from backend.types import Array
 from kernels.core.checks import check_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.native import Function, sharers
-from kernels.core.tiling import Part, cut, parallel_for
-from kernels.gemm import matmul_part
+
+_QUERIES = 64  # whose scores NumPy computes at a time
 
 _FORWARD, _BACKWARD_QUERIES, _BACKWARD_KEYS = (
     Kernel("attention.cu", name) for name in ("attention", "attention_backward_queries", "attention_backward_keys")
@@ -106,105 +107,67 @@ def _check(**arrays: Array) -> None:
 
 
 def _attention_numpy(q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, Array]:
-    y, wide = workspace.empty(q.shape, q.dtype), acc_dtype(q.dtype)
-    log_sums = numpy.empty(q.shape[:3], wide)
-    if q.size:
-        (heads, keys, values), (of_y, of_sums) = _stacks(wide, q, k, v), _views(q.shape, y, log_sums)
-
-        def compute(part: Part) -> None:
-            seen = part.images, slice(0, part.rows.stop if causal else None)
-            scores = _scores(heads[part.images, part.rows], keys[seen], part.rows.start if causal else None)
-            most = scores.max(axis=-1, keepdims=True)
-            scores -= most
-            numpy.exp(scores, out=scores)
-            total = scores.sum(axis=-1, keepdims=True)
-            weighted = matmul_part(scores, values[seen])
-            weighted /= total
-            of_y[part.images, part.rows] = weighted
-            of_sums[part.images, part.rows] = (most + numpy.log(total))[..., 0]
-
-        parallel_for(compute, _parts(heads, causal, keys, values), q)
+    y, log_sums = workspace.empty(q.shape, q.dtype), numpy.empty(q.shape[:3], acc_dtype(q.dtype))
+    with single_threaded_blas():
+        for n in range(len(q)):
+            query, keys, values = _heads(n, q, k, v)
+            for rows, seen, visible in _blocks(causal, query, keys, values):
+                scores = _scores(query[:, rows], keys[:, seen], visible)
+                most = scores.max(axis=-1, keepdims=True)
+                weights = numpy.exp(scores - most)
+                total = weights.sum(axis=-1, keepdims=True)
+                y[n, :, rows] = weights @ values[:, seen] / total
+                log_sums[n, :, rows] = (most + numpy.log(total))[..., 0]
     return y, log_sums
 
 
 def _attention_backward_numpy(
     dy: Array, q: Array, k: Array, v: Array, y: Array, log_sums: Array, causal: bool
 ) -> tuple[Array, Array, Array]:
-    gradients, wide = tuple(workspace.empty(q.shape, q.dtype) for _ in range(3)), acc_dtype(q.dtype)
-    if not q.size:
-        return gradients[0], gradients[1], gradients[2]
-    slopes, heads, keys, values, outputs = _stacks(wide, dy, q, k, v, y)
-    of_queries, of_keys, of_values, of_sums = _views(q.shape, *gradients, log_sums)
-    scale = _scale(q)
+    dq, dk, dv = (workspace.empty(q.shape, q.dtype) for _ in range(3))
+    with single_threaded_blas():
+        for n in range(len(q)):
+            slope, query, keys, values, output = _heads(n, dy, q, k, v, y)
+            key_sums, value_sums = numpy.zeros_like(keys), numpy.zeros_like(values)
+            for rows, seen, visible in _blocks(causal, slope, query, keys, values):
+                scores = _scores(query[:, rows], keys[:, seen], visible)
+                weights = numpy.exp(scores - log_sums[n, :, rows, None])
+                value_sums[:, seen] += weights.swapaxes(-2, -1) @ slope[:, rows]
+                means = (slope[:, rows] * output[:, rows]).sum(axis=-1, keepdims=True)
+                ds = weights * (slope[:, rows] @ values[:, seen].swapaxes(-2, -1) - means) * _scale(q)
+                ds = numpy.where(visible, ds, 0)
+                dq[n, :, rows] = ds @ keys[:, seen]
+                key_sums[:, seen] += ds.swapaxes(-2, -1) @ query[:, rows]
+            dk[n], dv[n] = key_sums, value_sums
+    return dq, dk, dv
 
-    def compute(bands: list[Part]) -> None:
-        images = bands[0].images
-        key_sums, value_sums = (workspace.zeros(keys[images].shape, wide) for _ in range(2))
-        for _, rows in bands:
-            seen = images, slice(0, rows.stop if causal else None)
-            query, slope = heads[images, rows], slopes[images, rows]
-            weights = _scores(query, keys[seen], rows.start if causal else None)
-            weights -= of_sums[images, rows][..., None]
-            numpy.exp(weights, out=weights)
-            value_sums[:, seen[1]] += matmul_part(weights.swapaxes(-2, -1), slope)
-            ds = matmul_part(slope, values[seen].swapaxes(-2, -1))
-            ds -= (slope * outputs[images, rows]).sum(axis=-1, keepdims=True)
-            ds *= weights
-            ds *= scale
-            if causal:
-                _overwrite_later(ds, rows.start, 0)
-            of_queries[images, rows] = matmul_part(ds, keys[seen])
-            key_sums[:, seen[1]] += matmul_part(ds.swapaxes(-2, -1), query)
-        of_keys[images], of_values[images] = key_sums, value_sums
 
-    parts = _parts(heads, causal, slopes, keys, values)
-    of_heads = itertools.groupby(parts, key=lambda part: part.images.start)
-    parallel_for(compute, [list(bands) for _, bands in of_heads], q)
-    return gradients[0], gradients[1], gradients[2]
+def _heads(n: int, *arrays: Array) -> list[Array]:
+    """Return the heads of a sample, contiguous (heads, T, D) in the dtype of sums."""
+    return [numpy.ascontiguousarray(array[n], acc_dtype(array.dtype)) for array in arrays]
+
+
+def _blocks(causal: bool, *arrays: Array) -> Iterator[tuple[slice, slice, Array]]:
+    """Yield some queries at a time, the keys that any of them sees, and which of these each one sees: bool.
+
+    A causal product multiplies later keys by 0, which would make NaN of infinity and NaN. Where ``arrays``, (heads, T,
+    D), have such numbers a block is one query, which has no later keys in its product.
+    """
+    length = arrays[0].shape[1]
+    step = _QUERIES if not causal or all(numpy.isfinite(array).all() for array in arrays) else 1
+    for first in range(0, length, step):
+        rows = slice(first, min(first + step, length))
+        seen = slice(0, rows.stop if causal else length)
+        yield rows, seen, numpy.tri(rows.stop - first, seen.stop, first if causal else length, bool)
 
 
 def _scale(q: Array) -> float:
     return 1 / math.sqrt(q.shape[-1])
 
 
-def _views(shape: tuple[int, ...], *arrays: Array) -> list[Array]:
-    """Return contiguous arrays (N, heads, …) as (N · heads, …)."""
-    return [array.reshape(shape[0] * shape[1], *array.shape[2:]) for array in arrays]
-
-
-def _stacks(dtype: numpy.dtype, *arrays: Array) -> list[Array]:
-    """Return arrays (N, heads, T, D) as contiguous stacks (N · heads, T, D) of a dtype."""
-    return _views(arrays[0].shape, *(numpy.ascontiguousarray(array, dtype) for array in arrays))
-
-
-def _parts(heads: Array, causal: bool, *others: Array) -> list[Part]:
-    """Return the parts of a stack: some whole heads, or a band of the queries of one, whose scores stay near a cache.
-
-    A causal product multiplies later keys by 0, which would make NaN of infinity and NaN. Where there are such numbers
-    a part is one query, which has no later keys in its product. The bands with most keys come first: the others' scores
-    then find recycled memory.
-    """
-    stack, length, _ = heads.shape
-    if causal and not all(numpy.isfinite(array).all() for array in (heads, *others)):
-        parts = [Part(slice(n, n + 1), slice(i, i + 1)) for n in range(stack) for i in range(length)]
-    else:
-        parts = cut(stack, length, length * heads.itemsize, numpy)
-    return parts[::-1] if causal else parts
-
-
-def _scores(query: Array, keys: Array, first: int | None) -> Array:
-    """Return the scaled scores of queries against keys; -inf for keys after a query, if ``first`` is the first's."""
-    scores = matmul_part(query, keys.swapaxes(-2, -1))
-    scores *= _scale(query)
-    if first is not None:
-        _overwrite_later(scores, first, -numpy.inf)
-    return scores
-
-
-def _overwrite_later(scores: Array, first: int, value: float) -> None:
-    """Overwrite what queries from ``first`` on have of keys after their own."""
-    later = numpy.arange(first, scores.shape[-1]) > numpy.arange(first, first + scores.shape[-2])[:, None]
-    numpy.copyto(scores[..., first:], value, where=later)
+def _scores(query: Array, keys: Array, visible: Array) -> Array:
+    """Return the scaled scores of queries against keys; -inf for keys that a query does not see."""
+    return numpy.where(visible, query @ keys.swapaxes(-2, -1) * _scale(query), -numpy.inf)
 
 
 def _attention_native(q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, Array]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import backend
-from backend import asnumpy, tuning, workspace
+from backend import asnumpy, workspace
+from kernels import attention as module
 from kernels.attention import attention, attention_backward
 from kernels.core import native
 from tests.support.attention_reference import arrays, both, compare, plain
@@ -133,18 +134,27 @@ def test_scores_of_minus_infinity(device):
 @pytest.mark.parametrize("causal", VIEWS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_threads_change_no_bit(device, dtype, causal):
-    """Heads that are cut into bands of queries, and heads that share a part."""
-    for shape, cap in (((1, 3, 70, 6), 9000), ((3, 4, 9, 5), 900)):
+    """Of sequences longer and shorter than the blocks of queries that NumPy and the C kernels take."""
+    for shape in ((1, 3, 70, 6), (3, 4, 9, 5)):
         q, k, v, dy = arrays(shape, dtype)
         results = []
         for count in (1, 2, 3):
-            with thread_limit(count), pytest.MonkeyPatch.context() as patch:
-                patch.setitem(tuning.COLUMN_BYTES, "numpy", cap)
+            with thread_limit(count):
                 results.append(both(q, k, v, dy, causal))
         for other in results[1:]:
             for one, two in zip(results[0], other, strict=True):
                 assert_same(two, one)
         compare(results[0], plain(q, k, v, causal, dy), shape, dtype)
+
+
+@pytest.mark.parametrize("causal", VIEWS)
+@pytest.mark.parametrize("queries", [1, 3, 70, 1000])
+def test_numpy_computes_by_any_block_of_queries(monkeypatch, queries, causal):
+    monkeypatch.setattr(module, "_QUERIES", queries)
+    shape = (2, 3, 70, 6)
+    with backend.use("cpu"), native.enabled(False):
+        q, k, v, dy = arrays(shape, "float32")
+        compare(both(q, k, v, dy, causal), plain(q, k, v, causal, dy), shape, "float32")
 
 
 @pytest.mark.gpu
@@ -177,7 +187,7 @@ def test_memory_does_not_grow_with_the_square_of_the_length(in_c, causal):
             finally:
                 tracemalloc.stop()
     assert peaks[4096] < 4096**2  # bytes: a quarter of one such matrix
-    assert peaks[4096] - peaks[1024] < 4 * tuning.COLUMN_BYTES["numpy"] // 2
+    assert peaks[4096] - peaks[1024] < 4096**2 // 2
 
 
 @pytest.mark.gpu
