@@ -1,10 +1,9 @@
-"""Convolution (cross-correlation, as the field calls it), here as im2col and matrix products over channels-last memory.
+"""Convolution (cross-correlation, as the field calls it): matrix products over channels-last memory.
 
+With pixels as rows, im2col's columns of an image by the filters, ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)``, are
+the output itself. NumPy computes it so, one image at a time: the columns of a batch would take FH·FW times its memory.
 C kernels (``kernels.convolution_native``) and GPUs with tensor cores (``kernels.convolution_cuda``) make no columns.
-
-With pixels as rows, the product ``columns (pixels, FH·FW·C) @ W (FH·FW·C, FN)`` is the output itself. The columns
-exist for one part of the batch at a time and are made again in backward: copying from cache costs less than keeping
-them. Groups split the channels; one channel a group (depthwise) has its own file, since it is not a matrix product.
+Groups split the channels; one channel a group (depthwise) has its own file, since it is not a matrix product.
 
 Examples:
     >>> from backend import xp
@@ -24,26 +23,18 @@ import numpy
 from backend import array_module, profiling, threads, workspace
 from backend.checks import whole
 from backend.types import Array
-from kernels import (
-    activations,
-    convolution_cuda,
-    convolution_native,
-    convolution_weight_native,
-    depthwise,
-    implicit_gemm,
-)
+from kernels import activations, convolution_cuda, convolution_native, convolution_weight_native, depthwise
 from kernels.batch_statistics import Moments
 from kernels.col2im import add_windows
 from kernels.core.checks import check_convolution
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
-from kernels.core.filters import filter_matrices, flipped, group_ranges, is_depthwise
+from kernels.core.filters import filter_matrices, group_ranges, is_depthwise
 from kernels.core.geometry import Geometry
 from kernels.core.layout import as_nchw, to_nhwc
-from kernels.core.tiling import Part, channel_strips, cut, parallel_for
 from kernels.core.window import Window
-from kernels.gemm import matmul_part
-from kernels.im2col import part_columns_numpy
+from kernels.im2col import im2col_numpy
+from kernels.sums import column_sums
 
 Shape = tuple[int, int, int, int]
 
@@ -60,7 +51,7 @@ def convolution(
         bias: (FN,) or None.
         window: its kernel is (FH, FW).
         groups: divides C and FN.
-        relu: whether max(·, 0) follows; it is done part by part, while the part is in cache.
+        relu: whether max(·, 0) follows.
 
     Returns:
         (N, FN, OH, OW), channels-last memory, dtype of ``x``; with ``relu`` what ``kernels.activations.relu`` makes
@@ -80,7 +71,7 @@ def convolution(
 def convolution_measured(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
 ) -> tuple[Array, Moments | None]:
-    """Do what ``convolution`` does, and measure its output for a batch normalization while parts of it are in cache.
+    """Do what ``convolution`` does, and measure its output for a batch normalization on the way.
 
     Returns:
         What ``convolution`` does, the same bits; and the moments of the matrix of its pixels by filters, which
@@ -124,35 +115,30 @@ def _convolve_numpy(
     positive: Array | None,
     measured: bool,
 ) -> None:
-    n, oh, ow, fn = y.shape
-    dtype = acc_dtype(y.dtype)  # there is no half-precision BLAS
+    dtype = acc_dtype(y.dtype)  # there is no half-precision BLAS: float16 is rounded once, after the bias
+    of_groups = _of_groups(weight, source.shape[3], groups, dtype)
+    with threads.single_threaded_blas():
+        for image, out in zip(source, y, strict=True):
+            for matrix, channels, filters in of_groups:
+                product = im2col_numpy(image[None, ..., channels], geometry, "HWC") @ matrix
+                if bias is not None:
+                    product += bias[filters]
+                out[..., filters] = product.reshape(*geometry.output, -1)
+    if positive is not None:
+        activations.rectify(y, positive)
+
+
+def _of_groups(weight: Array, channels: int, groups: int, dtype: numpy.dtype) -> list[tuple[Array, slice, slice]]:
+    """Return for each group its filters (FH·FW·C/groups, FN/groups), and their places among channels and filters."""
     matrices = filter_matrices(weight, groups, dtype)
-    channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
-
-    def multiply(part: Part) -> None:
-        y_part = y[part.images, part.rows]
-        out = y_part.reshape(-1, fn)
-        if out.dtype != dtype:
-            out = workspace.empty(out.shape, dtype)
-        for group, matrix in enumerate(matrices):
-            columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
-            numpy.matmul(columns, matrix, out=out[:, filters[group]])
-        if bias is not None:
-            out += bias
-        if out.dtype != y.dtype:  # sums of another dtype are rounded once, after the bias
-            y_part.reshape(-1, fn)[...] = out
-        if positive is not None:
-            activations.rectify(y_part, positive[part.images, part.rows])
-
-    threads.run(multiply, cut(n, oh, ow * len(matrices[0]) * dtype.itemsize, numpy))
+    return list(zip(matrices, group_ranges(channels, groups), group_ranges(len(weight), groups), strict=True))
 
 
 @profiling.operation
 def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, window: Window, groups: int = 1) -> Array:
     """Return the gradient of ``convolution`` with respect to ``x``.
 
-    At stride 1 it is itself a convolution, of ``dy`` with the flipped filters, which sums in a product what the
-    general way (a product, then col2im) adds tap by tap.
+    Each pixel's gradient times the filters is that of its window, and col2im adds up what windows share.
 
     Args:
         dy: (N, FN, OH, OW).
@@ -167,65 +153,24 @@ def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, win
     """
     groups = whole("groups", groups, 1)
     geometry = check_convolution(window, groups, input_shape, dy=dy, weight=weight)
+    n, c, h, w = input_shape
+    gradient, dx = to_nhwc(dy), workspace.empty((n, h, w, c), dy.dtype)
     if is_depthwise(weight.shape, groups):
-        n, c, h, w = input_shape
-        result = workspace.empty((n, h, w, c), dy.dtype)
-        depthwise.backward_input(to_nhwc(dy), weight, result, geometry)
-        return as_nchw(result)
-    compute = implementation(dy, _backward_input_numpy, _backward_input_cuda, _backward_input_native)
-    return compute(dy, weight, input_shape, geometry, groups)
-
-
-def _backward_input_numpy(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
-    if geometry.mirrored is not None:
-        return _convolve(dy, flipped(weight, groups), None, geometry.mirrored, groups)[0]
-    return _by_col2im(dy, weight, input_shape, geometry, groups)
-
-
-def _backward_input_native(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
-    n, c, h, w = input_shape
-    dx = workspace.empty((n, h, w, c), dy.dtype)
-    convolution_native.backward_input(to_nhwc(dy), weight, geometry, groups, dx)
+        depthwise.backward_input(gradient, weight, dx, geometry)
+    else:
+        native = convolution_native.backward_input
+        compute = implementation(dy, _backward_input_numpy, convolution_cuda.backward_input, native)
+        compute(gradient, weight, geometry, groups, dx)
     return as_nchw(dx)
 
 
-def _backward_input_cuda(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
-    if implicit_gemm.refusal(dy.dtype, weight.shape, geometry, groups):
-        return _backward_input_numpy(dy, weight, input_shape, geometry, groups)  # which CuPy's arrays can do, too
-    n, c, h, w = input_shape
-    dx = workspace.empty((n, h, w, c), dy.dtype)
-    convolution_cuda.backward_input(to_nhwc(dy), weight, geometry, groups, dx)
-    return as_nchw(dx)
-
-
-def _by_col2im(dy: Array, weight: Array, input_shape: Shape, geometry: Geometry, groups: int) -> Array:
-    """Multiply each pixel's gradient by the filters, and add up the columns that this makes."""
-    n, c, h, w = input_shape
-    (fh, fw), (oh, ow), fn = geometry.kernel, geometry.output, len(weight)
-    gradient = to_nhwc(dy)
-    c_group, f_group = c // groups, fn // groups
-    dtype = acc_dtype(dy.dtype)  # on a GPU too: these products are not results yet, col2im adds them up
-    library, channel_bytes = array_module(dy), oh * ow * fh * fw * dtype.itemsize
-    # Windows overlap, so an image is not cut into bands; where its columns are too many, some channels at a time.
-    strips = channel_strips(c_group, channel_bytes, library)
-    of_groups = zip(filter_matrices(weight, groups, dtype), group_ranges(fn, groups), strict=True)
-    matrices = []
-    for group, (matrix, filters) in enumerate(of_groups):
-        by_channel = matrix.reshape(fh * fw, c_group, f_group)
-        for first, last in strips:
-            channels = slice(group * c_group + first, group * c_group + last)
-            matrices.append((channels, filters, by_channel[:, first:last].reshape(-1, f_group).T))
-    result = workspace.empty((n, h, w, c), dy.dtype)
-
-    def add(part: Part) -> None:
-        rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
-        for channels, filters, matrix in matrices:
-            columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
-            matmul_part(rows[:, filters], matrix, out=columns)
-            add_windows(columns, result[part.images, :, :, channels], geometry)
-
-    parallel_for(add, cut(n, 1, channel_bytes * max((last - first for first, last in strips), default=0), library), dy)
-    return as_nchw(result)
+def _backward_input_numpy(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
+    of_groups = _of_groups(weight, dx.shape[3], groups, acc_dtype(dx.dtype))
+    with threads.single_threaded_blas():
+        for pixels, image in zip(gradient, dx, strict=True):
+            for matrix, channels, filters in of_groups:
+                rows = pixels[..., filters].reshape(-1, matrix.shape[1])
+                add_windows(rows @ matrix.T, image[None, ..., channels], geometry)
 
 
 @profiling.operation
@@ -269,19 +214,16 @@ def convolution_backward_weight(
 def _backward_weight_numpy(
     source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array, bias_out: Array | None
 ) -> None:
-    """Add up columnsᵀ · rows over the parts, and the rows for the bias."""
-    (n, oh, ow, fn), (_, c_group, fh, fw) = gradient.shape, out.shape
-    k, dtype = fh * fw * c_group, acc_dtype(source.dtype)
+    (fn, c_group, fh, fw), dtype = out.shape, acc_dtype(source.dtype)
     channels, filters = group_ranges(source.shape[3], groups), group_ranges(fn, groups)
-    total, bias_total = numpy.zeros((groups, k, fn // groups), dtype), numpy.zeros(fn, dtype)
+    total = numpy.zeros((groups, fh * fw * c_group, fn // groups), dtype)
     with threads.single_threaded_blas():
-        for part in cut(n, oh, ow * k * dtype.itemsize, numpy):
-            rows = gradient[part.images, part.rows].reshape(-1, fn).astype(dtype, copy=False)
+        for image, pixels in zip(source, gradient, strict=True):
             for group in range(groups):
-                columns = part_columns_numpy(source, geometry, part, channels[group], dtype)
-                total[group] += columns.T @ rows[:, filters[group]]
-            bias_total += rows.sum(axis=0)
+                rows = pixels[..., filters[group]].reshape(-1, fn // groups)
+                columns = im2col_numpy(image[None, ..., channels[group]], geometry, "HWC")
+                total[group] += numpy.matmul(columns.T, rows, dtype=dtype)
     by_filter = total.reshape(groups, fh, fw, c_group, fn // groups).transpose(0, 4, 3, 1, 2)
     out[...] = by_filter.reshape(out.shape)
     if bias_out is not None:
-        bias_out[...] = bias_total
+        column_sums(gradient.reshape(-1, fn), out=bias_out)

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from backend import array_module, blas, workspace
+from backend import array_module, blas, tuning, workspace
 from backend.types import Array
-from kernels import activations, implicit_gemm
+from kernels import activations, depthwise, implicit_gemm
 from kernels.batch_statistics import Moments
+from kernels.col2im import add_windows
 from kernels.core.dtypes import acc_dtype
-from kernels.core.filters import filter_matrices, group_ranges, taps_first
+from kernels.core.filters import filter_matrices, flipped, group_ranges, is_depthwise, taps_first
 from kernels.core.geometry import Geometry
 from kernels.core.layout import target
-from kernels.core.tiling import Part, cut
+from kernels.core.tiling import Part, cut, ranges
 from kernels.gemm import matmul_part
 from kernels.im2col import part_columns_cuda
 from kernels.sums import column_sums
@@ -43,8 +44,21 @@ def forward(
 
 
 def backward_input(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
-    """Compute ``dx`` (N, H, W, C) of ``gradient`` (N, OH, OW, FN), where the implicit GEMM is not refused."""
-    implicit_gemm.backward_input(gradient, _contiguous(taps_first(weight)), geometry, groups, dx)
+    """Compute ``dx`` (N, H, W, C) of ``gradient`` (N, OH, OW, FN).
+
+    Without tensor cores it is, at stride 1, itself a convolution, of the gradient with the flipped filters, which sums
+    in a product what the general way (a product, then col2im) adds tap by tap.
+    """
+    if not implicit_gemm.refusal(dx.dtype, weight.shape, geometry, groups):
+        implicit_gemm.backward_input(gradient, _contiguous(taps_first(weight)), geometry, groups, dx)
+    elif geometry.mirrored is None:
+        _backward_input_by_columns(gradient, weight, geometry, groups, dx)
+    else:
+        filters = flipped(weight, groups)
+        if is_depthwise(filters.shape, groups):
+            depthwise.forward(gradient, filters, None, geometry.mirrored, dx, None)
+        else:
+            forward(gradient, filters, None, geometry.mirrored, groups, dx, None)
 
 
 def backward_weight(
@@ -81,6 +95,29 @@ def _forward_by_columns(
             matmul_part(columns, matrix, out=_columns_of(out, group, groups))
     if bias is not None:
         y += bias
+
+
+def _backward_input_by_columns(gradient: Array, weight: Array, geometry: Geometry, groups: int, dx: Array) -> None:
+    (n, _, _, c), (fh, fw), (oh, ow), fn = dx.shape, geometry.kernel, geometry.output, len(weight)
+    c_group, f_group = c // groups, fn // groups
+    dtype = acc_dtype(dx.dtype)  # these products are not results yet, col2im adds them up
+    channel_bytes = oh * ow * fh * fw * dtype.itemsize
+    # Windows overlap, so an image is not cut into bands; where its columns are too many, some channels at a time.
+    strips = ranges(c_group, min(-(-c_group * channel_bytes // tuning.COLUMN_BYTES["cupy"]), c_group))
+    of_groups = zip(filter_matrices(weight, groups, dtype), group_ranges(fn, groups), strict=True)
+    matrices = []
+    for group, (matrix, filters) in enumerate(of_groups):
+        by_channel = matrix.reshape(fh * fw, c_group, f_group)
+        for first, last in strips:
+            channels = slice(group * c_group + first, group * c_group + last)
+            matrices.append((channels, filters, by_channel[:, first:last].reshape(-1, f_group).T))
+    widest = max((last - first for first, last in strips), default=0)
+    for part in cut(n, 1, channel_bytes * widest, array_module(dx)):
+        rows = gradient[part.images].reshape(-1, fn).astype(dtype, copy=False)
+        for channels, filters, matrix in matrices:
+            columns = workspace.empty((len(rows), matrix.shape[1]), dtype)
+            matmul_part(rows[:, filters], matrix, out=columns)
+            add_windows(columns, dx[part.images, :, :, channels], geometry)
 
 
 def _backward_weight_by_columns(source: Array, gradient: Array, geometry: Geometry, groups: int, out: Array) -> None:

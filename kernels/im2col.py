@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 
-import numpy
-
 from backend import array_module, profiling, workspace
 from backend.checks import instance
 from backend.types import Array
@@ -56,10 +54,11 @@ def im2col(x: Array, window: Window, order: str = "CHW") -> Array:
     check_order(order)
     check_images("im2col", x)
     geometry = instance("window", window, Window, "a Window").over((x.shape[2], x.shape[3]))
-    return implementation(x, _im2col_numpy, _im2col_cuda, _im2col_native)(to_nhwc(x), geometry, order)
+    return implementation(x, im2col_numpy, _im2col_cuda, _im2col_native)(to_nhwc(x), geometry, order)
 
 
-def _im2col_numpy(source: Array, geometry: Geometry, order: str) -> Array:
+def im2col_numpy(source: Array, geometry: Geometry, order: str) -> Array:
+    """Return the columns of (N, H, W, C), any strides, as ``im2col`` does: (N·OH·OW, FH·FW·C) in ``order``."""
     n, c = len(source), source.shape[3]
     patches = windows(source, geometry, Part(slice(0, n), slice(0, geometry.output[0])))
     if order == "CHW":
@@ -80,36 +79,13 @@ def _im2col_native(source: Array, geometry: Geometry, order: str) -> Array:
 def _im2col_cuda(source: Array, geometry: Geometry, order: str) -> Array:
     n, _, _, c = source.shape
     if source.dtype.itemsize not in _BITS:
-        return _im2col_numpy(source, geometry, order)  # which CuPy's arrays can do, too
+        return im2col_numpy(source, geometry, order)  # which CuPy's arrays can do, too
     whole = Part(slice(0, n), slice(0, geometry.output[0]))
     return device_columns(source, geometry, whole, slice(0, c), order)
 
 
-def part_columns_numpy(source: Array, geometry: Geometry, part: Part, channels: slice, dtype: numpy.dtype) -> Array:
-    """Return the columns of one part and some channels: (pixels, FH·FW·channels), a view where the memory is that.
-
-    Args:
-        source: (N, H, W, C), C-contiguous.
-        channels: begin and end among C.
-        dtype: of the columns.
-    """
-    patches = windows(source[..., channels] if channels != slice(0, source.shape[3]) else source, geometry, part)
-    n, rows, ow, fh, fw, c = patches.shape
-    shape = (n * rows * ow, fh * fw * c)
-    if fh * fw == 1 and patches.dtype == dtype and patches.flags.c_contiguous:
-        return patches.reshape(shape)
-    if c < 4 and ow > fw * c:
-        # Few channels make short runs: copy along the output's rows instead, and use the columns transposed.
-        columns = workspace.empty((fh, fw, c, n, rows, ow), dtype)
-        columns[...] = patches.transpose(3, 4, 5, 0, 1, 2)
-        return columns.reshape(shape[::-1]).T
-    columns = workspace.empty(patches.shape, dtype)
-    columns[...] = patches
-    return columns.reshape(shape)
-
-
 def part_columns_cuda(source: Array, geometry: Geometry, part: Part, channels: slice) -> Array:
-    """Return what ``part_columns_numpy`` does, of device images and in their dtype, of 2, 4 or 8 bytes."""
+    """Return what ``device_columns`` does, or a view of the images where windows are pixels."""
     if geometry.is_pixelwise:
         return part.of_output(source)[..., channels].reshape(-1, channels.stop - channels.start)
     return device_columns(source, geometry, part, channels)
@@ -180,9 +156,8 @@ def padded(source: Array, first_row: int, rows: int, first_column: int, columns:
     inside = source[:, r0:r1, c0:c1]
     if inside.shape == (n, rows, columns, c):
         return inside
-    band = workspace.empty((n, rows, columns, c), source.dtype)
+    band = workspace.zeros((n, rows, columns, c), source.dtype)
     above, before = r0 - first_row, c0 - first_column
     below, after = above + inside.shape[1], before + inside.shape[2]
-    band.fill(0)  # all of it, in cache: four borders would be four calls that other threads wait between
     band[:, above:below, before:after] = inside
     return band

@@ -1,4 +1,4 @@
-"""Cut a batch into parts, so that the columns of a part stay in cache and the CPU's cores share the parts.
+"""Cut a batch into parts, so that what is made of a part stays small, and the CPU's cores can share the parts.
 
 Where a bit of a result depends on the cut, the cut depends on shapes alone, never on the number of threads: results
 have the same bits for any number.
@@ -71,16 +71,6 @@ def _cut(images: int, rows: int, row_bytes: int, cap: int, halved: bool) -> tupl
         cap = min(cap, max(images * image_bytes // 2, tuning.WORTH_HALVING))  # two parts at least, if worth it
     per_part = max(cap // max(image_bytes, 1), 1)
     return tuple(Part(slice(*piece), slice(0, rows)) for piece in ranges(images, -(-images // per_part)))
-
-
-def channel_strips(channels: int, channel_bytes: int, library: Any) -> list[tuple[int, int]]:
-    """Cut the channels of one image into ranges whose columns fit, for what cannot be cut into bands.
-
-    Args:
-        channel_bytes: of one channel's columns, all rows of the output.
-        library: NumPy or CuPy.
-    """
-    return ranges(channels, min(-(-channels * channel_bytes // tuning.COLUMN_BYTES[library.__name__]), channels))
 
 
 def partial_sums(parts: list[Part], result_bytes: int) -> list[list[Part]]:

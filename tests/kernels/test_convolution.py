@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import backend
 from backend import asnumpy, tuning
-from kernels import convolution as module
-from kernels import convolution_cuda, depthwise, implicit_gemm
+from kernels import convolution_cuda, implicit_gemm
 from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
 from kernels.core import native
 from kernels.core.window import Window
@@ -84,11 +83,20 @@ def check_exactly(given):
     assert_separate((y, dx, dweight), inputs)
 
 
+@pytest.fixture
+def by_columns(monkeypatch):
+    """Convolutions by im2col on a GPU that could do without."""
+    monkeypatch.setattr(implicit_gemm, "refusal", lambda *_: "is refused by a test")
+
+
 def test_every_geometry(device):
     for_all(device, convolutions())(check_exactly)
 
 
-def test_every_geometry_in_bands_of_rows(device):
+@pytest.mark.usefixtures("by_columns")
+def test_every_geometry_in_small_parts(device):
+    """Of images or of their rows on a GPU; on a CPU only a depthwise convolution is cut, into images."""
+
     @for_all(device, convolutions(), st.integers(1, 500), cpu=80)
     def check(given, cap):
         with column_bytes(cap):
@@ -122,12 +130,6 @@ def test_named_geometries(device, dtype, shape, filters, window, groups):
     check_exactly(Convolution(case, groups, filters // groups, shape[1] // groups, bias=True))
 
 
-@pytest.fixture
-def by_columns(monkeypatch):
-    """Convolutions by im2col on a GPU that could do without."""
-    monkeypatch.setattr(implicit_gemm, "refusal", lambda *_: "is refused by a test")
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.usefixtures("by_columns")
@@ -139,12 +141,12 @@ def test_every_geometry_by_columns_on_a_gpu(dtype):
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.usefixtures("by_columns")
 def test_many_parts_add_up(device, groups):
-    """More parts than sums are kept apart for: 40 images of 3 bands each."""
+    """40 images, on a GPU of 3 bands each."""
     arguments = {"kernel": 3, "stride": 1, "padding": (1, 0, 0, 2), "dilation": 1, "rounding": "floor"}
     case = WindowCase((40, 4, 4, 3), arguments, (1, 0, 0, 2), "float32", "contiguous", 0)
-    with column_bytes(200), watched_cuts(module if device.kind == "cpu" else convolution_cuda) as cuts:
+    with column_bytes(200), watched_cuts(convolution_cuda) as cuts:
         check_exactly(Convolution(case, groups, 4 // groups, 4 // groups, bias=True))
-    assert groups == 4 or native.available() or max(len(parts) for parts in cuts) > 40
+    assert groups == 4 or device.kind == "cpu" or max(len(parts) for parts in cuts) > 40
 
 
 def test_rounding_is_that_of_a_sum(device):
@@ -242,9 +244,8 @@ def test_threads_change_no_bit(monkeypatch, device, dtype, shape, filters, windo
     with column_bytes(1 << 16):
         results = []
         for count in (1, 2, 3, 5):
-            with thread_limit(count), watched_cuts(depthwise if groups == shape[1] > 1 else module) as cuts:
+            with thread_limit(count):
                 results.append(all_three(x, weight, bias, dy, window, groups))
-            assert device.kind == "cuda" or native.available() or any(len(parts) > 1 for parts in cuts)
     for one, other in zip(results[0] * 3, results[1] + results[2] + results[3], strict=True):
         assert_same(other, one)
 

@@ -196,9 +196,8 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
         "fewer in_ranges join joined moments lines_of move_running narrow parts_of pass_tiling statistics tiling_of"
     ),
     depthwise: "forward backward_input backward_weight",
-    im2col: "windows padded part_columns_numpy part_columns_cuda device_columns",
+    im2col: "windows padded im2col_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
-    convolution: "flipped",
     gemm: "check_product into matmul_native add_rows matmul_part",
     sums: "column_totals square_sum stages total_of_parts",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last elementwise target joined parted "
@@ -207,7 +206,7 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     softmax: "is_one_launch",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut channel_strips partial_sums parallel_for power_of_two ranges together",
+    tiling: "cut partial_sums parallel_for power_of_two ranges together",
 }
 
 

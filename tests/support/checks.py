@@ -234,17 +234,13 @@ def watched_shares():
 
 
 @contextmanager
-def watched_cuts(module, name="cut"):
-    """Collect the lists of parts (``cut``) or slices (``pieces``) that ``module`` divides its work into."""
+def watched_cuts(module):
+    """Collect the lists of parts that ``module`` cuts its work into."""
     seen = []
-    original = getattr(module, name)
 
-    def divide(*args, **options):
-        seen.append(original(*args, **options))
+    def divide(*args, right=module.cut):
+        seen.append(right(*args))
         return seen[-1]
 
-    setattr(module, name, divide)
-    try:
+    with mock.patch.object(module, "cut", divide):
         yield seen
-    finally:
-        setattr(module, name, original)
