@@ -8,14 +8,15 @@ last bits. The constants of matrix products are in ``kernels.gemm``, next to the
 from __future__ import annotations
 
 COLUMN_BYTES = {"numpy": 1 << 22, "cupy": 1 << 28}
-"""The most that the columns of one part of a batch may take.
+"""The most that what is made of one part of a batch may take.
 
-On the CPU little enough to stay near a core's L2 cache, and enough for a product to be worth handing to a thread; a GPU
-wants few, large launches.
+That is the columns of a convolution on a GPU, the patches of Winograd's, and the sums of a depthwise one without C. On
+the CPU it is little enough to stay near a core's L2 cache, and enough for a product to be worth handing to a thread; a
+GPU wants few, large launches.
 """
 
 WORTH_HALVING = 1 << 20
-"""Bytes of columns of a part of a batch that pay for making two parts of it. It decides how sums are cut."""
+"""Bytes made of a part of a batch that pay for making two parts of it. It decides how sums are cut."""
 
 WORTH_CUTTING = 1 << 18
 """Bytes that a C kernel reads and writes, some 10 µs of work, which pay for handing a piece to another thread."""

@@ -19,7 +19,7 @@ from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
 from kernels.core.layout import target
 from kernels.core.native import Function, sharers
-from kernels.core.tiling import Part, cut, parallel_for
+from kernels.core.tiling import Part, cut
 from kernels.sums import axis_sums, column_sums
 
 _FORWARD, _BACKWARD_INPUT, _BACKWARD_WEIGHT, _TOTAL = (
@@ -58,8 +58,7 @@ def _forward(
 ) -> None:
     dtype = acc_dtype(source.dtype)
     filters = _by_tap(weight, source.shape[3], dtype)
-
-    def add(part: Part) -> None:
+    for part in _parts(y):
         # (n, H, W, C, 1) · (C, M) → (n, OH, OW, C, M)
         pixels, y_part = source[part.images][..., None], y[part.images]
         total = workspace.zeros((*y_part.shape[:3], *filters.shape[2:]), dtype)
@@ -71,8 +70,6 @@ def _forward(
         y_part[...] = total.reshape(y_part.shape)
         if positive is not None:
             activations.rectify(y_part, positive[part.images])
-
-    parallel_for(add, _parts(y), source)
 
 
 def _forward_native(
@@ -101,16 +98,13 @@ def _backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> 
     dtype = acc_dtype(dy.dtype)
     c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
     filters = _by_tap(weight, c, dtype)
-
-    def add(part: Part) -> None:
+    for part in _parts(dy):
         gradient = dy[part.images].reshape(-1, *dy.shape[1:3], c, multiplier)
         total = workspace.zeros(dx[part.images].shape, dtype)
         for tap in geometry.taps:
             product = gradient[:, tap.out_rows, tap.out_columns] * filters[tap.row, tap.column]
             total[:, tap.in_rows, tap.in_columns] += axis_sums(product, 4)
         dx[part.images] = total
-
-    parallel_for(add, _parts(dy), dy)
 
 
 def _backward_input_native(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
