@@ -276,11 +276,10 @@ class Network(BoundLayers):
         """
 
         def lower() -> str:
-            library = array_module(self.params.flat).__name__
-            cap = COLUMN_BYTES[library]
+            on_gpu, cap = array_module(self.params.flat) is not numpy, COLUMN_BYTES["cupy"]
             # A batch larger than the buffers fails by its activations, which are many times its size.
-            matters = cap > samples * math.prod(self.input_dim) * self.params.flat.itemsize
-            buffers = f", or column buffers below {cap:,} bytes (backend.tuning.COLUMN_BYTES[{library!r}])"
+            matters = on_gpu and cap > samples * math.prod(self.input_dim) * self.params.flat.itemsize
+            buffers = f", or column buffers below {cap:,} bytes (backend.tuning.COLUMN_BYTES['cupy'])"
             return f"a smaller batch (this one has {samples:,} samples){buffers if matters else ''}"
 
         return memory.guard(lower, release=self.forget)
