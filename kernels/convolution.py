@@ -146,7 +146,8 @@ def convolution_backward_input(dy: Array, weight: Array, input_shape: Shape, win
         input_shape: (N, C, H, W) of ``x``.
 
     Returns:
-        (N, C, H, W), channels-last memory, dtype of ``dy``.
+        (N, C, H, W), channels-last memory, dtype of ``dy``. Kernels may multiply filters by zeros beyond the border of
+        ``dy``: infinity or NaN in a filter makes NaN of more pixels then.
 
     Raises:
         ValueError: the shape of ``dy`` is not that of the output.

@@ -99,6 +99,7 @@ def test_moments_do_not_cancel(device):
         assert (float(mean[0]), float(variance[0])) == (1e4, 1.0)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # a BLAS multiplies infinity by the zeros that it pads with
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_measured(device, value):
     x = normal((2, 3, 9, 9), "float32")

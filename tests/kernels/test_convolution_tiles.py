@@ -14,6 +14,7 @@ from backend import tuning
 from kernels import activations, convolution_native
 from kernels.convolution import convolution, convolution_backward_input
 from kernels.core import native
+from kernels.core.filters import flipped
 from kernels.core.window import Window
 from tests.support import oracles
 from tests.support.checks import DTYPES, assert_close, assert_same, frozen, normal, thread_limit, whole
@@ -159,13 +160,19 @@ def test_nan_stays_in_the_windows_that_hold_it():
 @pytest.mark.parametrize(("images", "padding"), [(1, 2), (7, 1), (30, 1), (30, 2)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_filters_that_are_not_finite_meet_the_padding(monkeypatch, value, images, padding):
-    """Taps outside the image are skipped only where that changes nothing: 0 times infinity is NaN, as for NumPy."""
+    """Taps outside the image are skipped only where that changes nothing: 0 times infinity is NaN, as for NumPy.
+
+    The input gradient meets the padding of the convolution that it is at stride 1, of dy with the flipped filters.
+    """
     monkeypatch.setattr(tuning, "WORTH_CUTTING", 1)
     x, weight, window = whole((images, 9, 6, 7)), whole((20, 9, 3, 3), seed=1), Window(3, padding=padding)
     weight[4, 2, 0, 0] = weight[5, 1, 2, 1] = value
     dy = whole((images, 20, *window.over((6, 7)).output), seed=2)
     with native.enabled(False), np.errstate(invalid="ignore"):
-        y, dx = convolution(x, weight, None, window), convolution_backward_input(dy, weight, x.shape, window)
+        y, plain_dx = convolution(x, weight, None, window), convolution_backward_input(dy, weight, x.shape, window)
+        dx = convolution(dy, flipped(weight, 1), None, Window(3, padding=2 - padding))
+    inside = np.isfinite(dx)
+    np.testing.assert_array_equal(plain_dx[inside], dx[inside])
     for threads in THREADS:
         with thread_limit(threads):
             assert_same(convolution(x, weight, None, window), y)
