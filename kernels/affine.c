@@ -1,7 +1,10 @@
 // The gradient of a fully connected layer's output before its ReLU, and the sums of its columns, the bias's gradient.
 //
-// core/columns.h says how a matrix is cut and in which order its columns are added up: as sums.c does, to the same bits.
-// Least bytes: dy and the mask once, dx once.
+// core/columns.h says how a matrix is cut. The sums of a strip of columns stay in registers while the rows of a block
+// go by, each number of which is masked, written and added up in one pass.
+//
+// Order of sums: as sums.c adds up columns, to the same bits: the rows of a block in order, then the blocks in order,
+// in double. It depends on no range. Least bytes: dy and the mask once, dx once.
 
 #include "core/columns.h"
 

@@ -1,8 +1,12 @@
 // Batch normalization of the columns of a matrix, with a ReLU behind it. core/columns.h says how the matrix is cut.
 //
+// The sums of a strip of columns, or its factors, stay in registers while the rows of a block go by. A block is small
+// enough to be in cache when it is read again, for the squares behind the mean.
+//
 // Moments of blocks of rows (core/moments.h), which a convolution leaves as well, are put together by the formula of
 // Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), eq. 2.1.
 //
+// Order of sums: the rows of a block in order, then the blocks in order, in double: no bit depends on a range.
 // Least bytes: statistics count·sizeof(T), normalization 2·count·sizeof(T).
 
 #include "core/batch_norm.h"

@@ -3,6 +3,10 @@
 // Where a ReLU follows the normalization, the kernels compute again where its input is positive, with the same
 // operations as the forward pass, instead of reading a mask.
 //
+// The factors of a strip of columns, and its sums, stay in registers while the rows of a block go by; meanwhile the next
+// strip's numbers are fetched into cache.
+//
+// Order of sums: the rows of a block in order, then the blocks in order, in double: no bit depends on a range.
 // Least bytes: sums 2·count·sizeof(T), gradient 3·count·sizeof(T).
 
 #include "core/batch_norm.h"

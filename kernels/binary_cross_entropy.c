@@ -1,9 +1,12 @@
 // The cross-entropy of independent labels against scores: probabilities and the sum of the costs.
 //
 // Number by number: with s = exp(-|x|), cost = (x > 0 ? 1 - t : t)·|x| + log(1 + s) and y = (x > 0 ? 1 : s) / (1 + s);
-// nothing overflows, and a cost near 0 keeps its digits. Costs of a range of `size` numbers are added up in double, lane
-// by lane, then the lanes in a tree; Python adds up the ranges' sums. No order depends on threads. Least bytes: scores
-// and targets once, probabilities once.
+// nothing overflows, and a cost near 0 keeps its digits. A vector of neighbouring numbers is loaded once, and its costs
+// are added to the sums in registers: nothing is needed twice.
+//
+// Order of sums: costs of a range of `size` numbers are added up in double, lane by lane, then the lanes in a tree;
+// Python adds up the ranges' sums. No order depends on threads. Least bytes: scores and targets once, probabilities
+// once.
 
 #include "core/functions.h"
 

@@ -10,14 +10,19 @@
 // where a window reaches out of the image. Where images are small, so that much of what a window meets is border or a
 // row is shorter than a tile, they have the same position in images that follow each other: no border is read.
 //
-// Caches: filters are packed in the order in which they are read, padded with zeros to whole vectors. They come from L2
-// once for each tile; the pixels of a chunk stay there for all filters.
+// Lanes are filters, so that few channels, as the 1 or 3 of a first layer, leave none empty: a step takes one number of
+// each pixel, whatever their number is. Undilated taps of a row are one run of FW·C such steps (`joined` in the tile),
+// as they lie side by side in x: the inner loop is not begun again for each tap's few channels.
+//
+// Caches: filters are packed in the order in which they are read (core/filter_packing.h), padded with zeros to whole
+// vectors. They come from L2 once for each tile; the pixels of a chunk stay there for all filters.
 //
 // Order of a sum: that of the tile; of the input gradient the last tap comes first. Zeros of the border are multiplied,
 // or skipped where all filters are finite, which is the same. Ranges of rows may end anywhere: no bit depends on it.
 // Least bytes: x, filters, y and mask once each.
 
 #include "core/convolution_tile.h"
+#include "core/filter_packing.h"
 #include "core/moments.h"
 
 #define CHUNK_NUMBERS (1 << 17)  // of x, for which all filters are taken
@@ -26,14 +31,6 @@
 #define MOST_TOGETHER 24         // images: their pixels are far from each other
 #define MOST_LINES 64            // of a chunk
 #define MOST_INSIDE 96           // of a hundred products of a row, as are not made with zeros or twice
-
-static index vectors_of(index numbers) { return (numbers + LANES - 1) / LANES; }
-
-// How many vectors of filters, of those left, are taken together: blocks are nearly equal.
-static index taken_together(index vectors) {
-    const index blocks = (vectors + TILE_VECTORS - 1) / TILE_VECTORS;
-    return (vectors + blocks - 1) / blocks;
-}
 
 // Fetches the row of x that a line names; nothing if it names none.
 static void fetch_ahead(const Convolution *c, const Line *line) {
@@ -181,38 +178,11 @@ static void convolve(const Convolution *c, T *padded, index room, index first, i
     }
 }
 
-// Packs filters for the kernels below: for each group and its vectors taken together a row of biases, then the filters
-// by tap and channel. For the input gradient (`backward`) taps are in reverse order, and channels and filters of a group
-// change places.
+// Packs filters, and biases, in the order in which the kernels below read them.
 KERNEL(convolution_pack)(const T *filters /* taps * channels * out */, const T *bias /* NULL or out */,
                          A *packed /* numbers */, index taps, index channels, index out, index groups, index backward,
                          index numbers) {
-    int finite = 1;
-    for (index i = 0; i < taps * channels * out; ++i) finite &= get(filters + i) - get(filters + i) == 0;
-    for (index i = 0; i < FLAGS; ++i) *packed++ = finite;
-    const index own = out / groups, many = backward ? own : channels, all_filters = backward ? channels : own;
-    for (index group = 0; group < groups; ++group) {
-        for (index v = 0, width; v < all_filters; v += width) {
-            width = taken_together(vectors_of(all_filters - v)) * LANES;
-            const index count = least(width, all_filters - v);
-            for (index k = 0; k < width; ++k) *packed++ = bias && k < count ? get(bias + group * own + v + k) : 0;
-            for (index tap = 0; tap < taps; ++tap, packed += many * width) {
-                const T *from = filters + (backward ? taps - 1 - tap : tap) * channels * out + group * own;
-                for (index begin = 0; begin < many; begin += 128) {
-                    const index end = least(begin + 128, many);
-                    if (backward) {
-                        for (index k = 0; k < count; ++k)
-                            for (index i = begin; i < end; ++i) packed[i * width + k] = get(from + (v + k) * out + i);
-                    } else {
-                        for (index i = begin; i < end; ++i)
-                            for (index k = 0; k < count; ++k) packed[i * width + k] = get(from + i * out + v + k);
-                    }
-                    for (index i = begin; i < end; ++i)
-                        for (index k = count; k < width; ++k) packed[i * width + k] = 0;
-                }
-            }
-        }
-    }
+    pack_filters(filters, bias, packed, taps, channels, out, groups, backward);
     (void)numbers;
 }
 

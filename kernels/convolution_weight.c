@@ -4,16 +4,19 @@
 // A tile is P rows of dW, a number of x for each, times V vectors of filters. Its P·V sums stay in registers while a
 // band of windows passes: per window P numbers are broadcast and V vectors loaded for P·V products. A band is some rows
 // of windows, few enough for their x and dy to stay in cache over all tiles; tiles of three vectors and more fetch
-// meanwhile what the next band reads. Where tiles take some of a block's vectors only, dy is packed by vectors: what they
-// skip would take their place in L1.
+// meanwhile what the next band reads. Where tiles take some of a block's vectors only, dy is packed by vectors: what
+// they skip would take their place in L1.
+//
 // The rows of a tile are channels and, where all taps have the same windows, taps. Padding costs no branch: each tap
-// has its range of rows and columns of windows. Where a tap alone has too few channels for a tile, rows of x are copied
-// into scratch memory, with zeros for the padding; so are those of float16, which are converted there. A vector of dy
+// has its range of rows and columns of windows. Fewer channels than FEW_CHANNELS, as the 1 or 3 of a first layer, would
+// make a tile of one tap too small: then taps are joined in a tile, for which rows of x are copied into scratch memory
+// with zeros for the padding, where there is any; so are those of float16, which are converted there. A vector of dy
 // may reach into the next pixel's numbers: such lanes' sums are not used. Where it would reach beyond the array, dy is
 // packed.
 //
 // Order of a sum: by fused products over the windows of a band, then over the bands of a part, then over the parts,
-// each ascending. Parts are cut by shapes alone, bands also by the level of processor. Sums of float16 are those of float32, rounded once.
+// each ascending. Parts are cut by shapes alone, bands also by the level of processor. Sums of float16 are those of
+// float32, rounded once.
 //
 // An item of work is a part of the rows of windows and a block of up to 64 filters of one group. Sums lie by part, by
 // group, by block, as a matrix of FH·FW·C/groups rows and the block's filters, rounded up to 16.
@@ -21,6 +24,7 @@
 // Least bytes: x once for each block of filters, dy once, and the partial sums twice.
 
 #include "core/vectors.h"
+#include "core/weight_packing.h"
 
 #define MOST_BAND_ROWS 128
 #define UNIT 16        // filters by which blocks are cut: whole vectors of any level
@@ -109,34 +113,6 @@ static void tiles(const Band *band, Form form, index x_at, index dy_at, index co
 #endif
         }
     }
-}
-
-static void copy(const T *from, A *to, index count) {
-    index i = 0;
-    for (; i + LANES <= count; i += LANES) store_sums(to + i, load(from + i));
-    for (; i < count; ++i) to[i] = get(from + i);
-}
-
-// Packs the filters of a window, whole vectors with zeros at the end, `step` numbers from one to the next.
-static void pack(const T *from, A *to, index count, index step) {
-    for (; count >= LANES; count -= LANES, from += LANES, to += step) store_sums(to, load(from));
-    if (count > 0) store_sums(to, load_some(from, count));
-}
-
-static void clear(A *to, index count) {
-    for (index i = 0; i < count; ++i) to[i] = 0;
-}
-
-// A row of an image: a group's channels of `columns` pixels from -pad on, zeros for those outside of the image.
-static void copy_row(const T *row, const Geometry *g, index own, index columns, A *to) {
-    const index begin = least(g->pad_left, columns), end = most(least(g->width + g->pad_left, columns), begin);
-    clear(to, begin * own);
-    if (own == g->channels) {
-        copy(row, to + begin * own, (end - begin) * own);
-    } else {
-        for (index i = begin; i < end; ++i) copy(row + (i - begin) * g->channels, to + i * own, own);
-    }
-    clear(to + end * own, (columns - end) * own);
 }
 
 // Adds a band's dy to the bias's sums: every fourth window of a row to one of four, and these at the end.

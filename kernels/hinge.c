@@ -1,8 +1,11 @@
 // The hinge loss of each row of scores, and its gradient.
 //
-// A margin of a wrong class is max(0, x - x[label] + 1). A row is gone through once: its margins become 1 or 0 in dx, times
-// the factor, and the label's place gets how many there are. Sums: of a row, in a vector, then its lanes in a tree. NaN
-// passes to the loss, and has no gradient. Least bytes: scores and gradients once.
+// A margin of a wrong class is max(0, x - x[label] + 1). A row is gone through once, a vector of neighbouring classes
+// at a time: its margins become 1 or 0 in dx, times the factor, and their sum and number stay in registers; the label's
+// place gets how many there are, while the row is in cache.
+//
+// Order of sums: those of a row in a vector, then its lanes in a tree; Python adds up the rows. No order depends on
+// threads. NaN passes to the loss, and has no gradient. Least bytes: scores and gradients once.
 
 #include "core/vectors.h"
 

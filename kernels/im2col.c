@@ -1,5 +1,5 @@
 // im2col: windows of (N, H, W, C) images as rows, N·OH·OW of FH·FW·C numbers. Numbers are copied as they are, and those
-// on padding are 0.
+// on padding are 0: no sums, no order of them.
 //
 // In the order (FH, FW, C) a row of a window is one run of memory where it is not dilated, copied by vectors. In the
 // order (C, FH, FW) every channel of a pixel goes to another place, taps apart.

@@ -1,6 +1,7 @@
 // Whether a number is infinite or NaN, for the loss scale: such a number less itself is NaN, any other is 0.
 //
-// Least bytes: every number once.
+// A vector of neighbouring numbers is loaded once, and which lanes were wrong stays in a register to the end. No sums:
+// the answer depends on no order. Least bytes: every number once.
 
 #include "core/vectors.h"
 

@@ -1,4 +1,7 @@
-// Numbers kept where a mask is set, +0 elsewhere: their bits, those of NaN too. Least bytes: every array once.
+// Numbers kept where a mask is set, +0 elsewhere: their bits, those of NaN too.
+//
+// A vector of neighbouring numbers is loaded, masked in a register and stored: nothing is needed twice. No sums: no
+// order matters. Least bytes: every array once.
 
 #include "core/vectors.h"
 

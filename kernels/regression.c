@@ -1,8 +1,11 @@
 // Errors of predictions and the sums of their costs: e², or Huber's (1964).
 //
-// Number by number: e = x - t, and with w = min(|e|, delta) the cost w·(|e| - w/2), which is e²/2 up to delta and linear
-// from there. Costs of a range of `size` numbers are added up in double, lane by lane, then the lanes in a tree; Python
-// adds up the ranges' sums. No order depends on threads. Least bytes: predictions, targets and errors once.
+// Number by number: e = x - t, and with w = min(|e|, delta) the cost w·(|e| - w/2), which is e²/2 up to delta and
+// linear from there. A vector of neighbouring numbers is loaded once, and its costs are added to the sums in registers:
+// nothing is needed twice.
+//
+// Order of sums: costs of a range of `size` numbers are added up in double, lane by lane, then the lanes in a tree;
+// Python adds up the ranges' sums. No order depends on threads. Least bytes: predictions, targets and errors once.
 
 #include "core/vectors.h"
 

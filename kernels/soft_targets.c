@@ -1,7 +1,10 @@
 // Labels as weighted distributions: label smoothing, class weights and ignored labels.
 //
-// A row has ((class is the label ? 1 - smoothing : 0) + smoothing / classes)·weight[class]·factor, rounded as in the twin,
-// and zeros where the label is negative. Least bytes: labels once, targets once.
+// A row has ((class is the label ? 1 - smoothing : 0) + smoothing / classes)·weight[class]·factor, rounded as in the
+// twin, and zeros where the label is negative. A vector has neighbouring classes of a row, which is written from
+// registers as if it had no label; then the label's number is put in its place, while the row is in cache. No sums: no
+// order matters.
+// Least bytes: labels once, targets once.
 
 #include "core/vectors.h"
 

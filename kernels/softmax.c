@@ -1,14 +1,15 @@
 // Softmax along the rows of a matrix (rows, classes), the cross-entropy against labels, and their gradients.
 //
 // A vector has LANES neighbouring classes of a row, which is gone through for the maximum, for the exponentials, which
-// stay in y, and for the quotients, from a cache. Vectors reach from the end of a row into the next one, which is computed
-// after it: what they read there is replaced, what they write there is written again. Only the last vector of a range
-// is cut. Of up to SHORT classes, a vector has a class of LANES rows, which are transposed before and after. Logarithms
-// are taken for LANES rows at once.
+// stay in y, and for the quotients, from a cache. Vectors reach from the end of a row into the next one, which is
+// computed after it: what they read there is replaced, what they write there is written again. Only the last vector of
+// a range is cut. Of up to SHORT classes, a vector has a class of LANES rows, which are transposed before and after.
+// Logarithms are taken for LANES rows at once.
 //
-// Sums: of a long row, in a vector, then its lanes in a tree; of a short one in order; of the rows' losses as of a row. A NaN in a row makes all of it
-// NaN, as does +inf. Least bytes: scores and probabilities once, 2·rows·classes·sizeof(T), and the labels; the gradient
-// reads probabilities and labels and writes as many bytes as it reads of probabilities.
+// Order of sums: of a long row, in a vector, then its lanes in a tree; of a short one in order; of the rows' losses as
+// of a row. A NaN in a row makes all of it NaN, as does +inf. Least bytes: scores and probabilities once,
+// 2·rows·classes·sizeof(T), and the labels; the gradient reads probabilities and labels and writes as many bytes as it
+// reads of probabilities.
 
 #include "core/functions.h"
 

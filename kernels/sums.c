@@ -1,7 +1,10 @@
 // Sums of a matrix's columns, along the middle axis of an (outer, length, inner) array, and of squares.
 //
-// core/columns.h says how a matrix is cut and in which order its columns are added up. No order depends on threads.
-// Least bytes: every number once.
+// core/columns.h says how a matrix is cut. The sums of a strip of columns stay in registers while the rows of a block
+// go by; those of squares are four vectors.
+//
+// Order of sums: the rows of a block in order, then the blocks in order, in double; squares in four vectors in turn,
+// which are then added up in a tree, as are their lanes. No order depends on threads. Least bytes: every number once.
 
 #include "core/columns.h"
 

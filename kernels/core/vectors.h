@@ -39,7 +39,6 @@ INLINE A get(const T *p) { return (A)*p; }
 INLINE void put(T *p, A value) { *p = (T)value; }
 INLINE vec all(A value) { return value - (vec){0}; } // keeps -0 and NaN
 INLINE vec fma(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c); }
-INLINE A fma1(A a, A b, A c) { return __builtin_elementwise_fma(a, b, c); }
 INLINE vec choose(mask condition, vec yes, vec no) { return (vec)(((mask)yes & condition) | ((mask)no & ~condition)); }
 
 // As a number of type T: a float may be above 0, and 0 as a _Float16.

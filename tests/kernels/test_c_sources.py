@@ -1,6 +1,7 @@
 """The C files as they are written: their heads, their sizes, and Python's calls of every function."""
 
 import importlib
+import itertools
 import pkgutil
 import re
 
@@ -17,6 +18,13 @@ from tests.conftest import require_c_kernels
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in build_native.sources()}
 SIZED_ELSEWHERE = {("convolution.c", "filters"): "blocks of filters, whose number the plan of a convolution has"}
 """Arrays whose number of elements is no product of the function's parameters."""
+
+SAYS = {
+    "how data lie in registers": r"\b([Vv]ectors?|registers?)\b",
+    "the order of sums": r"[Oo]rder of (a sum|sums|products)|[Nn]o sums|ascending order|in a tree|bit for bit|Bits: ",
+    "the least bytes to move": r"\bLeast bytes\b[^:.]*: \w",
+}
+"""What the comment at the head of a file has words for, behind what the file computes."""
 
 
 def functions():
@@ -65,9 +73,9 @@ def test_parameters_are_of_known_types_and_arrays_have_sizes(function):
 def test_a_file_opens_with_what_it_computes_and_is_short(file):
     lines = SOURCES[file].splitlines()
     assert lines[0].startswith("// ")
-    comment = " ".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("//"))])
-    assert "Least bytes" in comment
-    assert len(lines) <= 300
+    comment = " ".join(line[2:].strip() for line in itertools.takewhile(lambda line: line.startswith("//"), lines))
+    assert [what for what, words in SAYS.items() if not re.search(words, comment)] == []
+    assert len(lines) <= 260
     assert '#include "core/' in SOURCES[file]
     assert not re.findall(r"#include <", SOURCES[file])  # a kernel calls no library
 

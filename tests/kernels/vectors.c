@@ -28,12 +28,10 @@ KERNEL(through)(const T *x /* count */, T *y /* count */, index count, index fir
 }
 
 KERNEL(products)(const T *a /* count */, const T *b /* count */, const T *c /* count */, A *twice /* count */,
-                 A *once /* count */, A *once_each /* count */, index count) {
+                 A *once /* count */, index count) {
     for (index i = 0; i + LANES <= count; i += LANES) {
         store_sums(twice + i, load(a + i) * load(b + i) + load(c + i));
         store_sums(once + i, fma(load(a + i), load(b + i), load(c + i)));
-        for (int k = 0; k < LANES; ++k)
-            once_each[i + k] = fma1(get(a + i + k), get(b + i + k), get(c + i + k));
     }
 }
 
