@@ -7,6 +7,7 @@ import numpy
 from backend import array_module, profiling, require_active, require_arrays, require_same_device, workspace
 from backend.types import Array
 from kernels import targets
+from kernels.core.checks import check_wide_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.native import Function
 from kernels.core.ranges import add_ranges
@@ -33,7 +34,7 @@ def binary_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
         y: the probabilities, shape and dtype of ``x``.
 
     Raises:
-        TypeError: targets are not numbers, or host and device arrays are mixed.
+        TypeError: scores are not float32 or float64, targets are not numbers, or host and device arrays are mixed.
         ValueError: shapes do not fit; or, on the CPU, a target is not from 0 to 1 (the first such is named).
 
     Examples:
@@ -45,6 +46,7 @@ def binary_cross_entropy(x: Array, t: Array) -> tuple[Array, Array]:
     """
     require_same_device(x, t)
     require_active(x, "x")
+    check_wide_dtype("binary_cross_entropy", x.dtype)
     targets.check(t, x.shape, least=0, most=1)
     library, t = array_module(x), targets.as_outputs(t, x)
     if not x.size:
@@ -79,8 +81,13 @@ def binary_cross_entropy_backward(y: Array, t: Array) -> Array:
     Args:
         y: probabilities from ``binary_cross_entropy``.
         t: the same targets.
+
+    Raises:
+        TypeError: probabilities are not float32 or float64, or targets are not numbers.
+        ValueError: shapes do not fit.
     """
     require_arrays(y=y)
+    check_wide_dtype("binary_cross_entropy_backward", y.dtype)
     targets.check_form(t, y.shape)
     return implementation(y, _backward_with_library, _backward_with_library, _backward_native)(
         y, targets.as_outputs(t, y)

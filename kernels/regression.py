@@ -8,6 +8,7 @@ from backend import array_module, profiling, require_active, require_same_device
 from backend.checks import real
 from backend.types import Array
 from kernels import targets
+from kernels.core.checks import check_wide_dtype
 from kernels.core.dispatch import implementation
 from kernels.core.native import Function
 from kernels.core.ranges import add_ranges
@@ -29,7 +30,7 @@ def squared_error(x: Array, t: Array) -> tuple[Array, Array]:
         error: x - t, shape and dtype of ``x``.
 
     Raises:
-        TypeError: targets are not numbers, or host and device arrays are mixed.
+        TypeError: predictions are not float32 or float64, targets are not numbers, or host and device arrays are mixed.
         ValueError: shapes do not fit; or, on the CPU, a target is not finite (the first such is named).
 
     Examples:
@@ -38,7 +39,7 @@ def squared_error(x: Array, t: Array) -> tuple[Array, Array]:
         >>> squared_error(xp.asarray([[1.0], [2.0]]), xp.asarray([0, 4]))[0]
         array(2.5)
     """
-    t = _targets(x, t)
+    t = _targets("squared_error", x, t)
     return implementation(x, _squared_error, _squared_error, _squared_error_native)(x, t)
 
 
@@ -70,7 +71,7 @@ def huber(x: Array, t: Array, delta: float) -> tuple[Array, Array]:
     Arguments, results and errors are those of ``squared_error``; ``delta`` is above 0.
     """
     delta = real("delta", delta, above=0)
-    t = _targets(x, t)
+    t = _targets("huber", x, t)
     return implementation(x, _huber, _huber, _huber_native)(x, t, delta)
 
 
@@ -88,8 +89,14 @@ def _huber_native(x: Array, t: Array, delta: float) -> tuple[Array, Array]:
 
 @profiling.operation
 def huber_backward(error: Array, delta: float) -> Array:
-    """Return the gradient of ``huber`` with respect to the predictions: error, cut off at ±delta, / elements."""
+    """Return the gradient of ``huber`` with respect to the predictions: error, cut off at ±delta, / elements.
+
+    Raises:
+        TypeError: errors are not float32 or float64, or ``delta`` is not a number.
+        ValueError: ``delta`` is not above 0.
+    """
     delta = real("delta", delta, above=0)
+    check_wide_dtype("huber_backward", error.dtype)
     return implementation(error, _huber_backward, _huber_backward, _huber_backward_native)(error, delta)
 
 
@@ -110,9 +117,10 @@ def _mean(cost: Array) -> Array:
     return library.asarray(axis_means(cost.reshape(-1), 0)) if cost.size else library.zeros((), cost.dtype)
 
 
-def _targets(x: Array, t: Array) -> Array:
-    """Return targets that fit ``x`` in its shape and dtype, after checking them."""
+def _targets(operation: str, x: Array, t: Array) -> Array:
+    """Return targets that fit ``x`` in its shape and dtype, after checking both."""
     require_same_device(x, t)
     require_active(x, "x")
+    check_wide_dtype(operation, x.dtype)
     targets.check(t, x.shape)
     return targets.as_outputs(t, x)

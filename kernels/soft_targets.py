@@ -10,6 +10,7 @@ from backend import array_module, profiling, require_active, require_plain, work
 from backend.types import Array
 from kernels import labels
 from kernels.core import native
+from kernels.core.checks import check_wide_dtype
 from kernels.core.native import Function
 from kernels.sums import axis_sums
 
@@ -35,7 +36,7 @@ def soft_targets(
     Args:
         t: class indices (N,), or distributions (N, classes).
         shape: (N, classes).
-        dtype: of the result.
+        dtype: of the result, float32 or float64: the sum of weights may be larger than any number of float16.
         smoothing: from 0 to below 1.
         weights: w (classes,), of ``dtype``, on the device of ``t``; None for ones.
         ignore_index: the label of samples that are left out; of class indices only.
@@ -46,11 +47,12 @@ def soft_targets(
         weight: Σw, 0-d of ``dtype``.
 
     Raises:
-        TypeError: labels are not of a right dtype, or distributions are given with ``ignore_index``.
+        TypeError: ``dtype`` or that of the labels is another, or distributions are given with ``ignore_index``.
         ValueError: shapes do not fit; or, on the CPU, a label is out of range or not finite.
     """
     require_plain(t)
     require_active(t, "t")
+    check_wide_dtype("soft_targets", numpy.dtype(dtype))
     samples, classes = shape
     if weights is not None and weights.shape != (classes,):
         raise ValueError(f"weights must have shape {(classes,)}, got {weights.shape}")

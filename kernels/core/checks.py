@@ -13,6 +13,8 @@ from kernels.core.window import Window, geometry_of
 COLUMN_ORDERS = ("CHW", "HWC")
 """Orders of the numbers in a row of columns: channel, row and column of the window, or row, column and channel."""
 
+_WIDE = frozenset(dtype for dtype in FLOATING if dtype.itemsize >= 4)
+
 
 def check_order(order: str) -> None:
     """Raise a ValueError unless ``order`` names a column order."""
@@ -30,6 +32,12 @@ def check_dtype(operation: str, x: Array) -> None:
     """Raise a TypeError unless ``x`` is of a dtype that kernels calculate with. What only copies takes any."""
     if x.dtype not in FLOATING:
         raise TypeError(f"{operation} needs float16, float32 or float64, got {x.dtype}")
+
+
+def check_wide_dtype(operation: str, dtype: Any) -> None:
+    """Raise a TypeError unless ``dtype`` is one in which a loss is computed: in float16 its sums would overflow."""
+    if dtype not in _WIDE:
+        raise TypeError(f"{operation} needs float32 or float64, got {dtype}")
 
 
 def check_gradient(dy: Array, input_shape: tuple[int, ...], channels: int, geometry: Geometry) -> None:

@@ -54,6 +54,14 @@ def test_infinities_and_nan(device):
     assert np.isnan(asnumpy(y)).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int32"])
+def test_scores_of_another_dtype_are_refused(device, dtype):
+    x, t = asarray(np.zeros(3, dtype)), asarray(np.ones(3))
+    for operation in (binary_cross_entropy, binary_cross_entropy_backward):
+        with pytest.raises(TypeError, match=f"{operation.__name__} needs float32 or float64, got {dtype}"):
+            operation(x, t)
+
+
 def test_threads_change_no_bit(device, monkeypatch):
     monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 1 << 12)
     x, t, results = normal((100_003,)), asarray(np.arange(100_003) % 2), []

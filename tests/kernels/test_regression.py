@@ -38,6 +38,14 @@ def test_nan_and_infinities(device):
         assert np.array_equal(dx, np.clip(asnumpy(x), -0.5, 0.5) / 2, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int32"])
+def test_predictions_of_another_dtype_are_refused(device, dtype):
+    x, t = asarray(np.zeros(3, dtype)), asarray(np.ones(3))
+    for operation, *numbers in ((squared_error, t), (huber, t, 1.0), (huber_backward, 1.0)):
+        with pytest.raises(TypeError, match=f"{operation.__name__} needs float32 or float64, got {dtype}"):
+            operation(x, *numbers)
+
+
 def test_threads_change_no_bit(device, monkeypatch):
     monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 1 << 12)
     x, t, results = normal((100_003,)), normal((100_003,), seed=1), []

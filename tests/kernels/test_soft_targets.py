@@ -57,6 +57,12 @@ def test_none_but_ignored_labels(device):
     assert float(weight) == 0
 
 
+def test_targets_of_another_dtype_are_refused(device):
+    """In float16 the sum of the weights of 70,000 labels would be infinite, and all targets 0."""
+    with pytest.raises(TypeError, match="soft_targets needs float32 or float64, got float16"):
+        soft_targets(asarray(np.zeros(70_000, "int32")), (70_000, 2), "float16", smoothing=0.1)
+
+
 def test_threads_change_no_bit(device, monkeypatch):
     monkeypatch.setattr("backend.tuning.WORTH_CUTTING", 64)
     t = asarray(np.arange(37) % 10)
