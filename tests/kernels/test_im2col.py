@@ -147,6 +147,7 @@ def test_the_order_of_a_row_as_in_the_book():
         ((2, 2, 1, 1), Window(4, padding=3)),
         ((2, 1, 2, 3), Window((4, 3), padding=(3, 3, 2, 1), dilation=(1, 2))),
         ((1, 1, 2, 2), Window(1, padding=3)),
+        ((2, 3, 7, 8), Window((2, 3), (2, 1), 1, (1, 2))),
         ((3, 2, 5, 4), Window(3, 2, "same")),
         ((0, 3, 5, 5), Window(3)),
     ],

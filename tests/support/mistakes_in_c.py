@@ -1,163 +1,98 @@
 """Put mistakes into C kernels, one at a time: the tests of the operation have to find each.
 
-    python tests/support/mistakes_in_c.py [NAME…]
+    python -m tests.support.mistakes_in_c [--one-each | NAME…]
 
-tries the mistakes named, or all, and exits with the names of those that were not found. A mistake is compiled for
-float32 and the best level of this processor, and used in the place of the library's own function.
+tries the mistakes named, the first of each C file, or all, and exits with the names of those that were not found. A
+mistake is compiled for float32 and one level of processor, this one's best if it names none, and used in the place of
+the library's own function. The same tests have to pass with the same files, compiled so without a mistake: else nothing
+was found.
 """
 
 import ctypes
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
+
+from tests.support.c_kernels import own_levels
+from tests.support.c_mistakes import MISTAKES, Mistake
 
 ROOT = Path(__file__).parents[2]
 
-
-class Mistake(NamedTuple):
-    """``new`` in place of the first ``old`` of a file of kernels, and the file of tests that has to find it."""
-
-    file: str
-    old: str
-    new: str
-    tests: str
+OPTIONS = (
+    "-q", "-x", "-p", "no:cacheprovider", "-p", "tests.support.mistakes_in_c", "-k", "not float16 and not float64",
+)  # fmt: skip
+"""Pytest's, with this module as a plugin: until the first failure, and without the dtypes that have no mistake."""
 
 
-MISTAKES = {
-    "a tail left out": Mistake("masking.c", "(; i < last; ++i)", "(; i + 1 < last; ++i)", "masking"),
-    "NaN lost": Mistake("activations.c", "rectified(value)", "choose(value > all(0), value, all(0))", "activations"),
-    "NaN lost behind a depthwise convolution": Mistake(
-        "depthwise.c", "rectified(total[v])", "choose(total[v] > all(0), total[v], all(0))", "depthwise"
-    ),
-    "zero is positive": Mistake("activations.c", "value > all(0), own);", "value >= all(0), own);", "activations"),
-    "slope of the other side": Mistake(
-        "activations.c", "choose(above, value, value * factor)", "choose(above, value * factor, value)", "activations"
-    ),
-    "last maximum wins": Mistake("max_pooling.c", "~(value <= best)", "~(value < best)", "pooling"),
-    "NaN loses": Mistake("max_pooling.c", "~(value <= best)", "(value > best)", "pooling"),
-    "NaN is beaten": Mistake("max_pooling.c", " & (best == best)", "", "pooling"),
-    "taps counted by height": Mistake("max_pooling.c", "a * g.kernel_width + b", "a * g.kernel_height + b", "pooling"),
-    "gradient set, not added": Mistake(
-        "max_pooling.c", "mask), sum + gradient, sum)", "mask), gradient, sum)", "max_pool_backward"
-    ),
-    "Nesterov without looking ahead": Mistake(
-        "optimizers.c", "step - v_ * (A)momentum;)", "step + v_ * (A)momentum;)", "optimizers"
-    ),
-    "one rate for both averages": Mistake("optimizers.c", "* (A)rate2", "* (A)rate1", "optimizers"),
-    "no weight decay": Mistake("optimizers.c", "step + p * (A)decay_rate", "step", "optimizers"),
-    "fused, not rounded twice": Mistake("optimizers.c", "p * (A)decay + g;", "fma(p, all((A)decay), g);", "optimizers"),
-    "a score's infinity counts": Mistake(
-        "softmax.c", "choose(target != all(0), target * shifted, all(0))", "target * shifted", "softmax"
-    ),
-    "two lanes lost": Mistake(
-        "softmax.c", "half > 0; half /= 2)\n        UNROLL for (int i = 0; i < half; ++i) value[i] +=",
-        "half > 1; half /= 2)\n        UNROLL for (int i = 0; i < half; ++i) value[i] +=", "softmax",
-    ),
-    "one not scaled": Mistake("softmax.c", "labels[row]) - 1) * scale", "labels[row]) * scale - 1)", "softmax"),
-    "no largest score": Mistake("softmax.c", "shifted = tile[k] - most;", "shifted = tile[k];", "softmax"),
-    "filters not turned": Mistake("convolution.c", "backward ? taps - 1 - tap : tap", "tap", "convolution"),
-    "bias of the first group": Mistake("convolution.c", "bias + group * own + v + k", "bias + v + k", "convolution"),
-    "padding of the row before": Mistake(
-        "convolution.c", "__builtin_memset(to + right * c->in, 0, (width - right) * c->in * sizeof(T));", "",
-        "convolution",
-    ),
-    "a chunk's image": Mistake("convolution.c", "its_image * c->image_numbers", "0 * c->image_numbers", "convolution"),
-    "a position's taps": Mistake(
-        "convolution.c", "all.rows, met_by(columns, column + i)", "all.rows, met_by(columns, column)", "convolution"
-    ),
-    "measured before it is computed": Mistake(
-        "convolution.c", "first < last ? first / block_lines : end;", "end;", "convolution_measured"
-    ),
-    "measured by another's blocks": Mistake(
-        "convolution.c", "measure(measured, done, computed)", "measure(measured, 0, computed)", "convolution_measured"
-    ),
-    "padding of the weight's gradient": Mistake(
-        "convolution_weight.c", "least(g->pad_left, columns)", "least(0 * g->pad_left, columns)", "convolution_weight"
-    ),
-    "bias gradient's last windows": Mistake(
-        "convolution_weight.c", "for (; i < columns; ++i) total[0] +=", "for (; i + 1 < columns; ++i) total[0] +=",
-        "convolution_weight",
-    ),
-    "no bias": Mistake("gemm.c", "if (p->bias) value += load(p->bias + i);", "", "gemm_native"),
-    "the first panel packed for all": Mistake(
-        "gemm.c", "run * WIDTH, together, b", "run * WIDTH, together > 0, b", "gemm_native"
-    ),
-    "sums of the last run alone": Mistake("gemm.c", "p.is_first = k == 0,", "p.is_first = 1,", "gemm"),
-    "a quarter of the squares": Mistake("sums.c", "(sum[0] + sum[1]) + (sum[2] + sum[3])", "sum[0] + sum[1]", "sums"),
-    "gradient without the mask": Mistake("affine.c", "choose(load_mask(positive + at), load(dy + at), all(0))",
-                                         "load(dy + at)", "affine"),
-    "variance by the sum": Mistake("layer_norm.c", "deviation * deviation;", "deviation;", "layer_norm"),
-    "rows not cleared": Mistake(
-        "embedding.c", "(last - first) * size * sizeof(A)", "size * sizeof(A)", "embedding"
-    ),
-    "a row of the range before": Mistake("embedding.c", "row < first ||", "row < first - 1 ||", "embedding"),
-    "a row's last number left out": Mistake("embedding.c", "(; i < size; ++i)", "(; i + 1 < size; ++i)", "embedding"),
-    "cells of the step after": Mistake(
-        "lstm.c", "(dcell * load_up_to(before + at, own))", "(dcell * load_up_to(dc + at, own))", "recurrent_steps"
-    ),
-    "the gradient from the step after": Mistake(
-        "lstm.c", "(dh ? load_up_to(dh + at, own) : all(0))", "all(0)", "recurrent_steps"
-    ),
-    "the reset gate left out": Mistake(
-        "gru.c", "vec_tanh(a[2] + r * b[2])", "vec_tanh(a[2] + b[2])", "recurrent_steps"
-    ),
-    "epsilon left out": Mistake("layer_norm.c", " + (A)epsilon", "", "layer_norm"),
-    "kept and dropped": Mistake("masking.c", "kept[i] ? values[i] : 0", "kept[i] ? 0 : values[i]", "masking"),
-    "sums of keys before not scaled": Mistake(
-        "attention.c", "load_sums(run->total + i) * keep + sum", "load_sums(run->total + i) + sum", "attention"
-    ),
-    "one later key is seen": Mistake(
-        "attention.c", ".seen = {causal ? UP_TO : ALL, shift}", ".seen = {causal ? UP_TO : ALL, shift + 1}",
-        "attention_native",
-    ),
-    "an earlier query's gradient": Mistake(
-        "attention.c", "seeing = {causal ? FROM : ALL, -shift}", "seeing = {causal ? FROM : ALL, -shift - 1}",
-        "attention_native",
-    ),
-    "slopes without their mean": Mistake("attention.c", "(load_sums(slope) - mean)", "load_sums(slope)", "attention"),
-    "nine rounds of Philox": Mistake("dropout.c", "round < 10", "round < 9", "dropout"),
-    "a word in another's byte": Mistake("dropout.c", "& 0x10000ull", "& 0x1000000ull", "dropout"),
-}  # fmt: skip
-
-
-def compiled(mistake: Mistake, folder: Path) -> Any:
-    """Return the library of a file with its mistake.
+def place_of(mistake: Mistake) -> Path:
+    """Return the file with a mistake's text: the C file, or a header that it includes.
 
     Raises:
-        ValueError: the source has no such text.
+        ValueError: there is no such text.
+    """
+    from kernels.core.build_native import KERNELS
+
+    files = [KERNELS / mistake.file]
+    for file in files:  # which grow meanwhile
+        text = file.read_text(encoding="utf-8")
+        if mistake.old in text:
+            return file
+        included = [KERNELS / "core" / name for name in re.findall(r'#include "(?:core/)?(\w+\.h)"', text)]
+        files += [path for path in included if path not in files]
+    raise ValueError(f"{mistake.file} has no text {mistake.old!r}: put the mistake in another place")
+
+
+def compiled(mistakes: Sequence[Mistake], folder: Path) -> Any:
+    """Return the library of a copy of the files, each with its mistake.
+
+    Raises:
+        RuntimeError: it does not compile.
+        ValueError: a source has no such text.
     """
     from kernels.core import build_native, native
 
-    source = (build_native.KERNELS / mistake.file).read_text(encoding="utf-8")
-    if mistake.old not in source:
-        raise ValueError(f"{mistake.file} has no text {mistake.old!r}: put the mistake in another place")
-    path = folder / mistake.file
-    path.write_text(source.replace(mistake.old, mistake.new, 1), encoding="utf-8")
+    kernels = build_native.KERNELS
+    (folder / "core").mkdir()
+    for path in (*(kernels / "core").glob("*.[ch]"), *(kernels / mistake.file for mistake in mistakes)):
+        shutil.copy(path, folder / path.relative_to(kernels))
+    for mistake in mistakes:
+        copy = folder / place_of(mistake).relative_to(kernels)
+        copy.write_text(copy.read_text(encoding="utf-8").replace(mistake.old, mistake.new, 1), encoding="utf-8")
     target = build_native.this_target()
     assert target is not None
-    levels = tuple(level for level in target.levels if level.name == native.library().level)
-    with mock.patch.object(build_native, "TYPES", {"float": ("float",)}):
-        build_native.build(
-            target._replace(levels=levels), folder / "mistake.lib", flags=["-Wno-error"], files=[path]
-        )  # of what is unused
+    target = target._replace(levels=tuple(level for level in target.levels if level.name == native.library().level))
+    files = [folder / name for name in dict.fromkeys(mistake.file for mistake in mistakes)]
+    flags = ["-Wno-error", "-O1"]  # of what is unused; and fast, as it runs once
+    with (
+        mock.patch.object(build_native, "TYPES", {"float": ("float",)}),
+        mock.patch.object(build_native, "KERNELS", folder),  # the headers' place
+    ):
+        build_native.build(target, folder / "mistake.lib", flags=flags, files=files)
     return ctypes.CDLL(str(folder / "mistake.lib"))
 
 
 def pytest_configure(config: Any) -> None:
-    """Use the functions of ``XPNET_MISTAKE`` in the place of the library's (this module is also a pytest plugin)."""
+    """Use the functions of ``XPNET_MISTAKES`` in the place of the library's (this module is also a pytest plugin)."""
     from kernels.core import native
 
-    mistake = MISTAKES[os.environ["XPNET_MISTAKE"]]
+    mistakes = [Mistake(*given) for given in json.loads(os.environ["XPNET_MISTAKES"])]
+    files = {mistake.file for mistake in mistakes}
     with tempfile.TemporaryDirectory() as folder:
-        handle = compiled(mistake, Path(folder))
+        handle = compiled(mistakes, Path(folder))
     find = native.Function._find
 
     def found(self: Any, dtype: Any, name: str, parameters: Any) -> Any:
-        if self.file != mistake.file or dtype.name != "float32":
+        if self.file not in files or dtype.name != "float32":
             return find(self, dtype, name, parameters)
         whole = native.library()
         with mock.patch.object(native, "library", return_value=whole._replace(handle=handle)):
@@ -166,30 +101,65 @@ def pytest_configure(config: Any) -> None:
     native.Function._find = found  # type: ignore[method-assign]
 
 
-def is_found(name: str) -> bool:
-    """Return whether the tests fail with a mistake; that they could run is known from exit code 1, or a crash."""
-    environment = {**os.environ, "XPNET_MISTAKE": name, "XPNET_REQUIRE_NATIVE": "1", "PYTHONPATH": str(ROOT)}
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "tests.support.mistakes_in_c"]
-    path = f"tests/kernels/test_{MISTAKES[name].tests}.py"
-    command = [sys.executable, "-m", "pytest", *options, path]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    if done.returncode not in (0, 1) and done.returncode > 0:
-        raise RuntimeError(f"{name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode != 0
+def pytest_sessionstart(session: Any) -> None:
+    """Let an example that fails be enough: a smaller one tells nothing new here, and takes seconds."""
+    from hypothesis import Phase, settings
+
+    settings.register_profile("mistakes", settings(), phases=[Phase.explicit, Phase.generate])
+    settings.load_profile("mistakes")
+
+
+def is_found(*mistakes: Mistake) -> bool:
+    """Return whether a test fails with the mistakes.
+
+    Raises:
+        RuntimeError: the tests did not run to a verdict, as where a mistake does not compile, crashes, or has no tests.
+    """
+    given = {"XPNET_MISTAKES": json.dumps(mistakes), "XPNET_REQUIRE_NATIVE": "1", "PYTHONPATH": str(ROOT)}
+    if mistakes[0].level:
+        given["XPNET_NATIVE"] = mistakes[0].level
+    tests = dict.fromkeys(mistake.tests.partition("::") for mistake in mistakes)
+    paths = [f"tests/kernels/test_{file}.py{colons}{function}" for file, colons, function in tests]
+    command = [sys.executable, "-m", "pytest", *OPTIONS, *paths]
+    done = subprocess.run(command, env={**os.environ, **given}, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    failed = done.returncode == 1 and re.match(r"1 failed\b(?!.*\berror)", last)
+    if not failed and done.returncode != 0:  # an error of a fixture ends with 1, too
+        printed = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        raise RuntimeError(f"{paths[0]}: pytest ended with {done.returncode}\n{printed}")
+    return bool(failed)
+
+
+def one_each() -> list[str]:
+    """Return the name of the first mistake of each C file."""
+    first: dict[str, str] = {}
+    for name, mistake in MISTAKES.items():
+        first.setdefault(mistake.file, name)
+    return list(first.values())
 
 
 def main() -> None:
-    """Try the mistakes named, or all; exit with those that were not found."""
+    """Try the mistakes named, one for each file, or all; exit with those that were not found."""
     from kernels.core import native
 
     if native.library().reason:
         sys.exit(native.library().reason)
-    names = sys.argv[1:] or list(MISTAKES)
+    names = one_each() if sys.argv[1:] == ["--one-each"] else sys.argv[1:] or list(MISTAKES)
+    names = [name for name in names if MISTAKES[name].level in ("", *own_levels())]
+    unchanged = [MISTAKES[name]._replace(old="", new="", level="") for name in names]
+
+    def tried(name: str) -> tuple[bool, float]:
+        start = time.perf_counter()
+        return is_found(MISTAKES[name]), time.perf_counter() - start
+
     missed = []
-    for name in names:
-        found = is_found(name)
-        print(f"{'found ' if found else 'MISSED'} {MISTAKES[name].file}: {name}", flush=True)
-        missed += [] if found else [name]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        control = pool.submit(is_found, *unchanged)
+        for name, (found, seconds) in zip(names, pool.map(tried, names), strict=True):
+            print(f"{'found ' if found else 'MISSED'} {MISTAKES[name].file}: {name} ({seconds:.1f} s)", flush=True)
+            missed += [] if found else [name]
+        if control.result():
+            sys.exit("the tests fail without a mistake, too: what they found means nothing")
     sys.exit(f"not found: {', '.join(missed)}" if missed else 0)
 
 
