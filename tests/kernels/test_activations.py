@@ -143,7 +143,7 @@ PAIRS = ("add", "multiply", "sigmoid_backward", "tanh_backward", "gelu_backward"
 
 def every_result(x, dy):
     """Return what all functions compute of these arrays."""
-    results = [getattr(activations, name)(x) for name in ("relu", "sigmoid", "tanh", "gelu")]
+    results = [getattr(activations, name)(x) for name in ("relu", "relu6", "sigmoid", "tanh", "gelu")]
     results += [getattr(activations, name)(x, *numbers) for name, numbers in TWO.items()]
     results += [getattr(activations, name)(dy, x) for name in PAIRS]
     results.append(activations.leaky_relu_backward(dy, x > 0, 0.25))

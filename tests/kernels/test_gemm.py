@@ -99,7 +99,7 @@ def test_the_threads_change_no_bit(device, monkeypatch, dtype, worth, m, k, n):
     monkeypatch.setattr("backend.tuning.WORTH_CUTTING", worth)
     a, b = normal((k, m), dtype).T, normal((k, n), dtype, 1)
     results = []
-    for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2)):
+    for ours, of_blas in ((1, 1), (1, 2), (2, 1), (3, 2), (5, 1)):
         with thread_limit(ours), threadpoolctl.threadpool_limits(of_blas, user_api="blas"):
             results.append((matmul(a, b), column_sums(a)))
     for other in results[1:]:

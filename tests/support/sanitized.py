@@ -5,7 +5,7 @@
 Kinds: ``address``, memory errors and undefined behavior (AddressSanitizer, UBSan); ``thread``, data races
 (ThreadSanitizer); ``narrow``, vectors of 16 bytes, as arm64 has them, on an x86-64 processor. The compiler is that of
 ziglang, the sanitizers' runtimes are gcc's. NumPy's arrays lie in memory that the runtimes watch: they replace malloc.
-Before the tests a mistake is made on purpose, and has to be found.
+Before the tests mistakes are made on purpose, one for each check, and have to be found.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Kind(NamedTuple):
         runtimes: libraries of gcc to load before Python.
         environment: of the tests.
         vector_bytes: of the level v3, which alone is compiled.
-        mistake: a program with an error, and what is said about it.
+        mistakes: programs with an error, and what is said about it.
     """
 
     flags: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     environment: Mapping[str, str] = MappingProxyType({})
     vector_bytes: int = 32
-    mistake: tuple[str, str] = ("", "")
+    mistakes: tuple[tuple[str, str], ...] = ()
 
 
 MISTAKE = """
@@ -57,6 +57,7 @@ relu, size = Function("activations.c", "relu"), 199_999
 x, y, positive = numpy.ones(size, "float32"), numpy.ones(size, "float32"), numpy.ones(size, bool)
 """
 BEYOND = MISTAKE + "relu(x.dtype, x, y, positive, size, 0, size + 1)"
+OVERFLOW = MISTAKE + "relu(x.dtype, x, y, positive, size, 2**63 - 1, 2**63 - 1)"  # where would a vector end?
 RACE = (
     MISTAKE
     + """
@@ -86,7 +87,7 @@ KINDS = {
             "PYTHONMALLOC": "malloc",
             "XPNET_NATIVE": "v3",
         },
-        mistake=(BEYOND, "heap-buffer-overflow"),
+        mistakes=((BEYOND, "heap-buffer-overflow"), (OVERFLOW, "signed integer overflow")),
     ),
     "thread": Kind(  # it watches accesses of at most 16 bytes
         ("-g1", "-O1", "-fsanitize=thread", "-mllvm", "-tsan-instrument-memintrinsics=0"),  # memset is watched itself
@@ -98,7 +99,7 @@ KINDS = {
             "OPENBLAS_NUM_THREADS": "1",  # its threads wait for each other by means that are not watched
         },
         vector_bytes=16,
-        mistake=(RACE, "data race"),
+        mistakes=((RACE, "data race"),),
     ),
     "narrow": Kind(environment={"XPNET_NATIVE": "v3"}, vector_bytes=16),
 }
@@ -143,26 +144,25 @@ def build(kind: Kind, folder: Path) -> None:
     build_native.build(target._replace(levels=levels), library, flags=kind.flags)
 
 
-def check_mistake(kind: Kind, folder: Path) -> None:
-    """Raise SystemExit unless the mistake is found: else the check proves nothing."""
-    program, words = kind.mistake
-    if not program:
-        return
-    given = [*command(kind), "-c", program]
-    done = subprocess.run(given, env=environment(kind), cwd=folder, capture_output=True, text=True)
-    if done.returncode == 0 or words not in done.stderr:
-        raise SystemExit(f"a mistake was not found, expected {words}; exit {done.returncode}\n{done.stderr[-3000:]}")
-    print(f"a mistake on purpose was found: {words}", flush=True)
+def check_mistakes(kind: Kind, folder: Path) -> None:
+    """Raise SystemExit unless each mistake is found: else the check proves nothing."""
+    for program, words in kind.mistakes:
+        given = [*command(kind), "-c", program]
+        done = subprocess.run(given, env=environment(kind), cwd=folder, capture_output=True, text=True)
+        if done.returncode == 0 or words not in done.stderr:
+            said = done.stderr[-3000:]
+            raise SystemExit(f"a mistake was not found, expected {words}; exit {done.returncode}\n{said}")
+        print(f"a mistake on purpose was found: {words}", flush=True)
 
 
 def main() -> None:
-    """Build, look for the mistake, and run the tests."""
+    """Build, look for the mistakes, and run the tests."""
     if len(sys.argv) < 2 or sys.argv[1] not in KINDS:
         raise SystemExit(f"usage: {sys.argv[0]} {'|'.join(KINDS)} [PYTEST'S ARGUMENTS]")
     kind = KINDS[sys.argv[1]]
     with tempfile.TemporaryDirectory() as place:
         build(kind, Path(place))
-        check_mistake(kind, Path(place))
+        check_mistakes(kind, Path(place))
         given = [*command(kind), "-m", "pytest", "-q", "-p", "no:cacheprovider", *LEFT_OUT, *sys.argv[2:]]
         code = subprocess.run(given, env=environment(kind, Path(place) / "report"), cwd=place).returncode
         for report in Path(place).glob("report.*"):  # of a test's process, whose own output pytest keeps

@@ -1,10 +1,9 @@
-"""Parameters after 50 steps of every model, by the C kernels: the same bits for any number of threads."""
+"""Parameters after 50 steps of every kind of network, by the C kernels: the same bits for any number of threads."""
 
 import numpy as np
 import pytest
 
 import backend
-from backend import tuning
 from layers import (
     Affine,
     AveragePooling,
@@ -16,13 +15,17 @@ from layers import (
     LayerNormalization,
     Pooling,
     Relu,
+    Relu6,
     Residual,
     Sequential,
 )
-from tests.support.checks import thread_limit
+from tests.support.checks import thread_limit, watched_shares
 from training.data import load
 from training.models import MODELS, Network, build
 from training.optim.optimizers import by_name
+from training.zoo import char_gru, char_lstm, char_transformer
+from training.zoo.blocks import conv_norm
+from training.zoo.mobilenet import _block
 
 STEPS, BATCH = 50, 7
 SIZES = {
@@ -37,7 +40,7 @@ def digits():
 
 
 def residual():
-    """Return a network of the layers that the models do not have."""
+    """Return a network of normalizations, poolings and convolutions of other kinds than the models'."""
     body = Sequential(Convolution.of(6, 6, 3, pad=1, groups=6), BatchNormalization.of(6), Relu())
     layers = [
         Convolution.of(1, 6, 5, stride=2, pad=2), BatchNormalization.of(6), Relu(), Pooling(3, 3, stride=2),
@@ -47,26 +50,48 @@ def residual():
     return Network(Sequential(*layers), (1, 28, 28))
 
 
+def mobile():
+    """Return the blocks of MobileNetV2: one that is added to its input, and one that halves the image."""
+    layers = [*conv_norm(1, 8, 3, stride=2), Relu6(), *_block(8, 8, 3, 1), *_block(8, 12, 3, 2), GlobalAveragePooling()]
+    return Network(Sequential(*layers, Affine.of(12, 10)), (1, 28, 28))
+
+
+NETWORKS = {
+    "residual": residual,
+    "MobileNetV2": mobile,
+    "CharLSTM": lambda: Network(char_lstm(11, size=6, hidden=9, depth=2), (5,)),
+    "CharGRU": lambda: Network(char_gru(11, size=6, hidden=9, dropout=0.2), (5,)),
+    "CharTransformer": lambda: Network(char_transformer(11, size=12, hidden=20, depth=1, heads=3), (5,)),
+}
+"""Small networks of the layers that the models do not have."""
+
+
+def samples(network, digits, step):
+    """Return a batch for a step: pieces of random text and the characters that follow, or images and labels."""
+    if network.takes_indices:
+        shape = (BATCH, 1 + network.input_dim[0])
+        pieces = np.random.default_rng(step).integers(0, network.index_count, shape, "int32")
+        return pieces[:, :-1], pieces[:, 1:]
+    batch = slice(step * BATCH, (step + 1) * BATCH)
+    return digits.train_images[batch].astype("float32") / 255, digits.train_labels[batch].astype("int32")
+
+
 def trained(model, digits, threads):
-    """Return the bytes of parameters and state after training with so many threads."""
+    """Return the bytes of parameters and state after training with so many threads, which share the kernels' work."""
     backend.random.seed(0)
-    network = residual() if model == "residual" else build({"model": model, "arguments": SIZES.get(model, {})})
+    network = NETWORKS[model]() if model in NETWORKS else build({"model": model, "arguments": SIZES.get(model, {})})
     optimizer = by_name("adam")
-    images, labels = digits.train_images, digits.train_labels
-    with thread_limit(threads):
+    with thread_limit(threads), watched_shares() as shares:  # small work is shared, too
         for step in range(STEPS):
-            batch = slice(step * BATCH, (step + 1) * BATCH)
-            x, t = images[batch].astype("float32") / 255, labels[batch].astype("int32")
-            optimizer.update(network.params, network.gradient(x, t))
+            optimizer.update(network.params, network.gradient(*samples(network, digits, step)))
+    assert max(shares, default=1) == threads
     arrays = {**network.params, **network.state}
     assert all(np.isfinite(array).all() for array in arrays.values())
     return {name: array.tobytes() for name, array in arrays.items()}
 
 
-@pytest.mark.parametrize("model", [*MODELS, "residual"])
-def test_threads_change_no_bit_of_a_training(model, digits, monkeypatch, in_c):
-    """Also small work is cut, so that every kernel has as many ranges as there are threads."""
-    monkeypatch.setattr(tuning, "WORTH_CUTTING", 1)
+@pytest.mark.parametrize("model", [*MODELS, *NETWORKS])
+def test_threads_change_no_bit_of_a_training(model, digits, in_c):
     expected = trained(model, digits, 1)
     for threads in (2, 3, 5):
         seen = trained(model, digits, threads)
