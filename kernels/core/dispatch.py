@@ -1,9 +1,10 @@
 """Choose how an operation is computed.
 
-In each file of ``kernels`` an operation is ``op``, which checks its arguments and calls the implementation for its
-arrays; below it stand ``_op_numpy``, the plain one that says what the operation means, ``_op_native``, which calls a
-C kernel, and ``_op_cuda``, which launches one. An operation that both libraries compute by the same calls has none of
-them.
+In most files of ``kernels`` an operation is ``op``, which checks its arguments and calls the implementation for its
+arrays. Below it stand ``_op_numpy``, the plain one that says what the operation means, ``_op_native``, which calls a C
+kernel, and ``_op_cuda``, which launches one. Where NumPy and CuPy compute by the same calls, one function takes the
+place of the first and the last: ``_op``, or ``_with_library`` where a file has one operation. Some have no C kernel,
+and some that both libraries compute by the same calls need no choice at all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """How the C kernels are built: for which systems, from which files, and what a wheel becomes with and without them."""
 
 import importlib.util
+import re
 import shutil
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,7 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.tags import parse_tag
 
-from kernels.core import build_native
+from kernels.core import build_native, native
+from tests.conftest import require_c_kernels
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,6 +45,39 @@ def test_targets(monkeypatch, system, machine, levels):
         assert len(parse_tag(f"py3-none-{target.tag}")) == (2 if system == "Linux" else 1)
     monkeypatch.setattr(build_native.sys, "maxsize", (1 << 31) - 1)
     assert build_native.this_target() is None
+
+
+def test_the_compiler_rounds_every_operation_in_the_order_in_which_it_stands():
+    """Contracting a·b + c saves a rounding; -ffast-math and its parts also change orders, NaN and signs of zero."""
+    assert "-ffp-contract=off" in build_native.FLAGS
+    parts = "fast|unsafe|associative|reciprocal|finite-math|no-signed-zeros|no-signaling|approx"
+    assert not [flag for flag in build_native.FLAGS if re.search(parts, flag)]
+    # What these two leave out is where errno and traps would be set: no result depends on them.
+    assert [flag for flag in build_native.FLAGS if "math" in flag] == ["-fno-math-errno", "-fno-trapping-math"]
+
+
+def section(content, kind):
+    """Return the bytes of the first section of a kind of a 64-bit ELF file, and those of the section it links to."""
+    (at,), (size, count) = struct.unpack_from("<Q", content, 40), struct.unpack_from("<HH", content, 58)
+    heads = [struct.unpack_from("<IIQQQQIIQQ", content, at + i * size) for i in range(count)]
+    own = next(head for head in heads if head[1] == kind)
+    return [content[head[4] : head[4] + head[5]] for head in (own, heads[own[6]])]
+
+
+def test_the_library_for_linux_needs_no_other():
+    """Not even a libc of some version: it runs with any, by three functions that each has."""
+    require_c_kernels()
+    content = native.LIBRARY.read_bytes()
+    if content[:4] != b"\x7fELF":
+        pytest.skip("the library is that of another system than Linux")
+    dynamic, _ = section(content, 6)
+    needed = 1
+    assert needed not in [tag for tag, _ in struct.iter_unpack("<qQ", dynamic)]
+    assert b"GLIBC_" not in content
+    symbols, names = section(content, 11)
+    undefined = [name for name, _, _, place, _, _ in list(struct.iter_unpack("<IBBHQQ", symbols))[1:] if place == 0]
+    functions = {names[at : names.index(b"\0", at)].decode() for at in undefined}
+    assert functions == {"memcpy", "memset", "sched_yield"}
 
 
 @pytest.fixture
