@@ -207,7 +207,7 @@ def _tiles_native(
 
 def _weights(totals: Array, out: Array) -> None:
     """Add up parts (parts, 36, C, FN), transform them to gradients of filters, and write these to (FN, C, 3, 3)."""
-    fn, c, library = *out.shape[:2], array_module(out)
+    (fn, c), library = out.shape[:2], array_module(out)
     to_filters = _matrix("filter", totals.dtype.name, library.__name__).T
     by_tap = matmul_part(to_filters, totals.sum(axis=0).reshape(PATCH * PATCH, -1))
     out[...] = by_tap.reshape(3, 3, c, fn).transpose(3, 2, 0, 1)

@@ -138,7 +138,7 @@ def _convolution_transpose(graph: Graph, layer: ConvolutionTranspose, place: str
 
 def _window(layer: Any, shape: Shape) -> dict[str, Any]:
     """Return the attributes of a window over images of a shape."""
-    geometry = layer.window.over(shape[1:])
+    geometry = layer.window.over((shape[1], shape[2]))
     (top, bottom, left, right), stride = geometry.pads, geometry.stride
     # A last window that fits only in part is given the padding that it lacks.
     more = [
