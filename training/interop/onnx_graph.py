@@ -172,7 +172,7 @@ def _average_pooling(graph: Graph, layer: AveragePooling, place: str, x: str, sh
     It has no dilation. Nor does it say whether a mean that counts padding counts what lies beyond that, in a window
     that fits only in part: other programs differ.
     """
-    window, geometry = _window(layer, shape), layer.window.over(shape[1:])
+    window, geometry = _window(layer, shape), layer.window.over((shape[1], shape[2]))
     geometry.require_pixels()
     shares = geometry.reciprocal_counts(layer.count_padding, "float32")[..., 0]
     counts_all = not layer.count_padding or bool((shares == shares[0, 0]).all())
