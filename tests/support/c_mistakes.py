@@ -26,6 +26,12 @@ MISTAKES = {
         "depthwise.c", "rectified(total[v])", "choose(total[v] > all(0), total[v], all(0))",
         "depthwise::test_relu_of_a_convolution",
     ),
+    "blocks of a depthwise convolution not measured": Mistake(
+        "depthwise.c", "measure(&measured, block, block + 1)", "measure(&measured, block, block)", "convolution_measured"
+    ),
+    "gradients of Winograd's filters as outputs": Mistake(
+        "winograd.c", "transform(6, 3, WEIGHT", "transform(6, 3, OUTPUT", "winograd"
+    ),
     "zero is positive": Mistake(
         "activations.c", "value > all(0), own);", "value >= all(0), own);", "activations::test_relu"
     ),
