@@ -209,7 +209,10 @@ def _weights(totals: Array, out: Array) -> None:
     """Add up parts (parts, 36, C, FN), transform them to gradients of filters, and write these to (FN, C, 3, 3)."""
     (fn, c), library = out.shape[:2], array_module(out)
     to_filters = _matrix("filter", totals.dtype.name, library.__name__).T
-    by_tap = matmul_part(to_filters, totals.sum(axis=0).reshape(PATCH * PATCH, -1))
+    total = workspace.zeros(totals.shape[1:], totals.dtype)
+    for part in totals:
+        total += part
+    by_tap = matmul_part(to_filters, total.reshape(PATCH * PATCH, -1))
     out[...] = by_tap.reshape(3, 3, c, fn).transpose(3, 2, 0, 1)
 
 

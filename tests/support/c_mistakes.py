@@ -27,7 +27,8 @@ MISTAKES = {
         "depthwise::test_relu_of_a_convolution",
     ),
     "blocks of a depthwise convolution not measured": Mistake(
-        "depthwise.c", "measure(&measured, block, block + 1)", "measure(&measured, block, block)", "convolution_measured"
+        "depthwise.c", "measure(&measured, block, block + 1)", "measure(&measured, block, block)",
+        "convolution_measured",
     ),
     "gradients of Winograd's filters as outputs": Mistake(
         "winograd.c", "transform(6, 3, WEIGHT", "transform(6, 3, OUTPUT", "winograd"

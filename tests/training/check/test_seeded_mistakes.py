@@ -1,6 +1,7 @@
 """``xpnet check`` finds mistakes of a device: each is put into its kernels or into its results."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -215,13 +216,16 @@ def test_a_mistake_is_found_among_the_operations(monkeypatch, name):
     assert {row.operation for row in compare("cuda", ("float32",)) if not row.passed} == wrong
 
 
+ANY = r"[Wb]\d+"
+"""Any parameter: every one has the optimizer's mistake, and roundings decide which shows it first."""
+
 STEPS = {
     "gradients scaled after backward": (gradients_scaled_after_backward, 0, ("Affine2", "dW")),
     "labels of the neighbor": (labels_of_the_neighbor, 0, ("batch", "t")),
     "another dropout": (another_dropout, 0, ("Dropout1", "y")),
     "running variance": (unbiased_variance, 1, ("BatchNormalization3", "running_var")),
-    "momentum": (in_scalars({"momentum": 1 - 2.0**-23}), 1, ("optimizer", "b1")),
-    "epsilon of Adam": (in_scalars({"scaled_eps": 1.01}), 0, ("optimizer", "W2")),
+    "momentum": (in_scalars({"momentum": 1 - 2.0**-23}), 1, ("optimizer", ANY)),
+    "epsilon of Adam": (in_scalars({"scaled_eps": 1.01}), 0, ("optimizer", ANY)),
     "the last maximum wins": (in_kernel("pooling.cu", "value > best", "value >= best"), 0, ("Pooling3", "dx")),
 }
 
@@ -231,4 +235,5 @@ def test_a_mistake_is_found_in_training_and_placed(monkeypatch, name):
     install, training, place = STEPS[name]
     install(monkeypatch)
     divergence = train_in_lockstep("cuda", 2, *TRAININGS[training], batch_size=4).divergence
-    assert (divergence.layer, divergence.array) == place
+    assert divergence.layer == place[0]
+    assert re.fullmatch(place[1], divergence.array)
