@@ -4,10 +4,10 @@ What a program needs most can be imported from here: ``from training import Netw
 name is imported when it is first used, so that ``import training`` stays fast.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training import _neighbours  # noqa: F401
+from training.on_demand import on_demand
 
 if TYPE_CHECKING:
     from training.check.gradients import gradient_check
@@ -118,14 +118,4 @@ __all__ = [
     "load_network",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'training' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = on_demand(globals(), _MODULES)

@@ -3,11 +3,11 @@
 The functions for ONNX are imported when they are first used, and the package ``onnx`` when one of them is called.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training.interop.keras_weights import from_keras
 from training.interop.torch_weights import from_torch, to_torch
+from training.on_demand import on_demand
 
 if TYPE_CHECKING:
     from training.interop.onnx_export import export_onnx, to_onnx
@@ -22,14 +22,4 @@ _MODULES = {
 
 __all__ = ["export_onnx", "from_keras", "from_onnx", "from_torch", "layers_from_onnx", "to_onnx", "to_torch"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'training.interop' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = on_demand(globals(), _MODULES)
