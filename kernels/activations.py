@@ -220,6 +220,11 @@ def _require_floating(x: Array) -> None:
 
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
+_GELU_CODE = f"""
+    typedef WIDE A;
+    const A wide = x, near = wide < -30 ? A(-30) : wide > 30 ? A(30) : wide;
+    const A t = tanh((near * near * A({_CUBIC!r}) + 1) * near * A({_SQRT_2_OVER_PI!r}));
+"""  # as _gelu_tanh; a NaN passes
 
 
 @elementwise
@@ -229,31 +234,55 @@ def gelu(x: Array) -> Array:
     Hendrycks and Gimpel, "Gaussian error linear units" (2016), section 2.
     """
     _require_floating(x)
-    return implementation(x, _gelu, _gelu, _GELU.each)(x)
+    return implementation(x, _gelu_numpy, _gelu_cuda, _GELU.each)(x)
 
 
-def _gelu(x: Array) -> Array:
+def _gelu_numpy(x: Array) -> Array:
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     y = (_gelu_tanh(wide) + 1) * 0.5 * wide  # the half before x: twice the largest number is none
     return y.astype(x.dtype, copy=False)
 
 
+def _gelu_cuda(x: Array) -> Array:
+    y = workspace.empty(x.shape, x.dtype)
+    _gelu_kernel("T x", "T y", "y = (t + 1) * A(0.5) * wide", x.dtype)(x, y)
+    return y
+
+
 @elementwise
 def gelu_backward(dy: Array, x: Array) -> Array:
     """Return dy·g'(x) with g = ``gelu``; with t its tanh: g' = (1 + t)/2 + x/2·(1 - t²)·√(2/π)·(1 + 3·0.044715·x²)."""
-    return implementation(dy, _gelu_backward, _gelu_backward, _GELU_BACKWARD.each)(dy, x)
+    return implementation(dy, _gelu_backward_numpy, _gelu_backward_cuda, _GELU_BACKWARD.each)(dy, x)
 
 
-def _gelu_backward(dy: Array, x: Array) -> Array:
+def _gelu_backward_numpy(dy: Array, x: Array) -> Array:
     wide = x.astype(acc_dtype(x.dtype), copy=False)
     t = _gelu_tanh(wide)
     # x²·(1 - t²) is 0 far out, where x² itself would overflow in float32 beyond 1e19: clip before squaring
-    near = array_module(x).clip(wide, -30, 30)
+    near = numpy.clip(wide, -30, 30)
     inner = (near * near * (3 * _CUBIC) + 1) * near * _SQRT_2_OVER_PI
     slope = (inner * (1 - t * t) + 1 + t) * 0.5
     return (slope * dy).astype(dy.dtype, copy=False)
 
 
 def _gelu_tanh(x: Array) -> Array:
-    near = array_module(x).clip(x, -30, 30)  # tanh is ±1 from 9 on; x³ must not overflow
-    return array_module(x).tanh((near * near * _CUBIC + 1) * near * _SQRT_2_OVER_PI)
+    near = numpy.clip(x, -30, 30)  # tanh is ±1 from 9 on; x³ must not overflow
+    return numpy.tanh((near * near * _CUBIC + 1) * near * _SQRT_2_OVER_PI)
+
+
+def _gelu_backward_cuda(dy: Array, x: Array) -> Array:
+    dx = workspace.empty(dy.shape, dy.dtype)
+    code = f"""
+        const A inner = (near * near * A({3 * _CUBIC!r}) + 1) * near * A({_SQRT_2_OVER_PI!r});
+        dx = (inner * (1 - t * t) + 1 + t) * A(0.5) * A(dy);
+    """
+    _gelu_kernel("T x, U dy", "U dx", code, x.dtype)(x, dy, dx)
+    return dx
+
+
+@functools.cache
+def _gelu_kernel(given: str, result: str, code: str, dtype: numpy.dtype) -> Any:
+    import cupy
+
+    wide = "double" if dtype == numpy.float64 else "float"
+    return cupy.ElementwiseKernel(given, result, _GELU_CODE.replace("WIDE", wide) + code, "xpnet_gelu")

@@ -1,8 +1,7 @@
 """Depthwise convolution: each filter sees one channel, so it is a weighted sum of shifted images, not a matrix product.
 
 Sifre, "Rigid-motion scattering for image classification" (2014), section 6.2. All arrays are channels-last memory.
-FN = C·M filters: channel c has the filters c·M … c·M + M - 1. Without the C kernels both libraries compute it by the
-same calls.
+FN = C·M filters: channel c has the filters c·M … c·M + M - 1.
 """
 
 from __future__ import annotations
@@ -17,11 +16,15 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.filters import taps_first
 from kernels.core.geometry import Geometry
+from kernels.core.launch import Kernel
 from kernels.core.layout import target
 from kernels.core.native import Function, sharers
 from kernels.core.tiling import Part, cut
-from kernels.sums import axis_sums, column_sums
+from kernels.sums import axis_sums, column_sums, sum_terms
 
+_FORWARD_CUDA, _BACKWARD_INPUT_CUDA, _BACKWARD_WEIGHT_CUDA = (
+    Kernel("depthwise.cu", name) for name in ("depthwise", "depthwise_backward_input", "depthwise_backward_weight")
+)
 _FORWARD, _BACKWARD_INPUT, _BACKWARD_WEIGHT, _TOTAL = (
     Function("depthwise.c", f"depthwise_{name}") for name in ("forward", "backward_input", "backward_weight", "total")
 )
@@ -43,11 +46,11 @@ def forward(
         positive: None, or array like ``y`` (bool): max(·, 0) follows, and where that is positive is written to it.
         measured: whether to return the moments of y's channels, where there is a kernel that takes them.
     """
-    compute = implementation(source, _forward, _forward, _forward_native)
+    compute = implementation(source, _forward_numpy, _forward_cuda, _forward_native)
     return compute(source, weight, bias, geometry, y, positive, measured)
 
 
-def _forward(
+def _forward_numpy(
     source: Array,
     weight: Array,
     bias: Array | None,
@@ -72,6 +75,23 @@ def _forward(
             activations.rectify(y_part, positive[part.images])
 
 
+def _forward_cuda(
+    source: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    y: Array,
+    positive: Array | None,
+    measured: bool,
+) -> None:
+    library, dtype, channels, fn = array_module(source), source.dtype, source.shape[3], y.shape[3]
+    filters = _by_tap(weight, channels, acc_dtype(dtype))
+    bias = library.empty(0, dtype) if bias is None else library.ascontiguousarray(bias, dtype)
+    flags = library.empty(0, "uint8") if positive is None else positive.view("uint8")
+    arrays, block = (source, filters, bias, y, flags), geometry.struct(channels)
+    _FORWARD_CUDA(y.size, *arrays, y.size, block, fn, bias.size, flags.size)
+
+
 def _forward_native(
     source: Array,
     weight: Array,
@@ -91,10 +111,10 @@ def _forward_native(
 
 def backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
     """Write dx (N, H, W, C) for dy (N, OH, OW, FN) and weight (FN, 1, FH, FW)."""
-    implementation(dy, _backward_input, _backward_input, _backward_input_native)(dy, weight, dx, geometry)
+    implementation(dy, _backward_input_numpy, _backward_input_cuda, _backward_input_native)(dy, weight, dx, geometry)
 
 
-def _backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
+def _backward_input_numpy(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
     dtype = acc_dtype(dy.dtype)
     c, multiplier = dx.shape[3], len(weight) // dx.shape[3]
     filters = _by_tap(weight, c, dtype)
@@ -105,6 +125,12 @@ def _backward_input(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> 
             product = gradient[:, tap.out_rows, tap.out_columns] * filters[tap.row, tap.column]
             total[:, tap.in_rows, tap.in_columns] += axis_sums(product, 4)
         dx[part.images] = total
+
+
+def _backward_input_cuda(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
+    channels, fn = dx.shape[3], dy.shape[3]
+    filters = _by_tap(weight, channels, acc_dtype(dy.dtype))
+    _BACKWARD_INPUT_CUDA(dx.size, dy, filters, dx, dx.size, geometry.struct(channels), fn)
 
 
 def _backward_input_native(dy: Array, weight: Array, dx: Array, geometry: Geometry) -> None:
@@ -124,11 +150,11 @@ def backward_weight(source: Array, dy: Array, geometry: Geometry, out: Array, bi
     Args:
         bias_out: None, or array (FN,) for the bias's gradient.
     """
-    compute = implementation(source, _backward_weight, _backward_weight, _backward_weight_native)
+    compute = implementation(source, _backward_weight_numpy, _backward_weight_cuda, _backward_weight_native)
     compute(source, dy, geometry, out, bias_out)
 
 
-def _backward_weight(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
+def _backward_weight_numpy(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
     dtype = acc_dtype(source.dtype)
     c, fn = source.shape[3], dy.shape[3]
     if bias_out is not None:
@@ -139,6 +165,17 @@ def _backward_weight(source: Array, dy: Array, geometry: Geometry, out: Array, b
         product = pixels[:, tap.in_rows, tap.in_columns].astype(dtype, copy=False)
         product = product * gradient[:, tap.out_rows, tap.out_columns]
         out[:, 0, tap.row, tap.column] = column_sums(product.reshape(-1, fn))
+
+
+def _backward_weight_cuda(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
+    fn, (fh, fw) = dy.shape[3], geometry.kernel
+    if bias_out is not None:
+        column_sums(dy.reshape(-1, fn), out=bias_out)
+    dtype = out.dtype if out.dtype == dy.dtype else acc_dtype(dy.dtype)
+    total = workspace.empty((fh * fw, fn), dtype)
+    shape = fh * fw, dy.size // max(fn, 1), fn
+    sum_terms(_BACKWARD_WEIGHT_CUDA, (source, dy), shape, total, 1, geometry.struct(source.shape[3]))
+    out[...] = total.reshape(fh, fw, fn, 1).transpose(2, 3, 0, 1)
 
 
 def _backward_weight_native(source: Array, dy: Array, geometry: Geometry, out: Array, bias_out: Array | None) -> None:
@@ -180,4 +217,4 @@ def _for_vectors(weight: Array, channels: int, bias: Array | None = None) -> Arr
 
 def _parts(y: Array) -> list[Part]:
     n, oh, ow, fn = y.shape
-    return cut(n, 1, oh * ow * fn * acc_dtype(y.dtype).itemsize, array_module(y))
+    return cut(n, 1, oh * ow * fn * acc_dtype(y.dtype).itemsize, numpy)

@@ -13,11 +13,16 @@ from backend.checks import LARGEST_EPSILON, real, whole
 from backend.types import Array
 from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
+from kernels.core.launch import Kernel
 from kernels.core.layout import as_nchw, to_nhwc
 from kernels.core.native import Function
-from kernels.sums import axis_means, axis_sums, total_of_parts
+from kernels.core.tiling import row_group
+from kernels.sums import axis_means, axis_sums, sum_terms, total_of_parts
 
 _FORWARD, _BACKWARD = (Function("layer_norm.c", name) for name in ("layer_norm", "layer_norm_backward"))
+_FORWARD_CUDA, _BACKWARD_CUDA, _PRODUCTS_CUDA = (
+    Kernel("layer_norm.cu", name) for name in ("layer_norm", "layer_norm_backward", "layer_norm_products")
+)
 _PART_ROWS = 32  # whose sums are one part of dγ and dβ
 
 
@@ -40,8 +45,10 @@ def layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Arr
     epsilon = real("epsilon", epsilon, least=0, most=LARGEST_EPSILON)
     if x.ndim != 2 or not gamma.shape == beta.shape == x.shape[1:]:
         raise ValueError(f"needs x (M, D), gamma (D,) and beta (D,), got {x.shape}, {gamma.shape} and {beta.shape}")
-    on_native = _layer_norm_native if x.size else None
-    return implementation(x, _layer_norm, _layer_norm, on_native)(x, gamma, beta, epsilon)
+    if not x.size:
+        return _layer_norm(x, gamma, beta, epsilon)
+    compute = implementation(x, _layer_norm, _layer_norm_cuda, _layer_norm_native)
+    return compute(x, gamma, beta, epsilon)
 
 
 def _layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
@@ -60,6 +67,15 @@ def _layer_norm_native(x: Array, gamma: Array, beta: Array, epsilon: float) -> t
     return y, normalized, inverse
 
 
+def _layer_norm_cuda(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    library, dtype = array_module(x), acc_dtype(x.dtype)
+    x, gamma, beta = (library.ascontiguousarray(array, x.dtype) for array in (x, gamma, beta))
+    y, normalized = library.empty(x.shape, x.dtype), library.empty(x.shape, dtype)
+    inverse, group = library.empty((len(x), 1), dtype), row_group(x.shape[1])
+    _FORWARD_CUDA(len(x) * group, x, gamma, beta, y, normalized, inverse, *x.shape, group, epsilon)
+    return y, normalized, inverse
+
+
 @profiling.operation
 def layer_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Array) -> tuple[Array, Array, Array]:
     """Return the gradients of ``layer_norm``: dx (M, D), dtype of ``dy``; dgamma and dbeta (D,), dtype of sums."""
@@ -68,8 +84,9 @@ def layer_norm_backward(dy: Array, normalized: Array, inverse: Array, gamma: Arr
     if not (dy.ndim == 2 and dy.shape == normalized.shape and gamma.shape == dy.shape[1:] and len(inverse) == len(dy)):
         given = f"{dy.shape}, {normalized.shape}, {inverse.shape} and {gamma.shape}"
         raise ValueError(f"needs dy and normalized (M, D), inverse (M, 1) and gamma (D,), got {given}")
-    on_native = _layer_norm_backward_native if dy.size and normalized.dtype == acc_dtype(dy.dtype) else None
-    compute = implementation(dy, _layer_norm_backward, _layer_norm_backward, on_native)
+    if not dy.size or normalized.dtype != acc_dtype(dy.dtype):
+        return _layer_norm_backward(dy, normalized, inverse, gamma)
+    compute = implementation(dy, _layer_norm_backward, _layer_norm_backward_cuda, _layer_norm_backward_native)
     return compute(dy, normalized, inverse, gamma)
 
 
@@ -91,6 +108,16 @@ def _layer_norm_backward_native(
     arrays, sizes = (dy, normalized, inverse, gamma, dx, products, sums), (rows, size, parts, _PART_ROWS)
     _BACKWARD.share(dy.dtype, parts, 3 * _PART_ROWS * size * dy.itemsize, *arrays, *sizes)
     return dx, total_of_parts(products, dy.dtype), total_of_parts(sums, dy.dtype)
+
+
+def _layer_norm_backward_cuda(dy: Array, normalized: Array, inverse: Array, gamma: Array) -> tuple[Array, Array, Array]:
+    library, dtype, (rows, size) = array_module(dy), normalized.dtype, dy.shape
+    dy, normalized = library.ascontiguousarray(dy), library.ascontiguousarray(normalized)
+    inverse, gamma = library.ascontiguousarray(inverse, dtype), library.ascontiguousarray(gamma, dy.dtype)
+    dx, dgamma, group = library.empty(dy.shape, dy.dtype), library.empty(size, dtype), row_group(size)
+    _BACKWARD_CUDA(rows * group, dy, normalized, inverse, gamma, dx, rows, size, group)
+    sum_terms(_PRODUCTS_CUDA, (dy, normalized), (1, rows, size), dgamma, 1)
+    return dx, dgamma, axis_sums(dy, 0)
 
 
 @profiling.operation

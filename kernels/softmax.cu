@@ -1,51 +1,12 @@
 // Softmax along the rows of an (N, classes) matrix, the cross-entropy against labels, and its gradient.
+// core/row_groups.cu, put before this file, says which threads have a row.
 //
-// A group of `group` threads has a row: a power of two up to 32, so that groups share a warp and never diverge in one, or
-// the whole block. Which, the host decides by the number of classes alone. A thread has every group-th class:
-// neighbouring threads read neighbouring numbers.
-//
-// Deterministic: a thread adds up its classes in ascending order, a group its threads' sums in a fixed tree, mean_loss
-// the rows in a fixed order. Sums, exponentials and logarithms are of type ACC, and the results are rounded once.
+// Deterministic: a row's sum comes in a fixed order, and mean_loss adds up the rows in a fixed order. Sums, exponentials
+// and logarithms are of type ACC, and the results are rounded once.
 //
 // Least bytes: scores once and probabilities once, 2·N·classes·sizeof(T), and the labels: 4 or 8 bytes a row, or
 // distributions, N·classes·sizeof(ACC). A row is read three times (maximum, sum, result), the second and third time from a
 // cache. The gradient reads probabilities and labels and writes as many bytes as it reads of probabilities.
-
-#define ALL_LANES 0xffffffffu
-#define MOST_WARPS 32
-
-// A loop over the rows: `row` is that of the thread's group, `lane` the thread's place in it. All threads of a warp,
-// or of a block where groups are larger than a warp, run equally many rounds, since they shuffle or meet at barriers:
-// a group past the end has lasting = false, repeats the last row, and must not write.
-#define FOR_EACH_ROW(row, lane, lasting, rows, group)                                                          \
-    const int lane = threadIdx.x % (group);                                                                    \
-    const int together = (group) > 32 ? (group) : 32, place = threadIdx.x % together;                          \
-    INDEX row;                                                                                                 \
-    bool lasting;                                                                                              \
-    for (INDEX first = ((INDEX)blockIdx.x * blockDim.x + threadIdx.x - place) / (group);                       \
-         row = first + place / (group), lasting = row < (rows), row = lasting ? row : (rows) - 1, first < (rows); \
-         first += (INDEX)gridDim.x * blockDim.x / (group))
-
-__device__ __forceinline__ ACC larger(ACC a, ACC b) { return b > a ? b : a; }
-__device__ __forceinline__ ACC added(ACC a, ACC b) { return a + b; }
-
-// A value of every thread of a group, reduced to one that all of them get: within a warp by a butterfly, whose lanes
-// all come to the same bits, and between the warps of a block in their order.
-#define GROUP_REDUCE(name, combine)                                                                            \
-    __device__ __forceinline__ ACC name(ACC value, int group) {                                                \
-        for (int step = (group > 32 ? 32 : group) / 2; step > 0; step /= 2)                                    \
-            value = combine(value, __shfl_xor_sync(ALL_LANES, value, step));                                   \
-        if (group <= 32) return value;                                                                         \
-        __shared__ ACC of_warp[MOST_WARPS];                                                                    \
-        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;                                          \
-        __syncthreads();                                                                                       \
-        value = of_warp[0];                                                                                    \
-        for (int warp = 1; warp < group / 32; ++warp) value = combine(value, of_warp[warp]);                   \
-        __syncthreads(); /* before anyone writes to of_warp again */                                           \
-        return value;                                                                                          \
-    }
-GROUP_REDUCE(group_maximum, larger)
-GROUP_REDUCE(group_sum, added)
 
 // The probabilities of a row are exp(x - most) / total.
 struct Scale { ACC most, total; };

@@ -14,7 +14,7 @@ from kernels.core.dispatch import implementation
 from kernels.core.dtypes import acc_dtype
 from kernels.core.launch import Kernel, block_size
 from kernels.core.native import Function
-from kernels.core.tiling import power_of_two
+from kernels.core.tiling import row_group
 from kernels.sums import axis_sums
 
 _ROUNDS = 8
@@ -69,8 +69,9 @@ def _softmax_native(x: Array) -> Array:
 def _softmax_cuda(x: Array) -> Array:
     library = array_module(x)
     rows, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
-    count, *sizes = _rows(x.size // x.shape[-1], x.shape[-1])
-    _SOFTMAX(count, rows, y, *sizes)
+    count, classes = x.size // x.shape[-1], x.shape[-1]
+    group = row_group(classes)
+    _SOFTMAX(count * group, rows, y, count, classes, group)
     return y
 
 
@@ -179,10 +180,9 @@ def _softmax_cross_entropy_native(x: Array, t: Array) -> tuple[Array, Array]:
 def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
     library, dtype = array_module(x), acc_dtype(x.dtype)
     x, y = library.ascontiguousarray(x), library.empty(x.shape, x.dtype)
-    count, *sizes = _rows(*x.shape)
-    one_block = is_one_launch(*x.shape)
+    group, one_block = row_group(x.shape[1]), is_one_launch(*x.shape)
     losses, loss = library.empty(0 if one_block else len(x), dtype), library.empty((), dtype)
-    threads, sizes = block_size() if one_block else count, [losses.size, *sizes]
+    threads, sizes = block_size() if one_block else len(x) * group, (losses.size, *x.shape, group)
     if t.ndim == 1:
         indices, words = labels.words_of(t)
         _OF_INDICES(threads, x, indices, y, losses, loss, *sizes, words)
@@ -195,7 +195,7 @@ def _softmax_cross_entropy_cuda(x: Array, t: Array) -> tuple[Array, Array]:
 
 def is_one_launch(rows: int, classes: int) -> bool:
     """Return whether the kernel that computes the rows' losses takes their mean, too: it does in one block alone."""
-    return _rows(rows, classes)[0] <= _ROUNDS * block_size()
+    return rows * row_group(classes) <= _ROUNDS * block_size()
 
 
 @profiling.operation
@@ -257,21 +257,15 @@ def _softmax_cross_entropy_backward_cuda(y: Array, t: Array, scale: Any) -> Arra
     on_device = isinstance(scale, library.ndarray)
     array = scale.astype(dtype, copy=False) if on_device else library.empty(0, dtype)
     given = (array, dx, array.size, 0.0 if on_device else scale)
-    count, *sizes = _rows(*y.shape)
     if not y.size:
         return dx
     if t.ndim == 1:
         indices, words = labels.words_of(t)
         _BACKWARD_OF_INDICES(y.size, y, indices, *given, y.size, *y.shape, words)
     else:
-        _BACKWARD_OF_SOFT_TARGETS(count, y, library.ascontiguousarray(t, dtype), *given, *sizes)
+        targets, group = library.ascontiguousarray(t, dtype), row_group(y.shape[1])
+        _BACKWARD_OF_SOFT_TARGETS(len(y) * group, y, targets, *given, *y.shape, group)
     return dx
-
-
-def _rows(rows: int, classes: int) -> tuple[int, int, int, int]:
-    """Return how the kernels go over rows: threads, rows, classes, and the threads that share a row."""
-    group = block_size() if classes > 1024 else min(power_of_two(classes), 32)
-    return rows * group, rows, classes, group
 
 
 def _check(x: Array, t: Array) -> None:

@@ -1,62 +1,17 @@
 // Sums along the middle axis of an (outer, length, inner) array: of columns (outer = 1), of rows (inner = 1), of all.
-//
-// The axis is cut into `ranges` of `range_rows` rows. A block of threads has a tile: `width` neighbouring columns (a power
-// of two up to 32) of one range, `lanes` rows at a time (a power of two), for block / (width·lanes) neighbouring places of
-// the outer axis. Thread t has column t % width, and every lanes-th row from t / width % lanes on: where there are few
-// columns, a warp reads several rows that follow one another in memory, and reads are coalesced.
-//
-// Deterministic, without atomics, in two stages: sum_ranges or square_ranges leaves a sum for each range, and sum_partials
-// adds these up, by the same code; where there is one range, there is one stage. A thread adds up its rows in ascending
-// order, the lanes of a block are added in a fixed tree, and the cut into ranges depends on the shape alone. A number
-// passes at most n = ceil(range_rows / lanes) + log2(lanes) additions in the first stage, likewise in the second, and a
-// division: so the error is at most about (n₁ + n₂ + 1)·u·Σ|x|, where u is 2⁻²⁴ in float32 and 2⁻⁵³ in float64.
+// core/sum_tiles.cu, put before this file, says how they are made, and how exact they are.
 //
 // Least bytes: outer·length·inner·sizeof(T). The partial sums are a small share of that.
-
-#define MOST_THREADS 1024
-
-// The lanes' sums of each column and place; lane 0 gets the result.
-template <class Sum> __device__ __forceinline__ Sum added_lanes(Sum own, int lane, int width, int lanes) {
-    __shared__ Sum sums[MOST_THREADS];
-    const int t = threadIdx.x;
-    for (int half = lanes / 2; half > 0; half /= 2) {
-        sums[t] = own;
-        __syncthreads();
-        if (lane < half) own += sums[t + half * width];
-        __syncthreads();
-    }
-    return own;
-}
-
-template <bool SQUARED, class Sum, class From, class To>
-__device__ __forceinline__ void sum_tiles(
-    const From *__restrict__ x, To *__restrict__ sums, INDEX tiles, INDEX outer, INDEX length, INDEX inner, int width,
-    int lanes, INDEX ranges, INDEX range_rows, Sum divisor) {
-    const int lane = threadIdx.x / width % lanes, places = blockDim.x / (width * lanes);
-    const INDEX across = (inner + width - 1) / width;
-    for (INDEX tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const INDEX column = tile % across * width + threadIdx.x % width, range = tile / across % ranges;
-        const INDEX place = tile / across / ranges * places + threadIdx.x / (width * lanes);
-        const bool exists = column < inner && place < outer;  // all threads meet the others at the barriers
-        const INDEX begin = range * range_rows;
-        const INDEX end = !exists ? begin : length - begin < range_rows ? length : begin + range_rows;
-        Sum sum = 0;
-#pragma unroll 8
-        for (INDEX row = begin + lane; row < end; row += lanes) {
-            const Sum value = widen(x[(place * length + row) * inner + column]);
-            sum += SQUARED ? value * value : value;
-        }
-        sum = added_lanes(sum, lane, width, lanes);
-        if (lane == 0 && exists) narrow(sum / divisor, sums[(place * ranges + range) * inner + column]);
-    }
-}
 
 // Stage 1: the sum of each range, (outer, ranges, inner).
 extern "C" __global__ void sum_ranges(
     const T *__restrict__ x /* outer * length * inner */, ACC *__restrict__ sums /* outer * ranges * inner */,
     INDEX tiles, INDEX outer, INDEX length, INDEX inner, int width, int lanes, INDEX ranges, INDEX range_rows,
     ACC divisor) {
-    sum_tiles<false>(x, sums, tiles, outer, length, inner, width, lanes, ranges, range_rows, divisor);
+    const auto term = [=](INDEX place, INDEX row, INDEX column) {
+        return widen(x[(place * length + row) * inner + column]);
+    };
+    sum_tiles(term, sums, tiles, outer, length, inner, width, lanes, ranges, range_rows, divisor);
 }
 
 // Stage 1 of the sum of squares: in double, where no square of a float overflows.
@@ -64,7 +19,11 @@ extern "C" __global__ void square_ranges(
     const T *__restrict__ x /* outer * length * inner */, double *__restrict__ sums /* outer * ranges * inner */,
     INDEX tiles, INDEX outer, INDEX length, INDEX inner, int width, int lanes, INDEX ranges, INDEX range_rows,
     double divisor) {
-    sum_tiles<true>(x, sums, tiles, outer, length, inner, width, lanes, ranges, range_rows, divisor);
+    const auto term = [=](INDEX place, INDEX row, INDEX column) {
+        const double value = widen(x[(place * length + row) * inner + column]);
+        return value * value;
+    };
+    sum_tiles(term, sums, tiles, outer, length, inner, width, lanes, ranges, range_rows, divisor);
 }
 
 // Stage 2: the sums of all ranges, rounded to T. There is one range of them.
@@ -72,5 +31,8 @@ extern "C" __global__ void sum_partials(
     const ACC *__restrict__ x /* outer * length * inner */, T *__restrict__ sums /* outer * ranges * inner */,
     INDEX tiles, INDEX outer, INDEX length, INDEX inner, int width, int lanes, INDEX ranges, INDEX range_rows,
     ACC divisor) {
-    sum_tiles<false>(x, sums, tiles, outer, length, inner, width, lanes, ranges, range_rows, divisor);
+    const auto term = [=](INDEX place, INDEX row, INDEX column) {
+        return widen(x[(place * length + row) * inner + column]);
+    };
+    sum_tiles(term, sums, tiles, outer, length, inner, width, lanes, ranges, range_rows, divisor);
 }

@@ -247,7 +247,7 @@ def _along_axes(x: Array, axes: tuple[int, ...], keepdims: bool, dtype: numpy.dt
 
 
 class Tiling(NamedTuple):
-    """A stage's cut of (outer, length, inner), as ``sums.cu`` describes it, in the order of its arguments."""
+    """A stage's cut of (outer, length, inner), as ``core/sum_tiles.cu`` describes it, in the order of its arguments."""
 
     tiles: int
     outer: int
@@ -279,20 +279,27 @@ def _lanes_and_tiles(outer: int, length: int, inner: int, width: int, block: int
 
 
 def _sum_middle(x: Array, shape: tuple[int, int, int], out: Array, divisor: int = 1, first: Kernel = _RANGES) -> None:
-    """Sum ``x``, as an array of a shape (outer, length, inner), along the middle axis into ``out``; divide.
+    """Sum ``x``, as an array of a shape (outer, length, inner), along the middle axis into ``out``; divide."""
+    if out.size:
+        sum_terms(first, (array_module(x).ascontiguousarray(x),), shape, out, divisor)
 
-    ``out`` is C-contiguous and of the dtype of the first kernel's sums, or of ``x``.
+
+def sum_terms(
+    first: Kernel, arrays: tuple[Array, ...], shape: tuple[int, int, int], out: Array, divisor: int, *more: Any
+) -> None:
+    """Sum the terms that a kernel makes of arrays on a GPU, (outer, length, inner), along the middle axis; divide.
+
+    Args:
+        first: a kernel of the first stage, as ``core/sum_tiles.cu`` describes it.
+        arrays: which it reads, C-contiguous.
+        out: (outer, inner), C-contiguous, of the dtype of its sums or of the first array; not empty.
+        more: its arguments behind the divisor.
     """
-    if not out.size:
-        return
-    library, block = array_module(x), block_size()
-    if not x.flags.c_contiguous:
-        x = library.ascontiguousarray(x)
-    dtype = _DOUBLE if first is _SQUARES else acc_dtype(x.dtype)
+    block, dtype = block_size(), _DOUBLE if first is _SQUARES else acc_dtype(arrays[0].dtype)
     cut, last = stages(*shape, block)
     if cut.ranges == 1 and out.dtype == dtype:
-        first(cut.tiles * block, x, out, *cut, divisor)
+        first(cut.tiles * block, *arrays, out, *cut, divisor, *more)
         return
-    sums = library.empty((cut.outer, cut.ranges, cut.inner), dtype)
-    first(cut.tiles * block, x, sums, *cut, 1)
+    sums = array_module(out).empty((cut.outer, cut.ranges, cut.inner), dtype)
+    first(cut.tiles * block, *arrays, sums, *cut, 1, *more)
     _PARTIALS(last.tiles * block, sums, out, *last, divisor)

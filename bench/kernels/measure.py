@@ -12,7 +12,9 @@ import numpy as np
 from backend import asnumpy, current_device, use, xp
 from bench.kernels import (
     attention_cases,
+    depthwise_cases,
     embedding_cases,
+    layer_norm_cases,
     other_cases,
     recurrent_cases,
     step_cases,
@@ -32,7 +34,10 @@ SETS = 3
 
 def cases(tiny: bool) -> list[KernelCase]:
     """Return every case, on realistic or tiny shapes, ordered by operation."""
-    kinds = window_cases, other_cases, step_cases, sum_cases, embedding_cases, attention_cases, recurrent_cases
+    kinds = (
+        window_cases, depthwise_cases, other_cases, layer_norm_cases, step_cases, sum_cases, embedding_cases,
+        attention_cases, recurrent_cases,
+    )  # fmt: skip
     found = [case for kind in kinds for dtype in DTYPES for case in kind.cases(dtype, tiny)]
     operations = list(dict.fromkeys(case.operation for case in found))
     return sorted(found, key=lambda case: operations.index(case.operation))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy
 
 from backend.types import Array
 from bench.kernels.case import Call, KernelCase, by, centered, nbytes
-from kernels.sums import column_sums, square_sum
+from kernels.core.dtypes import acc_dtype
+from kernels.core.launch import BLOCK
+from kernels.sums import column_sums, square_sum, stages
 
 MATRICES = ((128, 1000), (128 * 28 * 28, 16), (64 * 112 * 112, 64))
 TINY_MATRICES = ((5000, 5),)
@@ -25,13 +28,18 @@ def cases(dtype: str, tiny: bool) -> Iterator[KernelCase]:
         yield _squares(count, dtype)
 
 
+def is_one_stage(outer: int, length: int, inner: int, dtype: Any) -> bool:
+    """Return whether sums along the middle axis, rounded to a dtype, are made by one launch."""
+    return dtype == acc_dtype(dtype) and stages(outer, length, inner, BLOCK)[0].ranges == 1
+
+
 def _columns(shape: tuple[int, int], dtype: str) -> KernelCase:
     def bind(x: Array) -> Call:
         return lambda: column_sums(x)
 
-    is_one_stage = shape[0] < 200 and dtype != "float16"
+    one_stage = is_one_stage(1, *shape, dtype)
     return KernelCase(
-        "column sums", by(*shape), dtype, ("sum_ranges",) if is_one_stage else ("sum_ranges", "sum_partials"),
+        "column sums", by(*shape), dtype, ("sum_ranges",) if one_stage else ("sum_ranges", "sum_partials"),
         {"x": nbytes(shape, dtype), "sums": nbytes(shape[1:], dtype)}, lambda: (centered(shape, dtype),), bind,
         tolerance=256,
     )  # fmt: skip

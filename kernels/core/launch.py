@@ -40,6 +40,9 @@ JOINED = {
     "convolution_weight.cu": ("tensor_cores.cu", "add_parts.cu"),
     "convolution_weight_halo.cu": ("tensor_cores.cu", "pixels.cu", "add_parts.cu"),
     **dict.fromkeys(("lstm.cu", "gru.cu"), ("gates.cu",)),
+    "layer_norm.cu": ("row_groups.cu", "sum_tiles.cu"),
+    "softmax.cu": ("row_groups.cu",),
+    **dict.fromkeys(("depthwise.cu", "sums.cu"), ("sum_tiles.cu",)),
 }
 """The files of ``kernels/core`` that are put between the prelude and a file."""
 

@@ -14,6 +14,7 @@ import numpy
 
 from backend import threads, tuning
 from backend.types import Array
+from kernels.core.launch import block_size
 
 Item = TypeVar("Item")
 
@@ -36,6 +37,11 @@ class Part(NamedTuple):
 def power_of_two(number: int) -> int:
     """Return the least power of two that is not less than a number; 1 for 0."""
     return 1 << max(number - 1, 0).bit_length()
+
+
+def row_group(length: int) -> int:
+    """Return how many threads of a GPU have a row of numbers together, as ``core/row_groups.cu`` needs it."""
+    return block_size() if length > 1024 else min(power_of_two(length), 32)
 
 
 def together(row: int, dtype: numpy.dtype) -> int:

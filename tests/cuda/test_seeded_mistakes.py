@@ -181,8 +181,41 @@ MISTAKES |= {
         ("column not checked", "column < inner && place < outer", "place < outer", _BEYOND),
         ("place not checked", "column < inner && place < outer", "column < inner", _BEYOND),
         ("ranges on each other", "place * ranges + range", "place + range / ranges", None),
-        ("sum, not squares", "sum_tiles<true>", "sum_tiles<false>", None),
+        ("sum, not squares", "return value * value;", "return value;", None),
         ("not divided", "narrow(sum / divisor", "narrow(sum", None),
+    )
+}
+
+
+MISTAKES |= {
+    f"layer norm: {name}": Mistake(run.layer_norm_of, "layer_norm.cu", old, new, words)
+    for name, old, new, words in (
+        ("mean of a lane", "mean = group_sum(sum, group) / size", "mean = sum / size", None),
+        ("squares of the numbers", "difference = widen(numbers[k]) - mean", "difference = widen(numbers[k])", None),
+        ("no epsilon", "/ size + epsilon", "/ size", None),
+        ("rows past the end", "if (!lasting) continue;", "", "data race"),
+        ("numbers of the first row", "normalized + row * size", "normalized", None),
+        ("no mean of the gradient", "scaled - level - unit", "scaled - unit", None),
+        ("gradient without scale", "* inverse[row], dx", ", dx", None),
+        ("products of the numbers alone", "widen(dy[i]) * normalized[i]", "normalized[i]", None),
+        ("lanes of another row", "k += group) sum += widen(numbers[k])", "k += 32) sum += widen(numbers[k])", None),
+    )
+}
+
+MISTAKES |= {
+    f"depthwise: {name}": Mistake(run.depthwise_images, "depthwise.cu", old, new, words)
+    for name, old, new, words in (
+        ("channel of the filter", "x + f / multiplier", "x + f % g.channels", None),
+        ("taps of the first filter", "* filters + f);", "* filters);", None),
+        ("a last row of padding", "h >= g.height) continue;", "h > g.height) continue;", None),
+        ("no bias", "has_bias ? sum[k] + widen(bias[f + k]) : sum[k]", "sum[k]", None),
+        ("no ReLU", "if (has_relu && rounded <= 0)", "if (false)", None),
+        ("a mask of all", "above.at[k] = rounded > 0;", "above.at[k] = 1;", None),
+        ("the first filter of a channel", "* MANY * multiplier + m;", "* MANY * multiplier;", None),
+        ("windows beyond the last", "exists(x, g.out_width)", "exists(x, g.out_width + 1)", None),
+        ("taps of a column", "(int)tap - a * g.kernel_width", "(int)tap * 0", None),
+        ("pixels of another channel", "+ column / multiplier", "+ column % g.channels", None),
+        ("pixels of the border", "w >= g.width) return", "w > g.width) return", None),
     )
 }
 

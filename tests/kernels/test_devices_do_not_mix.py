@@ -199,14 +199,14 @@ PART_OF_OTHERS = {  # called by the operations above with arrays that these have
     im2col: "windows padded im2col_numpy part_columns_cuda device_columns",
     col2im: "add_windows",
     gemm: "check_product into matmul_native add_rows matmul_part",
-    sums: "column_totals square_sum stages total_of_parts",
+    sums: "column_totals square_sum stages sum_terms total_of_parts",
     layout: "to_nhwc as_nchw channels_last copy_channels_last is_channels_last elementwise target joined parted "
     "channel_axis",
     dropout: "dropout_mask",
     softmax: "is_one_launch",
     max_pooling: "pool pool_backward",
     winograd: "check_window",
-    tiling: "cut partial_sums parallel_for power_of_two ranges together",
+    tiling: "cut partial_sums parallel_for power_of_two ranges row_group together",
 }
 
 

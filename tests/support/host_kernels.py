@@ -149,9 +149,8 @@ def on_host(programs, seed=0, wide=False, block=kernels.core.launch.BLOCK):
     def compiled(kernel, dtype, needs_wide):
         def launch(grid, threads, arguments):
             threads, blocks = threads[0], min(grid[0], 2)
-            if not _has_barriers(
-                kernel.source
-            ):  # threads do not depend on their block: use several blocks, even for small arrays
+            # Threads that do not depend on their block: use several blocks, even for small arrays.
+            if not _has_barriers(kernel.code(dtype, wide)):
                 threads, blocks = 8, min(grid[0] * threads // 8, 3)
             programs(kernel.file).launch(kernel.name, dtype, wide, blocks, threads, seed, arguments)
 

@@ -19,10 +19,12 @@ from kernels import (
     batch_norm_backward,
     batch_statistics,
     col2im,
+    depthwise,
     dropout,
     embedding,
     gru,
     im2col,
+    layer_norm,
     lstm,
     max_pooling,
     pooling,
@@ -311,6 +313,29 @@ def batch_normalization_with_relu(case):
     return y, mean, inverse, added, right, plain, *running, *gradients
 
 
+def layer_norm_of(case):
+    """Normalize rows of a few numbers, of more than a warp has threads, or of more than 1024, and go back."""
+    x = _scores(case) + case.seed % 3
+    gamma, beta, dy = _normal(case, x.shape[1]) + 2, _normal(case, x.shape[1]), _normal(case, x.shape) / 2
+    y, normalized, inverse = layer_norm.layer_norm(x, gamma, beta, 0.1)
+    return y, normalized, inverse, *layer_norm.layer_norm_backward(dy, normalized, inverse, gamma)
+
+
+def depthwise_images(case):
+    """Convolve each channel with one filter or two, with a bias and a ReLU and without, and go back: whole numbers."""
+    (n, c, h, w), geometry = _wide(case).shape, case.window.over(case.shape[2:])
+    filters, dtype = c * (1 + case.seed // 8 % 2), case.dtype
+    weight, bias = _whole(case, (filters, 1, *geometry.kernel)), _whole(case, filters)
+    x, dy = _whole(case, (n, h, w, c)), _whole(case, (n, *geometry.output, filters))
+    y, rectified, dx = np.empty(dy.shape, dtype), np.empty(dy.shape, dtype), np.empty(x.shape, dtype)
+    positive, dweight, dbias = np.empty(dy.shape, bool), np.empty(weight.shape, dtype), np.empty(filters, dtype)
+    depthwise.forward(x, weight, None, geometry, y, None)
+    depthwise.forward(x, weight, bias, geometry, rectified, positive)
+    depthwise.backward_input(dy, weight, dx, geometry)
+    depthwise.backward_weight(x, dy, geometry, dweight, dbias)
+    return y + 0, rectified, positive, dx + 0, dweight + 0, dbias  # NumPy's sum of -0 alone is -0
+
+
 def joined_ranges(case):
     """Put ranges of rows together, some of a matrix's at a time."""
     n, c, h, w = case.shape
@@ -337,13 +362,14 @@ def sums_of(case):
 OPERATIONS = [
     *(Operation(run) for run in (im2col_chw, im2col_hwc, gather, scatter, max_pool, max_pool_backward)),
     *(Operation(run) for run in (average_pool, average_pool_backward, dropout_mask, sums_of, dropped, affine_parts)),
-    *(Operation(run) for run in (epoch_totals, embedding_rows)),
+    *(Operation(run) for run in (epoch_totals, embedding_rows, depthwise_images)),
     *(Operation(run, False, 32) for run in (softmax_of, cross_entropy, cross_entropy_of_soft_targets)),
     Operation(attention_of, False, 100),
     Operation(recurrent_steps, False, 32),
     Operation(batch_normalization, False, 200),
     Operation(batch_normalization_with_relu, False, 200),
     Operation(joined_ranges, False, 200),
+    Operation(layer_norm_of, False, 200),
 ]
 
 

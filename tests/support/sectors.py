@@ -27,10 +27,12 @@ from kernels import (
     totals,
 )
 from kernels.col2im import col2im
+from kernels.convolution import convolution, convolution_backward_input, convolution_backward_weight
 from kernels.core.layout import as_nchw
 from kernels.core.window import Window
 from kernels.gru import gru_step, gru_step_backward
 from kernels.im2col import im2col
+from kernels.layer_norm import layer_norm, layer_norm_backward
 from kernels.lstm import lstm_step, lstm_step_backward
 from kernels.sums import column_sums, square_sum
 from tests.support.fresh import counted
@@ -72,6 +74,8 @@ def cases():
     yield "2x2 of 64 channels", ["average_pool_backward"], lambda: pooling.average_pool_backward(y, x.shape, halving)
     yield from _batch_norm_cases()
     yield from _softmax_cases()
+    yield from _layer_norm_cases()
+    yield from _depthwise_cases()
     yield from _attention_cases()
     yield from _recurrent_cases()
     flat, *matrices = _numbers(4096 * 64), _numbers(4096, 64), _numbers(4096, 3)
@@ -117,6 +121,30 @@ def _softmax_cases():
             yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy(x, t)
             kernels = [f"cross_entropy_backward_of_{of}"]
             yield words, kernels, lambda x=scores, t=t: softmax.softmax_cross_entropy_backward(x, t)
+
+
+def _layer_norm_cases():
+    gamma, beta = _numbers(192), _numbers(192)
+    x, dy = _numbers(256, 192), _numbers(256, 192)
+    _, normalized, inverse = layer_norm(x, gamma, beta, 1e-5)
+    yield "256 rows of 192", ["layer_norm"], lambda: layer_norm(x, gamma, beta, 1e-5)
+    kernels = ["layer_norm_backward", "layer_norm_products"]
+    yield "256 rows of 192", kernels, lambda: layer_norm_backward(dy, normalized, inverse, gamma)
+
+
+def _depthwise_cases():
+    for channels in (64, 33):
+        yield from _depthwise_of(_images(1, channels, 16, 16), _numbers(channels, 1, 3, 3))
+
+
+def _depthwise_of(x, weight):
+    window, groups = Window(3, 1, 1), len(weight)
+    words = f"3x3 of {groups} channels"
+    yield words, ["depthwise"], lambda: convolution(x, weight, None, window, groups)
+    backward = [lambda: convolution_backward_input(x, weight, x.shape, window, groups)]
+    backward += [lambda: convolution_backward_weight(x, x, weight.shape, window, groups)]
+    for of, call in zip(("input", "weight"), backward, strict=True):
+        yield words, [f"depthwise_backward_{of}"], call
 
 
 def _cases_between_products():

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -205,8 +206,6 @@ def test_a_run_does_not_go_on_with_another_file(file):
 
 def test_the_examples_in_the_documents_are_networks(file):
     """The file of docs/networks.md."""
-    from pathlib import Path
-
     document = Path(__file__).parents[3] / "docs" / "networks.md"
     text = document.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
     file.write_text(text, encoding="utf-8")
@@ -270,10 +269,11 @@ def test_a_layer_of_sequences_takes_the_inputs_that_are_given(tmp_path):
         build_for(str(tmp_path / "net.toml"), (1, 4, 9), 4)
 
 
-def test_the_network_of_docs_results():
-    """examples/resnet9.toml, for pictures in color and in gray."""
-    from pathlib import Path
-
-    file = Path(__file__).parents[3] / "examples" / "resnet9.toml"
-    assert build_for(str(file), (3, 32, 32), 10).params.flat.size == 1_646_122
-    assert build_for(str(file), (1, 28, 28), 10).params.flat.size == 1_646_122 - 2 * 32 * 9
+@pytest.mark.parametrize(
+    ("name", "filters", "parameters"), [("resnet9", 32, 1_646_122), ("resnet9_wide", 48, 3_699_514)]
+)
+def test_the_networks_of_docs_results(name, filters, parameters):
+    """Those in examples, for pictures in color and in gray."""
+    file = Path(__file__).parents[3] / "examples" / f"{name}.toml"
+    assert build_for(str(file), (3, 32, 32), 10).params.flat.size == parameters
+    assert build_for(str(file), (1, 28, 28), 10).params.flat.size == parameters - 2 * filters * 9
