@@ -281,7 +281,8 @@ def _lanes_and_tiles(outer: int, length: int, inner: int, width: int, block: int
 def _sum_middle(x: Array, shape: tuple[int, int, int], out: Array, divisor: int = 1, first: Kernel = _RANGES) -> None:
     """Sum ``x``, as an array of a shape (outer, length, inner), along the middle axis into ``out``; divide."""
     if out.size:
-        sum_terms(first, (array_module(x).ascontiguousarray(x),), shape, out, divisor)
+        x = x if x.flags.c_contiguous else array_module(x).ascontiguousarray(x)
+        sum_terms(first, (x,), shape, out, divisor)
 
 
 def sum_terms(
